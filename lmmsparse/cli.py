@@ -1,0 +1,311 @@
+"""The words typed in a terminal → a fitted model, printed and on request written as JSON.
+
+Whatever the user can get wrong ends in one paragraph on stderr and exit code 2, never in a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import textwrap
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lmmsparse import __version__
+from lmmsparse.datasets import DATASETS, load_dataset
+from lmmsparse.demo import run_demo
+from lmmsparse.errors import DataError, LmmError, LmmWarning
+from lmmsparse.model import LinearMixedModel, lmer
+from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer
+
+OPTIMIZERS: dict[str, type[Bobyqa] | type[NelderMead]] = {
+    "bobyqa": Bobyqa,
+    "nelder-mead": NelderMead,
+}
+COMPRESSIONS = (".gz", ".bz2", ".zip", ".xz", ".zst")
+READABLE = "CSV (.csv), tab-separated (.tsv, .txt) and Parquet (.parquet, .pq) files"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The words after the command's name; those of this process when None.
+
+    Returns
+    -------
+    int
+        The exit code: 0, or 2 when something the user gave cannot be used.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", LmmWarning)
+            warnings.showwarning = _note
+            return int(options.run(options))
+    except LmmError as error:
+        print(f"lmmsparse: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print("lmmsparse: interrupted", file=sys.stderr)
+        return 130
+
+
+def read_data(source: str) -> pd.DataFrame:
+    """Read a file by its suffix, or load the shipped data set of that name.
+
+    Parameters
+    ----------
+    source : str
+        Path of a CSV, tab-separated or Parquet file (text files may be compressed), or a name such
+        as ``"sleepstudy"`` when there is no such file.
+
+    Returns
+    -------
+    DataFrame
+        Text columns stay text; missing values are what pandas takes for missing.
+
+    Raises
+    ------
+    DataError
+        There is no such file, or it cannot be read as what its suffix says.
+    OptionError
+        `source` looks like the name of a data set, and there is none of that name.
+    """
+    path = Path(source)
+    if not path.exists():
+        if source in DATASETS or (not path.suffix and path.name == source):
+            return load_dataset(source)
+        raise DataError(
+            f"There is no file {source!r}. The data must be a file that exists, or one of the "
+            "shipped data sets that `lmmsparse datasets` lists."
+        )
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSIONS]
+    kind = suffixes[-1] if suffixes else ""
+    try:
+        if kind == ".csv":
+            return pd.read_csv(path, low_memory=False)
+        if kind in (".tsv", ".txt"):
+            return pd.read_csv(path, sep="\t", low_memory=False)
+        if kind in (".parquet", ".pq"):
+            return pd.read_parquet(path)
+    except ImportError as error:
+        raise DataError(
+            f"The Parquet file {source!r} cannot be read. That takes pyarrow, which is not "
+            "installed. Run `pip install pyarrow`, or give the data as CSV."
+        ) from error
+    except (OSError, ValueError) as error:  # pandas' and pyarrow's parsers raise ValueErrors
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DataError(
+            f"The file {source!r} cannot be read as {kind}. The reader says: {reason}. Check that "
+            "it holds what its suffix says, one row per observation under a row of column names."
+        ) from error
+    raise DataError(
+        f"The file {source!r} is of a kind that is not known. lmmsparse reads {READABLE}, told "
+        "apart by their suffix. Convert or rename it."
+    )
+
+
+def as_dictionary(model: LinearMixedModel, *, ranef: bool = False) -> dict[str, Any]:
+    """What a fitted model found, in lists, dictionaries, numbers and strings only.
+
+    Parameters
+    ----------
+    model : LinearMixedModel
+        A fitted model.
+    ranef : bool
+        Whether to include the conditional modes of the random effects.
+
+    Returns
+    -------
+    dict
+        ``lmmsparse`` (version), ``formula``, ``reml``, ``nobs``, ``n_groups`` (group → levels),
+        ``criterion`` (the REML criterion or the ML deviance), ``loglik``, ``aic``, ``bic``,
+        ``npar``, ``df_resid``, ``sigma``, ``theta`` (name → value), ``fixef`` (a list of ``term,
+        estimate, se``), ``vcov`` (rows in the order of ``fixef``), ``varcorr`` (a list of ``group,
+        var1, var2, vcov, sdcor``), ``singular``, ``findings`` (a list of ``code, level, message``)
+        and with `ranef` also ``ranef`` (group → a list of ``level`` and one value per effect).
+        Numbers that are not finite are None.
+    """
+    fixef = zip(model.fixef.index, model.fixef, model.se, strict=True)
+    found: dict[str, Any] = {
+        "lmmsparse": __version__,
+        "formula": model.formula,
+        "reml": model.reml,
+        "nobs": model.nobs,
+        "n_groups": dict(model.n_groups),
+        "criterion": model.reml_criterion if model.reml else model.deviance,
+        "loglik": model.loglik,
+        "aic": model.aic,
+        "bic": model.bic,
+        "npar": model.npar,
+        "df_resid": model.df_resid,
+        "sigma": model.sigma,
+        "theta": model.theta.to_dict(),
+        "fixef": [{"term": term, "estimate": b, "se": se} for term, b, se in fixef],
+        "vcov": model.vcov.to_numpy().tolist(),
+        "varcorr": model.varcorr.to_frame().to_dict("records"),
+        "singular": model.is_singular(),
+        "findings": [
+            {"code": f.code, "level": f.level, "message": f.message}
+            for f in model.convergence.findings
+        ],
+    }
+    if ranef:
+        found["ranef"] = {
+            group: table.rename_axis("level").reset_index().to_dict("records")
+            for group, table in model.ranef.items()
+        }
+    return _plain(found)  # type: ignore[no-any-return]
+
+
+def _plain(value: Any) -> Any:
+    """The same value in the types JSON has."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
+
+
+def _fit(options: argparse.Namespace) -> int:
+    model = lmer(
+        options.formula,
+        read_data(options.data),
+        reml=not options.ml,
+        weights=options.weights,
+        offset=options.offset,
+        na_action=options.na_action,
+        optimizer=_optimizer(options.optimizer),
+    )
+    print(model.summary() if options.ddf is None else model.summary(ddf=options.ddf))
+    if options.ci is not None:
+        intervals = model.confint(method=options.ci, level=options.level)
+        print(f"\nConfidence intervals ({options.ci}, {options.level:.4g}):")
+        print(intervals.to_string())
+    if options.ranef:
+        for group, table in model.ranef.items():
+            print(f"\nRandom effects of {group}:")
+            print(table.to_string())
+    if options.json is not None:
+        found = as_dictionary(model, ranef=options.ranef)
+        if options.ci is not None:
+            rows = intervals.rename_axis("parameter").reset_index()
+            found["confint"] = _plain(rows.to_dict("records"))
+        _write(options.json, json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+    return 0
+
+
+def _optimizer(name: str | None) -> Optimizer | None:
+    return None if name is None else OPTIMIZERS[name]()
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"The results cannot be written to {path!r}. The system says: {error.strerror}. Choose "
+            "a place that exists and that you may write to."
+        ) from error
+
+
+def _datasets(options: argparse.Namespace) -> int:
+    width = max(map(len, DATASETS))
+    if options.name is None:
+        for info in DATASETS.values():
+            print(f"{info.name:<{width}}  {info.rows:>6} rows  {info.title}")
+        print("\nMore about one of them: lmmsparse datasets NAME")
+        return 0
+    load_dataset(options.name)
+    info = DATASETS[options.name]
+    print(f"{info.name}: {info.title}, {info.rows} rows\n")
+    print(textwrap.fill(info.description, 88), end="\n\n")
+    width = max(map(len, info.columns))
+    for column, meaning in info.columns.items():
+        print(f"  {column:<{width}}  {meaning}{' (factor)' if column in info.factors else ''}")
+    print(f"\nSource: {info.source}")
+    print(textwrap.fill(f"Citation: {info.citation}", 88, subsequent_indent="  "))
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    del options
+    return run_demo()
+
+
+def _note(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    label = "note" if issubclass(category, LmmWarning) else category.__name__
+    print(f"{label}: {message}", file=sys.stderr)
+
+
+def _level(text: str) -> float:
+    try:
+        level = float(text)
+    except ValueError:
+        level = math.nan
+    if not 0 < level < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return level
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lmmsparse", description="Linear mixed-effects models with lme4's formulas."
+    )
+    parser.add_argument("--version", action="version", version=f"lmmsparse {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    fit = commands.add_parser(
+        "fit",
+        help="fit a model and print its summary",
+        description="Fit a linear mixed model and print its summary.",
+        epilog='Example: lmmsparse fit "Reaction ~ Days + (Days|Subject)" sleepstudy',
+    )
+    fit.add_argument("formula", help='for example "size ~ Time + (Time|tree)"')
+    fit.add_argument("data", help=f"a file ({READABLE}) or the name of a shipped data set")
+    fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
+    fit.add_argument("--weights", metavar="COLUMN", help="column of prior weights")
+    fit.add_argument("--offset", metavar="COLUMN", help="column to add to the linear predictor")
+    fit.add_argument(
+        "--na-action",
+        choices=("omit", "exclude", "raise"),
+        default="omit",
+        help="what to do with rows that have missing values (default: omit)",
+    )
+    fit.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help="how to search the optimum")
+    fit.add_argument(
+        "--ddf", metavar="METHOD", help="denominator df of the tests: satterthwaite, none, …"
+    )
+    fit.add_argument(
+        "--ci", metavar="METHOD", help="also print confidence intervals: wald, profile or boot"
+    )
+    fit.add_argument("--level", type=_level, default=0.95, help="confidence level (default: 0.95)")
+    fit.add_argument("--ranef", action="store_true", help="also print the random effects")
+    fit.add_argument("--json", metavar="FILE", help="also write the results to FILE as JSON")
+    fit.set_defaults(run=_fit)
+
+    demo = commands.add_parser("demo", help="fit five models beside lmer's published figures")
+    demo.set_defaults(run=_demo)
+
+    datasets = commands.add_parser("datasets", help="list the shipped data sets")
+    datasets.add_argument("name", nargs="?", help="describe this one")
+    datasets.set_defaults(run=_datasets)
+    return parser

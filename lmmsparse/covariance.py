@@ -1,0 +1,267 @@
+"""θ → the relative covariance factor Λ(θ): one k × k lower-triangular T per term, repeated per level.
+
+A structure maps its own parameters to T and knows the derivative of T; `LambdaTemplate` strings the
+terms together. Parameters of a term are contiguous in θ, terms in the order of the design.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+from lmmsparse._types import FloatArray, IntArray
+from lmmsparse.errors import OptionError
+
+
+class CovarianceStructure(Protocol):
+    """How the parameters of one term make its k × k relative covariance factor T.
+
+    Attributes
+    ----------
+    k : int
+        Number of random effects per level.
+    n_par : int
+        Number of parameters.
+    entries : tuple of (int, int)
+        Row and column of T that each parameter is named after.
+    """
+
+    @property
+    def k(self) -> int: ...
+    @property
+    def n_par(self) -> int: ...
+    @property
+    def entries(self) -> tuple[tuple[int, int], ...]: ...
+    @property
+    def mirrors(self) -> tuple[tuple[int, ...], ...]:
+        """Groups of parameters whose signs may be flipped together, the one kept ≥ 0 first."""
+        ...
+
+    def start(self) -> FloatArray: ...
+    def lower(self) -> FloatArray: ...
+    def upper(self) -> FloatArray: ...
+    def factor(self, par: FloatArray) -> FloatArray:
+        """T, shape (k, k), lower triangular."""
+        ...
+
+    def derivative(self, par: FloatArray) -> FloatArray:
+        """∂T/∂par, shape (n_par, k, k)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Unstructured:
+    """Any covariance matrix: the free entries of T, column-major lower triangle (lme4's order).
+
+    Parameters
+    ----------
+    k : int
+        Number of random effects per level.
+
+    Examples
+    --------
+    >>> Unstructured(2).factor(np.array([1.0, 0.5, 2.0]))
+    array([[1. , 0. ],
+           [0.5, 2. ]])
+    """
+
+    k: int
+
+    @property
+    def n_par(self) -> int:
+        return self.k * (self.k + 1) // 2
+
+    @cached_property
+    def _columns(self) -> IntArray:
+        return np.concatenate([np.full(self.k - c, c) for c in range(self.k)]).astype(np.intp)
+
+    @cached_property
+    def _rows(self) -> IntArray:
+        return np.concatenate([np.arange(c, self.k) for c in range(self.k)]).astype(np.intp)
+
+    @property
+    def entries(self) -> tuple[tuple[int, int], ...]:
+        return tuple((int(r), int(c)) for r, c in zip(self._rows, self._columns, strict=True))
+
+    @property
+    def mirrors(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(np.flatnonzero(self._columns == c).tolist()) for c in range(self.k))
+
+    def start(self) -> FloatArray:
+        return (self._rows == self._columns).astype(np.float64)
+
+    def lower(self) -> FloatArray:
+        return np.where(self._rows == self._columns, 0.0, -np.inf)
+
+    def upper(self) -> FloatArray:
+        return np.full(self.n_par, np.inf)
+
+    def factor(self, par: FloatArray) -> FloatArray:
+        T = np.zeros((self.k, self.k))
+        T[self._rows, self._columns] = par
+        return T
+
+    def derivative(self, par: FloatArray) -> FloatArray:
+        D = np.zeros((self.n_par, self.k, self.k))
+        D[np.arange(self.n_par), self._rows, self._columns] = 1.0
+        return D
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """Uncorrelated effects: one relative standard deviation each, or one for all of them.
+
+    Parameters
+    ----------
+    k : int
+        Number of random effects per level.
+    hom : bool
+        Whether all effects share one standard deviation.
+    """
+
+    k: int
+    hom: bool = False
+
+    @property
+    def n_par(self) -> int:
+        return 1 if self.hom else self.k
+
+    @property
+    def entries(self) -> tuple[tuple[int, int], ...]:
+        return tuple((i, i) for i in range(self.n_par))
+
+    @property
+    def mirrors(self) -> tuple[tuple[int, ...], ...]:
+        return tuple((i,) for i in range(self.n_par))
+
+    def start(self) -> FloatArray:
+        return np.ones(self.n_par)
+
+    def lower(self) -> FloatArray:
+        return np.zeros(self.n_par)
+
+    def upper(self) -> FloatArray:
+        return np.full(self.n_par, np.inf)
+
+    def factor(self, par: FloatArray) -> FloatArray:
+        return np.diag(np.broadcast_to(par, (self.k,)))
+
+    def derivative(self, par: FloatArray) -> FloatArray:
+        if self.hom:
+            return np.eye(self.k)[None]
+        D = np.zeros((self.k, self.k, self.k))
+        i = np.arange(self.k)
+        D[i, i, i] = 1.0
+        return D
+
+
+def make_structure(name: str, k: int, hom: bool | None) -> CovarianceStructure:
+    """Return the structure a formula's tag names, for a term with k effects per level.
+
+    Raises
+    ------
+    OptionError
+        If there is no such structure.
+    """
+    if name == "us" or (name == "diag" and k == 1):
+        return Unstructured(k)
+    if name == "diag":
+        return Diagonal(k, hom=bool(hom))
+    raise OptionError(
+        f"The covariance structure {name}() is not available. Random-effects terms can be "
+        "unstructured, (x | g), or uncorrelated, diag(x | g). Write the term in one of these ways."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LambdaTemplate:
+    """The pattern of Λ(θ): structures and numbers of levels of all terms, in the design's order.
+
+    Parameters
+    ----------
+    structures : sequence of CovarianceStructure
+        One per term.
+    n_levels : sequence of int
+        Levels of each term's grouping factor.
+    """
+
+    structures: tuple[CovarianceStructure, ...]
+    n_levels: tuple[int, ...]
+
+    @cached_property
+    def slices(self) -> tuple[slice, ...]:
+        """Where each term's parameters stand in θ."""
+        ends = np.cumsum([0, *(s.n_par for s in self.structures)])
+        return tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """First element of b of each term, and q at the end; (terms + 1,)."""
+        sizes = [s.k * n for s, n in zip(self.structures, self.n_levels, strict=True)]
+        return tuple(int(v) for v in np.cumsum([0, *sizes]))
+
+    @property
+    def n_theta(self) -> int:
+        return self.slices[-1].stop if self.slices else 0
+
+    @property
+    def q(self) -> int:
+        return self.offsets[-1]
+
+    @cached_property
+    def start(self) -> FloatArray:
+        return np.concatenate([s.start() for s in self.structures])
+
+    @cached_property
+    def lower(self) -> FloatArray:
+        return np.concatenate([s.lower() for s in self.structures])
+
+    @cached_property
+    def upper(self) -> FloatArray:
+        return np.concatenate([s.upper() for s in self.structures])
+
+    @cached_property
+    def mirrors(self) -> tuple[tuple[int, ...], ...]:
+        """Sets of positions in θ whose signs can be flipped together without changing ΛΛ'."""
+        return tuple(
+            tuple(sl.start + i for i in group)
+            for s, sl in zip(self.structures, self.slices, strict=True)
+            for group in s.mirrors
+        )
+
+    def factors(self, theta: FloatArray) -> list[FloatArray]:
+        """T of every term at θ, each (k, k)."""
+        return [s.factor(theta[sl]) for s, sl in zip(self.structures, self.slices, strict=True)]
+
+    def Lambda(self, theta: FloatArray) -> sp.csc_array:
+        """Λ(θ) as a sparse (q, q) matrix, one diagonal block per level."""
+        blocks = [
+            sp.kron(sp.eye_array(n), sp.csc_array(T), format="csc")
+            for T, n in zip(self.factors(theta), self.n_levels, strict=True)
+        ]
+        return sp.csc_array(sp.block_diag(blocks, format="csc"))
+
+    def multiply(self, factors: Sequence[FloatArray], b: FloatArray) -> FloatArray:
+        """Λ b for b of shape (q, m) or (q,), with the T of each term given."""
+        return self._blockwise(factors, b)
+
+    def multiply_transposed(self, factors: Sequence[FloatArray], b: FloatArray) -> FloatArray:
+        """Λ' b for b of shape (q, m) or (q,), with the T of each term given."""
+        return self._blockwise([T.T for T in factors], b)
+
+    def _blockwise(self, factors: Sequence[FloatArray], b: FloatArray) -> FloatArray:
+        out = np.empty_like(b)
+        for T, n, a, z in zip(
+            factors, self.n_levels, self.offsets[:-1], self.offsets[1:], strict=True
+        ):
+            if T.shape[0] == 1:
+                np.multiply(b[a:z], T[0, 0], out=out[a:z])
+            else:
+                k = T.shape[0]
+                out[a:z] = np.matmul(T, b[a:z].reshape(n, k, -1)).reshape(out[a:z].shape)
+        return out

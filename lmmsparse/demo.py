@@ -1,0 +1,225 @@
+"""Five models with published lmer results → our summaries and, beside them, lmer's figures.
+
+The figures are those of the published comparison of lmer and statsmodels, to the digits printed there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lmmsparse.datasets import load_dataset
+from lmmsparse.model import LinearMixedModel, anova, lmer
+
+
+@dataclass(frozen=True)
+class Published:
+    """What lmer found for one model (REML), digits as published.
+
+    Attributes
+    ----------
+    dataset, formula : str
+        The data and the model.
+    criterion, loglik : str
+        REML criterion and restricted log-likelihood.
+    fixef : tuple of (name, estimate, standard error or "")
+        Fixed effects.
+    varcorr : tuple of (var1, var2 or "", value)
+        Variances and covariances of the random effects.
+    residual : str
+        Residual variance σ².
+    """
+
+    dataset: str
+    formula: str
+    criterion: str
+    loglik: str
+    fixef: tuple[tuple[str, str, str], ...]
+    varcorr: tuple[tuple[str, str, str], ...]
+    residual: str
+
+
+PUBLISHED = (
+    Published(
+        dataset="dietox",
+        formula="Weight ~ Time + (1|Pig)",
+        criterion="4809.550672",
+        loglik="-2404.7753",
+        fixef=(("Intercept", "15.723523", "0.788"), ("Time", "6.942505", "0.033")),
+        varcorr=(("Intercept", "", "40.393952"),),
+        residual="11.366919",
+    ),
+    Published(
+        dataset="dietox",
+        formula="Weight ~ Time + (1+Time|Pig)",
+        criterion="4434.094918",
+        loglik="-2217.0475",
+        fixef=(("Intercept", "15.738650", "0.550"), ("Time", "6.939014", "0.080")),
+        varcorr=(
+            ("Intercept", "", "19.493450"),
+            ("Time", "", "0.416062"),
+            ("Intercept", "Time", "0.293832"),
+        ),
+        residual="6.037450",
+    ),
+    Published(
+        dataset="dietox",
+        formula="Weight ~ Time + (1|Pig) + (0+Time|Pig)",
+        criterion="4434.696128",
+        loglik="-2217.3481",
+        fixef=(("Intercept", "15.738750", "0.554"), ("Time", "6.938991", "0.080")),
+        varcorr=(("Intercept", "", "19.840877"), ("Time", "", "0.423383")),
+        residual="6.028198",
+    ),
+    Published(
+        dataset="Sitka",
+        formula="size ~ Time + (1|tree)",
+        criterion="164.776806",
+        loglik="-82.3884",
+        fixef=(("Intercept", "2.273244", "0.088"), ("Time", "0.012685", "")),
+        varcorr=(("Intercept", "", "0.374513"),),
+        residual="0.039206",
+    ),
+    Published(
+        dataset="Sitka",
+        formula="size ~ Time + (1+Time|tree)",
+        criterion="124.966889",
+        loglik="-62.4834",
+        fixef=(("Intercept", "2.273244", "0.101"), ("Time", "0.012685", "")),
+        varcorr=(
+            ("Intercept", "", "0.646457"),
+            ("Time", "", "7.31667e-06"),
+            ("Intercept", "Time", "-0.00140594"),
+        ),
+        residual="0.0264416",
+    ),
+)
+
+# lmer stops its search where this much of a covariance parameter is still open.
+RELATIVE_TOLERANCE = 2e-4
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of lmer's beside ours.
+
+    Attributes
+    ----------
+    label : str
+        What the number is.
+    published : str
+        lmer's, as published.
+    value : float
+        Ours.
+    """
+
+    label: str
+    published: str
+    value: float
+
+    @property
+    def difference(self) -> float:
+        """Ours minus lmer's."""
+        return self.value - float(self.published)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two differ by no more than rounding and lmer's stopping rule explain."""
+        mantissa, _, exponent = self.published.partition("e")
+        decimals = len(mantissa.partition(".")[2])
+        last_digit = 10.0 ** (int(exponent or 0) - decimals)
+        allowed = max(0.51 * last_digit, RELATIVE_TOLERANCE * abs(float(self.published)))
+        return abs(self.difference) <= allowed
+
+
+def compare(published: Published, model: LinearMixedModel) -> Iterator[Figure]:
+    """Pair every published number of a model with ours.
+
+    Parameters
+    ----------
+    published : Published
+        lmer's results.
+    model : LinearMixedModel
+        The same model, fitted here.
+
+    Yields
+    ------
+    Figure
+        In the order criterion, fixed effects, variances.
+    """
+    yield Figure("REML criterion", published.criterion, model.reml_criterion)
+    yield Figure("log-likelihood", published.loglik, model.loglik)
+    for name, estimate, error in published.fixef:
+        yield Figure(name, estimate, float(model.fixef[name]))
+        if error:
+            yield Figure(f"  std. error of {name}", error, float(model.se[name]))
+    rows = model.varcorr.to_frame()
+    for var1, var2, value in published.varcorr:
+        # A variance has no second name, whatever the frame puts there for "none".
+        found = next(
+            row.vcov
+            for row in rows.itertuples()
+            if row.group != "Residual"
+            and {row.var1, row.var2} & {"Intercept", "Time"} == {var1, var2} - {""}
+        )
+        label = f"covariance of {var1} and {var2}" if var2 else f"variance of {var1}"
+        yield Figure(label, value, float(found))
+    yield Figure("residual variance", published.residual, model.sigma**2)
+
+
+def run_demo() -> int:
+    """Fit the five models, print each summary and lmer's figures beside ours.
+
+    Returns
+    -------
+    int
+        0 when every figure agrees, else 1.
+    """
+    models = []
+    apart = 0
+    for number, published in enumerate(PUBLISHED, start=1):
+        model = lmer(published.formula, load_dataset(published.dataset))
+        models.append(model)
+        _print_heading(f"{number}. {published.formula}    ({published.dataset})")
+        print(model.summary())
+        figures = list(compare(published, model))
+        print(f"\n{'':<32}{'lmer':>14}{'here':>16}{'difference':>13}")
+        for figure in figures:
+            mark = "" if figure.agrees else "  <- differs"
+            print(
+                f"{figure.label:<32}{figure.published:>14}"
+                f"{_like(figure.published, figure.value):>16}{figure.difference:>13.1e}{mark}"
+            )
+        apart += sum(not figure.agrees for figure in figures)
+
+    _print_heading("Do the pigs' intercepts and slopes correlate? Model 3 against model 2")
+    _, correlated, independent, *_ = models
+    print(anova(independent, correlated))
+    gap = independent.reml_criterion - correlated.reml_criterion
+    correlation = _correlation(correlated)
+    print(f"\nThe REML criteria differ by {gap:.2f} on 1 degree of freedom (lmer: 0.60);")
+    print(f"the estimated correlation is {correlation:.3f} (lmer: 0.103).")
+
+    total = sum(1 for p, m in zip(PUBLISHED, models, strict=True) for _ in compare(p, m))
+    print(f"\n{total - apart} of {total} figures agree with lmer's.")
+    return 1 if apart else 0
+
+
+def _correlation(model: LinearMixedModel) -> float:
+    rows = model.varcorr.to_frame()
+    covariance = rows[(rows["var1"] == "Intercept") & (rows["var2"] == "Time")]
+    return float(covariance["sdcor"].iloc[0])
+
+
+def _like(published: str, value: float) -> str:
+    """`value` with as many digits as the published text has."""
+    mantissa, _, exponent = published.partition("e")
+    decimals = len(mantissa.partition(".")[2])
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:.{decimals}e}" if exponent else f"{value:.{decimals}f}"
+
+
+def _print_heading(text: str) -> None:
+    print(f"\n{'=' * 88}\n{text}\n{'=' * 88}")

@@ -1,0 +1,243 @@
+"""θ → the profiled ML deviance or REML criterion, its exact gradient and a cheap Hessian.
+
+β, u and σ are profiled out. The derivatives use one factor of M, the entries of M⁻¹ on the pattern of
+Z'WZ and a handful of solves; nothing of size n appears.
+
+References
+----------
+Bates, Mächler, Bolker & Walker (2015), Journal of Statistical Software 67(1), eqs. 34 and 41.
+Gilmour, Thompson & Cullis (1995), Biometrics 51, 1440-1450 (average information).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import scipy.linalg as sla
+
+from lmmsparse._types import FloatArray
+from lmmsparse.covariance import LambdaTemplate
+from lmmsparse.crossproducts import CrossProducts, Response
+from lmmsparse.optimize import Derivatives
+from lmmsparse.solvers.base import PLSFactor, PLSSolution, PLSSystem
+
+_SINGULAR = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Modes:
+    """The penalized least-squares solution at one θ with everything that hangs on the factor.
+
+    Attributes
+    ----------
+    solution : PLSSolution
+    factor : PLSFactor
+    u : (q,) array
+        Spherical random effects.
+    b : (q,) array
+        Random effects Λu.
+    v : (q,) array
+        Z'W times the residual, which is Z'V⁻¹(y − Xβ).
+    """
+
+    solution: PLSSolution
+    factor: PLSFactor
+    u: FloatArray
+    b: FloatArray
+    v: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class ProfiledDeviance:
+    """−2 log-likelihood (or restricted likelihood) as a function of θ alone.
+
+    Parameters
+    ----------
+    system : PLSSystem
+    template : LambdaTemplate
+    products : CrossProducts
+    response : Response
+    reml : bool
+
+    Notes
+    -----
+    With r² the penalized residual sum of squares and M = Λ'Z'WZΛ + I,
+    d(θ) = log|M| − Σ log w + n [1 + log(2π r²/n)] for ML, and
+    d(θ) = log|M| + log|R_X'R_X| − Σ log w + (n − p) [1 + log(2π r²/(n − p))] for REML.
+    """
+
+    system: PLSSystem
+    template: LambdaTemplate
+    products: CrossProducts
+    response: Response
+    reml: bool
+
+    @property
+    def df(self) -> int:
+        """n for ML, n − p for REML: what r² is divided by to give σ²."""
+        return self.products.n - (self.products.p if self.reml else 0)
+
+    def with_response(self, response: Response) -> ProfiledDeviance:
+        """The same model for another response."""
+        return replace(self, response=response)
+
+    def with_reml(self, reml: bool) -> ProfiledDeviance:
+        """The other criterion of the same model."""
+        return replace(self, reml=reml)
+
+    def solution(self, theta: FloatArray) -> PLSSolution:
+        """The penalized least-squares solution at θ."""
+        return self.system.solve(np.asarray(theta, dtype=np.float64), self.response)
+
+    def value_of(self, solution: PLSSolution) -> float:
+        """The criterion from a solution."""
+        value = solution.logdet_M - self.products.sum_log_weights
+        value += self.df * (1.0 + np.log(2.0 * np.pi * solution.pwrss / self.df))
+        if self.reml:
+            value += solution.logdet_RX + self.products.basis.logdet
+        return float(value)
+
+    def __call__(self, theta: FloatArray) -> float:
+        """The criterion at θ."""
+        return self.value_of(self.solution(theta))
+
+    def sigma2(self, solution: PLSSolution) -> float:
+        """The residual variance that maximizes the (restricted) likelihood."""
+        return solution.pwrss / self.df
+
+    def modes(self, theta: FloatArray) -> Modes:
+        """Solve at θ and keep an independent factor with the conditional modes."""
+        theta = np.asarray(theta, dtype=np.float64)
+        solution = self.solution(theta)
+        factor = self.system.factor(theta)
+        T = self.template.factors(theta)
+        rhs = self.response.Zty - self.products.ZtX @ solution.beta
+        u = factor.solve(self.template.multiply_transposed(T, rhs))
+        b = self.template.multiply(T, u)
+        return Modes(solution, factor, u, b, rhs - self.products.ZtZ @ b)
+
+    def gradient(self, theta: FloatArray) -> FloatArray:
+        """∂d/∂θ, shape (n_theta,)."""
+        theta = np.asarray(theta, dtype=np.float64)
+        return self._gradient(theta, _Point(self, theta))
+
+    def derivatives(self, theta: FloatArray) -> Derivatives:
+        """Value, gradient and Hessian at θ in one go."""
+        theta = np.asarray(theta, dtype=np.float64)
+        point = _Point(self, theta)
+        safe = self._away_from_singular(theta)
+        regular = point if np.array_equal(safe, theta) else _Point(self, safe)
+        return Derivatives(
+            value=self.value_of(point.modes.solution),
+            gradient=self._gradient(theta, point),
+            hessian=point.average_information(theta) + self._curvature(safe, regular),
+        )
+
+    @cached_property
+    def _column_scales(self) -> list[FloatArray]:
+        """Per term, 1 / the root mean square of each column: the natural unit of T's rows."""
+        scales = []
+        for pair in self.products.pairs:
+            if pair.s == pair.t:
+                squares = np.einsum("mii->i", pair.values)
+                scales.append(np.sqrt(self.products.n / np.maximum(squares, 1e-300)))
+        return scales
+
+    def _away_from_singular(self, theta: FloatArray) -> FloatArray:
+        """θ with diagonals of T that are (nearly) zero moved a little way off."""
+        out = theta.copy()
+        for structure, part, scale in zip(
+            self.template.structures, self.template.slices, self._column_scales, strict=True
+        ):
+            for position, (row, column) in enumerate(structure.entries):
+                at = part.start + position
+                floor = _SINGULAR * scale[row]
+                if row == column and abs(out[at]) < floor:
+                    out[at] = floor
+        return out
+
+    def _gradient(self, theta: FloatArray, point: _Point) -> FloatArray:
+        out = np.empty(self.template.n_theta)
+        for structure, part, FT in zip(
+            self.template.structures, self.template.slices, point.FT, strict=True
+        ):
+            D = structure.derivative(theta[part])
+            out[part] = 2.0 * np.einsum("rc,irc->i", FT, D)
+        return out
+
+    def _curvature(self, theta: FloatArray, point: _Point) -> FloatArray:
+        """2 tr(D_i' F D_j): what the second derivative of ΛΛ' adds, block diagonal by term."""
+        out = np.zeros((self.template.n_theta, self.template.n_theta))
+        for structure, part, FT, T in zip(
+            self.template.structures, self.template.slices, point.FT, point.T, strict=True
+        ):
+            F = np.linalg.solve(T.T, FT.T).T
+            F = 0.5 * (F + F.T)
+            D = structure.derivative(theta[part])
+            out[part, part] = 2.0 * np.einsum("irc,rs,jsc->ij", D, F, D)
+        return out
+
+
+class _Point:
+    """Everything the derivatives need at one θ."""
+
+    def __init__(self, objective: ProfiledDeviance, theta: FloatArray) -> None:
+        self._objective = objective
+        products, template = objective.products, objective.template
+        self.T = template.factors(theta)
+        self.modes = modes = objective.modes(theta)
+        self._s2 = objective.sigma2(modes.solution)
+        self._UX = modes.factor.solve(template.multiply_transposed(self.T, products.ZtX))
+        VX = products.ZtX - products.ZtZ @ template.multiply(self.T, self._UX)
+        RX = modes.solution.RX
+        self._VXR = sla.solve_triangular(RX, VX.T, trans="T", check_finite=False).T if len(RX) else VX
+
+    @cached_property
+    def FT(self) -> list[FloatArray]:
+        """Per term F T with F = Σ_levels of [Z'V⁻¹Z − vv'/s² (− the X part for REML)]_ℓℓ."""
+        products, template = self._objective.products, self._objective.template
+        out = [np.zeros((k, k)) for k in products.sizes]
+        inverse = self.modes.factor.inverse_blocks()
+        for pair, S in zip(products.pairs, inverse, strict=True):
+            # Σ_ℓ (Z'WZ Λ M⁻¹)_ℓℓ, collected from every stored block and its transpose.
+            BT = np.matmul(pair.values, self.T[pair.t])
+            out[pair.s] += np.einsum("mij,mlj->il", BT, S, optimize=True)
+            if pair.s != pair.t:
+                TB = np.matmul(self.T[pair.s].T, pair.values)
+                out[pair.t] += np.einsum("mij,mil->jl", TB, S, optimize=True)
+        for t, (k, a, z) in enumerate(
+            zip(products.sizes, template.offsets[:-1], template.offsets[1:], strict=True)
+        ):
+            v = self.modes.v[a:z].reshape(-1, k)
+            minus = v.T @ v / self._s2
+            if self._objective.reml:
+                A = self._VXR[a:z].reshape(-1, k, products.p)
+                minus += np.einsum("mip,mjp->ij", A, A, optimize=True)
+            out[t] -= minus @ self.T[t]
+        return out
+
+    def average_information(self, theta: FloatArray) -> FloatArray:
+        objective, products = self._objective, self._objective.products
+        template, v, s2 = objective.template, self.modes.v, self._s2
+        C = np.zeros((products.q, template.n_theta))
+        for t, (structure, part) in enumerate(
+            zip(template.structures, template.slices, strict=True)
+        ):
+            a, z = template.offsets[t], template.offsets[t + 1]
+            levels = v[a:z].reshape(-1, structure.k)
+            D = structure.derivative(theta[part])
+            DTv = np.einsum("irc,mc->mri", D, levels @ self.T[t], optimize=True)
+            TDv = np.einsum("rc,isc,ms->mri", self.T[t], D, levels, optimize=True)
+            C[a:z, part] = (DTv + TDv).reshape(z - a, -1)
+        GC = products.ZtZ @ C
+        LtGC = template.multiply_transposed(self.T, GC)
+        AI = C.T @ GC - LtGC.T @ self.modes.factor.solve(LtGC)
+        if products.p:
+            E = products.ZtX.T @ C - self._UX.T @ LtGC
+            E = sla.solve_triangular(self.modes.solution.RX, E, trans="T", check_finite=False)
+            AI -= E.T @ E
+        Cv = C.T @ v
+        AI -= np.outer(Cv, Cv) / (s2 * objective.df)
+        return np.asarray(0.5 * (AI + AI.T) / s2)

@@ -1,0 +1,1 @@
+"""Linear algebra: penalized least squares by one algorithm or another."""

@@ -1,0 +1,79 @@
+"""Cross-products → the penalized least-squares problem with dense matrices: the definition.
+
+Slow on purpose and short on purpose; every other solver is tested against this one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg as sla
+
+from lmmsparse._types import FloatArray
+from lmmsparse.covariance import LambdaTemplate
+from lmmsparse.crossproducts import CrossProducts, Response
+from lmmsparse.solvers.base import PLSSolution, eliminate
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Dense Cholesky factorization of M: right for a few hundred random effects.
+
+    Examples
+    --------
+    >>> import lmmsparse as lmm
+    >>> sleepstudy = lmm.load_dataset("sleepstudy")
+    >>> m = lmm.lmer("Reaction ~ Days + (Days | Subject)", sleepstudy, solver=lmm.Dense())
+    >>> round(m.reml_criterion, 4)
+    1743.6283
+    """
+
+    def build(self, products: CrossProducts, template: LambdaTemplate) -> DenseSystem:
+        """Prepare the linear algebra of one model."""
+        return DenseSystem(products, template)
+
+
+class DenseSystem:
+    """`PLSSystem` on dense matrices."""
+
+    def __init__(self, products: CrossProducts, template: LambdaTemplate) -> None:
+        self._products = products
+        self._template = template
+        self._ZtZ = products.ZtZ.toarray()
+
+    def describe(self) -> str:
+        return f"dense Cholesky, q = {self._products.q}"
+
+    def _cholesky(self, theta: FloatArray) -> FloatArray:
+        Lambda = self._template.Lambda(theta).toarray()
+        M = Lambda.T @ self._ZtZ @ Lambda + np.eye(self._products.q)
+        return np.linalg.cholesky(M)
+
+    def solve(self, theta: FloatArray, response: Response) -> PLSSolution:
+        L = self._cholesky(theta)
+        Lambda = self._template.Lambda(theta).toarray()
+        border = Lambda.T @ np.column_stack([self._products.ZtX, response.Zty])
+        C = sla.solve_triangular(L, border, lower=True)
+        return eliminate(2 * float(np.log(np.diag(L)).sum()), C.T @ C, self._products, response)
+
+    def factor(self, theta: FloatArray) -> DenseFactor:
+        return DenseFactor(self._cholesky(theta), self._products)
+
+
+class DenseFactor:
+    """`PLSFactor` on a dense matrix."""
+
+    def __init__(self, L: FloatArray, products: CrossProducts) -> None:
+        self._L = L
+        self._products = products
+
+    def solve(self, b: FloatArray) -> FloatArray:
+        return np.asarray(sla.cho_solve((self._L, True), b))
+
+    def inverse_blocks(self) -> list[FloatArray]:
+        inverse = self.solve(np.eye(self._products.q))
+        return [inverse[self._products.coordinates(pair)] for pair in self._products.pairs]
+
+    def unwhiten(self, z: FloatArray) -> FloatArray:
+        return np.asarray(sla.solve_triangular(self._L, z, lower=True, trans="T"))

@@ -1,0 +1,148 @@
+"""L with LL' = M → the entries of M⁻¹ on the pattern of L, without forming the rest of M⁻¹.
+
+Takahashi's recurrence, supernode by supernode from the root down: with supernode J, the rows I below
+it and Y = L_IJ L_JJ⁻¹, Σ_IJ = −Σ_II Y and Σ_JJ = (L_JJ L_JJ')⁻¹ + Y'Σ_II Y, where Σ_II is a
+submatrix of the parent's front. Supernodes of one shape at one depth of the tree go in one batch.
+
+References
+----------
+Takahashi, Fagan & Chin (1973); Erisman & Tinney (1975), Communications of the ACM 18, 177-179.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import scipy.linalg as sla
+
+from lmmsparse._types import FloatArray, IntArray
+
+_BATCH_ROWS = 48
+
+
+class SelectedInverse:
+    """The symbolic half: supernodes of a fixed pattern, reused at every θ.
+
+    Parameters
+    ----------
+    indptr, indices : int arrays
+        Pattern of L in compressed columns, rows sorted, diagonal first; closed under elimination
+        (every child's rows are among its parent's columns and rows).
+    """
+
+    def __init__(self, indptr: IntArray, indices: IntArray) -> None:
+        self._indptr = indptr = np.asarray(indptr, dtype=np.intp)
+        self._indices = indices = np.asarray(indices, dtype=np.intp)
+        q = len(indptr) - 1
+        counts = np.diff(indptr)
+        parent = np.full(q, -1, dtype=np.intp)
+        below = counts > 1
+        parent[below] = indices[indptr[:-1][below] + 1]
+        joined = np.zeros(q, dtype=bool)
+        joined[1:] = (parent[:-1] == np.arange(1, q)) & (counts[:-1] == counts[1:] + 1)
+        self._first = np.flatnonzero(~joined)
+        self._width = np.diff(np.append(self._first, q))
+        last = self._first + self._width - 1
+        self._rows_start = indptr[last] + 1
+        self._n_rows = indptr[last + 1] - self._rows_start
+        node_of = np.cumsum(~joined) - 1
+        self._parent = np.where(parent[last] >= 0, node_of[parent[last]], -1)
+        self._depth = self._depths()
+        self._has_children = np.zeros(len(self._first), dtype=bool)
+        self._has_children[self._parent[self._parent >= 0]] = True
+        self._groups = self._make_groups()
+
+    def _depths(self) -> IntArray:
+        depth = np.zeros(len(self._first), dtype=np.intp)
+        for node in range(len(self._first) - 1, -1, -1):
+            if self._parent[node] >= 0:
+                depth[node] = depth[self._parent[node]] + 1
+        return depth
+
+    def _make_groups(self) -> list[IntArray]:
+        """Nodes that are treated together, parents' groups before their children's."""
+        groups: dict[tuple[int, int, int, int], list[int]] = defaultdict(list)
+        for node, key in enumerate(
+            zip(self._depth.tolist(), self._width.tolist(), self._n_rows.tolist(), strict=True)
+        ):
+            alone = node if key[2] > _BATCH_ROWS or key[1] > _BATCH_ROWS else -1
+            groups[(*key, alone)].append(node)
+        return [np.array(groups[key], dtype=np.intp) for key in sorted(groups)]
+
+    def _rows(self, node: int) -> IntArray:
+        start = self._rows_start[node]
+        return self._indices[start : start + self._n_rows[node]]
+
+    def _front_index(self, node: int) -> IntArray:
+        """Columns of a node and the rows below it."""
+        first, width = self._first[node], self._width[node]
+        return np.concatenate([np.arange(first, first + width), self._rows(node)])
+
+    def __call__(self, data: FloatArray) -> FloatArray:
+        """Entries of M⁻¹ aligned with the pattern, for L's values aligned with it.
+
+        Parameters
+        ----------
+        data : (nnz,) array
+            Values of L.
+
+        Returns
+        -------
+        (nnz,) array
+        """
+        out = np.empty_like(data)
+        fronts: dict[int, tuple[IntArray, FloatArray]] = {}
+        for nodes in self._groups:
+            w, m = int(self._width[nodes[0]]), int(self._n_rows[nodes[0]])
+            # Column c of a node holds w - c entries of its triangle, then its m rows.
+            starts = self._indptr[self._first[nodes][:, None] + np.arange(w)]
+            LJJ = np.zeros((len(nodes), w, w))
+            LIJ = np.empty((len(nodes), m, w))
+            for c in range(w):
+                places = starts[:, c, None] + np.arange(w - c + m)
+                column = data[places]
+                LJJ[:, c:, c] = column[:, : w - c]
+                LIJ[:, :, c] = column[:, w - c :]
+            inverse = _triangular_inverse(LJJ)
+            SJJ = np.matmul(np.swapaxes(inverse, 1, 2), inverse)
+            if m:
+                Y = np.matmul(LIJ, inverse)
+                SII = np.empty((len(nodes), m, m))
+                for i, node in enumerate(nodes):
+                    index, front = fronts[int(self._parent[node])]
+                    at = np.searchsorted(index, self._rows(int(node)))
+                    SII[i] = front[at[:, None], at]
+                SIJ = -np.matmul(SII, Y)
+                SJJ = SJJ - np.matmul(np.swapaxes(Y, 1, 2), SIJ)
+            else:
+                SIJ = LIJ
+            for c in range(w):
+                places = starts[:, c, None] + np.arange(w - c + m)
+                out[places] = np.concatenate([SJJ[:, c:, c], SIJ[:, :, c]], axis=1)
+            for i in np.flatnonzero(self._has_children[nodes]):
+                front = np.empty((w + m, w + m))
+                front[:w, :w] = SJJ[i]
+                if m:
+                    front[w:, :w] = SIJ[i]
+                    front[:w, w:] = SIJ[i].T
+                    front[w:, w:] = SII[i]
+                fronts[int(nodes[i])] = (self._front_index(int(nodes[i])), front)
+        return out
+
+
+def _triangular_inverse(L: FloatArray) -> FloatArray:
+    """Inverse of a stack of lower-triangular matrices, (b, w, w)."""
+    if L.shape[1] == 1:
+        return 1.0 / L
+    if L.shape[0] == 1:
+        inverse, _ = sla.lapack.dtrtri(L[0], lower=1)
+        return np.asarray(inverse)[None]
+    out = np.zeros_like(L)
+    w = L.shape[1]
+    for j in range(w):  # forward substitution on all matrices at once
+        out[:, j, j] = 1.0 / L[:, j, j]
+        if j:
+            row = np.matmul(L[:, j, None, :j], out[:, :j, :j])[:, 0, :]
+            out[:, j, :j] = -row * out[:, j, j, None]
+    return out
