@@ -1,6 +1,7 @@
 """The words typed in a terminal → a fitted model, printed and on request written as JSON.
 
-Whatever the user can get wrong ends in one paragraph on stderr and exit code 2, never in a traceback.
+Whatever the user can get wrong ends in one paragraph on stderr and exit code 2, never in a
+traceback.
 """
 
 from __future__ import annotations
@@ -8,28 +9,27 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from lmmsparse import __version__
 from lmmsparse.datasets import DATASETS, load_dataset
 from lmmsparse.demo import run_demo
 from lmmsparse.errors import DataError, LmmError, LmmWarning
 from lmmsparse.model import LinearMixedModel, lmer
-from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer
+from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
+from lmmsparse.reading import READABLE, read_data
 
-OPTIMIZERS: dict[str, type[Bobyqa] | type[NelderMead]] = {
+OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "bobyqa": Bobyqa,
     "nelder-mead": NelderMead,
+    "trust-region": TrustRegion,
 }
-COMPRESSIONS = (".gz", ".bz2", ".zip", ".xz", ".zst")
-READABLE = "CSV (.csv), tab-separated (.tsv, .txt) and Parquet (.parquet, .pq) files"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,71 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("always", LmmWarning)
             warnings.showwarning = _note
-            return int(options.run(options))
+            code = int(options.run(options))
+            sys.stdout.flush()
+            return code
     except LmmError as error:
         print(f"lmmsparse: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         print("lmmsparse: interrupted", file=sys.stderr)
         return 130
-
-
-def read_data(source: str) -> pd.DataFrame:
-    """Read a file by its suffix, or load the shipped data set of that name.
-
-    Parameters
-    ----------
-    source : str
-        Path of a CSV, tab-separated or Parquet file (text files may be compressed), or a name such
-        as ``"sleepstudy"`` when there is no such file.
-
-    Returns
-    -------
-    DataFrame
-        Text columns stay text; missing values are what pandas takes for missing.
-
-    Raises
-    ------
-    DataError
-        There is no such file, or it cannot be read as what its suffix says.
-    OptionError
-        `source` looks like the name of a data set, and there is none of that name.
-    """
-    path = Path(source)
-    if not path.exists():
-        if source in DATASETS or (not path.suffix and path.name == source):
-            return load_dataset(source)
-        raise DataError(
-            f"There is no file {source!r}. The data must be a file that exists, or one of the "
-            "shipped data sets that `lmmsparse datasets` lists."
-        )
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSIONS]
-    kind = suffixes[-1] if suffixes else ""
-    try:
-        if kind == ".csv":
-            return pd.read_csv(path, low_memory=False)
-        if kind in (".tsv", ".txt"):
-            return pd.read_csv(path, sep="\t", low_memory=False)
-        if kind in (".parquet", ".pq"):
-            return pd.read_parquet(path)
-    except ImportError as error:
-        raise DataError(
-            f"The Parquet file {source!r} cannot be read. That takes pyarrow, which is not "
-            "installed. Run `pip install pyarrow`, or give the data as CSV."
-        ) from error
-    except (OSError, ValueError) as error:  # pandas' and pyarrow's parsers raise ValueErrors
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise DataError(
-            f"The file {source!r} cannot be read as {kind}. The reader says: {reason}. Check that "
-            "it holds what its suffix says, one row per observation under a row of column names."
-        ) from error
-    raise DataError(
-        f"The file {source!r} is of a kind that is not known. lmmsparse reads {READABLE}, told "
-        "apart by their suffix. Convert or rename it."
-    )
 
 
 def as_dictionary(model: LinearMixedModel, *, ranef: bool = False) -> dict[str, Any]:

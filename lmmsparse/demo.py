@@ -1,6 +1,6 @@
 """Five models with published lmer results → our summaries and, beside them, lmer's figures.
 
-The figures are those of the published comparison of lmer and statsmodels, to the digits printed there.
+The figures are those of the published comparison of lmer and statsmodels, digit by digit.
 """
 
 from __future__ import annotations

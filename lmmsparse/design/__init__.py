@@ -1,0 +1,25 @@
+"""Formula and data → design matrices; the only part that knows formulaic and tables."""
+
+from lmmsparse.design.arrays import design_from_arrays
+from lmmsparse.design.build import build_design
+from lmmsparse.design.frame import as_frame, close_match, listed
+from lmmsparse.design.grouping import Grouping, LevelKey
+from lmmsparse.design.matrices import ColumnInfo, MatrixRecipe
+from lmmsparse.design.recipe import GroupRecipe, Recipe
+from lmmsparse.design.types import Design, RandomBlock
+
+__all__ = [
+    "ColumnInfo",
+    "Design",
+    "GroupRecipe",
+    "Grouping",
+    "LevelKey",
+    "MatrixRecipe",
+    "RandomBlock",
+    "Recipe",
+    "as_frame",
+    "build_design",
+    "close_match",
+    "design_from_arrays",
+    "listed",
+]

@@ -1,0 +1,164 @@
+"""Plain arrays → `Design`: the same model without a formula."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse._types import FloatArray
+from lmmsparse.covariance import make_structure
+from lmmsparse.design.grouping import make_grouping
+from lmmsparse.design.rank import independent_columns
+from lmmsparse.design.types import Design, RandomBlock
+from lmmsparse.errors import DataError, Finding
+
+
+def design_from_arrays(
+    y: Any,
+    X: Any,
+    random: Sequence[tuple[Any, Any]],
+    *,
+    weights: Any = None,
+    offset: Any = None,
+) -> Design:
+    """Make a design from a response, a fixed-effects matrix and random-effects terms.
+
+    Parameters
+    ----------
+    y : (n,) array
+    X : (n, p) array or DataFrame
+        Include a column of ones for an intercept.
+    random : list of (groups, Z)
+        `groups` (n,) labels; `Z` (n, k) columns, or None for a random intercept.
+    weights, offset : (n,) arrays, optional
+
+    Returns
+    -------
+    Design
+
+    Raises
+    ------
+    DataError
+        For arrays of different lengths, missing or infinite values, or no random term.
+    """
+    response = _numbers("y", y, 1)
+    n = len(response)
+    if n == 0:
+        raise DataError("y is empty. There is nothing to fit. Pass at least a few observations.")
+    matrix = _numbers("X", X, 2, n)
+    w = None if weights is None else _numbers("weights", weights, 1, n)
+    o = None if offset is None else _numbers("offset", offset, 1, n)
+    index = y.index if isinstance(y, pd.Series) else pd.RangeIndex(n)
+    rows = np.arange(n)
+    findings = []
+    if w is not None:
+        if np.any(w < 0):
+            raise DataError("weights holds negative values. A weight cannot be negative.")
+        rows = np.flatnonzero(w > 0)
+        if len(rows) == 0:
+            raise DataError("All weights are zero. No row is left to fit. Use positive weights.")
+        if len(rows) < n:
+            text = f"{n - len(rows)} rows have weight zero and were left out."
+            findings.append(Finding("zero-weights", "warning", text))
+    names = _names(X, matrix, "x")
+    keep = independent_columns(matrix[rows])
+    lost = tuple(name for name, kept in zip(names, keep, strict=True) if not kept)
+    if lost:
+        text = (
+            f"The columns of X are linearly dependent: {', '.join(lost)} dropped. Their "
+            "coefficients cannot be told apart from the others'."
+        )
+        findings.append(Finding("rank-deficient", "warning", text))
+    blocks = _blocks(random, n, rows)
+    return Design(
+        formula="",
+        response=str(getattr(y, "name", None) or "y"),
+        y=response[rows],
+        X=np.ascontiguousarray(matrix[rows][:, keep]),
+        x_names=tuple(name for name, kept in zip(names, keep, strict=True) if kept),
+        dropped=lost,
+        blocks=tuple(sorted(blocks, key=lambda block: -block.n_levels)),
+        weights=None if w is None else w[rows],
+        offset=None if o is None else o[rows],
+        index=index,
+        rows=rows,
+        na_action="omit",
+        findings=tuple(findings),
+        recipe=None,
+    )
+
+
+def _blocks(random: Sequence[tuple[Any, Any]], n: int, rows: Any) -> list[RandomBlock]:
+    try:
+        terms = [(groups, Z) for groups, Z in random]
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            "random is not a list of pairs. Each random-effects term is a pair of group labels and "
+            "columns. Pass, for example, [(subject, None)] for a random intercept."
+        ) from error
+    if not terms:
+        raise DataError(
+            "random is empty. A mixed model needs at least one random-effects term. Pass, for "
+            "example, [(subject, None)]."
+        )
+    blocks = []
+    for i, (groups, Z) in enumerate(terms):
+        labels = groups if isinstance(groups, pd.Series) else pd.Series(groups)
+        name = str(labels.name if labels.name is not None else f"group{i + 1}")
+        if len(labels) != n:
+            raise DataError(
+                f"The groups of term {i + 1} have {len(labels)} labels for {n} observations. Give "
+                "one label per observation."
+            )
+        if labels.isna().any():
+            raise DataError(
+                f"The groups of term {i + 1} ({name}) have missing labels. Every observation must "
+                "belong to a level. Drop those rows from all arrays."
+            )
+        columns = np.ones((n, 1)) if Z is None else _numbers(f"Z of term {i + 1}", Z, 2, n)
+        effects = ("Intercept",) if Z is None else _names(Z, columns, "z")
+        grouping = make_grouping(name, [labels.iloc[rows].reset_index(drop=True)])
+        structure = make_structure("us", columns.shape[1], None)
+        source = f"({' + '.join(effects)} | {name})"
+        blocks.append(RandomBlock(grouping, effects, columns[rows], structure, source))
+    return blocks
+
+
+def _numbers(what: str, values: Any, ndim: int, n: int | None = None) -> FloatArray:
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} does not hold numbers ({error}). Convert it first.") from error
+    if ndim == 2 and array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != ndim:
+        raise DataError(
+            f"{what} has {array.ndim} dimensions. It must have {ndim}. Reshape it to "
+            f"{'(n,)' if ndim == 1 else '(n, columns)'}."
+        )
+    if n is not None and len(array) != n:
+        raise DataError(
+            f"{what} has {len(array)} rows for {n} observations. All arrays need one row per "
+            "observation."
+        )
+    if not np.isfinite(array).all():
+        raise DataError(
+            f"{what} holds values that are missing or infinite. Arrays are fitted as they are. "
+            "Drop those rows from all arrays first."
+        )
+    return np.ascontiguousarray(array)
+
+
+def _names(source: Any, columns: FloatArray, prefix: str) -> tuple[str, ...]:
+    if isinstance(source, pd.DataFrame):
+        return tuple(str(name) for name in source.columns)
+    if isinstance(source, pd.Series) and source.name is not None:
+        return (str(source.name),)
+    names = []
+    for j in range(columns.shape[1]):
+        ones = bool(np.all(columns[:, j] == 1.0)) and "Intercept" not in names
+        names.append("Intercept" if ones else f"{prefix}{j + 1}")
+    return tuple(names)

@@ -1,0 +1,150 @@
+"""Whatever table the user has → a pandas DataFrame of the columns that are needed, or a clear error."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse.errors import DataError
+
+
+def as_frame(data: Any) -> pd.DataFrame:
+    """Return `data` as a DataFrame without copying pandas columns.
+
+    Parameters
+    ----------
+    data : DataFrame, polars DataFrame, pyarrow Table or mapping of arrays
+
+    Raises
+    ------
+    DataError
+        If it is none of these, is empty, or its column names are ambiguous.
+    """
+    frame = _convert(data)
+    if isinstance(frame.columns, pd.MultiIndex):
+        raise DataError(
+            "The data have column names of several levels (a MultiIndex). A formula can only name "
+            "plain columns. Flatten them first, for example "
+            "data.columns = ['_'.join(map(str, c)) for c in data.columns]."
+        )
+    duplicated = frame.columns[frame.columns.duplicated()].unique()
+    if len(duplicated):
+        names = ", ".join(repr(str(name)) for name in duplicated)
+        raise DataError(
+            f"The data have more than one column named {names}. A formula could mean either. "
+            "Rename or drop the repeated columns."
+        )
+    if len(frame) == 0:
+        raise DataError("The data have no rows. There is nothing to fit. Check how they were read.")
+    return frame
+
+
+def _convert(data: Any) -> pd.DataFrame:
+    if isinstance(data, pd.DataFrame):
+        return data
+    if isinstance(data, Mapping):
+        lengths = {str(name): np.size(values) for name, values in data.items()}
+        if len(set(lengths.values())) > 1:
+            text = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+            raise DataError(
+                f"The arrays in the data have different lengths ({text}). Every column needs one "
+                "value per row. Make them equally long."
+            )
+        return pd.DataFrame({name: _one_dimensional(name, v) for name, v in data.items()})
+    module = type(data).__module__.partition(".")[0]
+    if module == "polars" and hasattr(data, "get_columns"):
+        return pd.DataFrame({column.name: _polars_column(column) for column in data.get_columns()})
+    if module == "polars" and hasattr(data, "collect"):
+        return _convert(data.collect())
+    if module == "pyarrow" and hasattr(data, "to_pandas"):
+        return pd.DataFrame(data.to_pandas())
+    raise DataError(
+        f"The data are of type {type(data).__name__}. A table with named columns is needed. Pass a "
+        "pandas or polars DataFrame, a pyarrow Table, or a mapping of names to arrays."
+    )
+
+
+def _one_dimensional(name: object, values: Any) -> Any:
+    if np.ndim(values) > 1:
+        raise DataError(
+            f"Column {name!r} has {np.ndim(values)} dimensions. A column holds one value per row. "
+            "Give each of its columns a name of its own."
+        )
+    return values
+
+
+def _polars_column(column: Any) -> Any:
+    kind = str(column.dtype)
+    if kind.startswith(("Categorical", "Enum")):
+        categories = [str(c) for c in column.cat.get_categories().to_list()]
+        present = set(column.drop_nulls().unique().cast(str).to_list())
+        if not kind.startswith("Enum"):  # categories of a string cache have no order of their own
+            categories = sorted(c for c in categories if c in present)
+        return pd.Categorical(column.cast(str).to_list(), categories=categories)
+    if kind in ("String", "Utf8") or column.dtype.is_nested() or kind == "Object":
+        return column.to_list()
+    if kind == "Boolean" and column.null_count():
+        return column.to_list()
+    return column.to_numpy()
+
+
+def close_match(name: str, choices: Iterable[object]) -> str:
+    """A hint such as " Did you mean 'Time'?", or nothing."""
+    candidates = {str(choice).lower(): str(choice) for choice in choices}
+    found = difflib.get_close_matches(name.lower(), list(candidates), n=1, cutoff=0.6)
+    return f" Did you mean {candidates[found[0]]!r}?" if found else ""
+
+
+def listed(values: Iterable[object], limit: int = 8) -> str:
+    """Values as a short enumeration for messages."""
+    items = [str(value) for value in values]
+    shown = ", ".join(items[:limit])
+    return shown if len(items) <= limit else f"{shown}, … ({len(items)} in all)"
+
+
+def tidy_column(values: pd.Series) -> pd.Series:
+    """A column as numpy numbers, or as a Categorical without unused levels.
+
+    Text and objects become categories in sorted order; nullable numbers become float64. Booleans
+    and dates are left alone.
+    """
+    dtype = values.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return values.cat.remove_unused_categories()
+    if pd.api.types.is_bool_dtype(dtype) and not isinstance(dtype, np.dtype):
+        return values.astype(object if values.isna().any() else bool)
+    if pd.api.types.is_numeric_dtype(dtype):
+        if isinstance(dtype, np.dtype):
+            return values
+        return pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan), index=values.index)
+    if isinstance(dtype, np.dtype) and dtype.kind in "mM":
+        return values
+    if pd.api.types.is_string_dtype(dtype) or dtype == object:
+        return _from_objects(values)
+    return values
+
+
+def _from_objects(values: pd.Series) -> pd.Series:
+    present = values[values.notna()]
+    kinds = {type(v) for v in present.array} if values.dtype == object else {str}
+    if kinds and all(issubclass(k, (bool, np.bool_)) for k in kinds):
+        return values if len(present) < len(values) else values.astype(bool)
+    if kinds and not any(issubclass(k, str) for k in kinds):
+        try:  # numbers in an object column (Decimal, mixed int and float)
+            numbers = pd.to_numeric(values)
+        except (TypeError, ValueError):
+            numbers = None
+        if numbers is not None and pd.api.types.is_numeric_dtype(numbers.dtype):
+            return tidy_column(numbers)
+    try:
+        return values.astype(object).astype("category")
+    except TypeError as error:
+        names = " and ".join(sorted(k.__name__ for k in kinds))
+        raise DataError(
+            f"Column {values.name!r} mixes values of different types ({names}). Its levels cannot "
+            "be ordered. Convert it to one type, for example with .astype(str)."
+        ) from error

@@ -1,0 +1,288 @@
+"""Formula parts and a frame → model matrices, and a recipe that makes the same columns of new data.
+
+The seam to formulaic: its errors are translated here, its learnt state (bases, categories) is kept as
+plain values, so that a recipe can be stored without pickle and rebuilt without the data.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from formulaic import Formula, ModelSpec
+from formulaic.errors import FormulaicError, FormulaicWarning
+from formulaic.parser.types import Factor
+from formulaic.transforms.contrasts import C, Contrasts
+
+from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse.design.frame import close_match, listed, tidy_column
+from lmmsparse.design.names import namespace, unknown_name
+from lmmsparse.errors import DataError, FormulaError
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnInfo:
+    """What a column was when the model was fitted.
+
+    Attributes
+    ----------
+    kind : {"numeric", "categorical", "other"}
+    categories : tuple or None
+        Levels of a categorical column.
+    coded : bool
+        Whether it is handed over with its contrasts (see `MatrixRecipe.contrasts`).
+    """
+
+    kind: str
+    categories: tuple[Any, ...] | None = None
+    coded: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixRecipe:
+    """How the columns of every formula part are made.
+
+    Attributes
+    ----------
+    parts : mapping
+        Part → formula text.
+    variables : mapping
+        Part → names of the data columns it needs.
+    columns : mapping
+        Data column → `ColumnInfo`.
+    contrasts : mapping
+        Data column → formulaic contrasts, for columns whose coding is prescribed.
+    transform_state : mapping
+        What formulaic's stateful transforms have learnt.
+    categories : mapping
+        Part → factor expression → levels (None for a numeric factor).
+    context : mapping
+        The user's own names; not stored in files.
+    """
+
+    parts: Mapping[str, str]
+    variables: Mapping[str, tuple[str, ...]]
+    columns: Mapping[str, ColumnInfo]
+    contrasts: Mapping[str, Contrasts]
+    transform_state: dict[str, Any]
+    categories: Mapping[str, Mapping[str, tuple[Any, ...] | None]]
+    context: Mapping[str, Any]
+
+    @cached_property
+    def _specs(self) -> dict[str, ModelSpec]:
+        """Specifications rebuilt on one made-up row: everything that matters was learnt before."""
+        return {part: self._rebuild(part) for part in self.parts}
+
+    def _rebuild(self, part: str) -> ModelSpec:
+        row = {}
+        for name in self.variables[part]:
+            info = self.columns[name]
+            if info.kind == "categorical":
+                assert info.categories is not None
+                row[name] = pd.Categorical(list(info.categories[:1]), list(info.categories))
+            else:
+                row[name] = np.ones(1)
+        encoder_state = {
+            expression: (
+                Factor.Kind.NUMERICAL if levels is None else Factor.Kind.CATEGORICAL,
+                {} if levels is None else {"categories": list(levels)},
+            )
+            for expression, levels in self.categories[part].items()
+        }
+        spec = ModelSpec(
+            formula=Formula(self.parts[part]),
+            transform_state=dict(self.transform_state),
+            encoder_state=encoder_state,
+            na_action="ignore",
+            output="numpy",
+        )
+        return self._materialize(spec, pd.DataFrame(row, index=range(1))).model_spec
+
+    def _materialize(self, spec: ModelSpec, frame: pd.DataFrame) -> Any:
+        """Evaluate a specification, handing over coded columns through the context."""
+        context = namespace(self.context)
+        coded = [name for name in frame.columns if self.columns[name].coded]
+        for name in coded:
+            context[name] = C(frame[name], self.contrasts.get(name))
+        return _materialize(spec, frame.drop(columns=coded), context)
+
+    def prepare(self, part: str, newdata: pd.DataFrame) -> tuple[pd.DataFrame, BoolArray]:
+        """The columns a part needs, coded as when the model was fitted, and rows with a hole.
+
+        Raises
+        ------
+        DataError
+            For a missing column, a changed type, or a level the fit has not seen.
+        """
+        names = self.variables[part]
+        missing = np.zeros(len(newdata), dtype=bool)
+        out = {}
+        for name in names:
+            if name not in newdata.columns:
+                raise DataError(
+                    f"The new data have no column {name!r}, which the model needs."
+                    f"{close_match(name, newdata.columns)} Add it to the new data."
+                )
+            column = newdata[name].reset_index(drop=True)
+            out[name] = _match_column(name, column, self.columns[name])
+            missing |= out[name].isna().to_numpy()
+        return pd.DataFrame(out, index=range(len(newdata))), missing
+
+    def matrix(self, part: str, newdata: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
+        """The part's columns for new data, NaN in rows with a missing value, and those rows."""
+        frame, missing = self.prepare(part, newdata)
+        spec = self._specs[part]
+        width = len(spec.column_names)
+        out = np.full((len(newdata), width), np.nan)
+        keep = ~missing
+        if keep.any() and width:
+            frame = frame.loc[keep].reset_index(drop=True)
+            out[keep] = _values(self._materialize(spec, frame))
+        return out, missing
+
+
+def _match_column(name: str, column: pd.Series, info: ColumnInfo) -> pd.Series:
+    if info.kind == "categorical":
+        assert info.categories is not None
+        values = column.astype(object)
+        unknown = values[values.notna() & ~values.isin(list(info.categories))].unique()
+        if len(unknown):
+            raise DataError(
+                f"Column {name!r} of the new data has the level {unknown[0]!r}, which the data of "
+                f"the fit did not have (levels: {listed(info.categories)}). No coefficient "
+                "belongs to it. Remove those rows, or fit with data that contain the level."
+            )
+        return pd.Series(
+            pd.Categorical(values, categories=list(info.categories)), index=column.index, name=name
+        )
+    tidy = tidy_column(column)
+    if info.kind == "numeric" and not pd.api.types.is_numeric_dtype(tidy.dtype):
+        if tidy.isna().all():
+            return pd.Series(np.full(len(tidy), np.nan), index=tidy.index, name=name)
+        raise DataError(
+            f"Column {name!r} was numeric when the model was fitted, but in the new data it holds "
+            f"{listed(map(repr, tidy.dropna().unique()[:1]))}. Convert it to numbers."
+        )
+    return tidy
+
+
+def learn(
+    parts: Mapping[str, str],
+    variables: Mapping[str, tuple[str, ...]],
+    frame: pd.DataFrame,
+    bare: set[str],
+    contrasts: Mapping[str, Contrasts],
+    context: Mapping[str, Any],
+) -> tuple[dict[str, tuple[FloatArray, tuple[str, ...]]], MatrixRecipe, set[int]]:
+    """Build all parts of a formula on one frame and remember how.
+
+    Parameters
+    ----------
+    parts : mapping
+        Part → formula text with an explicit intercept.
+    variables : mapping
+        Part → data columns it uses.
+    frame : DataFrame
+        Complete rows of tidy columns with a RangeIndex.
+    bare : set of str
+        Columns that stand in a formula by themselves rather than inside a call only.
+    contrasts : mapping
+        Column → contrasts.
+    context : mapping
+        The user's own names.
+
+    Returns
+    -------
+    matrices : dict
+        Part → (values (n', columns), column names), without the rows in `dropped`.
+    recipe : MatrixRecipe
+    dropped : set of int
+        Rows in which an expression came out missing.
+    """
+    columns = {str(name): _describe(frame[name], str(name), bare, contrasts) for name in frame}
+    coded = [name for name, info in columns.items() if info.coded]
+    own = namespace(context)
+    for name in coded:
+        values = frame[name].astype("category")
+        own[name] = C(values, contrasts.get(name))
+    dropped: set[int] = set()
+    spec = ModelSpec.from_spec(_parsed(parts), output="numpy", na_action="drop")
+    built = _materialize(spec, frame.drop(columns=coded), own, dropped)
+    matrices, categories, state = {}, {}, {}
+    for part in parts:
+        matrix = getattr(built, part)
+        learnt = matrix.model_spec
+        matrices[part] = (_values(matrix), tuple(str(name) for name in learnt.column_names))
+        state.update(learnt.transform_state)
+        categories[part] = {
+            expression: tuple(s["categories"]) if kind is Factor.Kind.CATEGORICAL else None
+            for expression, (kind, s) in learnt.encoder_state.items()
+            if kind is not Factor.Kind.CATEGORICAL or "categories" in s
+        }
+    recipe = MatrixRecipe(
+        dict(parts), dict(variables), columns, dict(contrasts), state, categories, dict(context)
+    )
+    return matrices, recipe, dropped
+
+
+def _describe(
+    column: pd.Series, name: str, bare: set[str], contrasts: Mapping[str, Contrasts]
+) -> ColumnInfo:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return ColumnInfo("categorical", tuple(column.cat.categories), name in contrasts)
+    if name in contrasts or (pd.api.types.is_bool_dtype(column.dtype) and name in bare):
+        return ColumnInfo("categorical", tuple(column.astype("category").cat.categories), True)
+    if pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
+        return ColumnInfo("numeric")
+    return ColumnInfo("other")
+
+
+def _values(matrix: Any) -> FloatArray:
+    values = getattr(matrix, "__wrapped__", matrix)
+    try:
+        return np.ascontiguousarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"A term of the formula does not give numbers ({error}). Dates and times, for example, "
+            "must be turned into numbers first, such as days since the start."
+        ) from error
+
+
+def _materialize(
+    spec: Any, frame: pd.DataFrame, context: Mapping[str, Any], dropped: set[int] | None = None
+) -> Any:
+    extra: dict[str, Any] = {} if dropped is None else {"drop_rows": dropped}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FormulaicWarning)
+            warnings.simplefilter("ignore", RuntimeWarning)  # log of a negative number: found below
+            return spec.get_model_matrix(frame, context=context, **extra)
+    except (FormulaicError, FormulaicWarning, SyntaxError) as error:
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, (DataError, FormulaError)):
+            raise cause from error
+        if isinstance(cause, NameError) and "`" in str(cause):
+            raise unknown_name(str(cause).split("`")[1], frame.columns) from error
+        raise FormulaError(
+            f"A term of the formula could not be evaluated: {_plain(error)} Check that its "
+            "arguments are columns and values of the right kind."
+        ) from error
+
+
+def _parsed(parts: Mapping[str, str]) -> Any:
+    try:
+        return Formula(**parts)
+    except FormulaicError as error:
+        raise FormulaError(
+            f"The formula could not be read: {_plain(error)} Check its operators and brackets."
+        ) from error
+
+
+def _plain(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if text.endswith((".", "]", "!")) else text + "."

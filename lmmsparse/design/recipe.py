@@ -1,0 +1,201 @@
+"""How a design was made → the same columns, levels and offsets for new data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse._types import BoolArray, FloatArray, IntArray
+from lmmsparse.design.frame import close_match, tidy_column
+from lmmsparse.design.grouping import LevelKey
+from lmmsparse.design.matrices import MatrixRecipe
+from lmmsparse.design.names import GROUPING_FUNCTIONS, check_expression, namespace
+from lmmsparse.errors import DataError, FormulaError
+from lmmsparse.formula import referenced_names
+
+
+@dataclass(frozen=True, eq=False)
+class GroupRecipe:
+    """How a grouping factor is read from data: its expressions and the key to its levels."""
+
+    name: str
+    factors: tuple[str, ...]
+    key: LevelKey
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """Everything needed to build model matrices from new data.
+
+    Attributes
+    ----------
+    matrices : MatrixRecipe
+        Parts ``"fixed"``, ``"random0"``, ``"random1"``, … in the order of the design's blocks.
+    kept : (columns,) bool array
+        Columns of the fixed part that are in X.
+    groups : tuple of GroupRecipe
+        One per block.
+    offsets : tuple of str
+        Offset expressions of the formula.
+    offset_column : str or None
+        Column given as ``offset=``.
+    offset_array : bool
+        Whether ``offset=`` was an array, which new data cannot supply.
+    """
+
+    matrices: MatrixRecipe
+    kept: BoolArray
+    groups: tuple[GroupRecipe, ...]
+    offsets: tuple[str, ...]
+    offset_column: str | None
+    offset_array: bool
+
+    def fixed(self, newdata: pd.DataFrame) -> FloatArray:
+        """X for new data, (n, p); NaN in rows with a missing value."""
+        values, _ = self.matrices.matrix("fixed", newdata)
+        return values[:, self.kept]
+
+    def random(self, block: int, newdata: pd.DataFrame) -> FloatArray:
+        """Columns (n, k) of one random-effects term; NaN in rows with a missing value."""
+        values, _ = self.matrices.matrix(f"random{block}", newdata)
+        return values
+
+    def levels(self, block: int, newdata: pd.DataFrame) -> tuple[IntArray, BoolArray, pd.Series]:
+        """Level of each row (−1 for a new one), whether it is missing, and how to show it."""
+        group = self.groups[block]
+        columns = [
+            evaluate_grouping(factor, newdata, self.matrices.context) for factor in group.factors
+        ]
+        codes, missing = group.key.encode(columns)
+        shown = columns[0].astype(object)
+        if len(columns) > 1:
+            shown = columns[0].astype(str)
+            for column in columns[1:]:
+                shown = shown + ":" + column.astype(str)
+        return codes, missing, shown
+
+    def offset(self, newdata: pd.DataFrame, given: Any = None) -> FloatArray:
+        """The offset for new data, (n,).
+
+        Raises
+        ------
+        DataError
+            If the fit's offset was an array and none is given.
+        """
+        n = len(newdata)
+        total = np.zeros(n)
+        for expression in self.offsets:
+            total = total + evaluate_numbers(expression, newdata, self.matrices.context)
+        if given is not None:
+            return total + column_or_array("offset", given, newdata)
+        if self.offset_column is not None:
+            return total + column_or_array("offset", self.offset_column, newdata)
+        if self.offset_array:
+            raise DataError(
+                "The model was fitted with an offset given as an array, which new data do not "
+                "contain. A prediction without it would be wrong. Pass the new rows' offset as "
+                "predict(..., offset=...), with zeros to leave it out."
+            )
+        return total
+
+
+def evaluate(expression: str, frame: pd.DataFrame, context: Mapping[str, Any]) -> Any:
+    """Evaluate a grouping or offset expression on the columns of a frame."""
+    name = expression.strip("`") if expression.count("`") == 2 else expression
+    if name in frame.columns:
+        return frame[name]
+    check_expression(expression, [str(c) for c in frame.columns], context)
+    names = {n: f"column_{i}_" for i, n in enumerate(referenced_names(expression))}
+    local = {alias: frame[n] for n, alias in names.items() if n in frame.columns}
+    text = expression
+    for n, alias in names.items():
+        text = text.replace(f"`{n}`", alias)
+    local.update({n: frame[n] for n in names if n in frame.columns and n.isidentifier()})
+    scope = {**namespace(context), "np": np, **GROUPING_FUNCTIONS, **(context or {}), **local}
+    try:
+        return eval(compile(text.strip(), "<formula>", "eval"), {"__builtins__": {}}, scope)
+    except (DataError, FormulaError):
+        raise
+    except Exception as error:
+        raise FormulaError(
+            f"{expression!r} could not be evaluated on the data "
+            f"({type(error).__name__}: {error}). Check the columns it uses."
+        ) from error
+
+
+def evaluate_grouping(
+    expression: str, frame: pd.DataFrame, context: Mapping[str, Any]
+) -> pd.Series:
+    """One factor of a grouping as a Series with a RangeIndex."""
+    missing = [n for n in referenced_names(expression) if n not in frame.columns]
+    missing = [n for n in missing if n not in (context or {})]
+    if missing:
+        raise DataError(
+            f"The data have no column {missing[0]!r}, which the grouping factor {expression!r} "
+            f"needs.{close_match(missing[0], frame.columns)} Add it to the data."
+        )
+    values = evaluate(expression, frame, context)
+    if np.ndim(values) == 0:
+        raise FormulaError(
+            f"The grouping factor {expression!r} is a single value. It needs one value per row. "
+            "Name a column of the data."
+        )
+    series = pd.Series(values).reset_index(drop=True)
+    if len(series) != len(frame):
+        raise DataError(
+            f"The grouping factor {expression!r} has {len(series)} values for {len(frame)} rows. "
+            "It needs one value per row."
+        )
+    return series if isinstance(series.dtype, pd.CategoricalDtype) else _labels(series)
+
+
+def _labels(series: pd.Series) -> pd.Series:
+    """Labels keep their type; nullable and text types become plain objects or numbers."""
+    if isinstance(series.dtype, np.dtype) and series.dtype != object:
+        return series
+    if pd.api.types.is_numeric_dtype(series.dtype) and not series.isna().any():
+        return pd.Series(series.to_numpy())
+    return series.astype(object)
+
+
+def evaluate_numbers(
+    expression: str, frame: pd.DataFrame, context: Mapping[str, Any]
+) -> FloatArray:
+    """An offset expression as (n,) numbers, NaN where missing."""
+    values = evaluate(expression, frame, context)
+    return column_or_array(f"offset({expression})", np.broadcast_to(values, len(frame)), frame)
+
+
+def column_or_array(what: str, value: Any, frame: pd.DataFrame) -> FloatArray:
+    """Weights or an offset, given as a column name or as an array, as (n,) numbers."""
+    if isinstance(value, str):
+        if value not in frame.columns:
+            raise DataError(
+                f"{what}={value!r} is not a column of the data."
+                f"{close_match(value, frame.columns)} Name a column, or pass an array."
+            )
+        source: Any = tidy_column(frame[value])
+        what = f"{what}={value!r}"
+    else:
+        source = value
+    try:
+        if isinstance(getattr(source, "dtype", None), pd.CategoricalDtype):
+            raise TypeError("not numeric")
+        array = pd.Series(np.asarray(source).ravel() if not isinstance(source, pd.Series) else
+                          source.array)
+        numbers = np.array(array.to_numpy(dtype=np.float64, na_value=np.nan))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{what} does not hold numbers. Every row needs a number. Convert it first."
+        ) from error
+    if np.ndim(value) > 1 or len(numbers) != len(frame):
+        shape = np.shape(value) if not isinstance(value, str) else numbers.shape
+        raise DataError(
+            f"{what} has shape {shape}, but the data have {len(frame)} rows. Give one number per "
+            "row of the data, before any rows are dropped."
+        )
+    return numbers

@@ -1,0 +1,157 @@
+"""The design of a mixed model: response, model matrices, grouping factors, names and findings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from lmmsparse._types import FloatArray, IntArray
+from lmmsparse.covariance import CovarianceStructure
+from lmmsparse.design.grouping import Grouping
+from lmmsparse.design.recipe import Recipe
+from lmmsparse.errors import Finding
+
+
+@dataclass(frozen=True, eq=False)
+class RandomBlock:
+    """One random-effects term with its data.
+
+    Attributes
+    ----------
+    grouping : Grouping
+        The factor: name, levels, and the level of each row.
+    names : tuple of str
+        The k effects per level.
+    columns : (n, k) array
+        Their model matrix.
+    structure : CovarianceStructure
+    source : str
+        The term as the user wrote it.
+    split : bool
+        Whether it came from a ``||`` term.
+    """
+
+    grouping: Grouping
+    names: tuple[str, ...]
+    columns: FloatArray
+    structure: CovarianceStructure
+    source: str
+    split: bool = False
+
+    @property
+    def group(self) -> str:
+        return self.grouping.name
+
+    @property
+    def codes(self) -> IntArray:
+        return self.grouping.codes
+
+    @property
+    def levels(self) -> pd.Index:
+        return self.grouping.levels
+
+    @property
+    def n_levels(self) -> int:
+        return len(self.grouping.levels)
+
+    @property
+    def k(self) -> int:
+        return self.columns.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Everything the fit needs of formula and data.
+
+    Attributes
+    ----------
+    formula : str
+        As the user wrote it; empty for a model made from arrays.
+    response : str
+        Name of the response.
+    y : (n,) array
+    X : (n, p) array
+    x_names : tuple of str
+        The p fixed effects.
+    dropped : tuple of str
+        Columns of X left out because they depend on others.
+    blocks : tuple of RandomBlock
+        Decreasing number of levels, ties in formula order.
+    weights, offset : (n,) array or None
+    index : pandas.Index
+        Labels of all rows of the data, dropped ones included.
+    rows : (n,) int array
+        Positions of the rows that are fitted.
+    na_action : {"omit", "exclude", "raise"}
+    findings : tuple of Finding
+        What building the design has noticed.
+    recipe : Recipe or None
+        How to build the same columns from new data; None for a model made from arrays.
+    """
+
+    formula: str
+    response: str
+    y: FloatArray
+    X: FloatArray
+    x_names: tuple[str, ...]
+    dropped: tuple[str, ...]
+    blocks: tuple[RandomBlock, ...]
+    weights: FloatArray | None
+    offset: FloatArray | None
+    index: pd.Index
+    rows: IntArray
+    na_action: str
+    findings: tuple[Finding, ...]
+    recipe: Recipe | None
+
+    @property
+    def n(self) -> int:
+        return len(self.y)
+
+    @property
+    def p(self) -> int:
+        return self.X.shape[1]
+
+    @property
+    def offset_or_zero(self) -> FloatArray:
+        return np.zeros(self.n) if self.offset is None else self.offset
+
+    @property
+    def weights_or_one(self) -> FloatArray:
+        return np.ones(self.n) if self.weights is None else self.weights
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """Grouping factor → positions of its terms in `blocks`, in order of appearance."""
+        out: dict[str, list[int]] = {}
+        for i, block in enumerate(self.blocks):
+            out.setdefault(block.group, []).append(i)
+        return {name: tuple(terms) for name, terms in out.items()}
+
+    @property
+    def Z(self) -> sp.csr_array:
+        """Random-effects model matrix, sparse (n, q): terms in order, levels outer, effects inner."""
+        parts = []
+        for block in self.blocks:
+            n, k = block.columns.shape
+            indices = (block.codes[:, None] * k + np.arange(k)).ravel()
+            indptr = np.arange(0, n * k + 1, k)
+            shape = (n, block.n_levels * k)
+            parts.append(sp.csr_array((block.columns.ravel(), indices, indptr), shape=shape))
+        return sp.csr_array(sp.hstack(parts, format="csr"))
+
+    def output_index(self) -> pd.Index:
+        """The index of fitted values and residuals."""
+        return self.index if self.na_action == "exclude" else self.index[self.rows]
+
+    def pad(self, values: FloatArray) -> FloatArray:
+        """(n,) values on the rows of `output_index`, NaN where a row was dropped."""
+        if self.na_action != "exclude":
+            return values
+        out = np.full(len(self.index), np.nan)
+        out[self.rows] = values
+        return out

@@ -1,0 +1,68 @@
+"""The path of a data file, or the name of a shipped data set → a DataFrame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from lmmsparse.datasets import DATASETS, load_dataset
+from lmmsparse.errors import DataError
+
+COMPRESSIONS = (".gz", ".bz2", ".zip", ".xz", ".zst")
+READABLE = "CSV (.csv), tab-separated (.tsv, .txt) and Parquet (.parquet, .pq) files"
+
+
+def read_data(source: str) -> pd.DataFrame:
+    """Read a file by its suffix, or load the shipped data set of that name.
+
+    Parameters
+    ----------
+    source : str
+        Path of a CSV, tab-separated or Parquet file (text files may be compressed), or a name such
+        as ``"sleepstudy"`` when there is no such file.
+
+    Returns
+    -------
+    DataFrame
+        Text columns stay text; missing values are what pandas takes for missing.
+
+    Raises
+    ------
+    DataError
+        There is no such file, or it cannot be read as what its suffix says.
+    OptionError
+        `source` looks like the name of a data set, and there is none of that name.
+    """
+    path = Path(source)
+    if not path.exists():
+        if source in DATASETS or (not path.suffix and path.name == source):
+            return load_dataset(source)
+        raise DataError(
+            f"There is no file {source!r}. The data must be a file that exists, or one of the "
+            "shipped data sets that `lmmsparse datasets` lists."
+        )
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSIONS]
+    kind = suffixes[-1] if suffixes else ""
+    try:
+        if kind == ".csv":
+            return pd.read_csv(path, low_memory=False)
+        if kind in (".tsv", ".txt"):
+            return pd.read_csv(path, sep="\t", low_memory=False)
+        if kind in (".parquet", ".pq"):
+            return pd.read_parquet(path)
+    except ImportError as error:
+        raise DataError(
+            f"The Parquet file {source!r} cannot be read. That takes pyarrow, which is not "
+            "installed. Run `pip install pyarrow`, or give the data as CSV."
+        ) from error
+    except (OSError, ValueError) as error:  # pandas' and pyarrow's parsers raise ValueErrors
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DataError(
+            f"The file {source!r} cannot be read as {kind}. The reader says: {reason}. Check that "
+            "it holds what its suffix says, one row per observation under a row of column names."
+        ) from error
+    raise DataError(
+        f"The file {source!r} is of a kind that is not known. lmmsparse reads {READABLE}, told "
+        "apart by their suffix. Convert or rename it."
+    )
