@@ -5,7 +5,7 @@ The intercept markers 0, 1 and -1 are taken out wherever they stand, the last on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
@@ -25,7 +25,6 @@ from lmmsparse._tree import (
     is_dot,
     leaf_text,
     slice_of,
-    unwrap,
 )
 
 
@@ -112,6 +111,7 @@ class Summands:
                 self._added(node, parity)
                 self.offsets.append(self._offset(node))
             case _:
+                self._mark_inside(node, parity)
                 term = self.render(node)
                 if self._where == "one-sided":
                     fail(
@@ -120,7 +120,7 @@ class Summands:
                         self._text,
                         node,
                     )
-                labels = term_labels(node, self._text) if _has_in(node) else (term,)
+                labels = term_labels(node, self._text) if _must_expand(node) else (term,)
                 terms += [(sign, label) for label in labels]
 
     def _added(self, node: Node, parity: int) -> None:
@@ -152,6 +152,21 @@ class Summands:
             )
         self.intercept = (node.value == 1) == (parity > 0)
 
+    def _mark_inside(self, node: Node, parity: int) -> None:
+        """Take up the markers in the sums inside a product, as in ``(1 + x)*z``."""
+        match node:
+            case Product():
+                self._mark_inside(node.left, parity)
+                self._mark_inside(node.right, parity)
+            case Paren():
+                self._mark_inside(node.inner, parity)
+            case Sum():
+                for sign, item in node.items:
+                    if isinstance(item, Number):
+                        self._mark_intercept(item, parity * sign)
+                    else:
+                        self._mark_inside(item, parity * sign)
+
     def _offset(self, node: Call) -> str:
         tokens = node.tokens[2:-1]
         depth, commas = 0, 0
@@ -181,15 +196,17 @@ class Summands:
                 operator = ":" if node.operator == "%in%" else node.operator
                 return f"{self.render(node.left)}{operator}{self.render(node.right)}"
             case Paren(inner=Sum() as inner):
-                items = [
-                    (sign, item)
-                    for sign, item in inner.items
-                    if not (sign > 0 and isinstance(item, Number) and item.value == 1)
-                ]
-                while len(items) > 1 and items[0][0] < 0 and not _is_number(items[0][1]):
-                    items.pop(0)
+                items = [pair for pair in inner.items if not isinstance(pair[1], Number)]
                 if not items:
                     self._number_in_product(node)
+                if items[0][0] < 0:
+                    fail(
+                        f'There is nothing "{slice_of(self._text, items[0][1])}" could be taken '
+                        "away from. In a formula a minus leaves a term out and does not "
+                        "calculate. Remove it, or write I(-x) with your own column.",
+                        self._text,
+                        items[0][1],
+                    )
                 if len(items) == 1 and isinstance(items[0][1], Name | Call):
                     return self.render(items[0][1])
                 return f"({joined((sign, self.render(item)) for sign, item in items)})"
@@ -234,16 +251,23 @@ class Summands:
         fail(f"{what} cannot stand here. {why}. {advice}.", self._text, leaf)
 
 
-def _has_in(node: Node) -> bool:
+def _must_expand(node: Node) -> bool:
+    """Whether formulaic would not read the product as R does: ``%in%``, minus inside."""
+    parts = list(_walk(node))
+    if any(isinstance(part, Product) and part.operator == "%in%" for part in parts):
+        return True
+    minus = any(isinstance(part, Sum) and any(s < 0 for s, _ in part.items) for part in parts)
+    return minus and not any(is_dot(part) for part in parts)
+
+
+def _walk(node: Node) -> Iterator[Node]:
+    yield node
     match node:
         case Product():
-            return node.operator == "%in%" or _has_in(node.left) or _has_in(node.right)
+            yield from _walk(node.left)
+            yield from _walk(node.right)
         case Paren():
-            return _has_in(node.inner)
+            yield from _walk(node.inner)
         case Sum():
-            return any(_has_in(item) for _, item in node.items)
-    return False
-
-
-def _is_number(node: Node) -> bool:
-    return isinstance(unwrap(node), Number)
+            for _, item in node.items:
+                yield from _walk(item)

@@ -98,11 +98,11 @@ class _Algebra:
         if node.operator == "^":
             terms = left
             for _ in range(power_of(node, self._text) - 1):
-                terms = _unique(terms + _interact(terms, left))
+                terms = _interact(terms, left)
             return terms
         right = self.expand(node.right)
-        if not left or not right:
-            return _unique(left + right)
+        if not left or not right:  # an operand whose terms were all subtracted
+            return [] if node.operator == ":" else left
         match node.operator:
             case ":":
                 return _interact(left, right)

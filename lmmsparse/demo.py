@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from lmmsparse.datasets import load_dataset
 from lmmsparse.model import LinearMixedModel, anova, lmer
+from lmmsparse.table import aligned
 
 
 @dataclass(frozen=True)
@@ -184,13 +185,7 @@ def run_demo() -> int:
         _print_heading(f"{number}. {published.formula}    ({published.dataset})")
         print(model.summary())
         figures = list(compare(published, model))
-        print(f"\n{'':<32}{'lmer':>14}{'here':>16}{'difference':>13}")
-        for figure in figures:
-            mark = "" if figure.agrees else "  <- differs"
-            print(
-                f"{figure.label:<32}{figure.published:>14}"
-                f"{_like(figure.published, figure.value):>16}{figure.difference:>13.1e}{mark}"
-            )
+        print(f"\n{_side_by_side(figures)}")
         apart += sum(not figure.agrees for figure in figures)
 
     _print_heading("Do the pigs' intercepts and slopes correlate? Model 3 against model 2")
@@ -204,6 +199,20 @@ def run_demo() -> int:
     total = sum(1 for p, m in zip(PUBLISHED, models, strict=True) for _ in compare(p, m))
     print(f"\n{total - apart} of {total} figures agree with lmer's.")
     return 1 if apart else 0
+
+
+def _side_by_side(figures: list[Figure]) -> str:
+    rows = [
+        [
+            figure.label,
+            figure.published,
+            _like(figure.published, figure.value),
+            f"{figure.difference:.1e}",
+            "" if figure.agrees else "<- differs",
+        ]
+        for figure in figures
+    ]
+    return aligned(["", "lmer", "  here", "difference", ""], rows)
 
 
 def _correlation(model: LinearMixedModel) -> float:

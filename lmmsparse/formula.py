@@ -199,20 +199,20 @@ def _find_tilde(text: str, tokens: list[Token], one_sided: bool) -> int:
     tildes = [i for i, token in enumerate(tokens) if token.is_op("~")]
     if not tildes:
         if one_sided:
-            message, marked = (
+            fail(
                 'The formula does not start with "~". This formula only chooses random terms and '
                 'has no response. Write for example "~(1|group)".',
+                text,
                 tokens[0],
             )
-        else:
-            equals = [token for token in tokens if token.is_op("=")]
-            message, marked = (
-                'There is no "~" in the formula. It separates the response from the effects. '
-                f'{"Put it where = stands" if equals else "Write it after the response"}, for '
-                'example "y ~ x + (1|group)".',
-                equals[0] if equals else tokens[0],
-            )
-        fail(message, text, marked)
+        equals = [token for token in tokens if token.is_op("=")]
+        fail(
+            'There is no "~" in the formula. It separates the response from the effects. '
+            f"{'Put it where = stands' if equals else 'Write it after the response'}, for "
+            'example "y ~ x + (1|group)".',
+            text,
+            equals[0] if equals else tokens[0],
+        )
     for i in tildes[1:]:
         fail(
             'There is a second "~". A formula has one, between the response and the effects. '
@@ -275,31 +275,33 @@ def _response(tokens: list[Token], text: str) -> str:
 
 def _check_bare_bar(bar: Bar, text: str) -> None:
     """Accept ``y ~ x|g``; refuse a bar that would swallow the other summands."""
-    parts: list[Node] = [bar.right]
-    node: Node = bar.left
+    node: Node = bar
+    parts: list[Node] = []
+    signs: list[str] = []
     while isinstance(node, Bar):
         parts.insert(0, node.right)
+        signs.insert(0, "||" if node.double else "|")
         node = node.left
-    parts.insert(0, node)
-    lists = [list(p.items) if isinstance(p, Sum) else [(1, p)] for p in parts]
-    if len(parts) == 2 and len(lists[0]) == len(lists[1]) == 1:
+    first, *others = [
+        list(part.items) if isinstance(part, Sum) else [(1, part)] for part in (node, *parts)
+    ]
+    if len(others) == len(first) == len(others[0]) == 1:
         return
     advice = "Put each random term into its own parentheses"
-    if all(len(items) > 1 for items in lists[1:-1]):
-        pieces = [(sign, slice_of(text, item)) for sign, item in lists[0]]
-        for items in lists[1:]:
-            (sign, effects), (_, group) = pieces.pop(), items[0]
-            pieces.append((sign, f"({effects}|{slice_of(text, group)})"))
-            pieces += [(sign, slice_of(text, item)) for sign, item in items[1:]]
-        before = " ".join(text[: bar.start].split())
-        advice += f": {before} {joined(pieces)}"
-    sign_at = text.index("|", parts[0].end)
+    if all(len(items) > 1 for items in others[:-1]):
+        pieces = [(own, slice_of(text, item)) for own, item in first]
+        for sign, items in zip(signs, others, strict=True):
+            (own, effects), (_, group) = pieces.pop(), items[0]
+            pieces.append((own, f"({effects}{sign}{slice_of(text, group)})"))
+            pieces += [(own, slice_of(text, item)) for own, item in items[1:]]
+        advice += f": {' '.join(text[: bar.start].split())} {joined(pieces)}"
+    at = text.index("|", node.end)
     raise FormulaError(
         'The "|" stands outside parentheses. It would take everything to its left and right into '
         f"one random term, and the fixed part would be lost. {advice}.",
         text,
-        sign_at,
-        2 if text[sign_at : sign_at + 2] == "||" else 1,
+        at,
+        len(signs[0]),
     )
 
 

@@ -155,7 +155,7 @@ def build_design(
         rows=rows,
         na_action=na_action,
         findings=tuple(findings),
-        recipe=_recipe(parsed, recipe, independent, blocks, order, offset),
+        recipe=_recipe(parsed, recipe, independent, blocks, order, weights, offset),
     )
 
 
@@ -165,6 +165,7 @@ def _recipe(
     kept: BoolArray,
     blocks: list[RandomBlock],
     order: list[int],
+    weights: Any,
     offset: Any,
 ) -> Recipe:
     def renamed(mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,7 +188,8 @@ def _recipe(
     )
     column = offset if isinstance(offset, str) else None
     array = offset is not None and column is None
-    return Recipe(ordered, kept, groups, parsed.offsets, column, array)
+    weighted = weights if isinstance(weights, str) else None
+    return Recipe(ordered, kept, groups, parsed.offsets, column, array, weighted)
 
 
 def _parts(parsed: MixedFormula, frame: pd.DataFrame) -> dict[str, str]:

@@ -23,6 +23,7 @@ from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.design.frame import close_match, listed, tidy_column
 from lmmsparse.design.names import namespace, unknown_name
 from lmmsparse.errors import DataError, FormulaError
+from lmmsparse.formula import referenced_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +79,33 @@ class MatrixRecipe:
         """Specifications rebuilt on one made-up row: everything that matters was learnt before."""
         return {part: self._rebuild(part) for part in self.parts}
 
+    def names_of(self, text: str) -> tuple[str, ...]:
+        """Names of the columns another formula part would have, on the variables of the fit.
+
+        Raises
+        ------
+        DataError
+            If it uses a variable the model does not have.
+        """
+        names = referenced_names(text)
+        for name in names:
+            if name not in self.columns:
+                raise unknown_name(name, self.columns)
+        known = {e: levels for part in self.categories.values() for e, levels in part.items()}
+        spec = self._specification(text, names, known)
+        return tuple(str(name) for name in spec.column_names)
+
     def _rebuild(self, part: str) -> ModelSpec:
+        return self._specification(self.parts[part], self.variables[part], self.categories[part])
+
+    def _specification(
+        self,
+        text: str,
+        variables: tuple[str, ...],
+        categories: Mapping[str, tuple[Any, ...] | None],
+    ) -> ModelSpec:
         row = {}
-        for name in self.variables[part]:
+        for name in variables:
             info = self.columns[name]
             if info.kind == "categorical":
                 assert info.categories is not None
@@ -92,10 +117,10 @@ class MatrixRecipe:
                 Factor.Kind.NUMERICAL if levels is None else Factor.Kind.CATEGORICAL,
                 {} if levels is None else {"categories": list(levels)},
             )
-            for expression, levels in self.categories[part].items()
+            for expression, levels in categories.items()
         }
         spec = ModelSpec(
-            formula=Formula(self.parts[part]),
+            formula=_parsed({"part": text}).part,
             transform_state=dict(self.transform_state),
             encoder_state=encoder_state,
             na_action="ignore",

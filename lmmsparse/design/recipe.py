@@ -45,6 +45,8 @@ class Recipe:
         Column given as ``offset=``.
     offset_array : bool
         Whether ``offset=`` was an array, which new data cannot supply.
+    weights_column : str or None
+        Column given as ``weights=``.
     """
 
     matrices: MatrixRecipe
@@ -53,6 +55,7 @@ class Recipe:
     offsets: tuple[str, ...]
     offset_column: str | None
     offset_array: bool
+    weights_column: str | None
 
     def fixed(self, newdata: pd.DataFrame) -> FloatArray:
         """X for new data, (n, p); NaN in rows with a missing value."""
@@ -101,6 +104,22 @@ class Recipe:
                 "predict(..., offset=...), with zeros to leave it out."
             )
         return total
+
+    def weights(self, newdata: pd.DataFrame) -> FloatArray:
+        """The weights of new data, (n,), from the column the fit used.
+
+        Raises
+        ------
+        DataError
+            If the fit's weights were an array.
+        """
+        if self.weights_column is None:
+            raise DataError(
+                "The model was fitted with weights given as an array, which new data do not "
+                "contain. The residual variance of the new rows is unknown. Fit with "
+                "weights='column' and give the new data that column."
+            )
+        return column_or_array("weights", self.weights_column, newdata)
 
 
 def evaluate(expression: str, frame: pd.DataFrame, context: Mapping[str, Any]) -> Any:

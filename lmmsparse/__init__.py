@@ -1,0 +1,66 @@
+"""lmmsparse: linear mixed models with lme4's formulas, sparse and without R."""
+
+from lmmsparse.datasets import load_dataset
+from lmmsparse.design import Design, build_design
+from lmmsparse.errors import (
+    ConvergenceWarning,
+    DataError,
+    DesignWarning,
+    Finding,
+    FormulaError,
+    LmmError,
+    LmmWarning,
+    NotFittedByError,
+    NotIdentifiableError,
+    NumericalError,
+    OptionError,
+    SingularFitWarning,
+    StorageError,
+)
+from lmmsparse.fit import Fit, fit_design
+from lmmsparse.formula import MixedFormula, parse_formula
+from lmmsparse.model import LinearMixedModel, anova, fit_arrays, lmer, load
+from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
+from lmmsparse.solvers.choose import choose_solver
+from lmmsparse.solvers.cholmod import Cholmod
+from lmmsparse.solvers.dense import Dense
+from lmmsparse.table import Table
+from lmmsparse.varcorr import VarCorr
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Bobyqa",
+    "Cholmod",
+    "ConvergenceWarning",
+    "DataError",
+    "Dense",
+    "Design",
+    "DesignWarning",
+    "Finding",
+    "Fit",
+    "FormulaError",
+    "LinearMixedModel",
+    "LmmError",
+    "LmmWarning",
+    "MixedFormula",
+    "NelderMead",
+    "NotFittedByError",
+    "NotIdentifiableError",
+    "NumericalError",
+    "OptionError",
+    "SingularFitWarning",
+    "StorageError",
+    "Table",
+    "TrustRegion",
+    "VarCorr",
+    "anova",
+    "build_design",
+    "choose_solver",
+    "fit_arrays",
+    "fit_design",
+    "lmer",
+    "load",
+    "load_dataset",
+    "parse_formula",
+]

@@ -1,0 +1,186 @@
+"""`Design` → findings: is there anything in formula and data that makes a fit impossible or doubtful?
+
+One function per question; each returns findings and never raises. `require` turns findings of level
+"error" into the exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from lmmsparse.design import Design, listed
+from lmmsparse.errors import DataError, Finding, NotIdentifiableError
+
+
+def check_response_varies(design: Design) -> list[Finding]:
+    """A constant response has no variance to explain."""
+    y = design.y - design.offset_or_zero
+    spread = float(np.ptp(y))
+    if spread <= 1e-14 * float(np.abs(y).max()):
+        return [
+            Finding(
+                "constant-response",
+                "error",
+                f"The response {design.response!r} has the same value ({y[0]:g}) in all "
+                f"{design.n} rows"
+                + (" once the offset is subtracted" if design.offset is not None else "")
+                + ". There is no variation to model. Check the column and how rows were selected.",
+            )
+        ]
+    return []
+
+
+def check_levels(design: Design) -> list[Finding]:
+    """Every grouping factor needs more than one level, and fewer levels than rows."""
+    out = []
+    for name, terms in design.groups.items():
+        levels = design.blocks[terms[0]].n_levels
+        if levels < 2:
+            out.append(
+                Finding(
+                    "one-level",
+                    "error",
+                    f"The grouping factor {name!r} has a single level "
+                    f"({design.blocks[terms[0]].levels[0]}) in the rows that are fitted. Variation "
+                    "between levels cannot be estimated from one. Remove the term, or check which "
+                    "rows were dropped.",
+                )
+            )
+        elif levels >= design.n:
+            out.append(
+                Finding(
+                    "levels-vs-rows",
+                    "error",
+                    f"The grouping factor {name!r} has {levels} levels in {design.n} rows. With "
+                    "one row per level its variation cannot be told from the residual variation. "
+                    "Use a grouping factor with repeated observations.",
+                )
+            )
+        elif levels < 5:
+            out.append(
+                Finding(
+                    "few-levels",
+                    "info",
+                    f"The grouping factor {name!r} has only {levels} levels "
+                    f"({listed(design.blocks[terms[0]].levels)}). The estimate of its variance is "
+                    "very uncertain.",
+                )
+            )
+    return out
+
+
+def check_random_effects(design: Design) -> list[Finding]:
+    """A term needs fewer random effects than there are rows."""
+    out = []
+    for block in design.blocks:
+        effects = block.n_levels * block.k
+        if design.n <= effects and block.n_levels < design.n:
+            out.append(
+                Finding(
+                    "effects-vs-rows",
+                    "error",
+                    f"The term {block.source} has {effects} random effects ({block.n_levels} "
+                    f"levels × {block.k}) for {design.n} rows. Its variances and the residual "
+                    "variance cannot be told apart. Use fewer random slopes, or more "
+                    "observations per level.",
+                )
+            )
+    return out
+
+
+def check_repeated_terms(design: Design) -> list[Finding]:
+    """The same effect must not vary over the same group in two terms."""
+    out = []
+    for name, terms in design.groups.items():
+        seen: dict[str, str] = {}
+        for t in terms:
+            block = design.blocks[t]
+            for effect in block.names:
+                if effect in seen:
+                    out.append(
+                        Finding(
+                            "repeated-effect",
+                            "error",
+                            f"The random effect {effect} of {name!r} is in two terms, "
+                            f"{seen[effect]} and {block.source}. Their variances cannot be told "
+                            "apart. Write it in one of them only.",
+                        )
+                    )
+                seen.setdefault(effect, block.source)
+    return out
+
+
+def check_constant_columns(design: Design) -> list[Finding]:
+    """A random-effects column of zeros has no variance."""
+    out = []
+    for block in design.blocks:
+        for name, column in zip(block.names, block.columns.T, strict=True):
+            if not column.any():
+                out.append(
+                    Finding(
+                        "zero-column",
+                        "error",
+                        f"The random-effects column {name!r} of {block.source} is zero in every "
+                        "row. Its variance has no influence on the fit. Remove it from the term.",
+                    )
+                )
+    return out
+
+
+def check_split_factors(design: Design) -> list[Finding]:
+    """`||` keeps the correlations between the levels of a factor, which is rarely meant."""
+    out: dict[str, Finding] = {}
+    for block in design.blocks:
+        if block.split and block.k > 1:
+            names = ", ".join(block.names)
+            out[block.source] = Finding(
+                "split-factor",
+                "warning",
+                f"In {block.source} the double bar separates terms, not the levels of a factor: "
+                f"{names} stay correlated with each other, as in lme4. For independent effects "
+                "with a variance each write diag(… | …) with a single bar, or numeric columns.",
+            )
+    return list(out.values())
+
+
+CHECKS: tuple[Callable[[Design], list[Finding]], ...] = (
+    check_response_varies,
+    check_levels,
+    check_random_effects,
+    check_repeated_terms,
+    check_constant_columns,
+    check_split_factors,
+)
+
+
+def check_design(design: Design) -> list[Finding]:
+    """Everything noticed while building the design and by all checks.
+
+    Parameters
+    ----------
+    design : Design
+
+    Returns
+    -------
+    list of Finding
+    """
+    return [*design.findings, *(finding for check in CHECKS for finding in check(design))]
+
+
+def require(findings: Iterable[Finding]) -> None:
+    """Raise the first finding of level "error".
+
+    Raises
+    ------
+    NotIdentifiableError
+        If parameters cannot be told apart.
+    DataError
+        For anything else that makes a fit impossible.
+    """
+    for finding in findings:
+        if finding.level == "error":
+            if finding.code == "constant-response":
+                raise DataError(finding.message)
+            raise NotIdentifiableError(finding.message)

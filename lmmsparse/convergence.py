@@ -1,0 +1,156 @@
+"""`Fit` → a verdict: is this the optimum, is it singular, and what follows from that?
+
+The verdict is scale-free: by how many units could the criterion still decrease, according to its exact
+gradient and its Hessian at the estimates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmmsparse._types import FloatArray
+from lmmsparse.design import listed
+from lmmsparse.errors import Finding
+from lmmsparse.fit import Fit
+from lmmsparse.optimize import Status
+from lmmsparse.varcorr import singular_directions
+
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Convergence:
+    """The verdict on a fit.
+
+    Attributes
+    ----------
+    converged : bool
+        Whether the criterion cannot be lowered noticeably from here.
+    singular : bool
+        Whether some random-effects covariance is not of full rank.
+    expected_decrease : float
+        How much a Newton step promises to lower the criterion, in its own units (−2 log-likelihood).
+    gradient : (n_theta,) array
+        Exact gradient of the criterion at θ.
+    status : str
+        How the search ended, in words.
+    evaluations : int
+        Evaluations of the criterion.
+    findings : tuple of Finding
+        Everything noticed about data, design and fit.
+    """
+
+    converged: bool
+    singular: bool
+    expected_decrease: float
+    gradient: FloatArray
+    status: str
+    evaluations: int
+    findings: tuple[Finding, ...]
+
+    def __str__(self) -> str:
+        verdict = "converged" if self.converged else "not converged"
+        shape = "singular" if self.singular else "regular"
+        lines = [
+            f"{verdict} ({shape}); expected further decrease of the criterion "
+            f"{self.expected_decrease:.1e}; {self.evaluations} evaluations"
+        ]
+        lines += [f"- {finding}" for finding in self.findings]
+        return "\n".join(lines)
+
+
+def expected_decrease(gradient: FloatArray, hessian: FloatArray) -> float:
+    """½ g'H⁻¹g over directions of positive curvature.
+
+    Directions without curvature count by what a unit step along them would bring, so that a slope
+    on which the criterion falls without end is never mistaken for a minimum.
+    """
+    values, vectors = np.linalg.eigh(hessian)
+    along = vectors.T @ gradient
+    scale = max(1.0, float(np.abs(values).max()))
+    curved = values > 1e-10 * scale
+    newton = 0.5 * float(np.sum(along[curved] ** 2 / values[curved]))
+    return newton + float(np.sum(np.abs(along[~curved])))
+
+
+def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
+    """Judge a fit by its derivatives.
+
+    Parameters
+    ----------
+    fit : Fit
+    findings : tuple of Finding
+        What the checks of the design have found, to be kept with the verdict.
+    """
+    at = fit.derivatives
+    decrease = expected_decrease(at.gradient, at.hessian)
+    noise = 1e-13 * abs(at.value)
+    converged = decrease <= max(TOLERANCE, noise)
+    notes = list(findings)
+    if not converged:
+        notes.append(
+            Finding(
+                "not-converged",
+                "warning",
+                f"The search has not reached the optimum: the criterion can be expected to fall "
+                f"by another {decrease:.2g} ({fit.optimum.optimizer}: {fit.optimum.status.value}). "
+                "Estimates and standard errors may be off. Refit with another optimizer, for "
+                "example optimizer=lmm.TrustRegion(), or from start=m.theta.",
+            )
+        )
+    elif fit.optimum.status is Status.MAX_EVALUATIONS:
+        notes.append(
+            Finding(
+                "evaluation-limit",
+                "info",
+                f"The search ended at its limit of {fit.optimum.evaluations} evaluations, but at "
+                "an optimum.",
+            )
+        )
+    singular = is_singular(fit)
+    if singular:
+        notes.append(_singular_finding(fit))
+    return Convergence(
+        converged=converged,
+        singular=singular,
+        expected_decrease=decrease,
+        gradient=at.gradient,
+        status=fit.optimum.status.value,
+        evaluations=fit.optimum.evaluations,
+        findings=tuple(notes),
+    )
+
+
+def is_singular(fit: Fit, tol: float = 1e-4) -> bool:
+    """Whether any term's covariance is singular, whatever the units of its predictors.
+
+    Parameters
+    ----------
+    fit : Fit
+    tol : float
+        A standard deviation (of a term's contribution to the response, in units of σ) below this
+        counts as zero.
+    """
+    return any(singular_directions(fit, tol))
+
+
+def _singular_finding(fit: Fit) -> Finding:
+    parts = []
+    for block, directions in zip(fit.design.blocks, singular_directions(fit), strict=True):
+        if not directions:
+            continue
+        if len(directions) == block.k:
+            what = "variance is" if block.k == 1 else "variances are all"
+            parts.append(f"the estimated {what} zero for {block.source}")
+        else:
+            parts.append(f"in {block.source} {listed(directions, 3)} does not vary")
+    return Finding(
+        "singular",
+        "warning",
+        "The fit is singular: "
+        + "; ".join(parts)
+        + ". The data support fewer random effects than the model has. The optimum is a valid one; "
+        "tests of the affected terms are conservative. Consider the simpler model.",
+    )

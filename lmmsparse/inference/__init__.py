@@ -1,0 +1,1 @@
+"""Inference from a `Fit`: tables of coefficients, intervals, tests."""

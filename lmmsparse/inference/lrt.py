@@ -1,0 +1,135 @@
+"""Several fits of the same data → a table of likelihood-ratio tests between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from lmmsparse.errors import DataError, OptionError
+from lmmsparse.fit import Fit, fit_design
+from lmmsparse.table import Table, blanks, counts, fixed, p_values
+
+
+def loglik(fit: Fit) -> float:
+    """(Restricted) log-likelihood at the estimates."""
+    return -0.5 * fit.criterion
+
+
+def information(fit: Fit) -> tuple[float, float]:
+    """AIC and BIC from the criterion that was fitted, as in R."""
+    return fit.criterion + 2 * fit.npar, fit.criterion + np.log(fit.design.n) * fit.npar
+
+
+def refit_ml(fit: Fit) -> Fit:
+    """The same model fitted by maximum likelihood."""
+    if not fit.reml:
+        return fit
+    return fit_design(fit.design, reml=False, optimizer=fit.optimizer, solver=fit.solver)
+
+
+def likelihood_ratio_table(
+    fits: Sequence[Fit], labels: Sequence[str], refit: bool = True
+) -> Table:
+    """Compare nested models by likelihood-ratio tests, smallest model first.
+
+    Parameters
+    ----------
+    fits : sequence of Fit
+        At least two.
+    labels : sequence of str
+        One per fit.
+    refit : bool
+        Refit REML fits by maximum likelihood; needed when fixed effects differ.
+
+    Returns
+    -------
+    Table
+        Columns ``npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq)``.
+
+    Raises
+    ------
+    DataError
+        If the models were not fitted to the same response and rows.
+    OptionError
+        If ``refit=False`` mixes REML and ML, or REML fits with different fixed effects.
+    """
+    _check_same_data(fits)
+    notes = []
+    if refit:
+        if any(fit.reml for fit in fits):
+            notes.append("REML fits were refitted by maximum likelihood.")
+        used = [refit_ml(fit) for fit in fits]
+    else:
+        used = list(fits)
+        if len({fit.reml for fit in used}) > 1:
+            raise OptionError(
+                "Some of the models were fitted by REML and some by ML; their likelihoods cannot "
+                "be compared. Leave out refit=False, or fit all in the same way."
+            )
+        if used[0].reml and len({fit.design.x_names for fit in used}) > 1:
+            raise OptionError(
+                "The models were fitted by REML and differ in their fixed effects; their "
+                "restricted likelihoods cannot be compared. Leave out refit=False."
+            )
+    order = sorted(range(len(used)), key=lambda i: used[i].npar)
+    used = [used[i] for i in order]
+    criterion = np.array([fit.criterion for fit in used])
+    npar = np.array([float(fit.npar) for fit in used])
+    chisq = np.append(np.nan, np.maximum(0.0, criterion[:-1] - criterion[1:]))
+    df = np.append(np.nan, np.diff(npar))
+    with np.errstate(invalid="ignore"):
+        p = np.where(df > 0, stats.chi2.sf(chisq, np.where(df > 0, df, 1.0)), np.nan)
+    aic, bic = zip(*(information(fit) for fit in used), strict=True)
+    columns = {
+        "npar": npar,
+        "AIC": np.array(aic),
+        "BIC": np.array(bic),
+        "logLik": -0.5 * criterion,
+        "deviance": criterion,
+        "Chisq": chisq,
+        "Df": df,
+        "Pr(>Chisq)": p,
+    }
+    formats = {
+        "npar": counts,
+        "AIC": fixed(2),
+        "BIC": fixed(2),
+        "logLik": fixed(2),
+        "deviance": fixed(2),
+        "Chisq": blanks(fixed(4)),
+        "Df": counts,
+        "Pr(>Chisq)": p_values,
+    }
+    names = [labels[i] for i in order]
+    title = ["Likelihood-ratio tests"]
+    title += [
+        f"{name}: {fit.design.formula or fit.design.response}"
+        for name, fit in zip(names, used, strict=True)
+    ]
+    return Table(
+        {name: values.tolist() for name, values in columns.items()},
+        names,
+        title="\n".join(title),
+        notes=notes,
+        formats=formats,
+    )
+
+
+def _check_same_data(fits: Sequence[Fit]) -> None:
+    first = fits[0].design
+    for other in (fit.design for fit in fits[1:]):
+        if other.n != first.n:
+            raise DataError(
+                f"The models were fitted to different numbers of rows ({first.n} and {other.n}). "
+                "Their likelihoods cannot be compared. Missing values in a predictor are the "
+                "usual reason: drop those rows first and fit all models to the same data."
+            )
+        if not np.array_equal(other.y, first.y) or not np.array_equal(
+            other.weights_or_one, first.weights_or_one
+        ):
+            raise DataError(
+                "The models were fitted to different responses or weights. Their likelihoods "
+                "cannot be compared. Fit all models to the same response."
+            )

@@ -1,0 +1,135 @@
+"""`Fit` → coefficient table and Wald intervals from the estimates and their covariance matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from lmmsparse._types import FloatArray
+from lmmsparse.errors import OptionError
+from lmmsparse.fit import Fit
+from lmmsparse.inference.parameters import parameter_names
+from lmmsparse.table import Table, counts, fixed, p_values
+
+DDF = ("none", "asymptotic")
+
+
+def check_level(level: float) -> float:
+    """A confidence level as a float strictly between 0 and 1.
+
+    Raises
+    ------
+    OptionError
+        For anything else.
+    """
+    if isinstance(level, bool) or not isinstance(level, (int, float, np.number)):
+        raise OptionError(f"level={level!r} is not a number. Use, for example, level=0.95.")
+    if not 0.0 < float(level) < 1.0:
+        raise OptionError(
+            f"level={level!r} is not between 0 and 1. Use, for example, level=0.95 for 95 %."
+        )
+    return float(level)
+
+
+def check_ddf(ddf: str) -> str:
+    """The name of a method for denominator degrees of freedom.
+
+    Raises
+    ------
+    OptionError
+        If there is no such method.
+    """
+    if ddf not in DDF:
+        raise OptionError(
+            f"ddf={ddf!r} is not available. Choose one of {', '.join(map(repr, DDF))}."
+        )
+    return ddf
+
+
+def coefficient_table(fit: Fit, ddf: str) -> Table:
+    """Estimates, standard errors, t values and, unless ``ddf="none"``, p-values.
+
+    Parameters
+    ----------
+    fit : Fit
+    ddf : {"none", "asymptotic"}
+        ``"asymptotic"`` compares with the normal distribution (infinite degrees of freedom).
+    """
+    check_ddf(ddf)
+    se = np.sqrt(np.diag(fit.vcov))
+    t = fit.beta / se
+    columns: dict[str, FloatArray] = {"Estimate": fit.beta, "Std. Error": se}
+    if ddf != "none":
+        columns["df"] = np.full(len(t), np.inf)
+    columns["t value"] = t
+    if ddf != "none":
+        columns["Pr(>|t|)"] = 2 * stats.norm.sf(np.abs(t))
+    formats = {"t value": fixed(3), "df": counts, "Pr(>|t|)": p_values}
+    return Table(
+        {name: values.tolist() for name, values in columns.items()},
+        fit.design.x_names,
+        formats=formats,
+    )
+
+
+def wald_intervals(fit: Fit, level: float, which: str | Sequence[str] | None) -> pd.DataFrame:
+    """estimate ± z · standard error for the fixed effects; NaN for covariance parameters.
+
+    Parameters
+    ----------
+    fit : Fit
+    level : float
+    which : str or sequence of str, optional
+        Rows to give.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``lower, upper``; covariance parameters first.
+
+    Notes
+    -----
+    A variance has no useful standard error near its boundary; Wald intervals are therefore given for
+    fixed effects only.
+    """
+    z = stats.norm.ppf(0.5 + check_level(level) / 2)
+    half = z * np.sqrt(np.diag(fit.vcov))
+    covariance = parameter_names(fit)
+    empty = np.full(len(covariance), np.nan)
+    frame = pd.DataFrame(
+        {
+            "lower": np.concatenate([empty, fit.beta - half]),
+            "upper": np.concatenate([empty, fit.beta + half]),
+        },
+        index=pd.Index([*covariance, *fit.design.x_names], dtype=object),
+    )
+    return frame if which is None else frame.loc[select_rows(which, list(frame.index), fit)]
+
+
+def select_rows(which: str | Sequence[str], names: list[str], fit: Fit) -> list[str]:
+    """Resolve ``which=``: names of parameters, ``"beta_"`` for fixed effects, ``"theta_"`` for others.
+
+    Raises
+    ------
+    OptionError
+        For a name that is no parameter.
+    """
+    wanted = [which] if isinstance(which, str) else list(which)
+    p = len(fit.design.x_names)
+    out: list[str] = []
+    for name in wanted:
+        if name == "beta_":
+            out += names[len(names) - p :]
+        elif name == "theta_":
+            out += names[: len(names) - p]
+        elif name in names:
+            out.append(name)
+        else:
+            raise OptionError(
+                f"which={name!r} is not a parameter of the model. Its parameters are "
+                f"{', '.join(names)}; 'beta_' means all fixed effects, 'theta_' all others."
+            )
+    return out

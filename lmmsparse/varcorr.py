@@ -1,0 +1,187 @@
+"""`Fit` → variances, standard deviations and correlations of the random effects, and their rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.linalg as sla
+
+from lmmsparse._types import FloatArray
+from lmmsparse.fit import Fit
+from lmmsparse.table import aligned, number, significant
+
+
+@dataclass(frozen=True, eq=False)
+class TermCovariance:
+    """Covariance of one term's random effects.
+
+    Attributes
+    ----------
+    group : str
+    names : tuple of str
+    covariance : (k, k) array
+        σ² T T'.
+    correlated : bool
+        Whether correlations are parameters of the model.
+    """
+
+    group: str
+    names: tuple[str, ...]
+    covariance: FloatArray
+    correlated: bool
+
+    @property
+    def sd(self) -> FloatArray:
+        """Standard deviations, (k,)."""
+        return np.sqrt(np.diag(self.covariance))
+
+    @property
+    def correlation(self) -> FloatArray:
+        """Correlation matrix (k, k), NaN where a standard deviation is zero."""
+        sd = self.sd
+        with np.errstate(invalid="ignore", divide="ignore"):
+            out = self.covariance / np.outer(sd, sd)
+        return np.clip(out, -1.0, 1.0)
+
+
+class VarCorr:
+    """Estimated variances and correlations, printed as lme4 prints them.
+
+    Parameters
+    ----------
+    terms : tuple of TermCovariance
+    sigma : float
+        Residual standard deviation.
+    """
+
+    def __init__(self, terms: tuple[TermCovariance, ...], sigma: float) -> None:
+        self.terms = terms
+        self.sigma = sigma
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per variance, then per covariance of a term, last the residual.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``group, var1, var2, vcov, sdcor``.
+        """
+        rows: list[tuple[str, str | None, str | None, float, float]] = []
+        for term in self.terms:
+            sd, cor = term.sd, term.correlation
+            for i, name in enumerate(term.names):
+                rows.append((term.group, name, None, float(sd[i] ** 2), float(sd[i])))
+            if not term.correlated:
+                continue
+            for j in range(len(sd)):
+                for i in range(j + 1, len(sd)):
+                    cov = float(term.covariance[i, j])
+                    rows.append((term.group, term.names[j], term.names[i], cov, float(cor[i, j])))
+        rows.append(("Residual", None, None, self.sigma**2, self.sigma))
+        frame = pd.DataFrame(rows, columns=["group", "var1", "var2", "vcov", "sdcor"])
+        return frame.astype({"group": object, "var1": object, "var2": object})
+
+    def __str__(self) -> str:
+        cells = []
+        for term in self.terms:
+            cor = term.correlation
+            for i, name in enumerate(term.names):
+                corr = [number(cor[i, j], 2) for j in range(i)] if term.correlated else []
+                group = term.group if i == 0 else ""
+                cells.append([group, name, float(term.sd[i] ** 2), float(term.sd[i]), *corr])
+        cells.append(["Residual", "", self.sigma**2, self.sigma])
+        width = max(len(row) for row in cells)
+        var_text = significant([row[2] for row in cells], 4)
+        sd_text = significant([row[3] for row in cells], 4)
+        table = [
+            [str(row[0]), str(row[1]), v, s, *map(str, row[4:]), *[""] * (width - len(row))]
+            for row, v, s in zip(cells, var_text, sd_text, strict=True)
+        ]
+        head = ["Groups", "Name", "Variance", "Std.Dev.", *(["Corr"] if width > 4 else [])]
+        head += [""] * (width - len(head))
+        return aligned(head, table, left=2)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{self}</pre>"
+
+
+def variance_components(fit: Fit) -> VarCorr:
+    """The estimated covariance matrices of all terms.
+
+    Notes
+    -----
+    Cov(b) = σ² T T' within a level (Bates et al. 2015, eq. 4).
+    """
+    terms = []
+    for block, T in zip(fit.design.blocks, fit.template.factors(fit.theta), strict=True):
+        covariance = fit.sigma2 * T @ T.T
+        correlated = block.k > 1 and block.structure.n_par > block.k
+        terms.append(TermCovariance(block.group, block.names, covariance, correlated))
+    return VarCorr(tuple(terms), fit.sigma)
+
+
+def _relative_contributions(fit: Fit) -> list[tuple[FloatArray, FloatArray]]:
+    """Per term, the standard deviations of independent contributions to the response, over σ.
+
+    Each term's columns are put on one scale (root mean square one), so that units do not matter.
+    Returns (k,) singular values, largest first, and the (k, k) left vectors.
+    """
+    out = []
+    for block, T in zip(fit.design.blocks, fit.template.factors(fit.theta), strict=True):
+        w = fit.design.weights_or_one[:, None]
+        size = np.sqrt((w * block.columns**2).sum(axis=0) / fit.design.n)
+        U, s, _ = sla.svd(size[:, None] * T)
+        out.append((s, U))
+    return out
+
+
+def singular_directions(fit: Fit, tol: float = 1e-4) -> list[list[str]]:
+    """Per term, the directions whose variance is (numerically) zero, in words.
+
+    Parameters
+    ----------
+    fit : Fit
+    tol : float
+        Relative standard deviation below which a direction counts as null.
+    """
+    out = []
+    for block, (s, U) in zip(fit.design.blocks, _relative_contributions(fit), strict=True):
+        out.append([_direction(block.names, U[:, i]) for i in np.flatnonzero(s < tol)])
+    return out
+
+
+def _direction(names: tuple[str, ...], vector: FloatArray) -> str:
+    big = np.flatnonzero(np.abs(vector) > 0.05)
+    if len(big) == 1:
+        return names[int(big[0])]
+    signs = "+" if vector[big[0]] > 0 else "−"
+    text = names[int(big[0])]
+    for i in big[1:]:
+        same = (vector[i] > 0) == (signs == "+")
+        text += f" {'+' if same else '−'} {abs(vector[i] / vector[big[0]]):.2g} {names[int(i)]}"
+    return f"the combination {text} (in standardized units)"
+
+
+def principal_components(fit: Fit) -> dict[str, pd.DataFrame]:
+    """Principal components of the relative covariance of each grouping factor (lme4's rePCA).
+
+    Returns
+    -------
+    dict
+        Group → DataFrame with rows ``PC1, PC2, …`` and columns ``sd`` (relative to σ) and
+        ``cumulative`` (share of variance).
+    """
+    out = {}
+    factors = fit.template.factors(fit.theta)
+    for group, terms in fit.design.groups.items():
+        T = sla.block_diag(*(factors[t] for t in terms))
+        s = sla.svdvals(T)
+        total = float((s**2).sum())
+        share = np.cumsum(s**2) / total if total > 0 else np.full(len(s), np.nan)
+        index = pd.Index([f"PC{i + 1}" for i in range(len(s))])
+        out[group] = pd.DataFrame({"sd": s, "cumulative": share}, index=index)
+    return out
