@@ -21,8 +21,8 @@ from lmmsparse.fit import Fit, fit_design
 from lmmsparse.formula import MixedFormula, parse_formula
 from lmmsparse.model import LinearMixedModel, anova, fit_arrays, lmer, load
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
-from lmmsparse.solvers.choose import choose_solver
 from lmmsparse.solvers.cholmod import Cholmod
+from lmmsparse.solvers.choose import choose_solver
 from lmmsparse.solvers.dense import Dense
 from lmmsparse.table import Table
 from lmmsparse.varcorr import VarCorr

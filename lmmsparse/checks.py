@@ -1,7 +1,7 @@
-"""`Design` → findings: is there anything in formula and data that makes a fit impossible or doubtful?
+"""`Design` → findings: what in formula and data makes a fit impossible or doubtful.
 
-One function per question; each returns findings and never raises. `require` turns findings of level
-"error" into the exception.
+One function per question; each returns findings and never raises. `require` turns a finding of
+level "error" into the exception.
 """
 
 from __future__ import annotations

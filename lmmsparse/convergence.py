@@ -1,7 +1,7 @@
-"""`Fit` → a verdict: is this the optimum, is it singular, and what follows from that?
+"""`Fit` → a verdict: whether this is the optimum, whether it is singular, what follows.
 
-The verdict is scale-free: by how many units could the criterion still decrease, according to its exact
-gradient and its Hessian at the estimates.
+The verdict is scale-free: by how many units the criterion could still decrease, according to its
+exact gradient and its Hessian at the estimates.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Convergence:
     singular : bool
         Whether some random-effects covariance is not of full rank.
     expected_decrease : float
-        How much a Newton step promises to lower the criterion, in its own units (−2 log-likelihood).
+        How much a Newton step promises to lower the criterion (−2 log-likelihood units).
     gradient : (n_theta,) array
         Exact gradient of the criterion at θ.
     status : str

@@ -1,4 +1,4 @@
-"""θ → the relative covariance factor Λ(θ): one k × k lower-triangular T per term, repeated per level.
+"""θ → the relative covariance factor Λ(θ): one k × k lower-triangular T per term and level.
 
 A structure maps its own parameters to T and knows the derivative of T; `LambdaTemplate` strings the
 terms together. Parameters of a term are contiguous in θ, terms in the order of the design.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -93,7 +94,7 @@ class Unstructured:
         return tuple(tuple(np.flatnonzero(self._columns == c).tolist()) for c in range(self.k))
 
     def start(self) -> FloatArray:
-        return (self._rows == self._columns).astype(np.float64)
+        return np.asarray(self._rows == self._columns, dtype=np.float64)
 
     def lower(self) -> FloatArray:
         return np.where(self._rows == self._columns, 0.0, -np.inf)
@@ -197,7 +198,7 @@ class LambdaTemplate:
     def slices(self) -> tuple[slice, ...]:
         """Where each term's parameters stand in θ."""
         ends = np.cumsum([0, *(s.n_par for s in self.structures)])
-        return tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
+        return tuple(slice(int(a), int(b)) for a, b in pairwise(ends))
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:

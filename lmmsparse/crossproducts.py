@@ -120,7 +120,7 @@ class CrossProducts:
 
     @property
     def p(self) -> int:
-        return self.XtX.shape[0]
+        return int(self.XtX.shape[0])
 
     def coordinates(self, pair: PairBlocks) -> tuple[IntArray, IntArray]:
         """Row and column in Z'WZ of every element of a pair's blocks, each (m, k_s, k_t)."""
@@ -170,9 +170,7 @@ class Response:
     beta0: FloatArray
 
 
-def _pair(
-    terms: Sequence[TermColumns], s: int, t: int, weights: FloatArray | None
-) -> PairBlocks:
+def _pair(terms: Sequence[TermColumns], s: int, t: int, weights: FloatArray | None) -> PairBlocks:
     a, b = terms[s], terms[t]
     ks, kt = a.columns.shape[1], b.columns.shape[1]
     left = a.columns if weights is None else a.columns * weights[:, None]
@@ -237,7 +235,7 @@ def orthonormal(X: FloatArray, weights: FloatArray | None = None) -> tuple[Float
         try:
             step = np.linalg.cholesky(S.T @ S).T
         except np.linalg.LinAlgError:
-            step = np.linalg.qr(S, mode="r")
+            step = np.asarray(np.linalg.qr(S, mode="r"))
             if np.min(np.abs(np.diag(step))) <= 1e-13 * np.max(np.abs(np.diag(step))):
                 raise NumericalError(_DEPENDENT) from None
         Q = sla.solve_triangular(step, Q.T, trans="T", check_finite=False).T

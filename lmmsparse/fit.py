@@ -1,7 +1,7 @@
 """Design → `Fit`: cross-products, objective, search and solution, in one function and as numbers.
 
-A `Fit` is born fitted and never changes. It pickles and stores small: everything that can be rebuilt
-from design and θ is rebuilt on demand.
+A `Fit` is born fitted and never changes. It pickles and stores small: whatever design and θ
+determine is rebuilt on demand.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Fit:
 
     @property
     def npar(self) -> int:
-        """p + covariance parameters + 1."""
+        """P + covariance parameters + 1."""
         return self.design.p + self.template.n_theta + 1
 
     @cached_property
@@ -267,9 +267,7 @@ def search(
     x, value = _snap_to_zero(scaled, found.x, found.value, bounds)
     theta = bounds.canonical(scaled.to_theta(x))
     extra = int(value != found.value or not np.array_equal(x, found.x))
-    return replace(
-        found, x=theta, value=value, trace=trace, evaluations=found.evaluations + extra
-    )
+    return replace(found, x=theta, value=value, trace=trace, evaluations=found.evaluations + extra)
 
 
 class StandardizedObjective:
@@ -284,10 +282,10 @@ class StandardizedObjective:
         self._objective = objective
         template, products = objective.template, objective.products
         self._map = np.eye(template.n_theta)
-        grams = [pair.values.sum(axis=0) / products.n for pair in products.pairs if pair.s == pair.t]
-        for structure, part, gram in zip(
-            template.structures, template.slices, grams, strict=True
-        ):
+        grams = [
+            pair.values.sum(axis=0) / products.n for pair in products.pairs if pair.s == pair.t
+        ]
+        for structure, part, gram in zip(template.structures, template.slices, grams, strict=True):
             inverse = _standardizer(gram)
             # Columns of the map: where each unit entry of T̃ goes in T.
             D = structure.derivative(structure.start())
@@ -335,7 +333,7 @@ def _standardizer(gram: FloatArray) -> FloatArray:
 
 
 def start_values(objective: ProfiledDeviance, design: Design) -> FloatArray:
-    """θ to start from: moment estimates for random intercepts only (lme4's), unit size otherwise."""
+    """θ to start from: moment estimates (lme4's) for random intercepts only, or unit size."""
     blocks = design.blocks
     simple = all(b.columns.shape[1] == 1 and np.ptp(b.columns) == 0 for b in blocks)
     if simple and len({b.group for b in blocks}) == len(blocks):

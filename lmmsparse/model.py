@@ -206,7 +206,7 @@ class LinearMixedModel:
 
     @property
     def df_resid(self) -> int:
-        """nobs − npar."""
+        """Nobs − npar."""
         return self.nobs - self.npar
 
     @property
@@ -471,9 +471,7 @@ def _fit(
     solver: PLSSolver | None,
 ) -> LinearMixedModel:
     require(check_design(design))
-    return _finish(
-        fit_design(design, reml=reml, start=start, optimizer=optimizer, solver=solver)
-    )
+    return _finish(fit_design(design, reml=reml, start=start, optimizer=optimizer, solver=solver))
 
 
 def _check_parts(optimizer: Any, solver: Any, reml: Any) -> None:

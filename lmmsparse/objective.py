@@ -1,7 +1,7 @@
 """θ → the profiled ML deviance or REML criterion, its exact gradient and a cheap Hessian.
 
-β, u and σ are profiled out. The derivatives use one factor of M, the entries of M⁻¹ on the pattern of
-Z'WZ and a handful of solves; nothing of size n appears.
+β, u and σ are profiled out. The derivatives use one factor of M, the entries of M⁻¹ on the pattern
+of Z'WZ and a handful of solves; nothing of size n appears.
 
 References
 ----------
@@ -76,7 +76,7 @@ class ProfiledDeviance:
 
     @property
     def df(self) -> int:
-        """n for ML, n − p for REML: what r² is divided by to give σ²."""
+        """N for ML, n − p for REML: what r² is divided by to give σ²."""
         return self.products.n - (self.products.p if self.reml else 0)
 
     def with_response(self, response: Response) -> ProfiledDeviance:
@@ -192,7 +192,9 @@ class _Point:
         self._UX = modes.factor.solve(template.multiply_transposed(self.T, products.ZtX))
         VX = products.ZtX - products.ZtZ @ template.multiply(self.T, self._UX)
         RX = modes.solution.RX
-        self._VXR = sla.solve_triangular(RX, VX.T, trans="T", check_finite=False).T if len(RX) else VX
+        self._VXR = (
+            sla.solve_triangular(RX, VX.T, trans="T", check_finite=False).T if len(RX) else VX
+        )
 
     @cached_property
     def FT(self) -> list[FloatArray]:

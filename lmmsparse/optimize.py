@@ -1,8 +1,8 @@
 """Objective, start, bounds → the minimum and what the search did; knows nothing about models.
 
 The objective is even under sign changes of certain coordinates (`Bounds.mirrors`). Bounds at zero
-therefore create false stationary points: the bounded searches leave them by trying the mirrored side
-of a bound, the unbounded second-order search walks through and reports the mirrored point.
+therefore create false stationary points: the bounded searches leave them by trying the mirrored
+side of a bound, the unbounded second-order search walks through and reports the mirrored point.
 """
 
 from __future__ import annotations
@@ -145,9 +145,10 @@ class _Recorder:
         return Optimum(bounds.canonical(x), self.best, status, len(self.rows), name, trace)
 
 
-def _check_positive(owner: str, **values: float) -> None:
+def _check_positive(owner: str, **values: Any) -> None:
     for name, value in values.items():
-        if not (np.isscalar(value) and np.isfinite(value) and value > 0):
+        number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        if not (number and np.isfinite(value) and value > 0):
             raise OptionError(
                 f"{owner}({name}={value!r}) is not possible. It must be a positive number."
             )
@@ -210,9 +211,7 @@ class TrustRegion:
         return record.optimum(status, "TrustRegion", bounds)
 
 
-def _trust_region_step(
-    g: FloatArray, H: FloatArray, radius: float
-) -> tuple[FloatArray, float]:
+def _trust_region_step(g: FloatArray, H: FloatArray, radius: float) -> tuple[FloatArray, float]:
     """The minimizer of g's + ½ s'Hs in a ball, and the decrease it promises."""
     values, vectors = np.linalg.eigh(H)
     a = vectors.T @ g
@@ -232,7 +231,7 @@ def _trust_region_step(
                 s[np.flatnonzero(flat)[0]] = room
             return vectors @ s, float(-(a @ s + 0.5 * values @ s**2))
     # Find the shift with ‖s(shift)‖ = radius by safeguarded bisection in the shift.
-    high = low + np.linalg.norm(g) / radius + scale
+    high = low + float(np.linalg.norm(g)) / radius + scale
     lo = low
     for _ in range(200):
         shift = 0.5 * (lo + high)
@@ -375,7 +374,7 @@ def _run_nlopt(
 
 
 def _off_the_edge(record: _Recorder, bounds: Bounds) -> FloatArray | None:
-    """A lower point next to a bound that the search has stopped at, on either side of its mirror."""
+    """A lower point next to a bound the search has stopped at, on either side of its mirror."""
     x, best = np.array(record.best_x), record.best
     for group in bounds.mirrors:
         first, rest = group[0], list(group[1:])

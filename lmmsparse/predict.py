@@ -64,9 +64,7 @@ def select_effects(fit: Fit, random: bool | str) -> list[Selection]:
                 len(term.source),
             )
         for name in _effect_names(fit, term.effects):
-            found = [
-                (t, blocks[t].names.index(name)) for t in terms if name in blocks[t].names
-            ]
+            found = [(t, blocks[t].names.index(name)) for t in terms if name in blocks[t].names]
             if not found:
                 have = [n for t in terms for n in blocks[t].names]
                 raise FormulaError(
@@ -169,9 +167,7 @@ def new_rows(
     )
 
 
-def _level_error(
-    group: str, missing: BoolArray, level: IntArray, shown: pd.Series
-) -> DataError:
+def _level_error(group: str, missing: BoolArray, level: IntArray, shown: pd.Series) -> DataError:
     remedy = (
         "Use new_levels='population' to predict such rows without the group's random effects, or "
         "'nan' to leave them open."

@@ -52,9 +52,7 @@ def conditional_covariances(fit: Fit) -> dict[str, FloatArray]:
     """
     T = fit.template.factors(fit.theta)
     inverse = fit.modes.factor.inverse_blocks()
-    blocks = {
-        (pair.s, pair.t): S for pair, S in zip(fit.products.pairs, inverse, strict=True)
-    }
+    blocks = {(pair.s, pair.t): S for pair, S in zip(fit.products.pairs, inverse, strict=True)}
     out = {}
     for group, terms in fit.design.groups.items():
         sizes = [fit.design.blocks[t].k for t in terms]

@@ -235,7 +235,7 @@ def _check_shapes(design: Design) -> None:
     fits = all(length == n for length in lengths) and design.p == len(design.x_names)
     for block in design.blocks:
         fits = fits and block.k == len(block.names) == block.structure.k
-        fits = fits and 0 <= int(block.codes.min()) and int(block.codes.max()) < block.n_levels
+        fits = fits and int(block.codes.min()) >= 0 and int(block.codes.max()) < block.n_levels
     if not fits:
         raise ValueError("arrays of different lengths")
 

@@ -84,24 +84,29 @@ class VarCorr:
         return frame.astype({"group": object, "var1": object, "var2": object})
 
     def __str__(self) -> str:
-        cells = []
+        labels, variances, sds, correlations = [], [], [], []
         for term in self.terms:
             cor = term.correlation
             for i, name in enumerate(term.names):
-                corr = [number(cor[i, j], 2) for j in range(i)] if term.correlated else []
-                group = term.group if i == 0 else ""
-                cells.append([group, name, float(term.sd[i] ** 2), float(term.sd[i]), *corr])
-        cells.append(["Residual", "", self.sigma**2, self.sigma])
-        width = max(len(row) for row in cells)
-        var_text = significant([row[2] for row in cells], 4)
-        sd_text = significant([row[3] for row in cells], 4)
-        table = [
-            [str(row[0]), str(row[1]), v, s, *map(str, row[4:]), *[""] * (width - len(row))]
-            for row, v, s in zip(cells, var_text, sd_text, strict=True)
+                labels.append((term.group if i == 0 else "", name))
+                variances.append(float(term.sd[i] ** 2))
+                sds.append(float(term.sd[i]))
+                shown = range(i) if term.correlated else ()
+                correlations.append([number(float(cor[i, j]), 2) for j in shown])
+        labels.append(("Residual", ""))
+        variances.append(self.sigma**2)
+        sds.append(self.sigma)
+        correlations.append([])
+        width = max(len(row) for row in correlations)
+        rows = [
+            [*label, v, s, *row, *[""] * (width - len(row))]
+            for label, v, s, row in zip(
+                labels, significant(variances), significant(sds), correlations, strict=True
+            )
         ]
-        head = ["Groups", "Name", "Variance", "Std.Dev.", *(["Corr"] if width > 4 else [])]
-        head += [""] * (width - len(head))
-        return aligned(head, table, left=2)
+        head = ["Groups", "Name", "Variance", "Std.Dev.", *(["Corr"] if width else [])]
+        head += [""] * (4 + width - len(head))
+        return aligned(head, rows, left=2)
 
     __repr__ = __str__
 

@@ -1,18 +1,23 @@
-"""`MixedFormula` and a table → `Design`: complete rows, X, random-effects blocks, and the recipe."""
+"""`MixedFormula` and a table → `Design`: complete rows, X, random-effects blocks, the recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic.transforms import contrasts as coding
 
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.covariance import make_structure
-from lmmsparse.design.frame import as_frame, close_match, listed, tidy_column
+from lmmsparse.design.columns import (
+    check_factors,
+    check_finite,
+    check_response,
+    codings,
+    response_values,
+)
+from lmmsparse.design.frame import as_frame, listed, tidy_column
 from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.matrices import learn
 from lmmsparse.design.names import FUNCTIONS, check_expression, split_calls, unknown_name
@@ -20,21 +25,12 @@ from lmmsparse.design.rank import independent_columns
 from lmmsparse.design.recipe import (
     GroupRecipe,
     Recipe,
-    column_or_array,
     evaluate_grouping,
-    evaluate_numbers,
 )
+from lmmsparse.design.rows import complete_rows, dropped_by_expression, extra_columns
 from lmmsparse.design.types import Design, RandomBlock
 from lmmsparse.errors import DataError, Finding, FormulaError, OptionError
 from lmmsparse.formula import MixedFormula, parse_formula, referenced_names
-
-_CODINGS = {
-    "treatment": coding.TreatmentContrasts,
-    "sum": coding.SumContrasts,
-    "helmert": coding.HelmertContrasts,
-    "diff": coding.DiffContrasts,
-    "poly": coding.PolyContrasts,
-}
 
 
 def build_design(
@@ -108,22 +104,22 @@ def build_design(
         {name: tidy_column(frame[name].reset_index(drop=True)) for name in sorted(needed)},
         index=range(len(frame)),
     )
-    extras = _extras(weights, offset, parsed, frame, table, own)
-    keep, findings = _complete_rows(table, extras, na_action, own, groups)
+    extras = extra_columns(weights, offset, parsed.offsets, frame, table, own)
+    keep, findings = complete_rows(table, extras, na_action, own, groups)
     rows = np.flatnonzero(keep)
     if len(rows) < len(table):
         table = table.iloc[rows].reset_index(drop=True)
         table = pd.DataFrame({name: tidy_column(table[name]) for name in table}, index=table.index)
-    _check_response(parsed.response, table, own)
-    codings = _codings(contrasts, frame)
-    _check_factors(parts, uses, table)
+    check_response(parsed.response, table)
+    coded = codings(contrasts, frame)
+    check_factors(parts, uses, table)
     bare = {name for text in parts.values() for name in split_calls(text)[0]}
     used = sorted({name for names in uses.values() for name in names})
     matrices, recipe, dropped = learn(
-        parts, uses, table[used], bare, {k: v for k, v in codings.items() if k in used}, own
+        parts, uses, table[used], bare, {k: v for k, v in coded.items() if k in used}, own
     )
     if dropped:
-        findings += _dropped_by_expression(dropped, len(table), na_action)
+        findings += dropped_by_expression(dropped, len(table), na_action)
         kept = np.setdiff1d(np.arange(len(table)), sorted(dropped))
         table, rows = table.iloc[kept].reset_index(drop=True), rows[kept]
         if not len(rows):
@@ -131,11 +127,11 @@ def build_design(
                 "No row is left: an expression of the formula is missing or undefined in every "
                 "row. Check transformations such as log() of values that are not positive."
             )
-    y = _response(parsed.response, matrices["response"], table)
+    y = response_values(parsed.response, matrices["response"], table)
     X, names = matrices["fixed"]
-    _check_finite("response " + repr(parsed.response), y)
+    check_finite("response " + repr(parsed.response), y)
     for j, name in enumerate(names):
-        _check_finite(f"fixed-effects column {name!r}", X[:, j])
+        check_finite(f"fixed-effects column {name!r}", X[:, j])
     independent = independent_columns(X)
     lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
     if lost:
@@ -223,205 +219,6 @@ def _columns_of(text: str, frame: pd.DataFrame, context: Mapping[str, Any]) -> t
     return tuple(name for name in names if name in known)
 
 
-@dataclass(frozen=True, eq=False)
-class _Extras:
-    weights: FloatArray | None
-    offset: FloatArray | None
-
-
-def _extras(
-    weights: Any,
-    offset: Any,
-    parsed: MixedFormula,
-    frame: pd.DataFrame,
-    table: pd.DataFrame,
-    context: Mapping[str, Any],
-) -> _Extras:
-    w = None if weights is None else column_or_array("weights", weights, frame)
-    if w is not None and np.any(w < 0):
-        raise DataError(
-            f"weights holds {int(np.sum(w < 0))} negative values. A weight divides the residual "
-            "variance of its row and cannot be negative. Remove the rows or correct the weights."
-        )
-    if w is not None and np.any(np.isinf(w)):
-        raise DataError(
-            "weights holds infinite values. An infinite weight means no residual variance at all. "
-            "Use finite weights."
-        )
-    o = None if offset is None else column_or_array("offset", offset, frame)
-    for expression in parsed.offsets:
-        part = evaluate_numbers(expression, table, context)
-        o = part if o is None else o + part
-    if o is not None and np.any(np.isinf(o)):
-        raise DataError(
-            "The offset holds infinite values. Nothing can be fitted to them. Check it for "
-            "logarithms of zero."
-        )
-    return _Extras(w, o)
-
-
-def _complete_rows(
-    table: pd.DataFrame,
-    extras: _Extras,
-    na_action: str,
-    context: Mapping[str, Any],
-    groups: set[str],
-) -> tuple[BoolArray, list[Finding]]:
-    """Rows that can be fitted, and what there is to say about the others."""
-    holes: dict[str, BoolArray] = {
-        str(name): column.isna().to_numpy() for name, column in table.items()
-    }
-    for expression in sorted(groups):
-        if expression.strip("`") not in table.columns:
-            values = evaluate_grouping(expression, table, context)
-            holes[expression] = values.isna().to_numpy()
-    for name, values in (("weights", extras.weights), ("offset", extras.offset)):
-        if values is not None:
-            holes[name] = np.isnan(values)
-    missing = np.zeros(len(table), dtype=bool)
-    for hole in holes.values():
-        missing |= hole
-    counts = {name: int(hole.sum()) for name, hole in holes.items() if hole.any()}
-    where = ", ".join(f"{name}: {count}" for name, count in counts.items())
-    findings = []
-    if missing.any():
-        n = int(missing.sum())
-        if na_action == "raise":
-            raise DataError(
-                f"{n} of {len(table)} rows have missing values ({where}). na_action='raise' does "
-                "not allow this. Remove or fill them, or use na_action='omit'."
-            )
-        if missing.all():
-            raise DataError(
-                f"Every one of the {n} rows has a missing value ({where}). No row is left to fit. "
-                "Leave out the columns that are mostly empty, or fill them."
-            )
-        text = f"{n} of {len(table)} rows were left out because of missing values ({where})."
-        findings.append(Finding("missing-rows", "info", text))
-    keep = ~missing
-    if extras.weights is not None:
-        zero = keep & (extras.weights == 0)
-        if zero.any():
-            keep &= ~zero
-            if not keep.any():
-                raise DataError(
-                    "All weights are zero. No row is left to fit. Use positive weights."
-                )
-            text = (
-                f"{int(zero.sum())} rows have weight zero and were left out, as if they were not "
-                "in the data."
-            )
-            findings.append(Finding("zero-weights", "warning", text))
-    return keep, findings
-
-
-def _dropped_by_expression(dropped: set[int], n: int, na_action: str) -> list[Finding]:
-    text = (
-        f"{len(dropped)} of {n} complete rows were left out because an expression of the formula "
-        "is undefined there (for example the logarithm of a negative number)."
-    )
-    if na_action == "raise":
-        raise DataError(text + " na_action='raise' does not allow this. Correct the values.")
-    return [Finding("missing-rows", "warning", text)]
-
-
-def _check_response(response: str, table: pd.DataFrame, context: Mapping[str, Any]) -> None:
-    name = response.strip("`")
-    if name not in table.columns:
-        return
-    column = table[name]
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        levels = listed([repr(v) for v in column.cat.categories], 4)
-        raise DataError(
-            f"The response {name!r} is not numeric (it holds {levels}). A linear mixed model needs "
-            "numbers. Convert the column, for example with pandas.to_numeric."
-        )
-    if not (
-        pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype)
-    ) or pd.api.types.is_complex_dtype(column.dtype):
-        raise DataError(
-            f"The response {name!r} is of type {column.dtype}. A linear mixed model needs real "
-            "numbers. Convert the column to numbers."
-        )
-
-
-def _response(
-    text: str, matrix: tuple[FloatArray, tuple[str, ...]], table: pd.DataFrame
-) -> FloatArray:
-    values, names = matrix
-    column = text.strip("`")
-    if column in table.columns and pd.api.types.is_bool_dtype(table[column].dtype):
-        return table[column].to_numpy(dtype=np.float64)
-    if values.shape[1] != 1:
-        raise DataError(
-            f"The response {text!r} makes {values.shape[1]} columns ({listed(names, 4)}). A linear "
-            "mixed model has one numeric response. Name a single numeric column, or fit one "
-            "response and use m.refit(y) for the others."
-        )
-    return values[:, 0]
-
-
-def _check_finite(what: str, values: FloatArray) -> None:
-    if not np.isfinite(values).all():
-        n = int((~np.isfinite(values)).sum())
-        raise DataError(
-            f"The {what} holds {n} values that are not finite. Nothing can be fitted to infinity. "
-            "Check it for divisions by zero and logarithms of zero."
-        )
-
-
-def _codings(contrasts: Mapping[str, Any] | None, frame: pd.DataFrame) -> dict[str, Any]:
-    out = {}
-    for name, value in (contrasts or {}).items():
-        if name not in frame.columns:
-            raise DataError(
-                f"contrasts names {name!r}, which is not a column of the data."
-                f"{close_match(str(name), frame.columns)}"
-            )
-        chosen = value
-        if isinstance(value, str):
-            chosen = _CODINGS.get(value.removeprefix("contr."))
-            if chosen is None:
-                raise OptionError(
-                    f"contrasts={{{name!r}: {value!r}}} does not exist. Choose one of "
-                    f"{', '.join(map(repr, _CODINGS))}, or pass formulaic contrasts."
-                )
-        if isinstance(chosen, type) and issubclass(chosen, coding.Contrasts):
-            chosen = chosen()
-        if not isinstance(chosen, coding.Contrasts):
-            chosen = coding.CustomContrasts(chosen)
-        out[name] = chosen
-    return out
-
-
-def _check_factors(
-    parts: Mapping[str, str], uses: Mapping[str, tuple[str, ...]], table: pd.DataFrame
-) -> None:
-    """A factor with one level or one level per row cannot be a predictor."""
-    for part, text in parts.items():
-        if part == "response":
-            continue
-        for name in split_calls(text)[0]:
-            column = table[name] if name in table.columns else None
-            if column is None or not isinstance(column.dtype, pd.CategoricalDtype):
-                continue
-            levels = len(column.cat.categories)
-            if levels < 2:
-                raise DataError(
-                    f"The factor {name!r} has a single level "
-                    f"({listed(column.cat.categories)}) in the rows that are fitted. Its effect "
-                    "cannot be estimated. Leave it out of the formula, or check which rows were "
-                    "dropped."
-                )
-            if part == "fixed" and levels > 50 and levels >= 0.9 * len(table):
-                raise DataError(
-                    f"The fixed effect {name!r} is text with {levels} different values in "
-                    f"{len(table)} rows. Each would get a coefficient of its own. Convert it to "
-                    "numbers if it is a measurement, or use it as a grouping factor, "
-                    f"(1 | {name})."
-                )
-
-
 def _rank_finding(lost: tuple[str, ...], names: tuple[str, ...]) -> Finding:
     return Finding(
         "rank-deficient",
@@ -456,7 +253,7 @@ def _blocks(
                 len(term.source),
             )
         for j, name in enumerate(names):
-            _check_finite(f"random-effects column {name!r} of {term.source}", values[:, j])
+            check_finite(f"random-effects column {name!r} of {term.source}", values[:, j])
         structure = make_structure(term.structure, values.shape[1], term.hom)
         blocks.append(
             RandomBlock(made[term.factors], names, values, structure, term.source, term.split)

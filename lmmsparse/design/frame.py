@@ -1,4 +1,4 @@
-"""Whatever table the user has → a pandas DataFrame of the columns that are needed, or a clear error."""
+"""Whatever table the user has → a pandas DataFrame, or a clear error."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def tidy_column(values: pd.Series) -> pd.Series:
         return pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan), index=values.index)
     if isinstance(dtype, np.dtype) and dtype.kind in "mM":
         return values
-    if pd.api.types.is_string_dtype(dtype) or dtype == object:
+    if pd.api.types.is_string_dtype(dtype) or dtype == np.dtype(object):
         return _from_objects(values)
     return values
 

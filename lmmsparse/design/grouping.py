@@ -15,7 +15,7 @@ from lmmsparse.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class LevelKey:
-    """How values are recognized as levels: one label index per factor, and the observed combinations.
+    """How values are recognized as levels: labels per factor, and the observed combinations.
 
     Attributes
     ----------
@@ -35,9 +35,9 @@ class LevelKey:
         unknown = np.zeros(n, dtype=bool)
         mixed = np.zeros(n, dtype=np.int64)
         for levels, column in zip(self.components, columns, strict=True):
-            values = column.astype(object) if isinstance(
-                column.dtype, pd.CategoricalDtype
-            ) else column
+            values = (
+                column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
+            )
             missing |= values.isna().to_numpy()
             codes = levels.get_indexer(pd.Index(values))
             unknown |= codes < 0
@@ -72,7 +72,7 @@ class Grouping:
 def make_grouping(name: str, columns: Sequence[pd.Series]) -> Grouping:
     """Turn one column, or several whose observed combinations count, into a grouping factor.
 
-    Unused levels are dropped; the levels of an interaction are ordered with the first factor slowest.
+    Unused levels are dropped; levels of an interaction are ordered with the first factor slowest.
 
     Parameters
     ----------
@@ -107,7 +107,8 @@ def combined_labels(key: LevelKey) -> pd.Index:
     labels = parts[-1]
     for part in reversed(parts[:-1]):
         labels = labels + ":" + part
-    return pd.Index(labels, dtype=object)
+    index: pd.Index = pd.Index(labels, dtype=object)
+    return index
 
 
 def _label(value: object) -> str:

@@ -1,7 +1,7 @@
 """Formula parts and a frame → model matrices, and a recipe that makes the same columns of new data.
 
-The seam to formulaic: its errors are translated here, its learnt state (bases, categories) is kept as
-plain values, so that a recipe can be stored without pickle and rebuilt without the data.
+The seam to formulaic: its errors are translated here, its learnt state (bases, categories) is kept
+as plain values, so that a recipe can be stored without pickle and rebuilt without the data.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class MatrixRecipe:
         variables: tuple[str, ...],
         categories: Mapping[str, tuple[Any, ...] | None],
     ) -> ModelSpec:
-        row = {}
+        row: dict[str, Any] = {}
         for name in variables:
             info = self.columns[name]
             if info.kind == "categorical":

@@ -1,8 +1,8 @@
 """Names a formula may use, and a check of every expression before it is evaluated.
 
 A formula is evaluated by Python, and a saved model carries its formula. Only columns, the functions
-listed here, formulaic's transforms, numpy's numerical functions and the user's `context` are therefore
-reachable: no builtins, no private attributes, no input or output.
+listed here, formulaic's transforms, numpy's numerical functions and the user's `context` are
+therefore reachable: no builtins, no private attributes, no input or output.
 """
 
 from __future__ import annotations
@@ -168,9 +168,7 @@ def _check_attribute(
         allowed = False
     elif name == "np" and direct:
         allowed = attr in _NP_FUNCTIONS or isinstance(getattr(np, attr, None), np.ufunc)
-    elif name == "contr" and direct:
-        allowed = True
-    elif name in context and name not in columns:
+    elif (name == "contr" and direct) or (name in context and name not in columns):
         allowed = True
     else:
         allowed = attr in _METHODS

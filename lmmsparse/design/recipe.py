@@ -204,8 +204,9 @@ def column_or_array(what: str, value: Any, frame: pd.DataFrame) -> FloatArray:
     try:
         if isinstance(getattr(source, "dtype", None), pd.CategoricalDtype):
             raise TypeError("not numeric")
-        array = pd.Series(np.asarray(source).ravel() if not isinstance(source, pd.Series) else
-                          source.array)
+        array = pd.Series(
+            np.asarray(source).ravel() if not isinstance(source, pd.Series) else source.array
+        )
         numbers = np.array(array.to_numpy(dtype=np.float64, na_value=np.nan))
     except (TypeError, ValueError) as error:
         raise DataError(

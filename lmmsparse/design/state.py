@@ -63,9 +63,11 @@ def encode(value: Any) -> Any:
         return {"dict": [[encode(k), encode(v)] for k, v in value.items()]}
     if isinstance(value, pd.Series):
         return encode(value.to_numpy())
-    if value is coding.TreatmentContrasts.MISSING if hasattr(
-        coding.TreatmentContrasts, "MISSING"
-    ) else False:
+    if (
+        value is coding.TreatmentContrasts.MISSING
+        if hasattr(coding.TreatmentContrasts, "MISSING")
+        else False
+    ):
         return {"unset": True}
     raise StorageError(
         f"A value of type {type(value).__name__} ({value!r}) cannot be stored. Files hold numbers, "
@@ -125,12 +127,14 @@ def _dtype(index: pd.Index) -> str:
 def decode_index(meta: dict[str, Any]) -> pd.Index:
     """The inverse of `encode_index`."""
     if "range" in meta:
-        return pd.RangeIndex(*meta["range"], name=decode(meta["name"]))
+        start, stop, step = meta["range"]
+        return pd.RangeIndex(start, stop, step, name=decode(meta["name"]))
     if "tuples" in meta:
         names = [decode(n) for n in meta["names"]]
         return pd.MultiIndex.from_tuples([decode(v) for v in meta["tuples"]], names=names)
     values = [decode(v) for v in meta["values"]]
-    return pd.Index(values, dtype=meta["dtype"], name=decode(meta["name"]))
+    index: pd.Index = pd.Index(values, dtype=meta["dtype"], name=decode(meta["name"]))
+    return index
 
 
 def _encode_contrasts(contrasts: Any) -> dict[str, Any]:

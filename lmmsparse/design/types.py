@@ -60,7 +60,7 @@ class RandomBlock:
 
     @property
     def k(self) -> int:
-        return self.columns.shape[1]
+        return int(self.columns.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ class Design:
 
     @property
     def p(self) -> int:
-        return self.X.shape[1]
+        return int(self.X.shape[1])
 
     @property
     def offset_or_zero(self) -> FloatArray:
@@ -134,7 +134,7 @@ class Design:
 
     @property
     def Z(self) -> sp.csr_array:
-        """Random-effects model matrix, sparse (n, q): terms in order, levels outer, effects inner."""
+        """Random-effects model matrix, sparse (n, q): by term, level, effect."""
         parts = []
         for block in self.blocks:
             n, k = block.columns.shape

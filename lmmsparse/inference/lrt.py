@@ -29,9 +29,7 @@ def refit_ml(fit: Fit) -> Fit:
     return fit_design(fit.design, reml=False, optimizer=fit.optimizer, solver=fit.solver)
 
 
-def likelihood_ratio_table(
-    fits: Sequence[Fit], labels: Sequence[str], refit: bool = True
-) -> Table:
+def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bool = True) -> Table:
     """Compare nested models by likelihood-ratio tests, smallest model first.
 
     Parameters

@@ -76,7 +76,7 @@ def coefficient_table(fit: Fit, ddf: str) -> Table:
 
 
 def wald_intervals(fit: Fit, level: float, which: str | Sequence[str] | None) -> pd.DataFrame:
-    """estimate ± z · standard error for the fixed effects; NaN for covariance parameters.
+    """Estimate ± z · standard error for the fixed effects; NaN for covariance parameters.
 
     Parameters
     ----------
@@ -92,8 +92,8 @@ def wald_intervals(fit: Fit, level: float, which: str | Sequence[str] | None) ->
 
     Notes
     -----
-    A variance has no useful standard error near its boundary; Wald intervals are therefore given for
-    fixed effects only.
+    A variance has no useful standard error near its boundary; Wald intervals are therefore given
+    for fixed effects only.
     """
     z = stats.norm.ppf(0.5 + check_level(level) / 2)
     half = z * np.sqrt(np.diag(fit.vcov))
@@ -110,7 +110,7 @@ def wald_intervals(fit: Fit, level: float, which: str | Sequence[str] | None) ->
 
 
 def select_rows(which: str | Sequence[str], names: list[str], fit: Fit) -> list[str]:
-    """Resolve ``which=``: names of parameters, ``"beta_"`` for fixed effects, ``"theta_"`` for others.
+    """Resolve ``which=``: names, ``"beta_"`` for all fixed effects, ``"theta_"`` for all others.
 
     Raises
     ------

@@ -26,7 +26,7 @@ class SparseCholesky(Protocol):
         ...
 
     def logdet(self) -> float:
-        """log det M."""
+        """Log det M."""
         ...
 
     def half_solve(self, b: FloatArray) -> FloatArray:
@@ -46,7 +46,7 @@ class SparseCholesky(Protocol):
         ...
 
     def permutation(self) -> IntArray:
-        """perm with P M P' = M[perm][:, perm]."""
+        """Perm with P M P' = M[perm][:, perm]."""
         ...
 
     def copy(self) -> SparseCholesky:

@@ -42,7 +42,7 @@ class PLSSolution:
 
     @property
     def logdet_RX(self) -> float:
-        """log det(R_X'R_X)."""
+        """Log det(R_X'R_X)."""
         return float(2 * np.log(np.diag(self.RX)).sum())
 
 
@@ -100,7 +100,7 @@ def eliminate(
     c = np.zeros(p)
     if p:
         try:
-            RX = np.linalg.cholesky(full[:p, :p]).T
+            RX = np.asarray(np.linalg.cholesky(full[:p, :p]).T, dtype=np.float64)
         except np.linalg.LinAlgError as error:
             raise NumericalError(
                 "X'V⁻¹X is not positive definite at this θ. The columns of the fixed-effects "

@@ -79,9 +79,7 @@ class Cholmod:
 class CholmodSystem:
     """`PLSSystem` on a CHOLMOD factor that is overwritten per θ."""
 
-    def __init__(
-        self, products: CrossProducts, template: LambdaTemplate, options: Cholmod
-    ) -> None:
+    def __init__(self, products: CrossProducts, template: LambdaTemplate, options: Cholmod) -> None:
         self._products = products
         self._template = template
         self._options = options

@@ -1,7 +1,7 @@
 """L with LL' = M → the entries of M⁻¹ on the pattern of L, without forming the rest of M⁻¹.
 
-Takahashi's recurrence, supernode by supernode from the root down: with supernode J, the rows I below
-it and Y = L_IJ L_JJ⁻¹, Σ_IJ = −Σ_II Y and Σ_JJ = (L_JJ L_JJ')⁻¹ + Y'Σ_II Y, where Σ_II is a
+Takahashi's recurrence, supernode by supernode from the root down: with supernode J, the rows I
+below it and Y = L_IJ L_JJ⁻¹, Σ_IJ = −Σ_II Y and Σ_JJ = (L_JJ L_JJ')⁻¹ + Y'Σ_II Y, where Σ_II is a
 submatrix of the parent's front. Supernodes of one shape at one depth of the tree go in one batch.
 
 References
@@ -120,7 +120,7 @@ class SelectedInverse:
             for c in range(w):
                 places = starts[:, c, None] + np.arange(w - c + m)
                 out[places] = np.concatenate([SJJ[:, c:, c], SIJ[:, :, c]], axis=1)
-            for i in np.flatnonzero(self._has_children[nodes]):
+            for i in np.flatnonzero(self._has_children[nodes]).tolist():
                 front = np.empty((w + m, w + m))
                 front[:w, :w] = SJJ[i]
                 if m:

@@ -1,0 +1,40 @@
+# Everything runs in .venv, which `make setup` makes and every other target brings up to date first.
+PY := .venv/bin/python
+JOBS ?= auto
+
+# Many small dense blocks: threads inside the BLAS cost more than they bring.
+export OPENBLAS_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test lint bench validate clean
+
+help:
+	@echo "make demo      set up, fit the pig and Sitka models, show lmer's published figures beside them"
+	@echo "make test      set up, run the tests and the examples in the documentation strings"
+	@echo "make lint      ruff and mypy"
+	@echo "make bench     time against lme4 (needs R with lme4) and write benchmarks/RESULTS.md"
+	@echo "make validate  compare with the stored lme4 references and write validation/RESULTS.md"
+	@echo "make clean     remove .venv and everything that was built"
+
+setup:
+	@bash tools/setup.sh
+
+demo: setup
+	@.venv/bin/lmmsparse demo
+
+test: setup
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+lint: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy --strict lmmsparse
+
+bench: setup
+	@$(PY) benchmarks/compare.py $(ARGS)
+
+validate: setup
+	@$(PY) validation/check.py $(ARGS)
+
+clean:
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

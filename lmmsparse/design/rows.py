@@ -1,0 +1,120 @@
+"""Table, weights and offset → which rows can be fitted, and what to say about the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse.design.recipe import column_or_array, evaluate_grouping, evaluate_numbers
+from lmmsparse.errors import DataError, Finding
+
+
+@dataclass(frozen=True, eq=False)
+class Extras:
+    """Weights and offset of all rows, (rows,) arrays or None."""
+
+    weights: FloatArray | None
+    offset: FloatArray | None
+
+
+def extra_columns(
+    weights: Any,
+    offset: Any,
+    offsets: tuple[str, ...],
+    frame: pd.DataFrame,
+    table: pd.DataFrame,
+    context: Mapping[str, Any],
+) -> Extras:
+    """Read weights, and the offset as the sum of argument and formula."""
+    w = None if weights is None else column_or_array("weights", weights, frame)
+    if w is not None and np.any(w < 0):
+        raise DataError(
+            f"weights holds {int(np.sum(w < 0))} negative values. A weight divides the residual "
+            "variance of its row and cannot be negative. Remove the rows or correct the weights."
+        )
+    if w is not None and np.any(np.isinf(w)):
+        raise DataError(
+            "weights holds infinite values. An infinite weight means no residual variance at all. "
+            "Use finite weights."
+        )
+    o = None if offset is None else column_or_array("offset", offset, frame)
+    for expression in offsets:
+        part = evaluate_numbers(expression, table, context)
+        o = part if o is None else o + part
+    if o is not None and np.any(np.isinf(o)):
+        raise DataError(
+            "The offset holds infinite values. Nothing can be fitted to them. Check it for "
+            "logarithms of zero."
+        )
+    return Extras(w, o)
+
+
+def complete_rows(
+    table: pd.DataFrame,
+    extras: Extras,
+    na_action: str,
+    context: Mapping[str, Any],
+    groups: set[str],
+) -> tuple[BoolArray, list[Finding]]:
+    """Rows that can be fitted, and what there is to say about the others."""
+    holes: dict[str, BoolArray] = {
+        str(name): column.isna().to_numpy() for name, column in table.items()
+    }
+    for expression in sorted(groups):
+        if expression.strip("`") not in table.columns:
+            values = evaluate_grouping(expression, table, context)
+            holes[expression] = values.isna().to_numpy()
+    for name, numbers in (("weights", extras.weights), ("offset", extras.offset)):
+        if numbers is not None:
+            holes[name] = np.isnan(numbers)
+    missing = np.zeros(len(table), dtype=bool)
+    for hole in holes.values():
+        missing |= hole
+    counts = {name: int(hole.sum()) for name, hole in holes.items() if hole.any()}
+    where = ", ".join(f"{name}: {count}" for name, count in counts.items())
+    findings = []
+    if missing.any():
+        n = int(missing.sum())
+        if na_action == "raise":
+            raise DataError(
+                f"{n} of {len(table)} rows have missing values ({where}). na_action='raise' does "
+                "not allow this. Remove or fill them, or use na_action='omit'."
+            )
+        if missing.all():
+            raise DataError(
+                f"Every one of the {n} rows has a missing value ({where}). No row is left to fit. "
+                "Leave out the columns that are mostly empty, or fill them."
+            )
+        text = f"{n} of {len(table)} rows were left out because of missing values ({where})."
+        findings.append(Finding("missing-rows", "info", text))
+    keep = ~missing
+    if extras.weights is not None:
+        zero = keep & (extras.weights == 0)
+        if zero.any():
+            keep &= ~zero
+            if not keep.any():
+                raise DataError(
+                    "All weights are zero. No row is left to fit. Use positive weights."
+                )
+            text = (
+                f"{int(zero.sum())} rows have weight zero and were left out, as if they were not "
+                "in the data."
+            )
+            findings.append(Finding("zero-weights", "warning", text))
+    return keep, findings
+
+
+def dropped_by_expression(dropped: set[int], n: int, na_action: str) -> list[Finding]:
+    """The finding for rows in which an expression came out undefined."""
+    text = (
+        f"{len(dropped)} of {n} complete rows were left out because an expression of the formula "
+        "is undefined there (for example the logarithm of a negative number)."
+    )
+    if na_action == "raise":
+        raise DataError(text + " na_action='raise' does not allow this. Correct the values.")
+    return [Finding("missing-rows", "warning", text)]

@@ -1,0 +1,198 @@
+"""The house rules that can be read off the source: who may import whom, and how a file looks."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "lmmsparse"
+
+# A module or package may import from lower layers, and from its own layer without a cycle.
+LAYERS = {
+    0: {"errors", "_types", "table"},
+    1: {
+        "_tokens",
+        "_tree",
+        "_parser",
+        "_summands",
+        "_terms",
+        "formula",
+        "covariance",
+        "optimize",
+    },
+    2: {"design"},
+    3: {"checks", "crossproducts"},
+    4: {"solvers"},
+    5: {"objective"},
+    6: {"fit"},
+    7: {
+        "convergence",
+        "varcorr",
+        "ranef",
+        "predict",
+        "simulate",
+        "influence",
+        "inference",
+        "storage",
+    },
+    8: {"summary", "plots"},
+    9: {"model"},
+    10: {"datasets", "reading", "demo", "cli", "__init__", "__main__"},
+}
+LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}
+
+# Third-party packages that only some places may know about: patterns of module names, each of
+# which covers the modules inside that package too.
+ONLY_IN = {
+    "formulaic": ("design",),
+    "matplotlib": ("plots",),
+    "nlopt": ("optimize",),
+    "sksparse": ("solvers._sksparse*",),
+    "pandas": (
+        "table",
+        "design",
+        "checks",
+        "varcorr",
+        "refit",
+        "predict",
+        "simulate",
+        "influence",
+        "inference",
+        "storage",
+        "summary",
+        "model",
+        "datasets",
+        "reading",
+    ),
+}
+
+# Optional and slow to import: these may be imported inside functions, and only where ONLY_IN says.
+DEFERRED = {"matplotlib"}
+
+MAX_LINES = 400
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file: `solvers.base` for lmmsparse/solvers/base.py, `__init__` for the top."""
+
+    name: str
+    path: Path
+    tree: ast.Module
+
+    @property
+    def unit(self) -> str:
+        return self.name.split(".")[0]
+
+    @property
+    def is_package(self) -> bool:
+        return self.path.name == "__init__.py"
+
+
+def _read(path: Path) -> Module:
+    parts = list(path.relative_to(PACKAGE).with_suffix("").parts)
+    if len(parts) > 1 and parts[-1] == "__init__":
+        parts.pop()
+    return Module(".".join(parts), path, ast.parse(path.read_text(encoding="utf-8")))
+
+
+MODULES = {module.name: module for module in map(_read, sorted(PACKAGE.rglob("*.py")))}
+
+
+def _imports(module: Module) -> list[ast.Import | ast.ImportFrom]:
+    return [n for n in ast.walk(module.tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+
+
+def _imported_names(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """Absolute dotted names; `from a import b` gives `a.b`, be it a module or an attribute."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [f"{node.module}.{alias.name}" for alias in node.names]
+
+
+def _own_module(dotted: str) -> str | None:
+    """The module of ours that a dotted name belongs to, None for a foreign one."""
+    head, _, rest = dotted.partition(".")
+    if head != PACKAGE.name:
+        return None
+    while rest and rest not in MODULES:
+        rest = rest.rpartition(".")[0]
+    return rest or "__init__"
+
+
+def _own_imports(module: Module) -> set[str]:
+    names = {_own_module(name) for node in _imports(module) for name in _imported_names(node)}
+    return {name for name in names if name is not None}
+
+
+def _is_one_of(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, p) or fnmatch(name, f"{p}.*") for p in patterns)
+
+
+every_module = pytest.mark.parametrize("module", MODULES.values(), ids=MODULES.keys())
+
+
+@every_module
+def test_every_module_has_a_layer(module: Module) -> None:
+    assert module.unit in LAYER_OF, f"decide on which layer {module.name} lives"
+
+
+@every_module
+def test_imports_point_down(module: Module) -> None:
+    layer = LAYER_OF[module.unit]
+    upward = {name for name in _own_imports(module) if LAYER_OF[MODULES[name].unit] > layer}
+    assert not upward, f"{module.name} (layer {layer}) imports upwards"
+
+
+def test_there_is_no_cycle() -> None:
+    graph = {name: _own_imports(module) - {name} for name, module in MODULES.items()}
+    tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+@every_module
+def test_imports_are_absolute_and_at_the_top(module: Module) -> None:
+    deferred = []
+    for scope in ast.walk(module.tree):
+        if not isinstance(
+            scope, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+        ):
+            continue
+        for node in ast.walk(scope):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                deferred += [n for n in _imported_names(node) if n.split(".")[0] not in DEFERRED]
+    assert not deferred, f"{module.name} imports inside a function or class"
+    relative = [n.lineno for n in _imports(module) if isinstance(n, ast.ImportFrom) and n.level]
+    assert not relative, f"{module.name} has relative imports on lines {relative}"
+
+
+@every_module
+def test_nothing_is_imported_by_stealth(module: Module) -> None:
+    names = {n.id for n in ast.walk(module.tree) if isinstance(n, ast.Name)}
+    names |= {n.attr for n in ast.walk(module.tree) if isinstance(n, ast.Attribute)}
+    assert not names & {"TYPE_CHECKING", "import_module", "__import__"}
+
+
+@every_module
+def test_third_party_packages_stay_where_they_belong(module: Module) -> None:
+    for node in _imports(module):
+        for name in _imported_names(node):
+            allowed = ONLY_IN.get(name.split(".")[0])
+            if allowed is not None:
+                assert _is_one_of(module.name, allowed), f"{module.name} imports {name}"
+
+
+@every_module
+def test_files_are_short_and_introduced(module: Module) -> None:
+    assert ast.get_docstring(module.tree), f"{module.name} has no docstring"
+    lines = len(module.path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_LINES, f"{module.name} has {lines} lines"
+
+
+@every_module
+def test_star_imports_are_not_used(module: Module) -> None:
+    assert not [n for node in _imports(module) for n in _imported_names(node) if n.endswith(".*")]

@@ -1,0 +1,295 @@
+"""The command line: what it prints, what it writes, and how it takes wrong input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import lmmsparse as lmm
+from lmmsparse.cli import OPTIMIZERS, main
+from lmmsparse.datasets import DATASETS
+from lmmsparse.errors import DataError, OptionError
+from lmmsparse.reading import read_data
+
+SLEEP = "Reaction ~ Days + (Days|Subject)"
+
+
+@pytest.fixture
+def sleep_csv(tmp_path: Path) -> str:
+    path = tmp_path / "sleep.csv"
+    lmm.load_dataset("sleepstudy").to_csv(path, index=False)
+    return str(path)
+
+
+def test_fit_prints_the_summary(sleep_csv: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", SLEEP, sleep_csv]) == 0
+    out, err = capsys.readouterr()
+    assert SLEEP in out
+    for figure in ("1743.6", "251.4", "10.5", "180", "Subject"):
+        assert figure in out
+    assert err == ""
+
+
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
+    "d.csv": lambda frame, path: frame.to_csv(path, index=False),
+    "d.CSV": lambda frame, path: frame.to_csv(path, index=False),
+    "d.csv.gz": lambda frame, path: frame.to_csv(path, index=False),
+    "d.tsv": lambda frame, path: frame.to_csv(path, index=False, sep="\t"),
+    "d.txt": lambda frame, path: frame.to_csv(path, index=False, sep="\t"),
+    "d.parquet": lambda frame, path: frame.to_parquet(path),
+    "my.data.csv": lambda frame, path: frame.to_csv(path, index=False),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_kind_of_file_gives_the_same_frame(name: str, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"g": ["001", "NA-x", "ä b"], "x": [1.5, None, 3.0], "n": [1, 2, 3]})
+    WRITERS[name](frame, tmp_path / name)
+    read = read_data(str(tmp_path / name))
+    if name.endswith("parquet"):
+        pd.testing.assert_frame_equal(read, frame)
+    else:
+        # In a text file "001" cannot be told from a number, but a column with a word in it is text.
+        assert list(read["g"]) == ["001", "NA-x", "ä b"]
+        pd.testing.assert_frame_equal(read[["x", "n"]], frame[["x", "n"]])
+
+
+def test_a_data_set_is_found_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "Yield ~ 1 + (1|Batch)", "Dyestuff"]) == 0
+    assert "319.7" in capsys.readouterr().out
+
+
+def test_a_file_comes_before_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("Dyestuff").mkdir()
+    with pytest.raises(DataError, match="'Dyestuff'"):
+        read_data("Dyestuff")
+
+
+def test_maximum_likelihood(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "Yield ~ 1 + (1|Batch)", "Dyestuff", "--ml"]) == 0
+    assert "327.3" in capsys.readouterr().out
+
+
+def test_weights_and_offset_are_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = lmm.load_dataset("sleepstudy").assign(w=2.0, o=100.0)
+    frame.to_csv(tmp_path / "s.csv", index=False)
+    path = tmp_path / "m.json"
+    words = ["fit", SLEEP, str(tmp_path / "s.csv"), "--weights", "w", "--offset", "o"]
+    assert main([*words, "--json", str(path)]) == 0
+    capsys.readouterr()
+    found = json.loads(path.read_text())
+    assert found["fixef"][0]["estimate"] == pytest.approx(251.405105 - 100, abs=1e-4)
+    assert found["sigma"] == pytest.approx(25.591796 * 2**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_optimizer_can_be_chosen(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "Yield ~ 1 + (1|Batch)", "Dyestuff", "--optimizer", name]) == 0
+    assert "319.7" in capsys.readouterr().out
+
+
+def test_confidence_intervals(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", SLEEP, "sleepstudy", "--ci", "wald", "--level", "0.9"]) == 0
+    out = capsys.readouterr().out
+    assert "wald, 0.9" in out
+    assert "lower" in out
+    assert "240.1" in out
+
+
+def test_random_effects(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", SLEEP, "sleepstudy", "--ranef"]) == 0
+    out = capsys.readouterr().out
+    assert "Random effects of Subject" in out
+    assert "2.258" in out
+    assert "372" in out
+
+
+def test_json_holds_the_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.json"
+    words = ["fit", SLEEP, "sleepstudy", "--json", str(path), "--ranef", "--ci", "wald"]
+    assert main(words) == 0
+    capsys.readouterr()
+    found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    model = lmm.lmer(SLEEP, lmm.load_dataset("sleepstudy"))
+    assert found["lmmsparse"] == lmm.__version__
+    assert found["reml"] is True
+    assert found["nobs"] == 180
+    assert found["n_groups"] == {"Subject": 18}
+    for name in ("loglik", "aic", "bic", "sigma"):
+        assert found[name] == pytest.approx(getattr(model, name), rel=1e-12)
+    assert found["criterion"] == pytest.approx(1743.6282719585, rel=1e-9)
+    assert found["npar"] == 6
+    assert found["df_resid"] == 174
+    assert list(found["theta"].values()) == pytest.approx(list(model.theta), rel=1e-12)
+    assert [row["term"] for row in found["fixef"]] == ["Intercept", "Days"]
+    assert [row["estimate"] for row in found["fixef"]] == pytest.approx(list(model.fixef))
+    assert [row["se"] for row in found["fixef"]] == pytest.approx(list(model.se))
+    assert found["vcov"][0][1] == pytest.approx(model.vcov.iloc[0, 1])
+    assert len(found["varcorr"]) == 4
+    assert found["varcorr"][-1]["group"] == "Residual"
+    assert found["varcorr"][-1]["vcov"] == pytest.approx(model.sigma**2)
+    assert found["ranef"]["Subject"][0]["level"] == 308
+    assert found["ranef"]["Subject"][0]["Days"] == pytest.approx(9.1989, abs=1e-3)
+    assert found["singular"] is False
+    assert found["findings"] == []
+    days = next(row for row in found["confint"] if row["parameter"] == "Days")
+    assert days["lower"] == pytest.approx(10.467286 - 1.959964 * 1.545790, abs=1e-4)
+
+
+def _refuse(constant: str) -> Any:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def test_a_singular_fit_is_noted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    assert main(["fit", "Yield ~ 1 + (1|Batch)", "Dyestuff2", "--json", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert "161.8" in out
+    assert err.startswith("note: ")
+    found = json.loads(path.read_text())
+    assert found["singular"] is True
+    assert found["findings"]
+    assert {"code", "level", "message"} == set(found["findings"][0])
+
+
+FAILURES = {
+    "unknown column": (["fit", "Reaction ~ Hours + (1|Subject)", "sleepstudy"], "Hours"),
+    "unknown group": (["fit", "Reaction ~ Days + (1|Person)", "sleepstudy"], "Person"),
+    "no random term": (["fit", "Reaction ~ Days", "sleepstudy"], "random"),
+    "broken formula": (["fit", "Reaction ~ Days + (1|Subject", "sleepstudy"], "^"),
+    "unknown data set": (["fit", SLEEP, "sleepstudies"], "Did you mean 'sleepstudy'"),
+    "missing file": (["fit", SLEEP, "nowhere/s.csv"], "nowhere/s.csv"),
+    "empty file": (["fit", SLEEP, "empty.csv"], "empty.csv"),
+    "ragged file": (["fit", SLEEP, "ragged.csv"], "line 3"),
+    "not text": (["fit", SLEEP, "binary.csv"], "binary.csv"),
+    "not Parquet": (["fit", SLEEP, "fake.parquet"], "fake.parquet"),
+    "unknown kind": (["fit", SLEEP, "data.xlsx"], "CSV"),
+    "a directory": (["fit", SLEEP, "folder.csv"], "folder.csv"),
+    "unknown ddf": (["fit", SLEEP, "sleepstudy", "--ddf", "exact"], "exact"),
+    "unknown interval": (["fit", SLEEP, "sleepstudy", "--ci", "magic"], "magic"),
+    "unknown weights": (["fit", SLEEP, "sleepstudy", "--weights", "w"], "'w'"),
+    "missing values": (
+        ["fit", "Weight ~ Feed + (1|Pig)", "dietox", "--na-action", "raise"],
+        "Feed",
+    ),
+    "no such place": (["fit", SLEEP, "sleepstudy", "--json", "nowhere/m.json"], "nowhere/m.json"),
+    "unknown description": (["datasets", "iris"], "sleepstudy"),
+}
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_wrong_input_gets_one_paragraph_and_code_2(
+    what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.csv").touch()
+    Path("ragged.csv").write_text("a,b\n1,2\n1,2,3\n")
+    Path("binary.csv").write_bytes(bytes(range(256)) * 4)
+    Path("fake.parquet").write_text("a,b\n1,2\n")
+    Path("data.xlsx").touch()
+    Path("folder.csv").mkdir()
+    words, mentioned = FAILURES[what]
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("lmmsparse: ")
+    assert mentioned in err
+    assert "Traceback" not in err
+    assert "\n\n" not in err.strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "mentioned"),
+    [
+        ([], "COMMAND"),
+        (["fit"], "formula"),
+        (["fit", SLEEP, "sleepstudy", "--level", "95"], "between 0 and 1"),
+        (["fit", SLEEP, "sleepstudy", "--optimizer", "newton"], "bobyqa"),
+        (["refit"], "refit"),
+    ],
+)
+def test_wrong_usage_is_explained(
+    words: list[str], mentioned: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert mentioned in capsys.readouterr().err
+
+
+def test_parquet_without_pyarrow_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_pyarrow(path: Path) -> pd.DataFrame:
+        raise ImportError("no engine")
+
+    monkeypatch.setattr(pd, "read_parquet", without_pyarrow)
+    (tmp_path / "d.parquet").touch()
+    with pytest.raises(DataError, match="pip install pyarrow"):
+        read_data(str(tmp_path / "d.parquet"))
+
+
+def test_a_name_that_is_nothing_gets_the_list_of_data_sets() -> None:
+    with pytest.raises(OptionError, match="Dyestuff2"):
+        read_data("nothing")
+
+
+def test_datasets_lists_and_describes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["datasets"]) == 0
+    out = capsys.readouterr().out
+    for name, info in DATASETS.items():
+        assert f"{name} " in out
+        assert info.title in out
+    assert main(["datasets", "Sitka"]) == 0
+    out = capsys.readouterr().out
+    assert "Diggle" in out
+    assert "control or ozone (factor)" in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"lmmsparse {lmm.__version__}\n"
+
+
+def test_the_demo_agrees_with_lmer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for figure in ("4809.550672", "4434.094918", "4434.696128", "164.776806", "124.966889"):
+        assert figure in out
+    assert "<- differs" not in out
+    assert out.rstrip().endswith("43 of 43 figures agree with lmer's.")
+
+
+def test_python_m_lmmsparse() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lmmsparse", "fit", "y ~ x + (1|g)", "nowhere.csv"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("lmmsparse: There is no file 'nowhere.csv'")
+
+
+def test_a_closed_pipe_is_not_an_error() -> None:
+    command = [sys.executable, "-m", "lmmsparse", "datasets"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait()
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
