@@ -27,7 +27,7 @@ def frame(name: str) -> pd.DataFrame:
     file = DATASETS[name]["file"]
     if file is None:
         return as_declared(lmm.load_dataset(name), name)
-    return as_declared(pd.read_csv(VALIDATION / file, float_precision="round_trip"), name)
+    return as_declared(pd.read_csv(VALIDATION / file), name)
 
 
 def as_declared(data: pd.DataFrame, name: str) -> pd.DataFrame:

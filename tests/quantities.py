@@ -99,7 +99,8 @@ def criterion_at(model: lmm.LinearMixedModel, ref: Reference) -> Errors:
 def criterion(model: lmm.LinearMixedModel, ref: Reference) -> Errors:
     """How far our criterion lies above lme4's; a lower one is no error."""
     ours = model.reml_criterion if ref["reml"] else model.deviance
-    return {"above lme4's": max(0.0, ours - ref["criterion"])}
+    above = ours - ref["criterion"]
+    return {"above lme4's": 0.0 if above < 0 else above}
 
 
 def theta(model: lmm.LinearMixedModel, ref: Reference) -> Errors:

@@ -34,6 +34,7 @@ LAYERS = {
         "convergence",
         "varcorr",
         "ranef",
+        "refit",
         "predict",
         "simulate",
         "influence",

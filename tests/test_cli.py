@@ -32,7 +32,7 @@ def test_fit_prints_the_summary(sleep_csv: str, capsys: pytest.CaptureFixture[st
     assert main(["fit", SLEEP, sleep_csv]) == 0
     out, err = capsys.readouterr()
     assert SLEEP in out
-    for figure in ("1743.6", "251.4", "10.5", "180", "Subject"):
+    for figure in ("1743.6", "251.4", "6.825", "180", "Subject"):
         assert figure in out
     assert err == ""
 
