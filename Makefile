@@ -5,15 +5,16 @@ JOBS ?= auto
 # Many small dense blocks: threads inside the BLAS cost more than they bring.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint bench validate clean
+.PHONY: help setup demo test lint bench validate comparison clean
 
 help:
-	@echo "make demo      set up, fit the pig and Sitka models, show lmer's published figures beside them"
-	@echo "make test      set up, run the tests and the examples in the documentation strings"
-	@echo "make lint      ruff and mypy"
-	@echo "make bench     time against lme4 (needs R with lme4) and write benchmarks/RESULTS.md"
-	@echo "make validate  compare with the stored lme4 references and write validation/RESULTS.md"
-	@echo "make clean     remove .venv and everything that was built"
+	@echo "make demo        set up, fit the pig and Sitka models, show lmer's published figures beside them"
+	@echo "make test        set up, run the tests and the examples in the documentation strings"
+	@echo "make lint        ruff and mypy"
+	@echo "make bench       time against lme4 (needs R with lme4) and write benchmarks/RESULTS.md"
+	@echo "make validate    compare with the stored lme4 references and write validation/RESULTS.md"
+	@echo "make comparison  lmer, statsmodels and lmmsparse side by side: validation/COMPARISON.md"
+	@echo "make clean       remove .venv and everything that was built"
 
 setup:
 	@bash tools/setup.sh
@@ -34,6 +35,10 @@ bench: setup
 
 validate: setup
 	@$(PY) validation/check.py $(ARGS)
+
+comparison: setup
+	@$(PY) -m pip install --quiet --disable-pip-version-check statsmodels
+	@$(PY) validation/comparison.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,8 +19,10 @@ from lmmsparse.errors import (
 )
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.formula import MixedFormula, parse_formula
-from lmmsparse.model import LinearMixedModel, anova, fit_arrays, lmer, load
+from lmmsparse.lmer import anova, fit_arrays, lmer, load
+from lmmsparse.model import LinearMixedModel
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
+from lmmsparse.solvers.blocked import Blocked
 from lmmsparse.solvers.cholmod import Cholmod
 from lmmsparse.solvers.choose import choose_solver
 from lmmsparse.solvers.dense import Dense
@@ -30,6 +32,7 @@ from lmmsparse.varcorr import VarCorr
 __version__ = "0.1.0"
 
 __all__ = [
+    "Blocked",
     "Bobyqa",
     "Cholmod",
     "ConvergenceWarning",

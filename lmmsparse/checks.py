@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from lmmsparse.design import Design, listed
+from lmmsparse.design import Design, listed, own_share
 from lmmsparse.errors import DataError, Finding, NotIdentifiableError
+
+_NEARLY = 1e-5
 
 
 def check_response_varies(design: Design) -> list[Finding]:
@@ -129,6 +131,54 @@ def check_constant_columns(design: Design) -> list[Finding]:
     return out
 
 
+def check_dependent_columns(design: Design) -> list[Finding]:
+    """Columns of a term that (nearly) repeat each other make its covariance arbitrary."""
+    out = []
+    for block in design.blocks:
+        share = own_share(block.columns, _NEARLY)
+        weak = [name for name, own in zip(block.names, share, strict=True) if own <= _NEARLY]
+        if weak and block.columns.any(axis=0).all():
+            exact = share.min() <= 1e-12
+            out.append(
+                Finding(
+                    "dependent-columns",
+                    "warning",
+                    f"The random-effects columns of {block.source} are "
+                    f"{'' if exact else 'nearly '}linearly dependent: {listed(weak)} "
+                    f"{'repeats' if len(weak) == 1 else 'repeat'} the others. "
+                    + (
+                        "The variances cannot be told apart. Leave out what repeats others."
+                        if exact
+                        else "The arithmetic loses too many digits to be trusted. Centre "
+                        "predictors that are far from zero, for example with center(x)."
+                    ),
+                )
+            )
+    return out
+
+
+def check_same_groupings(design: Design) -> list[Finding]:
+    """Two grouping factors that put the same rows together share their variance arbitrarily."""
+    out = []
+    first = [design.blocks[terms[0]] for terms in design.groups.values()]
+    for i, a in enumerate(first):
+        for b in first[:i]:
+            if a.n_levels != b.n_levels:
+                continue
+            pairs = a.codes.astype(np.int64) * b.n_levels + b.codes
+            if len(np.unique(pairs)) == a.n_levels:
+                out.append(
+                    Finding(
+                        "same-grouping",
+                        "warning",
+                        f"The grouping factors {b.group!r} and {a.group!r} put the same rows "
+                        "together. Their variances cannot be told apart, only their sum. Remove "
+                        "one of them.",
+                    )
+                )
+    return out
+
+
 def check_split_factors(design: Design) -> list[Finding]:
     """`||` keeps the correlations between the levels of a factor, which is rarely meant."""
     out: dict[str, Finding] = {}
@@ -151,6 +201,8 @@ CHECKS: tuple[Callable[[Design], list[Finding]], ...] = (
     check_random_effects,
     check_repeated_terms,
     check_constant_columns,
+    check_dependent_columns,
+    check_same_groupings,
     check_split_factors,
 )
 

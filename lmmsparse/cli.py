@@ -14,6 +14,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from lmmsparse import __version__
 from lmmsparse.datasets import DATASETS, load_dataset
 from lmmsparse.demo import run_demo
 from lmmsparse.errors import DataError, LmmError, LmmWarning
-from lmmsparse.model import LinearMixedModel, lmer
+from lmmsparse.lmer import lmer
+from lmmsparse.model import LinearMixedModel
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
 from lmmsparse.reading import READABLE, read_data
 
@@ -81,11 +83,12 @@ def as_dictionary(model: LinearMixedModel, *, ranef: bool = False) -> dict[str, 
         ``criterion`` (the REML criterion or the ML deviance), ``loglik``, ``aic``, ``bic``,
         ``npar``, ``df_resid``, ``sigma``, ``theta`` (name → value), ``fixef`` (a list of ``term,
         estimate, se``), ``vcov`` (rows in the order of ``fixef``), ``varcorr`` (a list of ``group,
-        var1, var2, vcov, sdcor``), ``singular``, ``findings`` (a list of ``code, level, message``)
-        and with `ranef` also ``ranef`` (group → a list of ``level`` and one value per effect).
-        Numbers that are not finite are None.
+        var1, var2, vcov, sdcor``), ``converged``, ``singular``, ``evaluations``, ``findings`` (a
+        list of ``code, level, message``) and with `ranef` also ``ranef`` (group → a list of
+        ``level`` and ``effects``, name → value). Numbers that are not finite are None.
     """
     fixef = zip(model.fixef.index, model.fixef, model.se, strict=True)
+    verdict = model.convergence
     found: dict[str, Any] = {
         "lmmsparse": __version__,
         "formula": model.formula,
@@ -103,15 +106,17 @@ def as_dictionary(model: LinearMixedModel, *, ranef: bool = False) -> dict[str, 
         "fixef": [{"term": term, "estimate": b, "se": se} for term, b, se in fixef],
         "vcov": model.vcov.to_numpy().tolist(),
         "varcorr": model.varcorr.to_frame().to_dict("records"),
-        "singular": model.is_singular(),
-        "findings": [
-            {"code": f.code, "level": f.level, "message": f.message}
-            for f in model.convergence.findings
-        ],
+        "converged": verdict.converged,
+        "singular": verdict.singular,
+        "evaluations": verdict.evaluations,
+        "findings": [asdict(finding) for finding in verdict.findings],
     }
     if ranef:
         found["ranef"] = {
-            group: table.rename_axis("level").reset_index().to_dict("records")
+            group: [
+                {"level": level, "effects": effects}
+                for level, effects in zip(table.index, table.to_dict("records"), strict=True)
+            ]
             for group, table in model.ranef.items()
         }
     return _plain(found)  # type: ignore[no-any-return]
@@ -227,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog='Example: lmmsparse fit "Reaction ~ Days + (Days|Subject)" sleepstudy',
     )
     fit.add_argument("formula", help='for example "size ~ Time + (Time|tree)"')
-    fit.add_argument("data", help=f"a file ({READABLE}) or the name of a shipped data set")
+    fit.add_argument("data", help=f"one of {READABLE}, or the name of a shipped data set")
     fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     fit.add_argument("--weights", metavar="COLUMN", help="column of prior weights")
     fit.add_argument("--offset", metavar="COLUMN", help="column to add to the linear predictor")

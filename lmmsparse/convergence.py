@@ -18,6 +18,7 @@ from lmmsparse.optimize import Status
 from lmmsparse.varcorr import singular_directions
 
 TOLERANCE = 1e-4
+_NOTHING_LEFT = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +33,6 @@ class Convergence:
         Whether some random-effects covariance is not of full rank.
     expected_decrease : float
         How much a Newton step promises to lower the criterion (−2 log-likelihood units).
-    gradient : (n_theta,) array
-        Exact gradient of the criterion at θ.
     status : str
         How the search ended, in words.
     evaluations : int
@@ -45,7 +44,6 @@ class Convergence:
     converged: bool
     singular: bool
     expected_decrease: float
-    gradient: FloatArray
     status: str
     evaluations: int
     findings: tuple[Finding, ...]
@@ -84,9 +82,10 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
     findings : tuple of Finding
         What the checks of the design have found, to be kept with the verdict.
     """
-    at = fit.derivatives
-    decrease = expected_decrease(at.gradient, at.hessian)
-    noise = 1e-13 * abs(at.value)
+    found = fit.optimum.expected_decrease
+    if found is None:
+        found = expected_decrease(fit.derivatives.gradient, fit.derivatives.hessian)
+    decrease, noise = found, 1e-13 * abs(fit.criterion)
     converged = decrease <= max(TOLERANCE, noise)
     notes = list(findings)
     if not converged:
@@ -109,6 +108,17 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
                 "an optimum.",
             )
         )
+    left = fit.modes.solution.pwrss / fit.objective.response.yty
+    if left < _NOTHING_LEFT:
+        notes.append(
+            Finding(
+                "exact-fit",
+                "warning",
+                f"The random effects fit the response (almost) exactly: {left:.1g} of its "
+                "variation is left for the residuals. The residual variance, and all that depends on it, is "
+                "lost in rounding. Check whether the response repeats within groups.",
+            )
+        )
     singular = is_singular(fit)
     if singular:
         notes.append(_singular_finding(fit))
@@ -116,7 +126,6 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
         converged=converged,
         singular=singular,
         expected_decrease=decrease,
-        gradient=at.gradient,
         status=fit.optimum.status.value,
         evaluations=fit.optimum.evaluations,
         findings=tuple(notes),
@@ -145,7 +154,8 @@ def _singular_finding(fit: Fit) -> Finding:
             what = "variance is" if block.k == 1 else "variances are all"
             parts.append(f"the estimated {what} zero for {block.source}")
         else:
-            parts.append(f"in {block.source} {listed(directions, 3)} does not vary")
+            verb = "does" if len(directions) == 1 else "do"
+            parts.append(f"in {block.source} {listed(directions, 3)} {verb} not vary")
     return Finding(
         "singular",
         "warning",

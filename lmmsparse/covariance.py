@@ -264,5 +264,6 @@ class LambdaTemplate:
                 np.multiply(b[a:z], T[0, 0], out=out[a:z])
             else:
                 k = T.shape[0]
-                out[a:z] = np.matmul(T, b[a:z].reshape(n, k, -1)).reshape(out[a:z].shape)
+                columns = b.shape[1] if b.ndim > 1 else 1
+                out[a:z] = np.matmul(T, b[a:z].reshape(n, k, columns)).reshape(out[a:z].shape)
         return out

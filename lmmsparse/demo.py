@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmmsparse.datasets import load_dataset
-from lmmsparse.model import LinearMixedModel, anova, fit_arrays, lmer
+from lmmsparse.lmer import anova, fit_arrays, lmer
+from lmmsparse.model import LinearMixedModel
 from lmmsparse.table import aligned
 
 

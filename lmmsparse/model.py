@@ -1,4 +1,4 @@
-"""`LinearMixedModel`: a `Fit` with names on it, and the functions that make and compare models."""
+"""`LinearMixedModel`: a `Fit` with names on it; methods are lines over functions of the fit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import FloatArray
-from lmmsparse.checks import check_design, require
+from lmmsparse.checks import check_design
 from lmmsparse.convergence import Convergence, is_singular, judge
-from lmmsparse.design import Design, build_design, close_match, design_from_arrays
 from lmmsparse.errors import (
     ConvergenceWarning,
     DesignWarning,
@@ -23,18 +22,16 @@ from lmmsparse.errors import (
     OptionError,
     SingularFitWarning,
 )
-from lmmsparse.fit import Fit, fit_design
-from lmmsparse.formula import parse_formula
-from lmmsparse.inference.lrt import information, likelihood_ratio_table, loglik
+from lmmsparse.fit import Fit
+from lmmsparse.inference.lrt import information, loglik
 from lmmsparse.inference.parameters import theta_names
 from lmmsparse.inference.wald import coefficient_table, wald_intervals
-from lmmsparse.optimize import Optimizer, Optimum
+from lmmsparse.optimize import Optimum
 from lmmsparse.predict import predict
 from lmmsparse.ranef import conditional_covariances, conditional_modes, effect_names
 from lmmsparse.refit import refit_response
 from lmmsparse.simulate import simulate
-from lmmsparse.solvers.base import PLSSolver
-from lmmsparse.storage import load_fit, save_fit
+from lmmsparse.storage import save_fit
 from lmmsparse.summary import Summary, short_print, summarize
 from lmmsparse.table import Table
 from lmmsparse.varcorr import VarCorr, principal_components, variance_components
@@ -282,7 +279,8 @@ class LinearMixedModel:
             values = values * np.sqrt(design.weights_or_one)
         elif kind != "response":
             raise OptionError(
-                f"kind={kind!r} does not exist. Residuals are of kind 'response' or 'pearson'."
+                f"kind={kind!r} does not exist. Residuals are of kind 'response' or 'pearson'. "
+                "Choose one of these."
             )
         return self._per_row(values / self.sigma if scaled else values, "residuals")
 
@@ -443,237 +441,30 @@ class LinearMixedModel:
         -------
         LinearMixedModel
         """
-        return _finish(refit_response(self._fit, y, weights))
+        return wrap(refit_response(self._fit, y, weights), depth=2)
 
     def save(self, path: str | Path) -> None:
         """Write the model to one file (arrays and JSON; no pickle), readable by `load`."""
         save_fit(self._fit, path)
 
 
-def _finish(fit: Fit) -> LinearMixedModel:
-    """Wrap a fit and give its findings of level "warning" as warnings."""
+def wrap(fit: Fit, depth: int) -> LinearMixedModel:
+    """Make a model of a fit and give its findings of level "warning" as warnings.
+
+    Parameters
+    ----------
+    fit : Fit
+    depth : int
+        How many calls up the user's own line is.
+    """
     model = LinearMixedModel(fit)
     for finding in model.convergence.findings:
-        _warn(finding)
+        _warn(finding, depth + 2)
     return model
 
 
-def _warn(finding: Finding) -> None:
+def _warn(finding: Finding, stacklevel: int) -> None:
     if finding.level == "warning":
-        warnings.warn(finding.message, _WARNINGS.get(finding.code, DesignWarning), stacklevel=4)
-
-
-def _fit(
-    design: Design,
-    reml: bool,
-    start: Any,
-    optimizer: Optimizer | None,
-    solver: PLSSolver | None,
-) -> LinearMixedModel:
-    require(check_design(design))
-    return _finish(fit_design(design, reml=reml, start=start, optimizer=optimizer, solver=solver))
-
-
-def _check_parts(optimizer: Any, solver: Any, reml: Any) -> None:
-    if optimizer is not None and not hasattr(optimizer, "minimize"):
-        raise OptionError(
-            f"optimizer={optimizer!r} is not an optimizer. Pass an object such as lmm.Bobyqa(), "
-            "lmm.NelderMead() or lmm.TrustRegion()."
+        warnings.warn(
+            finding.message, _WARNINGS.get(finding.code, DesignWarning), stacklevel=stacklevel
         )
-    if solver is not None and not hasattr(solver, "build"):
-        raise OptionError(
-            f"solver={solver!r} is not a solver. Pass an object such as lmm.Cholmod() or "
-            "lmm.Dense()."
-        )
-    if not isinstance(reml, (bool, np.bool_)):
-        raise OptionError(f"reml={reml!r} is neither True nor False.")
-
-
-def lmer(
-    formula: str,
-    data: Any,
-    *,
-    reml: bool = True,
-    weights: Any = None,
-    offset: Any = None,
-    na_action: str = "omit",
-    contrasts: Mapping[str, Any] | None = None,
-    start: Any = None,
-    optimizer: Optimizer | None = None,
-    solver: PLSSolver | None = None,
-    context: Mapping[str, Any] | None = None,
-    progress: bool = False,
-) -> LinearMixedModel:
-    """Fit a linear mixed model given by an lme4 formula.
-
-    Parameters
-    ----------
-    formula : str
-        For example ``"y ~ x + (x | subject) + (1 | item)"``.
-    data : table
-        pandas or polars DataFrame, pyarrow Table, or mapping of arrays.
-    reml : bool
-        REML (default) or maximum likelihood.
-    weights, offset : str or (rows,) array, optional
-        Prior weights (residual variance σ²/w) and an offset, as column name or array.
-    na_action : {"omit", "exclude", "raise"}
-        Rows with missing values: left out, left out and shown as NaN in results, or refused.
-    contrasts : mapping, optional
-        Column → formulaic contrasts, for fixed and random effects alike.
-    start : (n_theta,) array, optional
-        Start values of the covariance parameters, in the order of `LinearMixedModel.theta`.
-    optimizer : Optimizer, optional
-        `TrustRegion()` by default; `Bobyqa()` and `NelderMead()` need no derivatives.
-    solver : PLSSolver, optional
-        `Cholmod()` by default.
-    context : mapping, optional
-        Further names and functions the formula may use.
-    progress : bool
-        Print the search to the standard error stream.
-
-    Returns
-    -------
-    LinearMixedModel
-
-    Raises
-    ------
-    FormulaError
-        The formula cannot be read.
-    DataError
-        The data do not fit the formula.
-    NotIdentifiableError
-        The data cannot tell the parameters apart.
-
-    Warns
-    -----
-    SingularFitWarning, ConvergenceWarning, DesignWarning
-
-    References
-    ----------
-    Bates, Mächler, Bolker & Walker (2015), Journal of Statistical Software 67(1).
-
-    Examples
-    --------
-    >>> import lmmsparse as lmm
-    >>> pigs = lmm.load_dataset("dietox")
-    >>> m = lmm.lmer("Weight ~ Time + (1 | Pig) + (0 + Time | Pig)", pigs)
-    >>> round(m.reml_criterion, 4)
-    4434.6961
-    """
-    _check_parts(optimizer, solver, reml)
-    design = build_design(
-        parse_formula(formula),
-        data,
-        weights=weights,
-        offset=offset,
-        na_action=na_action,
-        contrasts=contrasts,
-        context=context,
-    )
-    return _fit(design, bool(reml), start, optimizer, solver)
-
-
-def fit_arrays(
-    y: Any,
-    X: Any,
-    random: Sequence[tuple[Any, Any]],
-    *,
-    reml: bool = True,
-    weights: Any = None,
-    offset: Any = None,
-    start: Any = None,
-    optimizer: Optimizer | None = None,
-    solver: PLSSolver | None = None,
-) -> LinearMixedModel:
-    """Fit a linear mixed model given by arrays instead of a formula.
-
-    Parameters
-    ----------
-    y : (n,) array
-    X : (n, p) array or DataFrame
-        Include a column of ones for an intercept.
-    random : list of (groups, Z)
-        Per term the group label of each row, (n,), and its columns, (n, k), or None for a random
-        intercept. Names come from pandas inputs.
-    reml, weights, offset, start, optimizer, solver
-        As for `lmer`.
-
-    Returns
-    -------
-    LinearMixedModel
-
-    Examples
-    --------
-    >>> import lmmsparse as lmm
-    >>> import numpy as np
-    >>> sitka = lmm.load_dataset("Sitka")
-    >>> X = np.column_stack([np.ones(len(sitka)), sitka["Time"]])
-    >>> m = lmm.fit_arrays(sitka["size"], X, [(sitka["tree"], None)])
-    >>> round(m.reml_criterion, 4)
-    164.7768
-    """
-    _check_parts(optimizer, solver, reml)
-    design = design_from_arrays(y, X, random, weights=weights, offset=offset)
-    return _fit(design, bool(reml), start, optimizer, solver)
-
-
-def load(path: str | Path) -> LinearMixedModel:
-    """Read a model that `LinearMixedModel.save` has written.
-
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    LinearMixedModel
-        With identical results; nothing in the file is executed.
-
-    Raises
-    ------
-    StorageError
-        If the file is not a saved model or is damaged.
-    """
-    return LinearMixedModel(load_fit(path))
-
-
-def anova(*models: LinearMixedModel, refit: bool = True) -> Table:
-    """Compare models fitted to the same data by likelihood-ratio tests.
-
-    Parameters
-    ----------
-    *models : LinearMixedModel
-        Two or more.
-    refit : bool
-        Refit REML fits by maximum likelihood first (the default, and it is said in the table).
-
-    Returns
-    -------
-    Table
-        Columns ``npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq)``, smallest model first.
-
-    Examples
-    --------
-    >>> import lmmsparse as lmm
-    >>> pigs = lmm.load_dataset("dietox")
-    >>> small = lmm.lmer("Weight ~ Time + (1 | Pig)", pigs)
-    >>> large = lmm.lmer("Weight ~ Time + (1 | Pig) + (0 + Time | Pig)", pigs)
-    >>> lmm.anova(small, large).to_frame()["Df"].tolist()[1]
-    1.0
-    """
-    for model in models:
-        if not isinstance(model, LinearMixedModel):
-            raise OptionError(
-                f"anova() was given a {type(model).__name__}. It compares fitted models. Pass "
-                "models made by lmm.lmer."
-            )
-    if len(models) < 2:
-        raise OptionError(
-            f"anova() was given {len(models)} model{'' if len(models) == 1 else 's'}. It compares "
-            "two or more. Pass the models to compare, for example lmm.anova(m1, m2)."
-        )
-    labels = [f"m{i + 1}" for i in range(len(models))]
-    return likelihood_ratio_table([m.fit for m in models], labels, refit)
-
-
-__all__ = ["LinearMixedModel", "anova", "close_match", "fit_arrays", "lmer", "load"]

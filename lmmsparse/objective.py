@@ -215,7 +215,7 @@ class _Point:
             v = self.modes.v[a:z].reshape(-1, k)
             minus = v.T @ v / self._s2
             if self._objective.reml:
-                A = self._VXR[a:z].reshape(-1, k, products.p)
+                A = self._VXR[a:z].reshape(len(v), k, products.p)
                 minus += np.einsum("mip,mjp->ij", A, A, optimize=True)
             out[t] -= minus @ self.T[t]
         return out
@@ -232,7 +232,7 @@ class _Point:
             D = structure.derivative(theta[part])
             DTv = np.einsum("irc,mc->mri", D, levels @ self.T[t], optimize=True)
             TDv = np.einsum("rc,isc,ms->mri", self.T[t], D, levels, optimize=True)
-            C[a:z, part] = (DTv + TDv).reshape(z - a, -1)
+            C[a:z, part] = (DTv + TDv).reshape(z - a, structure.n_par)
         GC = products.ZtZ @ C
         LtGC = template.multiply_transposed(self.T, GC)
         AI = C.T @ GC - LtGC.T @ self.modes.factor.solve(LtGC)

@@ -63,26 +63,31 @@ def select_effects(fit: Fit, random: bool | str) -> list[Selection]:
                 term.position,
                 len(term.source),
             )
-        for name in _effect_names(fit, term.effects):
-            found = [(t, blocks[t].names.index(name)) for t in terms if name in blocks[t].names]
-            if not found:
-                have = [n for t in terms for n in blocks[t].names]
-                raise FormulaError(
-                    f"random= asks for the effect {name!r} of {term.group!r}, which the model does "
-                    f"not have. Its effects there are {listed(have)}.",
-                    random,
-                    term.position,
-                    len(term.source),
-                )
-            for t, column in found:
-                chosen.setdefault(t, set()).add(column)
-    return [Selection(t, np.array(sorted(chosen[t]))) for t in sorted(chosen)]
+        have = [name for t in terms for name in blocks[t].names]
+        names = _effect_names(fit, term.effects)
+        strange = [term.effects] if names is None else [n for n in names if n not in have]
+        if names is None or strange:
+            raise FormulaError(
+                f"random= asks for the effect {strange[0]!r} of {term.group!r}, which the model "
+                f"does not have. Its effects there are {listed(have)}. Name one of these.",
+                random,
+                term.position,
+                len(term.source),
+            )
+        for t in terms:
+            at = {blocks[t].names.index(name) for name in names if name in blocks[t].names}
+            chosen.setdefault(t, set()).update(at)
+    return [Selection(t, np.array(sorted(chosen[t]))) for t in sorted(chosen) if chosen[t]]
 
 
-def _effect_names(fit: Fit, effects: str) -> tuple[str, ...]:
+def _effect_names(fit: Fit, effects: str) -> tuple[str, ...] | None:
+    """Names of the columns of a left side; None if it uses what the model does not have."""
     recipe = fit.design.recipe
     if recipe is not None:
-        return recipe.matrices.names_of(effects)
+        try:
+            return recipe.matrices.names_of(effects)
+        except DataError:
+            return None
     names = [piece.strip() for piece in effects.split("+")]
     renamed = {"1": "Intercept"}
     return tuple(renamed.get(name, name) for name in names if name != "0")
@@ -128,10 +133,7 @@ def new_frame(fit: Fit, newdata: Any) -> tuple[Recipe, pd.DataFrame]:
             "The model was fitted from arrays, so that it cannot find its columns in a table. "
             "Compute X @ m.fixef and add the rows of m.ranef, or fit with lmm.lmer and a formula."
         )
-    frame = as_frame(newdata)
-    if any(not isinstance(name, str) for name in frame.columns):
-        frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
-    return recipe, frame
+    return recipe, as_frame(newdata)
 
 
 def new_rows(

@@ -14,7 +14,8 @@ from lmmsparse.crossproducts import orthonormal, response_products
 from lmmsparse.design import Design, LevelKey, RandomBlock
 from lmmsparse.design.grouping import Grouping, combined_labels
 from lmmsparse.errors import DataError
-from lmmsparse.fit import Fit, fit_design, search, term_columns
+from lmmsparse.fit import Fit, fit_design, term_columns
+from lmmsparse.search import search
 
 
 def _per_row(design: Design, what: str, values: Any) -> FloatArray:

@@ -23,8 +23,8 @@ def as_generator(rng: Any) -> np.random.Generator:
     """
     if isinstance(rng, np.random.Generator):
         return rng
-    whole = isinstance(rng, (int, np.integer, np.random.SeedSequence))
-    if whole and not isinstance(rng, bool):
+    whole = isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0
+    if whole or isinstance(rng, np.random.SeedSequence):
         return np.random.default_rng(rng)
     raise OptionError(
         f"rng={rng!r} is neither a random generator nor a seed. Results must be reproducible. Pass "

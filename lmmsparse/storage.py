@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ from lmmsparse.errors import Finding, LmmError, StorageError
 from lmmsparse.fit import Fit
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, Optimum, Status, TrustRegion
 from lmmsparse.solvers.base import PLSSolver
+from lmmsparse.solvers.blocked import Blocked
 from lmmsparse.solvers.cholmod import Cholmod
 from lmmsparse.solvers.dense import Dense
 
 _FORMAT = "lmmsparse model"
 _VERSION = 1
 _OPTIMIZERS: dict[str, type[Any]] = {c.__name__: c for c in (TrustRegion, Bobyqa, NelderMead)}
-_SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Cholmod, Dense)}
+_SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Blocked, Cholmod, Dense)}
 _STRUCTURES: dict[str, type[Any]] = {c.__name__: c for c in (Unstructured, Diagonal)}
 
 
@@ -57,6 +59,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
             "status": fit.optimum.status.name,
             "evaluations": fit.optimum.evaluations,
             "optimizer": fit.optimum.optimizer,
+            "expected_decrease": fit.optimum.expected_decrease,
         },
         "optimizer": _encode_option(fit.optimizer, _OPTIMIZERS),
         "solver": _encode_option(fit.solver, _SOLVERS),
@@ -64,6 +67,12 @@ def save_fit(fit: Fit, path: str | Path) -> None:
     arrays["optimum.x"] = fit.optimum.x
     arrays["optimum.trace"] = fit.optimum.trace
     target = Path(path)
+    if target.is_dir() or not target.parent.is_dir():
+        raise StorageError(
+            f"{target} cannot be written: "
+            + ("it is a directory" if target.is_dir() else f"there is no directory {target.parent}")
+            + ". A model is stored in one file. Name a file in a directory that exists."
+        )
     partial = target.with_name(target.name + ".part")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.json", json.dumps(meta))
@@ -86,6 +95,8 @@ def load_fit(path: str | Path) -> Fit:
     """
     try:
         with zipfile.ZipFile(Path(path)) as archive:
+            if "model.json" not in archive.namelist():
+                raise StorageError(_foreign(path))
             meta = json.loads(archive.read("model.json"))
             if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
                 raise StorageError(_foreign(path))
@@ -110,7 +121,7 @@ def load_fit(path: str | Path) -> Fit:
         raise StorageError(_foreign(path)) from error
     except (
         KeyError, ValueError, TypeError, IndexError, AttributeError, EOFError, OSError,
-        NotImplementedError, LmmError, zipfile.error,
+        RuntimeError, MemoryError, OverflowError, LmmError, zipfile.error, zlib.error,
     ) as error:  # fmt: skip
         raise StorageError(
             f"{path} is damaged: {type(error).__name__} while reading it ({error}). It cannot be "
@@ -249,6 +260,7 @@ def _decode(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Fit:
         evaluations=int(found["evaluations"]),
         optimizer=str(found["optimizer"]),
         trace=arrays["optimum.trace"],
+        expected_decrease=found["expected_decrease"],
     )
     optimizer: Optimizer = _decode_option(meta["optimizer"], _OPTIMIZERS)
     solver: PLSSolver = _decode_option(meta["solver"], _SOLVERS)

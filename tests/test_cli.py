@@ -137,8 +137,10 @@ def test_json_holds_the_results(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert found["varcorr"][-1]["group"] == "Residual"
     assert found["varcorr"][-1]["vcov"] == pytest.approx(model.sigma**2)
     assert found["ranef"]["Subject"][0]["level"] == 308
-    assert found["ranef"]["Subject"][0]["Days"] == pytest.approx(9.1989, abs=1e-3)
+    assert found["ranef"]["Subject"][0]["effects"]["Days"] == pytest.approx(9.1989, abs=1e-3)
+    assert found["converged"] is True
     assert found["singular"] is False
+    assert found["evaluations"] == model.convergence.evaluations
     assert found["findings"] == []
     days = next(row for row in found["confint"] if row["parameter"] == "Days")
     assert days["lower"] == pytest.approx(10.467286 - 1.959964 * 1.545790, abs=1e-4)

@@ -2,9 +2,11 @@
 
 from lmmsparse.design.arrays import design_from_arrays
 from lmmsparse.design.build import build_design
+from lmmsparse.design.columns import ColumnInfo
 from lmmsparse.design.frame import as_frame, close_match, listed
 from lmmsparse.design.grouping import Grouping, LevelKey
-from lmmsparse.design.matrices import ColumnInfo, MatrixRecipe
+from lmmsparse.design.matrices import MatrixRecipe
+from lmmsparse.design.rank import own_share
 from lmmsparse.design.recipe import GroupRecipe, Recipe
 from lmmsparse.design.types import Design, RandomBlock
 
@@ -22,4 +24,5 @@ __all__ = [
     "close_match",
     "design_from_arrays",
     "listed",
+    "own_share",
 ]

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import make_structure
+from lmmsparse.design.frame import check_order
 from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.rank import independent_columns
 from lmmsparse.design.types import Design, RandomBlock
@@ -52,11 +53,16 @@ def design_from_arrays(
     w = None if weights is None else _numbers("weights", weights, 1, n)
     o = None if offset is None else _numbers("offset", offset, 1, n)
     index = y.index if isinstance(y, pd.Series) else pd.RangeIndex(n)
+    for what, values in (("X", X), ("weights", weights), ("offset", offset)):
+        check_order(what, values, index)
     rows = np.arange(n)
     findings = []
     if w is not None:
         if np.any(w < 0):
-            raise DataError("weights holds negative values. A weight cannot be negative.")
+            raise DataError(
+                f"weights holds {int(np.sum(w < 0))} negative values. A weight divides the "
+                "residual variance of its row and cannot be negative. Correct them."
+            )
         rows = np.flatnonzero(w > 0)
         if len(rows) == 0:
             raise DataError("All weights are zero. No row is left to fit. Use positive weights.")
@@ -69,10 +75,10 @@ def design_from_arrays(
     if lost:
         text = (
             f"The columns of X are linearly dependent: {', '.join(lost)} dropped. Their "
-            "coefficients cannot be told apart from the others'."
+            "coefficients cannot be told apart from the others'. Leave them out of X."
         )
         findings.append(Finding("rank-deficient", "warning", text))
-    blocks = _blocks(random, n, rows)
+    blocks = _blocks(random, index, rows)
     return Design(
         formula="",
         response=str(getattr(y, "name", None) or "y"),
@@ -91,7 +97,8 @@ def design_from_arrays(
     )
 
 
-def _blocks(random: Sequence[tuple[Any, Any]], n: int, rows: Any) -> list[RandomBlock]:
+def _blocks(random: Any, index: pd.Index, rows: IntArray) -> list[RandomBlock]:
+    n = len(index)
     try:
         terms = [(groups, Z) for groups, Z in random]
     except (TypeError, ValueError) as error:
@@ -104,9 +111,11 @@ def _blocks(random: Sequence[tuple[Any, Any]], n: int, rows: Any) -> list[Random
             "random is empty. A mixed model needs at least one random-effects term. Pass, for "
             "example, [(subject, None)]."
         )
-    blocks = []
+    blocks: list[RandomBlock] = []
     for i, (groups, Z) in enumerate(terms):
-        labels = groups if isinstance(groups, pd.Series) else pd.Series(groups)
+        check_order(f"The groups of term {i + 1}", groups, index)
+        check_order(f"Z of term {i + 1}", Z, index)
+        labels = groups if isinstance(groups, pd.Series) else _series(groups, i)
         name = str(labels.name if labels.name is not None else f"group{i + 1}")
         if len(labels) != n:
             raise DataError(
@@ -119,19 +128,45 @@ def _blocks(random: Sequence[tuple[Any, Any]], n: int, rows: Any) -> list[Random
                 "belong to a level. Drop those rows from all arrays."
             )
         columns = np.ones((n, 1)) if Z is None else _numbers(f"Z of term {i + 1}", Z, 2, n)
+        if columns.shape[1] == 0:
+            raise DataError(
+                f"Z of term {i + 1} has no columns. A term needs at least one random effect. Pass "
+                "None for a random intercept."
+            )
         effects = ("Intercept",) if Z is None else _names(Z, columns, "z")
         grouping = make_grouping(name, [labels.iloc[rows].reset_index(drop=True)])
+        for other in blocks:
+            if other.group != name:
+                continue
+            if not (other.levels.equals(grouping.levels) and (other.codes == grouping.codes).all()):
+                raise DataError(
+                    f"Two different groupings are both named {name!r}. Results are kept by name. "
+                    "Rename one of the Series."
+                )
+            grouping = other.grouping
         structure = make_structure("us", columns.shape[1], None)
         source = f"({' + '.join(effects)} | {name})"
         blocks.append(RandomBlock(grouping, effects, columns[rows], structure, source))
     return blocks
 
 
+def _series(groups: Any, i: int) -> pd.Series:
+    if np.ndim(groups) != 1:
+        raise DataError(
+            f"The groups of term {i + 1} have {np.ndim(groups)} dimensions. Each observation has "
+            "one label. Pass a (n,) array or a Series."
+        )
+    return pd.Series(groups)
+
+
 def _numbers(what: str, values: Any, ndim: int, n: int | None = None) -> FloatArray:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{what} does not hold numbers ({error}). Convert it first.") from error
+        raise DataError(
+            f"{what} does not hold numbers ({error}). Arrays are fitted as they are. Convert it "
+            "first."
+        ) from error
     if ndim == 2 and array.ndim == 1:
         array = array[:, None]
     if array.ndim != ndim:

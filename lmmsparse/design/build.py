@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse._types import BoolArray, FloatArray, IntArray
 from lmmsparse.covariance import make_structure
 from lmmsparse.design.columns import (
     check_factors,
@@ -20,7 +20,7 @@ from lmmsparse.design.columns import (
 from lmmsparse.design.frame import as_frame, listed, tidy_column
 from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.matrices import learn
-from lmmsparse.design.names import FUNCTIONS, check_expression, split_calls, unknown_name
+from lmmsparse.design.names import columns_of, split_calls
 from lmmsparse.design.rank import independent_columns
 from lmmsparse.design.recipe import (
     GroupRecipe,
@@ -29,7 +29,7 @@ from lmmsparse.design.recipe import (
 )
 from lmmsparse.design.rows import complete_rows, dropped_by_expression, extra_columns
 from lmmsparse.design.types import Design, RandomBlock
-from lmmsparse.errors import DataError, Finding, FormulaError, OptionError
+from lmmsparse.errors import Finding, FormulaError, OptionError
 from lmmsparse.formula import MixedFormula, parse_formula, referenced_names
 
 
@@ -91,15 +91,13 @@ def build_design(
         )
     assert parsed.response is not None
     frame = as_frame(data)
-    if any(not isinstance(name, str) for name in frame.columns):
-        frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
-    own = dict(context or {})
+    own = _own_names(context)
     parts = _parts(parsed, frame)
-    uses = {part: _columns_of(text, frame, own) for part, text in parts.items()}
+    uses = {part: columns_of(text, frame.columns, own) for part, text in parts.items()}
     groups = {f for term in parsed.random for f in term.factors}
     needed = {name for names in uses.values() for name in names}
     for expression in [*groups, *parsed.offsets]:
-        needed |= set(_columns_of(expression, frame, own))
+        needed |= set(columns_of(expression, frame.columns, own))
     table = pd.DataFrame(
         {name: tidy_column(frame[name].reset_index(drop=True)) for name in sorted(needed)},
         index=range(len(frame)),
@@ -108,25 +106,23 @@ def build_design(
     keep, findings = complete_rows(table, extras, na_action, own, groups)
     rows = np.flatnonzero(keep)
     if len(rows) < len(table):
-        table = table.iloc[rows].reset_index(drop=True)
-        table = pd.DataFrame({name: tidy_column(table[name]) for name in table}, index=table.index)
+        table = _tidy_rows(table, rows)
     check_response(parsed.response, table)
-    coded = codings(contrasts, frame)
-    check_factors(parts, uses, table)
+    coded = codings(contrasts, frame.columns, table)
     bare = {name for text in parts.values() for name in split_calls(text)[0]}
     used = sorted({name for names in uses.values() for name in names})
-    matrices, recipe, dropped = learn(
-        parts, uses, table[used], bare, {k: v for k, v in coded.items() if k in used}, own
-    )
-    if dropped:
+    coded = {name: value for name, value in coded.items() if name in used}
+    while True:
+        check_factors(parts, uses, table)
+        matrices, recipe, dropped = learn(parts, uses, table[used], bare, coded, own)
+        if not dropped:
+            break
+        holes = set().union(*dropped.values())
         findings += dropped_by_expression(dropped, len(table), na_action)
-        kept = np.setdiff1d(np.arange(len(table)), sorted(dropped))
-        table, rows = table.iloc[kept].reset_index(drop=True), rows[kept]
-        if not len(rows):
-            raise DataError(
-                "No row is left: an expression of the formula is missing or undefined in every "
-                "row. Check transformations such as log() of values that are not positive."
-            )
+        kept = np.setdiff1d(np.arange(len(table)), sorted(holes))
+        rows, before, table = rows[kept], table, _tidy_rows(table, kept)
+        if _levels(before) == _levels(table):  # otherwise columns of levels that are gone remain
+            break
     y = response_values(parsed.response, matrices["response"], table)
     X, names = matrices["fixed"]
     check_finite("response " + repr(parsed.response), y)
@@ -206,17 +202,29 @@ def _parts(parsed: MixedFormula, frame: pd.DataFrame) -> dict[str, str]:
     return parts
 
 
-def _columns_of(text: str, frame: pd.DataFrame, context: Mapping[str, Any]) -> tuple[str, ...]:
-    """Data columns a formula part uses; unknown names and unsafe calls are refused."""
-    columns = [str(name) for name in frame.columns]
-    known = set(columns)
-    for call in split_calls(text)[1]:
-        check_expression(call, columns, context)
-    names = referenced_names(text)
-    for name in names:
-        if name not in known and name not in context and name not in FUNCTIONS:
-            raise unknown_name(name, columns)
-    return tuple(name for name in names if name in known)
+def _own_names(context: Any) -> dict[str, Any]:
+    if context is None:
+        return {}
+    if not isinstance(context, Mapping):
+        raise OptionError(
+            f"context is of type {type(context).__name__}. It is a mapping from names to what they "
+            "stand for. Write for example context={'square': square}."
+        )
+    return dict(context)
+
+
+def _tidy_rows(table: pd.DataFrame, rows: IntArray) -> pd.DataFrame:
+    """Some of the rows, without levels that do not occur in them."""
+    chosen = table.iloc[rows].reset_index(drop=True)
+    return pd.DataFrame({name: tidy_column(chosen[name]) for name in chosen}, index=chosen.index)
+
+
+def _levels(table: pd.DataFrame) -> dict[str, int]:
+    return {
+        str(name): len(column.cat.categories)
+        for name, column in table.items()
+        if isinstance(column.dtype, pd.CategoricalDtype)
+    }
 
 
 def _rank_finding(lost: tuple[str, ...], names: tuple[str, ...]) -> Finding:

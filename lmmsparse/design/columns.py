@@ -1,8 +1,9 @@
-"""Columns named in a formula → are they of a kind the model can use? And how factors are coded."""
+"""Columns named in a formula → their kind and coding, and errors for what no model can use."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,28 @@ import pandas as pd
 from formulaic.transforms import contrasts as coding
 
 from lmmsparse._types import FloatArray
-from lmmsparse.design.frame import close_match, listed
+from lmmsparse.design.frame import close_match, listed, tidy_column
 from lmmsparse.design.names import split_calls
 from lmmsparse.errors import DataError, OptionError
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnInfo:
+    """What a column was when the model was fitted.
+
+    Attributes
+    ----------
+    kind : {"numeric", "categorical", "other"}
+    categories : tuple or None
+        Levels of a categorical column.
+    coded : bool
+        Whether it is handed over with its contrasts (see `MatrixRecipe.contrasts`).
+    """
+
+    kind: str
+    categories: tuple[Any, ...] | None = None
+    coded: bool = False
+
 
 _CODINGS = {
     "treatment": coding.TreatmentContrasts,
@@ -35,13 +55,18 @@ def check_response(response: str, table: pd.DataFrame) -> None:
             f"The response {name!r} is not numeric (it holds {levels}). A linear mixed model needs "
             "numbers. Convert the column, for example with pandas.to_numeric."
         )
-    if not (
-        pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype)
-    ) or pd.api.types.is_complex_dtype(column.dtype):
+    if not _is_real(column):
         raise DataError(
             f"The response {name!r} is of type {column.dtype}. A linear mixed model needs real "
             "numbers. Convert the column to numbers."
         )
+
+
+def _is_real(column: pd.Series) -> bool:
+    dtype = column.dtype
+    if pd.api.types.is_complex_dtype(dtype):
+        return False
+    return bool(pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype))
 
 
 def response_values(
@@ -71,41 +96,86 @@ def check_finite(what: str, values: FloatArray) -> None:
         )
 
 
-def codings(contrasts: Mapping[str, Any] | None, frame: pd.DataFrame) -> dict[str, Any]:
-    """Column → formulaic contrasts, from what the user passed as ``contrasts=``."""
+def codings(
+    contrasts: Mapping[str, Any] | None, columns: Iterable[str], table: pd.DataFrame
+) -> dict[str, Any]:
+    """Column → formulaic contrasts, from what the user passed as ``contrasts=``.
+
+    Parameters
+    ----------
+    contrasts : mapping or None
+    columns : iterable of str
+        All columns of the data.
+    table : DataFrame
+        Those the formula uses, complete rows only.
+    """
+    if contrasts is not None and not isinstance(contrasts, Mapping):
+        raise OptionError(
+            f"contrasts={contrasts!r} does not say which column is meant. It is a mapping from "
+            "columns to codings. Write for example contrasts={'column': 'sum'}."
+        )
     out = {}
     for name, value in (contrasts or {}).items():
-        if name not in frame.columns:
+        if name not in columns:
             raise DataError(
                 f"contrasts names {name!r}, which is not a column of the data."
-                f"{close_match(str(name), frame.columns)}"
+                f"{close_match(str(name), columns)} Correct the name, or leave it out."
             )
-        chosen = value
-        if isinstance(value, str):
-            chosen = _CODINGS.get(value.removeprefix("contr."))
-            if chosen is None:
-                raise OptionError(
-                    f"contrasts={{{name!r}: {value!r}}} does not exist. Choose one of "
-                    f"{', '.join(map(repr, _CODINGS))}, or pass formulaic contrasts."
-                )
+        chosen = _CODINGS.get(value.removeprefix("contr.")) if isinstance(value, str) else value
+        if chosen is None:
+            raise OptionError(
+                f"contrasts={{{name!r}: {value!r}}} does not exist. Choose one of "
+                f"{', '.join(map(repr, _CODINGS))}, or pass formulaic contrasts."
+            )
         if isinstance(chosen, type) and issubclass(chosen, coding.Contrasts):
             chosen = chosen()
         if not isinstance(chosen, coding.Contrasts):
-            chosen = coding.CustomContrasts(chosen)
+            chosen = _custom(name, value)
+        if isinstance(chosen, coding.CustomContrasts) and name in table:
+            levels = table[name].astype("category").cat.categories
+            if len(chosen.contrasts) != len(levels):
+                raise OptionError(
+                    f"The contrasts of {name!r} have {len(chosen.contrasts)} rows, but it has "
+                    f"{len(levels)} levels ({listed(levels)}). Each level needs a row. Give a "
+                    "matrix with one row per level, in this order."
+                )
         out[name] = chosen
     return out
+
+
+def _custom(name: str, value: Any) -> Any:
+    try:
+        chosen = coding.CustomContrasts(value)
+        numbers = np.asarray(chosen.contrasts, dtype=np.float64)
+    except (TypeError, ValueError, IndexError, AttributeError):
+        numbers = np.zeros(0)
+    if numbers.ndim != 2 or not np.isfinite(numbers).all():
+        raise OptionError(
+            f"The contrasts of {name!r} are not a coding: {value!r}. Pass one of "
+            f"{', '.join(map(repr, _CODINGS))}, formulaic contrasts, or a matrix of finite numbers "
+            "with one row per level."
+        )
+    return chosen
 
 
 def check_factors(
     parts: Mapping[str, str], uses: Mapping[str, tuple[str, ...]], table: pd.DataFrame
 ) -> None:
-    """A factor with one level or one level per row cannot be a predictor."""
+    """A predictor is numeric, or a factor with more than one level and not one level per row."""
     for part, text in parts.items():
         if part == "response":
             continue
         for name in split_calls(text)[0]:
             column = table[name] if name in table.columns else None
-            if column is None or not isinstance(column.dtype, pd.CategoricalDtype):
+            if column is None:
+                continue
+            if not isinstance(column.dtype, pd.CategoricalDtype):
+                if not _is_real(column):
+                    raise DataError(
+                        f"The predictor {name!r} is of type {column.dtype}. A predictor holds real "
+                        "numbers or levels. Convert it first, for example dates to days since the "
+                        "start."
+                    )
                 continue
             levels = len(column.cat.categories)
             if levels < 2:
@@ -122,3 +192,48 @@ def check_factors(
                     "numbers if it is a measurement, or use it as a grouping factor, "
                     f"(1 | {name})."
                 )
+
+
+def describe(
+    column: pd.Series, name: str, bare: set[str], contrasts: Mapping[str, Any]
+) -> ColumnInfo:
+    """What a column is in this fit; `bare` are those that stand in a formula by themselves."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return ColumnInfo("categorical", tuple(column.cat.categories), name in contrasts)
+    if name in contrasts or (pd.api.types.is_bool_dtype(column.dtype) and name in bare):
+        return ColumnInfo("categorical", tuple(column.astype("category").cat.categories), True)
+    if pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
+        return ColumnInfo("numeric")
+    return ColumnInfo("other")
+
+
+def match_column(name: str, column: pd.Series, info: ColumnInfo) -> pd.Series:
+    """A column of new data in the form it had in the fit.
+
+    Raises
+    ------
+    DataError
+        For a level the fit has not seen, or text where there were numbers.
+    """
+    if info.kind == "categorical":
+        assert info.categories is not None
+        values = column.astype(object)
+        unknown = values[values.notna() & ~values.isin(list(info.categories))].unique()
+        if len(unknown):
+            raise DataError(
+                f"Column {name!r} of the new data has the level {unknown[0]!r}, which the data of "
+                f"the fit did not have (levels: {listed(info.categories)}). No coefficient "
+                "belongs to it. Remove those rows, or fit with data that contain the level."
+            )
+        return pd.Series(
+            pd.Categorical(values, categories=list(info.categories)), index=column.index, name=name
+        )
+    tidy = tidy_column(column)
+    if info.kind == "numeric" and not pd.api.types.is_numeric_dtype(tidy.dtype):
+        if tidy.isna().all():
+            return pd.Series(np.full(len(tidy), np.nan), index=tidy.index, name=name)
+        raise DataError(
+            f"Column {name!r} was numeric when the model was fitted, but in the new data it holds "
+            f"{listed(map(repr, tidy.dropna().unique()[:1]))}. Convert it to numbers."
+        )
+    return tidy

@@ -13,7 +13,7 @@ from lmmsparse.errors import DataError
 
 
 def as_frame(data: Any) -> pd.DataFrame:
-    """Return `data` as a DataFrame without copying pandas columns.
+    """Return `data` as a DataFrame with text column names, without copying pandas columns.
 
     Parameters
     ----------
@@ -31,15 +31,19 @@ def as_frame(data: Any) -> pd.DataFrame:
             "plain columns. Flatten them first, for example "
             "data.columns = ['_'.join(map(str, c)) for c in data.columns]."
         )
+    if any(not isinstance(name, str) for name in frame.columns):
+        frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     duplicated = frame.columns[frame.columns.duplicated()].unique()
     if len(duplicated):
-        names = ", ".join(repr(str(name)) for name in duplicated)
+        names = ", ".join(map(repr, duplicated))
         raise DataError(
             f"The data have more than one column named {names}. A formula could mean either. "
             "Rename or drop the repeated columns."
         )
     if len(frame) == 0:
-        raise DataError("The data have no rows. There is nothing to fit. Check how they were read.")
+        raise DataError(
+            "The data have no rows. At least one is needed. Check how they were read and filtered."
+        )
     return frame
 
 
@@ -47,14 +51,7 @@ def _convert(data: Any) -> pd.DataFrame:
     if isinstance(data, pd.DataFrame):
         return data
     if isinstance(data, Mapping):
-        lengths = {str(name): np.size(values) for name, values in data.items()}
-        if len(set(lengths.values())) > 1:
-            text = ", ".join(f"{name}: {length}" for name, length in lengths.items())
-            raise DataError(
-                f"The arrays in the data have different lengths ({text}). Every column needs one "
-                "value per row. Make them equally long."
-            )
-        return pd.DataFrame({name: _one_dimensional(name, v) for name, v in data.items()})
+        return _from_mapping(data)
     module = type(data).__module__.partition(".")[0]
     if module == "polars" and hasattr(data, "get_columns"):
         return pd.DataFrame({column.name: _polars_column(column) for column in data.get_columns()})
@@ -68,28 +65,55 @@ def _convert(data: Any) -> pd.DataFrame:
     )
 
 
-def _one_dimensional(name: object, values: Any) -> Any:
-    if np.ndim(values) > 1:
+def _from_mapping(data: Mapping[Any, Any]) -> pd.DataFrame:
+    for name, values in data.items():
+        if np.ndim(values) > 1:
+            raise DataError(
+                f"Column {name!r} has {np.ndim(values)} dimensions. A column holds one value per "
+                "row. Give each of its columns a name of its own."
+            )
+    arrays = {name: values for name, values in data.items() if np.ndim(values) == 1}
+    lengths = {str(name): len(values) for name, values in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        text = ", ".join(f"{name}: {length}" for name, length in lengths.items())
         raise DataError(
-            f"Column {name!r} has {np.ndim(values)} dimensions. A column holds one value per row. "
-            "Give each of its columns a name of its own."
+            f"The arrays in the data have different lengths ({text}). Every column needs one "
+            "value per row. Make them equally long."
         )
-    return values
+    labelled = [values for values in arrays.values() if isinstance(values, pd.Series)]
+    if any(not values.index.equals(labelled[0].index) for values in labelled):
+        raise DataError(
+            "The Series in the data have different indexes. It is not clear which rows belong "
+            "together. Put them into one DataFrame, or pass them as arrays."
+        )
+    return pd.DataFrame(dict(data), index=None if arrays or not data else [0])
 
 
 def _polars_column(column: Any) -> Any:
     kind = str(column.dtype)
     if kind.startswith(("Categorical", "Enum")):
-        categories = [str(c) for c in column.cat.get_categories().to_list()]
-        present = set(column.drop_nulls().unique().cast(str).to_list())
-        if not kind.startswith("Enum"):  # categories of a string cache have no order of their own
-            categories = sorted(c for c in categories if c in present)
-        return pd.Categorical(column.cast(str).to_list(), categories=categories)
+        text = column.cast(str).to_list()
+        # Categories of a string cache have no order of their own.
+        known = column.dtype.categories if kind.startswith("Enum") else sorted({*text} - {None})
+        return pd.Categorical(text, categories=[str(category) for category in known])
     if kind in ("String", "Utf8") or column.dtype.is_nested() or kind == "Object":
         return column.to_list()
     if kind == "Boolean" and column.null_count():
         return column.to_list()
     return column.to_numpy()
+
+
+def check_order(what: str, values: Any, index: pd.Index) -> None:
+    """Refuse a Series that has the rows' labels in another order: values go by position."""
+    if not isinstance(values, (pd.Series, pd.DataFrame)) or len(values) != len(index):
+        return
+    if values.index.equals(index) or not (values.index.is_unique and index.is_unique):
+        return
+    if values.index.isin(index).all():
+        raise DataError(
+            f"{what} has the same row labels as the data, but in another order. Values are taken "
+            "by position. Sort them like the data, or pass an array if they are in order already."
+        )
 
 
 def close_match(name: str, choices: Iterable[object]) -> str:
@@ -130,7 +154,7 @@ def tidy_column(values: pd.Series) -> pd.Series:
 
 def _from_objects(values: pd.Series) -> pd.Series:
     present = values[values.notna()]
-    kinds = {type(v) for v in present.array} if values.dtype == object else {str}
+    kinds = set(map(type, present.array)) if values.dtype == object else {str}
     if kinds and all(issubclass(k, (bool, np.bool_)) for k in kinds):
         return values if len(present) < len(values) else values.astype(bool)
     if kinds and not any(issubclass(k, str) for k in kinds):
@@ -140,11 +164,18 @@ def _from_objects(values: pd.Series) -> pd.Series:
             numbers = None
         if numbers is not None and pd.api.types.is_numeric_dtype(numbers.dtype):
             return tidy_column(numbers)
+    names = " and ".join(sorted(k.__name__ for k in kinds))
+    text = [k for k in kinds if issubclass(k, str)]
+    if text and len(text) < len(kinds):
+        raise DataError(
+            f"Column {values.name!r} mixes values of different types ({names}). The number 1 and "
+            "the text '1' would be different levels. Convert it to one type, for example with "
+            ".astype(str)."
+        )
     try:
         return values.astype(object).astype("category")
     except TypeError as error:
-        names = " and ".join(sorted(k.__name__ for k in kinds))
         raise DataError(
-            f"Column {values.name!r} mixes values of different types ({names}). Its levels cannot "
-            "be ordered. Convert it to one type, for example with .astype(str)."
+            f"Column {values.name!r} holds values of type {names}, which cannot be levels. Numbers "
+            "or text are needed. Convert it, for example with .astype(str)."
         ) from error

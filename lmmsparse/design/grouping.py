@@ -126,10 +126,13 @@ def _factorize(name: str, column: pd.Series) -> tuple[pd.Index, IntArray]:
             f"The grouping factor {name!r} has more than one column. It needs one value per row. "
             "Name a single column."
         )
+    kinds = sorted({type(v).__name__ for v in column}) if column.dtype == object else []
+    mixed = "str" in kinds and len(kinds) > 1
     try:
-        codes, levels = pd.factorize(column, sort=True)
+        codes, levels = pd.factorize(column, sort=not mixed)
+        if mixed:
+            raise TypeError("text and other labels")
     except TypeError as error:
-        kinds = sorted({type(v).__name__ for v in column})
         raise DataError(
             f"The grouping factor {name!r} mixes values of different types ({listed(kinds)}). Its "
             "levels cannot be ordered. Convert the column to one type, for example with "

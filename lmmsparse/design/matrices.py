@@ -16,32 +16,16 @@ import numpy as np
 import pandas as pd
 from formulaic import Formula, ModelSpec
 from formulaic.errors import FormulaicError, FormulaicWarning
+from formulaic.materializers import PandasMaterializer
 from formulaic.parser.types import Factor
 from formulaic.transforms.contrasts import C, Contrasts
+from formulaic.utils.null_handling import find_nulls
 
 from lmmsparse._types import BoolArray, FloatArray
-from lmmsparse.design.frame import close_match, listed, tidy_column
-from lmmsparse.design.names import namespace, unknown_name
-from lmmsparse.errors import DataError, FormulaError
-from lmmsparse.formula import referenced_names
-
-
-@dataclass(frozen=True, eq=False)
-class ColumnInfo:
-    """What a column was when the model was fitted.
-
-    Attributes
-    ----------
-    kind : {"numeric", "categorical", "other"}
-    categories : tuple or None
-        Levels of a categorical column.
-    coded : bool
-        Whether it is handed over with its contrasts (see `MatrixRecipe.contrasts`).
-    """
-
-    kind: str
-    categories: tuple[Any, ...] | None = None
-    coded: bool = False
+from lmmsparse.design.columns import ColumnInfo, describe, match_column
+from lmmsparse.design.frame import close_match
+from lmmsparse.design.names import check_expression, columns_of, namespace
+from lmmsparse.errors import DataError, FormulaError, LmmError
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +71,7 @@ class MatrixRecipe:
         DataError
             If it uses a variable the model does not have.
         """
-        names = referenced_names(text)
-        for name in names:
-            if name not in self.columns:
-                raise unknown_name(name, self.columns)
+        names = columns_of(text, self.columns, self.context)
         known = {e: levels for part in self.categories.values() for e, levels in part.items()}
         spec = self._specification(text, names, known)
         return tuple(str(name) for name in spec.column_names)
@@ -119,8 +100,12 @@ class MatrixRecipe:
             )
             for expression, levels in categories.items()
         }
+        formula = _parsed({"part": text}).part
+        for factor in {factor for term in formula for factor in term.factors}:
+            if factor.eval_method is Factor.EvalMethod.PYTHON:  # the text may come from a file
+                check_expression(str(factor.expr), self.columns, self.context)
         spec = ModelSpec(
-            formula=_parsed({"part": text}).part,
+            formula=formula,
             transform_state=dict(self.transform_state),
             encoder_state=encoder_state,
             na_action="ignore",
@@ -154,7 +139,7 @@ class MatrixRecipe:
                     f"{close_match(name, newdata.columns)} Add it to the new data."
                 )
             column = newdata[name].reset_index(drop=True)
-            out[name] = _match_column(name, column, self.columns[name])
+            out[name] = match_column(name, column, self.columns[name])
             missing |= out[name].isna().to_numpy()
         return pd.DataFrame(out, index=range(len(newdata))), missing
 
@@ -171,31 +156,6 @@ class MatrixRecipe:
         return out, missing
 
 
-def _match_column(name: str, column: pd.Series, info: ColumnInfo) -> pd.Series:
-    if info.kind == "categorical":
-        assert info.categories is not None
-        values = column.astype(object)
-        unknown = values[values.notna() & ~values.isin(list(info.categories))].unique()
-        if len(unknown):
-            raise DataError(
-                f"Column {name!r} of the new data has the level {unknown[0]!r}, which the data of "
-                f"the fit did not have (levels: {listed(info.categories)}). No coefficient "
-                "belongs to it. Remove those rows, or fit with data that contain the level."
-            )
-        return pd.Series(
-            pd.Categorical(values, categories=list(info.categories)), index=column.index, name=name
-        )
-    tidy = tidy_column(column)
-    if info.kind == "numeric" and not pd.api.types.is_numeric_dtype(tidy.dtype):
-        if tidy.isna().all():
-            return pd.Series(np.full(len(tidy), np.nan), index=tidy.index, name=name)
-        raise DataError(
-            f"Column {name!r} was numeric when the model was fitted, but in the new data it holds "
-            f"{listed(map(repr, tidy.dropna().unique()[:1]))}. Convert it to numbers."
-        )
-    return tidy
-
-
 def learn(
     parts: Mapping[str, str],
     variables: Mapping[str, tuple[str, ...]],
@@ -203,7 +163,7 @@ def learn(
     bare: set[str],
     contrasts: Mapping[str, Contrasts],
     context: Mapping[str, Any],
-) -> tuple[dict[str, tuple[FloatArray, tuple[str, ...]]], MatrixRecipe, set[int]]:
+) -> tuple[dict[str, tuple[FloatArray, tuple[str, ...]]], MatrixRecipe, dict[str, set[int]]]:
     """Build all parts of a formula on one frame and remember how.
 
     Parameters
@@ -226,23 +186,25 @@ def learn(
     matrices : dict
         Part → (values (n', columns), column names), without the rows in `dropped`.
     recipe : MatrixRecipe
-    dropped : set of int
-        Rows in which an expression came out missing.
+    dropped : dict
+        Expression → positions of the rows in which it came out missing, where there are any.
     """
-    columns = {str(name): _describe(frame[name], str(name), bare, contrasts) for name in frame}
+    columns = {str(name): describe(frame[name], str(name), bare, contrasts) for name in frame}
     coded = [name for name, info in columns.items() if info.coded]
     own = namespace(context)
     for name in coded:
         values = frame[name].astype("category")
         own[name] = C(values, contrasts.get(name))
-    dropped: set[int] = set()
+    dropped: dict[str, set[int]] = {}
     spec = ModelSpec.from_spec(_parsed(parts), output="numpy", na_action="drop")
     built = _materialize(spec, frame.drop(columns=coded), own, dropped)
+    n = len(frame) - len(set().union(*dropped.values()))
     matrices, categories, state = {}, {}, {}
     for part in parts:
         matrix = getattr(built, part)
         learnt = matrix.model_spec
-        matrices[part] = (_values(matrix), tuple(str(name) for name in learnt.column_names))
+        names = tuple(str(name) for name in learnt.column_names)
+        matrices[part] = (_values(matrix) if names else np.zeros((n, 0)), names)
         state.update(learnt.transform_state)
         categories[part] = {
             expression: tuple(s["categories"]) if kind is Factor.Kind.CATEGORICAL else None
@@ -253,18 +215,6 @@ def learn(
         dict(parts), dict(variables), columns, dict(contrasts), state, categories, dict(context)
     )
     return matrices, recipe, dropped
-
-
-def _describe(
-    column: pd.Series, name: str, bare: set[str], contrasts: Mapping[str, Contrasts]
-) -> ColumnInfo:
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return ColumnInfo("categorical", tuple(column.cat.categories), name in contrasts)
-    if name in contrasts or (pd.api.types.is_bool_dtype(column.dtype) and name in bare):
-        return ColumnInfo("categorical", tuple(column.astype("category").cat.categories), True)
-    if pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
-        return ColumnInfo("numeric")
-    return ColumnInfo("other")
 
 
 def _values(matrix: Any) -> FloatArray:
@@ -279,30 +229,43 @@ def _values(matrix: Any) -> FloatArray:
 
 
 def _materialize(
-    spec: Any, frame: pd.DataFrame, context: Mapping[str, Any], dropped: set[int] | None = None
+    spec: Any,
+    frame: pd.DataFrame,
+    context: Mapping[str, Any],
+    dropped: dict[str, set[int]] | None = None,
 ) -> Any:
-    extra: dict[str, Any] = {} if dropped is None else {"drop_rows": dropped}
+    """Evaluate a specification; `dropped` is filled with what came out missing where."""
+    materializer = PandasMaterializer(frame, context=context)
+    rows: set[int] = set()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", FormulaicWarning)
             warnings.simplefilter("ignore", RuntimeWarning)  # log of a negative number: found below
-            return spec.get_model_matrix(frame, context=context, **extra)
-    except (FormulaicError, FormulaicWarning, SyntaxError) as error:
+            # The method of the specification itself forgets which rows were dropped.
+            matrix = materializer.get_model_matrix(spec, drop_rows=rows)
+    except LmmError:
+        raise
+    except (FormulaicError, FormulaicWarning, SyntaxError, TypeError, ValueError) as error:
         cause = error.__cause__ or error.__context__
-        if isinstance(cause, (DataError, FormulaError)):
+        if isinstance(cause, LmmError):
             raise cause from error
-        if isinstance(cause, NameError) and "`" in str(cause):
-            raise unknown_name(str(cause).split("`")[1], frame.columns) from error
         raise FormulaError(
             f"A term of the formula could not be evaluated: {_plain(error)} Check that its "
             "arguments are columns and values of the right kind."
         ) from error
+    if dropped is not None and rows:
+        found = {
+            name: set(find_nulls(factor.values))
+            for name, factor in materializer.factor_cache.items()
+        }
+        dropped.update({name: holes for name, holes in found.items() if holes})
+    return matrix
 
 
 def _parsed(parts: Mapping[str, str]) -> Any:
     try:
         return Formula(**parts)
-    except FormulaicError as error:
+    except (FormulaicError, SyntaxError) as error:
         raise FormulaError(
             f"The formula could not be read: {_plain(error)} Check its operators and brackets."
         ) from error

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from formulaic.materializers.types import FactorValues
 from formulaic.transforms import TRANSFORMS
 
 from lmmsparse._tokens import is_column_word, tokenize
 from lmmsparse.design.frame import close_match, listed
 from lmmsparse.errors import DataError, FormulaError
+from lmmsparse.formula import referenced_names
 
 _NP_FUNCTIONS = {
     "where", "clip", "minimum", "maximum", "round", "cumsum", "diff", "mean", "median", "std",
@@ -50,10 +52,12 @@ def dummy(values: Any, level: Any = None) -> Any:
             f"dummy(): {unknown[0]!r} is not a level of {series.name!r}. Its levels are "
             f"{listed(series.cat.categories)}. Name one of these."
         )
-    columns = {str(v): (series == v).to_numpy(dtype=np.float64) for v in chosen}
+    columns = [(series == v).to_numpy(dtype=np.float64) for v in chosen]
     if len(columns) == 1:
-        return next(iter(columns.values()))
-    return pd.DataFrame(columns, index=series.index)
+        return columns[0]
+    values = np.column_stack(columns) if columns else np.zeros((len(series), 0))
+    names = tuple(str(v) for v in chosen)
+    return FactorValues(values, column_names=names)
 
 
 def interaction(*columns: Any) -> pd.Series:
@@ -80,10 +84,11 @@ FUNCTIONS: dict[str, Any] = {
     "expm1": np.expm1, "floor": np.floor, "ceil": np.ceil, "round": np.round, "dummy": dummy,
     "interaction": interaction, "factor": factor, "numeric": _as_numeric,
 }  # fmt: skip
-GROUPING_FUNCTIONS: dict[str, Callable[..., Any]] = {
+PLAIN_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "factor": lambda values, *a, **k: values,
     "C": lambda values, *a, **k: values,
-    "interaction": interaction,
+    "I": lambda values: values,
+    **{name: TRANSFORMS[name] for name in ("exp", "exp2", "exp10", "log", "log2", "log10")},
 }
 
 
@@ -92,10 +97,38 @@ def namespace(context: Mapping[str, Any] | None) -> dict[str, Any]:
     return {**FUNCTIONS, **(context or {})}
 
 
+def columns_of(
+    text: str, columns: Iterable[str], context: Mapping[str, Any] | None
+) -> tuple[str, ...]:
+    """Data columns a formula part or expression uses, each once.
+
+    Raises
+    ------
+    DataError, FormulaError
+        As `check_expression`.
+    """
+    columns = list(columns)
+    known, own = set(columns), dict(context or {})
+    used: dict[str, None] = {}
+    for name in referenced_names(text):
+        if name in known:
+            used[name] = None
+        elif name not in own and name not in FUNCTIONS:
+            raise unknown_name(name, columns)
+    for call in split_calls(text)[1]:
+        used.update(dict.fromkeys(check_expression(call, columns, own)))
+    return tuple(used)
+
+
 def check_expression(
     expression: str, columns: Iterable[str], context: Mapping[str, Any] | None
-) -> None:
+) -> tuple[str, ...]:
     """Refuse an expression that names something unknown or reaches outside the data.
+
+    Returns
+    -------
+    tuple of str
+        The columns it uses.
 
     Raises
     ------
@@ -104,7 +137,9 @@ def check_expression(
     FormulaError
         For syntax that has no place in a formula.
     """
-    columns, extra = set(columns), dict(context or {})
+    columns, extra = list(columns), dict(context or {})
+    data = set(columns)
+    used: dict[str, None] = {}
     quoted: dict[str, str] = {}
 
     def stand_in(match: re.Match[str]) -> str:
@@ -120,7 +155,7 @@ def check_expression(
             f"{expression!r} cannot be read as an expression. Only columns, functions and "
             "arithmetic are possible inside a call. Check brackets, commas and quotes."
         ) from error
-    known = set(TRANSFORMS) | set(FUNCTIONS) | set(GROUPING_FUNCTIONS) | set(extra)
+    known = set(TRANSFORMS) | set(FUNCTIONS) | set(PLAIN_FUNCTIONS) | set(extra)
     for node in ast.walk(tree):
         if not isinstance(node, _ALLOWED):
             raise FormulaError(
@@ -129,10 +164,18 @@ def check_expression(
             )
         if isinstance(node, ast.Name):
             name = quoted.get(node.id, node.id)
-            if name not in columns and name not in known:
+            if name in data:
+                used[name] = None
+            elif name not in known:
                 raise unknown_name(name, columns, called=_is_called(tree, node))
+            elif name == "Q":
+                raise FormulaError(
+                    f"{expression!r} uses Q(). A formula reads names with spaces or signs in "
+                    "backquotes. Write `my column` instead of Q('my column')."
+                )
         if isinstance(node, ast.Attribute):
-            _check_attribute(expression, node, columns, extra)
+            _check_attribute(expression, node, data, extra)
+    return tuple(used)
 
 
 def _is_called(tree: ast.AST, name: ast.Name) -> bool:
@@ -151,7 +194,8 @@ def unknown_name(name: str, columns: Iterable[str], called: bool = False) -> Dat
         )
     return DataError(
         f"The formula names {name!r}, which is not a column of the data."
-        f"{close_match(name, columns)} The columns are {listed(columns, 20)}."
+        f"{close_match(name, columns)} The columns are {listed(columns, 20)}. Correct the name, or "
+        "pass other names as context=."
     )
 
 

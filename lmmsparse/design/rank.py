@@ -24,15 +24,32 @@ def independent_columns(X: FloatArray) -> BoolArray:
     -------
     (p,) bool array
     """
+    return own_share(X, _TOLERANCE) > _TOLERANCE
+
+
+def own_share(X: FloatArray, tolerance: float) -> FloatArray:
+    """What each column adds to those before it, as a share of its length.
+
+    Parameters
+    ----------
+    X : (n, p) array
+    tolerance : float
+        Columns with a smaller share do not count among "those before".
+
+    Returns
+    -------
+    (p,) array
+        1 for all columns if every share is clearly large; 0 for a column of zeros.
+    """
     n, p = X.shape
-    keep = np.ones(p, dtype=bool)
+    share = np.ones(p)
     if p == 0:
-        return keep
+        return share
     length = np.sqrt(np.einsum("ij,ij->j", X, X))
     unit = X / np.where(length > 0, length, 1.0)
     try:  # clearly of full rank: one small Cholesky decides
         if length.all() and np.diag(np.linalg.cholesky(unit.T @ unit)).min() > 1e-3:
-            return keep
+            return share
     except np.linalg.LinAlgError:
         pass
     # The triangular factor has the same linear relations between columns in p dimensions.
@@ -42,8 +59,8 @@ def independent_columns(X: FloatArray) -> BoolArray:
         rest = R[:, j].copy()
         for _ in range(2):
             rest -= basis @ (basis.T @ rest)
-        size = float(np.linalg.norm(rest))
-        keep[j] = bool(length[j] > 0) and size > _TOLERANCE and basis.shape[1] < R.shape[0]
-        if keep[j]:
-            basis = np.column_stack([basis, rest / size])
-    return keep
+        full = length[j] == 0 or basis.shape[1] == R.shape[0]
+        share[j] = 0.0 if full else float(np.linalg.norm(rest))
+        if share[j] > tolerance:
+            basis = np.column_stack([basis, rest / share[j]])
+    return share

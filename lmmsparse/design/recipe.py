@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray, IntArray
-from lmmsparse.design.frame import close_match, tidy_column
+from lmmsparse.design.frame import check_order, close_match, tidy_column
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.names import GROUPING_FUNCTIONS, check_expression, namespace
+from lmmsparse.design.names import PLAIN_FUNCTIONS, check_expression, namespace
 from lmmsparse.errors import DataError, FormulaError
 from lmmsparse.formula import referenced_names
 
@@ -101,7 +101,7 @@ class Recipe:
             raise DataError(
                 "The model was fitted with an offset given as an array, which new data do not "
                 "contain. A prediction without it would be wrong. Pass the new rows' offset as "
-                "predict(..., offset=...), with zeros to leave it out."
+                "predict(..., offset=...), with zeros to leave it out, or fit with offset='column'."
             )
         return total
 
@@ -127,18 +127,22 @@ def evaluate(expression: str, frame: pd.DataFrame, context: Mapping[str, Any]) -
     name = expression.strip("`") if expression.count("`") == 2 else expression
     if name in frame.columns:
         return frame[name]
-    check_expression(expression, [str(c) for c in frame.columns], context)
-    names = {n: f"column_{i}_" for i, n in enumerate(referenced_names(expression))}
-    local = {alias: frame[n] for n, alias in names.items() if n in frame.columns}
-    text = expression
-    for n, alias in names.items():
-        text = text.replace(f"`{n}`", alias)
-    local.update({n: frame[n] for n in names if n in frame.columns and n.isidentifier()})
-    scope = {**namespace(context), "np": np, **GROUPING_FUNCTIONS, **(context or {}), **local}
+    used = check_expression(expression, [str(c) for c in frame.columns], context)
+    text, local = expression.strip(), {}
+    for i, column in enumerate(used):
+        local[f"column_{i}_"] = local[column] = frame[column]
+        text = text.replace(f"`{column}`", f"column_{i}_")
+    scope = {**namespace(context), "np": np, **PLAIN_FUNCTIONS, **(context or {}), **local}
     try:
-        return eval(compile(text.strip(), "<formula>", "eval"), {"__builtins__": {}}, scope)
+        with np.errstate(invalid="ignore", divide="ignore"):  # missing and infinite: found later
+            return eval(compile(text, "<formula>", "eval"), {"__builtins__": {}}, scope)
     except (DataError, FormulaError):
         raise
+    except NameError as error:
+        raise FormulaError(
+            f"{expression!r} uses {error.name}(). It learns from the data or looks at other rows, "
+            "which only predictors may do, not groupings and offsets. Compute the column first."
+        ) from error
     except Exception as error:
         raise FormulaError(
             f"{expression!r} could not be evaluated on the data "
@@ -154,8 +158,8 @@ def evaluate_grouping(
     missing = [n for n in missing if n not in (context or {})]
     if missing:
         raise DataError(
-            f"The data have no column {missing[0]!r}, which the grouping factor {expression!r} "
-            f"needs.{close_match(missing[0], frame.columns)} Add it to the data."
+            f"The new data have no column {missing[0]!r}, which the grouping factor "
+            f"{expression!r} needs.{close_match(missing[0], frame.columns)} Add it to the new data."
         )
     values = evaluate(expression, frame, context)
     if np.ndim(values) == 0:
@@ -186,7 +190,9 @@ def evaluate_numbers(
 ) -> FloatArray:
     """An offset expression as (n,) numbers, NaN where missing."""
     values = evaluate(expression, frame, context)
-    return column_or_array(f"offset({expression})", np.broadcast_to(values, len(frame)), frame)
+    if np.ndim(values) == 0:
+        values = np.full(len(frame), values)
+    return column_or_array(f"offset({expression})", values, frame)
 
 
 def column_or_array(what: str, value: Any, frame: pd.DataFrame) -> FloatArray:
@@ -201,6 +207,7 @@ def column_or_array(what: str, value: Any, frame: pd.DataFrame) -> FloatArray:
         what = f"{what}={value!r}"
     else:
         source = value
+        check_order(what, value, frame.index)
     try:
         if isinstance(getattr(source, "dtype", None), pd.CategoricalDtype):
             raise TypeError("not numeric")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse.design.frame import listed
 from lmmsparse.design.recipe import column_or_array, evaluate_grouping, evaluate_numbers
 from lmmsparse.errors import DataError, Finding
 
@@ -109,12 +110,21 @@ def complete_rows(
     return keep, findings
 
 
-def dropped_by_expression(dropped: set[int], n: int, na_action: str) -> list[Finding]:
+def dropped_by_expression(dropped: Mapping[str, set[int]], n: int, na_action: str) -> list[Finding]:
     """The finding for rows in which an expression came out undefined."""
+    count = len(set().union(*dropped.values()))
     text = (
-        f"{len(dropped)} of {n} complete rows were left out because an expression of the formula "
-        "is undefined there (for example the logarithm of a negative number)."
+        f"{count} of {n} complete rows {{}} because {listed(dropped)} is undefined there (for "
+        "example the logarithm of a negative number)."
     )
     if na_action == "raise":
-        raise DataError(text + " na_action='raise' does not allow this. Correct the values.")
-    return [Finding("missing-rows", "warning", text)]
+        raise DataError(
+            text.format("cannot be used") + " na_action='raise' does not allow this. Correct the "
+            "values, or use na_action='omit'."
+        )
+    if count == n:
+        raise DataError(
+            text.format("cannot be used") + " No row is left to fit. Correct the values or the "
+            "expression."
+        )
+    return [Finding("missing-rows", "warning", text.format("were left out"))]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from formulaic.transforms import contrasts as coding
 
+from lmmsparse.design.columns import ColumnInfo
 from lmmsparse.design.grouping import LevelKey
-from lmmsparse.design.matrices import ColumnInfo, MatrixRecipe
+from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.recipe import GroupRecipe, Recipe
-from lmmsparse.errors import StorageError
+from lmmsparse.errors import DataError, StorageError
 
 _CODINGS: dict[str, type[Any]] = {
     c.__name__: c
@@ -27,6 +29,20 @@ _CODINGS: dict[str, type[Any]] = {
         coding.CustomContrasts,
     )
 }
+_TYPED = ("datetime64", "timedelta64", "interval", "period")
+
+
+@dataclass(frozen=True)
+class NotStored:
+    """Stands for a function of the user's `context` in a model that was read from a file."""
+
+    name: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise DataError(
+            f"The formula uses {self.name}, which was passed as context= when the model was "
+            "fitted. Files do not hold functions. Predict for new data before saving, or fit again."
+        )
 
 
 def encode(value: Any) -> Any:
@@ -53,6 +69,8 @@ def encode(value: Any) -> Any:
         return {"timestamp": value.isoformat()}
     if isinstance(value, pd.Timedelta):
         return {"timedelta": value.isoformat()}
+    if isinstance(value, pd.Period):
+        return {"period": [str(value), value.freqstr]}
     if isinstance(value, datetime.date):
         return {"date": value.isoformat()}
     if isinstance(value, tuple):
@@ -63,12 +81,6 @@ def encode(value: Any) -> Any:
         return {"dict": [[encode(k), encode(v)] for k, v in value.items()]}
     if isinstance(value, pd.Series):
         return encode(value.to_numpy())
-    if (
-        value is coding.TreatmentContrasts.MISSING
-        if hasattr(coding.TreatmentContrasts, "MISSING")
-        else False
-    ):
-        return {"unset": True}
     raise StorageError(
         f"A value of type {type(value).__name__} ({value!r}) cannot be stored. Files hold numbers, "
         "text, dates and intervals. Convert such labels to text before fitting."
@@ -90,6 +102,8 @@ def decode(value: Any) -> Any:
         return pd.Timestamp(content)
     if kind == "timedelta":
         return pd.Timedelta(content)
+    if kind == "period":
+        return pd.Period(content[0], freq=content[1])
     if kind == "date":
         return datetime.date.fromisoformat(content)
     if kind == "tuple":
@@ -121,7 +135,7 @@ def _dtype(index: pd.Index) -> str:
     simple = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64")
     if text in (*simple, "float64", "float32", "bool", "str"):
         return text
-    return text if text.startswith(("datetime64", "timedelta64", "interval")) else "object"
+    return text if text.startswith(_TYPED) else "object"
 
 
 def decode_index(meta: dict[str, Any]) -> pd.Index:
@@ -148,7 +162,7 @@ def _encode_contrasts(contrasts: Any) -> dict[str, Any]:
         if not key.startswith("_") and type(value).__name__ not in ("_MissingType", "MissingType"):
             if type(value).__module__.startswith("formulaic"):
                 continue
-            options[key] = encode(value)
+            options[{"contrast_names": "names"}.get(key, key)] = encode(value)
     return {"name": name, "options": options}
 
 
@@ -185,20 +199,24 @@ def encode_recipe(recipe: Recipe) -> dict[str, Any]:
 
 def decode_recipe(meta: dict[str, Any], keys: Sequence[LevelKey]) -> Recipe:
     """The inverse of `encode_recipe`; `keys` are those of the design's blocks, in order."""
+    columns = {
+        name: ColumnInfo(c["kind"], decode(c["categories"]), bool(c["coded"]))
+        for name, c in meta["columns"].items()
+    }
+    variables = {part: tuple(names) for part, names in meta["variables"].items()}
+    if not all(name in columns for names in variables.values() for name in names):
+        raise ValueError("the formula uses columns that are not described")
     matrices = MatrixRecipe(
         parts={str(k): str(v) for k, v in meta["parts"].items()},
-        variables={part: tuple(names) for part, names in meta["variables"].items()},
-        columns={
-            name: ColumnInfo(c["kind"], decode(c["categories"]), bool(c["coded"]))
-            for name, c in meta["columns"].items()
-        },
+        variables=variables,
+        columns=columns,
         contrasts={name: _decode_contrasts(c) for name, c in meta["contrasts"].items()},
         transform_state=decode(meta["transform_state"]),
         categories={
             part: {expression: decode(levels) for expression, levels in factors.items()}
             for part, factors in meta["categories"].items()
         },
-        context={},
+        context={name: NotStored(name) for name in meta["context"]},
     )
     return Recipe(
         matrices=matrices,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,10 +26,13 @@ def check_level(level: float) -> float:
         For anything else.
     """
     if isinstance(level, bool) or not isinstance(level, (int, float, np.number)):
-        raise OptionError(f"level={level!r} is not a number. Use, for example, level=0.95.")
+        raise OptionError(
+            f"level={level!r} is not a number. It is a share. Use, for example, level=0.95."
+        )
     if not 0.0 < float(level) < 1.0:
         raise OptionError(
-            f"level={level!r} is not between 0 and 1. Use, for example, level=0.95 for 95 %."
+            f"level={level!r} is not between 0 and 1. It is a share, not a percentage. Use, for "
+            "example, level=0.95 for 95 %."
         )
     return float(level)
 
@@ -44,7 +47,8 @@ def check_ddf(ddf: str) -> str:
     """
     if ddf not in DDF:
         raise OptionError(
-            f"ddf={ddf!r} is not available. Choose one of {', '.join(map(repr, DDF))}."
+            f"ddf={ddf!r} is not available. It names a method for degrees of freedom. Choose one "
+            f"of {', '.join(map(repr, DDF))}."
         )
     return ddf
 
@@ -117,6 +121,11 @@ def select_rows(which: str | Sequence[str], names: list[str], fit: Fit) -> list[
     OptionError
         For a name that is no parameter.
     """
+    if not isinstance(which, (str, Iterable)):
+        raise OptionError(
+            f"which={which!r} is not a parameter's name. Parameters are chosen by name. Give one "
+            f"or several of {', '.join(names)}."
+        )
     wanted = [which] if isinstance(which, str) else list(which)
     p = len(fit.design.x_names)
     out: list[str] = []

@@ -52,6 +52,9 @@ class SelectedInverse:
         self._has_children = np.zeros(len(self._first), dtype=bool)
         self._has_children[self._parent[self._parent >= 0]] = True
         self._groups = self._make_groups()
+        size = (self._width + self._n_rows) ** 2
+        self._front_start = np.concatenate([[0], np.cumsum(np.where(self._has_children, size, 0))])
+        self._at = [self._places_in_parent(nodes) for nodes in self._groups]
 
     def _depths(self) -> IntArray:
         depth = np.zeros(len(self._first), dtype=np.intp)
@@ -70,14 +73,26 @@ class SelectedInverse:
             groups[(*key, alone)].append(node)
         return [np.array(groups[key], dtype=np.intp) for key in sorted(groups)]
 
-    def _rows(self, node: int) -> IntArray:
-        start = self._rows_start[node]
-        return self._indices[start : start + self._n_rows[node]]
-
-    def _front_index(self, node: int) -> IntArray:
-        """Columns of a node and the rows below it."""
-        first, width = self._first[node], self._width[node]
-        return np.concatenate([np.arange(first, first + width), self._rows(node)])
+    def _places_in_parent(self, nodes: IntArray) -> IntArray:
+        """Where the rows below each node stand in its parent's front, (nodes, rows)."""
+        m = int(self._n_rows[nodes[0]])
+        rows = self._indices[self._rows_start[nodes][:, None] + np.arange(m)]
+        if not m:
+            return np.asarray(rows)
+        # A front lists the parent's columns, then the rows below it: ascending, so that one
+        # search over (parent, row) keys finds all places of the group.
+        parents, which = np.unique(self._parent[nodes], return_inverse=True)
+        keys, place = [], []
+        q = np.int64(len(self._indptr) - 1)
+        for i, parent in enumerate(parents.tolist()):
+            first, width = self._first[parent], self._width[parent]
+            start = self._rows_start[parent]
+            below = self._indices[start : start + self._n_rows[parent]]
+            index = np.concatenate([np.arange(first, first + width), below])
+            keys.append(i * q + index)
+            place.append(np.arange(len(index)))
+        found = np.searchsorted(np.concatenate(keys), which[:, None] * q + rows)
+        return np.asarray(np.concatenate(place)[found])
 
     def __call__(self, data: FloatArray) -> FloatArray:
         """Entries of M⁻¹ aligned with the pattern, for L's values aligned with it.
@@ -92,8 +107,8 @@ class SelectedInverse:
         (nnz,) array
         """
         out = np.empty_like(data)
-        fronts: dict[int, tuple[IntArray, FloatArray]] = {}
-        for nodes in self._groups:
+        fronts = np.empty(int(self._front_start[-1]))
+        for nodes, at in zip(self._groups, self._at, strict=True):
             w, m = int(self._width[nodes[0]]), int(self._n_rows[nodes[0]])
             # Column c of a node holds w - c entries of its triangle, then its m rows.
             starts = self._indptr[self._first[nodes][:, None] + np.arange(w)]
@@ -108,11 +123,10 @@ class SelectedInverse:
             SJJ = np.matmul(np.swapaxes(inverse, 1, 2), inverse)
             if m:
                 Y = np.matmul(LIJ, inverse)
-                SII = np.empty((len(nodes), m, m))
-                for i, node in enumerate(nodes):
-                    index, front = fronts[int(self._parent[node])]
-                    at = np.searchsorted(index, self._rows(int(node)))
-                    SII[i] = front[at[:, None], at]
+                parent = self._parent[nodes]
+                width = (self._width[parent] + self._n_rows[parent])[:, None, None]
+                start = self._front_start[parent][:, None, None]
+                SII = fronts[start + at[:, :, None] * width + at[:, None, :]]
                 SIJ = -np.matmul(SII, Y)
                 SJJ = SJJ - np.matmul(np.swapaxes(Y, 1, 2), SIJ)
             else:
@@ -121,13 +135,13 @@ class SelectedInverse:
                 places = starts[:, c, None] + np.arange(w - c + m)
                 out[places] = np.concatenate([SJJ[:, c:, c], SIJ[:, :, c]], axis=1)
             for i in np.flatnonzero(self._has_children[nodes]).tolist():
-                front = np.empty((w + m, w + m))
+                start = self._front_start[nodes[i]]
+                front = fronts[start : start + (w + m) ** 2].reshape(w + m, w + m)
                 front[:w, :w] = SJJ[i]
                 if m:
                     front[w:, :w] = SIJ[i]
                     front[:w, w:] = SIJ[i].T
                     front[w:, w:] = SII[i]
-                fronts[int(nodes[i])] = (self._front_index(int(nodes[i])), front)
         return out
 
 

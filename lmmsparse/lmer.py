@@ -1,0 +1,246 @@
+"""Formula and data, or arrays → `LinearMixedModel`; several models → their comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmmsparse.checks import check_design, require
+from lmmsparse.design import Design, build_design, design_from_arrays
+from lmmsparse.errors import OptionError
+from lmmsparse.fit import fit_design
+from lmmsparse.formula import parse_formula
+from lmmsparse.inference.lrt import likelihood_ratio_table
+from lmmsparse.model import LinearMixedModel, wrap
+from lmmsparse.optimize import Optimizer
+from lmmsparse.solvers.base import PLSSolver
+from lmmsparse.storage import load_fit
+from lmmsparse.table import Table
+
+
+def _fit(
+    design: Design,
+    reml: bool,
+    start: Any,
+    optimizer: Optimizer | None,
+    solver: PLSSolver | None,
+    progress: bool = False,
+) -> LinearMixedModel:
+    require(check_design(design))
+    fit = fit_design(
+        design, reml=reml, start=start, optimizer=optimizer, solver=solver, progress=progress
+    )
+    return wrap(fit, depth=3)
+
+
+def _check_parts(optimizer: Any, solver: Any, reml: Any) -> None:
+    if optimizer is not None and not _has(optimizer, "minimize"):
+        raise OptionError(
+            f"optimizer={optimizer!r} is not an optimizer. Searches are objects with their own "
+            "options. Pass one such as lmm.Bobyqa(), lmm.NelderMead() or lmm.TrustRegion()."
+        )
+    if solver is not None and not _has(solver, "build"):
+        raise OptionError(
+            f"solver={solver!r} is not a solver. Solvers are objects with their own options. Pass "
+            "one such as lmm.Cholmod() or lmm.Dense()."
+        )
+    if not isinstance(reml, (bool, np.bool_)):
+        raise OptionError(
+            f"reml={reml!r} is neither True nor False. REML (True) and maximum likelihood (False) "
+            "are the criteria there are. Pass one of them."
+        )
+
+
+def _has(option: Any, method: str) -> bool:
+    """Whether an object, not a class, has a method."""
+    return hasattr(option, method) and not isinstance(option, type)
+
+
+def lmer(
+    formula: str,
+    data: Any,
+    *,
+    reml: bool = True,
+    weights: Any = None,
+    offset: Any = None,
+    na_action: str = "omit",
+    contrasts: Mapping[str, Any] | None = None,
+    start: Any = None,
+    optimizer: Optimizer | None = None,
+    solver: PLSSolver | None = None,
+    context: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> LinearMixedModel:
+    """Fit a linear mixed model given by an lme4 formula.
+
+    Parameters
+    ----------
+    formula : str
+        For example ``"y ~ x + (x | subject) + (1 | item)"``.
+    data : table
+        pandas or polars DataFrame, pyarrow Table, or mapping of arrays.
+    reml : bool
+        REML (default) or maximum likelihood.
+    weights, offset : str or (rows,) array, optional
+        Prior weights (residual variance σ²/w) and an offset, as column name or array.
+    na_action : {"omit", "exclude", "raise"}
+        Rows with missing values: left out, left out and shown as NaN in results, or refused.
+    contrasts : mapping, optional
+        Column → formulaic contrasts, for fixed and random effects alike.
+    start : (n_theta,) array, optional
+        Start values of the covariance parameters, in the order of `LinearMixedModel.theta`.
+    optimizer : Optimizer, optional
+        `TrustRegion()` by default; `Bobyqa()` and `NelderMead()` need no derivatives.
+    solver : PLSSolver, optional
+        Chosen by `choose_solver` if not given: `Blocked()` or `Cholmod()`.
+    context : mapping, optional
+        Further names and functions the formula may use.
+    progress : bool
+        Print the search to the standard error stream.
+
+    Returns
+    -------
+    LinearMixedModel
+
+    Raises
+    ------
+    FormulaError
+        The formula cannot be read.
+    DataError
+        The data do not fit the formula.
+    NotIdentifiableError
+        The data cannot tell the parameters apart.
+
+    Warns
+    -----
+    SingularFitWarning, ConvergenceWarning, DesignWarning
+
+    References
+    ----------
+    Bates, Mächler, Bolker & Walker (2015), Journal of Statistical Software 67(1).
+
+    Examples
+    --------
+    >>> import lmmsparse as lmm
+    >>> pigs = lmm.load_dataset("dietox")
+    >>> m = lmm.lmer("Weight ~ Time + (1 | Pig) + (0 + Time | Pig)", pigs)
+    >>> round(m.reml_criterion, 4)
+    4434.6961
+    """
+    _check_parts(optimizer, solver, reml)
+    design = build_design(
+        parse_formula(formula),
+        data,
+        weights=weights,
+        offset=offset,
+        na_action=na_action,
+        contrasts=contrasts,
+        context=context,
+    )
+    return _fit(design, bool(reml), start, optimizer, solver, progress)
+
+
+def fit_arrays(
+    y: Any,
+    X: Any,
+    random: Sequence[tuple[Any, Any]],
+    *,
+    reml: bool = True,
+    weights: Any = None,
+    offset: Any = None,
+    start: Any = None,
+    optimizer: Optimizer | None = None,
+    solver: PLSSolver | None = None,
+) -> LinearMixedModel:
+    """Fit a linear mixed model given by arrays instead of a formula.
+
+    Parameters
+    ----------
+    y : (n,) array
+    X : (n, p) array or DataFrame
+        Include a column of ones for an intercept.
+    random : list of (groups, Z)
+        Per term the group label of each row, (n,), and its columns, (n, k), or None for a random
+        intercept. Names come from pandas inputs.
+    reml, weights, offset, start, optimizer, solver
+        As for `lmer`.
+
+    Returns
+    -------
+    LinearMixedModel
+
+    Examples
+    --------
+    >>> import lmmsparse as lmm
+    >>> import numpy as np
+    >>> sitka = lmm.load_dataset("Sitka")
+    >>> X = np.column_stack([np.ones(len(sitka)), sitka["Time"]])
+    >>> m = lmm.fit_arrays(sitka["size"], X, [(sitka["tree"], None)])
+    >>> round(m.reml_criterion, 4)
+    164.7768
+    """
+    _check_parts(optimizer, solver, reml)
+    design = design_from_arrays(y, X, random, weights=weights, offset=offset)
+    return _fit(design, bool(reml), start, optimizer, solver)
+
+
+def load(path: str | Path) -> LinearMixedModel:
+    """Read a model that `LinearMixedModel.save` has written.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    LinearMixedModel
+        With identical results; nothing in the file is executed.
+
+    Raises
+    ------
+    StorageError
+        If the file is not a saved model or is damaged.
+    """
+    return LinearMixedModel(load_fit(path))
+
+
+def anova(*models: LinearMixedModel, refit: bool = True) -> Table:
+    """Compare models fitted to the same data by likelihood-ratio tests.
+
+    Parameters
+    ----------
+    *models : LinearMixedModel
+        Two or more.
+    refit : bool
+        Refit REML fits by maximum likelihood first (the default, and it is said in the table).
+
+    Returns
+    -------
+    Table
+        Columns ``npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq)``, smallest model first.
+
+    Examples
+    --------
+    >>> import lmmsparse as lmm
+    >>> pigs = lmm.load_dataset("dietox")
+    >>> small = lmm.lmer("Weight ~ Time + (1 | Pig)", pigs)
+    >>> large = lmm.lmer("Weight ~ Time + (1 | Pig) + (0 + Time | Pig)", pigs)
+    >>> lmm.anova(small, large).to_frame()["Df"].tolist()[1]
+    1.0
+    """
+    for model in models:
+        if not isinstance(model, LinearMixedModel):
+            raise OptionError(
+                f"anova() was given a {type(model).__name__}. It compares fitted models. Pass "
+                "models made by lmm.lmer."
+            )
+    if len(models) < 2:
+        raise OptionError(
+            f"anova() was given {len(models)} model{'' if len(models) == 1 else 's'}. It compares "
+            "two or more. Pass the models to compare, for example lmm.anova(m1, m2)."
+        )
+    labels = [f"m{i + 1}" for i in range(len(models))]
+    return likelihood_ratio_table([m.fit for m in models], labels, refit)

@@ -1,0 +1,167 @@
+"""What a search is given and what it returns; nothing here knows about models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+import numpy as np
+
+from lmmsparse._types import FloatArray
+from lmmsparse.errors import NumericalError, OptionError
+
+
+class Status(Enum):
+    """How a search ended; the value says it in words."""
+
+    CONVERGED = "converged"
+    MAX_EVALUATIONS = "stopped: the limit on evaluations was reached"
+    STALLED = "stopped: no further decrease is possible in floating point"
+    FAILED = "failed: the criterion could not be evaluated at the start"
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """The box of a search and the symmetries of its objective.
+
+    Attributes
+    ----------
+    lower, upper : (d,) arrays
+    mirrors : tuple of tuple of int
+        Sets of coordinates whose signs can be flipped together without changing the objective; the
+        first of each is bounded below by zero.
+    """
+
+    lower: FloatArray
+    upper: FloatArray
+    mirrors: tuple[tuple[int, ...], ...] = ()
+
+    def canonical(self, x: FloatArray) -> FloatArray:
+        """The equivalent point inside the box."""
+        out = np.array(x, dtype=np.float64)
+        for group in self.mirrors:
+            if out[group[0]] < 0:
+                out[list(group)] *= -1.0
+        return np.clip(out, self.lower, self.upper) + 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Derivatives:
+    """Value (scalar), gradient (d,) and Hessian (d, d) of the objective at a point."""
+
+    value: float
+    gradient: FloatArray
+    hessian: FloatArray
+
+
+class Objective(Protocol):
+    """What is minimized."""
+
+    def __call__(self, x: FloatArray) -> float: ...
+    def derivatives(self, x: FloatArray) -> Derivatives: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """Where a search ended and how it got there.
+
+    Attributes
+    ----------
+    x : (d,) array
+        The best point, inside the bounds.
+    value : float
+        The objective there.
+    status : Status
+    evaluations : int
+        Evaluations of the objective, with or without derivatives.
+    optimizer : str
+        Which search.
+    trace : (evaluations, d + 1) array
+        Every point in the order of evaluation, the objective in the last column.
+    expected_decrease : float or None
+        How much lower the search's last exact derivatives say the objective can get; None for a
+        search without derivatives.
+    """
+
+    x: FloatArray
+    value: float
+    status: Status
+    evaluations: int
+    optimizer: str
+    trace: FloatArray = field(repr=False)
+    expected_decrease: float | None = None
+
+    @property
+    def success(self) -> bool:
+        """Whether the search met its own stopping rule (not yet a verdict on the fit)."""
+        return self.status in (Status.CONVERGED, Status.STALLED)
+
+
+class Optimizer(Protocol):
+    """A search for the minimum of an objective."""
+
+    def minimize(self, objective: Objective, start: FloatArray, bounds: Bounds) -> Optimum: ...
+
+
+class Recorder:
+    """Counts, records, and turns a breakdown of the arithmetic into +∞."""
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self.rows: list[FloatArray] = []
+        self.best_x: FloatArray | None = None
+        self.best = np.inf
+
+    def _record(self, x: FloatArray, value: float) -> float:
+        value = value if np.isfinite(value) else np.inf
+        self.rows.append(np.append(x, value))
+        if value < self.best:
+            self.best, self.best_x = value, np.array(x)
+        return value
+
+    def __call__(self, x: FloatArray) -> float:
+        try:
+            value = self._objective(x)
+        except NumericalError:
+            value = np.inf
+        return self._record(x, value)
+
+    def derivatives(self, x: FloatArray) -> Derivatives | None:
+        try:
+            result = self._objective.derivatives(x)
+        except (NumericalError, np.linalg.LinAlgError):
+            self._record(x, np.inf)
+            return None
+        finite = np.isfinite(result.gradient).all() and np.isfinite(result.hessian).all()
+        self._record(x, result.value if finite else np.inf)
+        return result if finite and np.isfinite(result.value) else None
+
+    def optimum(
+        self, status: Status, name: str, bounds: Bounds, expected: float | None = None
+    ) -> Optimum:
+        x = self.best_x if self.best_x is not None else self.rows[0][:-1]
+        trace = np.array(self.rows)
+        found = bounds.canonical(x)
+        return Optimum(found, self.best, status, len(self.rows), name, trace, expected)
+
+
+def check_positive(owner: str, **values: Any) -> None:
+    """Refuse options that are not positive numbers.
+
+    Raises
+    ------
+    OptionError
+    """
+    for name, value in values.items():
+        number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        if not (number and np.isfinite(value) and value > 0):
+            raise OptionError(
+                f"{owner}({name}={value!r}) is not possible. It must be a positive number. Leave "
+                "it out for the default."
+            )
+        if name == "max_eval" and value != int(value):
+            raise OptionError(
+                f"{owner}({name}={value!r}) is not possible. It counts evaluations. Pass a whole "
+                "number."
+            )

@@ -1,0 +1,209 @@
+"""Objective and start → optimum: the search in standardized coordinates, reported in θ.
+
+Units of the predictors never reach an optimizer, and what it finds is put in canonical form: signs
+flipped so that diagonals are not negative, tiny variances set to zero where that costs nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import scipy.linalg as sla
+
+from lmmsparse._types import FloatArray
+from lmmsparse.covariance import LambdaTemplate
+from lmmsparse.design import Design
+from lmmsparse.errors import NumericalError, OptionError
+from lmmsparse.objective import ProfiledDeviance
+from lmmsparse.optimize import Bounds, Derivatives, Objective, Optimizer, Optimum
+
+_SNAP = 1e-3
+_NO_WORSE = 1e-9
+
+
+def search(
+    objective: ProfiledDeviance,
+    design: Design,
+    start: FloatArray | None,
+    optimizer: Optimizer,
+    progress: bool = False,
+) -> Optimum:
+    """Minimize the criterion in standardized coordinates and report in θ.
+
+    Parameters
+    ----------
+    objective : ProfiledDeviance
+    design : Design
+        Only asked for start values.
+    start : (n_theta,) array or None
+    optimizer : Optimizer
+    progress : bool
+        Print every evaluation to the standard error stream.
+    """
+    template = objective.template
+    bounds = Bounds(template.lower, template.upper, template.mirrors)
+    scaled = StandardizedObjective(objective)
+    first = start_values(objective, design) if start is None else _check_start(start, template)
+    found = optimizer.minimize(
+        Announced(scaled) if progress else scaled, scaled.to_internal(first), bounds
+    )
+    trace = np.array(found.trace)
+    trace[:, :-1] = scaled.to_theta(trace[:, :-1].T).T
+    if not np.isfinite(found.value):
+        raise NumericalError(
+            "The criterion could not be evaluated at the start values. The data may hold values "
+            "that are far too large or too small. Check the predictors, or pass other start values."
+        )
+    x, value = _snap_to_zero(scaled, found.x, found.value, bounds)
+    theta = bounds.canonical(scaled.to_theta(x))
+    extra = int(value != found.value or not np.array_equal(x, found.x))
+    return replace(found, x=theta, value=value, trace=trace, evaluations=found.evaluations + extra)
+
+
+class StandardizedObjective:
+    """The criterion in coordinates in which every random-effects column has unit size.
+
+    For a term with columns M let K be lower triangular with K'K = M'WM/n. Then T = K⁻¹ T̃ with T̃
+    lower triangular, a linear map of θ̃ to θ that keeps every bound at zero; the model is the same
+    and the units of the predictors disappear from the search.
+    """
+
+    def __init__(self, objective: ProfiledDeviance) -> None:
+        self._objective = objective
+        template, products = objective.template, objective.products
+        self._map = np.eye(template.n_theta)
+        grams = [
+            pair.values.sum(axis=0) / products.n for pair in products.pairs if pair.s == pair.t
+        ]
+        for structure, part, gram in zip(template.structures, template.slices, grams, strict=True):
+            inverse = _standardizer(gram)
+            # Columns of the map: where each unit entry of T̃ goes in T.
+            D = structure.derivative(structure.start())
+            rows, cols = np.array(structure.entries).T
+            if structure.n_par == structure.k * (structure.k + 1) // 2:
+                moved = np.matmul(inverse, D)
+            else:
+                moved = np.matmul(np.diag(np.diag(inverse)), D)
+            self._map[part, part] = moved[:, rows, cols].T
+        self._inverse = sla.solve_triangular(self._map, np.eye(template.n_theta), lower=True)
+
+    def to_theta(self, x: FloatArray) -> FloatArray:
+        """Internal coordinates (d,) or (d, m) → θ."""
+        return np.asarray(self._map @ x)
+
+    def to_internal(self, theta: FloatArray) -> FloatArray:
+        """θ → internal coordinates."""
+        return np.asarray(self._inverse @ theta)
+
+    def __call__(self, x: FloatArray) -> float:
+        return self._objective(self._map @ x)
+
+    def derivatives(self, x: FloatArray) -> Derivatives:
+        at = self._objective.derivatives(self._map @ x)
+        return Derivatives(
+            at.value, self._map.T @ at.gradient, self._map.T @ at.hessian @ self._map
+        )
+
+
+class Announced:
+    """An objective that prints every evaluation to the standard error stream."""
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self._count = 0
+
+    def _announce(self, value: float) -> None:
+        self._count += 1
+        print(f"evaluation {self._count}: criterion {value:.6f}", file=sys.stderr)
+
+    def __call__(self, x: FloatArray) -> float:
+        value = self._objective(x)
+        self._announce(value)
+        return value
+
+    def derivatives(self, x: FloatArray) -> Derivatives:
+        at = self._objective.derivatives(x)
+        self._announce(at.value)
+        return at
+
+
+def _standardizer(gram: FloatArray) -> FloatArray:
+    """K⁻¹ for K lower triangular with K'K = gram; diagonal scaling where gram is singular."""
+    size = np.sqrt(np.diag(gram))
+    if not np.all(size > 0):
+        return np.diag(1.0 / np.where(size > 0, size, 1.0))
+    correlation = gram / np.outer(size, size)
+    try:
+        upper = np.linalg.cholesky(correlation[::-1, ::-1])
+    except np.linalg.LinAlgError:
+        return np.diag(1.0 / size)
+    K = upper.T[::-1, ::-1]
+    if np.min(np.diag(K)) < 1e-6:
+        return np.diag(1.0 / size)
+    inverse = sla.solve_triangular(K, np.eye(len(K)), lower=True)
+    return np.asarray(inverse / size[:, None])
+
+
+def start_values(objective: ProfiledDeviance, design: Design) -> FloatArray:
+    """θ to start from: moment estimates (lme4's) for random intercepts only, or unit size."""
+    blocks = design.blocks
+    simple = all(b.columns.shape[1] == 1 and np.ptp(b.columns) == 0 for b in blocks)
+    if simple and len({b.group for b in blocks}) == len(blocks):
+        y = design.y
+        between = []
+        for block in blocks:
+            counts = np.bincount(block.codes, minlength=block.n_levels)
+            means = np.bincount(block.codes, y, minlength=block.n_levels) / counts
+            between.append(float(np.var(means[block.codes], ddof=1)))
+        within = float(np.var(y, ddof=1)) - sum(between)
+        if within > 0:
+            scale = np.array([abs(float(b.columns[0, 0])) for b in blocks])
+            return np.asarray(np.sqrt(np.array(between) / within) / scale)
+    unit = StandardizedObjective(objective)
+    return unit.to_theta(objective.template.start)
+
+
+def _check_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
+    try:
+        theta = np.asarray(start, dtype=np.float64).ravel()
+    except (TypeError, ValueError) as error:
+        raise OptionError(
+            f"start={start!r} does not hold numbers. It gives the covariance parameters to start "
+            "from. Give one number per parameter, in the order of m.theta."
+        ) from error
+    if theta.shape != (template.n_theta,):
+        raise OptionError(
+            f"start has {theta.size} values, but the model has {template.n_theta} covariance "
+            "parameters. Give one value per parameter, in the order of m.theta."
+        )
+    if not np.isfinite(theta).all():
+        raise OptionError("start holds values that are not finite. Give finite numbers.")
+    outside = np.flatnonzero((theta < template.lower) | (theta > template.upper))
+    if outside.size:
+        i = int(outside[0])
+        raise OptionError(
+            f"start[{i}] = {theta[i]:g} is outside its bounds ({template.lower[i]:g} to "
+            f"{template.upper[i]:g}). Diagonal entries of the covariance factor cannot be "
+            "negative. Give a value inside."
+        )
+    return theta
+
+
+def _snap_to_zero(
+    objective: StandardizedObjective, x: FloatArray, value: float, bounds: Bounds
+) -> tuple[FloatArray, float]:
+    """Set tiny diagonal entries to exactly zero where that does not raise the criterion."""
+    for group in bounds.mirrors:
+        first = group[0]
+        if x[first] == 0.0 or x[first] > _SNAP:
+            continue
+        trial = x.copy()
+        trial[first] = 0.0
+        rest = list(group[1:])
+        trial[rest] = np.where(np.abs(trial[rest]) < 1e-6, 0.0, trial[rest])
+        at_zero = objective(trial)
+        if at_zero <= value + _NO_WORSE:
+            x, value = trial, min(at_zero, value) if at_zero < value else at_zero
+    return x, value

@@ -1,0 +1,214 @@
+"""The sparse border between the eliminated factor and the dense core: fill, Gram matrix, inverse.
+
+Rows are the levels of the eliminated factor (each with `width` random effects), columns the random
+effects of the core. The pattern is fixed; only values change with θ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+from lmmsparse._types import FloatArray, IntArray
+from lmmsparse.crossproducts import CrossProducts, PairBlocks
+
+_CHUNK = 2_000_000
+_MOST_PLACES = 20_000_000
+
+
+class Layout(Protocol):
+    """What the border needs to know of the system."""
+
+    products: CrossProducts
+    lead: tuple[int, ...]
+    lead_slice: dict[int, slice]
+    core_start: dict[int, int]
+    n_levels: int
+    n_core: int
+    width: int
+
+
+class Border:
+    """M₁₂ in compressed rows by level, and what elimination does with it.
+
+    Parameters
+    ----------
+    layout : Layout
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        products = layout.products
+        self._products, self._layout = products, layout
+        self._pairs = [
+            pair
+            for pair in products.pairs
+            if (pair.s in layout.core_start) != (pair.t in layout.core_start)
+        ]
+        # One entry per (level, core column), ordered by core level; all terms of the eliminated
+        # factor share the pattern. Pairs with its first term (always the lower one) give it.
+        levels, columns = [], []
+        self._shapes: dict[int, tuple[int, int, int]] = {}
+        start = 0
+        for pair in self._pairs:
+            if pair.t != layout.lead[0]:
+                continue
+            k = products.sizes[pair.s]
+            column = layout.core_start[pair.s] + pair.rows[:, None] * k + np.arange(k)
+            levels.append(np.repeat(pair.cols, k))
+            columns.append(column.ravel())
+            self._shapes[pair.s] = (start, len(pair.rows), k)
+            start += column.size
+        self.nnz = start
+        if not start:
+            return
+        level_of, column_of = np.concatenate(levels), np.concatenate(columns)
+        order = np.lexsort((column_of, level_of))
+        self._level: IntArray = level_of[order]
+        self._column: IntArray = column_of[order]
+        self._place = np.empty(start, dtype=np.intp)
+        self._place[order] = np.arange(start)
+        counts = np.bincount(self._level, minlength=layout.n_levels)
+        self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
+        self._counts = counts
+        w = layout.width
+        # Row (level, effect) of Y holds the level's entries once per effect.
+        self._indptr = np.concatenate([[0], np.cumsum(np.repeat(counts, w))])
+        rows = np.repeat(np.arange(layout.n_levels), counts * w)
+        within = np.arange(start * w) - w * self._first[rows]
+        self._effect = within // np.maximum(counts[rows], 1)
+        self._entry = self._first[rows] + within % np.maximum(counts[rows], 1)
+        self._indices = self._column[self._entry]
+        self._is_heavy = counts > max(64, layout.n_core // 24)
+        self._heavy = np.flatnonzero(self._is_heavy)
+
+    def _core_of(self, pair: PairBlocks) -> tuple[int, bool]:
+        core_is_s = pair.s in self._layout.core_start
+        return (pair.s, True) if core_is_s else (pair.t, False)
+
+    def _lead_of(self, pair: PairBlocks) -> int:
+        return pair.t if pair.s in self._layout.core_start else pair.s
+
+    def _entries(self, T: list[FloatArray]) -> FloatArray:
+        """Λ'Z'WZΛ between the two parts: (nnz, width), sorted by level."""
+        out = np.empty((self.nnz, self._layout.width))
+        for pair in self._pairs:
+            core, lead_is_t = self._core_of(pair)
+            start, n, k = self._shapes[core]
+            block = np.matmul(T[pair.s].T, np.matmul(pair.values, T[pair.t]))
+            if not lead_is_t:
+                block = np.swapaxes(block, 1, 2)[np.lexsort((pair.rows, pair.cols))]
+            at = self._place[start : start + n * k]
+            out[at, self._layout.lead_slice[self._lead_of(pair)]] = block.reshape(n * k, -1)
+        return out
+
+    def values(self, T: list[FloatArray], inverse: FloatArray) -> sp.csr_array:
+        """Y = L₁₁⁻¹ M₁₂, sparse (levels · width, core)."""
+        layout = self._layout
+        shape = (layout.n_levels * layout.width, layout.n_core)
+        if not self.nnz:
+            return sp.csr_array(shape)
+        M12 = self._entries(T)
+        if layout.width == 1:
+            Y = M12 * inverse[self._level, 0]
+        else:
+            Y = np.matmul(inverse[self._level], M12[:, :, None])[:, :, 0]
+        return sp.csr_array((Y[self._entry, self._effect], self._indices, self._indptr), shape)
+
+    def subtract_gram(self, S: FloatArray, Y: sp.csr_array) -> None:
+        """S −= Y'Y in place, the lower triangle at least.
+
+        Levels that meet much of the core go through one dense product; the others contribute one
+        small block each, and all blocks are summed in one pass over their fixed places in S.
+        """
+        if not self.nnz:
+            return
+        w = self._layout.width
+        if len(self._heavy):
+            rows = (self._heavy[:, None] * w + np.arange(w)).ravel()
+            for part in np.array_split(rows, max(1, rows.size * S.shape[0] // (4 * _CHUNK))):
+                dense = Y[part].toarray()
+                S -= dense.T @ dense
+        if self._places is None:
+            light = Y[np.repeat(~self._is_heavy, w)]
+            product = (light.T @ light).tocoo()
+            S[product.row, product.col] -= product.data
+            return
+        entries = self._by_entry(Y)
+        products = []
+        for levels, count in self._batches(heavy=False):
+            P = entries[self._first[levels][:, None] + np.arange(count)]
+            rows, cols = np.tril_indices(count)
+            products.append(np.einsum("ltw,ltw->lt", P[:, rows], P[:, cols]).ravel())
+        if products:
+            summed = np.bincount(self._places, np.concatenate(products), minlength=S.size)
+            S -= summed.reshape(S.shape)
+
+    def _by_entry(self, Y: sp.csr_array) -> FloatArray:
+        """Y's values with one row per (level, core column), (nnz, width)."""
+        if self._layout.width == 1:
+            return np.asarray(Y.data[:, None])
+        out = np.empty((self.nnz, self._layout.width))
+        out[self._entry, self._effect] = Y.data
+        return out
+
+    @cached_property
+    def _places(self) -> IntArray | None:
+        """Where the lower triangles of all light levels' blocks go in S; None if too many."""
+        light = self._counts[~self._is_heavy].astype(np.float64)
+        if float((light * (light + 1) / 2).sum()) > _MOST_PLACES:
+            return None
+        places = []
+        for levels, count in self._batches(heavy=False):
+            neighbours = self._column[self._first[levels][:, None] + np.arange(count)]
+            rows, cols = np.tril_indices(count)
+            places.append((neighbours[:, rows] * self._layout.n_core + neighbours[:, cols]).ravel())
+        return np.concatenate(places) if places else np.zeros(0, dtype=np.intp)
+
+    def _batches(self, heavy: bool = True) -> Iterator[tuple[IntArray, int]]:
+        """Levels with equally many entries, in chunks of bounded memory."""
+        for count in np.unique(self._counts).tolist():
+            if count == 0:
+                continue
+            levels = np.flatnonzero(self._counts == count)
+            if not heavy:
+                levels = levels[~self._is_heavy[levels]]
+            size = max(1, _CHUNK // (count * count))
+            for i in range(0, len(levels), size):
+                yield levels[i : i + size], count
+
+    def inverse(
+        self, Y: sp.csr_array, S22: FloatArray, inverse: FloatArray, own: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Blocks of M⁻¹: the levels' own (levels, width, width), and the border (nnz, width).
+
+        With P = L₁₁⁻ᵀ Y: Σ₁₁ = M₁₁⁻¹ + P Σ₂₂ P' and Σ₁₂ = −P Σ₂₂, on the pattern only.
+        """
+        own, w = own.copy(), self._layout.width
+        cross = np.empty((self.nnz, w))
+        if not self.nnz:
+            return own, cross
+        entries = self._by_entry(Y)
+        for levels, count in self._batches():
+            at = self._first[levels][:, None] + np.arange(count)
+            neighbours = self._column[at]
+            P = np.matmul(entries[at], inverse[levels])
+            W = np.matmul(S22[neighbours[:, :, None], neighbours[:, None, :]], P)
+            own[levels] += np.matmul(np.swapaxes(P, 1, 2), W)
+            cross[at] = -W
+        return own, cross
+
+    def blocks(self, pair: PairBlocks, cross: FloatArray) -> FloatArray:
+        """The border's values in the layout of one pair, (m, k_s, k_t)."""
+        core, lead_is_t = self._core_of(pair)
+        start, n, k = self._shapes[core]
+        values = cross[self._place[start : start + n * k]]
+        block = values[:, self._layout.lead_slice[self._lead_of(pair)]].reshape(n, k, -1)
+        if lead_is_t:
+            return block
+        out = np.empty((n, block.shape[2], k))
+        out[np.lexsort((pair.rows, pair.cols))] = np.swapaxes(block, 1, 2)
+        return out
