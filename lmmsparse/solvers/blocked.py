@@ -128,7 +128,8 @@ class BlockedSystem:
         offsets, m = self.products.offsets, core.shape[1]
         out = np.empty((self.products.q, m))
         for t in self.lead:
-            out[offsets[t] : offsets[t + 1]] = lead[:, self.lead_slice[t]].reshape(-1, m)
+            part = lead[:, self.lead_slice[t]]
+            out[offsets[t] : offsets[t + 1]] = part.reshape(self.n_levels * part.shape[1], m)
         for t in self.core:
             start = self.core_start[t]
             size = offsets[t + 1] - offsets[t]
@@ -188,7 +189,7 @@ class BlockedFactor:
     system : BlockedSystem
     inverse : (levels, width, width) array
         L₁₁⁻¹ of every level.
-    Y : csr_array or None
+    Y : csr_array, dense array or None
         L₁₁⁻¹ M₁₂, (levels · width, core).
     L22 : (core, core) array or None
     logdet : float
@@ -198,7 +199,7 @@ class BlockedFactor:
         self,
         system: BlockedSystem,
         inverse: FloatArray,
-        Y: sp.csr_array | None,
+        Y: sp.csr_array | FloatArray | None,
         L22: FloatArray | None,
         logdet: float,
     ) -> None:

@@ -18,6 +18,8 @@ from lmmsparse.crossproducts import CrossProducts, PairBlocks
 
 _CHUNK = 2_000_000
 _MOST_PLACES = 20_000_000
+_MOSTLY_FILLED = 0.15
+_DENSE_UP_TO = 20_000_000
 
 
 class Layout(Protocol):
@@ -82,6 +84,8 @@ class Border:
         self._effect = within // np.maximum(counts[rows], 1)
         self._entry = self._first[rows] + within % np.maximum(counts[rows], 1)
         self._indices = self._column[self._entry]
+        cells = layout.n_levels * layout.n_core
+        self._dense = start >= _MOSTLY_FILLED * cells and w * cells <= _DENSE_UP_TO
         self._is_heavy = counts > max(64, layout.n_core // 24)
         self._heavy = np.flatnonzero(self._is_heavy)
 
@@ -105,8 +109,8 @@ class Border:
             out[at, self._layout.lead_slice[self._lead_of(pair)]] = block.reshape(n * k, -1)
         return out
 
-    def values(self, T: list[FloatArray], inverse: FloatArray) -> sp.csr_array:
-        """Y = L₁₁⁻¹ M₁₂, sparse (levels · width, core)."""
+    def values(self, T: list[FloatArray], inverse: FloatArray) -> sp.csr_array | FloatArray:
+        """Y = L₁₁⁻¹ M₁₂, (levels · width, core); dense where it is mostly filled."""
         layout = self._layout
         shape = (layout.n_levels * layout.width, layout.n_core)
         if not self.nnz:
@@ -116,15 +120,22 @@ class Border:
             Y = M12 * inverse[self._level, 0]
         else:
             Y = np.matmul(inverse[self._level], M12[:, :, None])[:, :, 0]
+        if self._dense:
+            full = np.zeros((layout.n_levels, layout.width, layout.n_core))
+            full[self._level, :, self._column] = Y
+            return full.reshape(shape)
         return sp.csr_array((Y[self._entry, self._effect], self._indices, self._indptr), shape)
 
-    def subtract_gram(self, S: FloatArray, Y: sp.csr_array) -> None:
+    def subtract_gram(self, S: FloatArray, Y: sp.csr_array | FloatArray) -> None:
         """S −= Y'Y in place, the lower triangle at least.
 
         Levels that meet much of the core go through one dense product; the others contribute one
         small block each, and all blocks are summed in one pass over their fixed places in S.
         """
         if not self.nnz:
+            return
+        if isinstance(Y, np.ndarray):
+            S -= Y.T @ Y
             return
         w = self._layout.width
         if len(self._heavy):
@@ -181,7 +192,11 @@ class Border:
                 yield levels[i : i + size], count
 
     def inverse(
-        self, Y: sp.csr_array, S22: FloatArray, inverse: FloatArray, own: FloatArray
+        self,
+        Y: sp.csr_array | FloatArray,
+        S22: FloatArray,
+        inverse: FloatArray,
+        own: FloatArray,
     ) -> tuple[FloatArray, FloatArray]:
         """Blocks of M⁻¹: the levels' own (levels, width, width), and the border (nnz, width).
 
@@ -191,6 +206,12 @@ class Border:
         cross = np.empty((self.nnz, w))
         if not self.nnz:
             return own, cross
+        if isinstance(Y, np.ndarray):
+            full = Y.reshape(self._layout.n_levels, w, -1)
+            P = np.matmul(np.swapaxes(inverse, 1, 2), full)
+            W = (P.reshape(Y.shape) @ S22).reshape(P.shape)
+            own += np.matmul(W, np.swapaxes(P, 1, 2))
+            return own, -W[self._level, :, self._column]
         entries = self._by_entry(Y)
         for levels, count in self._batches():
             at = self._first[levels][:, None] + np.arange(count)
