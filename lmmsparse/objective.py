@@ -164,7 +164,7 @@ class ProfiledDeviance:
             self.template.structures, self.template.slices, point.FT, strict=True
         ):
             D = structure.derivative(theta[part])
-            out[part] = 2.0 * np.einsum("rc,irc->i", FT, D)
+            out[part] = 2.0 * (D.reshape(len(D), -1) @ FT.ravel())
         return out
 
     def _curvature(self, theta: FloatArray, point: _Point) -> FloatArray:
@@ -176,7 +176,8 @@ class ProfiledDeviance:
             F = np.linalg.solve(T.T, FT.T).T
             F = 0.5 * (F + F.T)
             D = structure.derivative(theta[part])
-            out[part, part] = 2.0 * np.einsum("irc,rs,jsc->ij", D, F, D)
+            flat = D.reshape(len(D), -1)
+            out[part, part] = 2.0 * flat @ np.matmul(F, D).reshape(flat.shape).T
         return out
 
 
@@ -205,10 +206,10 @@ class _Point:
         for pair, S in zip(products.pairs, inverse, strict=True):
             # Σ_ℓ (Z'WZ Λ M⁻¹)_ℓℓ, collected from every stored block and its transpose.
             BT = np.matmul(pair.values, self.T[pair.t])
-            out[pair.s] += np.einsum("mij,mlj->il", BT, S, optimize=True)
+            out[pair.s] += np.tensordot(BT, S, axes=([0, 2], [0, 2]))
             if pair.s != pair.t:
                 TB = np.matmul(self.T[pair.s].T, pair.values)
-                out[pair.t] += np.einsum("mij,mil->jl", TB, S, optimize=True)
+                out[pair.t] += np.tensordot(TB, S, axes=([0, 1], [0, 1]))
         for t, (k, a, z) in enumerate(
             zip(products.sizes, template.offsets[:-1], template.offsets[1:], strict=True)
         ):
@@ -216,7 +217,7 @@ class _Point:
             minus = v.T @ v / self._s2
             if self._objective.reml:
                 A = self._VXR[a:z].reshape(len(v), k, products.p)
-                minus += np.einsum("mip,mjp->ij", A, A, optimize=True)
+                minus += np.tensordot(A, A, axes=([0, 2], [0, 2]))
             out[t] -= minus @ self.T[t]
         return out
 
@@ -230,9 +231,11 @@ class _Point:
             a, z = template.offsets[t], template.offsets[t + 1]
             levels = v[a:z].reshape(-1, structure.k)
             D = structure.derivative(theta[part])
-            DTv = np.einsum("irc,mc->mri", D, levels @ self.T[t], optimize=True)
-            TDv = np.einsum("rc,isc,ms->mri", self.T[t], D, levels, optimize=True)
-            C[a:z, part] = (DTv + TDv).reshape(z - a, structure.n_par)
+            # (∂Λ/∂θ_i Λ' + its transpose) v, level by level.
+            G = np.matmul(D, self.T[t].T)
+            G = G + np.swapaxes(G, 1, 2)
+            columns = levels @ G.transpose(2, 1, 0).reshape(structure.k, -1)
+            C[a:z, part] = columns.reshape(z - a, structure.n_par)
         GC = products.ZtZ @ C
         LtGC = template.multiply_transposed(self.T, GC)
         AI = C.T @ GC - LtGC.T @ self.modes.factor.solve(LtGC)

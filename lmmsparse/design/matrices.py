@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -263,9 +263,15 @@ def _materialize(
 
 
 def _parsed(parts: Mapping[str, str]) -> Any:
+    return _parse_parts(tuple(parts.items()))
+
+
+@lru_cache(maxsize=256)
+def _parse_parts(parts: tuple[tuple[str, str], ...]) -> Any:
+    """Formulaic's reading of several parts; the same formulas come back in every refit."""
     try:
-        return Formula(**parts)
-    except (FormulaicError, SyntaxError) as error:
+        return Formula(**dict(parts))
+    except FormulaicError as error:
         raise FormulaError(
             f"The formula could not be read: {_plain(error)} Check its operators and brackets."
         ) from error
