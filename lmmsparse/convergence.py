@@ -114,9 +114,10 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
             Finding(
                 "exact-fit",
                 "warning",
-                f"The random effects fit the response (almost) exactly: {left:.1g} of its "
-                "variation is left for the residuals. The residual variance, and all that depends on it, is "
-                "lost in rounding. Check whether the response repeats within groups.",
+                f"The random effects fit the response {fit.design.response!r} (almost) exactly: "
+                f"{left:.1g} of its variation is left for the residuals. The residual variance and "
+                "all that depends on it are lost in rounding. Check whether the response repeats "
+                "within groups.",
             )
         )
     singular = is_singular(fit)

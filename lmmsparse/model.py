@@ -354,7 +354,10 @@ class LinearMixedModel:
             Columns ``lower, upper``.
         """
         if method != "wald":
-            raise OptionError(f"method={method!r} is not available. Use method='wald'.")
+            raise OptionError(
+                f"method={method!r} is not available. It names the kind of interval. Use "
+                "method='wald'."
+            )
         return wald_intervals(self._fit, level, which)
 
     def summary(self, ddf: str = "none") -> Summary:

@@ -48,8 +48,8 @@ def select_effects(fit: Fit, random: bool | str) -> list[Selection]:
         return []
     if not isinstance(random, str):
         raise OptionError(
-            f"random={random!r} cannot be understood. Use True for all random effects, False for "
-            "none, or a one-sided formula such as '~(1|Subject)'."
+            f"random={random!r} cannot be understood. It says which random effects take part. Use "
+            "True for all, False for none, or a one-sided formula such as '~(1|Subject)'."
         )
     chosen: dict[int, set[int]] = {}
     for term in parse_formula(random, one_sided=True).random:
@@ -58,7 +58,7 @@ def select_effects(fit: Fit, random: bool | str) -> list[Selection]:
             raise FormulaError(
                 f"random= names the grouping factor {term.group!r}, which the model does not have."
                 f"{close_match(term.group, fit.design.groups)} Its grouping factors are "
-                f"{listed(fit.design.groups)}.",
+                f"{listed(fit.design.groups)}. Name one of these.",
                 random,
                 term.position,
                 len(term.source),
@@ -130,8 +130,8 @@ def new_frame(fit: Fit, newdata: Any) -> tuple[Recipe, pd.DataFrame]:
     recipe = fit.design.recipe
     if recipe is None:
         raise OptionError(
-            "The model was fitted from arrays, so that it cannot find its columns in a table. "
-            "Compute X @ m.fixef and add the rows of m.ranef, or fit with lmm.lmer and a formula."
+            "The model cannot find its columns in a table. It was fitted from arrays, without a "
+            "formula. Compute X @ m.fixef and add the rows of m.ranef, or fit with lmm.lmer."
         )
     return recipe, as_frame(newdata)
 
@@ -203,7 +203,8 @@ def predict(
     """
     if new_levels not in NEW_LEVELS:
         raise OptionError(
-            f"new_levels={new_levels!r} does not exist. Choose one of "
+            f"new_levels={new_levels!r} does not exist. It says what to predict for levels of a "
+            "grouping factor that the fit has not seen. Choose one of "
             f"{', '.join(map(repr, NEW_LEVELS))}."
         )
     selections = select_effects(fit, random)

@@ -30,15 +30,17 @@ def _per_row(design: Design, what: str, values: Any) -> FloatArray:
     try:
         array = np.array(pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan))
     except (TypeError, ValueError) as error:
-        raise DataError(f"{what} does not hold numbers ({error}). Convert it first.") from error
+        raise DataError(
+            f"{what} does not hold numbers ({error}). A refit needs numbers. Convert it first."
+        ) from error
     if len(array) == design.n:
         return array
     if len(array) == len(design.index):
         return array[design.rows]
     raise DataError(
-        f"{what} has {len(array)} values; the model was fitted to {design.n} rows"
+        f"{what} has {len(array)} values. The model was fitted to {design.n} rows"
         + (f" of {len(design.index)}" if len(design.index) != design.n else "")
-        + ". Pass one value per row."
+        + ", and each needs one. Pass one value per row."
     )
 
 

@@ -176,10 +176,14 @@ def _check_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
     if theta.shape != (template.n_theta,):
         raise OptionError(
             f"start has {theta.size} values, but the model has {template.n_theta} covariance "
-            "parameters. Give one value per parameter, in the order of m.theta."
+            "parameters. Each of them needs a start. Give one value per parameter, in the order of "
+            "m.theta."
         )
     if not np.isfinite(theta).all():
-        raise OptionError("start holds values that are not finite. Give finite numbers.")
+        raise OptionError(
+            "start holds values that are not finite. A search starts from a point. Give finite "
+            "numbers."
+        )
     outside = np.flatnonzero((theta < template.lower) | (theta > template.upper))
     if outside.size:
         i = int(outside[0])

@@ -59,7 +59,10 @@ def simulate(
     y* = Xβ + Zb* + offset + ε with b* ~ N(0, σ²ΛΛ') and ε_i ~ N(0, σ²/w_i).
     """
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise OptionError(f"n={n!r} is not a positive whole number. Ask for 1 or more responses.")
+        raise OptionError(
+            f"n={n!r} is not a positive whole number. It is the number of responses to draw. Ask "
+            "for 1 or more."
+        )
     generator = as_generator(rng)
     kept = _kept(fit, random)
     if newdata is None:
@@ -101,8 +104,9 @@ def _kept(fit: Fit, random: str) -> list[Any]:
     """Per block, which effects keep their conditional modes; (k,) bool arrays."""
     if random not in ("new", "keep") and not (isinstance(random, str) and "~" in random):
         raise OptionError(
-            f"random={random!r} cannot be understood. Use 'new' to draw the random effects, 'keep' "
-            "to keep the estimated ones, or a one-sided formula of the terms to keep."
+            f"random={random!r} cannot be understood. It says where the random effects come from. "
+            "Use 'new' to draw them, 'keep' to keep the estimated ones, or a one-sided formula of "
+            "the terms to keep."
         )
     chosen = select_effects(fit, random == "keep" if random in ("new", "keep") else random)
     kept = [np.zeros(block.k, dtype=bool) for block in fit.design.blocks]

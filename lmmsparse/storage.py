@@ -102,8 +102,8 @@ def load_fit(path: str | Path) -> Fit:
                 raise StorageError(_foreign(path))
             if meta["version"] > _VERSION:
                 raise StorageError(
-                    f"{path} was written by a newer version of lmmsparse (file version "
-                    f"{meta['version']}, readable up to {_VERSION}). Update lmmsparse to read it."
+                    f"{path} was written by a newer version of lmmsparse. Its file version is "
+                    f"{meta['version']}, readable is {_VERSION}. Update lmmsparse to read it."
                 )
             arrays = {
                 name.removesuffix(".npy"): np.lib.format.read_array(

@@ -11,7 +11,7 @@ from lmmsparse.convergence import Convergence
 from lmmsparse.fit import Fit
 from lmmsparse.inference.lrt import information, loglik
 from lmmsparse.inference.wald import coefficient_table
-from lmmsparse.table import Table, aligned, number, significant
+from lmmsparse.table import Table, aligned, as_precise_as, number
 from lmmsparse.varcorr import VarCorr, variance_components
 
 _CORRELATIONS_UP_TO = 12
@@ -149,6 +149,6 @@ def short_print(fit: Fit, convergence: Convergence) -> str:
         _counts(fit),
     ]
     if fit.design.p:
-        cells = significant(fit.beta.tolist(), 4)
+        cells = as_precise_as(np.sqrt(np.diag(fit.vcov)).tolist())(fit.beta.tolist())
         parts += ["Fixed effects:", aligned(list(fit.design.x_names), [cells], left=0)]
     return _shared(fit, convergence, parts)

@@ -59,6 +59,18 @@ def fixed(decimals: int) -> Formatter:
     return lambda values: [_plain(v, decimals) for v in values]
 
 
+def as_precise_as(reference: Sequence[float], digits: int = 4) -> Formatter:
+    """A formatter with the decimals that show every reference number (a standard error) well.
+
+    Where those are more than eight, each column chooses its own.
+    """
+    sizes = [abs(v) for v in reference if np.isfinite(v) and v != 0]
+    if not sizes or max(sizes) >= 1e9:
+        return significant
+    decimals = max(_decimals(v, digits) for v in sizes)
+    return fixed(decimals) if decimals <= 8 else significant
+
+
 def p_values(values: Sequence[float]) -> list[str]:
     """p-values: four decimals, tiny ones in scientific notation or as a bound."""
     out = []

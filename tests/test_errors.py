@@ -156,9 +156,7 @@ FITS = [
         change={"dose": DATES.tz_localize("UTC")},
     ),
     Case("complex predictor", PLAIN, ("'dose'", "complex128"), change={"dose": np.ones(N) * 1j}),
-    Case(
-        "one-level factor", "score ~ arm + (1|site)", ("'arm'", "(high)"), change={"arm": "high"}
-    ),
+    Case("one-level factor", "score ~ arm + (1|site)", ("'arm'", "(high)"), change={"arm": "high"}),
     Case("text as a number", "score ~ row + (1|site)", ("'row'", "60 different", "(1 | row)")),
     Case(
         "mixed factor",
@@ -167,11 +165,16 @@ FITS = [
         change={"arm": ["high", 1] * 30},
     ),
     Case(
-        "no column", "score ~ 1 + (0 + dose|site)", ("'dose'", "zero in every row"),
-        NotIdentifiableError, change={"dose": 0.0},
+        "no column",
+        "score ~ 1 + (0 + dose|site)",
+        ("'dose'", "zero in every row"),
+        NotIdentifiableError,
+        change={"dose": 0.0},
     ),
     Case(
-        "wrong arguments", "score ~ bs(dose, knots='a') + (1|site)", ("bs(dose", "could not be"),
+        "wrong arguments",
+        "score ~ bs(dose, knots='a') + (1|site)",
+        ("bs(dose", "could not be"),
         FormulaError,
     ),
     # Grouping factors
@@ -185,7 +188,9 @@ FITS = [
         change={"dose": data()["dose"].where(data()["site"] == 0)},
     ),
     Case(
-        "a level per row", "score ~ dose + (1|row)", ("'row'", "60 levels", "60 rows"),
+        "a level per row",
+        "score ~ dose + (1|row)",
+        ("'row'", "60 levels", "60 rows"),
         NotIdentifiableError,
     ),
     Case(
@@ -215,28 +220,41 @@ FITS = [
         NotIdentifiableError,
     ),
     Case(
-        "mixed group", PLAIN, ("'site'", "int and str", ".astype(str)"),
+        "mixed group",
+        PLAIN,
+        ("'site'", "int and str", ".astype(str)"),
         change={"site": [1, "a"] * 30},
     ),
     Case("lists as labels", PLAIN, ("'site'", "list"), change={"site": [[1], [2]] * 30}),
     Case(
-        "learning group", "score ~ dose + (1|scale(dose))", ("scale", "Compute the column"),
+        "learning group",
+        "score ~ dose + (1|scale(dose))",
+        ("scale", "Compute the column"),
         FormulaError,
     ),
     Case(
-        "group of one value", "score ~ dose + (1|np.max(dose))", ("np.max(dose)", "single value"),
+        "group of one value",
+        "score ~ dose + (1|np.max(dose))",
+        ("np.max(dose)", "single value"),
         FormulaError,
     ),
     Case(
-        "unknown structure", "score ~ dose + toep(dose|site)", ("toep",), FormulaError,
+        "unknown structure",
+        "score ~ dose + toep(dose|site)",
+        ("toep",),
+        FormulaError,
     ),
     # Weights and offset
     Case(
-        "negative weights", PLAIN, ("weights", "60 negative"),
+        "negative weights",
+        PLAIN,
+        ("weights", "60 negative"),
         options={"weights": np.full(N, -1.0)},
     ),
     Case(
-        "weights of another length", PLAIN, ("weights", "(5,)", "60 rows"),
+        "weights of another length",
+        PLAIN,
+        ("weights", "(5,)", "60 rows"),
         options={"weights": np.ones(5)},
     ),
     Case("one weight", PLAIN, ("weights", "60 rows"), options={"weights": 2.0}),
@@ -244,13 +262,17 @@ FITS = [
     Case("unknown weights", PLAIN, ("weights='siez'", "'size'"), options={"weights": "siez"}),
     Case("text weights", PLAIN, ("weights='arm'", "numbers"), options={"weights": "arm"}),
     Case(
-        "infinite weights", PLAIN, ("weights", "infinite"),
+        "infinite weights",
+        PLAIN,
+        ("weights", "infinite"),
         options={"weights": [np.inf] + [1.0] * (N - 1)},
     ),
     Case("zero weights", PLAIN, ("weights", "zero"), options={"weights": np.zeros(N)}),
     Case("missing weights", PLAIN, ("weights: 60",), options={"weights": np.full(N, np.nan)}),
     Case(
-        "weights in another order", PLAIN, ("weights", "another order"),
+        "weights in another order",
+        PLAIN,
+        ("weights", "another order"),
         options={"weights": data()["size"].iloc[::-1]},
     ),
     Case("offset of another length", PLAIN, ("offset", "(5,)"), options={"offset": np.ones(5)}),
@@ -260,45 +282,106 @@ FITS = [
     Case("infinite offset", "score ~ offset(log(half)) + (1|site)", ("offset", "infinite", "log")),
     # Options
     Case(
-        "na_action", PLAIN, ("'drop'", "'omit'", "'exclude'", "'raise'"), OptionError,
+        "na_action",
+        PLAIN,
+        ("'drop'", "'omit'", "'exclude'", "'raise'"),
+        OptionError,
         options={"na_action": "drop"},
     ),
     Case(
-        "missing values refused", PLAIN, ("1 of 60", "dose: 1", "na_action='raise'"),
-        change=first_row(np.nan, "dose"), options={"na_action": "raise"},
-    ),
-    Case(
-        "undefined values refused", "score ~ log(dose) + (1|site)", ("log(dose)", "na_action"),
+        "missing values refused",
+        PLAIN,
+        ("1 of 60", "dose: 1", "na_action='raise'"),
+        change=first_row(np.nan, "dose"),
         options={"na_action": "raise"},
     ),
-    Case("infeasible start", PLAIN, ("start[0]", "-1", "0 to inf"), OptionError,
-         options={"start": [-1.0]}),
-    Case("start of another length", PLAIN, ("start", "2 values", "1 covariance"), OptionError,
-         options={"start": [1.0, 1.0]}),
-    Case("start without numbers", PLAIN, ("start=", "'theta'", "m.theta"), OptionError,
-         options={"start": {"theta": [1.0]}}),
+    Case(
+        "undefined values refused",
+        "score ~ log(dose) + (1|site)",
+        ("log(dose)", "na_action"),
+        options={"na_action": "raise"},
+    ),
+    Case(
+        "infeasible start",
+        PLAIN,
+        ("start[0]", "-1", "0 to inf"),
+        OptionError,
+        options={"start": [-1.0]},
+    ),
+    Case(
+        "start of another length",
+        PLAIN,
+        ("start", "2 values", "1 covariance"),
+        OptionError,
+        options={"start": [1.0, 1.0]},
+    ),
+    Case(
+        "start without numbers",
+        PLAIN,
+        ("start=", "'theta'", "m.theta"),
+        OptionError,
+        options={"start": {"theta": [1.0]}},
+    ),
     Case("start of text", PLAIN, ("start='one'",), OptionError, options={"start": "one"}),
     Case("missing start", PLAIN, ("start", "finite"), OptionError, options={"start": [np.nan]}),
-    Case("optimizer by name", PLAIN, ("'bobyqa'", "lmm.Bobyqa()"), OptionError,
-         options={"optimizer": "bobyqa"}),
-    Case("optimizer class", PLAIN, ("Bobyqa", "lmm.Bobyqa()"), OptionError,
-         options={"optimizer": lmm.Bobyqa}),
-    Case("solver by name", PLAIN, ("'dense'", "lmm.Dense()"), OptionError,
-         options={"solver": "dense"}),
-    Case("solver class", PLAIN, ("Dense", "lmm.Dense()"), OptionError,
-         options={"solver": lmm.Dense}),
-    Case("reml by name", PLAIN, ("reml='ML'", "True", "False"), OptionError,
-         options={"reml": "ML"}),
-    Case("contrasts of nothing", PLAIN, ("'arms'", "'arm'"), options={"contrasts": {"arms": "sum"}}),
-    Case("unknown contrasts", "score ~ arm + (1|site)", ("'sums'", "'sum'"), OptionError,
-         options={"contrasts": {"arm": "sums"}}),
-    Case("contrasts by number", "score ~ arm + (1|site)", ("'arm'", "3", "'helmert'"), OptionError,
-         options={"contrasts": {"arm": 3}}),
-    Case("contrasts for no column", "score ~ arm + (1|site)", ("'sum'", "mapping"), OptionError,
-         options={"contrasts": "sum"}),
-    Case("contrasts of another size", "score ~ arm + (1|site)",
-         ("'arm'", "4 rows", "3 levels", "high, low, none"), OptionError,
-         options={"contrasts": {"arm": np.eye(4)}}),
+    Case(
+        "optimizer by name",
+        PLAIN,
+        ("'bobyqa'", "lmm.Bobyqa()"),
+        OptionError,
+        options={"optimizer": "bobyqa"},
+    ),
+    Case(
+        "optimizer class",
+        PLAIN,
+        ("Bobyqa", "lmm.Bobyqa()"),
+        OptionError,
+        options={"optimizer": lmm.Bobyqa},
+    ),
+    Case(
+        "solver by name",
+        PLAIN,
+        ("'dense'", "lmm.Dense()"),
+        OptionError,
+        options={"solver": "dense"},
+    ),
+    Case(
+        "solver class", PLAIN, ("Dense", "lmm.Dense()"), OptionError, options={"solver": lmm.Dense}
+    ),
+    Case(
+        "reml by name", PLAIN, ("reml='ML'", "True", "False"), OptionError, options={"reml": "ML"}
+    ),
+    Case(
+        "contrasts of nothing", PLAIN, ("'arms'", "'arm'"), options={"contrasts": {"arms": "sum"}}
+    ),
+    Case(
+        "unknown contrasts",
+        "score ~ arm + (1|site)",
+        ("'sums'", "'sum'"),
+        OptionError,
+        options={"contrasts": {"arm": "sums"}},
+    ),
+    Case(
+        "contrasts by number",
+        "score ~ arm + (1|site)",
+        ("'arm'", "3", "'helmert'"),
+        OptionError,
+        options={"contrasts": {"arm": 3}},
+    ),
+    Case(
+        "contrasts for no column",
+        "score ~ arm + (1|site)",
+        ("'sum'", "mapping"),
+        OptionError,
+        options={"contrasts": "sum"},
+    ),
+    Case(
+        "contrasts of another size",
+        "score ~ arm + (1|site)",
+        ("'arm'", "4 rows", "3 levels", "high, low, none"),
+        OptionError,
+        options={"contrasts": {"arm": np.eye(4)}},
+    ),
     Case("context", PLAIN, ("context", "list", "mapping"), OptionError, options={"context": [1]}),
     # Tables
     Case("no data", PLAIN, ("NoneType", "DataFrame"), data=lambda frame: None),
@@ -306,21 +389,49 @@ FITS = [
     Case("a path", PLAIN, ("str", "DataFrame"), data=lambda frame: "scores.csv"),
     Case("no rows", PLAIN, ("no rows",), data=lambda frame: frame.iloc[:0]),
     Case("an empty mapping", PLAIN, ("no rows",), data=lambda frame: {}),
-    Case("repeated columns", PLAIN, ("'dose'", "more than one"),
-         data=lambda frame: pd.concat([frame, frame[["dose"]]], axis=1)),
-    Case("names that become equal", PLAIN, ("'1'", "more than one"),
-         data=lambda frame: frame.assign(**{"1": 1}).set_axis([*frame.columns, "1"], axis=1)
-         .assign(x=2).rename(columns={"x": 1})),
-    Case("MultiIndex columns", PLAIN, ("MultiIndex", "Flatten"),
-         data=lambda frame: frame.set_axis(pd.MultiIndex.from_product([frame.columns, [0]]), axis=1)),
-    Case("arrays of different lengths", PLAIN, ("score: 60", "dose: 2"),
-         data=lambda frame: {"score": frame["score"], "dose": [1, 2], "site": frame["site"]}),
-    Case("a matrix as a column", PLAIN, ("'score'", "2 dimensions"),
-         data=lambda frame: {"score": np.ones((N, 2)), "dose": frame["dose"]}),
-    Case("Series of different indexes", PLAIN, ("different indexes",),
-         data=lambda frame: {"score": frame["score"].iloc[::-1], "dose": frame["dose"]}),
+    Case(
+        "repeated columns",
+        PLAIN,
+        ("'dose'", "more than one"),
+        data=lambda frame: pd.concat([frame, frame[["dose"]]], axis=1),
+    ),
+    Case(
+        "names that become equal",
+        PLAIN,
+        ("'1'", "more than one"),
+        data=lambda frame: (
+            frame.assign(**{"1": 1})
+            .set_axis([*frame.columns, "1"], axis=1)
+            .assign(x=2)
+            .rename(columns={"x": 1})
+        ),
+    ),
+    Case(
+        "MultiIndex columns",
+        PLAIN,
+        ("MultiIndex", "Flatten"),
+        data=lambda frame: frame.set_axis(pd.MultiIndex.from_product([frame.columns, [0]]), axis=1),
+    ),
+    Case(
+        "arrays of different lengths",
+        PLAIN,
+        ("score: 60", "dose: 2"),
+        data=lambda frame: {"score": frame["score"], "dose": [1, 2], "site": frame["site"]},
+    ),
+    Case(
+        "a matrix as a column",
+        PLAIN,
+        ("'score'", "2 dimensions"),
+        data=lambda frame: {"score": np.ones((N, 2)), "dose": frame["dose"]},
+    ),
+    Case(
+        "Series of different indexes",
+        PLAIN,
+        ("different indexes",),
+        data=lambda frame: {"score": frame["score"].iloc[::-1], "dose": frame["dose"]},
+    ),
     Case("a single row", PLAIN, ("'score'", "1 rows"), data=lambda frame: frame.iloc[:1]),
-]  # fmt: skip
+]
 
 EVIL = [
     "__import__('os').system('touch {0}')",
@@ -435,89 +546,145 @@ def without(column: str) -> pd.DataFrame:
 
 QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] = {
     "new level": (
-        lambda: model().predict(new(site=99)), DataError, ("'site'", "99", "new_levels='population'")
+        lambda: model().predict(new(site=99)),
+        DataError,
+        ("'site'", "99", "new_levels='population'"),
     ),
     "many new levels": (
-        lambda: model().predict(data().assign(site=np.arange(N) + 100)), DataError, ("60 in all",)
+        lambda: model().predict(data().assign(site=np.arange(N) + 100)),
+        DataError,
+        ("60 in all",),
     ),
     "missing group": (
-        lambda: model().predict(new(site=[0, np.nan, 1, 2])), DataError, ("'site'", "1 rows", "'nan'")
+        lambda: model().predict(new(site=[0, np.nan, 1, 2])),
+        DataError,
+        ("'site'", "1 rows", "'nan'"),
     ),
     "group of another type": (
-        lambda: model().predict(new(site="0")), DataError, ("'site'", "not seen: 0")
+        lambda: model().predict(new(site="0")),
+        DataError,
+        ("'site'", "not seen: 0"),
     ),
     "unknown group": (
-        lambda: model().predict(random="~(1|plot)"), FormulaError, ("'plot'", "site", "^")
+        lambda: model().predict(random="~(1|plot)"),
+        FormulaError,
+        ("'plot'", "site", "^"),
     ),
     "unknown effect": (
-        lambda: model().predict(random="~(arm|site)"), FormulaError, ("'arm", "'site'", "dose", "^")
+        lambda: model().predict(random="~(arm|site)"),
+        FormulaError,
+        ("'arm", "'site'", "dose", "^"),
     ),
     "unknown effect column": (
-        lambda: model().predict(random="~(size|site)"), FormulaError, ("size", "'site'", "dose", "^")
+        lambda: model().predict(random="~(size|site)"),
+        FormulaError,
+        ("size", "'site'", "dose", "^"),
     ),
     "random without tilde": (lambda: model().predict(random="site"), FormulaError, ("~",)),
     "random with response": (
-        lambda: model().predict(random="score ~ (1|site)"), FormulaError, ('"score"',)
+        lambda: model().predict(random="score ~ (1|site)"),
+        FormulaError,
+        ('"score"',),
     ),
     "random with fixed part": (
-        lambda: model().predict(random="~dose + (1|site)"), FormulaError, ('"dose"',)
+        lambda: model().predict(random="~dose + (1|site)"),
+        FormulaError,
+        ('"dose"',),
     ),
     "random by number": (lambda: model().predict(random=3), OptionError, ("random=3", "True")),
     "new level of a factor": (
-        lambda: model().predict(new(arm="medium")), DataError, ("'arm'", "'medium'", "high, low, none")
+        lambda: model().predict(new(arm="medium")),
+        DataError,
+        ("'arm'", "'medium'", "high, low, none"),
     ),
     "missing column": (lambda: model().predict(without("dose")), DataError, ("'dose'", "new data")),
     "missing group column": (
-        lambda: model().predict(without("site")), DataError, ("'site'", "new data")
+        lambda: model().predict(without("site")),
+        DataError,
+        ("'site'", "new data"),
     ),
-    "text for numbers": (lambda: model().predict(new(dose="much")), DataError, ("'dose'", "'much'")),
+    "text for numbers": (
+        lambda: model().predict(new(dose="much")),
+        DataError,
+        ("'dose'", "'much'"),
+    ),
     "new_levels": (
-        lambda: model().predict(new(), new_levels="skip"), OptionError, ("'skip'", "'population'")
+        lambda: model().predict(new(), new_levels="skip"),
+        OptionError,
+        ("'skip'", "'population'"),
     ),
     "no rows": (lambda: model().predict(new().iloc[:0]), DataError, ("no rows",)),
     "offset was an array": (
-        lambda: with_offset("array").predict(new()), DataError, ("offset", "predict(..., offset=...)")
+        lambda: with_offset("array").predict(new()),
+        DataError,
+        ("offset", "predict(..., offset=...)"),
     ),
     "offset column is missing": (
-        lambda: with_offset("column").predict(without("shift")), DataError, ("offset='shift'",)
+        lambda: with_offset("column").predict(without("shift")),
+        DataError,
+        ("offset='shift'",),
     ),
     "offset of the formula is missing": (
-        lambda: with_offset("formula").predict(without("shift")), DataError, ("'shift'",)
+        lambda: with_offset("formula").predict(without("shift")),
+        DataError,
+        ("'shift'",),
     ),
     "offset of another length": (
-        lambda: with_offset("array").predict(new(), offset=[1.0]), DataError, ("offset", "4 rows")
+        lambda: with_offset("array").predict(new(), offset=[1.0]),
+        DataError,
+        ("offset", "4 rows"),
     ),
     "offset without data": (
-        lambda: model().predict(offset=[1.0]), OptionError, ("offset=", "newdata=")
+        lambda: model().predict(offset=[1.0]),
+        OptionError,
+        ("offset=", "newdata="),
     ),
     "a table for arrays": (lambda: by_arrays().predict(new()), OptionError, ("arrays", "formula")),
-    "simulate without rng": (lambda: model().simulate(rng=None), OptionError, ("rng=None", "rng=1")),
+    "simulate without rng": (
+        lambda: model().simulate(rng=None),
+        OptionError,
+        ("rng=None", "rng=1"),
+    ),
     "simulate with a negative seed": (lambda: model().simulate(rng=-1), OptionError, ("rng=-1",)),
     "simulate nothing": (lambda: model().simulate(0, rng=1), OptionError, ("n=0",)),
     "simulate with unknown random": (
-        lambda: model().simulate(rng=1, random="old"), OptionError, ("'old'", "'keep'")
+        lambda: model().simulate(rng=1, random="old"),
+        OptionError,
+        ("'old'", "'keep'"),
     ),
     "simulate for a missing group": (
-        lambda: model().simulate(rng=1, newdata=new(site=[0, np.nan, 1, 2])), DataError, ("'site'",)
+        lambda: model().simulate(rng=1, newdata=new(site=[0, np.nan, 1, 2])),
+        DataError,
+        ("'site'",),
     ),
     "simulate with array weights": (
         lambda: lmm.lmer(PLAIN, data(), weights=data()["size"]).simulate(rng=1, newdata=new()),
         DataError,
         ("weights", "array"),
     ),
-    "refit to another length": (lambda: model().refit([1.0, 2.0]), DataError, ("2 values", "60 rows")),
-    "refit to a constant": (lambda: model().refit(np.ones(N)), DataError, ("'score'", "same value")),
-    "refit to infinity": (
-        lambda: model().refit([np.inf, *range(N - 1)]), DataError, ("infinite",)
+    "refit to another length": (
+        lambda: model().refit([1.0, 2.0]),
+        DataError,
+        ("2 values", "60 rows"),
     ),
+    "refit to a constant": (
+        lambda: model().refit(np.ones(N)),
+        DataError,
+        ("'score'", "same value"),
+    ),
+    "refit to infinity": (lambda: model().refit([np.inf, *range(N - 1)]), DataError, ("infinite",)),
     "refit to nothing": (lambda: model().refit(np.full(N, np.nan)), DataError, ("missing",)),
     "refit to text": (lambda: model().refit(["a"] * N), DataError, ("numbers",)),
     "refit to a matrix": (lambda: model().refit(np.ones((N, 2))), DataError, ("2 dimensions",)),
     "refit with negative weights": (
-        lambda: model().refit(data()["score"], weights=np.full(N, -1)), DataError, ("negative",)
+        lambda: model().refit(data()["score"], weights=np.full(N, -1)),
+        DataError,
+        ("negative",),
     ),
     "refit with few weights": (
-        lambda: model().refit(data()["score"], weights=[1]), DataError, ("weights", "1 values")
+        lambda: model().refit(data()["score"], weights=[1]),
+        DataError,
+        ("weights", "1 values"),
     ),
     "refit leaves one level": (
         lambda: model().refit(data()["score"].where(data()["site"] == 3)),
@@ -525,10 +692,14 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
         ("'site'", "(3)"),
     ),
     "deviance of a REML fit": (
-        lambda: model().deviance, NotFittedByError, ("REML", "m.reml_criterion", "reml=False")
+        lambda: model().deviance,
+        NotFittedByError,
+        ("REML", "m.reml_criterion", "reml=False"),
     ),
     "REML criterion of an ML fit": (
-        lambda: model(reml=False).reml_criterion, NotFittedByError, ("m.deviance", "reml=True")
+        lambda: model(reml=False).reml_criterion,
+        NotFittedByError,
+        ("m.deviance", "reml=True"),
     ),
     "residuals": (lambda: model().residuals_of("raw"), OptionError, ("'raw'", "'pearson'")),
     "ddf": (lambda: model().coef_table(ddf="kr"), OptionError, ("'kr'", "'asymptotic'")),
@@ -537,13 +708,19 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
     "level in percent": (lambda: model().confint("wald", level=95), OptionError, ("95", "0.95")),
     "level as text": (lambda: model().confint("wald", level="95%"), OptionError, ("'95%'", "0.95")),
     "unknown parameter": (
-        lambda: model().confint("wald", which="age"), OptionError, ("'age'", "dose", "'beta_'")
+        lambda: model().confint("wald", which="age"),
+        OptionError,
+        ("'age'", "dose", "'beta_'"),
     ),
     "parameter by number": (
-        lambda: model().confint("wald", which=3), OptionError, ("which=3", "sigma")
+        lambda: model().confint("wald", which=3),
+        OptionError,
+        ("which=3", "sigma"),
     ),
     "anova of other rows": (
-        lambda: lmm.anova(model(), lmm.lmer(PLAIN, data().head(54))), DataError, ("60 and 54",)
+        lambda: lmm.anova(model(), lmm.lmer(PLAIN, data().head(54))),
+        DataError,
+        ("60 and 54",),
     ),
     "anova of another response": (
         lambda: lmm.anova(model(), lmm.lmer("dose ~ 1 + (score|site)", data())),
@@ -551,26 +728,38 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
         ("different responses",),
     ),
     "anova of other weights": (
-        lambda: lmm.anova(model(), lmm.lmer(PLAIN, data(), weights="size")), DataError, ("weights",)
+        lambda: lmm.anova(model(), lmm.lmer(PLAIN, data(), weights="size")),
+        DataError,
+        ("weights",),
     ),
     "anova of a table": (lambda: lmm.anova(model(), 3), OptionError, ("int", "lmm.lmer")),
     "anova of REML fits": (
-        lambda: lmm.anova(model(), lmm.lmer(PLAIN, data()), refit=False), OptionError, ("REML",)
+        lambda: lmm.anova(model(), lmm.lmer(PLAIN, data()), refit=False),
+        OptionError,
+        ("REML",),
     ),
     "anova of REML and ML": (
-        lambda: lmm.anova(model(), model(reml=False), refit=False), OptionError, ("REML", "ML")
+        lambda: lmm.anova(model(), model(reml=False), refit=False),
+        OptionError,
+        ("REML", "ML"),
     ),
     "tolerance": (lambda: lmm.Bobyqa(ftol_abs=-1), OptionError, ("Bobyqa(ftol_abs=-1)",)),
     "tolerance of a simplex": (
-        lambda: lmm.NelderMead(xtol_abs="small"), OptionError, ("NelderMead(xtol_abs='small')",)
+        lambda: lmm.NelderMead(xtol_abs="small"),
+        OptionError,
+        ("NelderMead(xtol_abs='small')",),
     ),
     "limit of evaluations": (lambda: lmm.Bobyqa(max_eval=0), OptionError, ("max_eval=0",)),
     "half an evaluation": (lambda: lmm.TrustRegion(max_eval=2.5), OptionError, ("max_eval=2.5",)),
     "radius": (lambda: lmm.TrustRegion(radius=np.nan), OptionError, ("radius=nan",)),
     "ordering": (lambda: lmm.Cholmod(ordering="best"), OptionError, ("'best'", "'metis'")),
     "mode": (lambda: lmm.Cholmod(mode="fast"), OptionError, ("'fast'", "'supernodal'")),
-    "data set": (lambda: lmm.load_dataset("sleepstdy"), OptionError, ("'sleepstdy'", "'sleepstudy'")),
-}  # fmt: skip
+    "data set": (
+        lambda: lmm.load_dataset("sleepstdy"),
+        OptionError,
+        ("'sleepstdy'", "'sleepstudy'"),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
@@ -669,7 +858,8 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, bytes]], Any], str]
         "damaged",
     ),
     "too few parameters": (
-        lambda meta, parts: parts.update({"optimum.x.npy": array_bytes([1.0])}), "damaged"
+        lambda meta, parts: parts.update({"optimum.x.npy": array_bytes([1.0])}),
+        "damaged",
     ),
     "a pickle": (
         lambda meta, parts: parts.update(
@@ -678,7 +868,8 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, bytes]], Any], str]
         "damaged",
     ),
     "an unknown optimizer": (
-        lambda meta, parts: meta["optimizer"].update(name="os.system"), "damaged"
+        lambda meta, parts: meta["optimizer"].update(name="os.system"),
+        "damaged",
     ),
     "an unknown kind of value": (
         lambda meta, parts: meta["design"]["recipe"].update(transform_state={"eval": "1"}),
@@ -688,7 +879,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, bytes]], Any], str]
         lambda meta, parts: meta["design"]["recipe"]["variables"].update(fixed=["other"]),
         "damaged",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", DAMAGES)

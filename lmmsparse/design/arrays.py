@@ -119,8 +119,8 @@ def _blocks(random: Any, index: pd.Index, rows: IntArray) -> list[RandomBlock]:
         name = str(labels.name if labels.name is not None else f"group{i + 1}")
         if len(labels) != n:
             raise DataError(
-                f"The groups of term {i + 1} have {len(labels)} labels for {n} observations. Give "
-                "one label per observation."
+                f"The groups of term {i + 1} have {len(labels)} labels for {n} observations. Every "
+                "observation belongs to a level. Give one label per observation."
             )
         if labels.isna().any():
             raise DataError(
@@ -176,8 +176,8 @@ def _numbers(what: str, values: Any, ndim: int, n: int | None = None) -> FloatAr
         )
     if n is not None and len(array) != n:
         raise DataError(
-            f"{what} has {len(array)} rows for {n} observations. All arrays need one row per "
-            "observation."
+            f"{what} has {len(array)} rows for {n} observations. Rows belong together by position. "
+            "Make all arrays equally long."
         )
     if not np.isfinite(array).all():
         raise DataError(

@@ -79,8 +79,9 @@ def build_design(
     """
     if na_action not in ("omit", "exclude", "raise"):
         raise OptionError(
-            f"na_action={na_action!r} does not exist. Rows with missing values can be left out "
-            "('omit'), left out and shown as NaN in results ('exclude'), or refused ('raise')."
+            f"na_action={na_action!r} does not exist. It says what happens to rows with missing "
+            "values. They can be left out ('omit'), left out and shown as NaN in results "
+            "('exclude'), or refused ('raise')."
         )
     parsed = parse_formula(formula) if isinstance(formula, str) else formula
     if not parsed.random:

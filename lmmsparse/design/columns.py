@@ -234,6 +234,7 @@ def match_column(name: str, column: pd.Series, info: ColumnInfo) -> pd.Series:
             return pd.Series(np.full(len(tidy), np.nan), index=tidy.index, name=name)
         raise DataError(
             f"Column {name!r} was numeric when the model was fitted, but in the new data it holds "
-            f"{listed(map(repr, tidy.dropna().unique()[:1]))}. Convert it to numbers."
+            f"{listed(map(repr, tidy.dropna().unique()[:1]))}. Its coefficient multiplies a "
+            "number. Convert it to numbers."
         )
     return tidy

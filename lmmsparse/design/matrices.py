@@ -135,7 +135,7 @@ class MatrixRecipe:
         for name in names:
             if name not in newdata.columns:
                 raise DataError(
-                    f"The new data have no column {name!r}, which the model needs."
+                    f"The new data have no column {name!r}. The model needs it as a predictor."
                     f"{close_match(name, newdata.columns)} Add it to the new data."
                 )
             column = newdata[name].reset_index(drop=True)

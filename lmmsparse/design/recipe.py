@@ -222,7 +222,7 @@ def column_or_array(what: str, value: Any, frame: pd.DataFrame) -> FloatArray:
     if np.ndim(value) > 1 or len(numbers) != len(frame):
         shape = np.shape(value) if not isinstance(value, str) else numbers.shape
         raise DataError(
-            f"{what} has shape {shape}, but the data have {len(frame)} rows. Give one number per "
-            "row of the data, before any rows are dropped."
+            f"{what} has shape {shape}, but the data have {len(frame)} rows. Values belong to rows "
+            "by position. Give one number per row of the data, before any rows are dropped."
         )
     return numbers

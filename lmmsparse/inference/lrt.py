@@ -63,12 +63,12 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
         used = list(fits)
         if len({fit.reml for fit in used}) > 1:
             raise OptionError(
-                "Some of the models were fitted by REML and some by ML; their likelihoods cannot "
+                "Some of the models were fitted by REML and some by ML. Their likelihoods cannot "
                 "be compared. Leave out refit=False, or fit all in the same way."
             )
         if used[0].reml and len({fit.design.x_names for fit in used}) > 1:
             raise OptionError(
-                "The models were fitted by REML and differ in their fixed effects; their "
+                "The models were fitted by REML and differ in their fixed effects. Their "
                 "restricted likelihoods cannot be compared. Leave out refit=False."
             )
     order = sorted(range(len(used)), key=lambda i: used[i].npar)

@@ -12,7 +12,7 @@ from lmmsparse._types import FloatArray
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.parameters import parameter_names
-from lmmsparse.table import Table, counts, fixed, p_values
+from lmmsparse.table import Table, as_precise_as, counts, fixed, p_values
 
 DDF = ("none", "asymptotic")
 
@@ -71,7 +71,14 @@ def coefficient_table(fit: Fit, ddf: str) -> Table:
     columns["t value"] = t
     if ddf != "none":
         columns["Pr(>|t|)"] = 2 * stats.norm.sf(np.abs(t))
-    formats = {"t value": fixed(3), "df": counts, "Pr(>|t|)": p_values}
+    precise = as_precise_as(se.tolist())
+    formats = {
+        "Estimate": precise,
+        "Std. Error": precise,
+        "t value": fixed(3),
+        "df": counts,
+        "Pr(>|t|)": p_values,
+    }
     return Table(
         {name: values.tolist() for name, values in columns.items()},
         fit.design.x_names,
@@ -139,6 +146,7 @@ def select_rows(which: str | Sequence[str], names: list[str], fit: Fit) -> list[
         else:
             raise OptionError(
                 f"which={name!r} is not a parameter of the model. Its parameters are "
-                f"{', '.join(names)}; 'beta_' means all fixed effects, 'theta_' all others."
+                f"{', '.join(names)}. Name one of these, or 'beta_' for all fixed effects, "
+                "'theta_' for all others."
             )
     return out

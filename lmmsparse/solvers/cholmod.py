@@ -67,8 +67,8 @@ class Cholmod:
         ):
             if value not in allowed:
                 raise OptionError(
-                    f"Cholmod({name}={value!r}) does not exist. Choose one of "
-                    f"{', '.join(map(repr, allowed))}."
+                    f"Cholmod({name}={value!r}) does not exist. CHOLMOD offers "
+                    f"{', '.join(map(repr, allowed))}. Choose one of these."
                 )
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> CholmodSystem:
