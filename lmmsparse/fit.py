@@ -31,6 +31,7 @@ from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
 from lmmsparse.search import search
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.choose import choose_solver
+from lmmsparse.threads import one_thread
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +213,7 @@ def _check_not_exact(design: Design, residual_squares: float) -> None:
         )
 
 
+@one_thread
 def fit_design(
     design: Design,
     *,

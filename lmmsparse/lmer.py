@@ -19,8 +19,10 @@ from lmmsparse.optimize import Optimizer
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.storage import load_fit
 from lmmsparse.table import Table
+from lmmsparse.threads import one_thread
 
 
+@one_thread
 def _fit(
     design: Design,
     reml: bool,
@@ -33,7 +35,7 @@ def _fit(
     fit = fit_design(
         design, reml=reml, start=start, optimizer=optimizer, solver=solver, progress=progress
     )
-    return wrap(fit, depth=3)
+    return wrap(fit, depth=4)
 
 
 def _check_parts(optimizer: Any, solver: Any, reml: Any) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from lmmsparse._types import FloatArray
 from lmmsparse.fit import Fit
+from lmmsparse.threads import one_thread
 
 
 def conditional_modes(fit: Fit, b: FloatArray | None = None) -> dict[str, FloatArray]:
@@ -37,6 +38,7 @@ def effect_names(fit: Fit) -> dict[str, tuple[str, ...]]:
     }
 
 
+@one_thread
 def conditional_covariances(fit: Fit) -> dict[str, FloatArray]:
     """Covariance of the random effects of each level given the data, β and θ.
 

@@ -16,6 +16,7 @@ from lmmsparse.design.grouping import Grouping, combined_labels
 from lmmsparse.errors import DataError
 from lmmsparse.fit import Fit, fit_design, term_columns
 from lmmsparse.search import search
+from lmmsparse.threads import one_thread
 
 
 def _per_row(design: Design, what: str, values: Any) -> FloatArray:
@@ -44,6 +45,7 @@ def _per_row(design: Design, what: str, values: Any) -> FloatArray:
     )
 
 
+@one_thread
 def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
     """Fit the design of `fit` to another response, starting from its θ.
 
