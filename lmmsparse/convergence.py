@@ -14,11 +14,12 @@ from lmmsparse._types import FloatArray
 from lmmsparse.design import listed
 from lmmsparse.errors import Finding
 from lmmsparse.fit import Fit
-from lmmsparse.optimize import Status
+from lmmsparse.optimize import Derivatives, Status
+from lmmsparse.search import StandardizedObjective
 from lmmsparse.varcorr import singular_directions
 
 TOLERANCE = 1e-4
-_NOTHING_LEFT = 1e-12
+NOTHING_LEFT = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,19 @@ def expected_decrease(gradient: FloatArray, hessian: FloatArray) -> float:
     return newton + float(np.sum(np.abs(along[~curved])))
 
 
+def _fall_from_saddle(objective: StandardizedObjective, x: FloatArray, at: Derivatives) -> float:
+    """How far the criterion falls along its most negative curvature, where the slope may be zero.
+
+    A search that keeps to bounds can stop at such a point: where variances are zero, the criterion
+    is even in the columns of T, and its gradient vanishes.
+    """
+    values, vectors = np.linalg.eigh(at.hessian)
+    if values[0] > -1e-6 * max(1.0, float(np.abs(values).max())):
+        return 0.0
+    steps = [sign * step * vectors[:, 0] for sign in (1, -1) for step in (0.01, 0.1, 0.3, 1, 3)]
+    return max(0.0, *(at.value - objective(x + step) for step in steps))
+
+
 def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
     """Judge a fit by its derivatives.
 
@@ -84,7 +98,10 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
     """
     found = fit.optimum.expected_decrease
     if found is None:
-        found = expected_decrease(fit.derivatives.gradient, fit.derivatives.hessian)
+        scaled = StandardizedObjective(fit.objective)
+        x = scaled.to_internal(fit.theta)
+        at = scaled.derivatives(x)
+        found = expected_decrease(at.gradient, at.hessian) + _fall_from_saddle(scaled, x, at)
     decrease, noise = found, 1e-13 * abs(fit.criterion)
     converged = decrease <= max(TOLERANCE, noise)
     notes = list(findings)
@@ -109,7 +126,7 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
             )
         )
     left = fit.modes.solution.pwrss / fit.objective.response.yty
-    if left < _NOTHING_LEFT:
+    if left < NOTHING_LEFT:
         notes.append(
             Finding(
                 "exact-fit",
@@ -121,7 +138,7 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
             )
         )
     singular = is_singular(fit)
-    if singular:
+    if singular and converged:  # elsewhere it says nothing about the optimum
         notes.append(_singular_finding(fit))
     return Convergence(
         converged=converged,

@@ -23,11 +23,13 @@ from lmmsparse.errors import (
     SingularFitWarning,
 )
 from lmmsparse.fit import Fit
+from lmmsparse.inference.contrast import contrast
 from lmmsparse.inference.lrt import information, loglik
 from lmmsparse.inference.parameters import theta_names
-from lmmsparse.inference.wald import coefficient_table, wald_intervals
+from lmmsparse.inference.wald import check_level, coefficient_table, wald_intervals
 from lmmsparse.optimize import Optimum
 from lmmsparse.predict import predict
+from lmmsparse.prediction_error import predict_with_error
 from lmmsparse.ranef import conditional_covariances, conditional_modes, effect_names
 from lmmsparse.refit import refit_response
 from lmmsparse.simulate import simulate
@@ -75,7 +77,7 @@ class LinearMixedModel:
         return short_print(self._fit, self.convergence)
 
     def _repr_html_(self) -> str:
-        return self.summary(ddf="none")._repr_html_()
+        return self.summary()._repr_html_()
 
     @property
     def fit(self) -> Fit:
@@ -322,13 +324,14 @@ class LinearMixedModel:
 
     # -- inference ---------------------------------------------------------------------------------
 
-    def coef_table(self, ddf: str = "none") -> Table:
+    def coef_table(self, ddf: str = "satterthwaite") -> Table:
         """Fixed effects with standard errors, t values and p-values.
 
         Parameters
         ----------
-        ddf : {"none", "asymptotic"}
-            Denominator degrees of freedom of the t tests.
+        ddf : {"satterthwaite", "kenward-roger", "residual", "asymptotic", "none"}
+            Denominator degrees of freedom of the t tests. Kenward–Roger also adjusts the standard
+            errors; ``"none"`` leaves out p-values.
         """
         return coefficient_table(self._fit, ddf)
 
@@ -360,13 +363,32 @@ class LinearMixedModel:
             )
         return wald_intervals(self._fit, level, which)
 
-    def summary(self, ddf: str = "none") -> Summary:
+    def contrast(self, L: Any, rhs: Any = 0.0, ddf: str = "satterthwaite") -> Table:
+        """Test hypotheses Lβ = rhs about the fixed effects.
+
+        Parameters
+        ----------
+        L : (p,) or (m, p) array, or mapping
+            Weights of the fixed effects; a mapping of names to weights is one row.
+        rhs : float or (m,) array
+        ddf : str
+            As for `coef_table`.
+
+        Returns
+        -------
+        Table
+            One row: ``Estimate, Std. Error, df, t value, Pr(>|t|)``; several rows, tested jointly:
+            ``F value, NumDF, DenDF, Pr(>F)``.
+        """
+        return contrast(self._fit, L, rhs, ddf)
+
+    def summary(self, ddf: str = "satterthwaite") -> Summary:
         """The full printout.
 
         Parameters
         ----------
-        ddf : {"none", "asymptotic"}
-            Denominator degrees of freedom of the t tests.
+        ddf : str
+            As for `coef_table`.
         """
         return summarize(self._fit, self.convergence, ddf)
 
@@ -379,7 +401,10 @@ class LinearMixedModel:
         random: bool | str = True,
         new_levels: str = "raise",
         offset: Any = None,
-    ) -> pd.Series:
+        se: bool = False,
+        interval: str | None = None,
+        level: float = 0.95,
+    ) -> pd.Series | pd.DataFrame:
         """Predictions for the data of the fit or for new data.
 
         Parameters
@@ -393,16 +418,26 @@ class LinearMixedModel:
             What to do with levels of a grouping factor the fit has not seen, or missing ones.
         offset : str or (rows,) array, optional
             Offset of the new rows, in place of the fit's ``offset=`` argument.
+        se : bool
+            Also give standard errors and confidence limits.
+        interval : {"confidence", "prediction"}, optional
+            Limits for the predicted mean, or for a new observation.
+        level : float
+            Confidence level of the limits.
 
         Returns
         -------
-        Series
+        Series, or DataFrame with columns ``fit, se, lower, upper``
             On the index of the data; NaN where a predictor is missing.
 
         Raises
         ------
         DataError, FormulaError, OptionError
         """
+        if se or interval is not None:
+            return predict_with_error(
+                self._fit, newdata, random, new_levels, offset, interval, check_level(level)
+            )
         values, index = predict(self._fit, newdata, random, new_levels, offset)
         return pd.Series(values, index=index, name="predicted")
 

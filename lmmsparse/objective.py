@@ -118,10 +118,14 @@ class ProfiledDeviance:
         b = self.template.multiply(T, u)
         return Modes(solution, factor, u, b, rhs - self.products.ZtZ @ b)
 
-    def gradient(self, theta: FloatArray) -> FloatArray:
-        """∂d/∂θ, shape (n_theta,)."""
+    def gradient(self, theta: FloatArray, sigma2: float | None = None) -> FloatArray:
+        """∂d/∂θ, shape (n_theta,); with `sigma2` given, of the criterion with σ² held there."""
         theta = np.asarray(theta, dtype=np.float64)
-        return self._gradient(theta, _Point(self, theta))
+        return self._gradient(theta, _Point(self, theta, sigma2))
+
+    def border(self, theta: FloatArray) -> FloatArray:
+        """Z'V⁻¹X in internal columns of X, (q, p)."""
+        return np.asarray(_Point(self, np.asarray(theta, dtype=np.float64)).VX)
 
     def derivatives(self, theta: FloatArray) -> Derivatives:
         """Value, gradient and Hessian at θ in one go."""
@@ -184,18 +188,20 @@ class ProfiledDeviance:
 class _Point:
     """Everything the derivatives need at one θ."""
 
-    def __init__(self, objective: ProfiledDeviance, theta: FloatArray) -> None:
+    def __init__(
+        self, objective: ProfiledDeviance, theta: FloatArray, sigma2: float | None = None
+    ) -> None:
         self._objective = objective
         products, template = objective.products, objective.template
         self.T = template.factors(theta)
         self.modes = modes = objective.modes(theta)
-        self._s2 = objective.sigma2(modes.solution)
+        self._s2 = objective.sigma2(modes.solution) if sigma2 is None else sigma2
         self._UX = modes.factor.solve(template.multiply_transposed(self.T, products.ZtX))
-        VX = products.ZtX - products.ZtZ @ template.multiply(self.T, self._UX)
+        self.VX = products.ZtX - products.ZtZ @ template.multiply(self.T, self._UX)
         RX = modes.solution.RX
-        self._VXR = (
-            sla.solve_triangular(RX, VX.T, trans="T", check_finite=False).T if len(RX) else VX
-        )
+        self._VXR = self.VX
+        if len(RX):
+            self._VXR = sla.solve_triangular(RX, self.VX.T, trans="T", check_finite=False).T
 
     @cached_property
     def FT(self) -> list[FloatArray]:

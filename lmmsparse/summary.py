@@ -15,6 +15,13 @@ from lmmsparse.table import Table, aligned, as_precise_as, number
 from lmmsparse.varcorr import VarCorr, variance_components
 
 _CORRELATIONS_UP_TO = 12
+_FIXED = {
+    "none": "Fixed effects:",
+    "satterthwaite": "Fixed effects (t-tests with Satterthwaite's degrees of freedom):",
+    "kenward-roger": "Fixed effects (Kenward-Roger's standard errors and degrees of freedom):",
+    "residual": "Fixed effects (t-tests with residual degrees of freedom):",
+    "asymptotic": "Fixed effects (tests by the normal approximation):",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +137,7 @@ def summarize(fit: Fit, convergence: Convergence, ddf: str) -> Summary:
         _counts(fit),
         "",
     ]
-    parts += ["Fixed effects:", str(table)] if fit.design.p else ["No fixed effects"]
+    parts += [_FIXED[ddf], str(table)] if fit.design.p else ["No fixed effects"]
     correlations = _correlations(fit)
     if correlations is not None:
         parts += ["", "Correlation of fixed effects:", correlations]

@@ -194,7 +194,7 @@ def test_gradient(name: str, at: str) -> None:
     np.testing.assert_allclose(objective.derivatives(theta).gradient, numeric, atol=2e-6 * size)
 
 
-@pytest.mark.parametrize("name", ["slope", "slope, ML", "crossed slopes", "weights", "nested"])
+@pytest.mark.parametrize("name", ["slope", "slope, ML", "crossed", "weights", "nested"])
 def test_hessian_in_expectation(name: str) -> None:
     """Averaged over responses of the model, AI + curvature is the Hessian at the truth."""
     m = model(name)
@@ -205,7 +205,7 @@ def test_hessian_in_expectation(name: str) -> None:
     Q, _ = orthonormal(design.X, design.weights)
     exact, cheap = [], []
     step = 1e-4
-    for _ in range(60):
+    for _ in range(40):
         y = design.X @ np.ones(design.p) + root @ rng.normal(size=design.n)
         response = response_products(y, Q, terms, design.weights)
         objective = m.fit.objective.with_response(response)
@@ -221,9 +221,13 @@ def test_hessian_in_expectation(name: str) -> None:
 
 
 SOLVERS = [
-    lmm.Cholmod(ordering=ordering, mode=mode)
-    for ordering in ("auto", "amd", "metis", "natural")
-    for mode in ("auto", "simplicial", "supernodal")
+    lmm.Cholmod(),
+    lmm.Cholmod(ordering="amd", mode="simplicial"),
+    lmm.Cholmod(ordering="amd", mode="supernodal"),
+    lmm.Cholmod(ordering="metis", mode="supernodal"),
+    lmm.Cholmod(ordering="nesdis"),
+    lmm.Cholmod(ordering="natural", mode="simplicial"),
+    lmm.Cholmod(ordering="natural", mode="supernodal"),
 ]
 
 

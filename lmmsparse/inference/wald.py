@@ -11,10 +11,9 @@ from scipy import stats
 from lmmsparse._types import FloatArray
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
+from lmmsparse.inference.ddf import denominator_df
 from lmmsparse.inference.parameters import parameter_names
 from lmmsparse.table import Table, as_precise_as, counts, fixed, p_values
-
-DDF = ("none", "asymptotic")
 
 
 def check_level(level: float) -> float:
@@ -37,46 +36,32 @@ def check_level(level: float) -> float:
     return float(level)
 
 
-def check_ddf(ddf: str) -> str:
-    """The name of a method for denominator degrees of freedom.
-
-    Raises
-    ------
-    OptionError
-        If there is no such method.
-    """
-    if ddf not in DDF:
-        raise OptionError(
-            f"ddf={ddf!r} is not available. It names a method for degrees of freedom. Choose one "
-            f"of {', '.join(map(repr, DDF))}."
-        )
-    return ddf
-
-
 def coefficient_table(fit: Fit, ddf: str) -> Table:
     """Estimates, standard errors, t values and, unless ``ddf="none"``, p-values.
 
     Parameters
     ----------
     fit : Fit
-    ddf : {"none", "asymptotic"}
-        ``"asymptotic"`` compares with the normal distribution (infinite degrees of freedom).
+    ddf : str
+        Method for the degrees of freedom, see `denominator_df`; ``"kenward-roger"`` also adjusts
+        the standard errors.
     """
-    check_ddf(ddf)
-    se = np.sqrt(np.diag(fit.vcov))
+    method = denominator_df(fit, ddf)
+    se = np.sqrt(np.diag(method.covariance))
     t = fit.beta / se
     columns: dict[str, FloatArray] = {"Estimate": fit.beta, "Std. Error": se}
     if ddf != "none":
-        columns["df"] = np.full(len(t), np.inf)
+        df = method.single(np.eye(len(t)))
+        columns["df"] = df
     columns["t value"] = t
     if ddf != "none":
-        columns["Pr(>|t|)"] = 2 * stats.norm.sf(np.abs(t))
+        columns["Pr(>|t|)"] = 2.0 * stats.t.sf(np.abs(t), df)
     precise = as_precise_as(se.tolist())
     formats = {
         "Estimate": precise,
         "Std. Error": precise,
-        "t value": fixed(3),
         "df": counts,
+        "t value": fixed(3),
         "Pr(>|t|)": p_values,
     }
     return Table(

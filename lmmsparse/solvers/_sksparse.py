@@ -1,11 +1,15 @@
 """scikit-sparse, whichever generation is installed → one small interface to CHOLMOD.
 
 scikit-sparse 0.4 (SuiteSparse 5) and 0.5 (SuiteSparse ≥ 7.4) share no names. `analyze` hides the
-difference. In 0.4 `Factor.cholesky` returns a copy: only `cholesky_inplace` may be used here.
+difference. In 0.4 `Factor.cholesky` returns a copy: only `cholesky_inplace` may be used here. In
+0.5 a factor that was factorized once is simplicial ever after: the symbolic one is copied per
+factorization, or all but the first would be an order of magnitude slower.
 """
 
 from __future__ import annotations
 
+import copy
+import warnings
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +26,13 @@ class SparseCholesky(Protocol):
     """L L' = P M P' for a sparse positive definite M whose pattern never changes."""
 
     def factorize(self, lower: sp.csc_matrix) -> None:
-        """Overwrite the factor with that of the matrix whose lower triangle is given."""
+        """Overwrite the factor with that of the matrix whose lower triangle is given.
+
+        Raises
+        ------
+        NumericalError
+            If the matrix is not positive definite or has values that are not finite.
+        """
         ...
 
     def logdet(self) -> float:
@@ -54,25 +64,33 @@ class SparseCholesky(Protocol):
         ...
 
 
-def _not_positive_definite(error: Exception) -> NumericalError:
-    return NumericalError(
-        "The penalized normal equations could not be factored: a value is not finite or far too "
-        "large. Check predictors and weights for extreme values."
-    )
+_NOT_POSITIVE_DEFINITE = (
+    "The penalized normal equations could not be factored: a value is not finite or far too "
+    "large. Check predictors and weights for extreme values."
+)
+
+
+def _logdet(pivots: FloatArray) -> float:
+    # Simplicial factorizations pass over negative pivots, and all of them over NaN.
+    if not ((pivots > 0) & (pivots < np.inf)).all():
+        raise NumericalError(_NOT_POSITIVE_DEFINITE)
+    return float(np.log(pivots).sum())
 
 
 class _Factor04:
-    def __init__(self, factor: Any) -> None:
+    def __init__(self, factor: Any, logdet: float = np.nan) -> None:
         self._factor = factor
+        self._logdet = logdet
 
     def factorize(self, lower: sp.csc_matrix) -> None:
         try:
             self._factor.cholesky_inplace(lower)
-        except cholmod.CholmodError as error:
-            raise _not_positive_definite(error) from error
+        except cholmod.CholmodNotPositiveDefiniteError as error:
+            raise NumericalError(_NOT_POSITIVE_DEFINITE) from error
+        self._logdet = _logdet(self._factor.D())
 
     def logdet(self) -> float:
-        return float(self._factor.logdet())
+        return self._logdet
 
     def half_solve(self, b: FloatArray) -> FloatArray:
         permuted = self._factor.apply_P(b)
@@ -94,43 +112,67 @@ class _Factor04:
         return np.asarray(self._factor.P(), dtype=np.intp)
 
     def copy(self) -> SparseCholesky:
-        return _Factor04(self._factor.copy())
+        return _Factor04(self._factor.copy(), self._logdet)
 
 
 class _Factor05:
-    def __init__(self, factor: Any) -> None:
-        self._factor = factor
+    """No numeric factor is ever changed: `factorize` makes another, so that copies may share."""
+
+    def __init__(self, symbolic: Any) -> None:
+        self._symbolic = symbolic
+        self._permutation = np.array(symbolic.perm, dtype=np.intp)
+        symbolic._clear_cache()  # see `lower`
+        self._factor: Any = None
+        self._logdet = np.nan
 
     def factorize(self, lower: sp.csc_matrix) -> None:
+        factor = self._symbolic.copy()
         try:
-            self._factor.factorize(lower)
-        except (cholmod.CholmodError, ArithmeticError, ValueError) as error:
-            raise _not_positive_definite(error) from error
+            factor.factorize(lower, ldl=False)
+        except cholmod.CholmodNotPositiveDefiniteError as error:
+            raise NumericalError(_NOT_POSITIVE_DEFINITE) from error
+        view = factor.factor
+        pivots = view.data[view.indptr[:-1]] ** 2
+        factor._clear_cache()
+        self._logdet = _logdet(pivots)
+        self._factor = factor
 
     def logdet(self) -> float:
-        return float(self._factor.logdet())
+        return self._logdet
+
+    def _solve(self, b: FloatArray, system: str) -> FloatArray:
+        b = np.require(b, np.float64, ["F", "W"])  # what is read-only is refused
+        if self._factor.rcond > len(b) * np.finfo(np.float64).eps:
+            return np.asarray(self._factor.solve(b, system=system))
+        with warnings.catch_warnings():  # of pivots that differ much, as they do when θ is large
+            warnings.simplefilter("ignore", cholmod.CholmodWarning)
+            return np.asarray(self._factor.solve(b, system=system))
 
     def half_solve(self, b: FloatArray) -> FloatArray:
-        permuted = self._factor.solve(b, system="P")
-        return np.asarray(self._factor.solve(permuted, system="L"))
+        return self._solve(b[self._permutation], "L")
 
     def half_solve_transposed(self, b: FloatArray) -> FloatArray:
-        z = self._factor.solve(b, system="Lt")
-        return np.asarray(self._factor.solve(z, system="Pt"))
+        z = self._solve(b, "Lt")
+        out = np.empty_like(z)
+        out[self._permutation] = z
+        return out
 
     def solve(self, b: FloatArray) -> FloatArray:
-        return np.asarray(self._factor.solve(b, system="A"))
+        return self._solve(b, "A")
 
     def lower(self) -> sp.csc_matrix:
-        L = sp.csc_matrix(self._factor.L)
+        # `get_factor` drops zeros; the view keeps them. It is cached by the factor that it keeps
+        # alive, a cycle that the garbage collector does not see: only clearing frees them.
+        L = sp.csc_matrix(self._factor.factor, copy=True)
+        self._factor._clear_cache()
         L.sort_indices()
         return L
 
     def permutation(self) -> IntArray:
-        return np.asarray(self._factor.perm, dtype=np.intp)
+        return self._permutation.copy()
 
     def copy(self) -> SparseCholesky:
-        return _Factor05(self._factor.copy())
+        return copy.copy(self)
 
 
 def analyze(lower: sp.csc_matrix, ordering: str, mode: str) -> SparseCholesky:
@@ -146,4 +188,6 @@ def analyze(lower: sp.csc_matrix, ordering: str, mode: str) -> SparseCholesky:
     """
     if IS_04:
         return _Factor04(cholmod.analyze(lower, mode=mode, ordering_method=ordering))
-    return _Factor05(cholmod.CholeskyFactor(lower, order=ordering, supernodal_mode=mode))
+    return _Factor05(
+        cholmod.CholeskyFactor(lower, lower=True, order=ordering, supernodal_mode=mode)
+    )

@@ -1,0 +1,128 @@
+"""Hypotheses Lβ = r and a method for degrees of freedom → t or F test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from lmmsparse._types import FloatArray
+from lmmsparse.errors import DataError, OptionError
+from lmmsparse.fit import Fit
+from lmmsparse.inference.ddf import denominator_df
+from lmmsparse.table import Table, as_precise_as, counts, fixed, p_values
+
+
+def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
+    """L as an (m, p) array: given as such, as one row, or as a mapping of names to weights.
+
+    Raises
+    ------
+    DataError, OptionError
+    """
+    names = list(fit.design.x_names)
+    if hasattr(L, "items"):
+        unknown = [name for name in L if name not in names]
+        if unknown:
+            raise OptionError(
+                f"L names {unknown[0]!r}, which is not a fixed effect. The fixed effects are "
+                f"{', '.join(names)}."
+            )
+        row = np.zeros(len(names))
+        for name, weight in L.items():
+            row[names.index(name)] = float(weight)
+        return row[None]
+    try:
+        matrix = np.atleast_2d(np.asarray(L, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"L does not hold numbers ({error}). Give one weight per effect."
+        ) from error
+    if matrix.ndim != 2 or matrix.shape[1] != len(names) or not np.isfinite(matrix).all():
+        raise DataError(
+            f"L has shape {np.shape(L)}, but the model has {len(names)} fixed effects "
+            f"({', '.join(names)}). Give rows of that many finite weights."
+        )
+    return matrix
+
+
+def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
+    """Test Lβ = rhs: one row by t, several rows jointly by F.
+
+    Parameters
+    ----------
+    fit : Fit
+    L : (p,) or (m, p) array, or mapping
+        Weights of the fixed effects.
+    rhs : float or (m,) array
+    ddf : str
+        Method for the degrees of freedom.
+
+    Returns
+    -------
+    Table
+        ``Estimate, Std. Error, df, t value, Pr(>|t|)``, or ``F value, NumDF, DenDF, Pr(>F)``.
+
+    Raises
+    ------
+    DataError
+        If the rows contradict each other or test nothing.
+    """
+    matrix = hypothesis_matrix(fit, L)
+    right = np.broadcast_to(np.asarray(rhs, dtype=np.float64), (len(matrix),))
+    rank = int(np.linalg.matrix_rank(matrix))
+    if rank == 0:
+        raise DataError("L is zero. It tests nothing. Give some effect a weight.")
+    method = denominator_df(fit, ddf)
+    difference = matrix @ fit.beta - right
+    if len(matrix) == 1:
+        se = np.sqrt(np.diag(matrix @ method.covariance @ matrix.T))
+        df = method.single(matrix)
+        t = difference / se
+        columns = {
+            "Estimate": (matrix @ fit.beta).tolist(),
+            "Std. Error": se.tolist(),
+            "df": df.tolist(),
+            "t value": t.tolist(),
+            "Pr(>|t|)": (2.0 * stats.t.sf(np.abs(t), df)).tolist(),
+        }
+        precise = as_precise_as(se.tolist())
+        formats = {
+            "Estimate": precise,
+            "Std. Error": precise,
+            "df": counts,
+            "t value": fixed(3),
+            "Pr(>|t|)": p_values,
+        }
+        return Table(columns, ["L"], formats=formats)
+    if np.linalg.matrix_rank(np.column_stack([matrix, right])) > rank:
+        raise DataError(
+            "The rows of L and rhs contradict each other: no coefficients can fulfil them all. "
+            "Check the values of rhs."
+        )
+    F, scale, den = f_statistic(matrix, difference, method)
+    columns = {
+        "F value": [F * scale],
+        "NumDF": [float(rank)],
+        "DenDF": [den],
+        "Pr(>F)": [float(f_tail(F * scale, rank, den))],
+    }
+    formats = {"F value": fixed(4), "NumDF": counts, "DenDF": counts, "Pr(>F)": p_values}
+    return Table(columns, ["L"], formats=formats)
+
+
+def f_statistic(L: FloatArray, difference: FloatArray, method: Any) -> tuple[float, float, float]:
+    """Wald F of Lβ − r, its scale and denominator degrees of freedom."""
+    rank = int(np.linalg.matrix_rank(L))
+    middle = np.linalg.pinv(L @ method.covariance @ L.T, rcond=1e-10, hermitian=True)
+    F = float(difference @ middle @ difference) / rank
+    scale, den = method.joint(L)
+    return F, scale, den
+
+
+def f_tail(F: float, num: float, den: float) -> float:
+    """P(F(num, den) > F), with the χ² limit for infinite denominators."""
+    if np.isinf(den):
+        return float(stats.chi2.sf(F * num, num))
+    return float(stats.f.sf(F, num, den))

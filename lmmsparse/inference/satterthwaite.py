@@ -1,0 +1,138 @@
+"""`Fit` → Satterthwaite's degrees of freedom, from exact first derivatives.
+
+The variance of l'β̂ depends on φ = (θ, σ). Its gradient is exact; the covariance of φ̂ is twice the
+inverse Hessian of the criterion with σ free, by central differences of its exact gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg as sla
+
+from lmmsparse._types import FloatArray
+from lmmsparse.fit import Fit
+from lmmsparse.search import StandardizedObjective
+from lmmsparse.threads import one_thread
+
+_STEP = 1e-4
+_FLAT = 1e-8
+
+
+@dataclass(frozen=True, eq=False)
+class Satterthwaite:
+    """Degrees of freedom that match the variance of an estimated variance.
+
+    Attributes
+    ----------
+    covariance : (p, p) array
+        Covariance matrix of the fixed effects.
+    parameter_covariance : (n_theta + 1, n_theta + 1) array
+        Asymptotic covariance of θ̂ (standardized) and σ̂.
+    derivatives : (n_theta + 1, p, p) array
+        Of the covariance matrix with respect to the same parameters.
+
+    Notes
+    -----
+    df(l) = 2 v² / (g'Ag) with v = l'Cl and g_k = l'(∂C/∂φ_k)l.
+
+    References
+    ----------
+    Satterthwaite (1946), Biometrics Bulletin 2, 110-114; Giesbrecht & Burns (1985), Biometrics 41,
+    477-486; Fai & Cornelius (1996), Journal of Statistical Computation and Simulation 54, 363-378.
+    """
+
+    covariance: FloatArray
+    parameter_covariance: FloatArray
+    derivatives: FloatArray
+
+    def single(self, L: FloatArray) -> FloatArray:
+        v = np.einsum("mi,ij,mj->m", L, self.covariance, L, optimize=True)
+        g = np.einsum("mi,kij,mj->mk", L, self.derivatives, L, optimize=True)
+        spread = np.einsum("mk,kl,ml->m", g, self.parameter_covariance, g, optimize=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(spread > 0, 2.0 * v**2 / spread, np.inf)
+
+    def joint(self, L: FloatArray) -> tuple[float, float]:
+        values, vectors = np.linalg.eigh(L @ self.covariance @ L.T)
+        kept = values > np.sqrt(np.finfo(float).eps) * values.max(initial=0.0)
+        nu = self.single(vectors[:, kept].T @ L)
+        q = int(kept.sum())
+        if q == 1 or np.ptp(nu) < 1e-8:
+            return 1.0, float(nu.mean())
+        if np.any(nu <= 2.0):
+            return 1.0, 2.0
+        if np.all(np.isinf(nu)):
+            return 1.0, np.inf
+        E = float(np.sum(np.where(np.isinf(nu), 1.0, nu / (nu - 2.0))))
+        return 1.0, 2.0 * E / (E - q)
+
+
+@one_thread
+def satterthwaite(fit: Fit) -> Satterthwaite:
+    """Prepare Satterthwaite's method for a fit.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    objective, theta, sigma = fit.objective, fit.theta, fit.sigma
+    scaled = StandardizedObjective(objective)
+    to_theta = scaled.to_theta(np.eye(len(theta)))
+    x = scaled.to_internal(theta)
+    d = len(theta)
+
+    def gradient(at: FloatArray, sigma2: float) -> FloatArray:
+        return to_theta.T @ objective.gradient(scaled.to_theta(at), sigma2)
+
+    H = np.empty((d + 1, d + 1))
+    for i in range(d):
+        step = np.zeros(d)
+        step[i] = _STEP * max(1.0, abs(x[i]))
+        up, down = gradient(x + step, sigma**2), gradient(x - step, sigma**2)
+        H[:d, i] = (up - down) / (2.0 * step[i])
+    H[:d, :d] = 0.5 * (H[:d, :d] + H[:d, :d].T)
+    # The criterion has r²(θ)/σ² + df log σ²; the profile gradient is zero at the optimum.
+    r2_slope = _pwrss_gradient(fit) @ to_theta
+    H[:d, d] = H[d, :d] = -2.0 * r2_slope / sigma**3
+    H[d, d] = 4.0 * objective.df / sigma**2
+    values, vectors = np.linalg.eigh(H)
+    kept = values > _FLAT * values.max()
+    A = 2.0 * (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
+    J = np.concatenate([_covariance_slopes(fit, to_theta), 2.0 / sigma * fit.vcov[None]])
+    return Satterthwaite(fit.vcov, A, J)
+
+
+def _pwrss_gradient(fit: Fit) -> FloatArray:
+    """∂r²/∂θ = −2 Σ_levels v'Du, (n_theta,)."""
+    out = np.empty(len(fit.theta))
+    T = fit.template.factors(fit.theta)
+    for t, (structure, part, v) in enumerate(
+        zip(fit.template.structures, fit.template.slices, fit.split(fit.modes.v), strict=True)
+    ):
+        D = structure.derivative(fit.theta[part])
+        out[part] = -2.0 * (D.reshape(len(D), -1) @ (v.T @ v @ T[t]).ravel())
+    return out
+
+
+def _covariance_slopes(fit: Fit, to_theta: FloatArray) -> FloatArray:
+    """∂Cov(β̂)/∂(standardized θ), (n_theta, p, p): σ² C X'V⁻¹Z (DΛ' + ΛD') Z'V⁻¹X C."""
+    p = fit.design.p
+    RX = fit.modes.solution.RX
+    VX = fit.objective.border(fit.theta)
+    C = sla.cho_solve((RX, False), np.eye(p)) if p else np.zeros((0, 0))
+    VXC = fit.products.basis.coefficients(C @ VX.T).T if p else VX  # rows in the user's units
+    slopes = np.empty((len(fit.theta), p, p))
+    T = fit.template.factors(fit.theta)
+    for t, (structure, part) in enumerate(
+        zip(fit.template.structures, fit.template.slices, strict=True)
+    ):
+        a, z = fit.template.offsets[t], fit.template.offsets[t + 1]
+        levels = VXC[a:z].reshape((z - a) // structure.k, structure.k, p)
+        # S[r, s] = Σ_levels of row r times row s, once for all parameters of the term.
+        S = np.tensordot(levels, levels, axes=([0], [0])).transpose(0, 2, 1, 3)
+        G = np.matmul(structure.derivative(fit.theta[part]), T[t].T)
+        G = G + np.swapaxes(G, 1, 2)
+        slopes[part] = np.tensordot(G, S, axes=([1, 2], [0, 1]))
+    return np.asarray(fit.sigma2 * np.tensordot(to_theta.T, slopes, axes=1))
