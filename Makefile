@@ -31,6 +31,7 @@ lint: setup
 	@.venv/bin/mypy --strict lmmsparse
 
 bench: setup
+	@$(PY) -m pip install --quiet -e '.[bench]' || echo "bench: the other Python packages could not be installed; going on without"
 	@$(PY) benchmarks/compare.py $(ARGS)
 
 validate: setup

@@ -1,14 +1,16 @@
-"""The same models fitted by lmmsparse and by lme4 → times, criteria, memory, and RESULTS.md.
+"""The same models fitted by lmmsparse, lme4, glmm, mixedlm, statsmodels → times and RESULTS.md.
 
-Timed is the whole call of `lmer()` on a data frame in memory, with each program's defaults and one
-BLAS thread. The programs take turns, each in a fresh process, so that a busy machine slows both.
+Timed is the whole fitting call on a data frame in memory, with each program's defaults and one BLAS
+thread. The programs take turns, each in a fresh process, so that a busy machine slows all of them.
 Run: python benchmarks/compare.py [--only NAME ...] [--rounds N] [--no-write]
+Programs that are not installed are left out; PEERS_PYTHON may name an interpreter that has them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import shutil
@@ -16,184 +18,154 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import threadpoolctl
+from cases import CASES, Case, factors_of, load
 
 import lmmsparse as lmm
 
 HERE = Path(__file__).parent
 ONE_THREAD = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+ONE_THREAD |= {"RAYON_NUM_THREADS": "1"}
+PEERS = ("glmm", "mixedlm", "statsmodels")
+TIMEOUT = 400
 
 
-@dataclass(frozen=True)
-class Case:
-    """A model to time."""
-
-    name: str
-    data: str
-    formula: str
-    reml: bool = True
-    repeats: int = 25
-
-
-CASES = (
-    Case("sleepstudy", "sleepstudy", "Reaction ~ Days + (Days|Subject)"),
-    Case("dietox-1", "dietox", "Weight ~ Time + (1|Pig)"),
-    Case("dietox-2", "dietox", "Weight ~ Time + (1+Time|Pig)"),
-    Case("dietox-3", "dietox", "Weight ~ Time + (1|Pig) + (0+Time|Pig)"),
-    Case("Penicillin", "Penicillin", "diameter ~ 1 + (1|plate) + (1|sample)"),
-    Case("Pastes", "Pastes", "strength ~ 1 + (1|batch/cask)"),
-    Case("InstEval-3", "InstEval", "y ~ 1 + (1|s) + (1|d) + (1|dept)", repeats=3),
-    Case(
-        "InstEval-4",
-        "InstEval",
-        "y ~ service + (1|s) + (1|d) + (1|dept) + (1|dept:service)",
-        reml=False,
-        repeats=3,
-    ),
-    Case("slopes-80k", "slopes-80k", "y ~ x + (x|g)", repeats=3),
-)
-
-
-def load(name: str) -> pd.DataFrame:
-    """A shipped data set, or the simulated one: 80,000 rows, 4,000 groups, random slopes."""
-    if name != "slopes-80k":
-        return lmm.load_dataset(name)
-    rng = np.random.default_rng(20_150_107)
-    groups, rows = 4_000, 80_000
-    g = rng.integers(groups, size=rows)
-    x = rng.normal(size=rows)
-    effects = rng.normal(size=(groups, 2)) @ np.array([[1.0, 0.3], [0.0, 0.5]])
-    y = 2.0 + 0.5 * x + effects[g, 0] + effects[g, 1] * x + rng.normal(size=rows)
-    return pd.DataFrame({"y": y, "x": x, "g": pd.Categorical(g)})
-
-
-def factors_of(frame: pd.DataFrame) -> list[str]:
-    """The categorical columns."""
-    return [c for c in frame.columns if isinstance(frame[c].dtype, pd.CategoricalDtype)]
-
-
-def peak_mb() -> float | None:
-    """Largest resident memory of this process so far, in MiB."""
-    status = Path("/proc/self/status")
-    if not status.exists():
+def run(command: list[str]) -> dict[str, Any] | None:
+    """Run a measuring process and read the JSON on its last line; None if it cannot fit."""
+    try:
+        done = subprocess.run(
+            command,
+            env=os.environ | ONE_THREAD,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT,
+        )
+    except subprocess.TimeoutExpired:
         return None
-    line = next(s for s in status.read_text().splitlines() if s.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
-
-
-def measure(case: Case, path: Path) -> dict[str, Any]:
-    """Fit `case` in this process."""
-    frame = pd.read_csv(path)
-    for column in factors_of(load(case.data)):
-        frame[column] = pd.Categorical(frame[column])
-    before = peak_mb()
-    seconds = []
-    for _ in range(case.repeats):
-        start = time.perf_counter()
-        model = lmm.lmer(case.formula, frame, reml=case.reml)
-        seconds.append(time.perf_counter() - start)
-    return {
-        "criterion": model.reml_criterion if case.reml else model.deviance,
-        "evaluations": model.optimum.evaluations,
-        "seconds": seconds,
-        "peak_mb": peak_mb(),
-        "start_mb": before,
-        "version": f"Python {platform.python_version()}, lmmsparse {lmm.__version__}, "
-        + ", ".join(f"{p} {version(p)}" for p in ("numpy", "scipy", "scikit-sparse")),
-        "blas": ", ".join(
-            sorted(
-                {
-                    f"{info['internal_api']} {info['version']} ({Path(info['filepath']).name})"
-                    for info in threadpoolctl.threadpool_info()
-                    if info["user_api"] == "blas"
-                }
-            )
-        ),
-    }
-
-
-def run(command: list[str]) -> dict[str, Any]:
-    """Run a measuring process and read the JSON on the last line of its output."""
-    return json.loads(run_text(command).splitlines()[-1])  # type: ignore[no-any-return]
-
-
-def run_text(command: list[str]) -> str:
-    """Run a process with one BLAS thread and return what it prints."""
-    done = subprocess.run(
-        command, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=False
-    )
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return done.stdout
+        print(f"  {command[1:3]}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        return None
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
-def has_lme4() -> bool:
-    """Whether Rscript and lme4 are there."""
-    if shutil.which("Rscript") is None:
-        return False
-    probe = ["Rscript", "-e", "quit(status = !requireNamespace('lme4', quietly = TRUE))"]
-    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+def available() -> dict[str, str]:
+    """Programs that are there and their versions."""
+    found = {"lmmsparse": lmm.__version__}
+    probe = "cat(as.character(packageVersion('lme4')))"
+    if shutil.which("Rscript"):
+        done = subprocess.run(["Rscript", "-e", probe], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            found["lme4"] = done.stdout
+    for name in PEERS:
+        code = f"from importlib.metadata import version; print(version('{name}'))"
+        done = subprocess.run(
+            [peers_python(), "-c", code], capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
+            found[name] = done.stdout.strip()
+    return found
 
 
-def compare(case: Case, folder: Path, rounds: int, with_lme4: bool) -> list[dict[str, Any]]:
-    """Measure one case with both programs in turn; ours first."""
+def peers_python() -> str:
+    """The interpreter that has the peers."""
+    return os.environ.get("PEERS_PYTHON", sys.executable)
+
+
+def command_of(program: str, case: Case, path: Path, factors: list[str]) -> list[str]:
+    """The process that times one program on one case."""
+    words = [case.formula, str(path), ",".join(factors), "REML" if case.reml else "ML"]
+    words.append(str(case.repeats))
+    if program == "lme4":
+        return ["Rscript", str(HERE / "lme4_bench.R"), *words]
+    python = sys.executable if program == "lmmsparse" else peers_python()
+    return [python, str(HERE / "programs.py"), program, *words]
+
+
+def measure(case: Case, folder: Path, programs: list[str], rounds: int) -> dict[str, Any]:
+    """All programs in turn, `rounds` times; their calls pooled."""
     path = folder / f"{case.data}.csv"
     frame = load(case.data)
     if not path.exists():
         frame.to_csv(path, index=False)
-    commands = [[sys.executable, __file__, "--measure", case.name, str(path)]]
-    if with_lme4:
-        words = [case.formula, str(path), ",".join(factors_of(frame))]
-        words += ["REML" if case.reml else "ML", str(case.repeats)]
-        commands.append(["Rscript", str(HERE / "lme4_bench.R"), *words])
-    measured = [[run(command) for command in commands] for _ in range(rounds)]
-    return [merge(list(of_one_program)) for of_one_program in zip(*measured, strict=True)]
+    out: dict[str, Any] = {}
+    for _ in range(rounds):
+        for program in programs:
+            if program in case.skip or out.get(program, 1) is None:
+                continue
+            result = run(command_of(program, case, path, factors_of(frame)))
+            if result is None:
+                out[program] = None
+            elif program in out:
+                out[program]["seconds"] += result["seconds"]
+            else:
+                out[program] = result
+    return out
 
 
-def merge(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """The measurements of several processes as one."""
-    seconds = [second for measured in rounds for second in measured["seconds"]]
-    return rounds[0] | {"seconds": seconds}
+def table(measured: dict[str, dict[str, Any]], programs: list[str]) -> list[str]:
+    """Times and ratios, one line per model."""
+    others = [p for p in programs if p != "lmmsparse"]
+    head = ["model", "criterion", "above the best", "evaluations", "lmmsparse, ms"]
+    head += [f"{p}, ms (ratio)" for p in others] + ["peak, MiB"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for case in CASES:
+        results = measured.get(case.name)
+        if not results or not results.get("lmmsparse"):
+            continue
+        ours = results["lmmsparse"]
+        mine = statistics.median(ours["seconds"])
+        values = [r["criterion"] for r in results.values() if r and r["criterion"] is not None]
+        cells = [
+            f"{case.name}: `{case.formula.replace('|', chr(92) + '|')}`",
+            f"{ours['criterion']:.6f}",
+            f"{max(0.0, ours['criterion'] - min(values)):.0e}",
+            str(ours["evaluations"]),
+            _milliseconds(mine),
+        ]
+        for program in others:
+            theirs = results.get(program)
+            if not theirs:
+                cells.append("–")
+                continue
+            seconds = statistics.median(theirs["seconds"])
+            excess = (theirs["criterion"] or math.inf) - min(values)
+            worse = "" if excess < 1e-3 else f", {excess:.2g} above"
+            cells.append(f"{_milliseconds(seconds)} (**{seconds / mine:.2g}**{worse})")
+        peaks = [f"{results[p]['peak_mb']:.0f}" if results.get(p) else "–" for p in programs[:2]]
+        cells.append(" / ".join(peaks))
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
-HEADER = (
-    "| model | criterion | − lme4's | evaluations | lme4's | median, ms | lme4's "
-    "| **lme4's / ours** | fastest calls | peak, MiB | lme4's |\n" + "|---" * 11 + "|"
-)
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.1f}" if seconds < 0.1 else f"{1e3 * seconds:.0f}"
 
 
-def row(case: Case, ours: dict[str, Any], theirs: dict[str, Any] | None) -> str:
-    """One line of the table."""
-
-    def both(show: Callable[[dict[str, Any]], str]) -> list[str]:
-        return [show(ours), show(theirs) if theirs else ""]
-
-    def ratio(typical: Callable[[list[float]], float]) -> str:
-        return f"{typical(theirs['seconds']) / typical(ours['seconds']):.1f}" if theirs else ""
-
-    formula = case.formula.replace("|", "\\|")
-    gap = f"{ours['criterion'] - theirs['criterion']:+.0e}" if theirs else ""
-    cells = [
-        f"{case.data}, {'REML' if case.reml else 'ML'}: `{formula}`",
-        f"{ours['criterion']:.6f}",
-        gap,
-        *both(lambda measured: str(measured["evaluations"])),
-        *both(lambda measured: f"{1e3 * statistics.median(measured['seconds']):.1f}"),
-        f"**{ratio(statistics.median)}**",
-        ratio(min),
-        *both(lambda measured: f"{measured['peak_mb'] or 0:.0f}"),
-    ]
-    return "| " + " | ".join(cells) + " |"
+def means(measured: dict[str, dict[str, Any]], programs: list[str]) -> list[str]:
+    """Geometric mean ratios by group."""
+    lines = []
+    for group in dict.fromkeys(case.group for case in CASES):
+        parts = []
+        for program in programs[1:]:
+            logs = [
+                math.log(statistics.median(r[program]["seconds"]))
+                - math.log(statistics.median(r["lmmsparse"]["seconds"]))
+                for case in CASES
+                if case.group == group and (r := measured.get(case.name)) and r.get(program)
+            ]
+            if logs:
+                ratio = math.exp(statistics.mean(logs))
+                parts.append(f"{program} {ratio:.2g} × our time ({len(logs)} models)")
+        if parts:
+            lines.append(f"- {group}: " + ", ".join(parts))
+    return lines
 
 
 def cpu() -> str:
@@ -206,59 +178,75 @@ def cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def about(found: dict[str, str]) -> list[str]:
+    """Machine and versions."""
+    blas = sorted(
+        {
+            f"{info['internal_api']} {info['version']}"
+            for info in threadpoolctl.threadpool_info()
+            if info["user_api"] == "blas"
+        }
+    )
+    packages = ", ".join(f"{p} {version(p)}" for p in ("numpy", "scipy", "scikit-sparse"))
+    return [
+        f"- {cpu()}; {platform.system()} {platform.release()}; {date.today().isoformat()}",
+        f"- Python {platform.python_version()}, {packages}; BLAS: {', '.join(blas)}",
+        "- " + ", ".join(f"{name} {number}" for name, number in found.items()),
+    ]
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=[case.name for case in CASES])
-    parser.add_argument("--rounds", type=int, default=3, help="fresh processes per program")
+    parser.add_argument("--rounds", type=int, help="fresh processes per program")
     parser.add_argument("--no-write", action="store_true", help="leave RESULTS.md as it is")
-    parser.add_argument("--measure", nargs=2, metavar=("CASE", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure:
-        name, path = options.measure
-        case = next(case for case in CASES if case.name == name)
-        print(json.dumps(measure(case, Path(path))))
-        return
-
-    with_lme4 = has_lme4()
-    if not with_lme4:
-        print("Rscript with lme4 was not found: only lmmsparse is timed.", file=sys.stderr)
-    lines = [HEADER]
-    print(HEADER)
-    measured: list[dict[str, Any]] = []
+    found = available()
+    programs = list(found)
+    print("programs:", ", ".join(f"{k} {v}" for k, v in found.items()), flush=True)
+    measured: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for case in CASES:
             if options.only and case.name not in options.only:
                 continue
-            measured = compare(case, Path(folder), options.rounds, with_lme4)
-            lines.append(row(case, measured[0], measured[1] if with_lme4 else None))
-            print(lines[-1], flush=True)
-    about = [f"- {cpu()}; {platform.system()} {platform.release()}; {date.today().isoformat()}"]
-    about += [f"- {program['version']}; BLAS: {program['blas']}" for program in measured]
-    print("\n".join(about))
-    if options.only:
+            rounds = options.rounds or case.rounds
+            measured[case.name] = measure(case, Path(folder), programs, rounds)
+            print("\n".join(table({case.name: measured[case.name]}, programs)[2:]), flush=True)
+    text = [*table(measured, programs), "", "Geometric means of the ratios:", ""]
+    text += [*means(measured, programs), "", *about(found)]
+    print("\n".join(text))
+    if options.only or options.no_write:
         return
-    by_rows = run_text([sys.executable, str(HERE / "rows.py")]).strip()
-    print(f"\n{by_rows}")
-    if options.no_write:
-        return
-    text = (
-        "# lmmsparse and lme4, side by side\n\n"
-        "Written by `make bench`. Times of whole `lmer()` calls with each program's defaults, one "
-        "BLAS thread, the programs taking turns in fresh processes: "
-        f"{options.rounds} rounds of 25 calls each, of 3 for InstEval and the simulated model "
-        "(80,000 rows, 4,000 groups, random slopes). *Fastest calls* is the ratio of the shortest "
-        "times, which a busy machine disturbs least. Peak is the largest resident memory of the "
-        "process, interpreter and data included.\n\n"
-    )
-    text += "\n".join(lines) + "\n\n" + "\n".join(about) + "\n\n"
-    text += (
-        "## The number of rows\n\n"
+    rows = subprocess.run(
+        [sys.executable, str(HERE / "rows.py")],
+        env=os.environ | ONE_THREAD,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    page = [
+        "# lmmsparse beside its peers",
+        "",
+        "Written by `make bench`. Times of whole fitting calls with each program's defaults, one "
+        "BLAS thread, the programs taking turns in fresh processes; medians. The ratio is the "
+        "other program's time over ours: above one, we are faster. *Above the best* is the "
+        "criterion minus the lowest any program reached; where another program stops more than "
+        "0.001 above the best, its cell says so. A dash: the program cannot fit the model, or "
+        "was not asked to. Peak is the largest resident memory (lmmsparse / lme4), interpreter "
+        "and data included.",
+        "",
+        *text,
+        "",
+        "## The number of rows",
+        "",
         "500 crossed with 100 random intercepts, the same 10,000 pairs of levels each time "
-        "(`benchmarks/rows.py`).\n\n"
-    )
-    text += by_rows + "\n"
-    (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
+        "(`benchmarks/rows.py`).",
+        "",
+        rows.strip(),
+        "",
+    ]
+    (HERE / "RESULTS.md").write_text("\n".join(page), encoding="utf-8")
 
 
 if __name__ == "__main__":
