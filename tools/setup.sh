@@ -91,6 +91,17 @@ suitesparse_version() {
          END { print main "." sub_ }' "$headers/SuiteSparse_config.h"
 }
 
+# Prints the scikit-sparse that goes with the SuiteSparse that was found.
+scikit_sparse() {
+    case $(suitesparse_version) in
+    [0-6].* | 7.[0-3]) echo 'scikit-sparse==0.4.16' ;;
+    *) echo 'scikit-sparse>=0.5,<0.6' ;;
+    esac
+}
+
+# scikit-sparse 0.5 has a part in C++. Before SuiteSparse is there, this may be the one.
+needs_cxx() { [ -z "$headers" ] || [ "$(scikit_sparse)" != 'scikit-sparse==0.4.16' ]; }
+
 # Prints the BLAS and LAPACK files that CHOLMOD loads, links resolved; nothing where that cannot be told.
 blas_of_cholmod() {
     local library
@@ -139,6 +150,10 @@ look() {
         missing+=("a C compiler")
         packages+=(gcc libc6-dev)
     fi
+    if needs_cxx && ! have "${CXX:-c++}" && ! have g++; then
+        missing+=("a C++ compiler")
+        packages+=(g++)
+    fi
     if [ -z "$headers" ]; then
         missing+=("SuiteSparse's headers")
         packages+=(libsuitesparse-dev libopenblas0-pthread)
@@ -163,14 +178,14 @@ remedy() {
     if have apt-get; then
         echo "Run: sudo apt-get install ${packages[*]}"
     elif have dnf; then
-        echo "Run: sudo dnf install suitesparse-devel openblas python3-devel gcc"
+        echo "Run: sudo dnf install suitesparse-devel openblas python3-devel gcc-c++"
     elif have brew; then
         echo "Run: brew install suite-sparse python@3.13"
     elif have conda || [ -n "${CONDA_PREFIX:-}" ]; then
-        echo "Run: conda install -c conda-forge 'python>=3.11' suitesparse c-compiler"
+        echo "Run: conda install -c conda-forge 'python>=3.11' suitesparse c-compiler cxx-compiler"
     else
-        echo "Install them (apt: ${packages[*]}; dnf: suitesparse-devel openblas python3-devel gcc;" \
-            "brew: suite-sparse python@3.13; conda: suitesparse c-compiler)."
+        echo "Install them (apt: ${packages[*]}; dnf: suitesparse-devel openblas python3-devel gcc-c++;" \
+            "brew: suite-sparse python@3.13; conda: suitesparse c-compiler cxx-compiler)."
     fi
 }
 
@@ -235,10 +250,7 @@ ensure_venv() {
 install_python_packages() {
     local version wanted options=()
     version=$(suitesparse_version)
-    case $version in
-    [0-6].* | 7.[0-3]) wanted='scikit-sparse==0.4.16' ;;
-    *) wanted='scikit-sparse>=0.5,<0.6' ;;
-    esac
+    wanted=$(scikit_sparse)
     # The headers that were found come first, whatever scikit-sparse would look at by itself.
     export CFLAGS="-I$headers ${CFLAGS:-}"
     if [ -n "$libraries" ]; then
