@@ -13,6 +13,7 @@ from lmmsparse.design import Design, build_design, design_from_arrays
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import fit_design
 from lmmsparse.formula import parse_formula
+from lmmsparse.inference.anova import anova_table
 from lmmsparse.inference.lrt import likelihood_ratio_table
 from lmmsparse.model import LinearMixedModel, wrap
 from lmmsparse.optimize import Optimizer
@@ -209,24 +210,37 @@ def load(path: str | Path) -> LinearMixedModel:
     return LinearMixedModel(load_fit(path))
 
 
-def anova(*models: LinearMixedModel, refit: bool = True) -> Table:
-    """Compare models fitted to the same data by likelihood-ratio tests.
+def anova(
+    *models: LinearMixedModel, type: int = 3, ddf: str = "satterthwaite", refit: bool = True
+) -> Table:
+    """Test the fixed-effects terms of one model, or compare models fitted to the same data.
 
     Parameters
     ----------
     *models : LinearMixedModel
-        Two or more.
+        One, whose terms are tested by F, or several, compared by likelihood-ratio tests.
+    type : {1, 2, 3}
+        For one model: sequential hypotheses (1), each term adjusted for those that do not contain
+        it (2), or cell means weighted equally (3), whatever the coding of the factors.
+    ddf : str
+        For one model: denominator degrees of freedom, as for `LinearMixedModel.coef_table`.
     refit : bool
-        Refit REML fits by maximum likelihood first (the default, and it is said in the table).
+        For several: refit REML fits by maximum likelihood first (the table says so).
 
     Returns
     -------
     Table
-        Columns ``npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq)``, smallest model first.
+        One model: rows are terms, columns ``Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)``.
+        Several: columns ``npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq)``, smallest
+        model first.
 
     Examples
     --------
     >>> import lmmsparse as lmm
+    >>> cake = lmm.load_dataset("cake")
+    >>> m = lmm.lmer("angle ~ recipe * temperature + (1 | recipe:replicate)", cake)
+    >>> lmm.anova(m).to_frame()["F value"].round(4).to_dict()
+    {'recipe': 0.2488, 'temperature': 20.5199, 'recipe:temperature': 1.0062}
     >>> pigs = lmm.load_dataset("dietox")
     >>> small = lmm.lmer("Weight ~ Time + (1 | Pig)", pigs)
     >>> large = lmm.lmer("Weight ~ Time + (1 | Pig) + (0 + Time | Pig)", pigs)
@@ -236,13 +250,15 @@ def anova(*models: LinearMixedModel, refit: bool = True) -> Table:
     for model in models:
         if not isinstance(model, LinearMixedModel):
             raise OptionError(
-                f"anova() was given a {type(model).__name__}. It compares fitted models. Pass "
+                f"anova() was given a {model.__class__.__name__}. It compares fitted models. Pass "
                 "models made by lmm.lmer."
             )
-    if len(models) < 2:
+    if not models:
         raise OptionError(
-            f"anova() was given {len(models)} model{'' if len(models) == 1 else 's'}. It compares "
-            "two or more. Pass the models to compare, for example lmm.anova(m1, m2)."
+            "anova() was given no model. It tests the terms of one, or compares several. Pass the "
+            "models, for example lmm.anova(m) or lmm.anova(m1, m2)."
         )
+    if len(models) == 1:
+        return anova_table(models[0].fit, type, ddf)
     labels = [f"m{i + 1}" for i in range(len(models))]
     return likelihood_ratio_table([m.fit for m in models], labels, refit)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import FloatArray
+from lmmsparse.all_fit import all_fit
 from lmmsparse.checks import check_design
 from lmmsparse.convergence import Convergence, is_singular, judge
 from lmmsparse.errors import (
@@ -27,16 +28,20 @@ from lmmsparse.inference.contrast import contrast
 from lmmsparse.inference.lrt import information, loglik
 from lmmsparse.inference.parameters import theta_names
 from lmmsparse.inference.wald import check_level, coefficient_table, wald_intervals
+from lmmsparse.influence import Influence, influence
 from lmmsparse.optimize import Optimum
 from lmmsparse.predict import predict
 from lmmsparse.prediction_error import predict_with_error
 from lmmsparse.ranef import conditional_covariances, conditional_modes, effect_names
 from lmmsparse.refit import refit_response
+from lmmsparse.refit_many import refit_many
 from lmmsparse.simulate import simulate
 from lmmsparse.storage import save_fit
 from lmmsparse.summary import Summary, short_print, summarize
 from lmmsparse.table import Table
+from lmmsparse.tidy import augment, glance, tidy
 from lmmsparse.varcorr import VarCorr, principal_components, variance_components
+from lmmsparse.variance_explained import intraclass_correlation, r_squared
 
 _WARNINGS: dict[str, type[Warning]] = {
     "singular": SingularFitWarning,
@@ -322,6 +327,88 @@ class LinearMixedModel:
         """The verdict on the fit, with its findings."""
         return judge(self._fit, tuple(check_design(self._fit.design)))
 
+    def influence(self, groups: Any = None) -> Influence:
+        """How much single rows, or whole groups, move the estimates.
+
+        Parameters
+        ----------
+        groups : str or array, optional
+            A grouping factor of the model (or one label per row): the model is refitted without
+            each of its levels. By default single rows, with θ held.
+
+        Returns
+        -------
+        Influence
+            ``leverage, rstudent`` (by row only), ``cooks_distance``, ``dfbeta``.
+        """
+        return influence(self._fit, groups)
+
+    def all_fit(self) -> Table:
+        """Minimize the criterion with every optimizer, and from other starts.
+
+        Returns
+        -------
+        Table
+            Per search ``criterion``, θ, the fixed effects, ``evaluations`` and ``seconds``.
+        """
+        return all_fit(self._fit)
+
+    def icc(self) -> pd.Series:
+        """Intraclass correlation: each group's share of the variance besides fixed effects."""
+        return intraclass_correlation(self._fit)
+
+    def r2(self) -> pd.Series:
+        """Nakagawa's R²: ``marginal`` (fixed effects), ``conditional`` (with random effects)."""
+        return r_squared(self._fit)
+
+    # -- data frames -------------------------------------------------------------------------------
+
+    def tidy(
+        self,
+        effects: str | Sequence[str] = "fixed",
+        conf_int: bool = False,
+        *,
+        level: float = 0.95,
+        conf_method: str = "wald",
+        ddf: str = "satterthwaite",
+    ) -> pd.DataFrame:
+        """One row per parameter, with broom.mixed's column names.
+
+        Parameters
+        ----------
+        effects : {"fixed", "ran_pars", "ran_vals"} or several of them
+            Fixed effects, standard deviations and correlations, or conditional modes.
+        conf_int : bool
+            Add ``conf_low, conf_high``.
+        level : float
+        conf_method : str
+            As `confint` has it; conditional modes always have Wald intervals.
+        ddf : str
+            As for `coef_table`.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``effect, group, level, term, estimate, std_error, statistic, df, p_value`` as
+            far as they apply.
+        """
+        limits = level if conf_int else None
+        return tidy(self._fit, effects, ddf, limits, lambda: self.confint(conf_method, level))
+
+    def glance(self) -> pd.DataFrame:
+        """One row about the model: ``nobs, sigma, logLik, AIC, BIC, REMLcrit, df_residual``."""
+        return glance(self._fit)
+
+    def augment(self, data: Any = None) -> pd.DataFrame:
+        """One row per observation: variables, then ``_fitted, _resid, _hat, _cooksd, …``.
+
+        Parameters
+        ----------
+        data : table, optional
+            The data of the fit, to keep all of its columns.
+        """
+        return augment(self._fit, data)
+
     # -- inference ---------------------------------------------------------------------------------
 
     def coef_table(self, ddf: str = "satterthwaite") -> Table:
@@ -480,6 +567,42 @@ class LinearMixedModel:
         LinearMixedModel
         """
         return wrap(refit_response(self._fit, y, weights), depth=2)
+
+    def refit_many(self, Y: Any, n_jobs: int = 1) -> pd.DataFrame:
+        """Fit the same design to many responses; no warnings, the verdicts are in the table.
+
+        Parameters
+        ----------
+        Y : (rows, m) array or DataFrame
+            One response per column, one row per fitted row or per row of the original data. A
+            column with missing values is refitted without these rows.
+        n_jobs : int
+            Processes for responses that are refitted one by one: those with missing values, and
+            all of models with several grouping factors. −1 for all processors. The responses of a
+            model with one grouping factor are searched together, in this process.
+
+        Returns
+        -------
+        DataFrame
+            One row per column of `Y`: ``criterion``, θ (named as in `theta`), ``sigma``, the fixed
+            effects and their standard errors ``se_<name>``, ``converged``, ``singular`` and
+            ``problem``. A response that cannot be fitted has NaN, and in ``problem`` the reason,
+            which is empty otherwise.
+
+        Raises
+        ------
+        DataError
+            If `Y` has the wrong number of rows or does not hold numbers.
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> m = lmm.lmer("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> table = m.refit_many(m.simulate(200, rng=1))
+        >>> table.shape, bool(table["converged"].all())
+        ((200, 12), True)
+        """
+        return refit_many(self._fit, Y, n_jobs)
 
     def save(self, path: str | Path) -> None:
         """Write the model to one file (arrays and JSON; no pickle), readable by `load`."""

@@ -139,6 +139,32 @@ class ProfiledDeviance:
             hessian=point.average_information(theta) + self._curvature(safe, regular),
         )
 
+    def joint_derivatives(self, theta: FloatArray, sigma: float) -> Derivatives:
+        """The criterion with σ free: value, gradient and Hessian in (θ, log σ)."""
+        theta = np.asarray(theta, dtype=np.float64)
+        s2, d = sigma * sigma, self.template.n_theta
+        point = _Point(self, theta, s2)
+        safe = self._away_from_singular(theta)
+        regular = point if np.array_equal(safe, theta) else _Point(self, safe, s2)
+        r2, slope = point.modes.solution.pwrss, point.pwrss_gradient(theta)
+        gradient = np.append(self._gradient(theta, point), 2.0 * (self.df - r2 / s2))
+        hessian = np.empty((d + 1, d + 1))
+        hessian[:d, :d] = point.average_information(theta) + self._curvature(safe, regular)
+        # Nothing is profiled out here: the average information is put back to σ held.
+        hessian[:d, :d] += np.outer(slope, slope) / (s2 * s2 * self.df)
+        hessian[:d, d] = hessian[d, :d] = -2.0 * slope / s2
+        hessian[d, d] = 4.0 * r2 / s2
+        return Derivatives(self._joint_value(point.modes.solution, s2), gradient, hessian)
+
+    def joint_value(self, theta: FloatArray, sigma: float) -> float:
+        """The criterion with σ free, at θ and σ."""
+        return self._joint_value(self.solution(theta), sigma * sigma)
+
+    def _joint_value(self, solution: PLSSolution, sigma2: float) -> float:
+        # With σ at its best this is the profiled criterion; elsewhere it is higher by a known sum.
+        q = solution.pwrss / (self.df * sigma2)
+        return self.value_of(solution) + self.df * float(q - 1.0 - np.log(q))
+
     @cached_property
     def _column_scales(self) -> list[FloatArray]:
         """Per term, 1 / the root mean square of each column: the natural unit of T's rows."""
@@ -225,6 +251,18 @@ class _Point:
                 A = self._VXR[a:z].reshape(len(v), k, products.p)
                 minus += np.tensordot(A, A, axes=([0, 2], [0, 2]))
             out[t] -= minus @ self.T[t]
+        return out
+
+    def pwrss_gradient(self, theta: FloatArray) -> FloatArray:
+        """∂r²/∂θ = −2 Σ_levels v'Du, (n_theta,)."""
+        template = self._objective.template
+        out = np.empty(template.n_theta)
+        for t, (structure, part) in enumerate(
+            zip(template.structures, template.slices, strict=True)
+        ):
+            v = self.modes.v[template.offsets[t] : template.offsets[t + 1]].reshape(-1, structure.k)
+            D = structure.derivative(theta[part])
+            out[part] = -2.0 * (D.reshape(len(D), -1) @ (v.T @ v @ self.T[t]).ravel())
         return out
 
     def average_information(self, theta: FloatArray) -> FloatArray:

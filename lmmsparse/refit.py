@@ -11,11 +11,12 @@ import pandas as pd
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.checks import check_design, require
 from lmmsparse.crossproducts import orthonormal, response_products
-from lmmsparse.design import Design, LevelKey, RandomBlock
+from lmmsparse.design import Design, LevelKey, RandomBlock, listed
 from lmmsparse.design.grouping import Grouping, combined_labels
-from lmmsparse.errors import DataError
+from lmmsparse.design.rank import independent_columns
+from lmmsparse.errors import DataError, Finding
 from lmmsparse.fit import Fit, fit_design, term_columns
-from lmmsparse.search import search
+from lmmsparse.search import StandardizedObjective, search
 from lmmsparse.threads import one_thread
 
 
@@ -77,9 +78,16 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
     keep = ~np.isnan(values)
     if w is not None:
         keep &= ~np.isnan(w) & (w > 0)
-    start = _inside(fit)
+    start = warm_start(fit)
     if not keep.all():
         renewed = subset(renewed, keep)
+    if weights is not None and w is not None and np.any(w == 0):
+        text = (
+            f"{int(np.sum(w == 0))} rows have weight zero and were left out, as if they were not "
+            "in the data."
+        )
+        finding = Finding("zero-weights", "warning", text)
+        renewed = replace(renewed, findings=(*renewed.findings, finding))
     require(check_design(renewed))
     if not keep.all() or weights is not None:
         return fit_design(
@@ -95,13 +103,13 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
     return result
 
 
-def _inside(fit: Fit) -> FloatArray:
+def warm_start(fit: Fit) -> FloatArray:
     """θ of the fit, moved off zero so that a singular fit is not a trap for the next response."""
-    theta = fit.theta.copy()
-    start = fit.template.start
-    at_zero = (start > 0) & (theta < 1e-2 * np.abs(theta).max(initial=0.0))
-    theta[at_zero] = 0.1 * max(float(np.abs(theta).max()), 1.0)
-    return theta
+    scaled = StandardizedObjective(fit.objective)
+    x = scaled.to_internal(fit.theta)
+    largest = float(np.abs(x).max(initial=0.0))
+    x[(fit.template.start > 0) & (x <= 1e-2 * largest)] = 0.1 * max(largest, 1.0)
+    return scaled.to_theta(x)
 
 
 def subset(design: Design, keep: BoolArray) -> Design:
@@ -116,11 +124,35 @@ def subset(design: Design, keep: BoolArray) -> Design:
         raise DataError(
             "Every value of the new response is missing. No row is left to fit. Check its values."
         )
+    X, blocks = design.X[keep], tuple(_subset_block(block, keep) for block in design.blocks)
+    stays = independent_columns(X)
+    names = np.array(design.x_names, dtype=object)
+    lost = tuple(str(name) for name in names[~stays])
+    findings = design.findings
+    if lost:
+        text = (
+            f"The fixed effects are linearly dependent in the rows that are left: {listed(lost)} "
+            "cannot be told apart from the others and was dropped. Fit without such terms."
+        )
+        findings = (*findings, Finding("rank-deficient", "warning", text))
+    recipe = design.recipe
+    if recipe is not None:
+        kept = recipe.kept.copy()
+        kept[np.flatnonzero(kept)] = stays
+        groups = tuple(
+            replace(group, key=block.grouping.key)
+            for group, block in zip(recipe.groups, blocks, strict=True)
+        )
+        recipe = replace(recipe, kept=kept, groups=groups)
     return replace(
         design,
         y=design.y[keep],
-        X=np.ascontiguousarray(design.X[keep]),
-        blocks=tuple(_subset_block(block, keep) for block in design.blocks),
+        X=np.ascontiguousarray(X[:, stays]),
+        x_names=tuple(str(name) for name in names[stays]),
+        dropped=(*design.dropped, *lost),
+        blocks=blocks,
+        findings=findings,
+        recipe=recipe,
         weights=None if design.weights is None else design.weights[keep],
         offset=None if design.offset is None else design.offset[keep],
         rows=design.rows[keep],

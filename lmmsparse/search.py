@@ -19,8 +19,8 @@ from lmmsparse.errors import NumericalError, OptionError
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Bounds, Derivatives, Objective, Optimizer, Optimum
 
-_SNAP = 1e-3
-_NO_WORSE = 1e-9
+SNAP = 1e-3
+NO_WORSE = 1e-9
 
 
 def search(
@@ -201,13 +201,13 @@ def _snap_to_zero(
     """Set tiny diagonal entries to exactly zero where that does not raise the criterion."""
     for group in bounds.mirrors:
         first = group[0]
-        if x[first] == 0.0 or x[first] > _SNAP:
+        if x[first] == 0.0 or x[first] > SNAP:
             continue
         trial = x.copy()
         trial[first] = 0.0
         rest = list(group[1:])
         trial[rest] = np.where(np.abs(trial[rest]) < 1e-6, 0.0, trial[rest])
         at_zero = objective(trial)
-        if at_zero <= value + _NO_WORSE:
+        if at_zero <= value + NO_WORSE:
             x, value = trial, min(at_zero, value) if at_zero < value else at_zero
     return x, value

@@ -160,14 +160,14 @@ def singular_directions(fit: Fit, tol: float = 1e-4) -> list[list[str]]:
 
 
 def _direction(names: tuple[str, ...], vector: FloatArray) -> str:
-    big = np.flatnonzero(np.abs(vector) > 0.05)
-    if len(big) == 1:
-        return names[int(big[0])]
-    signs = "+" if vector[big[0]] > 0 else "−"
-    text = names[int(big[0])]
-    for i in big[1:]:
-        same = (vector[i] > 0) == (signs == "+")
-        text += f" {'+' if same else '−'} {abs(vector[i] / vector[big[0]]):.2g} {names[int(i)]}"
+    order = np.argsort(-np.abs(vector), kind="stable")
+    share = vector / vector[order[0]]
+    text = names[int(order[0])]
+    small = [i for i in order[1:].tolist() if abs(share[i]) > 0.05]
+    if not small:
+        return text
+    for i in small:
+        text += f" {'+' if share[i] > 0 else '−'} {abs(share[i]):.2g} {names[i]}"
     return f"the combination {text} (in standardized units)"
 
 

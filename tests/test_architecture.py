@@ -26,21 +26,26 @@ LAYERS = {
         "optimize",
     },
     2: {"design"},
-    3: {"checks", "crossproducts"},
+    3: {"checks", "crossproducts", "responses", "merged_levels"},
     4: {"solvers"},
-    5: {"objective"},
+    5: {"objective", "batched_objective"},
     6: {"search", "fit"},
     7: {
         "convergence",
         "varcorr",
         "ranef",
         "refit",
+        "refit_batched",
+        "refit_many",
         "predict",
         "prediction_error",
         "simulate",
         "influence",
         "inference",
         "storage",
+        "all_fit",
+        "tidy",
+        "variance_explained",
     },
     8: {"summary", "plots"},
     9: {"model", "lmer"},
@@ -52,6 +57,7 @@ LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}
 # which covers the modules inside that package too.
 ONLY_IN = {
     "formulaic": ("design",),
+    "joblib": ("refit_many",),
     "matplotlib": ("plots",),
     "nlopt": ("optimize.bounded",),
     "sksparse": ("solvers._sksparse*",),
@@ -61,12 +67,15 @@ ONLY_IN = {
         "checks",
         "varcorr",
         "refit",
+        "refit_many",
         "predict",
         "prediction_error",
         "simulate",
         "influence",
         "inference",
         "storage",
+        "tidy",
+        "variance_explained",
         "summary",
         "model",
         "datasets",
@@ -79,7 +88,7 @@ DEFERRED = {"matplotlib"}
 
 MAX_LINES = 400
 # One class whose methods are documented one by one.
-LONGER = {"model": 600}
+LONGER = {"model": 900}
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ def test_gradient(name: str, at: str) -> None:
     np.testing.assert_allclose(objective.derivatives(theta).gradient, numeric, atol=2e-6 * size)
 
 
-@pytest.mark.parametrize("name", ["slope", "slope, ML", "crossed", "weights", "nested"])
+@pytest.mark.parametrize("name", ["slope", "slope, ML", "weights", "nested"])
 def test_hessian_in_expectation(name: str) -> None:
     """Averaged over responses of the model, AI + curvature is the Hessian at the truth."""
     m = model(name)
@@ -205,7 +205,7 @@ def test_hessian_in_expectation(name: str) -> None:
     Q, _ = orthonormal(design.X, design.weights)
     exact, cheap = [], []
     step = 1e-4
-    for _ in range(40):
+    for _ in range(25):
         y = design.X @ np.ones(design.p) + root @ rng.normal(size=design.n)
         response = response_products(y, Q, terms, design.weights)
         objective = m.fit.objective.with_response(response)

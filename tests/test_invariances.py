@@ -18,7 +18,7 @@ from lmmsparse.errors import LmmWarning
 Array = npt.NDArray[np.float64]
 
 few = settings(
-    max_examples=8,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     database=None,

@@ -21,7 +21,7 @@ from lmmsparse.design.frame import as_frame, listed, tidy_column
 from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.matrices import learn
 from lmmsparse.design.names import columns_of, split_calls
-from lmmsparse.design.rank import independent_columns
+from lmmsparse.design.rank import column_relations, independent_columns
 from lmmsparse.design.recipe import (
     GroupRecipe,
     Recipe,
@@ -148,14 +148,14 @@ def build_design(
         rows=rows,
         na_action=na_action,
         findings=tuple(findings),
-        recipe=_recipe(parsed, recipe, independent, blocks, order, weights, offset),
+        recipe=_recipe(parsed, recipe, (X, independent), blocks, order, weights, offset),
     )
 
 
 def _recipe(
     parsed: MixedFormula,
     matrices: Any,
-    kept: BoolArray,
+    fixed: tuple[FloatArray, BoolArray],
     blocks: list[RandomBlock],
     order: list[int],
     weights: Any,
@@ -182,7 +182,8 @@ def _recipe(
     column = offset if isinstance(offset, str) else None
     array = offset is not None and column is None
     weighted = weights if isinstance(weights, str) else None
-    return Recipe(ordered, kept, groups, parsed.offsets, column, array, weighted)
+    relations = column_relations(*fixed)
+    return Recipe(ordered, fixed[1], groups, parsed.offsets, column, array, weighted, relations)
 
 
 def _parts(parsed: MixedFormula, frame: pd.DataFrame) -> dict[str, str]:

@@ -27,11 +27,14 @@ class ColumnInfo:
         Levels of a categorical column.
     coded : bool
         Whether it is handed over with its contrasts (see `MatrixRecipe.contrasts`).
+    span : tuple or None
+        Mean, smallest and largest value of a numeric column.
     """
 
     kind: str
     categories: tuple[Any, ...] | None = None
     coded: bool = False
+    span: tuple[float, float, float] | None = None
 
 
 _CODINGS = {
@@ -203,8 +206,13 @@ def describe(
     if name in contrasts or (pd.api.types.is_bool_dtype(column.dtype) and name in bare):
         return ColumnInfo("categorical", tuple(column.astype("category").cat.categories), True)
     if pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
-        return ColumnInfo("numeric")
+        return ColumnInfo("numeric", span=_span(column))
     return ColumnInfo("other")
+
+
+def _span(column: pd.Series) -> tuple[float, float, float]:
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return float(values.mean()), float(values.min()), float(values.max())
 
 
 def match_column(name: str, column: pd.Series, info: ColumnInfo) -> pd.Series:

@@ -120,7 +120,9 @@ def _label(value: object) -> str:
 def _factorize(name: str, column: pd.Series) -> tuple[pd.Index, IntArray]:
     if isinstance(column.dtype, pd.CategoricalDtype):
         trimmed = column.cat.remove_unused_categories()
-        return pd.Index(trimmed.cat.categories), trimmed.cat.codes.to_numpy().astype(np.intp)
+        return pd.Index(
+            trimmed.cat.categories, tupleize_cols=False
+        ), trimmed.cat.codes.to_numpy().astype(np.intp)
     if np.ndim(column) != 1:
         raise DataError(
             f"The grouping factor {name!r} has more than one column. It needs one value per row. "
@@ -138,4 +140,4 @@ def _factorize(name: str, column: pd.Series) -> tuple[pd.Index, IntArray]:
             "levels cannot be ordered. Convert the column to one type, for example with "
             ".astype(str)."
         ) from error
-    return pd.Index(levels), codes.astype(np.intp)
+    return pd.Index(levels, tupleize_cols=False), codes.astype(np.intp)

@@ -76,6 +76,20 @@ class MatrixRecipe:
         spec = self._specification(text, names, known)
         return tuple(str(name) for name in spec.column_names)
 
+    def specification(self, part: str) -> ModelSpec:
+        """Formulaic's specification of a part, as it was fitted."""
+        return self._specs[part]
+
+    def overparametrized(self, part: str) -> ModelSpec:
+        """The part with an indicator for every level of every factor in every term."""
+        return self._specification(
+            self.parts[part], self.variables[part], self.categories[part], full_rank=False
+        )
+
+    def values(self, spec: ModelSpec, part: str, newdata: pd.DataFrame) -> FloatArray:
+        """The columns of a specification of a part on complete rows of new data."""
+        return _values(self._materialize(spec, self.prepare(part, newdata)[0]))
+
     def _rebuild(self, part: str) -> ModelSpec:
         return self._specification(self.parts[part], self.variables[part], self.categories[part])
 
@@ -84,6 +98,7 @@ class MatrixRecipe:
         text: str,
         variables: tuple[str, ...],
         categories: Mapping[str, tuple[Any, ...] | None],
+        full_rank: bool = True,
     ) -> ModelSpec:
         row: dict[str, Any] = {}
         for name in variables:
@@ -108,6 +123,7 @@ class MatrixRecipe:
             formula=formula,
             transform_state=dict(self.transform_state),
             encoder_state=encoder_state,
+            ensure_full_rank=full_rank,
             na_action="ignore",
             output="numpy",
         )
@@ -271,7 +287,7 @@ def _parse_parts(parts: tuple[tuple[str, str], ...]) -> Any:
     """Formulaic's reading of several parts; the same formulas come back in every refit."""
     try:
         return Formula(**dict(parts))
-    except FormulaicError as error:
+    except (FormulaicError, SyntaxError) as error:
         raise FormulaError(
             f"The formula could not be read: {_plain(error)} Check its operators and brackets."
         ) from error

@@ -27,6 +27,30 @@ def independent_columns(X: FloatArray) -> BoolArray:
     return own_share(X, _TOLERANCE) > _TOLERANCE
 
 
+def column_relations(X: FloatArray, kept: BoolArray) -> FloatArray | None:
+    """The columns that are not kept as combinations of those that are.
+
+    Parameters
+    ----------
+    X : (n, P) array
+    kept : (P,) bool array
+        As `independent_columns` gives it.
+
+    Returns
+    -------
+    (p, P − p) array or None
+        None if all columns are kept.
+    """
+    if kept.all():
+        return None
+    length = np.sqrt(np.einsum("ij,ij->j", X, X))
+    length = np.where(length > 0, length, 1.0)
+    R = np.linalg.qr(X / length, mode="r")
+    solution = np.linalg.lstsq(R[:, kept], R[:, ~kept], rcond=None)[0]
+    solution[np.abs(solution) < 1e-9] = 0.0
+    return np.asarray(solution * length[~kept] / length[kept][:, None])
+
+
 def own_share(X: FloatArray, tolerance: float) -> FloatArray:
     """What each column adds to those before it, as a share of its length.
 

@@ -47,6 +47,8 @@ class Recipe:
         Whether ``offset=`` was an array, which new data cannot supply.
     weights_column : str or None
         Column given as ``weights=``.
+    relations : (p, dropped) array or None
+        On the fitted rows the columns that were dropped are X times this.
     """
 
     matrices: MatrixRecipe
@@ -56,6 +58,7 @@ class Recipe:
     offset_column: str | None
     offset_array: bool
     weights_column: str | None
+    relations: FloatArray | None = None
 
     def fixed(self, newdata: pd.DataFrame) -> FloatArray:
         """X for new data, (n, p); NaN in rows with a missing value."""

@@ -147,7 +147,8 @@ def decode_index(meta: dict[str, Any]) -> pd.Index:
         names = [decode(n) for n in meta["names"]]
         return pd.MultiIndex.from_tuples([decode(v) for v in meta["tuples"]], names=names)
     values = [decode(v) for v in meta["values"]]
-    index: pd.Index = pd.Index(values, dtype=meta["dtype"], name=decode(meta["name"]))
+    name, dtype = decode(meta["name"]), meta["dtype"]
+    index: pd.Index = pd.Index(values, dtype=dtype, name=name, tupleize_cols=False)
     return index
 
 
@@ -178,7 +179,12 @@ def encode_recipe(recipe: Recipe) -> dict[str, Any]:
         "parts": dict(m.parts),
         "variables": {part: list(names) for part, names in m.variables.items()},
         "columns": {
-            name: {"kind": c.kind, "categories": encode(c.categories), "coded": c.coded}
+            name: {
+                "kind": c.kind,
+                "categories": encode(c.categories),
+                "coded": c.coded,
+                "span": encode(c.span),
+            }
             for name, c in m.columns.items()
         },
         "contrasts": {name: _encode_contrasts(c) for name, c in m.contrasts.items()},
@@ -194,13 +200,16 @@ def encode_recipe(recipe: Recipe) -> dict[str, Any]:
         "offset_column": recipe.offset_column,
         "offset_array": recipe.offset_array,
         "weights_column": recipe.weights_column,
+        "relations": encode(recipe.relations),
     }
 
 
 def decode_recipe(meta: dict[str, Any], keys: Sequence[LevelKey]) -> Recipe:
     """The inverse of `encode_recipe`; `keys` are those of the design's blocks, in order."""
     columns = {
-        name: ColumnInfo(c["kind"], decode(c["categories"]), bool(c["coded"]))
+        name: ColumnInfo(
+            c["kind"], decode(c["categories"]), bool(c["coded"]), decode(c.get("span"))
+        )
         for name, c in meta["columns"].items()
     }
     variables = {part: tuple(names) for part, names in meta["variables"].items()}
@@ -229,4 +238,5 @@ def decode_recipe(meta: dict[str, Any], keys: Sequence[LevelKey]) -> Recipe:
         offset_column=meta["offset_column"],
         offset_array=bool(meta["offset_array"]),
         weights_column=meta["weights_column"],
+        relations=decode(meta.get("relations")),
     )

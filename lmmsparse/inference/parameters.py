@@ -1,7 +1,10 @@
-"""`Fit` → names of its covariance parameters as standard deviations and correlations."""
+"""`Fit` → its covariance parameters as standard deviations and correlations: names and values."""
 
 from __future__ import annotations
 
+import numpy as np
+
+from lmmsparse._types import FloatArray
 from lmmsparse.fit import Fit
 
 
@@ -30,3 +33,27 @@ def theta_names(fit: Fit) -> list[str]:
             effects = [block.names[row]] + ([block.names[column]] if row != column else [])
             names.append(".".join([block.group, *effects]))
     return names
+
+
+def parameter_values(fit: Fit, theta: FloatArray, sigma: float) -> FloatArray:
+    """The parameters of `parameter_names` at θ and σ; NaN for correlations with a constant.
+
+    Parameters
+    ----------
+    fit : Fit
+        Whose design it is.
+    theta : (n_theta,) array
+    sigma : float
+    """
+    values = []
+    template = fit.template
+    for structure, T in zip(template.structures, template.factors(theta), strict=True):
+        cov = T @ T.T
+        sd = np.sqrt(np.diag(cov))
+        for row, column in structure.entries:
+            if row == column:
+                values.append(sigma * sd[row])
+            else:
+                both = sd[row] * sd[column]
+                values.append(cov[row, column] / both if both > 0 else np.nan)
+    return np.array([*values, sigma])

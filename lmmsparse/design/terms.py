@@ -1,0 +1,154 @@
+"""`MatrixRecipe` → the terms of a formula part, their columns, and rows on which to examine them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from formulaic import ModelSpec
+
+from lmmsparse._types import FloatArray
+from lmmsparse.design.matrices import MatrixRecipe
+from lmmsparse.formula import referenced_names
+
+INTERCEPT = "1"
+
+
+@dataclass(frozen=True, eq=False)
+class FormulaTerm:
+    """One term of a formula part.
+
+    Attributes
+    ----------
+    label : str
+        As formulaic writes it; ``"1"`` for the intercept.
+    factors, numbers : frozenset of str
+        Its categorical and its numeric expressions.
+    variables : frozenset of str
+        Data columns it uses.
+    columns : tuple of int
+        Its columns in the model matrix of the part.
+    """
+
+    label: str
+    factors: frozenset[str]
+    numbers: frozenset[str]
+    variables: frozenset[str]
+    columns: tuple[int, ...]
+
+    def is_contained_in(self, other: FormulaTerm) -> bool:
+        """Whether the other term has the same numeric expressions and further factors."""
+        return self.factors < other.factors and self.numbers == other.numbers
+
+    def is_marginal_to(self, other: FormulaTerm) -> bool:
+        """Whether the other term has all its expressions and further ones."""
+        return (self.factors | self.numbers) < (other.factors | other.numbers)
+
+
+def formula_terms(recipe: MatrixRecipe, part: str) -> tuple[FormulaTerm, ...]:
+    """The terms of a part in the order of their columns.
+
+    Parameters
+    ----------
+    recipe : MatrixRecipe
+    part : str
+        ``"fixed"``, ``"random0"``, …
+    """
+    levels = recipe.categories[part]
+    terms = []
+    start = 0
+    for entry in recipe.specification(part).structure or ():
+        names = [str(factor.expr) for factor in entry.term.factors]
+        names = [name for name in names if name in levels]
+        stop = start + len(entry.columns)
+        terms.append(
+            FormulaTerm(
+                label=str(entry.term),
+                factors=frozenset(n for n in names if levels[n] is not None),
+                numbers=frozenset(n for n in names if levels[n] is None),
+                variables=frozenset(v for n in names for v in _variables(n, recipe)),
+                columns=tuple(range(start, stop)),
+            )
+        )
+        start = stop
+    return tuple(terms)
+
+
+def _variables(expression: str, recipe: MatrixRecipe) -> tuple[str, ...]:
+    if expression in recipe.columns:
+        return (expression,)
+    return tuple(name for name in referenced_names(expression) if name in recipe.columns)
+
+
+def factor_levels(recipe: MatrixRecipe, part: str) -> dict[str, tuple[Any, ...]]:
+    """Data columns that a part uses as factors → their levels, in order of appearance.
+
+    A number is a factor if it stands inside a categorical expression, such as ``C(year)``.
+    """
+    out: dict[str, tuple[Any, ...]] = {}
+    for expression, levels in recipe.categories[part].items():
+        for name in _variables(expression, recipe):
+            categories = recipe.columns[name].categories
+            if categories is not None:
+                out[name] = categories
+            elif levels is not None:
+                out[name] = levels
+    return out
+
+
+def covariates(recipe: MatrixRecipe, part: str) -> dict[str, tuple[float, float, float]]:
+    """Numeric columns of a part that are not factors → their mean, minimum and maximum."""
+    factors = factor_levels(recipe, part)
+    out = {}
+    for name in recipe.variables[part]:
+        span = recipe.columns[name].span
+        if name not in factors and span is not None:
+            out[name] = span
+    return out
+
+
+def grid(values: Mapping[str, tuple[Any, ...]]) -> pd.DataFrame:
+    """All combinations of the values of some columns; the first column varies fastest."""
+    names = list(values)
+    rows = [row[::-1] for row in product(*(values[name] for name in reversed(names)))]
+    return pd.DataFrame(
+        {name: [row[j] for row in rows] for j, name in enumerate(names)}, index=range(len(rows))
+    )
+
+
+def typical_rows(recipe: MatrixRecipe, part: str) -> pd.DataFrame:
+    """Rows on which every relation that holds between columns of a part can be seen.
+
+    Each term meets all combinations of its factors several times; everything else is random.
+    """
+    rng = np.random.default_rng(20)
+    factors, numbers = factor_levels(recipe, part), covariates(recipe, part)
+    terms = formula_terms(recipe, part)
+    frames = []
+    for term in terms:
+        own = {name: factors[name] for name in factors if name in term.variables}
+        cells = prod(len(levels) for levels in own.values())
+        times = 2 + len(numbers) + ceil(len(term.columns) / cells)
+        frame = pd.concat([grid(own) if own else pd.DataFrame(index=range(1))] * times)
+        for name, levels in factors.items():
+            if name not in own:
+                frame[name] = [levels[i] for i in rng.integers(len(levels), size=len(frame))]
+        for name, (_, low, high) in numbers.items():
+            frame[name] = rng.uniform(low, high, len(frame))
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def indicator_matrix(
+    recipe: MatrixRecipe, part: str, frame: pd.DataFrame
+) -> tuple[FloatArray, tuple[int, ...], tuple[str, ...]]:
+    """Columns with an indicator for every level, the term each belongs to, and their names."""
+    spec: ModelSpec = recipe.overparametrized(part)
+    owner = [i for i, entry in enumerate(spec.structure or ()) for _ in entry.columns]
+    names = tuple(str(name) for name in spec.column_names)
+    return recipe.values(spec, part, frame), tuple(owner), names

@@ -1,0 +1,93 @@
+"""One `Fit` → F tests of its fixed-effects terms."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmmsparse._types import FloatArray
+from lmmsparse.design.frame import listed
+from lmmsparse.fit import Fit
+from lmmsparse.inference.contrast import f_statistic, f_tail
+from lmmsparse.inference.ddf import DenominatorDF, denominator_df
+from lmmsparse.inference.terms import FixedTerms, check_type
+from lmmsparse.table import Table, blanks, counts, fixed, p_values
+
+_ROMAN = {1: "I", 2: "II", 3: "III"}
+METHOD_NAMES = {
+    "satterthwaite": "Satterthwaite's degrees of freedom",
+    "kenward-roger": "Kenward and Roger's degrees of freedom",
+    "residual": "residual degrees of freedom",
+    "asymptotic": "infinite degrees of freedom",
+    "none": "no degrees of freedom",
+}
+
+
+def f_test(fit: Fit, L: FloatArray, method: DenominatorDF) -> tuple[float, float, float, float]:
+    """F, numerator and denominator degrees of freedom and p-value of Lβ = 0.
+
+    Parameters
+    ----------
+    fit : Fit
+    L : (rows, p) array
+        Independent rows; without any, all but the numerator are NaN.
+    method : DenominatorDF
+    """
+    if len(L) == 0:
+        return np.nan, 0.0, np.nan, np.nan
+    F, scale, den = f_statistic(L, L @ fit.beta, method)
+    num = float(np.linalg.matrix_rank(L))
+    return F * scale, num, den, f_tail(F * scale, num, den)
+
+
+def anova_table(fit: Fit, kind: int = 3, ddf: str = "satterthwaite") -> Table:
+    """Test every fixed-effects term by F.
+
+    Parameters
+    ----------
+    fit : Fit
+    kind : {1, 2, 3}
+        Type of the hypotheses, see `FixedTerms`.
+    ddf : str
+        Method for the denominator degrees of freedom; ``"none"`` leaves them and p-values out.
+
+    Returns
+    -------
+    Table
+        ``Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)``; Mean Sq is F · σ².
+    """
+    kind = check_type(kind)
+    method = denominator_df(fit, ddf)
+    terms = FixedTerms(fit)
+    tests = [f_test(fit, terms.hypothesis(i, kind), method) for i in terms.tested]
+    F, num, den, p = (np.array([test[j] for test in tests]) for j in range(4))
+    columns = {
+        "Sum Sq": F * fit.sigma2 * num,
+        "Mean Sq": F * fit.sigma2,
+        "NumDF": num,
+        "DenDF": den,
+        "F value": F,
+        "Pr(>F)": p,
+    }
+    if ddf == "none":
+        del columns["DenDF"], columns["Pr(>F)"]
+    notes = []
+    if kind == 3 and terms.missing_cells:
+        notes.append(
+            f"Missing cells: {listed(terms.missing_cells)}. Type III hypotheses then depend on "
+            "which cells are there."
+        )
+    empty = [terms.label(i) for i, test in zip(terms.tested, tests, strict=True) if test[1] == 0]
+    if empty:
+        notes.append(f"Cannot be told apart from other terms: {listed(empty)}.")
+    return Table(
+        {name: values.tolist() for name, values in columns.items()},
+        [terms.label(i) for i in terms.tested],
+        title=f"Type {_ROMAN[kind]} tests of fixed effects, {METHOD_NAMES[ddf]}",
+        notes=notes,
+        formats={
+            "NumDF": counts,
+            "DenDF": counts,
+            "F value": blanks(fixed(4)),
+            "Pr(>F)": p_values,
+        },
+    )

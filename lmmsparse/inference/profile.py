@@ -1,0 +1,274 @@
+"""`Fit` → the profile of its deviance along every parameter, and the intervals read off it."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from scipy import stats
+
+from lmmsparse._types import FloatArray
+from lmmsparse.covariance import LambdaTemplate, Unstructured
+from lmmsparse.errors import ConvergenceWarning, Finding, NumericalError, OptionError
+from lmmsparse.fit import Fit
+from lmmsparse.inference.parameters import parameter_names, parameter_values
+from lmmsparse.inference.profile_curve import BetterOptimumError, Curve, trace
+from lmmsparse.inference.profile_problem import (
+    Correlation,
+    FixedEffect,
+    Problem,
+    ResidualDeviation,
+    StandardDeviation,
+    reordered,
+)
+from lmmsparse.inference.wald import check_level, select_rows
+from lmmsparse.objective import ProfiledDeviance
+from lmmsparse.optimize import TrustRegion
+from lmmsparse.search import search
+from lmmsparse.threads import one_thread
+
+_RESTARTS = 5
+_STEPS = 8.0
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """The deviance profiled along parameters.
+
+    Attributes
+    ----------
+    findings : tuple of Finding
+        What was met on the way.
+
+    Notes
+    -----
+    zeta(ψ) = sign(ψ − ψ̂) √(d(ψ) − d(ψ̂)) with d(ψ) the least ML deviance with the parameter held at
+    ψ. It is standard normal, to first order, if ψ is the true value.
+
+    References
+    ----------
+    Bates, Mächler, Bolker & Walker (2015), Journal of Statistical Software 67(1), section 5.1.
+
+    Examples
+    --------
+    >>> import lmmsparse as lmm
+    >>> m = lmm.lmer("Yield ~ (1 | Batch)", lmm.load_dataset("Dyestuff"))
+    >>> m.profile("sigma").confint().round(2).loc["sigma"].tolist()
+    [38.23, 67.66]
+    """
+
+    _curves: dict[str, Curve] = field(repr=False)
+    _estimates: dict[str, list[FloatArray]] = field(repr=False)
+    _names: list[str] = field(repr=False)
+    _cutoff: float
+    findings: tuple[Finding, ...] = ()
+
+    def confint(self, level: float = 0.95) -> pd.DataFrame:
+        """Intervals of the values whose zeta is not too large.
+
+        Parameters
+        ----------
+        level : float
+
+        Returns
+        -------
+        DataFrame
+            Columns ``lower, upper``; a side on which the deviance never rises enough is the bound
+            of the parameter: 0, ±1 or infinite.
+
+        Raises
+        ------
+        OptionError
+            If the curves do not reach that far.
+        """
+        z = float(stats.norm.ppf(0.5 + check_level(level) / 2))
+        if z > self._cutoff * (1 + 1e-9):
+            raise OptionError(
+                f"level={level!r} is higher than the profile reaches (zeta {self._cutoff:.2f}). "
+                "The curves were followed for a lower level. Profile again with "
+                f"m.profile(level={level!r})."
+            )
+        limits = [(curve.limit(-z), curve.limit(z)) for curve in self._curves.values()]
+        index = pd.Index(list(self._curves), dtype=object)
+        return pd.DataFrame(np.array(limits), index=index, columns=["lower", "upper"])
+
+    def to_frame(self) -> pd.DataFrame:
+        """The points of the curves.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``parameter, value, zeta``, then one per parameter of the model with its best
+            value at that point.
+        """
+        parts = []
+        for name, curve in self._curves.items():
+            rest = np.full((len(curve.value), len(self._names)), np.nan)
+            for i, values in enumerate(self._estimates[name]):
+                rest[i] = values
+            part = pd.DataFrame(rest, columns=pd.Index(self._names, dtype=object))
+            part.insert(0, "parameter", name)
+            part.insert(1, "value", curve.value)
+            part.insert(2, "zeta", curve.zeta)
+            parts.append(part)
+        return pd.concat(parts, ignore_index=True)
+
+
+def profile(
+    fit: Fit,
+    which: str | Sequence[str] | None = None,
+    level: float | None = None,
+    n_jobs: int = 1,
+    progress: bool = False,
+) -> Profile:
+    """Profile the ML deviance along parameters.
+
+    Parameters
+    ----------
+    fit : Fit
+        A REML fit is refitted by maximum likelihood first.
+    which : str or sequence of str, optional
+        Parameters; ``"beta_"`` for all fixed effects, ``"theta_"`` for all others.
+    level : float, optional
+        The confidence level that the curves have to reach; by default far enough for a joint
+        region of 99 %.
+    n_jobs : int
+        Processes to share the parameters between.
+    progress : bool
+        Print a line per parameter to the standard error stream.
+
+    Raises
+    ------
+    OptionError, NumericalError
+    """
+    names = [*parameter_names(fit), *fit.design.x_names]
+    wanted = names if which is None else list(dict.fromkeys(select_rows(which, names, fit)))
+    exact = [float(stats.norm.ppf(0.5 + check_level(level) / 2))] if level is not None else []
+    joint = float(np.sqrt(stats.chi2.ppf(0.99, max(len(names), 1))))
+    cutoff = exact[0] if exact else joint
+    exact = exact or [float(stats.norm.ppf(0.975))]
+    used = maximum_likelihood(fit)
+    findings: tuple[Finding, ...] = ()
+    for _ in range(_RESTARTS):
+        arguments = [(used, names.index(name), cutoff, tuple(exact), progress) for name in wanted]
+        if n_jobs == 1:
+            done: list[Any] = []
+            for each in arguments:
+                done.append(_follow(*each))
+                if isinstance(done[-1], np.ndarray):
+                    break
+        else:
+            done = Parallel(n_jobs=n_jobs)(delayed(_follow)(*each) for each in arguments)
+        better = [result for result in done if isinstance(result, np.ndarray)]
+        if not better:
+            curves = {name: result[0] for name, result in zip(wanted, done, strict=True)}
+            estimates = {name: result[1] for name, result in zip(wanted, done, strict=True)}
+            return Profile(curves, estimates, names, cutoff, findings)
+        old = used.criterion
+        used = _searched(used, used.objective, better[0])
+        findings = (_better_optimum(old, used),)
+        warnings.warn(findings[0].message, ConvergenceWarning, stacklevel=3)
+    raise NumericalError(
+        f"The profile met a better optimum {_RESTARTS} times in a row. The deviance has many "
+        "local minima. Fit a simpler model, or use method='boot'."
+    )
+
+
+def _better_optimum(old: float, used: Fit) -> Finding:
+    return Finding(
+        "better-optimum",
+        "warning",
+        f"The profile met a lower deviance ({used.criterion:.6f}) than that of the fit "
+        f"({old:.6f}). The fit is a local minimum; the intervals are about the better one, with "
+        f"theta {np.array2string(used.theta, precision=4)}. Fit again with start=[those values].",
+    )
+
+
+@one_thread
+def maximum_likelihood(fit: Fit) -> Fit:
+    """The same model fitted by maximum likelihood, from its θ and on its cross-products."""
+    return _searched(fit, fit.objective.with_reml(False), fit.theta) if fit.reml else fit
+
+
+def _searched(fit: Fit, objective: ProfiledDeviance, start: FloatArray) -> Fit:
+    optimum = search(objective, fit.design, start, TrustRegion())
+    result = replace(fit, reml=False, optimum=optimum, optimizer=TrustRegion())
+    result.__dict__["objective"] = objective
+    return result
+
+
+@one_thread
+def _follow(
+    fit: Fit, index: int, cutoff: float, exact: tuple[float, ...], progress: bool
+) -> tuple[Curve, list[FloatArray]] | FloatArray:
+    """The curve of a parameter and all estimates along it, or θ of a better optimum."""
+    names = [*parameter_names(fit), *fit.design.x_names]
+    problem = _problem(fit, index)
+    try:
+        curve = trace(problem, cutoff, cutoff / _STEPS, exact)
+    except BetterOptimumError as found:
+        return problem.estimates(found.point)[0]
+    if progress:
+        print(f"profiled {names[index]}: {len(curve.points)} points", file=sys.stderr)
+    along = []
+    for point in curve.points:
+        theta, sigma, beta = problem.estimates(point)
+        along.append(np.concatenate([parameter_values(fit, theta, sigma), beta]))
+    return curve, along
+
+
+def _problem(fit: Fit, index: int) -> Problem:
+    """The parameter at a position of `parameter_names` followed by the fixed effects."""
+    d = fit.template.n_theta
+    if index == d:
+        return ResidualDeviation(fit.objective, fit.theta)
+    if index > d:
+        return FixedEffect(fit, index - d - 1)
+    term = next(t for t, part in enumerate(fit.template.slices) if index < part.stop)
+    structure, part = fit.template.structures[term], fit.template.slices[term]
+    row, column = structure.entries[index - part.start]
+    if row == column:
+        return StandardDeviation(fit.objective, fit.theta, term, row)
+    if not isinstance(structure, Unstructured):
+        raise OptionError(
+            f"The profile of {parameter_names(fit)[index]!r} is not available. Correlations are "
+            "profiled for unstructured terms only. Leave it out with which=, or use method='boot'."
+        )
+    rest = [i for i in range(structure.k) if i not in (row, column)]
+    order = (column, row, *rest)
+    if order == tuple(range(structure.k)):
+        return Correlation(fit.objective, fit.theta, term, order)
+    theta = fit.theta.copy()
+    theta[part] = reordered(structure.factor(theta[part]), order)
+    back = tuple(int(i) for i in np.argsort(order))
+    return Correlation(_effects_reordered(fit, term, order), theta, term, back)
+
+
+def _effects_reordered(fit: Fit, term: int, order: tuple[int, ...]) -> ProfiledDeviance:
+    """The same criterion with the effects of a term in another order."""
+    products, response, take = fit.products, fit.objective.response, list(order)
+    template: LambdaTemplate = fit.template
+    a, z = template.offsets[term], template.offsets[term + 1]
+    rows = np.arange(products.q)
+    rows[a:z] = rows[a:z].reshape(-1, len(take))[:, take].ravel()
+    pairs = []
+    for pair in products.pairs:
+        values = pair.values
+        if pair.s == term:
+            values = values[:, take, :]
+        if pair.t == term:
+            values = values[:, :, take]
+        pairs.append(replace(pair, values=np.ascontiguousarray(values)))
+    moved = replace(products, pairs=tuple(pairs), ZtX=products.ZtX[rows])
+    return replace(
+        fit.objective,
+        system=fit.solver.build(moved, template),
+        products=moved,
+        response=replace(response, Zty=response.Zty[rows]),
+    )

@@ -1,0 +1,243 @@
+"""`Fit` → for every fixed-effects term its columns and the type I, II and III hypotheses about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from lmmsparse._types import FloatArray, IntArray
+from lmmsparse.design.matrices import MatrixRecipe
+from lmmsparse.design.rank import independent_columns
+from lmmsparse.design.terms import (
+    INTERCEPT,
+    FormulaTerm,
+    formula_terms,
+    indicator_matrix,
+    typical_rows,
+)
+from lmmsparse.errors import OptionError
+from lmmsparse.fit import Fit
+
+_ZERO = 1e-8
+
+
+@dataclass(frozen=True, eq=False)
+class _Overparametrized:
+    """The model with an indicator for every level, seen from the coding of the fit.
+
+    Attributes
+    ----------
+    to_fitted : (p, p) array
+        β of the fit from the coefficients under treatment coding.
+    treatment : (p, P) array
+        Coefficients under treatment coding from the P overparametrized ones.
+    owner : (p,) int array
+        Term of each coefficient under treatment coding.
+    missing : tuple of str
+        Overparametrized columns for which there are no data.
+    """
+
+    to_fitted: FloatArray
+    treatment: FloatArray
+    owner: IntArray
+    missing: tuple[str, ...]
+
+
+class FixedTerms:
+    """The fixed-effects terms of a fit and what can be asked about them.
+
+    Parameters
+    ----------
+    fit : Fit
+
+    Notes
+    -----
+    The hypotheses are those of SAS, as lmerTest states them. Type III: in the overparametrized
+    model, the part of a term's contrasts that is orthogonal to those of the terms that contain it.
+
+    References
+    ----------
+    SAS Institute, The four types of estimable functions; Goodnight (1978), SAS Technical Report
+    R-101; Kuznetsova, Brockhoff & Christensen (2017), Journal of Statistical Software 82(13).
+    """
+
+    def __init__(self, fit: Fit) -> None:
+        self._fit = fit
+        self._design = fit.design
+        recipe = fit.design.recipe
+        if recipe is None:
+            self.terms = tuple(_plain_terms(fit))
+            self._kept = np.ones(fit.design.p, dtype=bool)
+        else:
+            self.terms = formula_terms(recipe.matrices, "fixed")
+            self._kept = recipe.kept
+        position = np.cumsum(self._kept) - 1
+        self._columns = [
+            np.array([position[c] for c in term.columns if self._kept[c]], dtype=np.int64)
+            for term in self.terms
+        ]
+
+    @property
+    def tested(self) -> list[int]:
+        """Positions in `terms` of all terms but the intercept."""
+        return [i for i, term in enumerate(self.terms) if term.label != INTERCEPT]
+
+    def label(self, i: int) -> str:
+        return self.terms[i].label
+
+    def columns(self, i: int) -> IntArray:
+        """Columns of X that belong to a term."""
+        return self._columns[i]
+
+    def containing(self, i: int) -> list[int]:
+        """The terms that contain a term: same numbers, more factors."""
+        return [j for j, other in enumerate(self.terms) if self.terms[i].is_contained_in(other)]
+
+    def droppable(self) -> list[int]:
+        """Terms that no other term builds on."""
+        return [
+            i
+            for i in self.tested
+            if not any(self.terms[i].is_marginal_to(other) for other in self.terms)
+        ]
+
+    def hypothesis(self, i: int, kind: int) -> FloatArray:
+        """The rows of L for which a test of type `kind` of a term is Lβ = 0.
+
+        Parameters
+        ----------
+        i : int
+            Position in `terms`.
+        kind : {1, 2, 3}
+
+        Returns
+        -------
+        (rows, p) array
+            Not scaled, linearly independent; none if no column of the term could be kept.
+        """
+        if kind == 3 and self._design.recipe is not None:
+            return self._type3(i)
+        if kind == 1 or len(self.tested) == 1:
+            return _doolittle(self._R)[self.columns(i)]
+        later = self.containing(i) if kind == 2 else []
+        if not later:
+            return self.marginal(i)
+        last = np.concatenate([self.columns(j) for j in [i, *later]])
+        order = np.concatenate([np.setdiff1d(np.arange(self._design.p), last), last])
+        rows = _doolittle(np.linalg.qr(self._R[:, order], mode="r"))
+        first = len(order) - len(last)
+        L = np.zeros((len(self.columns(i)), self._design.p))
+        L[:, order] = rows[first : first + len(self.columns(i))]
+        return L
+
+    def marginal(self, i: int) -> FloatArray:
+        """Rows that test the coefficients of a term as they are."""
+        return np.eye(self._design.p)[self.columns(i)]
+
+    @property
+    def missing_cells(self) -> tuple[str, ...]:
+        """Combinations of levels that occur in a term but not in the data."""
+        recipe = self._design.recipe
+        return () if recipe is None or recipe.kept.all() else self._full.missing
+
+    @cached_property
+    def _R(self) -> FloatArray:
+        """Triangular factor of X'X: the same sums of squares in p dimensions."""
+        return np.asarray(np.linalg.qr(self._design.X, mode="r"))
+
+    def _type3(self, i: int) -> FloatArray:
+        full = self._full
+        own = np.flatnonzero(full.owner == i)
+        if len(self.tested) == 1:
+            rows = _doolittle(np.linalg.qr(self._R @ full.to_fitted, mode="r"))[own]
+        else:
+            rows = np.eye(len(full.owner))[own]
+            above = np.flatnonzero(np.isin(full.owner, self.containing(i)))
+            if len(above):
+                M = full.treatment
+                rows[:, above] = -np.linalg.lstsq(M[above].T, M[own].T, rcond=None)[0].T
+        L = np.linalg.solve(full.to_fitted.T, rows.T).T
+        L[np.abs(L) < _ZERO * np.abs(L).max(initial=0.0)] = 0.0
+        return np.asarray(L[np.abs(L).sum(axis=1) > _ZERO])
+
+    @cached_property
+    def _full(self) -> _Overparametrized:
+        recipe = self._design.recipe
+        assert recipe is not None
+        M, owner, names = self._in_fitted_coding(recipe.matrices)
+        missing = tuple(
+            name for name, empty in zip(names, ~M.any(axis=0), strict=True)
+            if empty
+        )
+        candidates = np.array(_treatment_columns(recipe.matrices), dtype=np.int64)
+        kept = candidates[independent_columns(self._R @ M[:, candidates])]
+        B = M[:, kept]
+        treatment = np.linalg.solve(B, M)
+        treatment[np.abs(treatment) < _ZERO] = 0.0
+        return _Overparametrized(B, treatment, np.array(owner)[kept], missing)
+
+    def _in_fitted_coding(
+        self, matrices: MatrixRecipe
+    ) -> tuple[FloatArray, tuple[int, ...], tuple[str, ...]]:
+        """M with (overparametrized columns) = X M on the rows of the fit, (p, P)."""
+        recipe = self._design.recipe
+        assert recipe is not None
+        rows = typical_rows(matrices, "fixed")
+        X, _ = matrices.matrix("fixed", rows)
+        full, owner, names = indicator_matrix(matrices, "fixed", rows)
+        length = np.sqrt(np.einsum("ij,ij->j", X, X))
+        length = np.where(length > 0, length, 1.0)
+        M = np.linalg.lstsq(X / length, full, rcond=None)[0] / length[:, None]
+        kept = M[self._kept]
+        if recipe.relations is not None:
+            kept = kept + recipe.relations @ M[~self._kept]
+        size = np.sqrt(np.einsum("ij,ij->j", full, full))
+        kept[np.abs(kept) * length[self._kept][:, None] < 1e-9 * size] = 0.0
+        return np.asarray(kept), owner, names
+
+
+def _treatment_columns(matrices: MatrixRecipe) -> list[int]:
+    """Overparametrized columns that make a treatment coding: without the first levels."""
+    full, owner, _ = indicator_matrix(matrices, "fixed", typical_rows(matrices, "fixed"))
+    order = np.lexsort((-np.arange(len(owner)), np.array(owner)))
+    return sorted(order[independent_columns(full[:, order])].tolist())
+
+
+def _plain_terms(fit: Fit) -> list[FormulaTerm]:
+    """One term per column for a model made from arrays; constant columns are the intercept."""
+    X = fit.design.X
+    return [
+        FormulaTerm(
+            label=INTERCEPT if np.ptp(X[:, j]) == 0 else name,
+            factors=frozenset(),
+            numbers=frozenset({name}),
+            variables=frozenset({name}),
+            columns=(j,),
+        )
+        for j, name in enumerate(fit.design.x_names)
+    ]
+
+
+def _doolittle(R: FloatArray) -> FloatArray:
+    """Unit upper triangular factor of X'X = R'R."""
+    return np.asarray(np.triu(R) / np.diag(R)[:, None])
+
+
+def check_type(kind: int) -> int:
+    """The type of hypotheses as 1, 2 or 3.
+
+    Raises
+    ------
+    OptionError
+        For anything else.
+    """
+    names = {"1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
+    if str(kind) not in names:
+        raise OptionError(
+            f"type={kind!r} does not exist. It is the type of hypotheses about the terms. Choose "
+            "1 (sequential), 2 (adjusted for all terms that do not contain the term) or 3 "
+            "(averaged over the cells)."
+        )
+    return names[str(kind)]

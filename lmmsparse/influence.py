@@ -1,0 +1,280 @@
+"""`Fit` → how much each row, or each group of rows, moves the estimates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.linalg as sla
+
+from lmmsparse._types import FloatArray, IntArray
+from lmmsparse.design import listed
+from lmmsparse.errors import DataError, LmmError, OptionError
+from lmmsparse.fit import Fit, fit_design
+from lmmsparse.refit import subset, warm_start
+from lmmsparse.threads import one_thread
+
+_ELEMENTS = 4_000_000
+
+
+class Influence:
+    """Measures of influence, by row or by deleted group.
+
+    Parameters
+    ----------
+    cooks_distance : Series
+    dfbeta : DataFrame
+        Estimates without the row or group minus estimates with it, one column per fixed effect.
+    leverage, rstudent : Series, optional
+        Only by row.
+    group : str
+        What was deleted; empty for single rows.
+    problems : mapping, optional
+        Level → why the model could not be fitted without it; its measures are NaN.
+    """
+
+    def __init__(
+        self,
+        cooks_distance: pd.Series,
+        dfbeta: pd.DataFrame,
+        leverage: pd.Series | None = None,
+        rstudent: pd.Series | None = None,
+        group: str = "",
+        problems: dict[Any, str] | None = None,
+    ) -> None:
+        self.cooks_distance = cooks_distance
+        self.dfbeta = dfbeta
+        self.problems = problems or {}
+        self._leverage = leverage
+        self._rstudent = rstudent
+        self._group = group
+
+    @property
+    def leverage(self) -> pd.Series:
+        """Diagonal of the hat matrix that maps the response to the fitted values.
+
+        Raises
+        ------
+        OptionError
+            For deleted groups.
+        """
+        return self._by_row(self._leverage, "leverage")
+
+    @property
+    def rstudent(self) -> pd.Series:
+        """Residuals over their standard deviation, √w r / (σ √(1 − h)).
+
+        Raises
+        ------
+        OptionError
+            For deleted groups.
+        """
+        return self._by_row(self._rstudent, "rstudent")
+
+    def _by_row(self, values: pd.Series | None, name: str) -> pd.Series:
+        if values is None:
+            raise OptionError(
+                f"{name} does not exist for groups={self._group!r}. It belongs to single rows, not "
+                f"to groups of them. Use m.influence().{name}."
+            )
+        return values
+
+    def to_frame(self) -> pd.DataFrame:
+        """All measures side by side: ``leverage, rstudent`` (by row), ``cooks_distance``, dfbeta.
+
+        Returns
+        -------
+        DataFrame
+        """
+        parts = [self._leverage, self._rstudent, self.cooks_distance]
+        columns = [part for part in parts if part is not None]
+        return pd.concat([*columns, self.dfbeta.add_prefix("dfbeta_")], axis=1)
+
+    def __repr__(self) -> str:
+        what = f"without each level of {self._group}" if self._group else "by row"
+        largest = self.cooks_distance.nlargest(5)
+        return f"Influence {what}; largest Cook's distances:\n{largest.to_string()}"
+
+
+def influence(fit: Fit, groups: Any = None) -> Influence:
+    """Influence of every row, or of every level of a grouping.
+
+    Parameters
+    ----------
+    fit : Fit
+    groups : str or array, optional
+        A grouping factor of the model, or labels of the rows.
+
+    Raises
+    ------
+    OptionError, DataError
+    """
+    return influence_of_rows(fit) if groups is None else influence_of_groups(fit, groups)
+
+
+@one_thread
+def influence_of_rows(fit: Fit) -> Influence:
+    """Leverage, studentized residuals, Cook's distance and dfbeta of every row.
+
+    Notes
+    -----
+    With x̃ = x − X'WZΛM⁻¹Λ'z, the leverage is h = w [z'ΛM⁻¹Λ'z + |R_X⁻ᵀx̃|²]. Deleting a row while θ
+    is held moves β̂ by exactly −(X'V⁻¹X)⁻¹ x̃ w r / (1 − h). Cook's distance is
+    w r² h / (p σ² (1 − h)²). For the last three see Cook & Weisberg (1982), chapter 3.
+    """
+    design = fit.design
+    w, p = design.weights_or_one, design.p
+    residuals = design.y - fit.fitted
+    leverage, moved = _leverage(fit)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left = 1.0 - leverage
+        student = np.sqrt(w) * residuals / (fit.sigma * np.sqrt(left))
+        cook = w * residuals**2 * leverage / (p * fit.sigma2 * left**2)
+        dfbeta = -moved * (w * residuals / left)[:, None]
+    index = design.output_index()
+
+    def series(values: FloatArray, name: str) -> pd.Series:
+        return pd.Series(np.array(design.pad(values)), index=index, name=name)
+
+    columns = {name: design.pad(dfbeta[:, j]) for j, name in enumerate(design.x_names)}
+    return Influence(
+        cooks_distance=series(cook, "cooks_distance"),
+        dfbeta=pd.DataFrame(columns, index=index),
+        leverage=series(leverage, "leverage"),
+        rstudent=series(student, "rstudent"),
+    )
+
+
+def leverages(fit: Fit) -> FloatArray:
+    """Diagonal of the hat matrix, (n,)."""
+    return _leverage(fit)[0]
+
+
+def _leverage(fit: Fit) -> tuple[FloatArray, FloatArray]:
+    """Diagonal of the hat matrix, (n,), and (X'V⁻¹X)⁻¹ x̃ of every row, (n, p)."""
+    design, template, products = fit.design, fit.template, fit.products
+    T = template.factors(fit.theta)
+    factor = fit.modes.factor
+    # A row's random effects meet in Z'WZ, so that its z'ΛM⁻¹Λ'z needs stored blocks of M⁻¹ only.
+    h = np.zeros(design.n)
+    for pair, S in zip(products.pairs, factor.inverse_blocks(), strict=True):
+        left, right = design.blocks[pair.s], design.blocks[pair.t]
+        at = left.codes
+        if pair.s != pair.t:
+            keys = pair.rows * right.n_levels + pair.cols
+            at = np.searchsorted(keys, left.codes * right.n_levels + right.codes)
+        C = np.matmul(np.matmul(T[pair.s], S), T[pair.t].T)
+        twice = 1.0 if pair.s == pair.t else 2.0
+        for part in _chunks(design.n, left.k * right.k):
+            h[part] += twice * np.einsum(
+                "ni,nij,nj->n", left.columns[part], C[at[part]], right.columns[part]
+            )
+    p = design.p
+    moved = np.zeros((design.n, p))
+    if p:
+        inner = template.multiply_transposed(T, products.ZtX)
+        pulled = _by_level(fit, template.multiply(T, factor.solve(inner)))
+        R, RX = products.basis.R, fit.modes.solution.RX
+        for part in _chunks(design.n, p * max(b.k for b in design.blocks)):
+            x = sla.solve_triangular(R, design.X[part].T, trans="T", check_finite=False).T
+            for block, rows in zip(design.blocks, pulled, strict=True):
+                x = x - np.einsum("nk,nkp->np", block.columns[part], rows[block.codes[part]])
+            half = sla.solve_triangular(RX, x.T, trans="T", check_finite=False)
+            h[part] += np.einsum("pn,pn->n", half, half)
+            internal = sla.solve_triangular(RX, half, check_finite=False)
+            moved[part] = products.basis.coefficients(internal).T
+    return design.weights_or_one * h, moved
+
+
+def _by_level(fit: Fit, matrix: FloatArray) -> list[FloatArray]:
+    """A (q, m) matrix as one (levels, k, m) array per term."""
+    offsets, m = fit.template.offsets, matrix.shape[1]
+    return [
+        matrix[a:z].reshape(-1, block.k, m)
+        for a, z, block in zip(offsets[:-1], offsets[1:], fit.design.blocks, strict=True)
+    ]
+
+
+def _chunks(n: int, width: int) -> list[slice]:
+    size = max(1, _ELEMENTS // max(1, width))
+    return [slice(start, min(n, start + size)) for start in range(0, n, size)]
+
+
+@one_thread
+def influence_of_groups(fit: Fit, groups: Any) -> Influence:
+    """Cook's distance and dfbeta of every level of a grouping, by refits without it.
+
+    Parameters
+    ----------
+    fit : Fit
+    groups : str or array
+        A grouping factor of the model, or one label per fitted row or per row of the data.
+
+    Notes
+    -----
+    Every refit starts from θ of the fit. Cook's distance is dfbeta' Cov(β̂)⁻¹ dfbeta / p.
+    """
+    design = fit.design
+    codes, levels, name = _grouping(fit, groups)
+    if len(levels) < 2:
+        raise DataError(
+            f"The grouping {name!r} has one level only. Without it no row is left to fit. Choose a "
+            "grouping with several levels."
+        )
+    start = warm_start(fit)
+    dfbeta = np.full((len(levels), design.p), np.nan)
+    problems: dict[Any, str] = {}
+    for level, label in enumerate(levels):
+        try:
+            left = fit_design(
+                subset(design, codes != level),
+                reml=fit.reml,
+                start=start,
+                optimizer=fit.optimizer,
+                solver=fit.solver,
+            )
+            kept = [design.x_names.index(name) for name in left.design.x_names]
+            dfbeta[level, kept] = left.beta - fit.beta[kept]
+            if len(kept) < design.p:
+                lost = [name for j, name in enumerate(design.x_names) if j not in kept]
+                problems[label] = f"without it {listed(lost)} cannot be estimated"
+        except (LmmError, np.linalg.LinAlgError) as error:
+            problems[label] = str(error)
+    cook = np.einsum("li,li->l", dfbeta, np.linalg.solve(fit.vcov, dfbeta.T).T) / max(1, design.p)
+    index = levels.rename(name)
+    return Influence(
+        cooks_distance=pd.Series(cook, index=index, name="cooks_distance"),
+        dfbeta=pd.DataFrame(dfbeta, index=index, columns=pd.Index(design.x_names, dtype=object)),
+        group=name,
+        problems=problems,
+    )
+
+
+def _grouping(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
+    """Codes of the fitted rows, levels and name of a grouping."""
+    design = fit.design
+    if isinstance(groups, str):
+        if groups not in design.groups:
+            raise OptionError(
+                f"groups={groups!r} is not a grouping factor of the model. Its grouping factors "
+                f"are {listed(design.groups)}. Name one of them, or pass the labels of the rows, "
+                "for example groups=data['column']."
+            )
+        grouping = design.blocks[design.groups[groups][0]].grouping
+        return grouping.codes, grouping.levels, groups
+    labels = pd.Series(groups)
+    if len(labels) == len(design.index):
+        labels = labels.iloc[design.rows]
+    elif len(labels) != design.n:
+        raise DataError(
+            f"groups has {len(labels)} labels. The model was fitted to {design.n} rows, and each "
+            "needs one. Pass one label per row."
+        )
+    if labels.isna().any():
+        raise DataError(
+            "groups holds missing labels. Every row belongs to one group. Give them a label."
+        )
+    codes, levels = pd.factorize(labels, sort=True)
+    name = labels.name if isinstance(labels.name, str) else "groups"
+    return codes.astype(np.intp), pd.Index(levels), name

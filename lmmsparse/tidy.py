@@ -1,0 +1,246 @@
+"""`Fit` → data frames with broom.mixed's column names, dots replaced by underscores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from lmmsparse.design import as_frame
+from lmmsparse.errors import DataError, OptionError
+from lmmsparse.fit import Fit
+from lmmsparse.inference.lrt import information, loglik
+from lmmsparse.inference.parameters import parameter_names
+from lmmsparse.inference.wald import check_level, coefficient_table
+from lmmsparse.influence import influence_of_rows
+from lmmsparse.ranef import conditional_covariances, conditional_modes, effect_names
+from lmmsparse.varcorr import variance_components
+
+EFFECTS = ("fixed", "ran_pars", "ran_vals")
+_FIXED = {
+    "Estimate": "estimate",
+    "Std. Error": "std_error",
+    "t value": "statistic",
+    "df": "df",
+    "Pr(>|t|)": "p_value",
+}
+
+
+def tidy(
+    fit: Fit,
+    effects: str | Sequence[str],
+    ddf: str,
+    level: float | None,
+    intervals: Callable[[], pd.DataFrame],
+) -> pd.DataFrame:
+    """One row per parameter or random effect.
+
+    Parameters
+    ----------
+    fit : Fit
+    effects : str or sequence of str
+        Any of `EFFECTS`.
+    ddf : str
+        Degrees of freedom of the tests of fixed effects.
+    level : float or None
+        Confidence level; None for no intervals.
+    intervals : callable
+        Gives the limits of all parameters by name; only called where they are wanted.
+
+    Raises
+    ------
+    OptionError
+        For effects of another kind.
+    """
+    wanted = [effects] if isinstance(effects, str) else list(effects)
+    unknown = [kind for kind in wanted if kind not in EFFECTS]
+    if unknown or not wanted:
+        raise OptionError(
+            f"effects={effects!r} does not exist. It names what the rows are about. Choose from "
+            f"{', '.join(map(repr, EFFECTS))}."
+        )
+    if level is not None:
+        check_level(level)
+    limits = intervals() if level is not None and set(wanted) & {"fixed", "ran_pars"} else None
+    frames = []
+    for kind in wanted:
+        if kind == "fixed":
+            frames.append(_fixed(fit, ddf, limits))
+        elif kind == "ran_pars":
+            frames.append(_parameters(fit, limits))
+        else:
+            frames.append(_values(fit, level))
+    if len(frames) == 1:
+        return frames[0]
+    order = ["effect", "group", "level", "term", *_FIXED.values(), "conf_low", "conf_high"]
+    joined = pd.concat(frames, ignore_index=True)
+    return joined[[name for name in order if name in joined.columns]]
+
+
+def _with_limits(
+    frame: pd.DataFrame, limits: pd.DataFrame | None, names: Sequence[str | None]
+) -> pd.DataFrame:
+    """Join confidence limits by the names of the parameters."""
+    if limits is not None:
+        found = limits.reindex(pd.Index([name if name else "" for name in names], dtype=object))
+        frame["conf_low"] = found["lower"].to_numpy()
+        frame["conf_high"] = found["upper"].to_numpy()
+    return frame
+
+
+def _fixed(fit: Fit, ddf: str, limits: pd.DataFrame | None) -> pd.DataFrame:
+    table = coefficient_table(fit, ddf).to_frame()
+    columns = {new: table[old].to_numpy() for old, new in _FIXED.items() if old in table.columns}
+    names = list(fit.design.x_names)
+    frame = pd.DataFrame({"effect": ["fixed"] * len(names), "term": names, **columns})
+    return _with_limits(frame, limits, names)
+
+
+def _parameters(fit: Fit, limits: pd.DataFrame | None) -> pd.DataFrame:
+    names = parameter_names(fit)
+    rows: list[tuple[str, str, float]] = []
+    keys: list[str | None] = []
+    terms = variance_components(fit).terms
+    for block, part, term in zip(fit.design.blocks, fit.template.slices, terms, strict=True):
+        key = dict(zip(block.structure.entries, names[part], strict=True))
+        sd, correlation = term.sd, term.correlation
+        for i, name in enumerate(term.names):
+            rows.append((term.group, f"sd__{name}", float(sd[i])))
+            keys.append(key.get((i, i), key[0, 0]))
+        for j in range(len(sd) if term.correlated else 0):
+            for i in range(j + 1, len(sd)):
+                label = f"cor__{term.names[j]}.{term.names[i]}"
+                rows.append((term.group, label, float(correlation[i, j])))
+                keys.append(key.get((i, j)))
+    rows.append(("Residual", "sd__Observation", fit.sigma))
+    keys.append("sigma")
+    frame = pd.DataFrame(rows, columns=["group", "term", "estimate"])
+    frame.insert(0, "effect", "ran_pars")
+    return _with_limits(frame, limits, keys)
+
+
+def _values(fit: Fit, level: float | None) -> pd.DataFrame:
+    names = effect_names(fit)
+    spread = conditional_covariances(fit)
+    frames = []
+    for group, modes in conditional_modes(fit).items():
+        labels = fit.design.blocks[fit.design.groups[group][0]].levels
+        levels, k = modes.shape
+        se = np.sqrt(np.einsum("lii->li", spread[group]))
+        frames.append(
+            pd.DataFrame(
+                {
+                    "effect": ["ran_vals"] * (levels * k),
+                    "group": [group] * (levels * k),
+                    "level": np.tile(np.asarray(labels, dtype=object), k),
+                    "term": np.repeat(np.asarray(names[group], dtype=object), levels),
+                    "estimate": modes.T.ravel(),
+                    "std_error": se.T.ravel(),
+                }
+            )
+        )
+    frame = pd.concat(frames, ignore_index=True)
+    if level is not None:
+        half = stats.norm.ppf(0.5 + level / 2.0) * frame["std_error"]
+        frame["conf_low"] = frame["estimate"] - half
+        frame["conf_high"] = frame["estimate"] + half
+    return frame
+
+
+def glance(fit: Fit) -> pd.DataFrame:
+    """One row about the whole model.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``nobs, sigma, logLik, AIC, BIC``, ``REMLcrit`` or ``deviance``, ``df_residual``.
+    """
+    aic, bic = information(fit)
+    return pd.DataFrame(
+        {
+            "nobs": [fit.design.n],
+            "sigma": [fit.sigma],
+            "logLik": [loglik(fit)],
+            "AIC": [float(aic)],
+            "BIC": [float(bic)],
+            "REMLcrit" if fit.reml else "deviance": [fit.criterion],
+            "df_residual": [fit.design.n - fit.npar],
+        }
+    )
+
+
+def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
+    """One row per observation: the variables, then what the fit says about the row.
+
+    Parameters
+    ----------
+    fit : Fit
+    data : table, optional
+        The data of the fit, to have all their columns in front; otherwise the response, the
+        columns of the model matrix and the groups.
+
+    Returns
+    -------
+    DataFrame
+        New columns ``_fitted, _resid, _hat, _cooksd, _fixed, _mu, _offset, _sqrtXwt, _sqrtrwt,
+        _weights, _wtres``.
+
+    Raises
+    ------
+    DataError
+        If `data` has another number of rows.
+    """
+    design = fit.design
+    frame = _variables(fit) if data is None else _rows_of(fit, data)
+    measures = influence_of_rows(fit)
+    weights = design.weights_or_one
+    residuals = design.y - fit.fitted
+    root = np.sqrt(weights)
+    new = {
+        "_fitted": fit.fitted,
+        "_resid": residuals,
+        "_fixed": design.X @ fit.beta + design.offset_or_zero,
+        "_mu": fit.fitted,
+        "_offset": design.offset_or_zero,
+        "_sqrtXwt": root,
+        "_sqrtrwt": root,
+        "_weights": weights,
+        "_wtres": root * residuals,
+    }
+    columns = {name: design.pad(values) for name, values in new.items()}
+    columns["_hat"] = measures.leverage.to_numpy()
+    columns["_cooksd"] = measures.cooks_distance.to_numpy()
+    order = ["_fitted", "_resid", "_hat", "_cooksd", *list(new)[2:]]
+    return frame.assign(**{name: columns[name] for name in order})
+
+
+def _variables(fit: Fit) -> pd.DataFrame:
+    design = fit.design
+    columns: dict[str, Any] = {design.response: design.pad(design.y)}
+    for j, name in enumerate(design.x_names):
+        if name != "Intercept":
+            columns.setdefault(name, design.pad(design.X[:, j]))
+    out = pd.DataFrame(columns, index=design.output_index())
+    for group, terms in design.groups.items():
+        block = design.blocks[terms[0]]
+        if group in out.columns:
+            continue
+        labels = pd.Series(block.levels.take(block.codes), index=design.rows)
+        if design.na_action == "exclude":
+            labels = labels.reindex(np.arange(len(design.index)))
+        out[group] = labels.array
+    return out
+
+
+def _rows_of(fit: Fit, data: Any) -> pd.DataFrame:
+    design, frame = fit.design, as_frame(data)
+    if len(frame) != len(design.index):
+        raise DataError(
+            f"The data have {len(frame)} rows, but those of the fit had {len(design.index)}. Rows "
+            "belong together by position. Pass the data the model was fitted to."
+        )
+    whole = design.na_action == "exclude"
+    return frame.copy() if whole else frame.iloc[design.rows].copy()
