@@ -566,7 +566,8 @@ class LinearMixedModel:
         -------
         LinearMixedModel
         """
-        return wrap(refit_response(self._fit, y, weights), depth=2)
+        told = tuple(finding.message for finding in self._fit.design.findings)
+        return wrap(refit_response(self._fit, y, weights), depth=2, told=told)
 
     def refit_many(self, Y: Any, n_jobs: int = 1) -> pd.DataFrame:
         """Fit the same design to many responses; no warnings, the verdicts are in the table.
@@ -609,7 +610,7 @@ class LinearMixedModel:
         save_fit(self._fit, path)
 
 
-def wrap(fit: Fit, depth: int) -> LinearMixedModel:
+def wrap(fit: Fit, depth: int, told: tuple[str, ...] = ()) -> LinearMixedModel:
     """Make a model of a fit and give its findings of level "warning" as warnings.
 
     Parameters
@@ -617,10 +618,13 @@ def wrap(fit: Fit, depth: int) -> LinearMixedModel:
     fit : Fit
     depth : int
         How many calls up the user's own line is.
+    told : tuple of str
+        Messages that were given before, when this design was first fitted.
     """
     model = LinearMixedModel(fit)
     for finding in model.convergence.findings:
-        _warn(finding, depth + 2)
+        if finding.message not in told:
+            _warn(finding, depth + 2)
     return model
 
 
