@@ -19,7 +19,7 @@ from lmmsparse.errors import (
 )
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.formula import MixedFormula, parse_formula
-from lmmsparse.lmer import anova, fit_arrays, lmer, load
+from lmmsparse.lmer import anova, bootstrap_lrt, fit_arrays, lmer, load
 from lmmsparse.model import LinearMixedModel
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
 from lmmsparse.solvers.blocked import Blocked
@@ -58,6 +58,7 @@ __all__ = [
     "TrustRegion",
     "VarCorr",
     "anova",
+    "bootstrap_lrt",
     "build_design",
     "choose_solver",
     "fit_arrays",

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmmsparse._types import FloatArray, IntArray
-from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts
 from lmmsparse.merged_levels import MergedLevels
 from lmmsparse.optimize.batched import ManyDerivatives
@@ -45,34 +44,19 @@ class SharedDesign:
     Parameters
     ----------
     products : CrossProducts
-    template : LambdaTemplate
-        Of structures in which T is linear in its parameters.
     levels : MergedLevels
+    D : (d, K, K) array
+        ∂T/∂x for the terms side by side, in the coordinates of `levels`; T is linear in x.
     reml : bool
     """
 
     def __init__(
-        self,
-        products: CrossProducts,
-        template: LambdaTemplate,
-        levels: MergedLevels,
-        reml: bool,
+        self, products: CrossProducts, levels: MergedLevels, D: FloatArray, reml: bool
     ) -> None:
-        self.levels, self.reml, self.p = levels, reml, products.p
+        self.levels, self.D, self.reml = levels, D, reml
         self.df = products.n - (products.p if reml else 0)
         self.XtX = products.XtX
         self.constant = -products.sum_log_weights + (products.basis.logdet if reml else 0.0)
-        K = len(levels.A)
-        # ∂T/∂x for the terms side by side, (d, K, K).
-        self.D = np.zeros((template.n_theta, K, K))
-        at = 0
-        for structure, part in zip(template.structures, template.slices, strict=True):
-            own = slice(at, at + structure.k)
-            self.D[part, own, own] = structure.derivative(structure.start())
-            at += structure.k
-        X = levels.X
-        outer = np.einsum("alp,blq->ablpq", X, X)
-        self.XX = outer.reshape(K * K, X.shape[1], self.p**2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +66,19 @@ class _Point:
     Attributes
     ----------
     T : (K, K, m) array
-    P : (K, K, m, L) array
-        T M⁻¹ T' of every level.
-    y, Py : (K, m, L) arrays
+    y : (K, m, L) array
+    inverse : (K, K, m, L) array
+        L⁻¹ with LL' = M.
+    W : (K, K, m, L) array
+        L⁻¹T'.
+    WX : (K, p, m, L) array
     """
 
     T: FloatArray
-    P: FloatArray
     y: FloatArray
-    Py: FloatArray
+    inverse: FloatArray
+    W: FloatArray
+    WX: FloatArray
     solutions: ManySolutions
 
 
@@ -106,7 +94,12 @@ class ManyDeviances:
     def __init__(self, design: SharedDesign, responses: ManyResponses) -> None:
         self._design = design
         self._y = design.levels.responses(responses.Zty)
-        self._Xty, self._yty = responses.Xty.T, responses.yty
+        p, m = responses.Xty.shape
+        # [X'WX X'Wy; · y'Wy] of every response.
+        self._border = np.empty((m, p + 1, p + 1))
+        self._border[:, :p, :p] = design.XtX
+        self._border[:, :p, p] = self._border[:, p, :p] = responses.Xty.T
+        self._border[:, p, p] = responses.yty
 
     def values(self, x: FloatArray, which: IntArray) -> FloatArray:
         """The criteria of the responses `which`, (m,) in ascending order, at x (m, d)."""
@@ -114,21 +107,17 @@ class ManyDeviances:
 
     def solutions(self, x: FloatArray, which: IntArray) -> ManySolutions:
         """The penalized least-squares solutions of the responses `which` at x."""
-        return self._evaluate(x, which).solutions
+        with np.errstate(all="ignore"):  # what breaks down becomes NaN and is dealt with as such
+            return self._solve(x, which).solutions
 
     def derivatives(self, x: FloatArray, which: IntArray) -> ManyDerivatives:
         """Values, gradients and Hessians of the responses `which` at x."""
-        point = self._evaluate(x, which)
         with np.errstate(all="ignore"):
-            return self._derivatives(point)
-
-    def _evaluate(self, x: FloatArray, which: IntArray) -> _Point:
-        with np.errstate(all="ignore"):  # what breaks down becomes NaN and is dealt with as such
-            return self._solve(x, which)
+            return self._derivatives(self._solve(x, which))
 
     def _solve(self, x: FloatArray, which: IntArray) -> _Point:
-        design, A = self._design, self._design.levels.A
-        K, L, p = A.shape[0], A.shape[2], design.p
+        design, A, X = self._design, self._design.levels.A, self._design.levels.X
+        K, p, L = X.shape
         m = len(x)
         y = self._y if m == self._y.shape[1] else self._y[:, which]
         T = np.tensordot(design.D, x, axes=(0, 1))
@@ -139,48 +128,49 @@ class ManyDeviances:
             M[i, i] += 1.0
         inverse, logdets = inverse_factors(M)
         W = np.einsum("ijml,ajm->iaml", inverse, T)
-        Wy = np.einsum("iaml,aml->iml", W, y)
-        P = np.einsum("iaml,ibml->abml", W, W)
-        Py = np.einsum("iaml,iml->aml", W, Wy)
-        XVX = np.matmul(P.reshape(K * K, m, L), design.XX).sum(axis=0)
-        XVX = design.XtX[:, :, None] - XVX.T.reshape(p, p, m)
-        XVy = self._Xty[which] - np.matmul(Py, design.levels.X).sum(axis=0)
-        root, logdet_X = inverse_factors(XVX)
-        c = np.einsum("ijm,mj->im", root, XVy)
-        beta = np.einsum("ijm,im->mj", root, c)
-        pwrss = self._yty[which] - np.einsum("iml,iml->m", Wy, Wy) - np.einsum("im,im->m", c, c)
+        C = np.empty((K, p + 1, m, L))
+        C[:, :p] = np.einsum("iaml,apl->ipml", W, X)
+        C[:, p] = np.einsum("iaml,aml->iml", W, y)
+        CtC = np.matmul(C.transpose(0, 2, 1, 3), C.transpose(0, 2, 3, 1)).sum(axis=0)
+        rest = np.ascontiguousarray((self._border[which] - CtC).transpose(1, 2, 0))
+        # The last row of the inverse factor of [R_X'R_X ·; · r²] is [−β' 1] / r.
+        root, logdet = inverse_factors(rest)
+        pwrss = root[p, p] ** -2.0
         pwrss = np.where(pwrss > 0, pwrss, np.nan)
         value = logdets @ design.levels.count + design.constant
         value += design.df * (1.0 + np.log(2.0 * np.pi * pwrss / design.df))
         if design.reml:
-            value += logdet_X
-        inverse_X = np.einsum("ijm,ikm->jkm", root, root)
-        return _Point(T, P, y, Py, ManySolutions(value, beta, inverse_X, pwrss))
+            value += logdet - np.log(pwrss)
+        beta = (-root[p, :p] / root[p, p]).T
+        inverse_X = np.einsum("ijm,ikm->jkm", root[:p, :p], root[:p, :p])
+        solved = ManySolutions(value, beta, inverse_X, pwrss)
+        return _Point(T, y, inverse, W, C[:, :p], solved)
 
     def _derivatives(self, point: _Point) -> ManyDerivatives:
-        design, levels, T, solved = self._design, self._design.levels, point.T, point.solutions
-        A, X, D = levels.A, levels.X, design.D
-        K, L, p, d = A.shape[0], A.shape[2], design.p, len(D)
-        m, s2 = T.shape[2], solved.pwrss / design.df
-        # Per level: N = I − AP and H = NA, the blocks of Z'V⁻¹Z; v = Z'V⁻¹(y − Xβ).
-        AP = np.einsum("abl,bcml->acml", A, point.P)
-        H = A[:, :, None] - np.einsum("abml,bcl->acml", AP, A)
-        N = -AP
-        for i in range(K):
-            N[i, i] += 1.0
-        r = point.y - np.matmul(solved.beta, X.transpose(0, 2, 1))
-        v = np.einsum("abml,bml->aml", N, r)
+        design, T, W, solved = self._design, point.T, point.W, point.solutions
+        A, X, D = design.levels.A, design.levels.X, design.D
+        K, p, L = X.shape
+        d, m, s2 = len(D), T.shape[2], solved.pwrss / design.df
+        # H = Z'V⁻¹Z level by level, VX = Z'V⁻¹X, v = Z'V⁻¹(y − Xβ).
+        WA = np.einsum("iaml,abl->ibml", W, A)
+        H = A[:, :, None] - np.einsum("iaml,ibml->abml", WA, WA)
+        VX = X[:, :, None] - np.einsum("iaml,ipml->apml", WA, point.WX)
+        VX = VX.reshape(K * p, m, L).transpose(1, 0, 2)
+        r = point.y - np.matmul(solved.beta, X)
+        v = r - np.einsum("iaml,iml->aml", WA, np.einsum("iaml,aml->iml", W, r))
         vv = np.einsum("aml,bml->abml", v, v)
         sum_vv = vv.sum(axis=3)
-        F = H @ levels.count - sum_vv / s2
+        minus = sum_vv / s2
         if design.reml and p:
-            XCX = solved.inverse.reshape(p * p, m).T @ design.XX.transpose(0, 2, 1)
-            NX = np.einsum("abml,bcml->acml", N, XCX.reshape(K, K, m, L))
-            F -= np.einsum("acml,bcml->abm", NX, N)
+            gram = np.matmul(VX, VX.swapaxes(1, 2)).reshape(m, K, p, K, p)
+            minus = minus + np.einsum("mapbq,pqm->abm", gram, solved.inverse)
+        # F T from H T = A T M⁻¹, which loses no digits however large T is.
+        counted = point.inverse * design.levels.count
+        FT = np.einsum("iaml,ijml->ajm", WA, counted) - np.einsum("abm,bcm->acm", minus, T)
+        F = H @ design.levels.count - minus
         # E_i = ∂(TT')/∂x_i; then c_i = E_i v in the notation of `objective`.
         half = np.einsum("iab,cbm->miac", D, T)
-        E = half + half.swapaxes(2, 3)
-        FT = np.einsum("abm,bcm->acm", F, T)
+        E = (half + half.swapaxes(2, 3)).reshape(m, d, K * K)
         FD = np.einsum("abm,jbc->acjm", F, D).reshape(K * K, d * m)
         D_flat = D.reshape(d, K * K)
         gradient = 2.0 * (D_flat @ FT.reshape(K * K, m)).T
@@ -190,15 +180,14 @@ class ManyDeviances:
             H.reshape(K * K, m, L).transpose(1, 0, 2), vv.reshape(K * K, m, L).transpose(1, 2, 0)
         )
         HV = HV.reshape(m, K, K, K, K).transpose(0, 1, 3, 2, 4).reshape(m, K * K, K * K)
-        flat = E.reshape(m, d, K * K)
-        AI = np.matmul(np.matmul(flat, HV), flat.swapaxes(1, 2))
+        AI = np.matmul(np.matmul(E, HV), E.swapaxes(1, 2))
         if p:
-            # X'V⁻¹Z c_i = Σ_levels X'N'E_i v.
-            Nv = np.einsum("acml,bml->cabml", N, v).reshape(K, K * K * m, L)
-            XNv = np.matmul(Nv, X).sum(axis=0).reshape(K * K, m, p)
-            XVZc = np.matmul(flat, XNv.transpose(1, 0, 2))
-            AI -= np.matmul(np.matmul(XVZc, solved.inverse.transpose(2, 0, 1)), XVZc.swapaxes(1, 2))
-        cv = np.einsum("miab,abm->mi", E, sum_vv)
+            # X'V⁻¹Z c_i = Σ_levels VX' E_i v.
+            XVv = np.matmul(VX, v.transpose(1, 2, 0)).reshape(m, K, p, K)
+            XVZc = np.matmul(E, XVv.transpose(0, 1, 3, 2).reshape(m, K * K, p))
+            inner = np.matmul(XVZc, solved.inverse.transpose(2, 0, 1))
+            AI -= np.matmul(inner, XVZc.swapaxes(1, 2))
+        cv = np.matmul(E, sum_vv.reshape(K * K, m).T[:, :, None])[:, :, 0]
         AI -= cv[:, :, None] * cv[:, None, :] / (s2 * design.df)[:, None, None]
         hessian = AI / s2[:, None, None] + curvature
         hessian = 0.5 * (hessian + hessian.swapaxes(1, 2))

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from lmmsparse.correlated import AR1, CompoundSymmetry
+from lmmsparse.covariance import CovarianceStructure
 from lmmsparse.design import Design, listed, own_share
 from lmmsparse.errors import DataError, Finding, NotIdentifiableError
 
@@ -73,12 +75,19 @@ def check_levels(design: Design) -> list[Finding]:
     return out
 
 
+def _patterned(structure: CovarianceStructure) -> bool:
+    """Whether correlations tell a term from residuals even with one row per random effect."""
+    if isinstance(structure, CompoundSymmetry):
+        return structure.k > 2 and not structure.hom
+    return isinstance(structure, AR1) and structure.k > 2
+
+
 def check_random_effects(design: Design) -> list[Finding]:
     """A term needs fewer random effects than there are rows."""
     out = []
     for block in design.blocks:
         effects = block.n_levels * block.k
-        if design.n <= effects and block.n_levels < design.n:
+        if design.n <= effects and block.n_levels < design.n and not _patterned(block.structure):
             out.append(
                 Finding(
                     "effects-vs-rows",

@@ -14,7 +14,7 @@ from lmmsparse._types import FloatArray
 from lmmsparse.design import listed
 from lmmsparse.errors import Finding
 from lmmsparse.fit import Fit
-from lmmsparse.optimize import Derivatives, Status
+from lmmsparse.optimize import Bounds, Derivatives, Status
 from lmmsparse.search import StandardizedObjective
 from lmmsparse.varcorr import singular_directions
 
@@ -101,7 +101,11 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
         scaled = StandardizedObjective(fit.objective)
         x = scaled.to_internal(fit.theta)
         at = scaled.derivatives(x)
-        found = expected_decrease(at.gradient, at.hessian) + _fall_from_saddle(scaled, x, at)
+        bounds = Bounds(fit.template.lower, fit.template.upper, fit.template.mirrors)
+        free = bounds.free(x, at.gradient)
+        found = expected_decrease(at.gradient[free], at.hessian[np.ix_(free, free)])
+        if np.all(np.isinf(bounds.limits)):
+            found += _fall_from_saddle(scaled, x, at)
     decrease, noise = found, 1e-13 * abs(fit.criterion)
     converged = decrease <= max(TOLERANCE, noise)
     notes = list(findings)

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lmmsparse._types import FloatArray, IntArray
+from lmmsparse.correlated import AR1, CompoundSymmetry
 from lmmsparse.errors import OptionError
 
 
@@ -39,8 +40,21 @@ class CovarianceStructure(Protocol):
     @property
     def entries(self) -> tuple[tuple[int, int], ...]: ...
     @property
+    def labels(self) -> tuple[str, ...]:
+        """What to call each parameter; empty where its entry of T says it."""
+        ...
+
+    @property
+    def correlated(self) -> bool:
+        """Whether correlations are parameters."""
+        ...
+
+    @property
     def mirrors(self) -> tuple[tuple[int, ...], ...]:
-        """Groups of parameters whose signs may be flipped together, the one kept ≥ 0 first."""
+        """Groups of parameters whose signs may be flipped together, the one kept ≥ 0 first.
+
+        The bounds of a parameter in no group are limits that a search has to keep.
+        """
         ...
 
     def start(self) -> FloatArray: ...
@@ -52,6 +66,17 @@ class CovarianceStructure(Protocol):
 
     def derivative(self, par: FloatArray) -> FloatArray:
         """∂T/∂par, shape (n_par, k, k)."""
+        ...
+
+    def curvature(self, par: FloatArray, F: FloatArray) -> FloatArray:
+        """Second derivatives of tr(F T T') for a symmetric F (k, k), shape (n_par, n_par)."""
+        ...
+
+    def standardizer(self, inverse: FloatArray) -> FloatArray:
+        """The linear map of parameters that takes T to inverse · T, as far as the form allows.
+
+        It is lower triangular, (n_par, n_par), and keeps all bounds.
+        """
         ...
 
 
@@ -90,6 +115,14 @@ class Unstructured:
         return tuple((int(r), int(c)) for r, c in zip(self._rows, self._columns, strict=True))
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        return ("",) * self.n_par
+
+    @property
+    def correlated(self) -> bool:
+        return self.k > 1
+
+    @property
     def mirrors(self) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(np.flatnonzero(self._columns == c).tolist()) for c in range(self.k))
 
@@ -111,6 +144,13 @@ class Unstructured:
         D = np.zeros((self.n_par, self.k, self.k))
         D[np.arange(self.n_par), self._rows, self._columns] = 1.0
         return D
+
+    def curvature(self, par: FloatArray, F: FloatArray) -> FloatArray:
+        return _curvature_of_linear(self.derivative(par), F)
+
+    def standardizer(self, inverse: FloatArray) -> FloatArray:
+        moved = np.matmul(inverse, self.derivative(self.start()))
+        return np.asarray(moved[:, self._rows, self._columns].T)
 
 
 @dataclass(frozen=True)
@@ -137,6 +177,14 @@ class Diagonal:
         return tuple((i, i) for i in range(self.n_par))
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        return ("sd",) if self.hom else ("",) * self.k
+
+    @property
+    def correlated(self) -> bool:
+        return False
+
+    @property
     def mirrors(self) -> tuple[tuple[int, ...], ...]:
         return tuple((i,) for i in range(self.n_par))
 
@@ -160,6 +208,18 @@ class Diagonal:
         D[i, i, i] = 1.0
         return D
 
+    def curvature(self, par: FloatArray, F: FloatArray) -> FloatArray:
+        return _curvature_of_linear(self.derivative(par), F)
+
+    def standardizer(self, inverse: FloatArray) -> FloatArray:
+        return np.diag(np.diag(inverse)[: self.n_par])
+
+
+def _curvature_of_linear(D: FloatArray, F: FloatArray) -> FloatArray:
+    """2 tr(D_i' F D_j): what is left where T is linear in the parameters."""
+    flat = D.reshape(len(D), -1)
+    return np.asarray(2.0 * flat @ np.matmul(F, D).reshape(flat.shape).T)
+
 
 def make_structure(name: str, k: int, hom: bool | None) -> CovarianceStructure:
     """Return the structure a formula's tag names, for a term with k effects per level.
@@ -173,10 +233,20 @@ def make_structure(name: str, k: int, hom: bool | None) -> CovarianceStructure:
         return Unstructured(k)
     if name == "diag":
         return Diagonal(k, hom=bool(hom))
-    raise OptionError(
-        f"The covariance structure {name}() is not available. Random-effects terms can be "
-        "unstructured, (x | g), or uncorrelated, diag(x | g). Write the term in one of these ways."
-    )
+    if name not in ("cs", "ar1"):
+        raise OptionError(
+            f"The covariance structure {name}() does not exist. Terms can be us(x | g), "
+            "diag(x | g), cs(x | g) or ar1(x | g). Write the term in one of these ways."
+        )
+    if k == 1:
+        raise OptionError(
+            f"A term with the covariance structure {name}() has one effect per level only. "
+            "Correlations need several: a number has one effect, a factor one per category. Write "
+            f"{name}(0 + C(x) | g) to take the values of x as categories."
+        )
+    if name == "cs":
+        return CompoundSymmetry(k, hom=bool(hom))
+    return AR1(k, hom=hom is None or hom)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from lmmsparse.errors import OptionError
 from lmmsparse.fit import fit_design
 from lmmsparse.formula import parse_formula
 from lmmsparse.inference.anova import anova_table
+from lmmsparse.inference.bootstrap_lrt import bootstrap_lrt_of_fits
 from lmmsparse.inference.lrt import likelihood_ratio_table
 from lmmsparse.model import LinearMixedModel, wrap
 from lmmsparse.optimize import Optimizer
@@ -262,3 +263,40 @@ def anova(
         return anova_table(models[0].fit, type, ddf)
     labels = [f"m{i + 1}" for i in range(len(models))]
     return likelihood_ratio_table([m.fit for m in models], labels, refit)
+
+
+def bootstrap_lrt(
+    small: LinearMixedModel,
+    large: LinearMixedModel,
+    n: int,
+    rng: Any,
+    n_jobs: int = 1,
+    progress: bool = False,
+) -> Table:
+    """Likelihood-ratio test of a model within a larger one, by parametric bootstrap.
+
+    Parameters
+    ----------
+    small, large : LinearMixedModel
+        Fitted to the same data; REML fits are refitted by maximum likelihood.
+    n : int
+        Number of responses drawn from the small model.
+    rng : numpy Generator or int
+        The result depends on it only, not on `n_jobs`.
+    n_jobs : int
+        Processes.
+    progress : bool
+        Count on the standard error stream.
+
+    Returns
+    -------
+    Table
+        Rows ``LRT`` (chi-square distribution) and ``bootstrap``; columns ``Chisq, Df, Pr(>Chisq)``.
+    """
+    for model in (small, large):
+        if not isinstance(model, LinearMixedModel):
+            raise OptionError(
+                f"bootstrap_lrt() was given a {model.__class__.__name__}. It compares fitted "
+                "models. Pass models made by lmm.lmer."
+            )
+    return bootstrap_lrt_of_fits(small.fit, large.fit, n, rng, n_jobs, progress)

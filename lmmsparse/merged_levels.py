@@ -43,7 +43,7 @@ class MergedLevels:
     ----------
     A : (K, K, L) array
         Blocks of Z'WZ of the L merged levels, with the K random effects of all terms side by side.
-    X : (K, L, p) array
+    X : (K, p, L) array
         Blocks of Z'WX.
     count : (L,) array
         How many original levels have this block (0 for all but one of a rotated set).
@@ -90,17 +90,10 @@ def merge_levels(products: CrossProducts, J: FloatArray) -> MergedLevels:
     products : CrossProducts
         All terms belong to the same factor.
     J : (K, K) array
-        Standardization of the random effects, block diagonal by term.
+        Standardization of the random effects of all terms side by side.
     """
-    sizes = products.sizes
-    starts = np.cumsum([0, *sizes])
-    n_levels, K, p = products.offsets[1] // sizes[0], int(starts[-1]), products.p
-    own = np.empty((n_levels, K, K))
-    for pair in products.pairs:
-        rows = slice(starts[pair.s], starts[pair.s + 1])
-        cols = slice(starts[pair.t], starts[pair.t + 1])
-        own[:, rows, cols] = pair.values
-        own[:, cols, rows] = np.swapaxes(pair.values, 1, 2)
+    own, sizes = level_blocks(products), products.sizes
+    K, p = own.shape[1], products.p
     sets, single = _equal(own)
     own = np.matmul(np.matmul(J.T, own), J)
     X = np.matmul(J.T, _by_level(products.ZtX, sizes))
@@ -122,13 +115,31 @@ def merge_levels(products: CrossProducts, J: FloatArray) -> MergedLevels:
     A = np.concatenate([own[single], *A_parts])
     return MergedLevels(
         A=np.ascontiguousarray(A.transpose(1, 2, 0)),
-        X=np.ascontiguousarray(np.concatenate([X[single], *X_parts]).transpose(1, 0, 2)),
+        X=np.ascontiguousarray(np.concatenate([X[single], *X_parts]).transpose(1, 2, 0)),
         count=np.concatenate([np.ones(len(single)), *counts]),
         alone=single,
         rotations=tuple(rotations),
         J=J,
         sizes=sizes,
     )
+
+
+def level_blocks(products: CrossProducts) -> FloatArray:
+    """Blocks of Z'WZ of every level, the terms side by side: (levels, K, K).
+
+    Parameters
+    ----------
+    products : CrossProducts
+        All terms belong to the same factor.
+    """
+    starts = np.cumsum([0, *products.sizes])
+    out = np.empty((products.offsets[1] // products.sizes[0], starts[-1], starts[-1]))
+    for pair in products.pairs:
+        rows = slice(starts[pair.s], starts[pair.s + 1])
+        cols = slice(starts[pair.t], starts[pair.t + 1])
+        out[:, rows, cols] = pair.values
+        out[:, cols, rows] = np.swapaxes(pair.values, 1, 2)
+    return out
 
 
 def _by_level(matrix: FloatArray, sizes: tuple[int, ...]) -> FloatArray:

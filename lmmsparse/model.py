@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,16 @@ from lmmsparse.errors import (
     SingularFitWarning,
 )
 from lmmsparse.fit import Fit
+from lmmsparse.inference.bootstrap import Bootstrap, bootstrap
+from lmmsparse.inference.confint import confidence_intervals
 from lmmsparse.inference.contrast import contrast
+from lmmsparse.inference.drop1 import drop1_table
+from lmmsparse.inference.emmeans import emmeans_table
 from lmmsparse.inference.lrt import information, loglik
 from lmmsparse.inference.parameters import theta_names
-from lmmsparse.inference.wald import check_level, coefficient_table, wald_intervals
+from lmmsparse.inference.profile import Profile, profile
+from lmmsparse.inference.ranova import ranova_table
+from lmmsparse.inference.wald import check_level, coefficient_table
 from lmmsparse.influence import Influence, influence
 from lmmsparse.optimize import Optimum
 from lmmsparse.predict import predict
@@ -424,31 +430,86 @@ class LinearMixedModel:
 
     def confint(
         self,
-        method: str = "wald",
+        method: str = "profile",
         level: float = 0.95,
         which: str | Sequence[str] | None = None,
+        **options: Any,
     ) -> pd.DataFrame:
         """Confidence intervals.
 
         Parameters
         ----------
-        method : {"wald"}
-            Wald intervals exist for fixed effects; covariance parameters are NaN.
+        method : {"profile", "wald", "boot"}
+            Profile likelihood (always of the ML deviance); Wald, which exists for fixed effects
+            only and is NaN for covariance parameters; parametric bootstrap.
         level : float
         which : str or sequence of str, optional
             Parameters to give; ``"beta_"`` for all fixed effects, ``"theta_"`` for all others.
+        **options
+            ``n_jobs`` and ``progress``; for the bootstrap also ``n`` (500 replicates), ``rng``
+            (seed 0) and ``kind`` (``"percentile"``, ``"basic"`` or ``"normal"``).
 
         Returns
         -------
         DataFrame
-            Columns ``lower, upper``.
+            Columns ``lower, upper``. A side on which the data set no limit is the bound of the
+            parameter: 0, ±1 or infinite.
         """
-        if method != "wald":
-            raise OptionError(
-                f"method={method!r} is not available. It names the kind of interval. Use "
-                "method='wald'."
-            )
-        return wald_intervals(self._fit, level, which)
+        return confidence_intervals(self._fit, method, level, which, LinearMixedModel, **options)
+
+    def profile(
+        self,
+        which: str | Sequence[str] | None = None,
+        level: float | None = None,
+        n_jobs: int = 1,
+        progress: bool = False,
+    ) -> Profile:
+        """Profile the ML deviance along parameters; a REML fit is refitted by ML first.
+
+        Parameters
+        ----------
+        which : str or sequence of str, optional
+            Parameters; ``"beta_"`` for all fixed effects, ``"theta_"`` for all others.
+        level : float, optional
+            The confidence level the curves have to reach; by default far enough for a joint region
+            of 99 %.
+        n_jobs : int
+            Processes to share the parameters between.
+        progress : bool
+            Print a line per parameter to the standard error stream.
+        """
+        return profile(self._fit, which, level, n_jobs, progress)
+
+    def bootstrap(
+        self,
+        n: int,
+        *,
+        rng: Any,
+        statistic: Callable[[LinearMixedModel], Any] | None = None,
+        kind: str = "parametric",
+        n_jobs: int = 1,
+        progress: bool = False,
+    ) -> Bootstrap:
+        """Refit the model to responses drawn from it.
+
+        Parameters
+        ----------
+        n : int
+            Number of replicates.
+        rng : numpy Generator or int
+            The result depends on it only, not on `n_jobs`.
+        statistic : callable, optional
+            Model → mapping, Series, array or number. By default standard deviations, correlations,
+            ``sigma`` and fixed effects.
+        kind : {"parametric", "semiparametric"}
+            New random effects and residuals from the model, or the fit's own, centred, scaled to
+            the estimated variances and drawn with replacement.
+        n_jobs : int
+            Processes.
+        progress : bool
+            Count replicates on the standard error stream.
+        """
+        return bootstrap(self._fit, n, rng, LinearMixedModel, statistic, kind, n_jobs, progress)
 
     def contrast(self, L: Any, rhs: Any = 0.0, ddf: str = "satterthwaite") -> Table:
         """Test hypotheses Lβ = rhs about the fixed effects.
@@ -468,6 +529,77 @@ class LinearMixedModel:
             ``F value, NumDF, DenDF, Pr(>F)``.
         """
         return contrast(self._fit, L, rhs, ddf)
+
+    def emmeans(
+        self,
+        specs: str | Sequence[str],
+        *,
+        pairwise: bool = False,
+        adjust: str = "tukey",
+        ddf: str = "satterthwaite",
+        at: Mapping[str, Any] | None = None,
+        level: float = 0.95,
+    ) -> Table:
+        """Estimated marginal means: predictions averaged over the factors, all cells alike.
+
+        Parameters
+        ----------
+        specs : str or sequence of str
+            Factors whose means are wanted; several: all combinations of their levels.
+        pairwise : bool
+            Give all differences between the means, with tests.
+        adjust : {"tukey", "holm", "none"}
+            How the p-values of the differences allow for their number.
+        ddf : str
+            As for `coef_table`.
+        at : mapping, optional
+            Column → values for covariates, otherwise at their mean, or levels of factors.
+        level : float
+
+        Returns
+        -------
+        Table
+            ``emmean, SE, df, lower.CL, upper.CL``, or ``estimate, SE, df, t.ratio, p.value``. NaN
+            where combinations of levels that do not occur leave a mean undetermined.
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> cake = lmm.load_dataset("cake")
+        >>> m = lmm.lmer("angle ~ recipe * temperature + (1 | recipe:replicate)", cake)
+        >>> m.emmeans("recipe").to_frame()["emmean"].round(3).to_dict()
+        {'A': 33.122, 'B': 31.644, 'C': 31.6}
+        """
+        return emmeans_table(self._fit, specs, pairwise, adjust, ddf, at, level)
+
+    def drop1(self, test: str = "chisq", ddf: str = "satterthwaite") -> Table:
+        """Test each fixed-effects term that no other term builds on.
+
+        Parameters
+        ----------
+        test : {"chisq", "F"}
+            Likelihood ratios of ML fits, or F tests.
+        ddf : str
+            For F tests, as for `coef_table`.
+
+        Returns
+        -------
+        Table
+            First row ``<none>``; ``npar, AIC, LRT, Pr(>Chisq)`` or
+            ``NumDF, DenDF, F value, Pr(>F)``.
+        """
+        return drop1_table(self._fit, test, ddf)
+
+    def ranova(self) -> Table:
+        """Test the random effects: each term reduced by one effect, or left out.
+
+        Returns
+        -------
+        Table
+            First row ``<none>``; ``npar, logLik, AIC, LRT, Df, Pr(>Chisq)`` by the criterion of
+            the fit. Notes give p-values that allow for variances not being negative.
+        """
+        return ranova_table(self._fit)
 
     def summary(self, ddf: str = "satterthwaite") -> Summary:
         """The full printout.

@@ -186,6 +186,10 @@ class ProfiledDeviance:
                 floor = _SINGULAR * scale[row]
                 if row == column and abs(out[at]) < floor:
                     out[at] = floor
+            low, high = structure.lower(), structure.upper()
+            limited = np.flatnonzero(np.isfinite(high))  # correlations, at ±1
+            at = part.start + limited
+            out[at] = np.clip(out[at], low[limited] + _SINGULAR, high[limited] - _SINGULAR)
         return out
 
     def _gradient(self, theta: FloatArray, point: _Point) -> FloatArray:
@@ -198,16 +202,14 @@ class ProfiledDeviance:
         return out
 
     def _curvature(self, theta: FloatArray, point: _Point) -> FloatArray:
-        """2 tr(D_i' F D_j): what the second derivative of ΛΛ' adds, block diagonal by term."""
+        """tr(F ∂²TT'): what the second derivative of ΛΛ' adds, block diagonal by term."""
         out = np.zeros((self.template.n_theta, self.template.n_theta))
         for structure, part, FT, T in zip(
             self.template.structures, self.template.slices, point.FT, point.T, strict=True
         ):
             F = np.linalg.solve(T.T, FT.T).T
             F = 0.5 * (F + F.T)
-            D = structure.derivative(theta[part])
-            flat = D.reshape(len(D), -1)
-            out[part, part] = 2.0 * flat @ np.matmul(F, D).reshape(flat.shape).T
+            out[part, part] = structure.curvature(theta[part], F)
         return out
 
 

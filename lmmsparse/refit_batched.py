@@ -5,23 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
-import scipy.linalg as sla
 
 from lmmsparse._types import BoolArray, FloatArray, IntArray, ObjectArray
 from lmmsparse.batched_objective import ManyDeviances, SharedDesign
 from lmmsparse.convergence import NOTHING_LEFT, TOLERANCE, expected_decrease
 from lmmsparse.covariance import Diagonal, LambdaTemplate, Unstructured
 from lmmsparse.fit import Fit
-from lmmsparse.merged_levels import merge_levels
+from lmmsparse.merged_levels import level_blocks, merge_levels
 from lmmsparse.optimize import TrustRegion
 from lmmsparse.optimize.batched import ManyOptima, minimize_many
 from lmmsparse.refit import warm_start
 from lmmsparse.responses import ManyResponses
-from lmmsparse.search import NO_WORSE, SNAP, StandardizedObjective
+from lmmsparse.search import NO_WORSE, SNAP, StandardizedObjective, standardizer
 from lmmsparse.solvers.blocked import Blocked, lead_terms
 
 _CHUNK = 60_000
-_LARGEST_PRODUCTS = 30_000_000
 
 BROKEN_DOWN = (
     "The criterion could not be evaluated at the start values. The response may hold values that "
@@ -105,14 +103,17 @@ class BatchedRefits:
         scaled = StandardizedObjective(fit.objective)
         self._map = scaled.to_theta(np.eye(fit.template.n_theta))
         self._start = scaled.to_internal(warm_start(fit))
-        self._levels = merge_levels(fit.products, _standardization(fit.template, self._map))
-        self._shared = SharedDesign(fit.products, fit.template, self._levels, fit.reml)
+        # Random effects of all terms are made orthogonal on average: no collinearity costs digits.
+        J = standardizer(level_blocks(fit.products).sum(axis=0) / fit.products.n)
+        levels = merge_levels(fit.products, J)
+        D = np.linalg.solve(J, np.tensordot(self._map, _derivative(fit.template), axes=(0, 0)))
+        self._shared = SharedDesign(fit.products, levels, np.asarray(D, dtype=np.float64), fit.reml)
 
     def refit(self, responses: ManyResponses) -> Estimates:
         """Refit all responses, so many at a time that the arrays stay small."""
         out = Estimates.none(len(responses), len(self._start), self._fit.products.p)
-        K, _, L = self._levels.A.shape
-        size = max(1, _CHUNK // (K * L))
+        K, p, L = self._shared.levels.X.shape
+        size = max(1, _CHUNK // (max(K, p) * L))
         for a in range(0, len(responses), size):
             part = slice(a, a + size)
             out.put(part, self._together(responses.some(part)))
@@ -130,7 +131,7 @@ class BatchedRefits:
         decrease = _left_to_gain(deviances, found, x)
         theta = x @ self._map.T + 0.0
         sigma2 = solved.pwrss / self._shared.df
-        back = basis.coefficients(np.eye(self._shared.p))
+        back = basis.coefficients(np.eye(basis.R.shape[0]))
         variance = np.einsum("ij,jkm,ik->mi", back, solved.inverse, back, optimize=True)
         out = Estimates(
             criterion=solved.value,
@@ -190,7 +191,6 @@ def can_batch(fit: Fit) -> bool:
         and isinstance(fit.optimizer, TrustRegion)
         and all(isinstance(s, (Unstructured, Diagonal)) for s in structures)
         and len(lead_terms(fit.products)) == len(structures)
-        and fit.products.ZtX.size * max(fit.products.sizes) * fit.products.p <= _LARGEST_PRODUCTS
     )
 
 
@@ -206,13 +206,12 @@ def _left_to_gain(deviances: ManyDeviances, found: ManyOptima, x: FloatArray) ->
     return out
 
 
-def _standardization(template: LambdaTemplate, map_: FloatArray) -> FloatArray:
-    """J with T = J T̃ for every term, block diagonal (K, K), from the linear map of θ̃ to θ."""
-    blocks = []
+def _derivative(template: LambdaTemplate) -> FloatArray:
+    """∂T/∂θ for the terms side by side, (n_theta, K, K); T is linear in θ."""
+    K = sum(structure.k for structure in template.structures)
+    D, at = np.zeros((template.n_theta, K, K)), 0
     for structure, part in zip(template.structures, template.slices, strict=True):
-        own, k = map_[part, part], structure.k
-        if isinstance(structure, Unstructured):
-            blocks.append(own[:k, :k])
-        else:
-            blocks.append(np.diag(np.broadcast_to(np.diag(own), (k,))))
-    return np.asarray(sla.block_diag(*blocks))
+        own = slice(at, at + structure.k)
+        D[part, own, own] = structure.derivative(structure.start())
+        at += structure.k
+    return D

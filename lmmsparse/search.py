@@ -46,9 +46,10 @@ def search(
     bounds = Bounds(template.lower, template.upper, template.mirrors)
     scaled = StandardizedObjective(objective)
     first = start_values(objective, design) if start is None else _check_start(start, template)
-    found = optimizer.minimize(
-        Announced(scaled) if progress else scaled, scaled.to_internal(first), bounds
-    )
+    target = Announced(scaled) if progress else scaled
+    found = optimizer.minimize(target, scaled.to_internal(first), bounds)
+    if np.any(bounds.held(found.x)):
+        found = _from_other_starts(target, scaled, found, optimizer, bounds)
     trace = np.array(found.trace)
     trace[:, :-1] = scaled.to_theta(trace[:, :-1].T).T
     if not np.isfinite(found.value):
@@ -62,6 +63,32 @@ def search(
     return replace(found, x=theta, value=value, trace=trace, evaluations=found.evaluations + extra)
 
 
+def _from_other_starts(
+    target: Objective,
+    scaled: StandardizedObjective,
+    found: Optimum,
+    optimizer: Optimizer,
+    bounds: Bounds,
+) -> Optimum:
+    """The best of several searches, where the first has ended at a limit.
+
+    With standard deviations of zero or a correlation at its bound there can be more than one
+    minimum: these starts are on either side of no correlation.
+    """
+    template = scaled.template
+    searches = [found]
+    for share in (-0.9, 0.9):
+        start = template.start.copy()
+        low, high = template.lower, template.upper
+        limited = np.isfinite(high)
+        start[limited] = abs(share) * (low if share < 0 else high)[limited]
+        searches.append(optimizer.minimize(target, scaled.to_internal(start), bounds))
+    best = min(searches, key=lambda each: each.value)
+    best = best if best.value < found.value - NO_WORSE else found
+    trace = np.concatenate([each.trace for each in searches])
+    return replace(best, trace=trace, evaluations=sum(each.evaluations for each in searches))
+
+
 class StandardizedObjective:
     """The criterion in coordinates in which every random-effects column has unit size.
 
@@ -72,21 +99,14 @@ class StandardizedObjective:
 
     def __init__(self, objective: ProfiledDeviance) -> None:
         self._objective = objective
-        template, products = objective.template, objective.products
+        self.template = template = objective.template
+        products = objective.products
         self._map = np.eye(template.n_theta)
         grams = [
             pair.values.sum(axis=0) / products.n for pair in products.pairs if pair.s == pair.t
         ]
         for structure, part, gram in zip(template.structures, template.slices, grams, strict=True):
-            inverse = _standardizer(gram)
-            # Columns of the map: where each unit entry of T̃ goes in T.
-            D = structure.derivative(structure.start())
-            rows, cols = np.array(structure.entries).T
-            if structure.n_par == structure.k * (structure.k + 1) // 2:
-                moved = np.matmul(inverse, D)
-            else:
-                moved = np.matmul(np.diag(np.diag(inverse)), D)
-            self._map[part, part] = moved[:, rows, cols].T
+            self._map[part, part] = structure.standardizer(standardizer(gram))
         self._inverse = sla.solve_triangular(self._map, np.eye(template.n_theta), lower=True)
 
     def to_theta(self, x: FloatArray) -> FloatArray:
@@ -129,7 +149,7 @@ class Announced:
         return at
 
 
-def _standardizer(gram: FloatArray) -> FloatArray:
+def standardizer(gram: FloatArray) -> FloatArray:
     """K⁻¹ for K lower triangular with K'K = gram; diagonal scaling where gram is singular."""
     size = np.sqrt(np.diag(gram))
     if not np.all(size > 0):

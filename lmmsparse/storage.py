@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lmmsparse._types import ObjectArray
+from lmmsparse.correlated import AR1, CompoundSymmetry
 from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
 from lmmsparse.design import Design, Grouping, LevelKey, RandomBlock
 from lmmsparse.design.state import (
@@ -37,7 +38,9 @@ _FORMAT = "lmmsparse model"
 _VERSION = 1
 _OPTIMIZERS: dict[str, type[Any]] = {c.__name__: c for c in (TrustRegion, Bobyqa, NelderMead)}
 _SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Blocked, Cholmod, Dense)}
-_STRUCTURES: dict[str, type[Any]] = {c.__name__: c for c in (Unstructured, Diagonal)}
+_STRUCTURES: dict[str, type[Any]] = {
+    c.__name__: c for c in (Unstructured, Diagonal, CompoundSymmetry, AR1)
+}
 
 
 def save_fit(fit: Fit, path: str | Path) -> None:

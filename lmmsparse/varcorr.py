@@ -124,19 +124,25 @@ def variance_components(fit: Fit) -> VarCorr:
     terms = []
     for block, T in zip(fit.design.blocks, fit.template.factors(fit.theta), strict=True):
         covariance = fit.sigma2 * T @ T.T
-        correlated = block.k > 1 and block.structure.n_par > block.k
+        correlated = block.structure.correlated
         terms.append(TermCovariance(block.group, block.names, covariance, correlated))
     return VarCorr(tuple(terms), fit.sigma)
 
 
-def _relative_contributions(fit: Fit) -> list[tuple[FloatArray, FloatArray]]:
+def _relative_contributions(fit: Fit, tol: float) -> list[tuple[FloatArray, FloatArray]]:
     """Per term, the standard deviations of independent contributions to the response, over σ.
 
     Each term's columns are put on one scale (root mean square one), so that units do not matter.
+    A correlation that is a parameter counts as being at its bound if it is within `tol` of it.
     Returns (k,) singular values, largest first, and the (k, k) left vectors.
     """
     out = []
-    for block, T in zip(fit.design.blocks, fit.template.factors(fit.theta), strict=True):
+    for block, part in zip(fit.design.blocks, fit.template.slices, strict=True):
+        par, low, high = fit.theta[part], block.structure.lower(), block.structure.upper()
+        limited = np.isfinite(high)
+        par = np.where(limited & (par > high - tol), high, par)
+        par = np.where(limited & (par < low + tol), low, par)
+        T = block.structure.factor(par)
         w = fit.design.weights_or_one[:, None]
         size = np.sqrt((w * block.columns**2).sum(axis=0) / fit.design.n)
         U, s, _ = sla.svd(size[:, None] * T)
@@ -154,7 +160,7 @@ def singular_directions(fit: Fit, tol: float = 1e-4) -> list[list[str]]:
         Relative standard deviation below which a direction counts as null.
     """
     out = []
-    for block, (s, U) in zip(fit.design.blocks, _relative_contributions(fit), strict=True):
+    for block, (s, U) in zip(fit.design.blocks, _relative_contributions(fit, tol), strict=True):
         out.append([_direction(block.names, U[:, i]) for i in np.flatnonzero(s < tol)])
     return out
 

@@ -23,6 +23,7 @@ LAYERS = {
         "_terms",
         "formula",
         "covariance",
+        "correlated",
         "optimize",
     },
     2: {"design"},
@@ -57,7 +58,7 @@ LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}
 # which covers the modules inside that package too.
 ONLY_IN = {
     "formulaic": ("design",),
-    "joblib": ("refit_many",),
+    "joblib": ("refit_many", "inference"),
     "matplotlib": ("plots",),
     "nlopt": ("optimize.bounded",),
     "sksparse": ("solvers._sksparse*",),

@@ -26,6 +26,7 @@ from lmmsparse.design.columns import ColumnInfo, describe, match_column
 from lmmsparse.design.frame import close_match
 from lmmsparse.design.names import check_expression, columns_of, namespace
 from lmmsparse.errors import DataError, FormulaError, LmmError
+from lmmsparse.formula import referenced_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +91,12 @@ class MatrixRecipe:
         """The columns of a specification of a part on complete rows of new data."""
         return _values(self._materialize(spec, self.prepare(part, newdata)[0]))
 
+    def columns_in(self, expression: str) -> tuple[str, ...]:
+        """Data columns that an expression of the formula uses."""
+        if expression in self.columns:
+            return (expression,)
+        return tuple(name for name in referenced_names(expression) if name in self.columns)
+
     def _rebuild(self, part: str) -> ModelSpec:
         return self._specification(self.parts[part], self.variables[part], self.categories[part])
 
@@ -107,7 +114,11 @@ class MatrixRecipe:
                 assert info.categories is not None
                 row[name] = pd.Categorical(list(info.categories[:1]), list(info.categories))
             else:
-                row[name] = np.ones(1)
+                row[name] = np.full(1, 1.0 if info.span is None else info.span[0])
+        for expression, levels in categories.items():  # numbers as levels: one that is known
+            for name in self.columns_in(expression):
+                if levels and name in row and self.columns[name].kind == "numeric":
+                    row[name] = np.array(levels[:1])
         encoder_state = {
             expression: (
                 Factor.Kind.NUMERICAL if levels is None else Factor.Kind.CATEGORICAL,
@@ -127,15 +138,16 @@ class MatrixRecipe:
             na_action="ignore",
             output="numpy",
         )
-        return self._materialize(spec, pd.DataFrame(row, index=range(1))).model_spec
+        made_up = pd.DataFrame(row, index=range(1))
+        return self._materialize(spec, made_up, strict=False).model_spec
 
-    def _materialize(self, spec: ModelSpec, frame: pd.DataFrame) -> Any:
+    def _materialize(self, spec: ModelSpec, frame: pd.DataFrame, strict: bool = True) -> Any:
         """Evaluate a specification, handing over coded columns through the context."""
         context = namespace(self.context)
         coded = [name for name in frame.columns if self.columns[name].coded]
         for name in coded:
             context[name] = C(frame[name], self.contrasts.get(name))
-        return _materialize(spec, frame.drop(columns=coded), context)
+        return _materialize(spec, frame.drop(columns=coded), context, strict=strict)
 
     def prepare(self, part: str, newdata: pd.DataFrame) -> tuple[pd.DataFrame, BoolArray]:
         """The columns a part needs, coded as when the model was fitted, and rows with a hole.
@@ -249,14 +261,20 @@ def _materialize(
     frame: pd.DataFrame,
     context: Mapping[str, Any],
     dropped: dict[str, set[int]] | None = None,
+    strict: bool = True,
 ) -> Any:
-    """Evaluate a specification; `dropped` is filled with what came out missing where."""
+    """Evaluate a specification; `dropped` is filled with what came out missing where.
+
+    `strict` makes an error of what formulaic warns about, such as a level it does not know.
+    """
     materializer = PandasMaterializer(frame, context=context)
     rows: set[int] = set()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", FormulaicWarning)
             warnings.simplefilter("ignore", RuntimeWarning)  # log of a negative number: found below
+            if not strict:
+                warnings.simplefilter("ignore")
             # The method of the specification itself forgets which rows were dropped.
             matrix = materializer.get_model_matrix(spec, drop_rows=rows)
     except LmmError:

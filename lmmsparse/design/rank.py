@@ -45,7 +45,7 @@ def column_relations(X: FloatArray, kept: BoolArray) -> FloatArray | None:
         return None
     length = np.sqrt(np.einsum("ij,ij->j", X, X))
     length = np.where(length > 0, length, 1.0)
-    R = np.linalg.qr(X / length, mode="r")
+    R = sla.qr(X / length, mode="r", check_finite=False)[0][: X.shape[1]]
     solution = np.linalg.lstsq(R[:, kept], R[:, ~kept], rcond=None)[0]
     solution[np.abs(solution) < 1e-9] = 0.0
     return np.asarray(solution * length[~kept] / length[kept][:, None])

@@ -1,7 +1,8 @@
-"""`MatrixRecipe` → the terms of a formula part, their columns, and rows on which to examine them."""
+"""`MatrixRecipe` → the terms of a formula part, their columns, and rows to examine them on."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -14,7 +15,6 @@ from formulaic import ModelSpec
 
 from lmmsparse._types import FloatArray
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.formula import referenced_names
 
 INTERCEPT = "1"
 
@@ -71,18 +71,12 @@ def formula_terms(recipe: MatrixRecipe, part: str) -> tuple[FormulaTerm, ...]:
                 label=str(entry.term),
                 factors=frozenset(n for n in names if levels[n] is not None),
                 numbers=frozenset(n for n in names if levels[n] is None),
-                variables=frozenset(v for n in names for v in _variables(n, recipe)),
+                variables=frozenset(v for n in names for v in recipe.columns_in(n)),
                 columns=tuple(range(start, stop)),
             )
         )
         start = stop
     return tuple(terms)
-
-
-def _variables(expression: str, recipe: MatrixRecipe) -> tuple[str, ...]:
-    if expression in recipe.columns:
-        return (expression,)
-    return tuple(name for name in referenced_names(expression) if name in recipe.columns)
 
 
 def factor_levels(recipe: MatrixRecipe, part: str) -> dict[str, tuple[Any, ...]]:
@@ -92,13 +86,18 @@ def factor_levels(recipe: MatrixRecipe, part: str) -> dict[str, tuple[Any, ...]]
     """
     out: dict[str, tuple[Any, ...]] = {}
     for expression, levels in recipe.categories[part].items():
-        for name in _variables(expression, recipe):
+        for name in recipe.columns_in(expression):
             categories = recipe.columns[name].categories
             if categories is not None:
                 out[name] = categories
-            elif levels is not None:
+            elif levels is not None and _is_coding_of(expression, name):
                 out[name] = levels
     return out
+
+
+def _is_coding_of(expression: str, name: str) -> bool:
+    """Whether the levels of an expression are the values of a column: ``C(name, ...)``."""
+    return re.fullmatch(rf"C\(\s*`?{re.escape(name)}`?\s*(,.*)?\)", expression) is not None
 
 
 def covariates(recipe: MatrixRecipe, part: str) -> dict[str, tuple[float, float, float]]:
@@ -129,11 +128,18 @@ def typical_rows(recipe: MatrixRecipe, part: str) -> pd.DataFrame:
     rng = np.random.default_rng(20)
     factors, numbers = factor_levels(recipe, part), covariates(recipe, part)
     terms = formula_terms(recipe, part)
+    # Levels that are computed from numbers cannot be chosen; many draws meet them all.
+    computed = [
+        len(levels)
+        for expression, levels in recipe.categories[part].items()
+        if levels is not None and any(name in numbers for name in recipe.columns_in(expression))
+    ]
     frames = []
     for term in terms:
         own = {name: factors[name] for name in factors if name in term.variables}
         cells = prod(len(levels) for levels in own.values())
         times = 2 + len(numbers) + ceil(len(term.columns) / cells)
+        times += 20 * prod(computed) if computed else 0
         frame = pd.concat([grid(own) if own else pd.DataFrame(index=range(1))] * times)
         for name, levels in factors.items():
             if name not in own:

@@ -22,8 +22,10 @@ METHOD_NAMES = {
 }
 
 
-def f_test(fit: Fit, L: FloatArray, method: DenominatorDF) -> tuple[float, float, float, float]:
-    """F, numerator and denominator degrees of freedom and p-value of Lβ = 0.
+def f_test(
+    fit: Fit, L: FloatArray, method: DenominatorDF
+) -> tuple[float, float, float, float, float]:
+    """F, numerator and denominator degrees of freedom, p-value and the scale in F of Lβ = 0.
 
     Parameters
     ----------
@@ -33,10 +35,10 @@ def f_test(fit: Fit, L: FloatArray, method: DenominatorDF) -> tuple[float, float
     method : DenominatorDF
     """
     if len(L) == 0:
-        return np.nan, 0.0, np.nan, np.nan
+        return np.nan, 0.0, np.nan, np.nan, np.nan
     F, scale, den = f_statistic(L, L @ fit.beta, method)
     num = float(np.linalg.matrix_rank(L))
-    return F * scale, num, den, f_tail(F * scale, num, den)
+    return F * scale, num, den, f_tail(F * scale, num, den), scale
 
 
 def anova_table(fit: Fit, kind: int = 3, ddf: str = "satterthwaite") -> Table:
@@ -53,16 +55,18 @@ def anova_table(fit: Fit, kind: int = 3, ddf: str = "satterthwaite") -> Table:
     Returns
     -------
     Table
-        ``Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)``; Mean Sq is F · σ².
+        ``Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)``; Mean Sq is F · σ², without the
+        scale that Kenward and Roger's method gives F (lmerTest's convention).
     """
     kind = check_type(kind)
     method = denominator_df(fit, ddf)
     terms = FixedTerms(fit)
     tests = [f_test(fit, terms.hypothesis(i, kind), method) for i in terms.tested]
-    F, num, den, p = (np.array([test[j] for test in tests]) for j in range(4))
+    F, num, den, p, scale = (np.array([test[j] for test in tests]) for j in range(5))
+    mean_squares = F / scale * fit.sigma2
     columns = {
-        "Sum Sq": F * fit.sigma2 * num,
-        "Mean Sq": F * fit.sigma2,
+        "Sum Sq": mean_squares * num,
+        "Mean Sq": mean_squares,
         "NumDF": num,
         "DenDF": den,
         "F value": F,

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray, IntArray
+from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.threads import one_thread
@@ -38,7 +39,8 @@ class KenwardRoger:
     Notes
     -----
     Variance parameters are the distinct variances and covariances of every term and the residual
-    variance; Σ is linear in them, so that no second derivatives appear.
+    variance; Σ is linear in them, so that no second derivatives appear. Of the structures cs() and
+    ar1() the parameters are those of the fit, with second derivatives of Σ left out.
 
     References
     ----------
@@ -140,26 +142,23 @@ class _Parts:
         self._fit = fit
         self._T = fit.template.factors(fit.theta)
         self._VX = fit.objective.border(fit.theta)
-        # (term, row, column) of every distinct variance and covariance.
+        # Term, and derivative of its k × k covariance by each variance parameter.
         self._entries = [
-            (t, i, j)
-            for t, structure in enumerate(fit.template.structures)
-            for i in range(structure.k)
-            for j in range(i + 1)
-            if i == j or structure.n_par > structure.k
+            (t, E)
+            for t, (structure, part) in enumerate(
+                zip(fit.template.structures, fit.template.slices, strict=True)
+            )
+            for E in _directions(structure, fit.theta[part], self._T[t])
         ]
 
-    def _apply(self, entry: tuple[int, int, int], B: FloatArray) -> FloatArray:
+    def _apply(self, entry: tuple[int, FloatArray], B: FloatArray) -> FloatArray:
         """E_r B, with E_r the derivative of Cov(b) by one variance parameter; B is (q, m)."""
-        t, i, j = entry
+        t, E = entry
         a, z = self._fit.template.offsets[t], self._fit.template.offsets[t + 1]
         k = self._fit.template.structures[t].k
         out = np.zeros_like(B)
         part = B[a:z].reshape((z - a) // k, k, B.shape[1])
-        target = out[a:z].reshape((z - a) // k, k, B.shape[1])
-        target[:, i] += part[:, j]
-        if i != j:
-            target[:, j] += part[:, i]
+        out[a:z] = np.matmul(E, part).reshape(z - a, B.shape[1])
         return out
 
     def _N(self, B: FloatArray) -> FloatArray:
@@ -252,22 +251,28 @@ class _Parts:
                     total += float(np.trace(white[at : at + k, i]))
         r = len(self._entries)
         out = np.empty((r + 1, r + 1))
-        for x, (a, i, j) in enumerate(self._entries):
-            for y, (b, k_, l_) in enumerate(self._entries):
-                out[x, y] = _trace(pairs[a, b], sizes[a], sizes[b], (i, j), (k_, l_))
-            symmetric = own[a][i, j] + (own[a][j, i] if i != j else 0.0)
-            out[x, r] = out[r, x] = symmetric
+        for x, (a, E) in enumerate(self._entries):
+            for y, (b, D) in enumerate(self._entries):
+                # tr(N_ba E_r N_ab E_s), with H[(i,k),(j,l)] = Σ N[(ℓ,i),(m,k)] N[(ℓ,j),(m,l)].
+                H = pairs[a, b].reshape(sizes[a], sizes[b], sizes[a], sizes[b])
+                out[x, y] = np.tensordot(np.tensordot(E, H, axes=([0, 1], [0, 2])), D)
+            out[x, r] = out[r, x] = float(np.sum(E * own[a]))
         out[r, r] = n_obs - 2.0 * total + squares
         return out
 
 
-def _trace(
-    H: FloatArray, ka: int, kb: int, first: tuple[int, int], second: tuple[int, int]
-) -> float:
-    """tr(N_ba E_r N_ab E_s) from H[(i,k),(j,l)] = Σ N[(ℓ,i),(m,k)] N[(ℓ,j),(m,l)]."""
-    T = H.reshape(ka, kb, ka, kb)
-    total = 0.0
-    for i, j in {first, first[::-1]}:
-        for k, m in {second, second[::-1]}:
-            total += float(T[i, k, j, m])
-    return total
+def _directions(structure: CovarianceStructure, par: FloatArray, T: FloatArray) -> list[FloatArray]:
+    """Derivatives of the covariance T T' by parameters that span its form, each (k, k)."""
+    k = structure.k
+    if not isinstance(structure, Unstructured | Diagonal):
+        G = np.matmul(structure.derivative(par), T.T)
+        return list(G + np.swapaxes(G, 1, 2))
+    if structure.n_par == 1:
+        return [np.eye(k)]
+    out = []
+    for i in range(k):
+        for j in range(i + 1) if structure.correlated else (i,):
+            E = np.zeros((k, k))
+            E[i, j] = E[j, i] = 1.0
+            out.append(E)
+    return out

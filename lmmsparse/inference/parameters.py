@@ -11,12 +11,17 @@ from lmmsparse.fit import Fit
 def parameter_names(fit: Fit) -> list[str]:
     """Names in θ's order, ``"sigma"`` last: ``sd_Days|Subject``, ``cor_Days.Intercept|Subject``.
 
+    A standard deviation that all effects share is ``sd|g``, the parameter of a correlation
+    structure ``rho|g``.
     A name that two terms would share gets a number: ``sd_Intercept|g``, ``sd_Intercept|g.1``.
     """
     names: list[str] = []
     for block in fit.design.blocks:
-        for row, column in block.structure.entries:
-            if row == column:
+        structure = block.structure
+        for label, (row, column) in zip(structure.labels, structure.entries, strict=True):
+            if label:
+                name = f"{label}|{block.group}"
+            elif row == column:
                 name = f"sd_{block.names[row]}|{block.group}"
             else:
                 name = f"cor_{block.names[row]}.{block.names[column]}|{block.group}"
@@ -29,9 +34,10 @@ def theta_names(fit: Fit) -> list[str]:
     """Names of θ itself in lme4's manner: ``Subject.Intercept``, ``Subject.Days.Intercept``."""
     names = []
     for block in fit.design.blocks:
-        for row, column in block.structure.entries:
+        structure = block.structure
+        for label, (row, column) in zip(structure.labels, structure.entries, strict=True):
             effects = [block.names[row]] + ([block.names[column]] if row != column else [])
-            names.append(".".join([block.group, *effects]))
+            names.append(".".join([block.group, *([label] if label else effects)]))
     return names
 
 

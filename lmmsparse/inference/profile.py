@@ -17,12 +17,13 @@ from lmmsparse._types import FloatArray
 from lmmsparse.covariance import LambdaTemplate, Unstructured
 from lmmsparse.errors import ConvergenceWarning, Finding, NumericalError, OptionError
 from lmmsparse.fit import Fit
+from lmmsparse.inference.bootstrap import check_counts
 from lmmsparse.inference.parameters import parameter_names, parameter_values
-from lmmsparse.inference.profile_curve import BetterOptimumError, Curve, trace
+from lmmsparse.inference.profile_curve import BetterOptimumError, Curve, Problem, trace
+from lmmsparse.inference.profile_fixed import FixedEffect
 from lmmsparse.inference.profile_problem import (
     Correlation,
-    FixedEffect,
-    Problem,
+    CorrelationParameter,
     ResidualDeviation,
     StandardDeviation,
     reordered,
@@ -30,6 +31,7 @@ from lmmsparse.inference.profile_problem import (
 from lmmsparse.inference.wald import check_level, select_rows
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import TrustRegion
+from lmmsparse.refit import warm_start
 from lmmsparse.search import search
 from lmmsparse.threads import one_thread
 
@@ -147,12 +149,18 @@ def profile(
     ------
     OptionError, NumericalError
     """
+    check_counts(1, n_jobs)
     names = [*parameter_names(fit), *fit.design.x_names]
     wanted = names if which is None else list(dict.fromkeys(select_rows(which, names, fit)))
     exact = [float(stats.norm.ppf(0.5 + check_level(level) / 2))] if level is not None else []
+    if not wanted:
+        raise OptionError(
+            "which=[] names no parameter. A profile follows at least one. Leave it out for all "
+            f"of them, or give one or several of {', '.join(names)}."
+        )
     joint = float(np.sqrt(stats.chi2.ppf(0.99, max(len(names), 1))))
     cutoff = exact[0] if exact else joint
-    exact = exact or [float(stats.norm.ppf(0.975))]
+    exact = exact or [float(stats.norm.ppf(0.5 + share / 2)) for share in (0.95, 0.99)]
     used = maximum_likelihood(fit)
     findings: tuple[Finding, ...] = ()
     for _ in range(_RESTARTS):
@@ -193,7 +201,7 @@ def _better_optimum(old: float, used: Fit) -> Finding:
 @one_thread
 def maximum_likelihood(fit: Fit) -> Fit:
     """The same model fitted by maximum likelihood, from its θ and on its cross-products."""
-    return _searched(fit, fit.objective.with_reml(False), fit.theta) if fit.reml else fit
+    return _searched(fit, fit.objective.with_reml(False), warm_start(fit)) if fit.reml else fit
 
 
 def _searched(fit: Fit, objective: ProfiledDeviance, start: FloatArray) -> Fit:
@@ -236,10 +244,7 @@ def _problem(fit: Fit, index: int) -> Problem:
     if row == column:
         return StandardDeviation(fit.objective, fit.theta, term, row)
     if not isinstance(structure, Unstructured):
-        raise OptionError(
-            f"The profile of {parameter_names(fit)[index]!r} is not available. Correlations are "
-            "profiled for unstructured terms only. Leave it out with which=, or use method='boot'."
-        )
+        return CorrelationParameter(fit.objective, fit.theta, index)
     rest = [i for i in range(structure.k) if i not in (row, column)]
     order = (column, row, *rest)
     if order == tuple(range(structure.k)):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator
 from scipy.optimize import brentq
 
 from lmmsparse._types import FloatArray
-from lmmsparse.inference.profile_problem import Point, Problem
+from lmmsparse.inference.profile_search import Point
 
 BETTER = 1e-6
 _MAX_POINTS = 60
@@ -26,6 +27,41 @@ class BetterOptimumError(Exception):
     def __init__(self, point: Point) -> None:
         super().__init__(point)
         self.point = point
+
+
+class Problem(Protocol):
+    """One parameter to be held.
+
+    Attributes
+    ----------
+    lower, upper : float
+        Its bounds.
+    closed : bool
+        Whether the lower bound itself is possible.
+    scale : float
+        Size of a first step.
+    """
+
+    @property
+    def lower(self) -> float: ...
+    @property
+    def upper(self) -> float: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def scale(self) -> float: ...
+
+    def best(self) -> Point:
+        """The optimum without any constraint."""
+        ...
+
+    def solve(self, value: float, x: FloatArray) -> Point:
+        """The optimum with the parameter held at `value`, searched from x."""
+        ...
+
+    def estimates(self, point: Point) -> tuple[FloatArray, float, FloatArray]:
+        """θ, σ and the fixed effects at a point."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

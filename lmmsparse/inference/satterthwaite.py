@@ -13,6 +13,7 @@ import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray
 from lmmsparse.fit import Fit
+from lmmsparse.optimize import Bounds
 from lmmsparse.search import StandardizedObjective
 from lmmsparse.threads import one_thread
 
@@ -97,9 +98,14 @@ def satterthwaite(fit: Fit) -> Satterthwaite:
     r2_slope = _pwrss_gradient(fit) @ to_theta
     H[:d, d] = H[d, :d] = -2.0 * r2_slope / sigma**3
     H[d, d] = 4.0 * objective.df / sigma**2
-    values, vectors = np.linalg.eigh(H)
+    # A correlation that is held at its bound does not vary.
+    template = fit.template
+    bounds = Bounds(template.lower, template.upper, template.mirrors)
+    free = np.append(np.flatnonzero(~bounds.held(x)), d)
+    values, vectors = np.linalg.eigh(H[np.ix_(free, free)])
     kept = values > _FLAT * values.max()
-    A = 2.0 * (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
+    A = np.zeros((d + 1, d + 1))
+    A[np.ix_(free, free)] = 2.0 * (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
     J = np.concatenate([_covariance_slopes(fit, to_theta), 2.0 / sigma * fit.vcov[None]])
     return Satterthwaite(fit.vcov, A, J)
 

@@ -1,4 +1,4 @@
-"""`Fit` → for every fixed-effects term its columns and the type I, II and III hypotheses about it."""
+"""`Fit` → the terms of its fixed effects and the hypotheses of type I, II and III about them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy.linalg
 
-from lmmsparse._types import FloatArray, IntArray
+from lmmsparse._types import BoolArray, FloatArray, IntArray
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.rank import independent_columns
 from lmmsparse.design.terms import (
@@ -35,14 +36,26 @@ class _Overparametrized:
         Coefficients under treatment coding from the P overparametrized ones.
     owner : (p,) int array
         Term of each coefficient under treatment coding.
-    missing : tuple of str
-        Overparametrized columns for which there are no data.
+    matrix : (p, P) array
+        Coefficients of the fit from the overparametrized ones.
+    names : tuple of str
+        The P overparametrized columns.
+    all_owners : tuple of int
+        Their terms.
     """
 
     to_fitted: FloatArray
     treatment: FloatArray
     owner: IntArray
-    missing: tuple[str, ...]
+    matrix: FloatArray
+    names: tuple[str, ...]
+    all_owners: tuple[int, ...]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Overparametrized columns for which there are no data."""
+        present = np.flatnonzero(np.abs(self.matrix).sum(axis=0))
+        return tuple(name for j, name in enumerate(self.names) if j not in present)
 
 
 class FixedTerms:
@@ -126,7 +139,7 @@ class FixedTerms:
             return self.marginal(i)
         last = np.concatenate([self.columns(j) for j in [i, *later]])
         order = np.concatenate([np.setdiff1d(np.arange(self._design.p), last), last])
-        rows = _doolittle(np.linalg.qr(self._R[:, order], mode="r"))
+        rows = _doolittle(_triangle(self._R[:, order]))
         first = len(order) - len(last)
         L = np.zeros((len(self.columns(i)), self._design.p))
         L[:, order] = rows[first : first + len(self.columns(i))]
@@ -135,6 +148,55 @@ class FixedTerms:
     def marginal(self, i: int) -> FloatArray:
         """Rows that test the coefficients of a term as they are."""
         return np.eye(self._design.p)[self.columns(i)]
+
+    def reduced(self, i: int) -> tuple[FloatArray, tuple[str, ...]]:
+        """X without a term and the names of its columns.
+
+        Columns that had been dropped because they depend on the term come back.
+        """
+        intercept = len(self.tested) < len(self.terms)
+        if not intercept and self.terms[i].factors and self._design.recipe is not None:
+            return self._recoded(i)
+        X, names, keep = self._without(i)
+        X, names = X[:, keep], tuple(np.array(names, dtype=object)[keep])
+        independent = independent_columns(X)
+        kept = tuple(name for name, stays in zip(names, independent, strict=True) if stays)
+        return np.ascontiguousarray(X[:, independent]), kept
+
+    def _recoded(self, i: int) -> tuple[FloatArray, tuple[str, ...]]:
+        """The other terms by themselves: without intercept another factor gets all its levels."""
+        full = self._full
+        others = np.array([j != i for j in full.all_owners])
+        X = self._design.X @ full.matrix[:, others]
+        independent = independent_columns(X)
+        names = np.array(full.names, dtype=object)[others][independent]
+        return np.ascontiguousarray(X[:, independent]), tuple(names)
+
+    def deletion(self, i: int) -> FloatArray:
+        """Rows for which Lβ = 0 is the model without a term, (rows, p)."""
+        recipe = self._design.recipe
+        if recipe is None or recipe.relations is None:
+            return self.marginal(i)
+        back = np.ones(recipe.relations.shape[1], dtype=bool)
+        dropped = np.flatnonzero(~self._kept)
+        back[np.isin(dropped, self.terms[i].columns)] = False
+        own = recipe.relations[np.ix_(self.columns(i), np.flatnonzero(back))]
+        if not own.any():
+            return self.marginal(i)
+        return np.asarray(scipy.linalg.null_space(own.T).T @ self.marginal(i))
+
+    def _without(self, i: int) -> tuple[FloatArray, tuple[str, ...], BoolArray]:
+        design, recipe = self._design, self._design.recipe
+        names: tuple[str, ...] = design.x_names
+        X = design.X
+        if recipe is not None and recipe.relations is not None:
+            X = np.empty((design.n, len(self._kept)))
+            X[:, self._kept] = design.X
+            X[:, ~self._kept] = design.X @ recipe.relations
+            names = tuple(map(str, recipe.matrices.specification("fixed").column_names))
+        keep = np.ones(X.shape[1], dtype=bool)
+        keep[list(self.terms[i].columns)] = False
+        return X, names, keep
 
     @property
     def missing_cells(self) -> tuple[str, ...]:
@@ -145,13 +207,13 @@ class FixedTerms:
     @cached_property
     def _R(self) -> FloatArray:
         """Triangular factor of X'X: the same sums of squares in p dimensions."""
-        return np.asarray(np.linalg.qr(self._design.X, mode="r"))
+        return _triangle(self._design.X)
 
     def _type3(self, i: int) -> FloatArray:
         full = self._full
         own = np.flatnonzero(full.owner == i)
         if len(self.tested) == 1:
-            rows = _doolittle(np.linalg.qr(self._R @ full.to_fitted, mode="r"))[own]
+            rows = _doolittle(_triangle(self._R @ full.to_fitted))[own]
         else:
             rows = np.eye(len(full.owner))[own]
             above = np.flatnonzero(np.isin(full.owner, self.containing(i)))
@@ -167,16 +229,18 @@ class FixedTerms:
         recipe = self._design.recipe
         assert recipe is not None
         M, owner, names = self._in_fitted_coding(recipe.matrices)
-        missing = tuple(
-            name for name, empty in zip(names, ~M.any(axis=0), strict=True)
-            if empty
-        )
         candidates = np.array(_treatment_columns(recipe.matrices), dtype=np.int64)
         kept = candidates[independent_columns(self._R @ M[:, candidates])]
         B = M[:, kept]
-        treatment = np.linalg.solve(B, M)
+        if B.shape[0] != B.shape[1]:
+            raise OptionError(
+                "Type III hypotheses need to know which levels go with which columns, and the "
+                "formula computes levels that hardly occur. Compute such factors in the data "
+                "before fitting, or use type=1 or type=2."
+            )
+        treatment: FloatArray = np.linalg.solve(B, M).astype(np.float64)
         treatment[np.abs(treatment) < _ZERO] = 0.0
-        return _Overparametrized(B, treatment, np.array(owner)[kept], missing)
+        return _Overparametrized(B, treatment, np.array(owner)[kept], M, names, owner)
 
     def _in_fitted_coding(
         self, matrices: MatrixRecipe
@@ -218,6 +282,11 @@ def _plain_terms(fit: Fit) -> list[FormulaTerm]:
         )
         for j, name in enumerate(fit.design.x_names)
     ]
+
+
+def _triangle(X: FloatArray) -> FloatArray:
+    """R of X = QR."""
+    return np.asarray(scipy.linalg.qr(X, mode="r", check_finite=False)[0][: X.shape[1]])
 
 
 def _doolittle(R: FloatArray) -> FloatArray:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.errors import NumericalError, OptionError
 
 
@@ -30,7 +31,7 @@ class Bounds:
     lower, upper : (d,) arrays
     mirrors : tuple of tuple of int
         Sets of coordinates whose signs can be flipped together without changing the objective; the
-        first of each is bounded below by zero.
+        first of each is bounded below by zero. A search may cross the bounds of these coordinates.
     """
 
     lower: FloatArray
@@ -44,6 +45,25 @@ class Bounds:
             if out[group[0]] < 0:
                 out[list(group)] *= -1.0
         return np.clip(out, self.lower, self.upper) + 0.0
+
+    @cached_property
+    def limits(self) -> tuple[FloatArray, FloatArray]:
+        """Lower and upper bounds without those that a mirror makes unnecessary, each (d,)."""
+        mirrored = [i for group in self.mirrors for i in group]
+        lower, upper = self.lower.astype(np.float64), self.upper.astype(np.float64)
+        lower[mirrored], upper[mirrored] = -np.inf, np.inf
+        return lower, upper
+
+    def held(self, x: FloatArray) -> BoolArray:
+        """Which coordinates are at one of their `limits`, (d,)."""
+        lower, upper = self.limits
+        return np.asarray((x <= lower) | (x >= upper))
+
+    def free(self, x: FloatArray, gradient: FloatArray) -> BoolArray:
+        """Which coordinates are not held at a limit beyond which the objective falls, (d,)."""
+        lower, upper = self.limits
+        held = ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
+        return np.asarray(~held)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,250 @@
+"""`Fit` → a statistic on many responses drawn from it, refitted one by one or all together."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed, effective_n_jobs
+from scipy import stats
+
+from lmmsparse._types import FloatArray
+from lmmsparse.errors import LmmWarning, OptionError
+from lmmsparse.fit import Fit
+from lmmsparse.inference.parameters import parameter_names, parameter_values
+from lmmsparse.inference.resample import Resampler
+from lmmsparse.inference.wald import check_level
+from lmmsparse.refit import refit_response
+from lmmsparse.refit_many import refit_many
+from lmmsparse.simulate import as_generator
+
+KINDS = ("parametric", "semiparametric")
+_VALUES = 2_000_000
+_CHUNK = 128
+
+Statistic = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """The distribution of a statistic over responses drawn from a fitted model.
+
+    Attributes
+    ----------
+    original : Series
+        The statistic of the fit itself.
+    failures : Series
+        Replicate → why nothing could be computed; the rows of these are NaN.
+    """
+
+    original: pd.Series
+    failures: pd.Series
+    _replicates: pd.DataFrame = field(repr=False)
+
+    @property
+    def n_failed(self) -> int:
+        """Number of replicates without a result."""
+        return len(self.failures)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per replicate, one column per number of the statistic; NaN where it failed."""
+        return self._replicates.copy()
+
+    def confint(self, level: float = 0.95, kind: str = "percentile") -> pd.DataFrame:
+        """Bootstrap intervals.
+
+        Parameters
+        ----------
+        level : float
+        kind : {"percentile", "basic", "normal"}
+            Quantiles of the replicates; the same mirrored at the estimate; estimate minus bias ± z
+            times the replicates' standard deviation.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``lower, upper``.
+
+        References
+        ----------
+        Davison & Hinkley (1997), Bootstrap Methods and their Application, chapter 5.
+        """
+        tail = 0.5 - check_level(level) / 2
+        center = self.original.to_numpy()
+        limits = np.full((len(center), 2), np.nan)
+        if kind not in ("percentile", "basic", "normal"):
+            raise OptionError(
+                f"kind={kind!r} does not exist. It says how replicates become an interval. Use "
+                "'percentile', 'basic' or 'normal'."
+            )
+        for j, column in enumerate(self._replicates.to_numpy().T):
+            values = column[~np.isnan(column)]
+            if len(values) < 2:
+                continue
+            if kind == "normal":
+                half = stats.norm.isf(tail) * values.std(ddof=1)
+                middle = 2.0 * center[j] - values.mean()
+                limits[j] = middle - half, middle + half
+                continue
+            limits[j] = np.quantile(values, [tail, 1.0 - tail], method="weibull")
+            if kind == "basic":
+                limits[j] = 2.0 * center[j] - limits[j, ::-1]
+        return pd.DataFrame(limits, index=self.original.index, columns=["lower", "upper"])
+
+
+def bootstrap(
+    fit: Fit,
+    n: int,
+    rng: Any,
+    make_model: Callable[[Fit], Any],
+    statistic: Statistic | None = None,
+    kind: str = "parametric",
+    n_jobs: int = 1,
+    progress: bool = False,
+) -> Bootstrap:
+    """Refit a model to responses drawn from it.
+
+    Parameters
+    ----------
+    fit : Fit
+    n : int
+        Number of replicates.
+    rng : Generator or int
+        Each replicate gets a generator of its own, so that the result does not depend on `n_jobs`.
+    make_model : callable
+        What turns a fit into what `statistic` is given.
+    statistic : callable, optional
+        Model → mapping, Series, array or number; by default all parameters.
+    kind : {"parametric", "semiparametric"}
+        See `Resampler`.
+    n_jobs : int
+        Processes.
+    progress : bool
+        Count replicates on the standard error stream.
+
+    Returns
+    -------
+    Bootstrap
+    """
+    check_counts(n, n_jobs)
+    if kind not in KINDS:
+        raise OptionError(
+            f"kind={kind!r} does not exist. It says where new responses come from. Use "
+            "'parametric' or 'semiparametric'."
+        )
+    if statistic is None:
+        estimates = np.concatenate([parameter_values(fit, fit.theta, fit.sigma), fit.beta])
+        original = pd.Series(
+            estimates, index=pd.Index([*parameter_names(fit), *fit.design.x_names], dtype=object)
+        )
+    else:
+        original = _as_series(statistic(make_model(fit)))
+    workers = effective_n_jobs(int(n_jobs))
+    chunks = chunks_of_seeds(fit, n, rng, _CHUNK if statistic is None else _CHUNK // 16)
+    if workers == 1:
+        done = []
+        finished = 0
+        for chunk in chunks:
+            done.append(_replicates(fit, chunk, make_model, statistic, kind, original.index))
+            finished += len(chunk)
+            if progress:
+                print(f"bootstrap: {finished} of {n}", file=sys.stderr)
+    else:
+        done = Parallel(n_jobs=workers, verbose=10 if progress else 0)(
+            delayed(_replicates)(fit, chunk, make_model, statistic, kind, original.index)
+            for chunk in chunks
+        )
+    values = np.concatenate([part for part, _ in done])
+    reasons = [reason for _, part in done for reason in part]
+    failed = {i: reason for i, reason in enumerate(reasons) if reason}
+    return Bootstrap(
+        original,
+        pd.Series(list(failed.values()), index=list(failed), dtype=object, name="reason"),
+        pd.DataFrame(values, columns=original.index),
+    )
+
+
+def chunks_of_seeds(
+    fit: Fit, n: int, rng: Any, size: int = _CHUNK
+) -> list[list[np.random.SeedSequence]]:
+    """One seed per replicate, in parts that are refitted together.
+
+    The parts do not depend on the number of processes: sums are the same to the last digit.
+    """
+    entropy = as_generator(rng).integers(0, 2**32, size=8, dtype=np.uint64)
+    seeds = np.random.SeedSequence(entropy.tolist()).spawn(int(n))
+    size = max(1, min(_VALUES // fit.design.n, size))
+    return [seeds[a : a + size] for a in range(0, len(seeds), size)]
+
+
+def check_counts(n: Any, n_jobs: Any) -> None:
+    """Refuse numbers of replicates and processes that are none.
+
+    Raises
+    ------
+    OptionError
+    """
+    for name, value in (("n", n), ("n_jobs", n_jobs)):
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or (value < 1 and not (name == "n_jobs" and value < 0)):
+            raise OptionError(
+                f"{name}={value!r} is not a positive whole number. It counts "
+                f"{'replicates' if name == 'n' else 'processes'}. Use 1 or more."
+            )
+
+
+def _as_series(value: Any) -> pd.Series:
+    """A statistic's result as named numbers."""
+    if isinstance(value, Mapping):
+        value = pd.Series(dict(value), dtype=np.float64)
+    if not isinstance(value, pd.Series):
+        array = np.atleast_1d(np.asarray(value, dtype=np.float64)).ravel()
+        names = pd.Index([f"t{i + 1}" for i in range(len(array))], dtype=object)
+        return pd.Series(array, index=names)
+    return value.astype(np.float64)
+
+
+def _replicates(
+    fit: Fit,
+    seeds: list[np.random.SeedSequence],
+    make_model: Callable[[Fit], Any],
+    statistic: Statistic | None,
+    kind: str,
+    names: pd.Index,
+) -> tuple[FloatArray, list[str]]:
+    """The statistic of each seed's response, NaN with a reason where it fails."""
+    resampler = Resampler(fit, kind)
+    responses = [resampler.draw(np.random.default_rng(seed)) for seed in seeds]
+    if statistic is None:
+        return _parameters(fit, np.column_stack(responses))
+    values, reasons = np.full((len(seeds), len(names)), np.nan), [""] * len(seeds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LmmWarning)
+        for i, y in enumerate(responses):
+            # Whatever goes wrong, in the refit or in the user's own function, is put down.
+            try:
+                found = _as_series(statistic(make_model(refit_response(fit, y))))
+                values[i] = found.reindex(names) if found.index.is_unique else found
+            except Exception as error:
+                reasons[i] = f"{type(error).__name__}: {error}"
+    return values, reasons
+
+
+def _parameters(fit: Fit, Y: FloatArray) -> tuple[FloatArray, list[str]]:
+    """All parameters of refits to the columns of `Y`."""
+    table, d = refit_many(fit, Y), fit.template.n_theta
+    numbers = table.iloc[:, : d + 2 + fit.design.p].to_numpy(dtype=np.float64)
+    values = np.full((len(numbers), d + 1 + fit.design.p), np.nan)
+    reasons = [""] * len(numbers)
+    for i, row in enumerate(numbers):
+        if np.isnan(row).any():
+            reasons[i] = str(table["problem"].iloc[i]) or "The refit failed."
+        else:
+            values[i, : d + 1] = parameter_values(fit, row[1 : d + 1], row[d + 1])
+            values[i, d + 1 :] = row[d + 2 :]
+    return values, reasons

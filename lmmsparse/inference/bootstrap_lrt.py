@@ -1,0 +1,107 @@
+"""Two nested fits → their likelihood-ratio test with a bootstrapped null distribution."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
+
+from lmmsparse._types import FloatArray
+from lmmsparse.errors import DataError, NumericalError, OptionError
+from lmmsparse.fit import Fit
+from lmmsparse.inference.bootstrap import check_counts, chunks_of_seeds
+from lmmsparse.inference.lrt import likelihood_ratio_table
+from lmmsparse.inference.profile import maximum_likelihood
+from lmmsparse.inference.resample import Resampler
+from lmmsparse.refit_many import refit_many
+from lmmsparse.table import Table, counts, fixed, p_values
+
+
+def bootstrap_lrt_of_fits(
+    small: Fit, large: Fit, n: int, rng: Any, n_jobs: int = 1, progress: bool = False
+) -> Table:
+    """Test a small model within a large one by parametric bootstrap.
+
+    Parameters
+    ----------
+    small, large : Fit
+        REML fits are refitted by maximum likelihood.
+    n : int
+        Responses drawn from the small model.
+    rng : Generator or int
+    n_jobs : int
+    progress : bool
+
+    Returns
+    -------
+    Table
+        Rows ``LRT`` (chi-square distribution) and ``bootstrap``; columns ``Chisq, Df, Pr(>Chisq)``.
+
+    Notes
+    -----
+    p = (1 + number of replicates whose statistic is at least the observed one) / (1 + replicates).
+    Nothing is assumed about the distribution, so that variances on their boundary are no problem.
+
+    References
+    ----------
+    Davison & Hinkley (1997), Bootstrap Methods and their Application, section 4.2.
+    """
+    check_counts(n, n_jobs)
+    used = [maximum_likelihood(small), maximum_likelihood(large)]
+    if used[0].npar >= used[1].npar:
+        raise OptionError(
+            f"The first model has {used[0].npar} parameters and the second {used[1].npar}. The "
+            "first is tested within the second. Pass the smaller model first."
+        )
+    observed = likelihood_ratio_table(used, ["small", "large"]).to_frame().iloc[1]
+    if not np.array_equal(small.design.offset_or_zero, large.design.offset_or_zero):
+        raise DataError(
+            "The models have different offsets. A response of one cannot be given to the other. "
+            "Fit both with the same offset."
+        )
+    chunks = chunks_of_seeds(used[0], n, rng)
+    if effective_n_jobs(n_jobs) == 1:
+        drawn = []
+        for i, seeds in enumerate(chunks):
+            drawn.append(_statistics(used[0], used[1], seeds))
+            if progress:
+                print(f"bootstrap: part {i + 1} of {len(chunks)}", file=sys.stderr)
+    else:
+        drawn = Parallel(n_jobs=n_jobs, verbose=10 if progress else 0)(
+            delayed(_statistics)(used[0], used[1], seeds) for seeds in chunks
+        )
+    statistics = np.concatenate(drawn)
+    usable = statistics[~np.isnan(statistics)]
+    if not usable.size:
+        raise NumericalError(
+            f"All {n} refits failed. There is no distribution to compare with. Look at "
+            "m.bootstrap(n, rng=...).failures of the two models."
+        )
+    # Ties are equal up to the accuracy of a search.
+    beyond = int(np.sum(usable >= observed["Chisq"] - 1e-8))
+    p = (1 + beyond) / (1 + len(usable))
+    notes = [f"{len(usable)} responses drawn from the smaller model."]
+    if len(usable) < n:
+        notes.append(f"{n - len(usable)} refits failed and are not counted.")
+    return Table(
+        {
+            "Chisq": [float(observed["Chisq"])] * 2,
+            "Df": [float(observed["Df"])] * 2,
+            "Pr(>Chisq)": [float(observed["Pr(>Chisq)"]), p],
+        },
+        ["LRT", "bootstrap"],
+        title="Likelihood-ratio test by parametric bootstrap",
+        notes=notes,
+        formats={"Chisq": fixed(4), "Df": counts, "Pr(>Chisq)": p_values},
+    )
+
+
+def _statistics(small: Fit, large: Fit, seeds: list[np.random.SeedSequence]) -> FloatArray:
+    """The likelihood-ratio statistics of responses drawn from the small model."""
+    resampler = Resampler(small, "parametric")
+    Y = np.column_stack([resampler.draw(np.random.default_rng(seed)) for seed in seeds])
+    criteria = [refit_many(fit, Y)["criterion"].to_numpy() for fit in (small, large)]
+    # NaN where a refit failed.
+    return np.asarray(np.maximum(criteria[0] - criteria[1], 0.0), dtype=np.float64)

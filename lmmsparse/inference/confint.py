@@ -1,0 +1,64 @@
+"""`Fit` and a method → confidence intervals of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from lmmsparse.errors import OptionError
+from lmmsparse.fit import Fit
+from lmmsparse.inference.bootstrap import bootstrap
+from lmmsparse.inference.parameters import parameter_names
+from lmmsparse.inference.profile import profile
+from lmmsparse.inference.wald import check_level, select_rows, wald_intervals
+
+
+def confidence_intervals(
+    fit: Fit,
+    method: str,
+    level: float,
+    which: str | Sequence[str] | None,
+    make_model: Callable[[Fit], Any],
+    n: int = 500,
+    rng: Any = None,
+    kind: str = "percentile",
+    n_jobs: int = 1,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Intervals by profile, Wald or bootstrap; see `LinearMixedModel.confint`.
+
+    Parameters
+    ----------
+    fit : Fit
+    method : {"profile", "wald", "boot"}
+    level : float
+    which : str or sequence of str, optional
+    make_model : callable
+        See `bootstrap`.
+    n, rng, kind
+        Replicates, generator (seed 0 if not given) and kind of interval of the bootstrap.
+    n_jobs : int
+    progress : bool
+
+    Returns
+    -------
+    DataFrame
+        Columns ``lower, upper``.
+    """
+    level = check_level(level)
+    if method == "wald":
+        return wald_intervals(fit, level, which)
+    if method == "profile":
+        return profile(fit, which, level, n_jobs, progress).confint(level)
+    if method != "boot":
+        raise OptionError(
+            f"method={method!r} is not available. It names the kind of interval. Use "
+            "method='profile', 'wald' or 'boot'."
+        )
+    names = [*parameter_names(fit), *fit.design.x_names]
+    rows = names if which is None else select_rows(which, names, fit)
+    seed = 0 if rng is None else rng
+    replicates = bootstrap(fit, n, seed, make_model, n_jobs=n_jobs, progress=progress)
+    return replicates.confint(level, kind).loc[rows]

@@ -1,0 +1,94 @@
+"""`Fit` → tests of leaving out one fixed-effects term that no other term builds on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy import stats
+
+from lmmsparse.errors import OptionError
+from lmmsparse.fit import Fit, fit_design
+from lmmsparse.inference.anova import METHOD_NAMES, f_test
+from lmmsparse.inference.ddf import denominator_df
+from lmmsparse.inference.lrt import information, refit_ml
+from lmmsparse.inference.terms import FixedTerms
+from lmmsparse.table import Table, blanks, counts, fixed, p_values
+
+
+def drop1_table(fit: Fit, test: str = "chisq", ddf: str = "satterthwaite") -> Table:
+    """Leave out each term in turn.
+
+    Parameters
+    ----------
+    fit : Fit
+    test : {"chisq", "F"}
+        Likelihood ratios of ML fits with and without the term, or F tests of its coefficients.
+    ddf : str
+        Denominator degrees of freedom of the F tests.
+
+    Returns
+    -------
+    Table
+        First row ``<none>``; ``npar, AIC, LRT, Pr(>Chisq)`` or ``NumDF, DenDF, F value, Pr(>F)``.
+
+    Raises
+    ------
+    OptionError
+    """
+    if str(test).lower() not in ("chisq", "f"):
+        raise OptionError(
+            f"test={test!r} does not exist. Terms are tested by likelihood ratio or by F. Choose "
+            "'chisq' or 'F'."
+        )
+    return _by_F(fit, ddf) if str(test).lower() == "f" else _by_likelihood(fit)
+
+
+def _by_F(fit: Fit, ddf: str) -> Table:
+    terms = FixedTerms(fit)
+    method = denominator_df(fit, ddf)
+    chosen = terms.droppable()
+    tests = [f_test(fit, terms.deletion(i), method) for i in chosen]
+    F, num, den, p = ([np.nan, *(test[j] for test in tests)] for j in range(4))
+    return Table(
+        {"NumDF": num, "DenDF": den, "F value": F, "Pr(>F)": p},
+        ["<none>", *(terms.label(i) for i in chosen)],
+        title=f"Single term deletions, {METHOD_NAMES[ddf]}",
+        formats={
+            "NumDF": counts,
+            "DenDF": counts,
+            "F value": blanks(fixed(4)),
+            "Pr(>F)": p_values,
+        },
+    )
+
+
+def _by_likelihood(fit: Fit) -> Table:
+    terms = FixedTerms(fit)
+    whole = refit_ml(fit)
+    chosen = terms.droppable()
+    smaller = []
+    for i in chosen:
+        X, names = terms.reduced(i)
+        design = replace(fit.design, X=X, x_names=names, dropped=(), recipe=None)
+        smaller.append(fit_design(design, reml=False, optimizer=fit.optimizer, solver=fit.solver))
+    npar = np.array([whole.npar - other.npar for other in smaller], dtype=np.float64)
+    LRT = np.maximum(0.0, [other.criterion - whole.criterion for other in smaller])
+    p = np.where(npar > 0, stats.chi2.sf(LRT, np.maximum(npar, 1.0)), np.nan)
+    return Table(
+        {
+            "npar": [np.nan, *npar.tolist()],
+            "AIC": [information(other)[0] for other in [whole, *smaller]],
+            "LRT": [np.nan, *LRT.tolist()],
+            "Pr(>Chisq)": [np.nan, *p.tolist()],
+        },
+        ["<none>", *(terms.label(i) for i in chosen)],
+        title="Single term deletions, likelihood ratios",
+        notes=["REML fits were refitted by maximum likelihood."] if fit.reml else [],
+        formats={
+            "npar": counts,
+            "AIC": fixed(2),
+            "LRT": blanks(fixed(4)),
+            "Pr(>Chisq)": p_values,
+        },
+    )

@@ -1,0 +1,133 @@
+"""Profiled deviance → its least value on a plane in θ, or with σ a function of θ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.linalg as sla
+
+from lmmsparse._types import FloatArray
+from lmmsparse.covariance import LambdaTemplate
+from lmmsparse.errors import NumericalError
+from lmmsparse.objective import ProfiledDeviance
+from lmmsparse.optimize import Bounds, Derivatives, Objective, TrustRegion
+from lmmsparse.search import StandardizedObjective
+
+_SEARCH = TrustRegion(tol=1e-7, max_eval=200)
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """The best model with one parameter held.
+
+    Attributes
+    ----------
+    value : float
+        What the parameter is held at.
+    deviance : float
+    x : (n_theta,) array
+        Standardized θ.
+    """
+
+    value: float
+    deviance: float
+    x: FloatArray
+
+
+def minimize(objective: Objective, start: FloatArray, bounds: Bounds) -> Point:
+    """Search from `start`; the point is in the coordinates of the search, its value is NaN.
+
+    Raises
+    ------
+    NumericalError
+        If the objective has no value at the start.
+    """
+    found = _SEARCH.minimize(objective, start, bounds)
+    if not np.isfinite(found.value):
+        raise NumericalError(
+            "The deviance could not be evaluated while a parameter was held fixed. The model may "
+            "be close to fitting the data exactly. Check the data, or use method='wald'."
+        )
+    return Point(np.nan, found.value, found.x)
+
+
+def bounds_of(template: LambdaTemplate) -> Bounds:
+    """The box of θ and its mirrors."""
+    return Bounds(template.lower, template.upper, template.mirrors)
+
+
+@dataclass(frozen=True, eq=False)
+class _Restricted:
+    """The profiled deviance on a plane: standardized θ = origin + N x."""
+
+    scaled: StandardizedObjective
+    origin: FloatArray
+    N: FloatArray
+
+    def __call__(self, x: FloatArray) -> float:
+        return self.scaled(self.origin + self.N @ x)
+
+    def derivatives(self, x: FloatArray) -> Derivatives:
+        at = self.scaled.derivatives(self.origin + self.N @ x)
+        return Derivatives(at.value, self.N.T @ at.gradient, self.N.T @ at.hessian @ self.N)
+
+
+def minimize_on_plane(
+    scaled: StandardizedObjective,
+    template: LambdaTemplate,
+    C: FloatArray,
+    x: FloatArray,
+    origin: FloatArray | None = None,
+) -> Point:
+    """Minimize the profiled deviance subject to C(θ − origin) = 0, with C (m, n_theta)."""
+    at = np.zeros(len(x)) if origin is None else scaled.to_internal(origin)
+    A = C @ scaled.to_theta(np.eye(len(x)))
+    touched = np.any(A != 0, axis=0)
+    rest = np.flatnonzero(~touched)
+    mixed = sla.null_space(A[:, touched])
+    # Coordinates without a constraint stay as they are, with their bounds and mirrors.
+    N = np.zeros((len(x), len(rest) + mixed.shape[1]))
+    N[rest, np.arange(len(rest))] = 1.0
+    N[touched, len(rest) :] = mixed
+    if N.shape[1] == 0:
+        return Point(np.nan, scaled(at), at)
+    free = np.full(mixed.shape[1], np.inf)
+    where = {int(old): new for new, old in enumerate(rest)}
+    bounds = Bounds(
+        np.append(template.lower[rest], -free),
+        np.append(template.upper[rest], free),
+        tuple(tuple(where[i] for i in g) for g in template.mirrors if set(g) <= where.keys()),
+    )
+    # A group that is only partly free has lost its mirror, and its bound was never one.
+    for group in template.mirrors:
+        if not set(group) <= where.keys() and group[0] in where:
+            bounds.lower[where[group[0]]] = -np.inf
+    found = minimize(_Restricted(scaled, at, N), N.T @ (x - at), bounds)
+    return replace(found, x=at + N @ found.x)
+
+
+@dataclass(frozen=True, eq=False)
+class SigmaHeld:
+    """The deviance in x with σ a function of θ given by its logarithm and two derivatives."""
+
+    objective: ProfiledDeviance
+    to_theta: FloatArray
+    log_sigma: Callable[[FloatArray], tuple[float, FloatArray, FloatArray]]
+
+    def __call__(self, x: FloatArray) -> float:
+        theta = self.to_theta @ x
+        return self.objective.joint_value(theta, float(np.exp(self.log_sigma(theta)[0])))
+
+    def derivatives(self, x: FloatArray) -> Derivatives:
+        theta = self.to_theta @ x
+        tau, slope, bend = self.log_sigma(theta)
+        at = self.objective.joint_derivatives(theta, float(np.exp(tau)))
+        g, H = at.gradient, at.hessian
+        cross = np.outer(H[:-1, -1], slope)
+        gradient = g[:-1] + g[-1] * slope
+        hessian = H[:-1, :-1] + cross + cross.T
+        hessian = hessian + H[-1, -1] * np.outer(slope, slope) + g[-1] * bend
+        J = self.to_theta
+        return Derivatives(at.value, J.T @ gradient, J.T @ hessian @ J)

@@ -1,0 +1,218 @@
+"""`Fit` → likelihood-ratio tests of its random effects, one reduction at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from lmmsparse._types import FloatArray
+from lmmsparse.covariance import Diagonal, Unstructured
+from lmmsparse.design import Design, RandomBlock
+from lmmsparse.design.terms import INTERCEPT, FormulaTerm, formula_terms
+from lmmsparse.fit import Fit, fit_design
+from lmmsparse.formula import parse_formula
+from lmmsparse.table import Table, blanks, counts, fixed, p_values
+
+
+@dataclass(frozen=True, eq=False)
+class _Reduction:
+    """A block, what becomes of it (None: nothing is left), and how many effects it loses."""
+
+    label: str
+    position: int
+    block: RandomBlock | None
+    lost: int
+
+
+def ranova_table(fit: Fit) -> Table:
+    """Reduce every random-effects term in turn and compare likelihoods.
+
+    Parameters
+    ----------
+    fit : Fit
+
+    Returns
+    -------
+    Table
+        First row ``<none>``; ``npar, logLik, AIC, LRT, Df, Pr(>Chisq)``.
+
+    Notes
+    -----
+    The criterion of the fit is kept: REML fits are compared by REML. The p-values of the table
+    ignore that a variance cannot be negative and are too large; where a single effect is removed,
+    a note gives those of the mixture of χ² distributions that allows for it.
+
+    References
+    ----------
+    Self & Liang (1987), Journal of the American Statistical Association 82, 605-610; Stram & Lee
+    (1994), Biometrics 50, 1171-1177.
+    """
+    reductions = [r for i in _formula_order(fit.design) for r in _reductions(fit.design, i)]
+    results = [_reduced(fit, reduction) for reduction in reductions]
+    criterion = np.array([fit.criterion, *(value for value, _ in results)])
+    npar = np.array([fit.npar, *(n for _, n in results)], dtype=np.float64)
+    df = npar[0] - npar
+    LRT = np.maximum(0.0, criterion - criterion[0])
+    p = np.where(df > 0, stats.chi2.sf(LRT, np.maximum(df, 1.0)), np.nan)
+    LRT[0] = df[0] = np.nan
+    notes = []
+    for reduction, lrt, lost in zip(reductions, LRT[1:], df[1:], strict=True):
+        if lost > 0:
+            notes.append(_boundary_note(reduction, float(lrt), float(lost)))
+    return Table(
+        {
+            "npar": npar.tolist(),
+            "logLik": (-0.5 * criterion).tolist(),
+            "AIC": (criterion + 2.0 * npar).tolist(),
+            "LRT": LRT.tolist(),
+            "Df": df.tolist(),
+            "Pr(>Chisq)": p.tolist(),
+        },
+        ["<none>", *(reduction.label for reduction in reductions)],
+        title=f"Likelihood-ratio tests of random effects ({'REML' if fit.reml else 'ML'})",
+        notes=notes,
+        formats={
+            "npar": counts,
+            "logLik": fixed(2),
+            "AIC": fixed(2),
+            "LRT": blanks(fixed(4)),
+            "Df": counts,
+            "Pr(>Chisq)": p_values,
+        },
+    )
+
+
+def mixture_p(LRT: float, df: float) -> float:
+    """p-value of ½ χ²(df − 1) + ½ χ²(df), one variance being zero under the hypothesis."""
+    smaller = stats.chi2.sf(LRT, df - 1) if df > 1 else float(LRT <= 0.0)
+    return float(0.5 * smaller + 0.5 * stats.chi2.sf(LRT, df))
+
+
+def _boundary_note(reduction: _Reduction, LRT: float, df: float) -> str:
+    if reduction.lost == 1:
+        p = p_values([mixture_p(LRT, df)])[0]
+        p = f"p {p}" if p.startswith("<") else f"p = {p}"
+        below = f"½ χ²({df - 1:.0f}) + ½ χ²({df:.0f})"
+        return f"{reduction.label}: {p} by {below}, as the variance cannot be negative."
+    return (
+        f"{reduction.label}: {reduction.lost} variances are zero under the hypothesis; the true "
+        "p-value is smaller."
+    )
+
+
+def _formula_order(design: Design) -> list[int]:
+    """Positions of the blocks in the order of the formula's terms."""
+    if not design.formula:
+        return list(range(len(design.blocks)))
+    levels = {block.group: block.n_levels for block in design.blocks}
+    written = [levels[term.group] for term in parse_formula(design.formula).random]
+    order = sorted(range(len(written)), key=lambda i: -written[i])
+    return sorted(range(len(order)), key=lambda j: order[j])
+
+
+def _reductions(design: Design, position: int) -> list[_Reduction]:
+    """Every smaller version of one block."""
+    block = design.blocks[position]
+    terms, text = _terms(design, position)
+    source = f"({text} | {block.group})"
+    droppable = [
+        term
+        for term in terms
+        if term.label != INTERCEPT and not any(term.is_marginal_to(other) for other in terms)
+    ]
+    if not isinstance(block.structure, Unstructured | Diagonal) or not droppable:
+        return [_Reduction(source, position, None, block.k)]
+    out = []
+    for term in droppable:
+        smaller = _without(design, block, terms, term)
+        lost = block.k - (0 if smaller is None else smaller.k)
+        out.append(_Reduction(f"{term.label} in {source}", position, smaller, lost))
+    return out
+
+
+def _terms(design: Design, position: int) -> tuple[tuple[FormulaTerm, ...], str]:
+    """Terms of a block and its left side, an intercept beside others left out."""
+    block = design.blocks[position]
+    if design.recipe is not None:
+        matrices, part = design.recipe.matrices, f"random{position}"
+        text = matrices.parts[part].removeprefix("1 + ")
+        if block.source.startswith("(") and not block.split:
+            text = " + ".join(block.source[1:].split("|")[0].replace("+", " ").split())
+        return formula_terms(matrices, part), text
+    terms = []
+    for j, name in enumerate(block.names):
+        label = INTERCEPT if np.ptp(block.columns[:, j]) == 0 else name
+        terms.append(FormulaTerm(label, frozenset(), frozenset({name}), frozenset({name}), (j,)))
+    constant = any(term.label == INTERCEPT for term in terms)
+    names = [term.label for term in terms if term.label != INTERCEPT]
+    return tuple(terms), " + ".join(names if constant else ["0", *names]) or "1"
+
+
+def _without(
+    design: Design, block: RandomBlock, terms: tuple[FormulaTerm, ...], term: FormulaTerm
+) -> RandomBlock | None:
+    """The block without a term; what a factor without intercept leaves is the intercept."""
+    keep = [j for j in range(block.k) if j not in term.columns]
+    columns = block.columns[:, keep]
+    names = tuple(block.names[j] for j in keep)
+    others = [other for other in terms if other is not term]
+    beside = any(
+        other is not block and other.group == block.group and "Intercept" in other.names
+        for other in design.blocks
+    )
+    if not beside and (not keep or any(other.factors for other in others)):
+        one = np.ones((len(columns), 1))
+        if _spans(block.columns, one) and not _spans(columns, one):
+            columns, names = np.column_stack([one, columns]), ("Intercept", *names)
+    if not names:
+        return None
+    structure = block.structure
+    smaller = (
+        replace(structure, k=len(names))
+        if isinstance(structure, Diagonal) and len(names) > 1
+        else Unstructured(len(names))
+    )
+    return replace(block, columns=np.ascontiguousarray(columns), names=names, structure=smaller)
+
+
+def _spans(columns: FloatArray, target: FloatArray) -> bool:
+    if columns.shape[1] == 0:
+        return False
+    solution = np.linalg.lstsq(columns, target, rcond=None)[0]
+    return bool(np.abs(columns @ solution - target).max() < 1e-8)
+
+
+def _reduced(fit: Fit, reduction: _Reduction) -> tuple[float, int]:
+    """Criterion and number of parameters of the smaller model."""
+    blocks = list(fit.design.blocks)
+    if reduction.block is None:
+        del blocks[reduction.position]
+    else:
+        blocks[reduction.position] = reduction.block
+    design = replace(fit.design, blocks=tuple(blocks), recipe=None)
+    if not blocks:
+        return least_squares_criterion(design, fit.reml), design.p + 1
+    smaller = fit_design(design, reml=fit.reml, optimizer=fit.optimizer, solver=fit.solver)
+    return smaller.criterion, smaller.npar
+
+
+def least_squares_criterion(design: Design, reml: bool) -> float:
+    """Deviance or REML criterion of the model without random effects.
+
+    Parameters
+    ----------
+    design : Design
+    reml : bool
+    """
+    weights = design.weights_or_one
+    root = np.sqrt(weights)
+    y = root * (design.y - design.offset_or_zero)
+    Q, R = np.linalg.qr(root[:, None] * design.X)
+    squares = float(np.sum((y - Q @ (Q.T @ y)) ** 2))
+    df = design.n - design.p if reml else design.n
+    value = df * (1.0 + np.log(2.0 * np.pi * squares / df)) - float(np.sum(np.log(weights)))
+    if reml:
+        value += 2.0 * float(np.sum(np.log(np.abs(np.diag(R)))))
+    return float(value)

@@ -1,0 +1,148 @@
+"""Z'V⁻¹Z → the traces tr(P V_i P V_j), which turn average information into second derivatives.
+
+They need every block of Z'V⁻¹Z, not only those where Z'WZ has some. That is cheap where all terms
+share one grouping factor, since there are no others, and where there are few random effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lmmsparse._types import FloatArray
+from lmmsparse.crossproducts import CrossProducts
+from lmmsparse.solvers.base import PLSFactor
+from lmmsparse.solvers.blocked import lead_terms
+
+_FEW_EFFECTS = 100
+_LARGEST_BORDER = 200
+
+
+def is_cheap(products: CrossProducts, reml: bool) -> bool:
+    """Whether the traces cost less than the rest of an evaluation, or next to nothing.
+
+    Parameters
+    ----------
+    products : CrossProducts
+    reml : bool
+    """
+    if products.q <= _FEW_EFFECTS:
+        return True
+    border = sum(products.sizes) * products.p if reml else 0
+    return border <= _LARGEST_BORDER and len(lead_terms(products)) == len(products.sizes)
+
+
+def traces(
+    products: CrossProducts,
+    factors: Sequence[FloatArray],
+    changes: Sequence[FloatArray],
+    factor: PLSFactor,
+    border: FloatArray | None,
+) -> FloatArray:
+    """Return tr(P V_i P V_j) for all pairs of parameters, (d, d).
+
+    Parameters
+    ----------
+    products : CrossProducts
+    factors : sequence of (k, k) arrays
+        T of every term.
+    changes : sequence of (parameters, k, k) arrays
+        ∂(TT') of every term, the same in all levels.
+    factor : PLSFactor
+        Of M at these T.
+    border : (q, p) array or None
+        Z'V⁻¹X R_X⁻¹ for REML, which also projects on the complement of X; None for ML.
+    """
+    if len(lead_terms(products)) == len(products.sizes):
+        return _of_one_factor(products, factors, changes, factor, border)
+    return _of_all_effects(products, factors, changes, factor, border)
+
+
+def _of_one_factor(
+    products: CrossProducts,
+    factors: Sequence[FloatArray],
+    changes: Sequence[FloatArray],
+    factor: PLSFactor,
+    border: FloatArray | None,
+) -> FloatArray:
+    """Z'V⁻¹Z is block diagonal: one batch of small products over the levels."""
+    ends = np.cumsum([0, *products.sizes])
+    w, levels = int(ends[-1]), products.q // int(ends[-1])
+    own = [slice(int(a), int(z)) for a, z in zip(ends[:-1], ends[1:], strict=True)]
+    G, S = np.empty((levels, w, w)), np.empty((levels, w, w))
+    for pair, inverse in zip(products.pairs, factor.inverse_blocks(), strict=True):
+        for blocks, into in ((pair.values, G), (inverse, S)):
+            into[:, own[pair.s], own[pair.t]] = blocks
+            into[:, own[pair.t], own[pair.s]] = np.swapaxes(blocks, 1, 2)
+    T = np.zeros((w, w))
+    E = np.zeros((sum(map(len, changes)), w, w))
+    at = 0
+    for part, own_T, change in zip(own, factors, changes, strict=True):
+        T[part, part] = own_T
+        E[at : at + len(change), part, part] = change
+        at += len(change)
+    GT = np.matmul(G, T)
+    K = G - np.matmul(np.matmul(GT, S), np.swapaxes(GT, 1, 2))
+    flat = E.reshape(len(E), w * w)
+    out = flat @ _rearranged(K, K) @ flat.T
+    if border is None:
+        return np.asarray(out)
+    p = border.shape[1]
+    A = np.concatenate(
+        [
+            border[a:z].reshape(levels, k, p)
+            for a, z, k in zip(
+                products.offsets[:-1], products.offsets[1:], products.sizes, strict=True
+            )
+        ],
+        axis=1,
+    )
+    out -= 2.0 * flat @ _rearranged(K, np.matmul(A, np.swapaxes(A, 1, 2))) @ flat.T
+    # tr(A'E_iA A'E_jA), where A'E_iA sums over levels and the product then couples all of them.
+    AA = (A.reshape(levels, w * p).T @ A.reshape(levels, w * p)).reshape(w, p, w, p)
+    AEA = flat @ AA.transpose(0, 2, 1, 3).reshape(w * w, p * p)
+    return np.asarray(out + AEA @ AEA.T)
+
+
+def _rearranged(K: FloatArray, J: FloatArray) -> FloatArray:
+    """R with Σ_ℓ tr(E K_ℓ F J_ℓ) = vec(E)' R vec(F), for symmetric (levels, w, w) stacks."""
+    levels, w = len(K), K.shape[1]
+    products = K.reshape(levels, w * w).T @ J.reshape(levels, w * w)
+    return np.asarray(
+        products.reshape(w, w, w, w).transpose(3, 0, 1, 2).reshape(w * w, w * w)
+    )
+
+
+def _of_all_effects(
+    products: CrossProducts,
+    factors: Sequence[FloatArray],
+    changes: Sequence[FloatArray],
+    factor: PLSFactor,
+    border: FloatArray | None,
+) -> FloatArray:
+    """The same with the dense matrix Z'V⁻¹Z."""
+    G = products.ZtZ.toarray()
+    offsets, sizes = products.offsets, products.sizes
+    TG = np.empty_like(G)
+    for T, a, z, k in zip(factors, offsets[:-1], offsets[1:], sizes, strict=True):
+        TG[a:z] = np.matmul(T.T, G[a:z].reshape(-1, k, products.q)).reshape(z - a, products.q)
+    K = G - TG.T @ factor.solve(TG)
+    if border is not None:
+        K -= border @ border.T
+    ends = np.cumsum([0, *map(len, changes)])
+    out = np.empty((int(ends[-1]), int(ends[-1])))
+    for s, ks in enumerate(sizes):
+        rows = slice(int(ends[s]), int(ends[s + 1]))
+        for t, kt in enumerate(sizes[: s + 1]):
+            cols = slice(int(ends[t]), int(ends[t + 1]))
+            block = K[offsets[s] : offsets[s + 1], offsets[t] : offsets[t + 1]]
+            # All ks × kt blocks side by side: R[a, b, c, d] = Σ K[b, c] K[a, d].
+            flat = block.reshape(-1, ks, block.shape[1] // kt, kt).swapaxes(1, 2)
+            flat = flat.reshape(-1, ks * kt)
+            R = (flat.T @ flat).reshape(ks, kt, ks, kt).transpose(2, 0, 1, 3)
+            left = changes[s].reshape(len(changes[s]), ks * ks)
+            right = changes[t].reshape(len(changes[t]), kt * kt)
+            out[rows, cols] = left @ R.reshape(ks * ks, kt * kt) @ right.T
+            out[cols, rows] = out[rows, cols].T
+    return out
