@@ -64,6 +64,11 @@ class MatrixRecipe:
         """Specifications rebuilt on one made-up row: everything that matters was learnt before."""
         return {part: self._rebuild(part) for part in self.parts}
 
+    @property
+    def levels(self) -> dict[str, tuple[Any, ...] | None]:
+        """Factor expression → levels, of all parts: each is learnt in the first that uses it."""
+        return {e: levels for part in self.categories.values() for e, levels in part.items()}
+
     def names_of(self, text: str) -> tuple[str, ...]:
         """Names of the columns another formula part would have, on the variables of the fit.
 
@@ -73,8 +78,7 @@ class MatrixRecipe:
             If it uses a variable the model does not have.
         """
         names = columns_of(text, self.columns, self.context)
-        known = {e: levels for part in self.categories.values() for e, levels in part.items()}
-        spec = self._specification(text, names, known)
+        spec = self._specification(text, names, self.levels)
         return tuple(str(name) for name in spec.column_names)
 
     def specification(self, part: str) -> ModelSpec:
@@ -84,7 +88,7 @@ class MatrixRecipe:
     def overparametrized(self, part: str) -> ModelSpec:
         """The part with an indicator for every level of every factor in every term."""
         return self._specification(
-            self.parts[part], self.variables[part], self.categories[part], full_rank=False
+            self.parts[part], self.variables[part], self.levels, full_rank=False
         )
 
     def values(self, spec: ModelSpec, part: str, newdata: pd.DataFrame) -> FloatArray:
@@ -98,7 +102,7 @@ class MatrixRecipe:
         return tuple(name for name in referenced_names(expression) if name in self.columns)
 
     def _rebuild(self, part: str) -> ModelSpec:
-        return self._specification(self.parts[part], self.variables[part], self.categories[part])
+        return self._specification(self.parts[part], self.variables[part], self.levels)
 
     def _specification(
         self,

@@ -59,7 +59,7 @@ def formula_terms(recipe: MatrixRecipe, part: str) -> tuple[FormulaTerm, ...]:
     part : str
         ``"fixed"``, ``"random0"``, …
     """
-    levels = recipe.categories[part]
+    levels = recipe.levels
     terms = []
     start = 0
     for entry in recipe.specification(part).structure or ():
@@ -79,13 +79,21 @@ def formula_terms(recipe: MatrixRecipe, part: str) -> tuple[FormulaTerm, ...]:
     return tuple(terms)
 
 
+def _expressions(recipe: MatrixRecipe, part: str) -> list[str]:
+    """Expressions of a part, each once, in order of appearance."""
+    entries = recipe.specification(part).structure or ()
+    names = [str(factor.expr) for entry in entries for factor in entry.term.factors]
+    return [name for name in dict.fromkeys(names) if name in recipe.levels]
+
+
 def factor_levels(recipe: MatrixRecipe, part: str) -> dict[str, tuple[Any, ...]]:
     """Data columns that a part uses as factors → their levels, in order of appearance.
 
     A number is a factor if it stands inside a categorical expression, such as ``C(year)``.
     """
     out: dict[str, tuple[Any, ...]] = {}
-    for expression, levels in recipe.categories[part].items():
+    for expression in _expressions(recipe, part):
+        levels = recipe.levels[expression]
         for name in recipe.columns_in(expression):
             categories = recipe.columns[name].categories
             if categories is not None:
@@ -130,9 +138,9 @@ def typical_rows(recipe: MatrixRecipe, part: str) -> pd.DataFrame:
     terms = formula_terms(recipe, part)
     # Levels that are computed from numbers cannot be chosen; many draws meet them all.
     computed = [
-        len(levels)
-        for expression, levels in recipe.categories[part].items()
-        if levels is not None and any(name in numbers for name in recipe.columns_in(expression))
+        len(recipe.levels[expression] or ())
+        for expression in frozenset().union(*(term.factors for term in terms))
+        if any(name in numbers for name in recipe.columns_in(expression))
     ]
     frames = []
     for term in terms:

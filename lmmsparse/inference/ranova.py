@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -116,7 +117,8 @@ def _reductions(design: Design, position: int) -> list[_Reduction]:
     """Every smaller version of one block."""
     block = design.blocks[position]
     terms, text = _terms(design, position)
-    source = f"({text} | {block.group})"
+    tag = "" if block.split else block.source.partition("(")[0].strip()
+    source = f"{tag}({text} | {block.group})"
     droppable = [
         term
         for term in terms
@@ -139,7 +141,8 @@ def _terms(design: Design, position: int) -> tuple[tuple[FormulaTerm, ...], str]
         matrices, part = design.recipe.matrices, f"random{position}"
         text = matrices.parts[part].removeprefix("1 + ")
         if block.source.startswith("(") and not block.split:
-            text = " + ".join(block.source[1:].split("|")[0].replace("+", " ").split())
+            written = " ".join(block.source[1:].split("|")[0].split())
+            text = re.sub(r"\s*\+\s*", " + ", written)
         return formula_terms(matrices, part), text
     terms = []
     for j, name in enumerate(block.names):
