@@ -109,9 +109,7 @@ def _rearranged(K: FloatArray, J: FloatArray) -> FloatArray:
     """R with Σ_ℓ tr(E K_ℓ F J_ℓ) = vec(E)' R vec(F), for symmetric (levels, w, w) stacks."""
     levels, w = len(K), K.shape[1]
     products = K.reshape(levels, w * w).T @ J.reshape(levels, w * w)
-    return np.asarray(
-        products.reshape(w, w, w, w).transpose(3, 0, 1, 2).reshape(w * w, w * w)
-    )
+    return np.asarray(products.reshape(w, w, w, w).transpose(3, 0, 1, 2).reshape(w * w, w * w))
 
 
 def _of_all_effects(

@@ -84,6 +84,18 @@ def p_values(values: Sequence[float]) -> list[str]:
     return out
 
 
+def coefficient_formats(se: Sequence[float]) -> dict[str, Formatter]:
+    """Formatters of a table of estimates with t tests, as precise as the standard errors."""
+    precise = as_precise_as(se)
+    return {
+        "Estimate": precise,
+        "Std. Error": precise,
+        "df": counts,
+        "t value": fixed(3),
+        "Pr(>|t|)": p_values,
+    }
+
+
 def counts(values: Sequence[float]) -> list[str]:
     """Whole numbers where they are whole, otherwise two decimals; missing ones stay empty."""
     return [

@@ -29,7 +29,7 @@ LAYERS = {
     2: {"design"},
     3: {"checks", "crossproducts", "responses", "merged_levels"},
     4: {"solvers"},
-    5: {"objective", "batched_objective"},
+    5: {"objective", "batched_objective", "observed_information"},
     6: {"search", "fit"},
     7: {
         "convergence",

@@ -11,7 +11,7 @@ from lmmsparse._types import FloatArray
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.ddf import denominator_df
-from lmmsparse.table import Table, as_precise_as, counts, fixed, p_values
+from lmmsparse.table import Table, coefficient_formats, counts, fixed, p_values
 
 
 def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
@@ -87,14 +87,7 @@ def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
             "t value": t.tolist(),
             "Pr(>|t|)": (2.0 * stats.t.sf(np.abs(t), df)).tolist(),
         }
-        precise = as_precise_as(se.tolist())
-        formats = {
-            "Estimate": precise,
-            "Std. Error": precise,
-            "df": counts,
-            "t value": fixed(3),
-            "Pr(>|t|)": p_values,
-        }
+        formats = coefficient_formats(se.tolist())
         return Table(columns, ["L"], formats=formats)
     if np.linalg.matrix_rank(np.column_stack([matrix, right])) > rank:
         raise DataError(

@@ -13,7 +13,7 @@ from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.ddf import denominator_df
 from lmmsparse.inference.parameters import parameter_names
-from lmmsparse.table import Table, as_precise_as, counts, fixed, p_values
+from lmmsparse.table import Table, coefficient_formats
 
 
 def check_level(level: float) -> float:
@@ -56,14 +56,7 @@ def coefficient_table(fit: Fit, ddf: str) -> Table:
     columns["t value"] = t
     if ddf != "none":
         columns["Pr(>|t|)"] = 2.0 * stats.t.sf(np.abs(t), df)
-    precise = as_precise_as(se.tolist())
-    formats = {
-        "Estimate": precise,
-        "Std. Error": precise,
-        "df": counts,
-        "t value": fixed(3),
-        "Pr(>|t|)": p_values,
-    }
+    formats = coefficient_formats(se.tolist())
     return Table(
         {name: values.tolist() for name, values in columns.items()},
         fit.design.x_names,
