@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy.linalg as sla
 import scipy.sparse as sp
 
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.errors import NumericalError
+from lmmsparse.linalg import solve_triangular
 
 _DEPENDENT = (
     "The columns of the fixed-effects matrix are linearly dependent. Their coefficients cannot be "
@@ -82,7 +82,7 @@ class Basis:
         """R⁻¹ applied to internal coefficients (p,) or (p, m)."""
         if self.R.shape[0] == 0:
             return internal
-        return np.asarray(sla.solve_triangular(self.R, internal, check_finite=False))
+        return solve_triangular(self.R, internal)
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,7 +238,7 @@ def orthonormal(X: FloatArray, weights: FloatArray | None = None) -> tuple[Float
             step = np.asarray(np.linalg.qr(S, mode="r"))
             if np.min(np.abs(np.diag(step))) <= 1e-13 * np.max(np.abs(np.diag(step))):
                 raise NumericalError(_DEPENDENT) from None
-        Q = sla.solve_triangular(step, Q.T, trans="T", check_finite=False).T
+        Q = solve_triangular(step, Q.T, transposed=True).T
         R = step @ R
         if np.max(np.abs(step - np.eye(p))) < 1e-10:
             break

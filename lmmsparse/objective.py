@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
+from lmmsparse.linalg import solve_triangular
 from lmmsparse.optimize import Derivatives
 from lmmsparse.solvers.base import PLSFactor, PLSSolution, PLSSystem
 
@@ -229,7 +229,7 @@ class _Point:
         RX = modes.solution.RX
         self._VXR = self.VX
         if len(RX):
-            self._VXR = sla.solve_triangular(RX, self.VX.T, trans="T", check_finite=False).T
+            self._VXR = solve_triangular(RX, self.VX.T, transposed=True).T
 
     @cached_property
     def FT(self) -> list[FloatArray]:
@@ -287,7 +287,7 @@ class _Point:
         AI = C.T @ GC - LtGC.T @ self.modes.factor.solve(LtGC)
         if products.p:
             E = products.ZtX.T @ C - self._UX.T @ LtGC
-            E = sla.solve_triangular(self.modes.solution.RX, E, trans="T", check_finite=False)
+            E = solve_triangular(self.modes.solution.RX, E, transposed=True)
             AI -= E.T @ E
         Cv = C.T @ v
         AI -= np.outer(Cv, Cv) / (s2 * objective.df)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
 from lmmsparse.errors import NumericalError
+from lmmsparse.linalg import solve_triangular
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ def eliminate(
                 "matrix are (nearly) linearly dependent once the random effects are accounted "
                 "for. Remove or recode fixed effects that repeat a grouping factor."
             ) from error
-        c = sla.solve_triangular(RX, full[:p, p], trans="T", check_finite=False)
+        c = solve_triangular(RX, full[:p, p], transposed=True)
     pwrss = float(full[p, p] - c @ c)
     if not pwrss > 0:
         raise NumericalError(
@@ -115,5 +115,5 @@ def eliminate(
             "residual variance cannot be estimated. Check the response for values that are an "
             "exact function of the predictors."
         )
-    beta = sla.solve_triangular(RX, c, check_finite=False) if p else c
+    beta = solve_triangular(RX, c) if p else c
     return PLSSolution(logdet_M=logdet_M, RX=RX, beta=beta, pwrss=pwrss)

@@ -18,6 +18,7 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, PairBlocks, Response
 from lmmsparse.errors import NumericalError
+from lmmsparse.linalg import solve_triangular
 from lmmsparse.solvers.base import PLSSolution, eliminate
 from lmmsparse.solvers.border import Border
 
@@ -215,11 +216,11 @@ class BlockedFactor:
         if self._Y is None or self._L22 is None:
             return c1, b2
         rest = b2 - self._Y.T @ c1.reshape(self._Y.shape[0], c1.shape[2])
-        return c1, sla.solve_triangular(self._L22, rest, lower=True, check_finite=False)
+        return c1, solve_triangular(self._L22, rest, lower=True)
 
     def _half_solve_transposed(self, c1: FloatArray, c2: FloatArray) -> FloatArray:
         if self._Y is not None and self._L22 is not None:
-            c2 = sla.solve_triangular(self._L22, c2, lower=True, trans="T", check_finite=False)
+            c2 = solve_triangular(self._L22, c2, lower=True, transposed=True)
             c1 = c1 - (self._Y @ c2).reshape(c1.shape)
         return self._system.join(np.matmul(np.swapaxes(self._inverse, 1, 2), c1), c2)
 

@@ -20,6 +20,7 @@ _CHUNK = 2_000_000
 _MOST_PLACES = 20_000_000
 _MOSTLY_FILLED = 0.15
 _DENSE_UP_TO = 20_000_000
+_SMALL = 20_000
 
 
 class Layout(Protocol):
@@ -85,7 +86,8 @@ class Border:
         self._entry = self._first[rows] + within % np.maximum(counts[rows], 1)
         self._indices = self._column[self._entry]
         cells = layout.n_levels * layout.n_core
-        self._dense = start >= _MOSTLY_FILLED * cells and w * cells <= _DENSE_UP_TO
+        filled = start >= _MOSTLY_FILLED * cells and w * cells <= _DENSE_UP_TO
+        self._dense = filled or w * cells <= _SMALL
         self._is_heavy = counts > max(64, layout.n_core // 24)
         self._heavy = np.flatnonzero(self._is_heavy)
 
