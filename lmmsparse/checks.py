@@ -204,6 +204,32 @@ def check_split_factors(design: Design) -> list[Finding]:
     return list(out.values())
 
 
+def check_random_within_fixed(design: Design) -> list[Finding]:
+    """Random effects whose columns the fixed effects already span have no variance to estimate."""
+    out: list[Finding] = []
+    candidates = [block for block in design.blocks if block.n_levels <= design.p]
+    if not candidates:
+        return out
+    Q, _ = np.linalg.qr(design.X)
+    for block in candidates:
+        for name, column in zip(block.names, block.columns.T, strict=True):
+            Z = np.zeros((design.n, block.n_levels))
+            Z[np.arange(design.n), block.codes] = column
+            if np.linalg.norm(Z - Q @ (Q.T @ Z)) <= 1e-8 * np.linalg.norm(Z):
+                out.append(
+                    Finding(
+                        "random-within-fixed",
+                        "warning",
+                        f"The fixed effects already have a value for every level of "
+                        f"{block.group!r}, so that nothing is left for the random effect {name} "
+                        f"of {block.source}. Its variance is arbitrary, and standard errors that "
+                        "contain it mean nothing. Leave the factor out of the fixed effects, or "
+                        "the random effect out of the model.",
+                    )
+                )
+    return out
+
+
 CHECKS: tuple[Callable[[Design], list[Finding]], ...] = (
     check_response_varies,
     check_levels,
@@ -213,6 +239,7 @@ CHECKS: tuple[Callable[[Design], list[Finding]], ...] = (
     check_dependent_columns,
     check_same_groupings,
     check_split_factors,
+    check_random_within_fixed,
 )
 
 

@@ -16,7 +16,7 @@ from lmmsparse.errors import Finding
 from lmmsparse.fit import Fit
 from lmmsparse.optimize import Bounds, Derivatives, Status
 from lmmsparse.search import StandardizedObjective
-from lmmsparse.varcorr import singular_directions
+from lmmsparse.varcorr import singular_directions, variance_components
 
 TOLERANCE = 1e-4
 NOTHING_LEFT = 1e-12
@@ -51,10 +51,10 @@ class Convergence:
 
     def __str__(self) -> str:
         verdict = "converged" if self.converged else "not converged"
-        shape = "singular" if self.singular else "regular"
+        shape = " (singular)" if self.singular else ""
         lines = [
-            f"{verdict} ({shape}); expected further decrease of the criterion "
-            f"{self.expected_decrease:.1e}; {self.evaluations} evaluations"
+            f"{verdict}{shape}; expected further decrease of the criterion "
+            f"{max(0.0, self.expected_decrease):.1e}; {self.evaluations} evaluations"
         ]
         lines += [f"- {finding}" for finding in self.findings]
         return "\n".join(lines)
@@ -168,21 +168,35 @@ def is_singular(fit: Fit, tol: float = 1e-4) -> bool:
 
 
 def _singular_finding(fit: Fit) -> Finding:
-    parts = []
-    for block, directions in zip(fit.design.blocks, singular_directions(fit), strict=True):
+    parts, simpler = [], []
+    terms = variance_components(fit).terms
+    for block, term, directions in zip(
+        fit.design.blocks, terms, singular_directions(fit), strict=True
+    ):
         if not directions:
             continue
+        names = ", ".join(block.names)
         if len(directions) == block.k:
-            what = "variance is" if block.k == 1 else "variances are all"
-            parts.append(f"the estimated {what} zero for {block.source}")
+            what = "variance of" if block.k == 1 else "variances of"
+            verb = "is" if block.k == 1 else "are"
+            parts.append(f"the estimated {what} {names} in {block.source} {verb} zero")
+            simpler.append(f"the model without {names} in {block.source}")
+        elif block.k == 2 and term.correlated and term.sd.min() > 1e-4 * term.sd.max():
+            sign = "+1" if term.covariance[0, 1] > 0 else "−1"
+            first, second = block.names
+            parts.append(
+                f"in {block.source} the correlation of {first} and {second} is {sign}, so that "
+                "one direction does not vary"
+            )
+            simpler.append(f"uncorrelated effects, or fewer, in {block.source}")
         else:
             verb = "does" if len(directions) == 1 else "do"
             parts.append(f"in {block.source} {listed(directions, 3)} {verb} not vary")
+            simpler.append(f"fewer or uncorrelated effects in {block.source}")
     return Finding(
         "singular",
         "warning",
-        "The fit is singular: "
-        + "; ".join(parts)
-        + ". The data support fewer random effects than the model has. The optimum is a valid one; "
-        "tests of the affected terms are conservative. Consider the simpler model.",
+        f"The fit is singular: {'; '.join(parts)}. The data support fewer random effects than the "
+        "model has. The optimum is a valid one; tests of the affected terms are conservative. "
+        f"Simpler would be {'; '.join(simpler)}.",
     )

@@ -1,7 +1,7 @@
 """Triangular matrix and right-hand side → solution, straight from LAPACK.
 
-scipy's own `solve_triangular` checks and dispatches for tens of microseconds per call, which is most of
-the time of a small model.
+scipy's own `solve_triangular` checks and dispatches for tens of microseconds per call, which is
+most of the time of a small model.
 """
 
 from __future__ import annotations

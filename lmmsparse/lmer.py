@@ -16,6 +16,7 @@ from lmmsparse.formula import parse_formula
 from lmmsparse.inference.anova import anova_table
 from lmmsparse.inference.bootstrap_lrt import bootstrap_lrt_of_fits
 from lmmsparse.inference.lrt import likelihood_ratio_table
+from lmmsparse.keywords import checked_keywords
 from lmmsparse.model import LinearMixedModel, wrap
 from lmmsparse.optimize import Optimizer
 from lmmsparse.solvers.base import PLSSolver
@@ -63,6 +64,7 @@ def _has(option: Any, method: str) -> bool:
     return hasattr(option, method) and not isinstance(option, type)
 
 
+@checked_keywords
 def lmer(
     formula: str,
     data: Any,
@@ -147,6 +149,7 @@ def lmer(
     return _fit(design, bool(reml), start, optimizer, solver, progress)
 
 
+@checked_keywords
 def fit_arrays(
     y: Any,
     X: Any,
@@ -211,6 +214,7 @@ def load(path: str | Path) -> LinearMixedModel:
     return LinearMixedModel(load_fit(path))
 
 
+@checked_keywords
 def anova(
     *models: LinearMixedModel, type: int = 3, ddf: str = "satterthwaite", refit: bool = True
 ) -> Table:
@@ -248,6 +252,8 @@ def anova(
     >>> lmm.anova(small, large).to_frame()["Df"].tolist()[1]
     1.0
     """
+    if len(models) == 1 and isinstance(models[0], (list, tuple)):
+        models = tuple(models[0])
     for model in models:
         if not isinstance(model, LinearMixedModel):
             raise OptionError(

@@ -35,6 +35,7 @@ from lmmsparse.inference.profile import Profile, profile
 from lmmsparse.inference.ranova import ranova_table
 from lmmsparse.inference.wald import check_level, coefficient_table
 from lmmsparse.influence import Influence, influence
+from lmmsparse.keywords import checked_keywords
 from lmmsparse.optimize import Optimum
 from lmmsparse.predict import predict
 from lmmsparse.prediction_error import predict_with_error
@@ -417,6 +418,7 @@ class LinearMixedModel:
 
     # -- inference ---------------------------------------------------------------------------------
 
+    @checked_keywords
     def coef_table(self, ddf: str = "satterthwaite") -> Table:
         """Fixed effects with standard errors, t values and p-values.
 
@@ -455,7 +457,7 @@ class LinearMixedModel:
             Columns ``lower, upper``. A side on which the data set no limit is the bound of the
             parameter: 0, ±1 or infinite.
         """
-        return confidence_intervals(self._fit, method, level, which, LinearMixedModel, **options)
+        return confidence_intervals(self._fit, method, level, which, LinearMixedModel, options)
 
     def profile(
         self,
@@ -480,6 +482,7 @@ class LinearMixedModel:
         """
         return profile(self._fit, which, level, n_jobs, progress)
 
+    @checked_keywords
     def bootstrap(
         self,
         n: int,
@@ -530,6 +533,7 @@ class LinearMixedModel:
         """
         return contrast(self._fit, L, rhs, ddf)
 
+    @checked_keywords
     def emmeans(
         self,
         specs: str | Sequence[str],
@@ -601,6 +605,7 @@ class LinearMixedModel:
         """
         return ranova_table(self._fit)
 
+    @checked_keywords
     def summary(self, ddf: str = "satterthwaite") -> Summary:
         """The full printout.
 
@@ -613,6 +618,7 @@ class LinearMixedModel:
 
     # -- use ---------------------------------------------------------------------------------------
 
+    @checked_keywords
     def predict(
         self,
         newdata: Any = None,
@@ -660,6 +666,7 @@ class LinearMixedModel:
         values, index = predict(self._fit, newdata, random, new_levels, offset)
         return pd.Series(values, index=index, name="predicted")
 
+    @checked_keywords
     def simulate(
         self, n: int = 1, *, rng: Any, random: str = "new", newdata: Any = None
     ) -> pd.DataFrame:
@@ -684,6 +691,7 @@ class LinearMixedModel:
         names = pd.Index([f"sim_{i + 1}" for i in range(values.shape[1])], dtype=object)
         return pd.DataFrame(values, index=index, columns=names)
 
+    @checked_keywords
     def refit(self, y: Any, weights: Any = None) -> LinearMixedModel:
         """Fit the same design to another response.
 

@@ -11,6 +11,7 @@ Gilmour, Thompson & Cullis (1995), Biometrics 51, 1440-1450 (average information
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,10 +21,17 @@ from lmmsparse._types import FloatArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
 from lmmsparse.linalg import solve_triangular
+from lmmsparse.moments import moment_estimate
+from lmmsparse.observed_information import is_cheap, traces
 from lmmsparse.optimize import Derivatives
 from lmmsparse.solvers.base import PLSFactor, PLSSolution, PLSSystem
-
-_SINGULAR = 1e-4
+from lmmsparse.tangents import (
+    away_from_limits,
+    changes_of_TT,
+    curvatures,
+    derivatives_of_T,
+    of_full_rank,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,37 +129,64 @@ class ProfiledDeviance:
     def gradient(self, theta: FloatArray, sigma2: float | None = None) -> FloatArray:
         """∂d/∂θ, shape (n_theta,); with `sigma2` given, of the criterion with σ² held there."""
         theta = np.asarray(theta, dtype=np.float64)
-        return self._gradient(theta, _Point(self, theta, sigma2))
+        point, D = _Point(self, theta, sigma2), derivatives_of_T(self.template, theta)
+        return self._gradient(theta, point, point.FT, D)
 
     def border(self, theta: FloatArray) -> FloatArray:
         """Z'V⁻¹X in internal columns of X, (q, p)."""
         return np.asarray(_Point(self, np.asarray(theta, dtype=np.float64)).VX)
 
-    def derivatives(self, theta: FloatArray) -> Derivatives:
-        """Value, gradient and Hessian at θ in one go."""
+    def derivatives(
+        self,
+        theta: FloatArray,
+        directions: Sequence[FloatArray | None] | None = None,
+        moments: bool = False,
+    ) -> Derivatives:
+        """Value, gradient and Hessian at θ in one go.
+
+        Parameters
+        ----------
+        theta : (n_theta,) array
+        directions : sequence of (parameters, k, k) arrays or None, optional
+            Per unstructured term, other directions in which to move T than its own entries.
+        moments : bool
+            Propose a better θ by the method of moments.
+        """
         theta = np.asarray(theta, dtype=np.float64)
-        point = _Point(self, theta)
-        safe = self._away_from_singular(theta)
-        regular = point if np.array_equal(safe, theta) else _Point(self, safe)
+        point = _Point(self, of_full_rank(self.template, self._column_scales, theta))
+        D = derivatives_of_T(self.template, theta, directions)
+        changes = changes_of_TT(self.template, theta, D)
+        F = self._second_moments(point)
+        squares = point.squares(changes)
+        # Profiling σ² out takes the outer product off, per degree of freedom.
+        slope = point.pwrss_gradient(changes) / point.s2
+        curvature = curvatures(self.template, theta, F, directions)
+        hessian = squares - np.outer(slope, slope) / self.df + curvature
+        exact = None
+        if self._traces_are_cheap:
+            exact = hessian + squares - point.traces(changes)
+            exact = 0.5 * (exact + exact.T)
         return Derivatives(
             value=self.value_of(point.modes.solution),
-            gradient=self._gradient(theta, point),
-            hessian=point.average_information(theta) + self._curvature(safe, regular),
+            gradient=self._gradient(theta, point, F, D),
+            hessian=0.5 * (hessian + hessian.T),
+            exact=exact,
+            noise=self._noise(point.modes.solution),
+            better=point.moment_estimate() if moments else None,
         )
 
     def joint_derivatives(self, theta: FloatArray, sigma: float) -> Derivatives:
         """The criterion with σ free: value, gradient and Hessian in (θ, log σ)."""
         theta = np.asarray(theta, dtype=np.float64)
         s2, d = sigma * sigma, self.template.n_theta
-        point = _Point(self, theta, s2)
-        safe = self._away_from_singular(theta)
-        regular = point if np.array_equal(safe, theta) else _Point(self, safe, s2)
-        r2, slope = point.modes.solution.pwrss, point.pwrss_gradient(theta)
-        gradient = np.append(self._gradient(theta, point), 2.0 * (self.df - r2 / s2))
+        point = _Point(self, of_full_rank(self.template, self._column_scales, theta), s2)
+        D = derivatives_of_T(self.template, theta)
+        changes = changes_of_TT(self.template, theta, D)
+        F = self._second_moments(point, s2)
+        r2, slope = point.modes.solution.pwrss, point.pwrss_gradient(changes)
+        gradient = np.append(self._gradient(theta, point, F, D), 2.0 * (self.df - r2 / s2))
         hessian = np.empty((d + 1, d + 1))
-        hessian[:d, :d] = point.average_information(theta) + self._curvature(safe, regular)
-        # Nothing is profiled out here: the average information is put back to σ held.
-        hessian[:d, :d] += np.outer(slope, slope) / (s2 * s2 * self.df)
+        hessian[:d, :d] = point.squares(changes) + curvatures(self.template, theta, F)
         hessian[:d, d] = hessian[d, :d] = -2.0 * slope / s2
         hessian[d, d] = 4.0 * r2 / s2
         return Derivatives(self._joint_value(point.modes.solution, s2), gradient, hessian)
@@ -175,41 +210,38 @@ class ProfiledDeviance:
                 scales.append(np.sqrt(self.products.n / np.maximum(squares, 1e-300)))
         return scales
 
-    def _away_from_singular(self, theta: FloatArray) -> FloatArray:
-        """θ with diagonals of T that are (nearly) zero moved a little way off."""
-        out = theta.copy()
-        for structure, part, scale in zip(
-            self.template.structures, self.template.slices, self._column_scales, strict=True
-        ):
-            for position, (row, column) in enumerate(structure.entries):
-                at = part.start + position
-                floor = _SINGULAR * scale[row]
-                if row == column and abs(out[at]) < floor:
-                    out[at] = floor
-            low, high = structure.lower(), structure.upper()
-            limited = np.flatnonzero(np.isfinite(high))  # correlations, at ±1
-            at = part.start + limited
-            out[at] = np.clip(out[at], low[limited] + _SINGULAR, high[limited] - _SINGULAR)
-        return out
+    @cached_property
+    def _traces_are_cheap(self) -> bool:
+        return is_cheap(self.products, self.reml)
 
-    def _gradient(self, theta: FloatArray, point: _Point) -> FloatArray:
-        out = np.empty(self.template.n_theta)
-        for structure, part, FT in zip(
-            self.template.structures, self.template.slices, point.FT, strict=True
-        ):
-            D = structure.derivative(theta[part])
-            out[part] = 2.0 * (D.reshape(len(D), -1) @ FT.ravel())
-        return out
+    def _noise(self, solution: PLSSolution) -> float:
+        """Rounding error of the criterion: r² is what two large sums leave of each other."""
+        return min(1e-5, 2e-16 * self.df * self.response.yty / solution.pwrss)
 
-    def _curvature(self, theta: FloatArray, point: _Point) -> FloatArray:
-        """tr(F ∂²TT'): what the second derivative of ΛΛ' adds, block diagonal by term."""
-        out = np.zeros((self.template.n_theta, self.template.n_theta))
-        for structure, part, FT, T in zip(
-            self.template.structures, self.template.slices, point.FT, point.T, strict=True
-        ):
+    def _second_moments(self, point: _Point, sigma2: float | None = None) -> list[FloatArray]:
+        """Per term F, half the gradient in TT', (k, k)."""
+        safe = away_from_limits(self.template, point.theta)
+        if not np.array_equal(safe, point.theta):
+            point = _Point(self, safe, sigma2)
+        out = []
+        for FT, T in zip(point.FT, point.T, strict=True):
             F = np.linalg.solve(T.T, FT.T).T
-            F = 0.5 * (F + F.T)
-            out[part, part] = structure.curvature(theta[part], F)
+            out.append(0.5 * (F + F.T))
+        return out
+
+    def _gradient(
+        self,
+        theta: FloatArray,
+        point: _Point,
+        F: Sequence[FloatArray],
+        directions: Sequence[FloatArray],
+    ) -> FloatArray:
+        out = np.empty(self.template.n_theta)
+        moved = not np.array_equal(theta, point.theta)
+        T = self.template.factors(theta)
+        for t, (part, D) in enumerate(zip(self.template.slices, directions, strict=True)):
+            FT = F[t] @ T[t] if moved else point.FT[t]
+            out[part] = 2.0 * (D.reshape(len(D), -1) @ FT.ravel())
         return out
 
 
@@ -220,10 +252,11 @@ class _Point:
         self, objective: ProfiledDeviance, theta: FloatArray, sigma2: float | None = None
     ) -> None:
         self._objective = objective
+        self.theta = theta
         products, template = objective.products, objective.template
         self.T = template.factors(theta)
         self.modes = modes = objective.modes(theta)
-        self._s2 = objective.sigma2(modes.solution) if sigma2 is None else sigma2
+        self.s2 = objective.sigma2(modes.solution) if sigma2 is None else sigma2
         self._UX = modes.factor.solve(template.multiply_transposed(self.T, products.ZtX))
         self.VX = products.ZtX - products.ZtZ @ template.multiply(self.T, self._UX)
         RX = modes.solution.RX
@@ -232,12 +265,16 @@ class _Point:
             self._VXR = solve_triangular(RX, self.VX.T, transposed=True).T
 
     @cached_property
+    def inverse(self) -> list[FloatArray]:
+        """M⁻¹ where Z'WZ has blocks."""
+        return self.modes.factor.inverse_blocks()
+
+    @cached_property
     def FT(self) -> list[FloatArray]:
         """Per term F T with F = Σ_levels of [Z'V⁻¹Z − vv'/s² (− the X part for REML)]_ℓℓ."""
         products, template = self._objective.products, self._objective.template
         out = [np.zeros((k, k)) for k in products.sizes]
-        inverse = self.modes.factor.inverse_blocks()
-        for pair, S in zip(products.pairs, inverse, strict=True):
+        for pair, S in zip(products.pairs, self.inverse, strict=True):
             # Σ_ℓ (Z'WZ Λ M⁻¹)_ℓℓ, collected from every stored block and its transpose.
             BT = np.matmul(pair.values, self.T[pair.t])
             out[pair.s] += np.tensordot(BT, S, axes=([0, 2], [0, 2]))
@@ -248,47 +285,57 @@ class _Point:
             zip(products.sizes, template.offsets[:-1], template.offsets[1:], strict=True)
         ):
             v = self.modes.v[a:z].reshape(-1, k)
-            minus = v.T @ v / self._s2
+            minus = v.T @ v / self.s2
             if self._objective.reml:
                 A = self._VXR[a:z].reshape(len(v), k, products.p)
                 minus += np.tensordot(A, A, axes=([0, 2], [0, 2]))
             out[t] -= minus @ self.T[t]
         return out
 
-    def pwrss_gradient(self, theta: FloatArray) -> FloatArray:
-        """∂r²/∂θ = −2 Σ_levels v'Du, (n_theta,)."""
+    def pwrss_gradient(self, changes: Sequence[FloatArray]) -> FloatArray:
+        """∂r² = −Σ_levels v' ∂(TT') v, (n_theta,)."""
         template = self._objective.template
         out = np.empty(template.n_theta)
-        for t, (structure, part) in enumerate(
-            zip(template.structures, template.slices, strict=True)
-        ):
-            v = self.modes.v[template.offsets[t] : template.offsets[t + 1]].reshape(-1, structure.k)
-            D = structure.derivative(theta[part])
-            out[part] = -2.0 * (D.reshape(len(D), -1) @ (v.T @ v @ self.T[t]).ravel())
+        for t, (part, E) in enumerate(zip(template.slices, changes, strict=True)):
+            v = self.modes.v[template.offsets[t] : template.offsets[t + 1]]
+            v = v.reshape(-1, E.shape[1])
+            out[part] = -(E.reshape(len(E), -1) @ (v.T @ v).ravel())
         return out
 
-    def average_information(self, theta: FloatArray) -> FloatArray:
-        objective, products = self._objective, self._objective.products
-        template, v, s2 = objective.template, self.modes.v, self._s2
+    def squares(self, changes: Sequence[FloatArray]) -> FloatArray:
+        """Average information with σ² held: y'P V_i P V_j P y / s², (n_theta, n_theta)."""
+        products, template = self._objective.products, self._objective.template
         C = np.zeros((products.q, template.n_theta))
-        for t, (structure, part) in enumerate(
-            zip(template.structures, template.slices, strict=True)
-        ):
+        for t, (part, E) in enumerate(zip(template.slices, changes, strict=True)):
+            # ∂(ΛΛ') v, level by level.
             a, z = template.offsets[t], template.offsets[t + 1]
-            levels = v[a:z].reshape(-1, structure.k)
-            D = structure.derivative(theta[part])
-            # (∂Λ/∂θ_i Λ' + its transpose) v, level by level.
-            G = np.matmul(D, self.T[t].T)
-            G = G + np.swapaxes(G, 1, 2)
-            columns = levels @ G.transpose(2, 1, 0).reshape(structure.k, -1)
-            C[a:z, part] = columns.reshape(z - a, structure.n_par)
+            columns = self.modes.v[a:z].reshape(-1, E.shape[1]) @ E.transpose(2, 1, 0).reshape(
+                E.shape[1], -1
+            )
+            C[a:z, part] = columns.reshape(z - a, len(E))
         GC = products.ZtZ @ C
         LtGC = template.multiply_transposed(self.T, GC)
-        AI = C.T @ GC - LtGC.T @ self.modes.factor.solve(LtGC)
+        out = C.T @ GC - LtGC.T @ self.modes.factor.solve(LtGC)
         if products.p:
             E = products.ZtX.T @ C - self._UX.T @ LtGC
             E = solve_triangular(self.modes.solution.RX, E, transposed=True)
-            AI -= E.T @ E
-        Cv = C.T @ v
-        AI -= np.outer(Cv, Cv) / (s2 * objective.df)
-        return np.asarray(0.5 * (AI + AI.T) / s2)
+            out -= E.T @ E
+        return np.asarray(out / self.s2)
+
+    def traces(self, changes: Sequence[FloatArray]) -> FloatArray:
+        """tr(P V_i P V_j), (n_theta, n_theta)."""
+        border = self._VXR if self._objective.reml else None
+        products, solve = self._objective.products, self.modes.factor.solve
+        return traces(products, self.T, changes, self.inverse, solve, border)
+
+    def moment_estimate(self) -> FloatArray | None:
+        """A better θ by the method of moments."""
+        modes, objective = self.modes, self._objective
+        return moment_estimate(
+            objective.products,
+            objective.template,
+            self.theta,
+            modes.u,
+            modes.solution.pwrss,
+            self.inverse,
+        )

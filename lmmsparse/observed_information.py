@@ -6,13 +6,13 @@ share one grouping factor, since there are no others, and where there are few ra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from lmmsparse._types import FloatArray
 from lmmsparse.crossproducts import CrossProducts
-from lmmsparse.solvers.base import PLSFactor
 from lmmsparse.solvers.blocked import lead_terms
 
 _FEW_EFFECTS = 100
@@ -37,7 +37,8 @@ def traces(
     products: CrossProducts,
     factors: Sequence[FloatArray],
     changes: Sequence[FloatArray],
-    factor: PLSFactor,
+    inverse: Sequence[FloatArray],
+    solve: Callable[[FloatArray], FloatArray],
     border: FloatArray | None,
 ) -> FloatArray:
     """Return tr(P V_i P V_j) for all pairs of parameters, (d, d).
@@ -49,30 +50,32 @@ def traces(
         T of every term.
     changes : sequence of (parameters, k, k) arrays
         ∂(TT') of every term, the same in all levels.
-    factor : PLSFactor
-        Of M at these T.
+    inverse : sequence of arrays
+        M⁻¹ at these T where Z'WZ has blocks, from `PLSFactor.inverse_blocks`.
+    solve : callable
+        `PLSFactor.solve`.
     border : (q, p) array or None
         Z'V⁻¹X R_X⁻¹ for REML, which also projects on the complement of X; None for ML.
     """
     if len(lead_terms(products)) == len(products.sizes):
-        return _of_one_factor(products, factors, changes, factor, border)
-    return _of_all_effects(products, factors, changes, factor, border)
+        return _of_one_factor(products, factors, changes, inverse, border)
+    return _of_all_effects(products, factors, changes, solve, border)
 
 
 def _of_one_factor(
     products: CrossProducts,
     factors: Sequence[FloatArray],
     changes: Sequence[FloatArray],
-    factor: PLSFactor,
+    inverse: Sequence[FloatArray],
     border: FloatArray | None,
 ) -> FloatArray:
     """Z'V⁻¹Z is block diagonal: one batch of small products over the levels."""
     ends = np.cumsum([0, *products.sizes])
     w, levels = int(ends[-1]), products.q // int(ends[-1])
-    own = [slice(int(a), int(z)) for a, z in zip(ends[:-1], ends[1:], strict=True)]
+    own = [slice(int(a), int(z)) for a, z in pairwise(ends)]
     G, S = np.empty((levels, w, w)), np.empty((levels, w, w))
-    for pair, inverse in zip(products.pairs, factor.inverse_blocks(), strict=True):
-        for blocks, into in ((pair.values, G), (inverse, S)):
+    for pair, own_S in zip(products.pairs, inverse, strict=True):
+        for blocks, into in ((pair.values, G), (own_S, S)):
             into[:, own[pair.s], own[pair.t]] = blocks
             into[:, own[pair.t], own[pair.s]] = np.swapaxes(blocks, 1, 2)
     T = np.zeros((w, w))
@@ -116,7 +119,7 @@ def _of_all_effects(
     products: CrossProducts,
     factors: Sequence[FloatArray],
     changes: Sequence[FloatArray],
-    factor: PLSFactor,
+    solve: Callable[[FloatArray], FloatArray],
     border: FloatArray | None,
 ) -> FloatArray:
     """The same with the dense matrix Z'V⁻¹Z."""
@@ -125,7 +128,7 @@ def _of_all_effects(
     TG = np.empty_like(G)
     for T, a, z, k in zip(factors, offsets[:-1], offsets[1:], sizes, strict=True):
         TG[a:z] = np.matmul(T.T, G[a:z].reshape(-1, k, products.q)).reshape(z - a, products.q)
-    K = G - TG.T @ factor.solve(TG)
+    K = G - TG.T @ solve(TG)
     if border is not None:
         K -= border @ border.T
     ends = np.cumsum([0, *map(len, changes)])

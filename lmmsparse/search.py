@@ -13,6 +13,7 @@ import numpy as np
 import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray
+from lmmsparse.charts import ChartedObjective
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.design import Design
 from lmmsparse.errors import NumericalError, OptionError
@@ -46,7 +47,13 @@ def search(
     bounds = Bounds(template.lower, template.upper, template.mirrors)
     scaled = StandardizedObjective(objective)
     first = start_values(objective, design) if start is None else _check_start(start, template)
-    target = Announced(scaled) if progress else scaled
+    target: Objective = scaled
+    if not np.isfinite(bounds.limits).any():
+        # From nowhere in particular, moment estimates can save half the way.
+        rough = start is None and np.array_equal(first, scaled.to_theta(template.start))
+        map_ = scaled.to_theta(np.eye(template.n_theta))
+        target = ChartedObjective(objective, map_, scaled.to_internal(first) if rough else None)
+    target = Announced(target) if progress else target
     found = optimizer.minimize(target, scaled.to_internal(first), bounds)
     if np.any(bounds.held(found.x)):
         found = _from_other_starts(target, scaled, found, optimizer, bounds)
@@ -121,10 +128,7 @@ class StandardizedObjective:
         return self._objective(self._map @ x)
 
     def derivatives(self, x: FloatArray) -> Derivatives:
-        at = self._objective.derivatives(self._map @ x)
-        return Derivatives(
-            at.value, self._map.T @ at.gradient, self._map.T @ at.hessian @ self._map
-        )
+        return self._objective.derivatives(self._map @ x).along(self._map)
 
 
 class Announced:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import html
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lmmsparse.convergence import Convergence
 from lmmsparse.fit import Fit
+from lmmsparse.inference.ddf import check_ddf
 from lmmsparse.inference.lrt import information, loglik
 from lmmsparse.inference.wald import coefficient_table
 from lmmsparse.table import Table, aligned, as_precise_as, number
@@ -108,7 +111,9 @@ def _shared(fit: Fit, convergence: Convergence, parts: list[str]) -> str:
     notes = [f.message for f in convergence.findings if f.level != "info"]
     notes += [f.message for f in convergence.findings if f.code == "missing-rows"]
     if notes:
-        parts += ["", *(f"Note: {note}" for note in dict.fromkeys(notes))]
+        parts.append("")
+        for note in dict.fromkeys(notes):
+            parts.append(textwrap.fill(f"Note: {note}", 88, subsequent_indent="  "))
     return "\n".join(parts)
 
 
@@ -122,6 +127,7 @@ def summarize(fit: Fit, convergence: Convergence, ddf: str) -> Summary:
     ddf : str
         Method of the coefficient table.
     """
+    ddf = check_ddf(ddf)
     varcorr = variance_components(fit)
     table = coefficient_table(fit, ddf)
     parts = [
@@ -144,6 +150,21 @@ def summarize(fit: Fit, convergence: Convergence, ddf: str) -> Summary:
     return Summary(_shared(fit, convergence, parts), table, varcorr)
 
 
+def _wrapped(names: Sequence[str], cells: Sequence[str], width: int = 80) -> list[str]:
+    """Names above numbers, in as many pairs of lines as the width asks for."""
+    lines, start = [], 0
+    while start < len(names):
+        stop, used = start, 0
+        while stop < len(names):
+            used += max(len(names[stop]), len(cells[stop])) + 1
+            if used > width + 1 and stop > start:
+                break
+            stop += 1
+        lines.append(aligned(names[start:stop], [cells[start:stop]], left=0))
+        start = stop
+    return lines
+
+
 def short_print(fit: Fit, convergence: Convergence) -> str:
     """What ``print(model)`` shows: criterion, standard deviations, fixed effects."""
     varcorr = variance_components(fit)
@@ -157,5 +178,5 @@ def short_print(fit: Fit, convergence: Convergence) -> str:
     ]
     if fit.design.p:
         cells = as_precise_as(np.sqrt(np.diag(fit.vcov)).tolist())(fit.beta.tolist())
-        parts += ["Fixed effects:", aligned(list(fit.design.x_names), [cells], left=0)]
+        parts += ["Fixed effects:", *_wrapped(fit.design.x_names, cells)]
     return _shared(fit, convergence, parts)

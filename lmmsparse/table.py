@@ -33,7 +33,7 @@ def significant(values: Sequence[float], digits: int = 4) -> list[str]:
     decimals = max(_decimals(v, digits) for v in sizes if v >= 1e-4 * top)
     out = []
     for v in values:
-        tiny = np.isfinite(v) and v != 0 and abs(v) < 1e-4 * top
+        tiny = np.isfinite(v) and v != 0 and abs(v) < min(1e-4 * top, 10.0**-decimals)
         out.append(f"{v:.{digits - 1}e}" if tiny else _plain(v, decimals))
     return out
 
@@ -90,10 +90,17 @@ def coefficient_formats(se: Sequence[float]) -> dict[str, Formatter]:
     return {
         "Estimate": precise,
         "Std. Error": precise,
-        "df": counts,
+        "df": degrees,
         "t value": fixed(3),
         "Pr(>|t|)": p_values,
     }
+
+
+def degrees(values: Sequence[float]) -> list[str]:
+    """Degrees of freedom: whole numbers if all of them are, otherwise two decimals for all."""
+    finite = [v for v in values if np.isfinite(v)]
+    whole = all(abs(v - round(v)) < 1e-5 * max(1.0, abs(v)) for v in finite)
+    return ["" if np.isnan(v) else _plain(v, 0 if whole else 2) for v in values]
 
 
 def counts(values: Sequence[float]) -> list[str]:
@@ -155,6 +162,10 @@ class Table:
     title: str = ""
     notes: Sequence[str] = ()
     formats: Mapping[str, Formatter] = field(default_factory=dict)
+
+    def __getitem__(self, column: str) -> pd.Series:
+        """One column as a Series."""
+        return self.to_frame()[column]
 
     def to_frame(self) -> pd.DataFrame:
         """The numbers as a DataFrame with exactly these column names."""

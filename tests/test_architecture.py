@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "lmmsparse"
 
 # A module or package may import from lower layers, and from its own layer without a cycle.
 LAYERS = {
-    0: {"errors", "_types", "linalg", "table", "threads"},
+    0: {"errors", "_types", "keywords", "linalg", "table", "threads"},
     1: {
         "_tokens",
         "_tree",
@@ -24,13 +24,14 @@ LAYERS = {
         "formula",
         "covariance",
         "correlated",
+        "triangular",
         "optimize",
     },
     2: {"design"},
     3: {"checks", "crossproducts", "responses", "merged_levels"},
     4: {"solvers"},
-    5: {"objective", "batched_objective", "observed_information"},
-    6: {"search", "fit"},
+    5: {"tangents", "moments", "observed_information", "objective", "batched_objective"},
+    6: {"charts", "search", "fit"},
     7: {
         "convergence",
         "varcorr",

@@ -10,7 +10,7 @@ from lmmsparse.fit import Fit
 from lmmsparse.inference.contrast import f_statistic, f_tail
 from lmmsparse.inference.ddf import DenominatorDF, denominator_df
 from lmmsparse.inference.terms import FixedTerms, check_type
-from lmmsparse.table import Table, blanks, counts, fixed, p_values
+from lmmsparse.table import Table, blanks, counts, degrees, fixed, p_values
 
 _ROMAN = {1: "I", 2: "II", 3: "III"}
 METHOD_NAMES = {
@@ -90,7 +90,7 @@ def anova_table(fit: Fit, kind: int = 3, ddf: str = "satterthwaite") -> Table:
         notes=notes,
         formats={
             "NumDF": counts,
-            "DenDF": counts,
+            "DenDF": degrees,
             "F value": blanks(fixed(4)),
             "Pr(>F)": p_values,
         },

@@ -22,6 +22,7 @@ from lmmsparse.inference.wald import check_level
 from lmmsparse.refit import refit_response
 from lmmsparse.refit_many import refit_many
 from lmmsparse.simulate import as_generator
+from lmmsparse.table import Table
 
 KINDS = ("parametric", "semiparametric")
 _VALUES = 2_000_000
@@ -30,7 +31,7 @@ _CHUNK = 128
 Statistic = Callable[[Any], Any]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Bootstrap:
     """The distribution of a statistic over responses drawn from a fitted model.
 
@@ -45,6 +46,19 @@ class Bootstrap:
     original: pd.Series
     failures: pd.Series
     _replicates: pd.DataFrame = field(repr=False)
+
+    def __repr__(self) -> str:
+        values = self._replicates
+        table = Table(
+            {
+                "Estimate": self.original.tolist(),
+                "Bias": (values.mean() - self.original).tolist(),
+                "Std. Error": values.std(ddof=1).tolist(),
+            },
+            [str(name) for name in self.original.index],
+            title=f"Bootstrap, {len(values)} replicates ({self.n_failed} failed)",
+        )
+        return str(table)
 
     @property
     def n_failed(self) -> int:

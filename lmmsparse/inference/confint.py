@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,9 @@ from lmmsparse.inference.bootstrap import bootstrap
 from lmmsparse.inference.parameters import parameter_names
 from lmmsparse.inference.profile import profile
 from lmmsparse.inference.wald import check_level, select_rows, wald_intervals
+from lmmsparse.keywords import unknown_keyword
+
+_OPTIONS = ("n_jobs", "progress", "n", "rng", "kind")
 
 
 def confidence_intervals(
@@ -21,11 +24,7 @@ def confidence_intervals(
     level: float,
     which: str | Sequence[str] | None,
     make_model: Callable[[Fit], Any],
-    n: int = 500,
-    rng: Any = None,
-    kind: str = "percentile",
-    n_jobs: int = 1,
-    progress: bool = False,
+    options: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Intervals by profile, Wald or bootstrap; see `LinearMixedModel.confint`.
 
@@ -37,17 +36,21 @@ def confidence_intervals(
     which : str or sequence of str, optional
     make_model : callable
         See `bootstrap`.
-    n, rng, kind
-        Replicates, generator (seed 0 if not given) and kind of interval of the bootstrap.
-    n_jobs : int
-    progress : bool
+    options : mapping
+        ``n_jobs``, ``progress``; for the bootstrap also ``n`` replicates, ``rng`` (seed 0 if not
+        given) and ``kind`` of interval.
 
     Returns
     -------
     DataFrame
         Columns ``lower, upper``.
     """
+    for name in options:
+        if name not in _OPTIONS:
+            known = ["method", "level", "which", *_OPTIONS]
+            raise OptionError(unknown_keyword("confint", name, known))
     level = check_level(level)
+    n_jobs, progress = options.get("n_jobs", 1), options.get("progress", False)
     if method == "wald":
         return wald_intervals(fit, level, which)
     if method == "profile":
@@ -59,6 +62,7 @@ def confidence_intervals(
         )
     names = [*parameter_names(fit), *fit.design.x_names]
     rows = names if which is None else select_rows(which, names, fit)
-    seed = 0 if rng is None else rng
+    seed = 0 if options.get("rng") is None else options["rng"]
+    n = options.get("n", 500)
     replicates = bootstrap(fit, n, seed, make_model, n_jobs=n_jobs, progress=progress)
-    return replicates.confint(level, kind).loc[rows]
+    return replicates.confint(level, options.get("kind", "percentile")).loc[rows]

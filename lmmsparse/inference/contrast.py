@@ -11,7 +11,7 @@ from lmmsparse._types import FloatArray
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.ddf import denominator_df
-from lmmsparse.table import Table, coefficient_formats, counts, fixed, p_values
+from lmmsparse.table import Table, coefficient_formats, counts, degrees, fixed, p_values
 
 
 def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
@@ -33,6 +33,11 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
         for name, weight in L.items():
             row[names.index(name)] = float(weight)
         return row[None]
+    if isinstance(L, str):
+        raise OptionError(
+            f"L={L!r} is text. A hypothesis is made of weights. Give them by name, for example "
+            f"contrast({{{L!r}: 1}})."
+        )
     try:
         matrix = np.atleast_2d(np.asarray(L, dtype=np.float64))
     except (TypeError, ValueError) as error:
@@ -101,7 +106,7 @@ def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
         "DenDF": [den],
         "Pr(>F)": [float(f_tail(F * scale, rank, den))],
     }
-    formats = {"F value": fixed(4), "NumDF": counts, "DenDF": counts, "Pr(>F)": p_values}
+    formats = {"F value": fixed(4), "NumDF": counts, "DenDF": degrees, "Pr(>F)": p_values}
     return Table(columns, ["L"], formats=formats)
 
 

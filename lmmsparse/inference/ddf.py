@@ -55,12 +55,13 @@ def check_ddf(ddf: str) -> str:
     OptionError
         If there is no such method.
     """
-    if ddf not in METHODS:
+    spelled = ddf.lower() if isinstance(ddf, str) else ddf
+    if spelled not in METHODS:
         raise OptionError(
             f"ddf={ddf!r} does not exist. It names the method for the degrees of freedom of the "
             f"tests. Choose one of {', '.join(map(repr, METHODS))}."
         )
-    return ddf
+    return str(spelled)
 
 
 def denominator_df(fit: Fit, ddf: str) -> DenominatorDF:
@@ -80,7 +81,7 @@ def denominator_df(fit: Fit, ddf: str) -> DenominatorDF:
     OptionError
         For an unknown name, or Kenward–Roger on an ML fit.
     """
-    check_ddf(ddf)
+    ddf = check_ddf(ddf)
     if ddf == "satterthwaite":
         return satterthwaite(fit)
     if ddf == "kenward-roger":

@@ -13,7 +13,7 @@ from lmmsparse.inference.anova import METHOD_NAMES, f_test
 from lmmsparse.inference.ddf import denominator_df
 from lmmsparse.inference.lrt import information, refit_ml
 from lmmsparse.inference.terms import FixedTerms
-from lmmsparse.table import Table, blanks, counts, fixed, p_values
+from lmmsparse.table import Table, blanks, counts, degrees, fixed, p_values
 
 
 def drop1_table(fit: Fit, test: str = "chisq", ddf: str = "satterthwaite") -> Table:
@@ -56,7 +56,7 @@ def _by_F(fit: Fit, ddf: str) -> Table:
         title=f"Single term deletions, {METHOD_NAMES[ddf]}",
         formats={
             "NumDF": counts,
-            "DenDF": counts,
+            "DenDF": degrees,
             "F value": blanks(fixed(4)),
             "Pr(>F)": p_values,
         },

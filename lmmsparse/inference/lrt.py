@@ -100,6 +100,10 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
         "Df": counts,
         "Pr(>Chisq)": p_values,
     }
+    if np.any(df == 0):
+        notes.append(
+            "Models with equally many parameters are not contained in each other: compare AIC."
+        )
     names = [labels[i] for i in order]
     title = ["Likelihood-ratio tests"]
     title += [
@@ -122,7 +126,14 @@ def _check_same_data(fits: Sequence[Fit]) -> None:
             raise DataError(
                 f"The models were fitted to different numbers of rows ({first.n} and {other.n}). "
                 "Their likelihoods cannot be compared. Missing values in a predictor are the "
-                "usual reason: drop those rows first and fit all models to the same data."
+                "usual reason: drop them first, for example data.dropna(subset=[...]) with all "
+                "columns used, and fit all models to the same rows."
+            )
+        if other.response == first.response and not np.array_equal(other.rows, first.rows):
+            raise DataError(
+                "The models were fitted to different rows: missing values left out other rows in "
+                "each. Their likelihoods cannot be compared. Drop them first, for example "
+                "data.dropna(subset=[...]) with all columns used, and fit all models to the rest."
             )
         if not np.array_equal(other.y, first.y) or not np.array_equal(
             other.weights_or_one, first.weights_or_one

@@ -33,13 +33,14 @@ from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import TrustRegion
 from lmmsparse.refit import warm_start
 from lmmsparse.search import search
+from lmmsparse.table import Table
 from lmmsparse.threads import one_thread
 
 _RESTARTS = 5
 _STEPS = 8.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Profile:
     """The deviance profiled along parameters.
 
@@ -70,6 +71,16 @@ class Profile:
     _names: list[str] = field(repr=False)
     _cutoff: float
     findings: tuple[Finding, ...] = ()
+
+    def __repr__(self) -> str:
+        limits = self.confint()
+        table = Table(
+            {"lower": limits["lower"].tolist(), "upper": limits["upper"].tolist()},
+            [str(name) for name in limits.index],
+            title="Profile likelihood, 95 % intervals",
+            notes=[finding.message for finding in self.findings],
+        )
+        return str(table)
 
     def confint(self, level: float = 0.95) -> pd.DataFrame:
         """Intervals of the values whose zeta is not too large.

@@ -11,7 +11,7 @@ from scipy import stats
 from lmmsparse._types import FloatArray
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.inference.ddf import denominator_df
+from lmmsparse.inference.ddf import check_ddf, denominator_df
 from lmmsparse.inference.parameters import parameter_names
 from lmmsparse.table import Table, coefficient_formats
 
@@ -46,6 +46,7 @@ def coefficient_table(fit: Fit, ddf: str) -> Table:
         Method for the degrees of freedom, see `denominator_df`; ``"kenward-roger"`` also adjusts
         the standard errors.
     """
+    ddf = check_ddf(ddf)
     method = denominator_df(fit, ddf)
     se = np.sqrt(np.diag(method.covariance))
     t = fit.beta / se

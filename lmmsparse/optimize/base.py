@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -68,11 +69,44 @@ class Bounds:
 
 @dataclass(frozen=True, eq=False)
 class Derivatives:
-    """Value (scalar), gradient (d,) and Hessian (d, d) of the objective at a point."""
+    """The objective at a point, to second order.
+
+    Attributes
+    ----------
+    value : float
+    gradient : (d,) array
+    hessian : (d, d) array
+        Good for steps from far away; near a minimum it may be approximate.
+    exact : (d, d) array or None
+        Second derivatives, where the objective has them to give.
+    move : callable or None
+        Where a step leads, if gradient and Hessians are in other coordinates than the point.
+    noise : float
+        How far rounding may have put `value` off.
+    better : (d,) array or None
+        A point that may be much nearer to the minimum.
+    """
 
     value: float
     gradient: FloatArray
     hessian: FloatArray
+    exact: FloatArray | None = None
+    move: Callable[[FloatArray], FloatArray] | None = None
+    noise: float = 0.0
+    better: FloatArray | None = None
+
+    def along(
+        self, J: FloatArray, move: Callable[[FloatArray], FloatArray] | None = None
+    ) -> Derivatives:
+        """The same in coordinates z of which these are J z (and no better point)."""
+        exact = None if self.exact is None else J.T @ self.exact @ J
+        return Derivatives(
+            self.value, J.T @ self.gradient, J.T @ self.hessian @ J, exact, move, self.noise
+        )
+
+    def moved(self, x: FloatArray, step: FloatArray) -> FloatArray:
+        """The point a step away from x, where these derivatives were taken."""
+        return x + step if self.move is None else self.move(step)
 
 
 class Objective(Protocol):
@@ -153,7 +187,9 @@ class Recorder:
         except (NumericalError, np.linalg.LinAlgError):
             self._record(x, np.inf)
             return None
-        finite = np.isfinite(result.gradient).all() and np.isfinite(result.hessian).all()
+        parts = [result.gradient, result.hessian]
+        parts += [] if result.exact is None else [result.exact]
+        finite = all(np.isfinite(part).all() for part in parts)
         self._record(x, result.value if finite else np.inf)
         return result if finite and np.isfinite(result.value) else None
 

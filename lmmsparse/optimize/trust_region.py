@@ -18,6 +18,8 @@ from lmmsparse.optimize.base import (
 )
 
 _NEAR = 0.3  # length of a step along which a Hessian hardly changes
+_QUADRATIC = 0.1  # predicted decrease below which the objective is close to quadratic
+_MUCH_BETTER = 0.3
 
 
 @dataclass(frozen=True)
@@ -55,34 +57,74 @@ class TrustRegion:
         here = record.derivatives(x)
         if here is None:
             return record.optimum(Status.FAILED, "TrustRegion", bounds)
+        if here.better is not None:
+            there = record.derivatives(here.better)
+            if there is not None and there.value < here.value:
+                x, here = here.better, there
         radius, status = self.radius, Status.MAX_EVALUATIONS
         predicted: float | None = None
-        correction = np.zeros((len(x), len(x)))
-        limited = bool(np.isfinite(bounds.limits).any())
+        model = _Model(len(x), bool(np.isfinite(bounds.limits).any()))
         while len(record.rows) < self.max_eval:
-            hessian = here.hessian + correction
-            step, predicted = _bounded_step(x, here.gradient, hessian, radius, bounds)
-            if predicted < self.tol:
-                record(x + step)  # the last step is free: keep it if it is no worse
+            step, predicted = model.step(x, here, radius, bounds)
+            length = float(np.linalg.norm(step))
+            if predicted < max(self.tol, here.noise):
+                record(here.moved(x, step))  # the last step is free: keep it if it is no worse
                 status = Status.CONVERGED
                 break
-            if np.linalg.norm(step) < 1e-12 * (1.0 + np.linalg.norm(x)):
+            if length < 1e-12 * (1.0 + np.linalg.norm(x)):
                 status = Status.STALLED
                 break
-            there = record.derivatives(x + step)
-            if limited and there is not None and np.linalg.norm(step) < _NEAR:
-                correction = _secant(correction, here, there, step)
-            ratio = -1.0 if there is None else (here.value - there.value) / predicted
-            if there is not None and abs(here.value - there.value) <= 4e-15 * abs(here.value):
-                ratio = 1.0 if predicted < 1e-6 else ratio  # at the noise of the criterion
+            there = record.derivatives(here.moved(x, step))
+            if there is None:
+                radius = 0.25 * length
+                continue
+            ratio = (here.value - there.value) / predicted
+            if abs(here.value - there.value) <= max(4e-15 * abs(here.value), here.noise):
+                ratio = 1.0 if predicted < max(1e-6, 10.0 * here.noise) else ratio
             if ratio < 0.25:
-                radius = 0.25 * float(np.linalg.norm(step))
-            elif ratio > 0.75 and np.linalg.norm(step) > 0.9 * radius:
+                radius = 0.25 * length
+            elif ratio > 0.75 and length > 0.9 * radius:
                 radius *= 3.0
-            if there is not None and ratio > 1e-4:
-                x, here = x + step, there
+            model.learn(here, there, step)
+            if ratio > 1e-4:
+                x, here = here.moved(x, step), there
         reached = predicted if status is Status.CONVERGED else None
         return record.optimum(status, "TrustRegion", bounds, reached)
+
+
+class _Model:
+    """Which Hessian to step with: the approximate one far away, second derivatives near the end.
+
+    Average information is the better guide where the objective is not quadratic at all; where it
+    is, it can be wrong by a factor that makes every step too long or too short.
+    """
+
+    def __init__(self, d: int, limited: bool) -> None:
+        self._correction = np.zeros((d, d))
+        self._limited = limited
+        self._exact_is_better = False
+
+    def step(
+        self, x: FloatArray, here: Derivatives, radius: float, bounds: Bounds
+    ) -> tuple[FloatArray, float]:
+        """The step to take from x, and the decrease it promises."""
+        hessian = here.hessian + self._correction
+        step, predicted = _bounded_step(x, here.gradient, hessian, radius, bounds)
+        if here.exact is not None and (self._exact_is_better or predicted < _QUADRATIC):
+            return _bounded_step(x, here.gradient, here.exact, radius, bounds)
+        return step, predicted
+
+    def learn(self, here: Derivatives, there: Derivatives, step: FloatArray) -> None:
+        """Compare what was promised with what has happened."""
+        if here.exact is not None:
+            slope, found = float(here.gradient @ step), there.value - here.value
+            missed = [
+                abs(slope + 0.5 * float(step @ H @ step) - found)
+                for H in (here.hessian, here.exact)
+            ]
+            self._exact_is_better = missed[1] < _MUCH_BETTER * missed[0]
+        elif self._limited and np.linalg.norm(step) < _NEAR:
+            self._correction = _secant(self._correction, here, there, step)
 
 
 def _secant(
@@ -133,23 +175,21 @@ def _trust_region_step(g: FloatArray, H: FloatArray, radius: float) -> tuple[Flo
     """The minimizer of g's + ½ s'Hs in a ball, and the decrease it promises."""
     values, vectors = np.linalg.eigh(H)
     a = vectors.T @ g
-    scale = max(1.0, float(np.abs(values).max()))
-    if values[0] > 1e-12 * scale:
+    largest = max(1e-300, float(np.abs(values).max()))
+    if values[0] > 1e-13 * largest:
         s = -a / values
         if np.linalg.norm(s) <= radius:
             return vectors @ s, float(-(a @ s + 0.5 * values @ s**2))
     low = max(0.0, -float(values[0]))
-    # Hard case: no pull along the most negative curvature, so that it has to be chosen.
-    flat = np.abs(values - values[0]) <= 1e-10 * scale
-    if np.linalg.norm(a[flat]) <= 1e-10 * (1.0 + np.linalg.norm(a)):
-        s = np.where(flat, 0.0, -a / np.where(flat, 1.0, values + low))
-        if np.linalg.norm(s) < radius:
-            room = np.sqrt(radius**2 - float(s @ s))
-            if values[0] < 0:
-                s[np.flatnonzero(flat)[0]] = room
-            return vectors @ s, float(-(a @ s + 0.5 * values @ s**2))
+    s = -a / np.maximum(values + low, 1e-13 * largest)
+    if np.linalg.norm(s) < radius:
+        # Hard case: (next to) no pull along the most negative curvature. Go that way all the same.
+        if values[0] < 0:
+            others = float(s[1:] @ s[1:])
+            s[0] = np.copysign(np.sqrt(max(radius**2 - others, 0.0)), -a[0] if a[0] else 1.0)
+        return vectors @ s, float(-(a @ s + 0.5 * values @ s**2))
     # Find the shift with ‖s(shift)‖ = radius by safeguarded bisection in the shift.
-    high = low + float(np.linalg.norm(g)) / radius + scale
+    high = low + float(np.linalg.norm(g)) / radius + max(1.0, largest)
     lo = low
     for _ in range(200):
         shift = 0.5 * (lo + high)
