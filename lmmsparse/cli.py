@@ -22,6 +22,8 @@ from lmmsparse import __version__
 from lmmsparse.datasets import DATASETS, load_dataset
 from lmmsparse.demo import run_demo
 from lmmsparse.errors import DataError, LmmError, LmmWarning
+from lmmsparse.inference.confint import METHODS as CI_METHODS
+from lmmsparse.inference.ddf import METHODS
 from lmmsparse.lmer import lmer
 from lmmsparse.model import LinearMixedModel
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
@@ -244,10 +246,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help="how to search the optimum")
     fit.add_argument(
-        "--ddf", metavar="METHOD", help="denominator df of the tests: satterthwaite, none, …"
+        "--ddf", metavar="METHOD", help=f"degrees of freedom of the tests: {', '.join(METHODS)}"
     )
     fit.add_argument(
-        "--ci", metavar="METHOD", help="also print confidence intervals: wald, profile or boot"
+        "--ci",
+        metavar="METHOD",
+        help=f"also print confidence intervals: {', '.join(CI_METHODS)}",
     )
     fit.add_argument("--level", type=_level, default=0.95, help="confidence level (default: 0.95)")
     fit.add_argument("--ranef", action="store_true", help="also print the random effects")

@@ -38,7 +38,7 @@ def _fit(
     fit = fit_design(
         design, reml=reml, start=start, optimizer=optimizer, solver=solver, progress=progress
     )
-    return wrap(fit, depth=4)
+    return wrap(fit, depth=5)
 
 
 def _check_parts(optimizer: Any, solver: Any, reml: Any) -> None:

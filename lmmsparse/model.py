@@ -707,7 +707,7 @@ class LinearMixedModel:
         LinearMixedModel
         """
         told = tuple(finding.message for finding in self._fit.design.findings)
-        return wrap(refit_response(self._fit, y, weights), depth=2, told=told)
+        return wrap(refit_response(self._fit, y, weights), depth=3, told=told)
 
     def refit_many(self, Y: Any, n_jobs: int = 1) -> pd.DataFrame:
         """Fit the same design to many responses; no warnings, the verdicts are in the table.

@@ -35,6 +35,11 @@ def read_data(source: str) -> pd.DataFrame:
         `source` looks like the name of a data set, and there is none of that name.
     """
     path = Path(source)
+    if "~" in source and not path.exists():
+        raise DataError(
+            f"{source!r} is a formula, but stands where the data file belongs. The formula comes "
+            'first. Write lmmsparse fit "formula" file.'
+        )
     if not path.exists():
         if source in DATASETS or (not path.suffix and path.name == source):
             return load_dataset(source)
@@ -46,7 +51,10 @@ def read_data(source: str) -> pd.DataFrame:
     kind = suffixes[-1] if suffixes else ""
     try:
         if kind == ".csv":
-            return pd.read_csv(path, low_memory=False)
+            frame = pd.read_csv(path, low_memory=False)
+            if len(frame.columns) == 1 and ";" in str(frame.columns[0]):
+                return pd.read_csv(path, sep=";", decimal=",", low_memory=False)
+            return frame
         if kind in (".tsv", ".txt"):
             return pd.read_csv(path, sep="\t", low_memory=False)
         if kind in (".parquet", ".pq"):
@@ -56,6 +64,11 @@ def read_data(source: str) -> pd.DataFrame:
             f"The Parquet file {source!r} cannot be read. That takes pyarrow, which is not "
             "installed. Run `pip install pyarrow`, or give the data as CSV."
         ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"The file {source!r} is not UTF-8 text. Its letters cannot be read. Save it as UTF-8, "
+            "for example as 'CSV UTF-8' in a spreadsheet program."
+        ) from error
     except (OSError, ValueError) as error:  # pandas' and pyarrow's parsers raise ValueErrors
         reason = " ".join(str(error).split()).rstrip(".")
         raise DataError(
@@ -64,5 +77,5 @@ def read_data(source: str) -> pd.DataFrame:
         ) from error
     raise DataError(
         f"The file {source!r} is of a kind that is not known. lmmsparse reads {READABLE}, told "
-        "apart by their suffix. Convert or rename it."
+        "apart by their suffix. Save it as one of these, for example as CSV."
     )

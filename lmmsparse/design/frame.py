@@ -59,6 +59,13 @@ def _convert(data: Any) -> pd.DataFrame:
         return _convert(data.collect())
     if module == "pyarrow" and hasattr(data, "to_pandas"):
         return pd.DataFrame(data.to_pandas())
+    if isinstance(data, list) and data and all(isinstance(row, Mapping) for row in data):
+        return pd.DataFrame(data)
+    if isinstance(data, str):
+        raise DataError(
+            f"The data are text, {data!r}. A table with named columns is needed. Read the file "
+            f"first, for example with pandas.read_csv({data!r})."
+        )
     raise DataError(
         f"The data are of type {type(data).__name__}. A table with named columns is needed. Pass a "
         "pandas or polars DataFrame, a pyarrow Table, or a mapping of names to arrays."
@@ -66,6 +73,8 @@ def _convert(data: Any) -> pd.DataFrame:
 
 
 def _from_mapping(data: Mapping[Any, Any]) -> pd.DataFrame:
+    if data and all(isinstance(values, Mapping) for values in data.values()):
+        return pd.DataFrame(data)  # what DataFrame.to_dict() gives
     for name, values in data.items():
         if np.ndim(values) > 1:
             raise DataError(

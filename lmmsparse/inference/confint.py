@@ -15,6 +15,7 @@ from lmmsparse.inference.profile import profile
 from lmmsparse.inference.wald import check_level, select_rows, wald_intervals
 from lmmsparse.keywords import unknown_keyword
 
+METHODS = ("profile", "wald", "boot")
 _OPTIONS = ("n_jobs", "progress", "n", "rng", "kind")
 
 
