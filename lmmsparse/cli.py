@@ -23,7 +23,8 @@ from lmmsparse.datasets import DATASETS, load_dataset
 from lmmsparse.demo import run_demo
 from lmmsparse.errors import DataError, LmmError, LmmWarning
 from lmmsparse.inference.confint import METHODS as CI_METHODS
-from lmmsparse.inference.ddf import METHODS
+from lmmsparse.inference.confint import check_method
+from lmmsparse.inference.ddf import METHODS, check_ddf
 from lmmsparse.lmer import lmer
 from lmmsparse.model import LinearMixedModel
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
@@ -140,6 +141,10 @@ def _plain(value: Any) -> Any:
 
 
 def _fit(options: argparse.Namespace) -> int:
+    if options.ddf is not None:
+        check_ddf(options.ddf)
+    if options.ci is not None:
+        check_method(options.ci)
     model = lmer(
         options.formula,
         read_data(options.data),

@@ -19,6 +19,22 @@ METHODS = ("profile", "wald", "boot")
 _OPTIONS = ("n_jobs", "progress", "n", "rng", "kind")
 
 
+def check_method(method: str) -> str:
+    """The name of a kind of interval.
+
+    Raises
+    ------
+    OptionError
+        If there is no such kind.
+    """
+    if method not in METHODS:
+        raise OptionError(
+            f"method={method!r} is not available. It names the kind of interval. Use "
+            "method='profile', 'wald' or 'boot'."
+        )
+    return method
+
+
 def confidence_intervals(
     fit: Fit,
     method: str,
@@ -50,17 +66,13 @@ def confidence_intervals(
         if name not in _OPTIONS:
             known = ["method", "level", "which", *_OPTIONS]
             raise OptionError(unknown_keyword("confint", name, known))
+    check_method(method)
     level = check_level(level)
     n_jobs, progress = options.get("n_jobs", 1), options.get("progress", False)
     if method == "wald":
         return wald_intervals(fit, level, which)
     if method == "profile":
         return profile(fit, which, level, n_jobs, progress).confint(level)
-    if method != "boot":
-        raise OptionError(
-            f"method={method!r} is not available. It names the kind of interval. Use "
-            "method='profile', 'wald' or 'boot'."
-        )
     names = [*parameter_names(fit), *fit.design.x_names]
     rows = names if which is None else select_rows(which, names, fit)
     seed = 0 if options.get("rng") is None else options["rng"]
