@@ -6,9 +6,11 @@ bad one to walk in where an early diagonal is small: a tiny change of AA' then t
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import FloatArray, IntArray
 
 
 def lower_triangular(A: FloatArray) -> FloatArray:
@@ -52,6 +54,11 @@ def with_zero_columns(T: FloatArray, tol: FloatArray) -> FloatArray:
     return out
 
 
+@cache
+def _lower(k: int) -> tuple[IntArray, IntArray]:
+    return np.tril_indices(k)
+
+
 def directions(T: FloatArray) -> FloatArray:
     """Orthonormal directions of T in which TT' can change, (k(k + 1)/2, k, k).
 
@@ -68,7 +75,7 @@ def directions(T: FloatArray) -> FloatArray:
     """
     k = len(T)
     U, s, V = np.linalg.svd(T)
-    rows, columns = np.tril_indices(k)
+    rows, columns = _lower(k)
     size = np.hypot(s[rows], s[columns])
     none = size < 1e-150
     size = np.where(none, 1.0, size)

@@ -386,7 +386,7 @@ FITS = [
     # Tables
     Case("no data", PLAIN, ("NoneType", "DataFrame"), data=lambda frame: None),
     Case("an array", PLAIN, ("ndarray", "DataFrame"), data=lambda frame: np.ones((3, 3))),
-    Case("a path", PLAIN, ("str", "DataFrame"), data=lambda frame: "scores.csv"),
+    Case("a path", PLAIN, ("scores.csv", "read_csv"), data=lambda frame: "scores.csv"),
     Case("no rows", PLAIN, ("no rows",), data=lambda frame: frame.iloc[:0]),
     Case("an empty mapping", PLAIN, ("no rows",), data=lambda frame: {}),
     Case(

@@ -86,7 +86,8 @@ def assert_same(table: pd.DataFrame, model: lmm.LinearMixedModel, Y: pd.DataFram
         for name, value in one.theta.items():
             assert row[name] == pytest.approx(value, rel=0, abs=1e-4 * scale)
         for name, value in one.fixef.items():
-            assert row[name] == pytest.approx(value, rel=0, abs=1e-5 * one.se[name])
+            # Both stop at an expected decrease of 1e-9: √(2e-9) standard errors at most.
+            assert row[name] == pytest.approx(value, rel=0, abs=5e-5 * one.se[name])
             assert row[f"se_{name}"] == pytest.approx(one.se[name], rel=1e-4)
         assert row["converged"] is one.convergence.converged is True
         assert row["singular"] is one.convergence.singular

@@ -184,7 +184,7 @@ def _weights(rng: Rng, seed: int) -> tuple[str, pd.DataFrame]:
 def _huge_ratio(rng: Rng, seed: int) -> tuple[str, pd.DataFrame]:
     """Random effects a thousand times the residual."""
     k = 1 + seed % 3
-    sigma = 10.0 ** rng.uniform(-4, -2)
+    sigma = 10.0 ** rng.uniform(-3.3, -2.3)
     return _slope_formula(k), _slopes(rng, int(rng.integers(6, 40)), 8, k, _factor(rng, k), sigma)
 
 

@@ -66,15 +66,15 @@ class TrustRegion:
         model = _Model(len(x), bool(np.isfinite(bounds.limits).any()))
         while len(record.rows) < self.max_eval:
             step, predicted = model.step(x, here, radius, bounds)
-            length = float(np.linalg.norm(step))
+            length, point = float(np.linalg.norm(step)), here.moved(x, step)
             if predicted < max(self.tol, here.noise):
-                record(here.moved(x, step))  # the last step is free: keep it if it is no worse
+                record(point)  # the last step is free: keep it if it is no worse
                 status = Status.CONVERGED
                 break
             if length < 1e-12 * (1.0 + np.linalg.norm(x)):
                 status = Status.STALLED
                 break
-            there = record.derivatives(here.moved(x, step))
+            there = record.derivatives(point)
             if there is None:
                 radius = 0.25 * length
                 continue
@@ -87,7 +87,7 @@ class TrustRegion:
                 radius *= 3.0
             model.learn(here, there, step)
             if ratio > 1e-4:
-                x, here = here.moved(x, step), there
+                x, here = point, there
         reached = predicted if status is Status.CONVERGED else None
         return record.optimum(status, "TrustRegion", bounds, reached)
 
