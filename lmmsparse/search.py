@@ -22,6 +22,7 @@ from lmmsparse.optimize import Bounds, Derivatives, Objective, Optimizer, Optimu
 
 SNAP = 1e-3
 NO_WORSE = 1e-9
+_FAR = 5.0
 
 
 def search(
@@ -49,10 +50,13 @@ def search(
     first = start_values(objective, design) if start is None else _check_start(start, template)
     target: Objective = scaled
     if not np.isfinite(bounds.limits).any():
-        # From nowhere in particular, moment estimates can save half the way.
-        rough = start is None and np.array_equal(first, scaled.to_theta(template.start))
+        # From nowhere in particular, or from far away, moment estimates can save half the way.
+        x = scaled.to_internal(first)
+        rough = start is None and (
+            np.array_equal(first, scaled.to_theta(template.start)) or np.abs(x).max() > _FAR
+        )
         map_ = scaled.to_theta(np.eye(template.n_theta))
-        target = ChartedObjective(objective, map_, scaled.to_internal(first) if rough else None)
+        target = ChartedObjective(objective, map_, x if rough else None)
     target = Announced(target) if progress else target
     found = optimizer.minimize(target, scaled.to_internal(first), bounds)
     if np.any(bounds.held(found.x)):

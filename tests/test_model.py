@@ -888,7 +888,9 @@ def test_singular_fits_say_what_is_singular() -> None:
     assert (m.ranef["Batch"] == 0).all(axis=None)
     rng = np.random.default_rng(6)
     effects = rng.normal(size=96) + 2 * rng.normal(size=12)[data()["g"]]
-    with pytest.warns(lmm.SingularFitWarning, match=r"in \(x\|g\) the correlation of Intercept and x is"):
+    with pytest.warns(
+        lmm.SingularFitWarning, match=r"in \(x\|g\) the correlation of Intercept and x is"
+    ):
         part = lmm.lmer("y ~ x + (x|g)", data().assign(y=data()["x"] + effects))
     assert part.is_singular()
     assert not part.is_singular(tol=0.0)
