@@ -9,7 +9,7 @@ import numpy as np
 from lmmsparse._types import FloatArray
 from lmmsparse.errors import NumericalError
 from lmmsparse.fit import Fit
-from lmmsparse.inference.parameters import theta_names
+from lmmsparse.fixed import theta_names
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
 from lmmsparse.search import search, start_values
 from lmmsparse.table import Table, counts, fixed
@@ -39,7 +39,7 @@ def all_fit(fit: Fit) -> Table:
         ("TrustRegion, start × 10", TrustRegion(), _inside(fit, 10.0 * start)),
         ("TrustRegion, start / 10", TrustRegion(), _inside(fit, 0.1 * start)),
     ]
-    names = [f"theta {name}" for name in theta_names(fit)]
+    names = [f"theta {name}" for name in theta_names(fit.design)]
     rows = []
     for _, optimizer, first in searches:
         began = time.perf_counter()

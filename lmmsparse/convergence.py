@@ -14,7 +14,7 @@ from lmmsparse._types import FloatArray
 from lmmsparse.design import listed
 from lmmsparse.errors import Finding
 from lmmsparse.fit import Fit
-from lmmsparse.optimize import Bounds, Derivatives, Status
+from lmmsparse.optimize import Derivatives, Status
 from lmmsparse.search import StandardizedObjective
 from lmmsparse.varcorr import singular_directions, variance_components
 
@@ -101,8 +101,8 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
         scaled = StandardizedObjective(fit.objective)
         x = scaled.to_internal(fit.theta)
         at = scaled.derivatives(x)
-        bounds = Bounds(fit.template.lower, fit.template.upper, fit.template.mirrors)
-        free = bounds.free(x, at.gradient)
+        bounds = scaled.bounds
+        free = bounds.free(x, at.gradient) & fit.template.free
         found = expected_decrease(at.gradient[free], at.hessian[np.ix_(free, free)])
         if np.all(np.isinf(bounds.limits)):
             found += _fall_from_saddle(scaled, x, at)

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from lmmsparse._types import FloatArray, IntArray
+from lmmsparse._types import BoolArray, FloatArray, IntArray
 from lmmsparse.correlated import AR1, CompoundSymmetry
 from lmmsparse.errors import OptionError
 
@@ -259,10 +259,13 @@ class LambdaTemplate:
         One per term.
     n_levels : sequence of int
         Levels of each term's grouping factor.
+    held : sequence of (int, float)
+        Positions in θ that are not varied, and their values; start and both bounds are there.
     """
 
     structures: tuple[CovarianceStructure, ...]
     n_levels: tuple[int, ...]
+    held: tuple[tuple[int, float], ...] = ()
 
     @cached_property
     def slices(self) -> tuple[slice, ...]:
@@ -285,24 +288,45 @@ class LambdaTemplate:
         return self.offsets[-1]
 
     @cached_property
+    def free(self) -> BoolArray:
+        """Which elements of θ are estimated, (n_theta,)."""
+        out = np.ones(self.n_theta, dtype=bool)
+        out[[i for i, _ in self.held]] = False
+        return out
+
+    def with_held(self, theta: FloatArray) -> FloatArray:
+        """θ with what is held at its values."""
+        out = np.array(theta, dtype=np.float64)
+        for i, value in self.held:
+            out[i] = value
+        return out
+
+    @cached_property
     def start(self) -> FloatArray:
-        return np.concatenate([s.start() for s in self.structures])
+        return self.with_held(np.concatenate([s.start() for s in self.structures]))
 
     @cached_property
     def lower(self) -> FloatArray:
-        return np.concatenate([s.lower() for s in self.structures])
+        return self.with_held(np.concatenate([s.lower() for s in self.structures]))
 
     @cached_property
     def upper(self) -> FloatArray:
-        return np.concatenate([s.upper() for s in self.structures])
+        return self.with_held(np.concatenate([s.upper() for s in self.structures]))
 
     @cached_property
     def mirrors(self) -> tuple[tuple[int, ...], ...]:
         """Sets of positions in θ whose signs can be flipped together without changing ΛΛ'."""
-        return tuple(
+        groups = (
             tuple(sl.start + i for i in group)
             for s, sl in zip(self.structures, self.slices, strict=True)
             for group in s.mirrors
+        )
+        held = dict(self.held)
+        # An element held at another value than zero cannot flip, nor then can those with it.
+        return tuple(
+            tuple(i for i in group if i not in held)
+            for group in groups
+            if group[0] not in held and not any(held.get(i, 0.0) for i in group)
         )
 
     def factors(self, theta: FloatArray) -> list[FloatArray]:

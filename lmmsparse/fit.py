@@ -6,6 +6,7 @@ determine is rebuilt on demand.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -26,6 +27,7 @@ from lmmsparse.crossproducts import (
 )
 from lmmsparse.design import Design
 from lmmsparse.errors import DataError
+from lmmsparse.fixed import NOTHING, Fixed, fixed_parameters
 from lmmsparse.objective import Modes, ProfiledDeviance
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
 from lmmsparse.search import search
@@ -47,6 +49,8 @@ class Fit:
         What the search did, in θ.
     optimizer : Optimizer
     solver : PLSSolver
+    fixed : Fixed
+        Covariance parameters the user holds.
     """
 
     design: Design
@@ -54,6 +58,7 @@ class Fit:
     optimum: Optimum
     optimizer: Optimizer
     solver: PLSSolver
+    fixed: Fixed = NOTHING
 
     @property
     def theta(self) -> FloatArray:
@@ -63,12 +68,13 @@ class Fit:
     @cached_property
     def template(self) -> LambdaTemplate:
         """The pattern of Λ."""
-        return make_template(self.design)
+        return make_template(self.design, self.fixed)
 
     @cached_property
     def objective(self) -> ProfiledDeviance:
         """The criterion as a function of θ, with `gradient` and `derivatives`."""
-        return make_objective(self.design, self.reml, self.solver, *products_of(self.design))
+        products, response = products_of(self.design)
+        return make_objective(self.design, self.reml, self.solver, products, response, self.fixed)
 
     @property
     def products(self) -> CrossProducts:
@@ -140,8 +146,8 @@ class Fit:
 
     @property
     def npar(self) -> int:
-        """P + covariance parameters + 1."""
-        return self.design.p + self.template.n_theta + 1
+        """P + covariance parameters + 1, without those that are held."""
+        return self.design.p + int(self.template.free.sum()) + (self.fixed.sigma is None)
 
     @cached_property
     def derivatives(self) -> Derivatives:
@@ -155,14 +161,16 @@ class Fit:
             "optimum": replace(self.optimum, trace=self.optimum.trace[-1:]),
             "optimizer": self.optimizer,
             "solver": self.solver,
+            "fixed": self.fixed,
         }
 
 
-def make_template(design: Design) -> LambdaTemplate:
+def make_template(design: Design, fixed: Fixed = NOTHING) -> LambdaTemplate:
     """The pattern of Λ for a design."""
     return LambdaTemplate(
         structures=tuple(block.structure for block in design.blocks),
         n_levels=tuple(block.n_levels for block in design.blocks),
+        held=fixed.theta,
     )
 
 
@@ -195,10 +203,12 @@ def make_objective(
     solver: PLSSolver,
     products: CrossProducts,
     response: Response,
+    fixed: Fixed = NOTHING,
 ) -> ProfiledDeviance:
     """The criterion of a model on the linear algebra of `solver`."""
-    template = make_template(design)
-    return ProfiledDeviance(solver.build(products, template), template, products, response, reml)
+    template = make_template(design, fixed)
+    system = solver.build(products, template)
+    return ProfiledDeviance(system, template, products, response, reml, fixed.sigma)
 
 
 def _check_not_exact(design: Design, residual_squares: float) -> None:
@@ -221,6 +231,7 @@ def fit_design(
     start: FloatArray | None = None,
     optimizer: Optimizer | None = None,
     solver: PLSSolver | None = None,
+    fixed: Mapping[str, float] | Fixed | None = None,
     progress: bool = False,
 ) -> Fit:
     """Fit a linear mixed model to a design.
@@ -237,6 +248,8 @@ def fit_design(
         The search; default `TrustRegion()`.
     solver : PLSSolver, optional
         The linear algebra; chosen by `choose_solver` if not given.
+    fixed : mapping, optional
+        Covariance parameters to hold, by the names of θ, and ``"sigma"``; see `Fixed`.
     progress : bool
         Print every evaluation to the standard error stream.
 
@@ -244,12 +257,13 @@ def fit_design(
     -------
     Fit
     """
+    held = fixed_parameters(design, fixed)
     products, response = products_of(design)
     solver = solver if solver is not None else choose_solver(products)
-    objective = make_objective(design, reml, solver, products, response)
+    objective = make_objective(design, reml, solver, products, response, held)
     chosen = optimizer if optimizer is not None else TrustRegion()
     optimum = search(objective, design, start, chosen, progress)
-    result = Fit(design, reml, optimum, chosen, solver)
+    result = Fit(design, reml, optimum, chosen, solver, held)
     # The objective exists already; a Fit would otherwise build it a second time.
     result.__dict__["objective"] = objective
     return result

@@ -233,6 +233,7 @@ def influence_of_groups(fit: Fit, groups: Any) -> Influence:
                 start=start,
                 optimizer=fit.optimizer,
                 solver=fit.solver,
+                fixed=fit.fixed,
             )
             kept = [design.x_names.index(name) for name in left.design.x_names]
             dfbeta[level, kept] = left.beta - fit.beta[kept]

@@ -32,11 +32,18 @@ def _fit(
     start: Any,
     optimizer: Optimizer | None,
     solver: PLSSolver | None,
+    fixed: Mapping[str, float] | None,
     progress: bool = False,
 ) -> LinearMixedModel:
     require(check_design(design))
     fit = fit_design(
-        design, reml=reml, start=start, optimizer=optimizer, solver=solver, progress=progress
+        design,
+        reml=reml,
+        start=start,
+        optimizer=optimizer,
+        solver=solver,
+        fixed=fixed,
+        progress=progress,
     )
     return wrap(fit, depth=5)
 
@@ -77,6 +84,7 @@ def lmer(
     start: Any = None,
     optimizer: Optimizer | None = None,
     solver: PLSSolver | None = None,
+    fixed: Mapping[str, float] | None = None,
     context: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> LinearMixedModel:
@@ -102,6 +110,9 @@ def lmer(
         `TrustRegion()` by default; `Bobyqa()` and `NelderMead()` need no derivatives.
     solver : PLSSolver, optional
         Chosen by `choose_solver` if not given: `Blocked()` or `Cholmod()`.
+    fixed : mapping of str to float, optional
+        Covariance parameters to hold at values instead of estimating them: ``"sigma"``, and
+        elements of `LinearMixedModel.theta` by their names. They count as known in every result.
     context : mapping, optional
         Further names and functions the formula may use.
     progress : bool
@@ -135,6 +146,12 @@ def lmer(
     >>> m = lmm.lmer("Weight ~ Time + (1 | Pig) + (0 + Time | Pig)", pigs)
     >>> round(m.reml_criterion, 4)
     4434.6961
+
+    With the residual standard deviation known, one parameter less:
+
+    >>> known = lmm.lmer("Weight ~ Time + (1 | Pig)", pigs, fixed={"sigma": 5.0})
+    >>> known.sigma, known.npar
+    (5.0, 3)
     """
     _check_parts(optimizer, solver, reml)
     design = build_design(
@@ -146,7 +163,7 @@ def lmer(
         contrasts=contrasts,
         context=context,
     )
-    return _fit(design, bool(reml), start, optimizer, solver, progress)
+    return _fit(design, bool(reml), start, optimizer, solver, fixed, progress)
 
 
 @checked_keywords
@@ -161,6 +178,7 @@ def fit_arrays(
     start: Any = None,
     optimizer: Optimizer | None = None,
     solver: PLSSolver | None = None,
+    fixed: Mapping[str, float] | None = None,
 ) -> LinearMixedModel:
     """Fit a linear mixed model given by arrays instead of a formula.
 
@@ -172,7 +190,7 @@ def fit_arrays(
     random : list of (groups, Z)
         Per term the group label of each row, (n,), and its columns, (n, k), or None for a random
         intercept. Names come from pandas inputs.
-    reml, weights, offset, start, optimizer, solver
+    reml, weights, offset, start, optimizer, solver, fixed
         As for `lmer`.
 
     Returns
@@ -191,7 +209,7 @@ def fit_arrays(
     """
     _check_parts(optimizer, solver, reml)
     design = design_from_arrays(y, X, random, weights=weights, offset=offset)
-    return _fit(design, bool(reml), start, optimizer, solver)
+    return _fit(design, bool(reml), start, optimizer, solver, fixed)
 
 
 def load(path: str | Path) -> LinearMixedModel:

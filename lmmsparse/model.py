@@ -24,13 +24,13 @@ from lmmsparse.errors import (
     SingularFitWarning,
 )
 from lmmsparse.fit import Fit
+from lmmsparse.fixed import theta_names
 from lmmsparse.inference.bootstrap import Bootstrap, bootstrap
 from lmmsparse.inference.confint import confidence_intervals
 from lmmsparse.inference.contrast import contrast
 from lmmsparse.inference.drop1 import drop1_table
 from lmmsparse.inference.emmeans import emmeans_table
 from lmmsparse.inference.lrt import information, loglik
-from lmmsparse.inference.parameters import theta_names
 from lmmsparse.inference.profile import Profile, profile
 from lmmsparse.inference.ranova import ranova_table
 from lmmsparse.inference.wald import check_level, coefficient_table
@@ -144,7 +144,7 @@ class LinearMixedModel:
     @property
     def theta(self) -> pd.Series:
         """Covariance parameters: per term the column-major lower triangle of T, relative to σ."""
-        index = pd.Index(theta_names(self._fit), dtype=object)
+        index = pd.Index(theta_names(self._fit.design), dtype=object)
         return pd.Series(np.array(self._fit.theta), index=index, name="theta")
 
     @property

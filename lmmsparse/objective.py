@@ -68,12 +68,15 @@ class ProfiledDeviance:
     products : CrossProducts
     response : Response
     reml : bool
+    held_sigma : float, optional
+        σ, where it is not profiled out but held.
 
     Notes
     -----
     With r² the penalized residual sum of squares and M = Λ'Z'WZΛ + I,
     d(θ) = log|M| − Σ log w + n [1 + log(2π r²/n)] for ML, and
-    d(θ) = log|M| + log|R_X'R_X| − Σ log w + (n − p) [1 + log(2π r²/(n − p))] for REML.
+    d(θ) = log|M| + log|R_X'R_X| − Σ log w + (n − p) [1 + log(2π r²/(n − p))] for REML. With σ held,
+    the last part is n (or n − p) log(2πσ²) + r²/σ².
     """
 
     system: PLSSystem
@@ -81,6 +84,7 @@ class ProfiledDeviance:
     products: CrossProducts
     response: Response
     reml: bool
+    held_sigma: float | None = None
 
     @property
     def df(self) -> int:
@@ -101,6 +105,11 @@ class ProfiledDeviance:
 
     def value_of(self, solution: PLSSolution) -> float:
         """The criterion from a solution."""
+        if self.held_sigma is not None:
+            return self._joint_value(solution, self.held_sigma**2)
+        return self._profiled_value(solution)
+
+    def _profiled_value(self, solution: PLSSolution) -> float:
         value = solution.logdet_M - self.products.sum_log_weights
         value += self.df * (1.0 + np.log(2.0 * np.pi * solution.pwrss / self.df))
         if self.reml:
@@ -112,8 +121,8 @@ class ProfiledDeviance:
         return self.value_of(self.solution(theta))
 
     def sigma2(self, solution: PLSSolution) -> float:
-        """The residual variance that maximizes the (restricted) likelihood."""
-        return solution.pwrss / self.df
+        """The residual variance that maximizes the (restricted) likelihood, or the one held."""
+        return self.held_sigma**2 if self.held_sigma is not None else solution.pwrss / self.df
 
     def modes(self, theta: FloatArray) -> Modes:
         """Solve at θ and keep an independent factor with the conditional modes."""
@@ -161,7 +170,9 @@ class ProfiledDeviance:
         # Profiling σ² out takes the outer product off, per degree of freedom.
         slope = point.pwrss_gradient(changes) / point.s2
         curvature = curvatures(self.template, theta, F, directions)
-        hessian = squares - np.outer(slope, slope) / self.df + curvature
+        hessian = squares + curvature
+        if self.held_sigma is None:
+            hessian -= np.outer(slope, slope) / self.df
         exact = None
         if self._traces_are_cheap:
             exact = hessian + squares - point.traces(changes)
@@ -198,7 +209,7 @@ class ProfiledDeviance:
     def _joint_value(self, solution: PLSSolution, sigma2: float) -> float:
         # With σ at its best this is the profiled criterion; elsewhere it is higher by a known sum.
         q = solution.pwrss / (self.df * sigma2)
-        return self.value_of(solution) + self.df * float(q - 1.0 - np.log(q))
+        return self._profiled_value(solution) + self.df * float(q - 1.0 - np.log(q))
 
     @cached_property
     def _column_scales(self) -> list[FloatArray]:

@@ -91,14 +91,19 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
     require(check_design(renewed))
     if not keep.all() or weights is not None:
         return fit_design(
-            renewed, reml=fit.reml, start=start, optimizer=fit.optimizer, solver=fit.solver
+            renewed,
+            reml=fit.reml,
+            start=start,
+            optimizer=fit.optimizer,
+            solver=fit.solver,
+            fixed=fit.fixed,
         )
     terms = term_columns(design)
     Q, _ = orthonormal(design.X, design.weights)
     response = response_products(values, Q, terms, design.weights, design.offset)
     objective = fit.objective.with_response(response)
     optimum = search(objective, renewed, start, fit.optimizer)
-    result = Fit(renewed, fit.reml, optimum, fit.optimizer, fit.solver)
+    result = replace(fit, design=renewed, optimum=optimum)
     result.__dict__["objective"] = objective
     return result
 
@@ -108,7 +113,8 @@ def warm_start(fit: Fit) -> FloatArray:
     scaled = StandardizedObjective(fit.objective)
     x = scaled.to_internal(fit.theta)
     largest = float(np.abs(x).max(initial=0.0))
-    x[(fit.template.start > 0) & (x <= 1e-2 * largest)] = 0.1 * max(largest, 1.0)
+    free = fit.template.free & (fit.template.start > 0)
+    x[free & (x <= 1e-2 * largest)] = 0.1 * max(largest, 1.0)
     return scaled.to_theta(x)
 
 

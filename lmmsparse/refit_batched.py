@@ -187,7 +187,8 @@ def can_batch(fit: Fit) -> bool:
     """Whether all responses of a model can be searched together."""
     structures = fit.template.structures
     return (
-        isinstance(fit.solver, Blocked)
+        not fit.fixed.any
+        and isinstance(fit.solver, Blocked)
         and isinstance(fit.optimizer, TrustRegion)
         and all(isinstance(s, (Unstructured, Diagonal)) for s in structures)
         and len(lead_terms(fit.products)) == len(structures)

@@ -21,7 +21,7 @@ from lmmsparse.crossproducts import orthonormal
 from lmmsparse.design import Design
 from lmmsparse.errors import DataError, LmmError, OptionError
 from lmmsparse.fit import Fit, term_columns
-from lmmsparse.inference.parameters import theta_names
+from lmmsparse.fixed import theta_names
 from lmmsparse.refit import refit_response, warm_start
 from lmmsparse.refit_batched import (
     FITTED_EXACTLY,
@@ -162,7 +162,7 @@ def _one_by_one(fit: Fit, Y: FloatArray) -> Estimates:
             objective = fit.objective.with_response(responses.one(i))
             try:
                 optimum = search(objective, design, start, fit.optimizer)
-                new = Fit(design, fit.reml, optimum, fit.optimizer, fit.solver)
+                new = replace(fit, design=design, optimum=optimum)
                 new.__dict__["objective"] = objective
                 _note(out, int(j), new)
             except (LmmError, np.linalg.LinAlgError) as error:
@@ -198,7 +198,7 @@ def _note(out: Estimates, j: int, fit: Fit) -> None:
 
 def _frame(fit: Fit, estimates: Estimates, index: pd.Index) -> pd.DataFrame:
     names = fit.design.x_names
-    columns = ["criterion", *theta_names(fit), "sigma", *names, *(f"se_{name}" for name in names)]
+    columns = ["criterion", *theta_names(fit.design), "sigma", *names, *(f"se_{name}" for name in names)]
     numbers = np.column_stack(
         [estimates.criterion, estimates.theta, estimates.sigma, estimates.beta, estimates.se]
     )

@@ -18,7 +18,7 @@ from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.design import Design
 from lmmsparse.errors import NumericalError, OptionError
 from lmmsparse.objective import ProfiledDeviance
-from lmmsparse.optimize import Bounds, Derivatives, Objective, Optimizer, Optimum
+from lmmsparse.optimize import Bounds, Derivatives, Objective, Optimizer, Optimum, minimize_free
 
 SNAP = 1e-3
 NO_WORSE = 1e-9
@@ -45,9 +45,10 @@ def search(
         Print every evaluation to the standard error stream.
     """
     template = objective.template
-    bounds = Bounds(template.lower, template.upper, template.mirrors)
     scaled = StandardizedObjective(objective)
+    bounds, free = scaled.bounds, template.free
     first = start_values(objective, design) if start is None else _check_start(start, template)
+    first = template.with_held(first)
     target: Objective = scaled
     if not np.isfinite(bounds.limits).any():
         # From nowhere in particular, or from far away, moment estimates can save half the way.
@@ -58,8 +59,8 @@ def search(
         map_ = scaled.to_theta(np.eye(template.n_theta))
         target = ChartedObjective(objective, map_, x if rough else None)
     target = Announced(target) if progress else target
-    found = optimizer.minimize(target, scaled.to_internal(first), bounds)
-    if np.any(bounds.held(found.x)):
+    found = minimize_free(optimizer, target, scaled.to_internal(first), bounds, free)
+    if np.any(bounds.held(found.x) & free):
         found = _from_other_starts(target, scaled, found, optimizer, bounds)
     trace = np.array(found.trace)
     trace[:, :-1] = scaled.to_theta(trace[:, :-1].T).T
@@ -69,7 +70,7 @@ def search(
             "that are far too large or too small. Check the predictors, or pass other start values."
         )
     x, value = _snap_to_zero(scaled, found.x, found.value, bounds)
-    theta = bounds.canonical(scaled.to_theta(x))
+    theta = Bounds(template.lower, template.upper, template.mirrors).canonical(scaled.to_theta(x))
     extra = int(value != found.value or not np.array_equal(x, found.x))
     return replace(found, x=theta, value=value, trace=trace, evaluations=found.evaluations + extra)
 
@@ -91,9 +92,10 @@ def _from_other_starts(
     for share in (-0.9, 0.9):
         start = template.start.copy()
         low, high = template.lower, template.upper
-        limited = np.isfinite(high)
+        limited = np.isfinite(high) & template.free
         start[limited] = abs(share) * (low if share < 0 else high)[limited]
-        searches.append(optimizer.minimize(target, scaled.to_internal(start), bounds))
+        first = scaled.to_internal(start)
+        searches.append(minimize_free(optimizer, target, first, bounds, template.free))
     best = min(searches, key=lambda each: each.value)
     best = best if best.value < found.value - NO_WORSE else found
     trace = np.concatenate([each.trace for each in searches])
@@ -105,7 +107,8 @@ class StandardizedObjective:
 
     For a term with columns M let K be lower triangular with K'K = M'WM/n. Then T = K⁻¹ T̃ with T̃
     lower triangular, a linear map of θ̃ to θ that keeps every bound at zero; the model is the same
-    and the units of the predictors disappear from the search.
+    and the units of the predictors disappear from the search. Where elements of T are held, K is
+    diagonal, so that they are coordinates of the search too.
     """
 
     def __init__(self, objective: ProfiledDeviance) -> None:
@@ -117,8 +120,20 @@ class StandardizedObjective:
             pair.values.sum(axis=0) / products.n for pair in products.pairs if pair.s == pair.t
         ]
         for structure, part, gram in zip(template.structures, template.slices, grams, strict=True):
+            if not template.free[part].all():
+                gram = np.diag(np.diag(gram))
             self._map[part, part] = structure.standardizer(standardizer(gram))
         self._inverse = sla.solve_triangular(self._map, np.eye(template.n_theta), lower=True)
+
+    @property
+    def bounds(self) -> Bounds:
+        """The box of the internal coordinates, a point where θ is held, and their mirrors."""
+        template = self.template
+        held = ~template.free
+        at = self.to_internal(template.start)[held]
+        lower, upper = template.lower.copy(), template.upper.copy()
+        lower[held] = upper[held] = at
+        return Bounds(lower, upper, template.mirrors)
 
     def to_theta(self, x: FloatArray) -> FloatArray:
         """Internal coordinates (d,) or (d, m) → θ."""
@@ -212,6 +227,7 @@ def _check_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
             "start holds values that are not finite. A search starts from a point. Give finite "
             "numbers."
         )
+    theta = template.with_held(theta)
     outside = np.flatnonzero((theta < template.lower) | (theta > template.upper))
     if outside.size:
         i = int(outside[0])

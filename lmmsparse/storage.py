@@ -28,6 +28,7 @@ from lmmsparse.design.state import (
 )
 from lmmsparse.errors import Finding, LmmError, StorageError
 from lmmsparse.fit import Fit
+from lmmsparse.fixed import Fixed
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, Optimum, Status, TrustRegion
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.blocked import Blocked
@@ -66,6 +67,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         },
         "optimizer": _encode_option(fit.optimizer, _OPTIMIZERS),
         "solver": _encode_option(fit.solver, _SOLVERS),
+        "fixed": {"theta": [list(each) for each in fit.fixed.theta], "sigma": fit.fixed.sigma},
     }
     arrays["optimum.x"] = fit.optimum.x
     arrays["optimum.trace"] = fit.optimum.trace
@@ -254,6 +256,12 @@ def _check_shapes(design: Design) -> None:
         raise ValueError("arrays of different lengths")
 
 
+def _decode_fixed(meta: dict[str, Any]) -> Fixed:
+    held = meta.get("fixed", {"theta": [], "sigma": None})
+    sigma = None if held["sigma"] is None else float(held["sigma"])
+    return Fixed(tuple((int(i), float(value)) for i, value in held["theta"]), sigma)
+
+
 def _decode(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Fit:
     found = meta["optimum"]
     optimum = Optimum(
@@ -268,7 +276,7 @@ def _decode(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Fit:
     optimizer: Optimizer = _decode_option(meta["optimizer"], _OPTIMIZERS)
     solver: PLSSolver = _decode_option(meta["solver"], _SOLVERS)
     design = _decode_design(meta["design"], arrays)
-    fit = Fit(design, bool(meta["reml"]), optimum, optimizer, solver)
+    fit = Fit(design, bool(meta["reml"]), optimum, optimizer, solver, _decode_fixed(meta))
     if len(optimum.x) != fit.template.n_theta:
         raise ValueError("the number of covariance parameters does not match the design")
     return fit

@@ -11,6 +11,7 @@ import numpy as np
 
 from lmmsparse.convergence import Convergence
 from lmmsparse.fit import Fit
+from lmmsparse.fixed import theta_names
 from lmmsparse.inference.ddf import check_ddf
 from lmmsparse.inference.lrt import information, loglik
 from lmmsparse.inference.wald import coefficient_table
@@ -89,7 +90,11 @@ def _counts(fit: Fit) -> str:
         f"{name}, {fit.design.blocks[terms[0]].n_levels}"
         for name, terms in fit.design.groups.items()
     )
-    return f"Number of obs: {fit.design.n}, groups: {groups}"
+    text = f"Number of obs: {fit.design.n}, groups: {groups}"
+    names = theta_names(fit.design)
+    held = [f"{names[i]} = {value:g}" for i, value in fit.fixed.theta]
+    held += [] if fit.fixed.sigma is None else [f"sigma = {fit.fixed.sigma:g}"]
+    return f"{text}\nNot estimated but fixed: {', '.join(held)}" if held else text
 
 
 def _correlations(fit: Fit) -> str | None:

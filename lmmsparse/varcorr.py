@@ -129,7 +129,9 @@ def variance_components(fit: Fit) -> VarCorr:
     return VarCorr(tuple(terms), fit.sigma)
 
 
-def _relative_contributions(fit: Fit, tol: float) -> list[tuple[FloatArray, FloatArray]]:
+def _relative_contributions(
+    fit: Fit, theta: FloatArray, tol: float
+) -> list[tuple[FloatArray, FloatArray]]:
     """Per term, the standard deviations of independent contributions to the response, over σ.
 
     Each term's columns are put on one scale (root mean square one), so that units do not matter.
@@ -138,7 +140,7 @@ def _relative_contributions(fit: Fit, tol: float) -> list[tuple[FloatArray, Floa
     """
     out = []
     for block, part in zip(fit.design.blocks, fit.template.slices, strict=True):
-        par, low, high = fit.theta[part], block.structure.lower(), block.structure.upper()
+        par, low, high = theta[part], block.structure.lower(), block.structure.upper()
         limited = np.isfinite(high)
         par = np.where(limited & (par > high - tol), high, par)
         par = np.where(limited & (par < low + tol), low, par)
@@ -159,9 +161,18 @@ def singular_directions(fit: Fit, tol: float = 1e-4) -> list[list[str]]:
     tol : float
         Relative standard deviation below which a direction counts as null.
     """
+    found = _relative_contributions(fit, fit.theta, tol)
+    anywhere = [0] * len(found)
+    if not fit.template.free.all():
+        # What the user's own values leave without variance, whatever the others are, is no finding.
+        rest = np.random.default_rng(7).uniform(0.2, 0.8, len(fit.theta))
+        generic = _relative_contributions(fit, fit.template.with_held(rest), tol)
+        anywhere = [int(np.sum(s < tol)) for s, _ in generic]
     out = []
-    for block, (s, U) in zip(fit.design.blocks, _relative_contributions(fit, tol), strict=True):
-        out.append([_direction(block.names, U[:, i]) for i in np.flatnonzero(s < tol)])
+    for block, (s, U), unavoidable in zip(fit.design.blocks, found, anywhere, strict=True):
+        null = np.flatnonzero(s < tol)
+        null = null if len(null) > unavoidable else null[:0]
+        out.append([_direction(block.names, U[:, i]) for i in null])
     return out
 
 

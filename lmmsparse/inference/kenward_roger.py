@@ -40,7 +40,8 @@ class KenwardRoger:
     -----
     Variance parameters are the distinct variances and covariances of every term and the residual
     variance; Σ is linear in them, so that no second derivatives appear. Of the structures cs() and
-    ar1() the parameters are those of the fit, with second derivatives of Σ left out.
+    ar1() the parameters are those of the fit, with second derivatives of Σ left out. What the user
+    holds relative to σ moves with the residual variance, and nothing else of it is a parameter.
 
     References
     ----------
@@ -77,6 +78,8 @@ class KenwardRoger:
         first = 1.0 - A2 / q
         ratio = 1.0 if abs(first) < 1e-10 and abs(V1) < 1e-10 else first / V1
         rho = ratio**2 * V0 / V2 / q
+        if abs(q * rho - 1.0) < 1e-10:  # the variance of Lβ̂ is known
+            return 1.0, np.inf
         nu = 4.0 + (q + 2.0) / (q * rho - 1.0)
         scale = 1.0 if abs(nu - 2.0) < 0.01 else nu * (1.0 - A2 / q) / (nu - 2.0)
         return float(scale), float(nu)
@@ -99,18 +102,21 @@ def kenward_roger(fit: Fit) -> KenwardRoger:
     Raises
     ------
     OptionError
-        If the model was fitted by ML: the method is defined for REML.
+        If the model was fitted by ML: the method is defined for REML. If some, but not all, of
+        the elements of an unstructured term are held: its covariance is not linear in the others.
     """
     if not fit.reml:
         raise OptionError(
             "The Kenward–Roger method is defined for REML fits, and this model was fitted by "
             "maximum likelihood. Refit with reml=True, or use ddf='satterthwaite'."
         )
+    free = _free_parameters(fit)
     p = fit.design.p
     C = sla.cho_solve((fit.modes.solution.RX, False), np.eye(p)) if p else np.zeros((0, 0))
     parts = _Parts(fit)
-    A, Q = parts.slopes(), parts.curvatures()
-    traces = parts.traces()
+    A = np.tensordot(free, parts.slopes(), axes=1)
+    Q = np.einsum("ri,sj,ijkl->rskl", free, free, parts.curvatures(), optimize=True)
+    traces = free @ parts.traces() @ free.T
     J = traces - 2.0 * np.einsum("ij,rsji->rs", C, Q, optimize=True)
     CA = np.matmul(C, A)
     J += np.einsum("rij,sji->rs", CA, CA, optimize=True)
@@ -124,13 +130,46 @@ def kenward_roger(fit: Fit) -> KenwardRoger:
     return KenwardRoger(covariance, fit.vcov, W, slopes)
 
 
+def _free_parameters(fit: Fit) -> FloatArray:
+    """The parameters that are estimated, as combinations of all variance parameters, (free, r).
+
+    All of them are those of `_directions`, term by term, and the residual variance last.
+    """
+    template = fit.template
+    rows, with_residual = [], []
+    for structure, part, block in zip(
+        template.structures, template.slices, fit.design.blocks, strict=True
+    ):
+        par, free = fit.theta[part], template.free[part]
+        linear = isinstance(structure, Unstructured) and structure.k > 1
+        if linear and not free.all() and free.any():
+            raise OptionError(
+                f"The Kenward–Roger method needs a covariance that is linear in its parameters, "
+                f"and some, but not all, elements of {block.source} are fixed. Hold all elements of "
+                "the term or none, or use ddf='satterthwaite'."
+            )
+        rows.append(free)
+        if linear:
+            cov = structure.factor(par) @ structure.factor(par).T
+            size = np.array([cov[i, j] for i in range(structure.k) for j in range(i + 1)])
+        elif isinstance(structure, Unstructured | Diagonal):
+            size = par**2
+        else:  # a standard deviation grows with σ, a correlation does not
+            size = 0.5 * np.append(par[:-1], 0.0)
+        with_residual.append(np.where(free, 0.0, size))
+    varies = np.append(np.concatenate(rows), fit.fixed.sigma is None)
+    out = np.eye(len(varies))
+    out[-1, :-1] = np.concatenate(with_residual)
+    return np.asarray(out[varies])
+
+
 def _inverse(J: FloatArray) -> FloatArray:
     """Inverse of the information, or its pseudo-inverse when the fit is singular."""
     size = np.sqrt(np.abs(np.diag(J)))
     size = np.where(size > 0, size, 1.0)
     scaled = J / np.outer(size, size)
     values, vectors = np.linalg.eigh(scaled)
-    kept = values > 1e-10 * values.max()
+    kept = values > 1e-10 * values.max(initial=0.0)
     inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
     return np.asarray(inverse / np.outer(size, size))
 

@@ -26,7 +26,9 @@ def refit_ml(fit: Fit) -> Fit:
     """The same model fitted by maximum likelihood."""
     if not fit.reml:
         return fit
-    return fit_design(fit.design, reml=False, optimizer=fit.optimizer, solver=fit.solver)
+    return fit_design(
+        fit.design, reml=False, optimizer=fit.optimizer, solver=fit.solver, fixed=fit.fixed
+    )
 
 
 def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bool = True) -> Table:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse.covariance import Unstructured
 from lmmsparse.fit import Fit
 
 
@@ -30,17 +31,6 @@ def parameter_names(fit: Fit) -> list[str]:
     return [*names, "sigma"]
 
 
-def theta_names(fit: Fit) -> list[str]:
-    """Names of θ itself in lme4's manner: ``Subject.Intercept``, ``Subject.Days.Intercept``."""
-    names = []
-    for block in fit.design.blocks:
-        structure = block.structure
-        for label, (row, column) in zip(structure.labels, structure.entries, strict=True):
-            effects = [block.names[row]] + ([block.names[column]] if row != column else [])
-            names.append(".".join([block.group, *([label] if label else effects)]))
-    return names
-
-
 def parameter_values(fit: Fit, theta: FloatArray, sigma: float) -> FloatArray:
     """The parameters of `parameter_names` at θ and σ; NaN for correlations with a constant.
 
@@ -63,3 +53,25 @@ def parameter_values(fit: Fit, theta: FloatArray, sigma: float) -> FloatArray:
                 both = sd[row] * sd[column]
                 values.append(cov[row, column] / both if both > 0 else np.nan)
     return np.array([*values, sigma])
+
+
+def known_parameters(fit: Fit) -> BoolArray:
+    """Which parameters, fixed effects at the end, have the value that the user has given them.
+
+    A standard deviation is known with σ and all elements of its row of T, or if these are zero; a
+    correlation with the elements of both rows.
+    """
+    known: list[bool] = []
+    for structure, part in zip(fit.template.structures, fit.template.slices, strict=True):
+        held, par = ~fit.template.free[part], fit.theta[part]
+        rows = np.array([row for row, _ in structure.entries])
+        for i, (row, column) in enumerate(structure.entries):
+            own = np.arange(len(rows)) == i
+            if isinstance(structure, Unstructured):
+                # The first column of T is of one sign: only the other row matters beside it.
+                own = (rows == row) | ((rows == column) & (column > 0))
+            fixed = bool(held[own].all())
+            absolute = row == column and fit.fixed.sigma is None and bool(par[own].any())
+            known.append(fixed and not absolute)
+    known.append(fit.fixed.sigma is not None)
+    return np.array([*known, *[False] * fit.design.p])

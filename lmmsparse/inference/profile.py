@@ -18,12 +18,12 @@ from lmmsparse.covariance import LambdaTemplate, Unstructured
 from lmmsparse.errors import ConvergenceWarning, Finding, NumericalError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.bootstrap import check_counts
-from lmmsparse.inference.parameters import parameter_names, parameter_values
+from lmmsparse.inference.parameters import known_parameters, parameter_names, parameter_values
 from lmmsparse.inference.profile_curve import BetterOptimumError, Curve, Problem, trace
 from lmmsparse.inference.profile_fixed import FixedEffect
 from lmmsparse.inference.profile_problem import (
     Correlation,
-    CorrelationParameter,
+    Element,
     ResidualDeviation,
     StandardDeviation,
     reordered,
@@ -228,6 +228,10 @@ def _follow(
 ) -> tuple[Curve, list[FloatArray]] | FloatArray:
     """The curve of a parameter and all estimates along it, or θ of a better optimum."""
     names = [*parameter_names(fit), *fit.design.x_names]
+    if known_parameters(fit)[index]:
+        values = np.concatenate([parameter_values(fit, fit.theta, fit.sigma), fit.beta])
+        value = values[[index]]
+        return Curve(value, np.zeros(1), float(value[0]), float(value[0]), ()), [values]
     problem = _problem(fit, index)
     try:
         curve = trace(problem, cutoff, cutoff / _STEPS, exact)
@@ -252,18 +256,30 @@ def _problem(fit: Fit, index: int) -> Problem:
     term = next(t for t, part in enumerate(fit.template.slices) if index < part.stop)
     structure, part = fit.template.structures[term], fit.template.slices[term]
     row, column = structure.entries[index - part.start]
-    if row == column:
+    linear = not isinstance(structure, Unstructured) or structure.k == 1
+    if row == column and fit.fixed.sigma is None:
         return StandardDeviation(fit.objective, fit.theta, term, row)
-    if not isinstance(structure, Unstructured):
-        return CorrelationParameter(fit.objective, fit.theta, index)
-    rest = [i for i in range(structure.k) if i not in (row, column)]
-    order = (column, row, *rest)
-    if order == tuple(range(structure.k)):
-        return Correlation(fit.objective, fit.theta, term, order)
-    theta = fit.theta.copy()
-    theta[part] = reordered(structure.factor(theta[part]), order)
-    back = tuple(int(i) for i in np.argsort(order))
-    return Correlation(_effects_reordered(fit, term, order), theta, term, back)
+    if linear:
+        unit = fit.sigma if row == column else 1.0
+        return Element(fit.objective, fit.theta, index, unit)
+    if not fit.template.free[part].all():
+        raise OptionError(
+            f"{parameter_names(fit)[index]} cannot be profiled: it is a function of several "
+            f"elements of theta, and some of {fit.design.blocks[term].source} are fixed. Name the "
+            "parameters to profile by which=, or use method='boot'."
+        )
+    # What is held must be of the first effect, or the first two.
+    first = (column, row) if row != column else (row,)
+    order = (*first, *(i for i in range(structure.k) if i not in first))
+    objective, theta, back = fit.objective, fit.theta, tuple(range(structure.k))
+    if order != back:
+        theta = fit.theta.copy()
+        theta[part] = reordered(structure.factor(theta[part]), order)
+        back = tuple(int(i) for i in np.argsort(order))
+        objective = _effects_reordered(fit, term, order)
+    if row == column:
+        return Element(objective, theta, part.start, fit.sigma, term, back)
+    return Correlation(objective, theta, term, back)
 
 
 def _effects_reordered(fit: Fit, term: int, order: tuple[int, ...]) -> ProfiledDeviance:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lmmsparse._types import FloatArray
 from lmmsparse.fit import Fit
-from lmmsparse.inference.profile_search import Point, bounds_of, minimize
+from lmmsparse.inference.profile_search import Point, minimize
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.search import StandardizedObjective
 
@@ -75,7 +75,7 @@ class FixedEffect:
 
     def solve(self, value: float, x: FloatArray) -> Point:
         scaled = StandardizedObjective(self._at(value))
-        return replace(minimize(scaled, x, bounds_of(self.fit.template)), value=value)
+        return replace(minimize(scaled, x, scaled.bounds), value=value)
 
     def estimates(self, point: Point) -> tuple[FloatArray, float, FloatArray]:
         objective = self._at(point.value)

@@ -13,11 +13,10 @@ from functools import cached_property
 import numpy as np
 
 from lmmsparse._types import FloatArray
-from lmmsparse.covariance import Unstructured
+from lmmsparse.covariance import LambdaTemplate, Unstructured
 from lmmsparse.inference.profile_search import (
     Point,
     SigmaHeld,
-    bounds_of,
     minimize,
     minimize_on_plane,
 )
@@ -99,18 +98,24 @@ class ResidualDeviation(_OfTheta):
         d = len(self.theta)
         held = (float(np.log(value)), np.zeros(d), np.zeros((d, d)))
         function = SigmaHeld(self.objective, self.to_theta, lambda theta: held)
-        return replace(minimize(function, x, bounds_of(self.objective.template)), value=value)
+        return replace(minimize(function, x, self.scaled.bounds), value=value)
 
 
 @dataclass(frozen=True, eq=False)
 class StandardDeviation(_OfTheta):
-    """The standard deviation σ ‖T_row‖ of one effect of one term held."""
+    """The standard deviation σ ‖T_row‖ of one effect of one term held, with σ free to follow."""
 
     term: int
     row: int
     lower: float = 0.0
     upper: float = np.inf
-    closed: bool = True
+
+    @property
+    def closed(self) -> bool:
+        """Zero is possible unless the user holds some of the row elsewhere."""
+        template = self.objective.template
+        rows = np.any(self._own != 0, axis=0) & ~template.free
+        return not np.any(template.start[rows])
 
     def _row(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The row of T, (k,), and its derivative, (n_theta, k)."""
@@ -166,13 +171,13 @@ class StandardDeviation(_OfTheta):
 
     def solve(self, value: float, x: FloatArray) -> Point:
         if value <= 0:
-            found = minimize_on_plane(self.scaled, self.objective.template, self._own, x)
+            found = minimize_on_plane(self.scaled, self._own, x)
             return replace(found, value=0.0)
         theta = self.scaled.to_theta(x)
         size = float(np.linalg.norm(self._row(theta)[0]))
         if not 0.5 < size * self.sigma / value < 2.0:
             # Start from a row that leaves σ where it is.
-            rows = np.any(self._own != 0, axis=0)
+            rows = np.any(self._own != 0, axis=0) & self.objective.template.free
             structure = self.objective.template.structures[self.term]
             unit = np.zeros(len(theta))
             unit[self._part] = structure.start()
@@ -182,7 +187,7 @@ class StandardDeviation(_OfTheta):
         function = SigmaHeld(
             self.objective, self.to_theta, lambda theta: self._log_sigma(theta, value)
         )
-        return replace(minimize(function, x, bounds_of(self.objective.template)), value=value)
+        return replace(minimize(function, x, self.scaled.bounds), value=value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,51 +230,76 @@ class Correlation(_OfTheta):
         return C
 
     def solve(self, value: float, x: FloatArray) -> Point:
-        template = self.objective.template
         C = self._constraint(0.0, np.sqrt(1.0 - value**2), -value)
-        found = minimize_on_plane(self.scaled, template, C, x)
+        found = minimize_on_plane(self.scaled, C, x)
         at = self._value(self.scaled.to_theta(found.x))
         if np.isnan(at) or abs(at - value) > 1e-6:
             # The other sign: with it excluded one of the two variances vanishes.
             no_first = np.vstack([C, self._constraint(1.0, 0.0, 0.0)])
             no_second = np.vstack([self._constraint(0, 1, 0), self._constraint(0, 0, 1)])
-            first = minimize_on_plane(self.scaled, template, no_first, x)
-            second = minimize_on_plane(self.scaled, template, no_second, x)
+            first = minimize_on_plane(self.scaled, no_first, x)
+            second = minimize_on_plane(self.scaled, no_second, x)
             found = min(first, second, key=lambda point: point.deviance)
         return replace(found, value=value)
 
     def user_theta(self, theta: FloatArray) -> FloatArray:
-        structure = self.objective.template.structures[self.term]
-        out = theta.copy()
-        out[self._part] = reordered(structure.factor(theta[self._part]), self.order)
-        return out
+        return _in_order(self.objective.template, theta, self.term, self.order)
 
 
 @dataclass(frozen=True, eq=False)
-class CorrelationParameter(_OfTheta):
-    """One element of θ held: the correlation of a structure that has it as a parameter."""
+class Element(_OfTheta):
+    """One element of θ held: a correlation, or with σ known a standard deviation.
+
+    Parameters
+    ----------
+    unit : float
+        The parameter for each unit of the element: 1, or σ.
+    order : tuple of int
+        Where each effect of its term stands in the fit's own order; empty if there.
+    """
 
     index: int
+    unit: float = 1.0
+    term: int = 0
+    order: tuple[int, ...] = ()
     closed: bool = True
 
     @property
     def lower(self) -> float:
-        return float(self.objective.template.lower[self.index])
+        return self.unit * float(self.objective.template.lower[self.index])
 
     @property
     def upper(self) -> float:
-        return float(self.objective.template.upper[self.index])
+        return self.unit * float(self.objective.template.upper[self.index])
 
     @property
     def estimate(self) -> float:
-        return float(self.theta[self.index])
+        return self.unit * float(self.theta[self.index])
+
+    @property
+    def scale(self) -> float:
+        if np.isfinite(self.upper):
+            return 0.05
+        unit = float(self.scaled.to_theta(np.eye(len(self.theta)))[self.index, self.index])
+        return 0.05 * self.estimate if self.estimate > 0 else 0.02 * self.unit * unit
 
     def solve(self, value: float, x: FloatArray) -> Point:
         unit = np.eye(len(self.theta))[self.index]
-        found = minimize_on_plane(
-            self.scaled, self.objective.template, unit[None], x, origin=value * unit
-        )
+        found = minimize_on_plane(self.scaled, unit[None], x, origin=value / self.unit * unit)
         return replace(found, value=value)
+
+    def user_theta(self, theta: FloatArray) -> FloatArray:
+        return _in_order(self.objective.template, theta, self.term, self.order)
+
+
+def _in_order(
+    template: LambdaTemplate, theta: FloatArray, term: int, order: tuple[int, ...]
+) -> FloatArray:
+    if not order:
+        return theta
+    out, part = theta.copy(), template.slices[term]
+    out[part] = reordered(template.structures[term].factor(theta[part]), order)
+    return out
 
 
 def reordered(T: FloatArray, order: tuple[int, ...]) -> FloatArray:

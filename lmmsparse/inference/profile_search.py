@@ -9,7 +9,6 @@ import numpy as np
 import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray
-from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.errors import NumericalError
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Bounds, Derivatives, Objective, TrustRegion
@@ -53,11 +52,6 @@ def minimize(objective: Objective, start: FloatArray, bounds: Bounds) -> Point:
     return Point(np.nan, found.value, found.x)
 
 
-def bounds_of(template: LambdaTemplate) -> Bounds:
-    """The box of θ and its mirrors."""
-    return Bounds(template.lower, template.upper, template.mirrors)
-
-
 @dataclass(frozen=True, eq=False)
 class _Restricted:
     """The profiled deviance on a plane: standardized θ = origin + N x."""
@@ -76,7 +70,6 @@ class _Restricted:
 
 def minimize_on_plane(
     scaled: StandardizedObjective,
-    template: LambdaTemplate,
     C: FloatArray,
     x: FloatArray,
     origin: FloatArray | None = None,
@@ -93,15 +86,15 @@ def minimize_on_plane(
     N[touched, len(rest) :] = mixed
     if N.shape[1] == 0:
         return Point(np.nan, scaled(at), at)
-    free = np.full(mixed.shape[1], np.inf)
+    box, free = scaled.bounds, np.full(mixed.shape[1], np.inf)
     where = {int(old): new for new, old in enumerate(rest)}
     bounds = Bounds(
-        np.append(template.lower[rest], -free),
-        np.append(template.upper[rest], free),
-        tuple(tuple(where[i] for i in g) for g in template.mirrors if set(g) <= where.keys()),
+        np.append(box.lower[rest], -free),
+        np.append(box.upper[rest], free),
+        tuple(tuple(where[i] for i in g) for g in box.mirrors if set(g) <= where.keys()),
     )
     # A group that is only partly free has lost its mirror, and its bound was never one.
-    for group in template.mirrors:
+    for group in box.mirrors:
         if not set(group) <= where.keys() and group[0] in where:
             bounds.lower[where[group[0]]] = -np.inf
     found = minimize(_Restricted(scaled, at, N), N.T @ (x - at), bounds)

@@ -13,7 +13,6 @@ import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray
 from lmmsparse.fit import Fit
-from lmmsparse.optimize import Bounds
 from lmmsparse.search import StandardizedObjective
 from lmmsparse.threads import one_thread
 
@@ -53,20 +52,21 @@ class Satterthwaite:
         g = np.einsum("mi,kij,mj->mk", L, self.derivatives, L, optimize=True)
         spread = np.einsum("mk,kl,ml->m", g, self.parameter_covariance, g, optimize=True)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(spread > 0, 2.0 * v**2 / spread, np.inf)
+            # Where the variance of Lβ̂ is known, rounding is all that is left of its spread.
+            return np.where(spread > 1e-12 * v**2, 2.0 * v**2 / spread, np.inf)
 
     def joint(self, L: FloatArray) -> tuple[float, float]:
         values, vectors = np.linalg.eigh(L @ self.covariance @ L.T)
         kept = values > np.sqrt(np.finfo(float).eps) * values.max(initial=0.0)
         nu = self.single(vectors[:, kept].T @ L)
         q = int(kept.sum())
-        if q == 1 or np.ptp(nu) < 1e-8:
+        if np.all(np.isinf(nu)):
+            return 1.0, np.inf
+        if q == 1 or float(nu.max() - nu.min()) < 1e-8:
             return 1.0, float(nu.mean())
         if np.any(nu <= 2.0):
             return 1.0, 2.0
-        if np.all(np.isinf(nu)):
-            return 1.0, np.inf
-        E = float(np.sum(np.where(np.isinf(nu), 1.0, nu / (nu - 2.0))))
+        E = float(np.sum(1.0 / (1.0 - 2.0 / nu)))
         return 1.0, 2.0 * E / (E - q)
 
 
@@ -87,9 +87,11 @@ def satterthwaite(fit: Fit) -> Satterthwaite:
     def gradient(at: FloatArray, sigma2: float) -> FloatArray:
         return to_theta.T @ objective.gradient(scaled.to_theta(at), sigma2)
 
-    H = np.empty((d + 1, d + 1))
+    H = np.zeros((d + 1, d + 1))
     for i in range(d):
         step = np.zeros(d)
+        if not fit.template.free[i]:
+            continue
         step[i] = _STEP * max(1.0, abs(x[i]))
         up, down = gradient(x + step, sigma**2), gradient(x - step, sigma**2)
         H[:d, i] = (up - down) / (2.0 * step[i])
@@ -98,12 +100,11 @@ def satterthwaite(fit: Fit) -> Satterthwaite:
     r2_slope = _pwrss_gradient(fit) @ to_theta
     H[:d, d] = H[d, :d] = -2.0 * r2_slope / sigma**3
     H[d, d] = 4.0 * objective.df / sigma**2
-    # A correlation that is held at its bound does not vary.
-    template = fit.template
-    bounds = Bounds(template.lower, template.upper, template.mirrors)
-    free = np.append(np.flatnonzero(~bounds.held(x)), d)
+    # A correlation at its bound does not vary, nor does what the user holds.
+    varies = np.append(~scaled.bounds.held(x) & fit.template.free, fit.fixed.sigma is None)
+    free = np.flatnonzero(varies)
     values, vectors = np.linalg.eigh(H[np.ix_(free, free)])
-    kept = values > _FLAT * values.max()
+    kept = values > _FLAT * values.max(initial=0.0)
     A = np.zeros((d + 1, d + 1))
     A[np.ix_(free, free)] = 2.0 * (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
     J = np.concatenate([_covariance_slopes(fit, to_theta), 2.0 / sigma * fit.vcov[None]])

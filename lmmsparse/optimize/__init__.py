@@ -2,6 +2,7 @@
 
 from lmmsparse.optimize.base import Bounds, Derivatives, Objective, Optimizer, Optimum, Status
 from lmmsparse.optimize.bounded import Bobyqa, NelderMead
+from lmmsparse.optimize.free import minimize_free
 from lmmsparse.optimize.trust_region import TrustRegion
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "Optimum",
     "Status",
     "TrustRegion",
+    "minimize_free",
 ]

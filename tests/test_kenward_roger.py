@@ -1,0 +1,157 @@
+"""Kenward and Roger's method against its definition by n × n matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lmmsparse as lmm
+from lmmsparse.errors import OptionError
+
+Array = np.ndarray[Any, Any]
+
+
+def _definition(V: Array, X: Array, derivatives: list[Array]) -> tuple[Array, Array, Array]:
+    """Adjusted and plain covariance of β̂ and W, for Σ = V linear in parameters with these slopes.
+
+    Kenward & Roger (1997), with P_i = −X'V⁻¹G_iV⁻¹X, Q_ij = X'V⁻¹G_iV⁻¹G_jV⁻¹X and the expected
+    information of the restricted likelihood.
+    """
+    Vi = np.linalg.inv(V)
+    Phi = np.linalg.inv(X.T @ Vi @ X)
+    P = Vi - Vi @ X @ Phi @ X.T @ Vi
+    r = len(derivatives)
+    info = np.array(
+        [[0.5 * np.trace(P @ G @ P @ H) for G in derivatives] for H in derivatives]
+    ).reshape(r, r)
+    W = np.linalg.inv(info)
+    slopes = [-X.T @ Vi @ G @ Vi @ X for G in derivatives]
+    gain = np.zeros_like(Phi)
+    for i, G in enumerate(derivatives):
+        for j, H in enumerate(derivatives):
+            Q = X.T @ Vi @ G @ Vi @ H @ Vi @ X
+            gain += W[i, j] * (Q - slopes[i] @ Phi @ slopes[j])
+    return Phi + 2.0 * Phi @ gain @ Phi, Phi, W
+
+
+def _test(L: Array, Phi: Array, W: Array, slopes: list[Array]) -> tuple[float, float]:
+    """Scale and denominator degrees of freedom, from the definition."""
+    q = len(L)
+    Theta = L.T @ np.linalg.inv(L @ Phi @ L.T) @ L
+    A1 = A2 = 0.0
+    for i, Pi in enumerate(slopes):
+        for j, Pj in enumerate(slopes):
+            first, second = Theta @ Phi @ Pi @ Phi, Theta @ Phi @ Pj @ Phi
+            A1 += W[i, j] * np.trace(first) * np.trace(second)
+            A2 += W[i, j] * np.trace(first @ second)
+    B = (A1 + 6.0 * A2) / (2.0 * q)
+    g = ((q + 1) * A1 - (q + 4) * A2) / ((q + 2) * A2)
+    c1, c2, c3 = (v / (3 * q + 2 * (1 - g)) for v in (g, q - g, q + 2 - g))
+    E = 1.0 / (1.0 - A2 / q)
+    V = 2.0 / q * (1.0 + c1 * B) / ((1.0 - c2 * B) ** 2 * (1.0 - c3 * B))
+    rho = V / (2.0 * E**2)
+    df = 4.0 + (q + 2) / (q * rho - 1.0)
+    return df / (E * (df - 2.0)), df
+
+
+def _term_derivatives(model: lmm.LinearMixedModel) -> list[list[Array]]:
+    """Per term, ∂V by each distinct element of the covariance of its effects."""
+    design = model.fit.design
+    out = []
+    for block in design.blocks:
+        D = np.eye(block.n_levels)[block.codes]
+        Zs = [D * block.columns[:, [j]] for j in range(block.k)]
+        pairs = [
+            (i, j)
+            for i in range(block.k)
+            for j in (range(i + 1) if block.structure.correlated else (i,))
+        ]
+        out.append(
+            [Zs[i] @ Zs[j].T + (Zs[j] @ Zs[i].T if i != j else 0.0) for i, j in pairs]
+        )
+    return out
+
+
+def _covariance(model: lmm.LinearMixedModel) -> Array:
+    fit = model.fit
+    half = fit.design.Z.toarray() @ fit.Lambda.toarray()
+    V: Array = fit.sigma2 * (half @ half.T + np.diag(1.0 / fit.design.weights_or_one))
+    return V
+
+
+def _agree(model: lmm.LinearMixedModel, derivatives: list[Array], L: Array) -> None:
+    X = model.fit.design.X
+    V = _covariance(model)
+    adjusted, Phi, W = _definition(V, X, derivatives)
+    table = model.coef_table("kenward-roger").to_frame()
+    np.testing.assert_allclose(table["Std. Error"], np.sqrt(np.diag(adjusted)), rtol=1e-7)
+    Vi = np.linalg.inv(V)
+    slopes = [-X.T @ Vi @ G @ Vi @ X for G in derivatives]
+    df = [_test(row[None], Phi, W, slopes)[1] for row in np.eye(X.shape[1])]
+    np.testing.assert_allclose(table["df"], df, rtol=1e-6)
+    scale, den = _test(L, Phi, W, slopes)
+    middle = np.linalg.inv(L @ adjusted @ L.T)
+    b = L @ model.fixef.to_numpy()
+    row = model.contrast(L, ddf="kenward-roger").to_frame().iloc[0]
+    assert row["F value"] == pytest.approx(scale * b @ middle @ b / len(L), rel=1e-6)
+    assert row["DenDF"] == pytest.approx(den, rel=1e-6)
+
+
+def _weighted(name: str) -> pd.DataFrame:
+    data = lmm.load_dataset(name)
+    return data.assign(w=np.random.default_rng(5).uniform(0.3, 3.0, len(data)))
+
+
+CASES = {
+    "crossed": ("diameter ~ w + (1 | plate) + (1 | sample)", "Penicillin"),
+    "nested": ("strength ~ w + (1 | batch/cask)", "Pastes"),
+    "slopes": ("Reaction ~ Days + (Days | Subject)", "sleepstudy"),
+    "independent": ("Reaction ~ Days + (Days || Subject)", "sleepstudy"),
+    "diagonal": ("Y ~ N + diag(0 + V | B)", "oats"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::lmmsparse.errors.SingularFitWarning")
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_by_the_definition(name: str, weighted: bool) -> None:
+    formula, data = CASES[name]
+    model = lmm.lmer(formula, _weighted(data), weights="w" if weighted else None)
+    derivatives = [G for term in _term_derivatives(model) for G in term]
+    derivatives.append(np.diag(1.0 / model.fit.design.weights_or_one))
+    L = np.eye(model.fit.design.p)[:2]
+    _agree(model, derivatives, L)
+
+
+def test_with_a_known_residual_variance() -> None:
+    formula, data = CASES["slopes"]
+    model = lmm.lmer(formula, _weighted(data), weights="w", fixed={"sigma": 25.0})
+    _agree(model, _term_derivatives(model)[0], np.eye(2))
+
+
+@pytest.mark.parametrize("sigma", [None, 25.0])
+def test_with_known_ratios_of_variances(sigma: float | None) -> None:
+    data = _weighted("sleepstudy").assign(g=lambda d: d["Subject"].astype(str).str[-1])
+    formula = "Reaction ~ Days + (Days | Subject) + (1 | g)"
+    held = {"Subject.Intercept": 1.0, "Subject.Days.Intercept": 0.1, "Subject.Days": 0.2}
+    fixed = held if sigma is None else {**held, "sigma": sigma}
+    model = lmm.lmer(formula, data, weights="w", fixed=fixed)
+    first, second = _term_derivatives(model)
+    derivatives = list(second)
+    if sigma is None:  # the held term grows with the residual variance
+        T = np.array([[1.0, 0.0], [0.1, 0.2]])
+        C = T @ T.T
+        moving = C[0, 0] * first[0] + C[1, 0] * first[1] + C[1, 1] * first[2]
+        derivatives.append(np.diag(1.0 / data["w"].to_numpy()) + moving)
+    _agree(model, derivatives, np.eye(2))
+
+
+def test_what_is_not_linear_is_refused() -> None:
+    data = lmm.load_dataset("sleepstudy")
+    fixed = {"Subject.Days.Intercept": 0.0}
+    model = lmm.lmer("Reaction ~ Days + (Days | Subject)", data, fixed=fixed)
+    with pytest.raises(OptionError, match="some, but not all, elements of .Days"):
+        model.coef_table("kenward-roger")
