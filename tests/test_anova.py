@@ -14,11 +14,9 @@ import models
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 import lmmsparse as lmm
 from lmmsparse.errors import LmmWarning, OptionError
-from lmmsparse.inference.ranova import mixture_p
 
 with gzip.open(models.VALIDATION / "reference_tests.json.gz", "rt", encoding="utf-8") as _file:
     CASES: dict[str, dict[str, Any]] = {case["name"]: case for case in json.load(_file)}
@@ -292,15 +290,6 @@ def test_a_term_whose_columns_others_repeat() -> None:
     assert deleted["npar"].iloc[1:].tolist() == [0.0, 0.0]
     assert np.allclose(deleted["LRT"].iloc[1:], 0.0, atol=1e-6)
     assert model.drop1("F").to_frame()["NumDF"].iloc[1:].tolist() == [0.0, 0.0]
-
-
-def test_mixture_is_between_the_two_tails() -> None:
-    assert mixture_p(0.0, 1.0) == 1.0
-    assert mixture_p(3.0, 1.0) == pytest.approx(0.5 * stats.chi2.sf(3.0, 1))
-    p = mixture_p(3.0, 2.0)
-    assert stats.chi2.sf(3.0, 1) < p < stats.chi2.sf(3.0, 2)
-    notes = "\n".join(_model("sleepstudy").ranova().notes)
-    assert "½ χ²(1) + ½ χ²(2)" in notes
 
 
 def test_weights_and_offsets_reach_the_reduced_models() -> None:

@@ -116,10 +116,7 @@ def kenward_roger(fit: Fit) -> KenwardRoger:
     parts = _Parts(fit)
     A = np.tensordot(free, parts.slopes(), axes=1)
     Q = np.einsum("ri,sj,ijkl->rskl", free, free, parts.curvatures(), optimize=True)
-    traces = free @ parts.traces() @ free.T
-    J = traces - 2.0 * np.einsum("ij,rsji->rs", C, Q, optimize=True)
-    CA = np.matmul(C, A)
-    J += np.einsum("rij,sji->rs", CA, CA, optimize=True)
+    J = _restricted(free @ parts.traces() @ free.T, A, Q, C)
     W = 2.0 * _inverse(0.5 * (J + J.T))
     inner = Q - np.einsum("rij,jk,skl->rsil", A, C, A, optimize=True)
     gain = np.einsum("rs,rsij->ij", W, inner, optimize=True)
@@ -130,10 +127,31 @@ def kenward_roger(fit: Fit) -> KenwardRoger:
     return KenwardRoger(covariance, fit.vcov, W, slopes)
 
 
+def _restricted(traces: FloatArray, A: FloatArray, Q: FloatArray, C: FloatArray) -> FloatArray:
+    """tr(PG_rPG_s) with P = V⁻¹ − V⁻¹X C X'V⁻¹, from tr(V⁻¹G_rV⁻¹G_s), (r, r)."""
+    CA = np.matmul(C, A)
+    J = traces - 2.0 * np.einsum("ij,rsji->rs", C, Q, optimize=True)
+    return np.asarray(J + np.einsum("rij,sji->rs", CA, CA, optimize=True))
+
+
+@one_thread
+def information(fit: Fit) -> FloatArray:
+    """Expected information about all variance parameters (see `directions`), the residual one last.
+
+    They are relative to σ². It is that of the criterion of the fit, ML or REML; (r, r).
+    """
+    parts = _Parts(fit)
+    J = parts.traces()
+    if fit.reml and fit.design.p:
+        C = sla.cho_solve((fit.modes.solution.RX, False), np.eye(fit.design.p))
+        J = _restricted(J, parts.slopes(), parts.curvatures(), C)
+    return np.asarray(0.25 * (J + J.T))
+
+
 def _free_parameters(fit: Fit) -> FloatArray:
     """The parameters that are estimated, as combinations of all variance parameters, (free, r).
 
-    All of them are those of `_directions`, term by term, and the residual variance last.
+    All of them are those of `directions`, term by term, and the residual variance last.
     """
     template = fit.template
     rows, with_residual = [], []
@@ -187,7 +205,7 @@ class _Parts:
             for t, (structure, part) in enumerate(
                 zip(fit.template.structures, fit.template.slices, strict=True)
             )
-            for E in _directions(structure, fit.theta[part], self._T[t])
+            for E in directions(structure, fit.theta[part], self._T[t])
         ]
 
     def _apply(self, entry: tuple[int, FloatArray], B: FloatArray) -> FloatArray:
@@ -300,7 +318,7 @@ class _Parts:
         return out
 
 
-def _directions(structure: CovarianceStructure, par: FloatArray, T: FloatArray) -> list[FloatArray]:
+def directions(structure: CovarianceStructure, par: FloatArray, T: FloatArray) -> list[FloatArray]:
     """Derivatives of the covariance T T' by parameters that span its form, each (k, k)."""
     k = structure.k
     if not isinstance(structure, Unstructured | Diagonal):

@@ -9,6 +9,7 @@ from scipy import stats
 
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit, fit_design
+from lmmsparse.inference.boundary import boundary
 from lmmsparse.table import Table, blanks, counts, fixed, p_values
 
 
@@ -107,6 +108,12 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
             "Models with equally many parameters are not contained in each other: compare AIC."
         )
     names = [labels[i] for i in order]
+    for small, large, name, value, free in zip(
+        used[:-1], used[1:], names[1:], chisq[1:], df[1:], strict=True
+    ):
+        null = boundary(large, small) if free > 0 else None
+        if null is not None:
+            notes.append(f"{name}: {null.said(float(value))}")
     title = ["Likelihood-ratio tests"]
     title += [
         f"{name}: {fit.design.formula or fit.design.response}"

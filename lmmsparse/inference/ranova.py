@@ -13,12 +13,14 @@ from lmmsparse.covariance import Diagonal, Unstructured
 from lmmsparse.design import Design, RandomBlock
 from lmmsparse.design.terms import INTERCEPT, FormulaTerm, formula_terms
 from lmmsparse.fit import Fit, fit_design
+from lmmsparse.fixed import Fixed
 from lmmsparse.formula import parse_formula
+from lmmsparse.inference.boundary import boundary
 from lmmsparse.table import Table, blanks, counts, fixed, p_values
 
 
 @dataclass(frozen=True, eq=False)
-class _Reduction:
+class Reduction:
     """A block, what becomes of it (None: nothing is left), and how many effects it loses."""
 
     label: str
@@ -42,16 +44,14 @@ def ranova_table(fit: Fit) -> Table:
     Notes
     -----
     The criterion of the fit is kept: REML fits are compared by REML. The p-values of the table
-    ignore that a variance cannot be negative and are too large; where a single effect is removed,
-    a note gives those of the mixture of χ² distributions that allows for it.
-
-    References
-    ----------
-    Self & Liang (1987), Journal of the American Statistical Association 82, 605-610; Stram & Lee
-    (1994), Biometrics 50, 1171-1177.
+    ignore that a variance cannot be negative and are too large; a note gives those of the mixture
+    of χ² distributions that allows for it (see `Boundary`).
     """
-    reductions = [r for i in _formula_order(fit.design) for r in _reductions(fit.design, i)]
-    results = [_reduced(fit, reduction) for reduction in reductions]
+    order = formula_order(fit.design)
+    held = [i for i in order if not fit.template.free[fit.template.slices[i]].all()]
+    reductions = [r for i in order if i not in held for r in reductions_of(fit.design, i)]
+    smaller = [reduced_fit(fit, reduction) for reduction in reductions]
+    results = [_criterion(fit, small) for small in smaller]
     criterion = np.array([fit.criterion, *(value for value, _ in results)])
     npar = np.array([fit.npar, *(n for _, n in results)], dtype=np.float64)
     df = npar[0] - npar
@@ -59,9 +59,14 @@ def ranova_table(fit: Fit) -> Table:
     p = np.where(df > 0, stats.chi2.sf(LRT, np.maximum(df, 1.0)), np.nan)
     LRT[0] = df[0] = np.nan
     notes = []
-    for reduction, lrt, lost in zip(reductions, LRT[1:], df[1:], strict=True):
-        if lost > 0:
-            notes.append(_boundary_note(reduction, float(lrt), float(lost)))
+    for reduction, small, lrt in zip(reductions, smaller, LRT[1:], strict=True):
+        null = boundary(fit, small)
+        if null is not None:
+            notes.append(f"{reduction.label}: {null.said(float(lrt))}")
+    for i in held:
+        notes.append(f"{fit.design.blocks[i].source}: not tested, as parameters of it are fixed.")
+    if fit.fixed.sigma is not None and reductions:
+        notes.append("The residual standard deviation is fixed: p-values ignore boundaries.")
     return Table(
         {
             "npar": npar.tolist(),
@@ -85,25 +90,7 @@ def ranova_table(fit: Fit) -> Table:
     )
 
 
-def mixture_p(LRT: float, df: float) -> float:
-    """p-value of ½ χ²(df − 1) + ½ χ²(df), one variance being zero under the hypothesis."""
-    smaller = stats.chi2.sf(LRT, df - 1) if df > 1 else float(LRT <= 0.0)
-    return float(0.5 * smaller + 0.5 * stats.chi2.sf(LRT, df))
-
-
-def _boundary_note(reduction: _Reduction, LRT: float, df: float) -> str:
-    if reduction.lost == 1:
-        p = p_values([mixture_p(LRT, df)])[0]
-        p = f"p {p}" if p.startswith("<") else f"p = {p}"
-        below = f"½ χ²({df - 1:.0f}) + ½ χ²({df:.0f})"
-        return f"{reduction.label}: {p} by {below}, as the variance cannot be negative."
-    return (
-        f"{reduction.label}: {reduction.lost} variances are zero under the hypothesis; the true "
-        "p-value is smaller."
-    )
-
-
-def _formula_order(design: Design) -> list[int]:
+def formula_order(design: Design) -> list[int]:
     """Positions of the blocks in the order of the formula's terms."""
     if not design.formula:
         return list(range(len(design.blocks)))
@@ -113,7 +100,7 @@ def _formula_order(design: Design) -> list[int]:
     return sorted(range(len(order)), key=lambda j: order[j])
 
 
-def _reductions(design: Design, position: int) -> list[_Reduction]:
+def reductions_of(design: Design, position: int) -> list[Reduction]:
     """Every smaller version of one block."""
     block = design.blocks[position]
     terms, text = _terms(design, position)
@@ -125,12 +112,12 @@ def _reductions(design: Design, position: int) -> list[_Reduction]:
         if term.label != INTERCEPT and not any(term.is_marginal_to(other) for other in terms)
     ]
     if not isinstance(block.structure, Unstructured | Diagonal) or not droppable:
-        return [_Reduction(source, position, None, block.k)]
+        return [Reduction(source, position, None, block.k)]
     out = []
     for term in droppable:
         smaller = _without(design, block, terms, term)
         lost = block.k - (0 if smaller is None else smaller.k)
-        out.append(_Reduction(f"{term.label} in {source}", position, smaller, lost))
+        out.append(Reduction(f"{term.label} in {source}", position, smaller, lost))
     return out
 
 
@@ -187,8 +174,8 @@ def _spans(columns: FloatArray, target: FloatArray) -> bool:
     return bool(np.abs(columns @ solution - target).max() < 1e-8)
 
 
-def _reduced(fit: Fit, reduction: _Reduction) -> tuple[float, int]:
-    """Criterion and number of parameters of the smaller model."""
+def reduced_fit(fit: Fit, reduction: Reduction) -> Fit | Design:
+    """The smaller model; its design where no random effect is left."""
     blocks = list(fit.design.blocks)
     if reduction.block is None:
         del blocks[reduction.position]
@@ -196,18 +183,42 @@ def _reduced(fit: Fit, reduction: _Reduction) -> tuple[float, int]:
         blocks[reduction.position] = reduction.block
     design = replace(fit.design, blocks=tuple(blocks), recipe=None)
     if not blocks:
-        return least_squares_criterion(design, fit.reml), design.p + 1
-    smaller = fit_design(design, reml=fit.reml, optimizer=fit.optimizer, solver=fit.solver)
-    return smaller.criterion, smaller.npar
+        return design
+    return fit_design(
+        design,
+        reml=fit.reml,
+        optimizer=fit.optimizer,
+        solver=fit.solver,
+        fixed=_still_fixed(fit, reduction),
+    )
 
 
-def least_squares_criterion(design: Design, reml: bool) -> float:
+def _still_fixed(fit: Fit, reduction: Reduction) -> Fixed:
+    """What is held, at its places in the θ of the smaller model; nothing of the block is."""
+    end = fit.template.slices[reduction.position].stop
+    before = fit.template.slices[reduction.position].start
+    own = 0 if reduction.block is None else reduction.block.structure.n_par
+    moved = [(i if i < before else i - end + before + own, value) for i, value in fit.fixed.theta]
+    return Fixed(tuple(moved), fit.fixed.sigma)
+
+
+def _criterion(fit: Fit, small: Fit | Design) -> tuple[float, int]:
+    """Criterion and number of parameters."""
+    if isinstance(small, Fit):
+        return small.criterion, small.npar
+    sigma = fit.fixed.sigma
+    return least_squares_criterion(small, fit.reml, sigma), small.p + (sigma is None)
+
+
+def least_squares_criterion(design: Design, reml: bool, sigma: float | None = None) -> float:
     """Deviance or REML criterion of the model without random effects.
 
     Parameters
     ----------
     design : Design
     reml : bool
+    sigma : float, optional
+        The residual standard deviation, if it is known.
     """
     weights = design.weights_or_one
     root = np.sqrt(weights)
@@ -215,7 +226,8 @@ def least_squares_criterion(design: Design, reml: bool) -> float:
     Q, R = np.linalg.qr(root[:, None] * design.X)
     squares = float(np.sum((y - Q @ (Q.T @ y)) ** 2))
     df = design.n - design.p if reml else design.n
-    value = df * (1.0 + np.log(2.0 * np.pi * squares / df)) - float(np.sum(np.log(weights)))
+    sigma2 = squares / df if sigma is None else sigma**2
+    value = df * np.log(2.0 * np.pi * sigma2) + squares / sigma2 - float(np.sum(np.log(weights)))
     if reml:
         value += 2.0 * float(np.sum(np.log(np.abs(np.diag(R)))))
     return float(value)
