@@ -33,6 +33,7 @@ from lmmsparse.inference.emmeans import emmeans_table
 from lmmsparse.inference.lrt import information, loglik
 from lmmsparse.inference.profile import Profile, profile
 from lmmsparse.inference.ranova import ranova_table
+from lmmsparse.inference.step import Step, step
 from lmmsparse.inference.wald import check_level, coefficient_table
 from lmmsparse.influence import Influence, influence
 from lmmsparse.keywords import checked_keywords
@@ -604,6 +605,58 @@ class LinearMixedModel:
             the fit. Notes give p-values that allow for variances not being negative.
         """
         return ranova_table(self._fit)
+
+    @checked_keywords
+    def step(
+        self,
+        *,
+        ddf: str = "satterthwaite",
+        alpha_random: float = 0.1,
+        alpha_fixed: float = 0.05,
+        reduce_random: bool = True,
+        reduce_fixed: bool = True,
+        keep: str | Sequence[str] = (),
+    ) -> Step:
+        """Eliminate terms one by one, the least significant first: random effects, then fixed ones.
+
+        Parameters
+        ----------
+        ddf : str
+            Degrees of freedom of the F tests, as for `coef_table`.
+        alpha_random, alpha_fixed : float
+            Terms with larger p-values go (likelihood ratios as in `ranova`, F tests as in `drop1`).
+        reduce_random, reduce_fixed : bool
+            Whether to eliminate random effects, and fixed effects.
+        keep : str or sequence of str
+            Fixed-effects terms that stay.
+
+        Returns
+        -------
+        Step
+            ``random, fixed`` (tables), ``formula`` and ``model`` of what is left.
+
+        Notes
+        -----
+        p-values and intervals of a model that was found this way are too optimistic.
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> sleep = lmm.load_dataset("sleepstudy")
+        >>> m = lmm.lmer("Reaction ~ Days + I(Days**2) + (Days | Subject)", sleep)
+        >>> m.step().formula
+        'Reaction ~ Days + (Days | Subject)'
+        """
+        return step(
+            self._fit,
+            LinearMixedModel,
+            ddf,
+            alpha_random,
+            alpha_fixed,
+            reduce_random,
+            reduce_fixed,
+            keep,
+        )
 
     @checked_keywords
     def summary(self, ddf: str = "satterthwaite") -> Summary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
@@ -77,6 +77,26 @@ def formula_terms(recipe: MatrixRecipe, part: str) -> tuple[FormulaTerm, ...]:
         )
         start = stop
     return tuple(terms)
+
+
+def part_text(recipe: MatrixRecipe, part: str, keep: Collection[int]) -> str:
+    """A part with some of its terms only, as formula text that says whether it has an intercept."""
+    entries = recipe.specification(part).structure or ()
+    pieces = ["0"]
+    for i, entry in enumerate(entries):
+        if i not in keep:
+            continue
+        if str(entry.term) == INTERCEPT:
+            pieces[0] = "1"
+            continue
+        factors = [str(factor.expr) for factor in entry.term.factors]
+        pieces.append(
+            ":".join(
+                f"`{name}`" if name in recipe.columns and not name.isidentifier() else name
+                for name in factors
+            )
+        )
+    return " + ".join(pieces)
 
 
 def _expressions(recipe: MatrixRecipe, part: str) -> list[str]:

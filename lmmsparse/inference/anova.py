@@ -23,20 +23,20 @@ METHOD_NAMES = {
 
 
 def f_test(
-    fit: Fit, L: FloatArray, method: DenominatorDF
+    beta: FloatArray, L: FloatArray, method: DenominatorDF
 ) -> tuple[float, float, float, float, float]:
     """F, numerator and denominator degrees of freedom, p-value and the scale in F of Lβ = 0.
 
     Parameters
     ----------
-    fit : Fit
+    beta : (p,) array
     L : (rows, p) array
         Independent rows; without any, all but the numerator are NaN.
     method : DenominatorDF
     """
     if len(L) == 0:
         return np.nan, 0.0, np.nan, np.nan, np.nan
-    F, scale, den = f_statistic(L, L @ fit.beta, method)
+    F, scale, den = f_statistic(L, L @ beta, method)
     num = float(np.linalg.matrix_rank(L))
     return F * scale, num, den, f_tail(F * scale, num, den), scale
 
@@ -60,8 +60,8 @@ def anova_table(fit: Fit, kind: int = 3, ddf: str = "satterthwaite") -> Table:
     """
     kind = check_type(kind)
     method = denominator_df(fit, ddf)
-    terms = FixedTerms(fit)
-    tests = [f_test(fit, terms.hypothesis(i, kind), method) for i in terms.tested]
+    terms = FixedTerms(fit.design)
+    tests = [f_test(fit.beta, terms.hypothesis(i, kind), method) for i in terms.tested]
     F, num, den, p, scale = (np.array([test[j] for test in tests]) for j in range(5))
     mean_squares = F / scale * fit.sigma2
     columns = {

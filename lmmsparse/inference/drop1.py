@@ -45,10 +45,10 @@ def drop1_table(fit: Fit, test: str = "chisq", ddf: str = "satterthwaite") -> Ta
 
 
 def _by_F(fit: Fit, ddf: str) -> Table:
-    terms = FixedTerms(fit)
+    terms = FixedTerms(fit.design)
     method = denominator_df(fit, ddf)
     chosen = terms.droppable()
-    tests = [f_test(fit, terms.deletion(i), method) for i in chosen]
+    tests = [f_test(fit.beta, terms.deletion(i), method) for i in chosen]
     F, num, den, p = ([np.nan, *(test[j] for test in tests)] for j in range(4))
     return Table(
         {"NumDF": num, "DenDF": den, "F value": F, "Pr(>F)": p},
@@ -64,7 +64,7 @@ def _by_F(fit: Fit, ddf: str) -> Table:
 
 
 def _by_likelihood(fit: Fit) -> Table:
-    terms = FixedTerms(fit)
+    terms = FixedTerms(fit.design)
     whole = refit_ml(fit)
     chosen = terms.droppable()
     smaller = []

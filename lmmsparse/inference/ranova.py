@@ -21,12 +21,12 @@ from lmmsparse.table import Table, blanks, counts, fixed, p_values
 
 @dataclass(frozen=True, eq=False)
 class Reduction:
-    """A block, what becomes of it (None: nothing is left), and how many effects it loses."""
+    """A block, what becomes of it (None: nothing is left), and the term it loses, if only one."""
 
     label: str
     position: int
     block: RandomBlock | None
-    lost: int
+    term: str = ""
 
 
 def ranova_table(fit: Fit) -> Table:
@@ -48,7 +48,7 @@ def ranova_table(fit: Fit) -> Table:
     of χ² distributions that allows for it (see `Boundary`).
     """
     order = formula_order(fit.design)
-    held = [i for i in order if not fit.template.free[fit.template.slices[i]].all()]
+    held = [i for i in order if not testable(fit, i)]
     reductions = [r for i in order if i not in held for r in reductions_of(fit.design, i)]
     smaller = [reduced_fit(fit, reduction) for reduction in reductions]
     results = [_criterion(fit, small) for small in smaller]
@@ -90,6 +90,11 @@ def ranova_table(fit: Fit) -> Table:
     )
 
 
+def testable(fit: Fit, position: int) -> bool:
+    """Whether a term can be reduced: none of its parameters is held by the user."""
+    return bool(fit.template.free[fit.template.slices[position]].all())
+
+
 def formula_order(design: Design) -> list[int]:
     """Positions of the blocks in the order of the formula's terms."""
     if not design.formula:
@@ -112,12 +117,11 @@ def reductions_of(design: Design, position: int) -> list[Reduction]:
         if term.label != INTERCEPT and not any(term.is_marginal_to(other) for other in terms)
     ]
     if not isinstance(block.structure, Unstructured | Diagonal) or not droppable:
-        return [Reduction(source, position, None, block.k)]
+        return [Reduction(source, position, None)]
     out = []
     for term in droppable:
         smaller = _without(design, block, terms, term)
-        lost = block.k - (0 if smaller is None else smaller.k)
-        out.append(Reduction(f"{term.label} in {source}", position, smaller, lost))
+        out.append(Reduction(f"{term.label} in {source}", position, smaller, term.label))
     return out
 
 
@@ -152,7 +156,8 @@ def _without(
         other is not block and other.group == block.group and "Intercept" in other.names
         for other in design.blocks
     )
-    if not beside and (not keep or any(other.factors for other in others)):
+    apart = isinstance(block.structure, Diagonal)  # a common effect would correlate the levels
+    if not beside and not apart and (not keep or any(other.factors for other in others)):
         one = np.ones((len(columns), 1))
         if _spans(block.columns, one) and not _spans(columns, one):
             columns, names = np.column_stack([one, columns]), ("Intercept", *names)
@@ -189,11 +194,11 @@ def reduced_fit(fit: Fit, reduction: Reduction) -> Fit | Design:
         reml=fit.reml,
         optimizer=fit.optimizer,
         solver=fit.solver,
-        fixed=_still_fixed(fit, reduction),
+        fixed=still_fixed(fit, reduction),
     )
 
 
-def _still_fixed(fit: Fit, reduction: Reduction) -> Fixed:
+def still_fixed(fit: Fit, reduction: Reduction) -> Fixed:
     """What is held, at its places in the θ of the smaller model; nothing of the block is."""
     end = fit.template.slices[reduction.position].stop
     before = fit.template.slices[reduction.position].start

@@ -1,4 +1,4 @@
-"""`Fit` → the terms of its fixed effects and the hypotheses of type I, II and III about them."""
+"""`Design` → the terms of its fixed effects and the hypotheses of type I, II and III about them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from lmmsparse._types import BoolArray, FloatArray, IntArray
+from lmmsparse.design import Design
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.rank import independent_columns
 from lmmsparse.design.terms import (
@@ -19,7 +20,6 @@ from lmmsparse.design.terms import (
     typical_rows,
 )
 from lmmsparse.errors import OptionError
-from lmmsparse.fit import Fit
 
 _ZERO = 1e-8
 
@@ -59,11 +59,11 @@ class _Overparametrized:
 
 
 class FixedTerms:
-    """The fixed-effects terms of a fit and what can be asked about them.
+    """The fixed-effects terms of a design and what can be asked about them.
 
     Parameters
     ----------
-    fit : Fit
+    design : Design
 
     Notes
     -----
@@ -76,13 +76,12 @@ class FixedTerms:
     R-101; Kuznetsova, Brockhoff & Christensen (2017), Journal of Statistical Software 82(13).
     """
 
-    def __init__(self, fit: Fit) -> None:
-        self._fit = fit
-        self._design = fit.design
-        recipe = fit.design.recipe
+    def __init__(self, design: Design) -> None:
+        self._design = design
+        recipe = design.recipe
         if recipe is None:
-            self.terms = tuple(_plain_terms(fit))
-            self._kept = np.ones(fit.design.p, dtype=bool)
+            self.terms = tuple(_plain_terms(design))
+            self._kept = np.ones(design.p, dtype=bool)
         else:
             self.terms = formula_terms(recipe.matrices, "fixed")
             self._kept = recipe.kept
@@ -269,9 +268,9 @@ def _treatment_columns(matrices: MatrixRecipe) -> list[int]:
     return sorted(order[independent_columns(full[:, order])].tolist())
 
 
-def _plain_terms(fit: Fit) -> list[FormulaTerm]:
+def _plain_terms(design: Design) -> list[FormulaTerm]:
     """One term per column for a model made from arrays; constant columns are the intercept."""
-    X = fit.design.X
+    X = design.X
     return [
         FormulaTerm(
             label=INTERCEPT if np.ptp(X[:, j]) == 0 else name,
@@ -280,7 +279,7 @@ def _plain_terms(fit: Fit) -> list[FormulaTerm]:
             variables=frozenset({name}),
             columns=(j,),
         )
-        for j, name in enumerate(fit.design.x_names)
+        for j, name in enumerate(design.x_names)
     ]
 
 

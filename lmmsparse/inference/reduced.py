@@ -1,0 +1,196 @@
+"""Design and what to leave out → the design of the smaller formula, as if it had been written so.
+
+The data are not at hand: columns of the smaller model are combinations of those of the larger, and
+which ones is seen on made-up rows that meet every level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lmmsparse._types import FloatArray
+from lmmsparse.correlated import AR1, CompoundSymmetry
+from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
+from lmmsparse.design import Design, MatrixRecipe, RandomBlock, Recipe
+from lmmsparse.design.names import columns_of
+from lmmsparse.design.rank import column_relations, independent_columns
+from lmmsparse.design.terms import formula_terms, part_text, typical_rows
+from lmmsparse.inference.ranova import Reduction
+from lmmsparse.inference.terms import FixedTerms
+
+_ZERO = 1e-9
+
+
+def without_fixed(design: Design, i: int) -> Design:
+    """The design without a term of its fixed effects.
+
+    Parameters
+    ----------
+    design : Design
+    i : int
+        Position in `FixedTerms.terms`.
+    """
+    terms = FixedTerms(design)
+    recipe = design.recipe
+    if recipe is None:
+        keep = np.setdiff1d(np.arange(design.p), terms.columns(i))
+        names = tuple(design.x_names[j] for j in keep)
+        return replace(design, X=np.ascontiguousarray(design.X[:, keep]), x_names=names)
+    text = part_text(recipe.matrices, "fixed", [j for j in range(len(terms.terms)) if j != i])
+    matrices = _with_part(recipe.matrices, "fixed", text)
+    M = _combination(recipe.matrices, matrices, "fixed")
+    kept = M[recipe.kept]
+    if recipe.relations is not None:
+        kept = kept + recipe.relations @ M[~recipe.kept]
+    X = design.X @ _clean(kept)
+    independent = independent_columns(X)
+    all_names = [str(name) for name in matrices.specification("fixed").column_names]
+    smaller = replace(
+        recipe, matrices=matrices, kept=independent, relations=column_relations(X, independent)
+    )
+    out = replace(
+        design,
+        X=np.ascontiguousarray(X[:, independent]),
+        x_names=tuple(name for name, stays in zip(all_names, independent, strict=True) if stays),
+        dropped=tuple(n for n, stays in zip(all_names, independent, strict=True) if not stays),
+        findings=tuple(f for f in design.findings if f.code != "rank-deficient"),
+        recipe=smaller,
+    )
+    return replace(out, formula=formula_of(out))
+
+
+def without_random(design: Design, reduction: Reduction) -> Design:
+    """The design with a random-effects term reduced, or without it.
+
+    Parameters
+    ----------
+    design : Design
+    reduction : Reduction
+        One of `reductions_of`.
+    """
+    at, recipe = reduction.position, design.recipe
+    blocks = list(design.blocks)
+    if recipe is None:
+        blocks[at : at + 1] = [] if reduction.block is None else [reduction.block]
+        return replace(design, blocks=tuple(blocks))
+    if reduction.block is None:
+        del blocks[at]
+        smaller = _without_part(recipe, at)
+    else:
+        part = f"random{at}"
+        names = frozenset(design.blocks[at].names)
+        terms = formula_terms(recipe.matrices, part)
+        keep = [j for j, term in enumerate(terms) if term.label != reduction.term]
+        text = part_text(recipe.matrices, part, keep)
+        if "Intercept" in reduction.block.names and "Intercept" not in names:
+            text = text.replace("0", "1", 1)
+        matrices = _with_part(recipe.matrices, part, text)
+        M = _clean(_combination(recipe.matrices, matrices, part))
+        blocks[at] = _block(design.blocks[at], reduction.block, matrices, part, M)
+        smaller = replace(recipe, matrices=matrices)
+    out = replace(design, blocks=tuple(blocks), recipe=smaller)
+    return replace(out, formula=formula_of(out))
+
+
+def _block(
+    old: RandomBlock, reduced: RandomBlock, matrices: MatrixRecipe, part: str, M: FloatArray
+) -> RandomBlock:
+    names = tuple(str(name) for name in matrices.specification(part).column_names)
+    structure = reduced.structure
+    if structure.k != len(names):
+        k = len(names)
+        diagonal = isinstance(structure, Diagonal) and k > 1
+        structure = Diagonal(k) if diagonal else Unstructured(k)
+    return replace(
+        old,
+        names=names,
+        columns=np.ascontiguousarray(old.columns @ M),
+        structure=structure,
+        source=_term(structure, matrices.parts[part], old.group),
+        split=False,
+    )
+
+
+def formula_of(design: Design) -> str:
+    """A formula that makes the design; empty for a model made from arrays."""
+    recipe = design.recipe
+    if recipe is None:
+        return ""
+    parts = recipe.matrices.parts
+    pieces = [_shown(parts["fixed"]), *(f"offset({text})" for text in recipe.offsets)]
+    for i, (block, group) in enumerate(zip(design.blocks, recipe.groups, strict=True)):
+        pieces.append(_term(block.structure, parts[f"random{i}"], ":".join(group.factors)))
+    left = design.formula.partition("~")[0].strip() or design.response
+    return f"{left} ~ {' + '.join(pieces)}"
+
+
+def _term(structure: CovarianceStructure, text: str, group: str) -> str:
+    """A random-effects term as a formula has it."""
+    tags = {Diagonal: "diag", CompoundSymmetry: "cs", AR1: "ar1"}
+    tag = next((tag for kind, tag in tags.items() if isinstance(structure, kind)), "")
+    hom = ""
+    if isinstance(structure, Diagonal | CompoundSymmetry | AR1):
+        usual = isinstance(structure, AR1)
+        hom = "" if structure.hom == usual else f", hom={structure.hom}"
+    return f"{tag}({_shown(text)} | {group}{hom})"
+
+
+def _shown(text: str) -> str:
+    """A part without the intercept that goes without saying."""
+    short = text.removeprefix("1 + ")
+    return short if short and "~" not in short else text
+
+
+def _with_part(matrices: MatrixRecipe, part: str, text: str) -> MatrixRecipe:
+    names = columns_of(text, matrices.columns, matrices.context)
+    return replace(
+        matrices,
+        parts={**matrices.parts, part: text},
+        variables={**matrices.variables, part: names},
+    )
+
+
+def _without_part(recipe: Recipe, at: int) -> Recipe:
+    """The recipe without a random-effects term; the later ones move up."""
+    matrices, last = recipe.matrices, len(recipe.groups) - 1
+
+    def moved(mapping: Mapping[str, Any]) -> dict[str, Any]:
+        out = {"fixed": mapping["fixed"]}
+        rest = [i for i in range(last + 1) if i != at]
+        out.update({f"random{new}": mapping[f"random{old}"] for new, old in enumerate(rest)})
+        return out
+
+    categories = moved(matrices.categories)
+    # Levels are learnt in the first part that uses a factor: others may need them.
+    categories["fixed"] = {**matrices.categories[f"random{at}"], **categories["fixed"]}
+    smaller = replace(
+        matrices,
+        parts=moved(matrices.parts),
+        variables=moved(matrices.variables),
+        categories=categories,
+    )
+    groups = (*recipe.groups[:at], *recipe.groups[at + 1 :])
+    return replace(recipe, matrices=smaller, groups=groups)
+
+
+def _combination(old: MatrixRecipe, new: MatrixRecipe, part: str) -> FloatArray:
+    """M with (columns of the new part) = (columns of the old one) M."""
+    rows = typical_rows(old, part)
+    X, _ = old.matrix(part, rows)
+    wanted, _ = new.matrix(part, rows)
+    length = np.sqrt(np.einsum("ij,ij->j", X, X))
+    length = np.where(length > 0, length, 1.0)
+    M = np.linalg.lstsq(X / length, wanted, rcond=None)[0] / length[:, None]
+    size = np.sqrt(np.einsum("ij,ij->j", wanted, wanted))
+    M[np.abs(M) * length[:, None] < _ZERO * np.where(size > 0, size, 1.0)] = 0.0
+    return np.asarray(M)
+
+
+def _clean(M: FloatArray) -> FloatArray:
+    """Whole numbers as such: most columns are columns of the larger model."""
+    near = np.round(M)
+    return np.where(np.abs(M - near) < _ZERO, near, M)

@@ -1,0 +1,250 @@
+"""`Fit` → the model that backward elimination leaves: random effects first, then fixed effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lmmsparse._types import FloatArray
+from lmmsparse.design import Design, listed
+from lmmsparse.errors import OptionError
+from lmmsparse.fit import Fit, fit_design
+from lmmsparse.inference.anova import METHOD_NAMES, f_test
+from lmmsparse.inference.ddf import Constant, DenominatorDF, check_ddf, denominator_df
+from lmmsparse.inference.ranova import (
+    formula_order,
+    ranova_table,
+    reductions_of,
+    still_fixed,
+    testable,
+)
+from lmmsparse.inference.reduced import formula_of, without_fixed, without_random
+from lmmsparse.inference.terms import FixedTerms
+from lmmsparse.table import Table, blanks, counts, degrees, fixed, p_values
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What backward elimination did.
+
+    Attributes
+    ----------
+    random, fixed : Table
+        ``Eliminated`` (in which step, 0 for what stays) and the tests as `ranova` and `drop1` have
+        them, each at the last time it was made.
+    formula : str
+        Of the model that is left; empty for a model made from arrays.
+    model : LinearMixedModel or None
+        The model that is left; None if it has no random effects any more.
+    """
+
+    random: Table
+    fixed: Table
+    formula: str
+    model: Any
+
+    def __repr__(self) -> str:
+        left = self.formula or "a model made from arrays"
+        if self.model is None:
+            left += "  (no random effects left: a linear model)"
+        return f"{self.random}\n\n{self.fixed}\n\nModel found: {left}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Linear:
+    """A model without random effects, by weighted least squares."""
+
+    design: Design
+    beta: FloatArray
+    method: DenominatorDF
+    sigma2: float
+
+
+_Row = tuple[str, int, list[float]]
+
+
+def step(
+    fit: Fit,
+    make_model: Callable[[Fit], Any],
+    ddf: str = "satterthwaite",
+    alpha_random: float = 0.1,
+    alpha_fixed: float = 0.05,
+    reduce_random: bool = True,
+    reduce_fixed: bool = True,
+    keep: Collection[str] = (),
+) -> Step:
+    """Eliminate terms one by one, the least significant first.
+
+    Parameters
+    ----------
+    fit : Fit
+    make_model : callable
+        What turns a fit into the model of the result.
+    ddf : str
+        Degrees of freedom of the F tests.
+    alpha_random, alpha_fixed : float
+        Terms with larger p-values go.
+    reduce_random, reduce_fixed : bool
+        Whether to eliminate random effects, and fixed effects.
+    keep : collection of str
+        Fixed-effects terms that stay.
+
+    Returns
+    -------
+    Step
+
+    Raises
+    ------
+    OptionError
+
+    Notes
+    -----
+    Random effects are tested by likelihood ratio with the criterion of the fit and plain χ²
+    p-values, fixed effects by F tests of those that no other term builds on.
+
+    References
+    ----------
+    Kuznetsova, Brockhoff & Christensen (2017), Journal of Statistical Software 82(13), section 3.
+    """
+    ddf = check_ddf(ddf)
+    for name, alpha in (("alpha_random", alpha_random), ("alpha_fixed", alpha_fixed)):
+        if isinstance(alpha, (bool, str)) or not 0.0 <= float(alpha) <= 1.0:
+            raise OptionError(
+                f"{name}={alpha!r} is not between 0 and 1. It is the p-value above which terms go. "
+                f"Use, for example, {name}=0.05."
+            )
+    labels = [term.label for term in FixedTerms(fit.design).terms]
+    keep = [keep] if isinstance(keep, str) else list(keep)
+    unknown = [name for name in keep if name not in labels]
+    if unknown:
+        raise OptionError(
+            f"keep= names {unknown[0]!r}, which is not a term of the fixed effects. The terms are "
+            f"{listed(labels)}. Name some of them."
+        )
+    random, model = _random(fit, alpha_random if reduce_random else 1.0)
+    table, model = _fixed(model, ddf, alpha_fixed if reduce_fixed else 1.0, keep)
+    if isinstance(model, Fit):
+        return Step(random, table, formula_of(model.design), make_model(model))
+    return Step(random, table, formula_of(model.design), None)
+
+
+def _random(fit: Fit, alpha: float) -> tuple[Table, Fit | _Linear]:
+    rows: list[_Row] = []
+    model, gone = fit, 0
+    while True:
+        table = ranova_table(model)
+        frame = table.to_frame()
+        values = frame.to_numpy(dtype=np.float64)
+        labels = [str(label) for label in frame.index]
+        if not rows:
+            rows.append((labels[0], -1, values[0].tolist()))
+        p = np.nan_to_num(values[1:, -1], nan=-1.0)
+        worst = int(np.argmax(p)) if len(p) else 0
+        if not len(p) or p[worst] <= alpha:
+            rows += [(name, 0, v.tolist()) for name, v in zip(labels[1:], values[1:], strict=True)]
+            return _random_table(rows, fit), model
+        gone += 1
+        rows.append((labels[worst + 1], gone, values[worst + 1].tolist()))
+        order = [i for i in formula_order(model.design) if testable(model, i)]
+        reduction = [r for i in order for r in reductions_of(model.design, i)][worst]
+        design = without_random(model.design, reduction)
+        if not design.blocks:
+            return _random_table(rows, fit), _least_squares(design, model.fixed.sigma)
+        model = fit_design(
+            design,
+            reml=fit.reml,
+            optimizer=fit.optimizer,
+            solver=fit.solver,
+            fixed=still_fixed(model, reduction),
+        )
+
+
+def _random_table(rows: list[_Row], fit: Fit) -> Table:
+    names = ("npar", "logLik", "AIC", "LRT", "Df", "Pr(>Chisq)")
+    columns = {"Eliminated": [np.nan if order < 0 else float(order) for _, order, _ in rows]}
+    columns.update({name: [row[2][j] for row in rows] for j, name in enumerate(names)})
+    return Table(
+        columns,
+        [row[0] for row in rows],
+        title=f"Backward elimination of random effects ({'REML' if fit.reml else 'ML'})",
+        formats={
+            "Eliminated": counts,
+            "npar": counts,
+            "logLik": fixed(2),
+            "AIC": fixed(2),
+            "LRT": blanks(fixed(4)),
+            "Df": counts,
+            "Pr(>Chisq)": p_values,
+        },
+    )
+
+
+def _fixed(
+    model: Fit | _Linear, ddf: str, alpha: float, keep: list[str]
+) -> tuple[Table, Fit | _Linear]:
+    rows: list[_Row] = []
+    gone = 0
+    while True:
+        terms = FixedTerms(model.design)
+        method = denominator_df(model, ddf) if isinstance(model, Fit) else model.method
+        chosen = terms.droppable()
+        tests = []
+        for i in chosen:
+            F, num, den, p, scale = f_test(model.beta, terms.deletion(i), method)
+            mean = F / scale * model.sigma2
+            # A term whose columns others repeat takes nothing with it.
+            tests.append([mean * num, mean, num, den, F, p if num else 1.0])
+        free = [j for j, i in enumerate(chosen) if terms.label(i) not in keep]
+        worst = max(free, key=lambda j: tests[j][-1], default=None)
+        if worst is None or not tests[worst][-1] > alpha:
+            rows += [
+                (terms.label(i), 0, test) for i, test in zip(chosen, tests, strict=True)
+            ]
+            break
+        gone += 1
+        rows.append((terms.label(chosen[worst]), gone, tests[worst]))
+        model = _refitted(model, without_fixed(model.design, chosen[worst]))
+    names = ("Sum Sq", "Mean Sq", "NumDF", "DenDF", "F value", "Pr(>F)")
+    columns = {"Eliminated": [float(order) for _, order, _ in rows]}
+    columns.update({name: [row[2][j] for row in rows] for j, name in enumerate(names)})
+    used = METHOD_NAMES[ddf] if isinstance(model, Fit) else "least squares"
+    table = Table(
+        columns,
+        [row[0] for row in rows],
+        title=f"Backward elimination of fixed effects, {used}",
+        formats={
+            "Eliminated": counts,
+            "NumDF": counts,
+            "DenDF": degrees,
+            "F value": blanks(fixed(4)),
+            "Pr(>F)": p_values,
+        },
+    )
+    return table, model
+
+
+def _refitted(model: Fit | _Linear, design: Design) -> Fit | _Linear:
+    if isinstance(model, _Linear):
+        known = None if np.isfinite(model.method.joint(np.zeros((0, 0)))[1]) else model.sigma2
+        return _least_squares(design, None if known is None else float(np.sqrt(known)))
+    return fit_design(
+        design,
+        reml=model.reml,
+        optimizer=model.optimizer,
+        solver=model.solver,
+        fixed=model.fixed,
+    )
+
+
+def _least_squares(design: Design, sigma: float | None = None) -> _Linear:
+    root = np.sqrt(design.weights_or_one)
+    X, y = root[:, None] * design.X, root * (design.y - design.offset_or_zero)
+    inverse = np.linalg.inv(X.T @ X) if design.p else np.zeros((0, 0))
+    beta = np.linalg.lstsq(X, y, rcond=None)[0]
+    df = float(design.n - design.p)
+    sigma2 = float(np.sum((y - X @ beta) ** 2)) / df if sigma is None else sigma**2
+    method = Constant(sigma2 * inverse, df if sigma is None else np.inf)
+    return _Linear(design, beta, method, sigma2)
