@@ -271,3 +271,26 @@ def test_a_profile_that_mixes_held_and_free_is_refused() -> None:
         model.profile()
     limits = model.confint(which=["sd_Days|Subject", "sigma", "Days"])
     assert (limits["lower"] < limits["upper"]).all()
+
+
+STRUCTURES = {
+    "cs": "Reaction ~ Days + cs(0 + part | Subject)",
+    "cs, one variance": "Reaction ~ Days + cs(0 + part | Subject, hom=True)",
+    "ar1": "Reaction ~ Days + ar1(0 + part | Subject)",
+    "ar1, own variances": "Reaction ~ Days + ar1(0 + part | Subject, hom=False)",
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_profiles_are_fits_with_the_parameter_held(name: str) -> None:
+    data = lmm.load_dataset("sleepstudy").assign(part=lambda d: (d["Days"] // 3).astype(str))
+    free = lmm.lmer(STRUCTURES[name], data, reml=False)
+    frame = free.profile(["rho|Subject", "sigma"], level=0.99).to_frame()
+    for parameter, held in (("rho|Subject", "Subject.rho"), ("sigma", "sigma")):
+        own = frame[frame["parameter"] == parameter]
+        assert len(own) > 8
+        for i in (0, len(own) // 3, len(own) - 1):
+            value = float(own["value"].iloc[i])
+            fixed = lmm.lmer(STRUCTURES[name], data, reml=False, fixed={held: value})
+            rise = fixed.deviance - free.deviance
+            assert own["zeta"].iloc[i] ** 2 == pytest.approx(rise, rel=1e-4, abs=1e-6)

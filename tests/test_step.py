@@ -27,7 +27,10 @@ FIXED = {
 
 def _agree(ours: lmm.Table, theirs: dict[str, Any], columns: dict[str, float]) -> None:
     frame = ours.to_frame()
-    assert [_label(str(t)) for t in frame.index] == [_label(t) for t in theirs["rows"]]
+    frame.index = pd.Index([_label(str(t)) for t in frame.index])
+    rows = [_label(t) for t in theirs["rows"]]
+    assert sorted(frame.index) == sorted(rows)
+    frame = frame.loc[rows]  # (1 | a/b) is written out in another order
     order = [0.0 if v is None else v for v in np.atleast_1d(theirs["columns"]["Eliminated"])]
     assert frame["Eliminated"].fillna(0.0).tolist() == order
     for column, tolerance in columns.items():
@@ -121,6 +124,7 @@ def test_options() -> None:
             model.step(**options)
 
 
+@pytest.mark.filterwarnings("ignore::lmmsparse.errors.SingularFitWarning")
 def test_what_is_fixed_stays_fixed() -> None:
     data = _data()
     model = lmm.lmer(

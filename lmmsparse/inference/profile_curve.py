@@ -14,6 +14,7 @@ from lmmsparse.inference.profile_search import Point
 
 BETTER = 1e-6
 _MAX_POINTS = 60
+_TRUSTED = 4.0
 
 
 class BetterOptimumError(Exception):
@@ -166,12 +167,21 @@ class _Side:
         return float(np.sqrt(max(rise, 0.0))), point
 
     def _between(self, i: int, value: float) -> FloatArray:
-        """The start of a search at `value`, on the line through points i and i + 1."""
+        """The start of a search at `value`, on the line or parabola through points near i."""
         if len(self.nodes) == 1:
             return self.nodes[0][1].x
         a, b = self.nodes[i][1], self.nodes[i + 1][1]
-        share = (value - a.value) / (b.value - a.value)
-        return np.asarray(a.x + min(share, 3.0) * (b.x - a.x))
+        share = min((value - a.value) / (b.value - a.value), 3.0)
+        line = np.asarray(a.x + share * (b.x - a.x))
+        j = i - 1 if i else i + 2
+        if share >= 3.0 or j >= len(self.nodes):
+            return line
+        c = self.nodes[j][1]
+        # Newton's form: what the third point is off the line, in proportion.
+        apart = (c.value - a.value) / (b.value - a.value)
+        off = c.x - (a.x + apart * (b.x - a.x))
+        factor = share * (share - 1.0) / (apart * (apart - 1.0))
+        return np.asarray(line + factor * off) if abs(factor) < _TRUSTED else line
 
     def advance(self, cutoff: float, step: float) -> None:
         """Step outwards until |zeta| reaches the cutoff or the parameter its bound."""
