@@ -94,6 +94,10 @@ class DesignWarning(LmmWarning):
     """The model that is fitted differs from what was written (dropped columns or rows)."""
 
 
+class InterruptedWarning(LmmWarning):
+    """A long computation was stopped by the user; the result is the part that was finished."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing a check has found, as data.

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed, effective_n_jobs
 from scipy import stats
 
 from lmmsparse._types import FloatArray
 from lmmsparse.errors import LmmWarning, OptionError
 from lmmsparse.fit import Fit
+from lmmsparse.inference.collect import collected, warn_interrupted
 from lmmsparse.inference.parameters import parameter_names, parameter_values
 from lmmsparse.inference.resample import Resampler
 from lmmsparse.inference.wald import check_level
@@ -41,11 +41,14 @@ class Bootstrap:
         The statistic of the fit itself.
     failures : Series
         Replicate → why nothing could be computed; the rows of these are NaN.
+    requested : int
+        How many replicates were asked for; there are fewer if Ctrl-C came in between.
     """
 
     original: pd.Series
     failures: pd.Series
     _replicates: pd.DataFrame = field(repr=False)
+    requested: int
 
     def __repr__(self) -> str:
         values = self._replicates
@@ -56,9 +59,14 @@ class Bootstrap:
                 "Std. Error": values.std(ddof=1).tolist(),
             },
             [str(name) for name in self.original.index],
-            title=f"Bootstrap, {len(values)} replicates ({self.n_failed} failed)",
+            title=f"Bootstrap, {self._how_many} replicates ({self.n_failed} failed)",
         )
         return str(table)
+
+    @property
+    def _how_many(self) -> str:
+        done = len(self._replicates)
+        return str(done) if done == self.requested else f"{done} of {self.requested}"
 
     @property
     def n_failed(self) -> int:
@@ -158,21 +166,17 @@ def bootstrap(
         )
     else:
         original = _as_series(statistic(make_model(fit)))
-    workers = effective_n_jobs(int(n_jobs))
     chunks = chunks_of_seeds(fit, n, rng, _CHUNK if statistic is None else _CHUNK // 16)
-    if workers == 1:
-        done = []
-        finished = 0
-        for chunk in chunks:
-            done.append(_replicates(fit, chunk, make_model, statistic, kind, original.index))
-            finished += len(chunk)
-            if progress:
-                print(f"bootstrap: {finished} of {n}", file=sys.stderr)
-    else:
-        done = Parallel(n_jobs=workers, verbose=10 if progress else 0)(
-            delayed(_replicates)(fit, chunk, make_model, statistic, kind, original.index)
-            for chunk in chunks
-        )
+    ends = np.cumsum([len(chunk) for chunk in chunks])
+
+    def tell(parts: int) -> None:
+        if progress:
+            print(f"bootstrap: {ends[parts - 1]} of {n}", file=sys.stderr)
+
+    arguments = [(fit, chunk, make_model, statistic, kind, original.index) for chunk in chunks]
+    done, interrupted = collected(_replicates, arguments, n_jobs, tell)
+    if interrupted:
+        warn_interrupted(f"{ends[len(done) - 1]} of {n} replicates")
     values = np.concatenate([part for part, _ in done])
     reasons = [reason for _, part in done for reason in part]
     failed = {i: reason for i, reason in enumerate(reasons) if reason}
@@ -180,6 +184,7 @@ def bootstrap(
         original,
         pd.Series(list(failed.values()), index=list(failed), dtype=object, name="reason"),
         pd.DataFrame(values, columns=original.index),
+        int(n),
     )
 
 

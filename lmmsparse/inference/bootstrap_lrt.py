@@ -6,12 +6,12 @@ import sys
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
 
 from lmmsparse._types import FloatArray
 from lmmsparse.errors import DataError, NumericalError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.bootstrap import check_counts, chunks_of_seeds
+from lmmsparse.inference.collect import collected, warn_interrupted
 from lmmsparse.inference.lrt import likelihood_ratio_table
 from lmmsparse.inference.profile import maximum_likelihood
 from lmmsparse.inference.resample import Resampler
@@ -62,16 +62,13 @@ def bootstrap_lrt_of_fits(
             "Fit both with the same offset."
         )
     chunks = chunks_of_seeds(used[0], n, rng)
-    if effective_n_jobs(n_jobs) == 1:
-        drawn = []
-        for i, seeds in enumerate(chunks):
-            drawn.append(_statistics(used[0], used[1], seeds))
-            if progress:
-                print(f"bootstrap: part {i + 1} of {len(chunks)}", file=sys.stderr)
-    else:
-        drawn = Parallel(n_jobs=n_jobs, verbose=10 if progress else 0)(
-            delayed(_statistics)(used[0], used[1], seeds) for seeds in chunks
-        )
+
+    def tell(parts: int) -> None:
+        if progress:
+            print(f"bootstrap: part {parts} of {len(chunks)}", file=sys.stderr)
+
+    arguments = [(used[0], used[1], seeds) for seeds in chunks]
+    drawn, interrupted = collected(_statistics, arguments, n_jobs, tell)
     statistics = np.concatenate(drawn)
     usable = statistics[~np.isnan(statistics)]
     if not usable.size:
@@ -83,8 +80,10 @@ def bootstrap_lrt_of_fits(
     beyond = int(np.sum(usable >= observed["Chisq"] - 1e-8))
     p = (1 + beyond) / (1 + len(usable))
     notes = [f"{len(usable)} responses drawn from the smaller model."]
-    if len(usable) < n:
-        notes.append(f"{n - len(usable)} refits failed and are not counted.")
+    if interrupted:
+        notes.append(warn_interrupted(f"{len(statistics)} of {n} replicates"))
+    if len(usable) < len(statistics):
+        notes.append(f"{len(statistics) - len(usable)} refits failed and are not counted.")
     return Table(
         {
             "Chisq": [float(observed["Chisq"])] * 2,

@@ -6,11 +6,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from scipy import stats
 
 from lmmsparse._types import FloatArray
@@ -18,6 +16,7 @@ from lmmsparse.covariance import LambdaTemplate, Unstructured
 from lmmsparse.errors import ConvergenceWarning, Finding, NumericalError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.bootstrap import check_counts
+from lmmsparse.inference.collect import collected, warn_interrupted
 from lmmsparse.inference.parameters import known_parameters, parameter_names, parameter_values
 from lmmsparse.inference.profile_curve import BetterOptimumError, Curve, Problem, trace
 from lmmsparse.inference.profile_fixed import FixedEffect
@@ -176,19 +175,22 @@ def profile(
     findings: tuple[Finding, ...] = ()
     for _ in range(_RESTARTS):
         arguments = [(used, names.index(name), cutoff, tuple(exact), progress) for name in wanted]
-        if n_jobs == 1:
-            done: list[Any] = []
-            for each in arguments:
-                done.append(_follow(*each))
-                if isinstance(done[-1], np.ndarray):
-                    break
-        else:
-            done = Parallel(n_jobs=n_jobs)(delayed(_follow)(*each) for each in arguments)
+        done, interrupted = collected(
+            _follow, arguments, n_jobs, enough=lambda result: isinstance(result, np.ndarray)
+        )
         better = [result for result in done if isinstance(result, np.ndarray)]
         if not better:
-            curves = {name: result[0] for name, result in zip(wanted, done, strict=True)}
-            estimates = {name: result[1] for name, result in zip(wanted, done, strict=True)}
+            curves, estimates = {}, {}
+            for name, result in zip(wanted, done, strict=False):
+                if not isinstance(result, np.ndarray):
+                    curves[name], estimates[name] = result
+            if interrupted:
+                what = f"the profiles of {', '.join(curves)} ({len(curves)} of {len(wanted)})"
+                message = warn_interrupted(what)
+                findings = (*findings, Finding("interrupted", "warning", message))
             return Profile(curves, estimates, names, cutoff, findings)
+        if interrupted:
+            raise KeyboardInterrupt
         old = used.criterion
         used = _searched(used, used.objective, better[0])
         findings = (_better_optimum(old, used),)
