@@ -682,6 +682,8 @@ class LinearMixedModel:
         se: bool = False,
         interval: str | None = None,
         level: float = 0.95,
+        theta_draws: int = 0,
+        rng: Any = None,
     ) -> pd.Series | pd.DataFrame:
         """Predictions for the data of the fit or for new data.
 
@@ -702,6 +704,12 @@ class LinearMixedModel:
             Limits for the predicted mean, or for a new observation.
         level : float
             Confidence level of the limits.
+        theta_draws : int
+            With standard errors or limits: average over so many draws of the covariance parameters
+            from their asymptotic distribution (200 are plenty), which widens the limits by their
+            uncertainty. By default they are taken as known, as in lme4.
+        rng : numpy Generator or int, optional
+            For these draws; seed 0 if not given.
 
         Returns
         -------
@@ -714,7 +722,20 @@ class LinearMixedModel:
         """
         if se or interval is not None:
             return predict_with_error(
-                self._fit, newdata, random, new_levels, offset, interval, check_level(level)
+                self._fit,
+                newdata,
+                random,
+                new_levels,
+                offset,
+                interval,
+                check_level(level),
+                theta_draws,
+                rng,
+            )
+        if theta_draws:
+            raise OptionError(
+                f"theta_draws={theta_draws!r} goes with standard errors or limits. The prediction "
+                "itself does not depend on it. Pass se=True or interval= too."
             )
         values, index = predict(self._fit, newdata, random, new_levels, offset)
         return pd.Series(values, index=index, name="predicted")

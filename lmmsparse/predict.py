@@ -223,12 +223,19 @@ def predict(
             values = values + np.einsum("nk,nk->n", block.columns[:, at], part[block.codes])
         return design.pad(values), design.output_index()
     rows = new_rows(fit, newdata, selections, new_levels, offset)
-    values = rows.X @ fit.beta + rows.offset
+    values = predicted(fit, rows, selections)
+    if new_levels == "nan":
+        values = np.where(rows.unknown, np.nan, values)
+    return values, rows.index
+
+
+def predicted(fit: Fit, rows: NewRows, selections: list[Selection]) -> FloatArray:
+    """Xβ + Zb + offset of the rows, (m,)."""
+    values: FloatArray = rows.X @ fit.beta + rows.offset
+    b = fit.split(fit.b)
     for selection in selections:
         t, at = selection.block, selection.columns
         codes = rows.codes[t]
         part = np.where(codes[:, None] >= 0, b[t][codes][:, at], 0.0)
         values = values + np.einsum("nk,nk->n", rows.columns[t][:, at], part)
-    if new_levels == "nan":
-        values = np.where(rows.unknown, np.nan, values)
-    return values, rows.index
+    return values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,18 @@ from scipy import stats
 from lmmsparse._types import FloatArray
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.predict import NewRows, Selection, new_frame, new_rows, predict, select_effects
+from lmmsparse.inference.satterthwaite import satterthwaite
+from lmmsparse.predict import (
+    NewRows,
+    Selection,
+    new_frame,
+    new_rows,
+    predict,
+    predicted,
+    select_effects,
+)
+from lmmsparse.search import StandardizedObjective
+from lmmsparse.simulate import as_generator
 from lmmsparse.threads import one_thread
 
 INTERVALS = ("confidence", "prediction")
@@ -27,6 +40,8 @@ def predict_with_error(
     offset: Any,
     interval: str | None,
     level: float,
+    theta_draws: int = 0,
+    rng: Any = None,
 ) -> pd.DataFrame:
     """Predictions with standard errors and limits.
 
@@ -38,6 +53,10 @@ def predict_with_error(
     interval : {"confidence", "prediction"} or None
         Limits for the predicted mean (also with None), or for a new observation.
     level : float
+    theta_draws : int
+        How many draws of the covariance parameters to average over; 0: they are taken as known.
+    rng : Generator or int, optional
+        For the draws; seed 0 if not given.
 
     Returns
     -------
@@ -50,6 +69,10 @@ def predict_with_error(
     the inverse of Henderson's mixed-model equations. A level the fit has not seen adds its own
     variance σ² z'TT'z. A new observation adds the residual variance σ²/w and the variance of the
     random effects that `random` leaves out. Limits are normal quantiles.
+
+    With draws of (θ, σ) from their asymptotic normal distribution, the variance is the mean of the
+    conditional variances plus the variance of the conditional means, and limits are quantiles of
+    the mixture of the conditional normal distributions. The prediction stays that at θ̂.
     """
     if interval is not None and interval not in INTERVALS:
         raise OptionError(
@@ -59,23 +82,108 @@ def predict_with_error(
     values, index = predict(fit, newdata, random, new_levels, offset)
     selections = select_effects(fit, random)
     rows = _rows(fit, newdata, selections, new_levels, offset)
-    variance = mean_variance(fit, rows, selections)
-    total = variance
-    if interval == "prediction":
-        total = variance + _observation_variance(fit, newdata, selections)
+    check_draws(theta_draws)
+    observed = interval == "prediction"
+    tail = 0.5 - level / 2.0
+    if theta_draws:
+        center = predicted(fit, rows, selections)
+        mixture = _Mixture(
+            [
+                _conditional(drawn, sigma2, newdata, rows, selections, observed)
+                for drawn, sigma2 in _drawn_fits(fit, int(theta_draws), rng)
+            ]
+        )
+        variance, lower, upper = mixture.variance, mixture.quantile(tail), mixture.quantile(-tail)
+        lower, upper = lower - center, upper - center
+    else:
+        _, variance, total = _conditional(fit, fit.sigma2, newdata, rows, selections, observed)
+        upper = -stats.norm.ppf(tail) * np.sqrt(total)
+        lower = -upper
     if newdata is None:
-        variance, total = fit.design.pad(variance), fit.design.pad(total)
+        variance, lower, upper = (fit.design.pad(v) for v in (variance, lower, upper))
     if new_levels == "nan":
-        variance = np.where(rows.unknown, np.nan, variance)
-        total = np.where(rows.unknown, np.nan, total)
-    half = stats.norm.ppf(0.5 + level / 2.0) * np.sqrt(total)
+        variance, lower, upper = (
+            np.where(rows.unknown, np.nan, v) for v in (variance, lower, upper)
+        )
     columns = {
         "fit": values,
         "se": np.sqrt(variance),
-        "lower": values - half,
-        "upper": values + half,
+        "lower": values + lower,
+        "upper": values + upper,
     }
     return pd.DataFrame(columns, index=index)
+
+
+def check_draws(theta_draws: Any) -> None:
+    """Refuse a number of draws that is none.
+
+    Raises
+    ------
+    OptionError
+    """
+    whole = isinstance(theta_draws, (int, np.integer)) and not isinstance(theta_draws, bool)
+    if not whole or theta_draws < 0:
+        raise OptionError(
+            f"theta_draws={theta_draws!r} is not a number of draws. It says over how many values "
+            "of the covariance parameters predictions are averaged. Use 0 for none, or some 200."
+        )
+
+
+def _conditional(
+    fit: Fit,
+    sigma2: float,
+    newdata: Any,
+    rows: NewRows,
+    selections: list[Selection],
+    observed: bool,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean of the predicted quantity, the variance of its mean, and its variance, given θ and σ."""
+    variance = sigma2 * relative_variance(fit, rows, selections)
+    total = variance
+    if observed:
+        total = variance + sigma2 * _observation_variance(fit, newdata, selections)
+    return predicted(fit, rows, selections), variance, total
+
+
+def _drawn_fits(fit: Fit, draws: int, rng: Any) -> Iterator[tuple[Fit, float]]:
+    """Fits at draws of θ from its asymptotic distribution, each with a draw of σ²."""
+    generator = as_generator(0 if rng is None else rng)
+    scaled, template = StandardizedObjective(fit.objective), fit.template
+    spread = satterthwaite(fit).parameter_covariance.copy()
+    spread[-1] /= fit.sigma  # σ on the scale of its logarithm
+    spread[:, -1] /= fit.sigma
+    values, vectors = np.linalg.eigh(spread)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    x = scaled.to_internal(fit.theta)
+    for _ in range(draws):
+        step = root @ generator.standard_normal(len(root))
+        bounds = scaled.bounds.limits
+        theta = template.with_held(scaled.to_theta(np.clip(x + step[:-1], *bounds)))
+        drawn = replace(fit, optimum=replace(fit.optimum, x=theta))
+        drawn.__dict__["objective"] = fit.objective
+        yield drawn, fit.sigma2 * float(np.exp(2.0 * step[-1]))
+
+
+class _Mixture:
+    """Equal parts of normal distributions, per row."""
+
+    def __init__(self, parts: list[tuple[FloatArray, FloatArray, FloatArray]]) -> None:
+        self._mean = np.array([mean for mean, _, _ in parts])
+        self._sd = np.sqrt([total for _, _, total in parts])
+        own = np.array([variance for _, variance, _ in parts])
+        self.variance = own.mean(axis=0) + self._mean.var(axis=0)
+
+    def quantile(self, tail: float) -> FloatArray:
+        """The value below which a share `tail` lies; above which, if it is negative."""
+        z = stats.norm.ppf(abs(tail)) * np.sign(tail)
+        ends = self._mean + z * self._sd
+        low, high = ends.min(axis=0), ends.max(axis=0)
+        share = tail if tail > 0 else 1.0 + tail
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            below = stats.norm.cdf((middle - self._mean) / self._sd).mean(axis=0) < share
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        return np.asarray(0.5 * (low + high))
 
 
 def _rows(
@@ -96,8 +204,8 @@ def _rows(
 
 
 @one_thread
-def mean_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> FloatArray:
-    """Variance of the error of the predicted mean, (m,).
+def relative_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> FloatArray:
+    """Variance of the error of the predicted mean over σ², given θ, (m,).
 
     Parameters
     ----------
@@ -135,12 +243,12 @@ def mean_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> Float
             x = x - products.ZtX.T @ template.multiply(T, inner)
             half = sla.solve_triangular(RX, x, trans="T", check_finite=False)
             variance = variance + np.einsum("pn,pn->n", half, half)
-        out[part] = fit.sigma2 * variance
+        out[part] = variance
     return out
 
 
 def _observation_variance(fit: Fit, newdata: Any, selections: list[Selection]) -> FloatArray:
-    """σ²/w and the variance of the random effects that are not predicted, (m,)."""
+    """1/w and the variance of the random effects that are not predicted over σ², (m,)."""
     chosen = {s.block: set(s.columns.tolist()) for s in selections}
     T = fit.template.factors(fit.theta)
     if newdata is None:
@@ -157,4 +265,4 @@ def _observation_variance(fit: Fit, newdata: Any, selections: list[Selection]) -
         columns = block.columns if newdata is None else recipe.random(t, frame)
         own = columns[:, rest] @ T[t][rest]
         total = total + np.einsum("nk,nk->n", own, own)
-    return np.asarray(fit.sigma2 * total)
+    return np.asarray(total)
