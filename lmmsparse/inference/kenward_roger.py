@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.linalg as sla
+import scipy.sparse as sp
 
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
@@ -19,6 +21,7 @@ from lmmsparse.fit import Fit
 from lmmsparse.threads import one_thread
 
 _ELEMENTS = 4_000_000
+_WELL = 1e4
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,10 +223,22 @@ class _Parts:
 
     def _N(self, B: FloatArray) -> FloatArray:
         """N B = Z'V⁻¹Z B."""
-        ZtZ, template = self._fit.products.ZtZ, self._fit.template
-        GB = ZtZ @ B
-        inner = self._fit.modes.factor.solve(template.multiply_transposed(self._T, GB))
-        return np.asarray(GB - ZtZ @ template.multiply(self._T, inner))
+        return self._N_from(self._fit.products.ZtZ @ B)
+
+    def _N_from(self, GB: FloatArray) -> FloatArray:
+        """N B from Z'WZ B. With w = M⁻¹Λ'Z'WZB, Λ'N B is w itself."""
+        template = self._fit.template
+        w = self._fit.modes.factor.solve(template.multiply_transposed(self._T, GB))
+        if self._inverses is not None:
+            return template.multiply_transposed(self._inverses, w)
+        return np.asarray(GB - self._fit.products.ZtZ @ template.multiply(self._T, w))
+
+    @cached_property
+    def _inverses(self) -> list[FloatArray] | None:
+        """T⁻¹ of every term, if none is close to singular."""
+        if any(np.linalg.cond(T) > _WELL for T in self._T):
+            return None
+        return [np.linalg.inv(T) for T in self._T]
 
     def _K(self, B: FloatArray) -> FloatArray:
         """ΛΛ' B."""
@@ -281,11 +296,12 @@ class _Parts:
         for b, levels, together in self._chunks():
             k, offset = sizes[b], template.offsets[b]
             width = 1 if together else len(levels)
-            columns = np.zeros((template.q, width, k))
-            for j in range(k):
-                at = offset + levels * k + j
-                columns[at, 0 if together else np.arange(width), j] = 1.0
-            N = self._N(columns.reshape(template.q, -1)).reshape(template.q, width, k)
+            places = offset + levels[:, None] * k + np.arange(k)
+            # Columns of Z'WZ, which is symmetric; for all levels together their sums.
+            GB = self._fit.products.ZtZ[places.ravel()]
+            if together:
+                GB = sp.kron(np.ones((1, len(levels))), sp.eye_array(k), format="csr") @ GB
+            N = self._N_from(GB.toarray().T).reshape(template.q, width, k)
             for a, ka in enumerate(sizes):
                 block = N[template.offsets[a] : template.offsets[a + 1]]
                 rows = block.reshape(-1, ka, width, k).transpose(0, 2, 1, 3).reshape(-1, ka * k)
