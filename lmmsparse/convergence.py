@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmmsparse._types import FloatArray
-from lmmsparse.design import listed
 from lmmsparse.errors import Finding
 from lmmsparse.fit import Fit
 from lmmsparse.optimize import Derivatives, Status
 from lmmsparse.search import StandardizedObjective
-from lmmsparse.varcorr import singular_directions, variance_components
+from lmmsparse.singular import is_singular, singular_finding
 
 TOLERANCE = 1e-4
 NOTHING_LEFT = 1e-12
@@ -143,7 +142,7 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
         )
     singular = is_singular(fit)
     if singular and converged:  # elsewhere it says nothing about the optimum
-        notes.append(_singular_finding(fit))
+        notes.append(singular_finding(fit))
     return Convergence(
         converged=converged,
         singular=singular,
@@ -151,52 +150,4 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
         status=fit.optimum.status.value,
         evaluations=fit.optimum.evaluations,
         findings=tuple(notes),
-    )
-
-
-def is_singular(fit: Fit, tol: float = 1e-4) -> bool:
-    """Whether any term's covariance is singular, whatever the units of its predictors.
-
-    Parameters
-    ----------
-    fit : Fit
-    tol : float
-        A standard deviation (of a term's contribution to the response, in units of σ) below this
-        counts as zero.
-    """
-    return any(singular_directions(fit, tol))
-
-
-def _singular_finding(fit: Fit) -> Finding:
-    parts, simpler = [], []
-    terms = variance_components(fit).terms
-    for block, term, directions in zip(
-        fit.design.blocks, terms, singular_directions(fit), strict=True
-    ):
-        if not directions:
-            continue
-        names = ", ".join(block.names)
-        if len(directions) == block.k:
-            what = "variance of" if block.k == 1 else "variances of"
-            verb = "is" if block.k == 1 else "are"
-            parts.append(f"the estimated {what} {names} in {block.source} {verb} zero")
-            simpler.append(f"the model without {names} in {block.source}")
-        elif block.k == 2 and term.correlated and term.sd.min() > 1e-4 * term.sd.max():
-            sign = "+1" if term.covariance[0, 1] > 0 else "−1"
-            first, second = block.names
-            parts.append(
-                f"in {block.source} the correlation of {first} and {second} is {sign}, so that "
-                "one direction does not vary"
-            )
-            simpler.append(f"uncorrelated effects, or fewer, in {block.source}")
-        else:
-            verb = "does" if len(directions) == 1 else "do"
-            parts.append(f"in {block.source} {listed(directions, 3)} {verb} not vary")
-            simpler.append(f"fewer or uncorrelated effects in {block.source}")
-    return Finding(
-        "singular",
-        "warning",
-        f"The fit is singular: {'; '.join(parts)}. The data support fewer random effects than the "
-        "model has. The optimum is a valid one; tests of the affected terms are conservative. "
-        f"Simpler would be {'; '.join(simpler)}.",
     )

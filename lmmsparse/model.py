@@ -14,7 +14,7 @@ import pandas as pd
 from lmmsparse._types import FloatArray
 from lmmsparse.all_fit import all_fit
 from lmmsparse.checks import check_design
-from lmmsparse.convergence import Convergence, is_singular, judge
+from lmmsparse.convergence import Convergence, judge
 from lmmsparse.errors import (
     ConvergenceWarning,
     DesignWarning,
@@ -34,6 +34,7 @@ from lmmsparse.inference.lrt import information, loglik
 from lmmsparse.inference.profile import Profile, profile
 from lmmsparse.inference.ranova import ranova_table
 from lmmsparse.inference.step import Step, step
+from lmmsparse.inference.variance_errors import variance_errors
 from lmmsparse.inference.wald import check_level, coefficient_table
 from lmmsparse.influence import Influence, influence
 from lmmsparse.keywords import checked_keywords
@@ -44,6 +45,7 @@ from lmmsparse.ranef import conditional_covariances, conditional_modes, effect_n
 from lmmsparse.refit import refit_response
 from lmmsparse.refit_many import refit_many
 from lmmsparse.simulate import simulate
+from lmmsparse.singular import is_singular
 from lmmsparse.storage import save_fit
 from lmmsparse.summary import Summary, short_print, summarize
 from lmmsparse.table import Table
@@ -157,6 +159,30 @@ class LinearMixedModel:
     def varcorr(self) -> VarCorr:
         """Variances, standard deviations and correlations of the random effects."""
         return variance_components(self._fit)
+
+    def vcov_varcorr(self, scale: str = "sdcor") -> pd.DataFrame:
+        """Asymptotic covariance matrix of the estimated covariance parameters.
+
+        Parameters
+        ----------
+        scale : {"sdcor", "vcov"}
+            Of standard deviations and correlations (rows as in `confint`), or of variances and
+            covariances.
+
+        Returns
+        -------
+        DataFrame
+            The residual parameter last; NaN for terms whose covariance is singular. Variances are
+            far from normal with few groups: prefer `confint` for intervals.
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> m = lmm.lmer("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("Dyestuff"))
+        >>> m.vcov_varcorr("vcov").round(-2).iloc[1, 1]  # 2 sigma**4 / 24
+        500600.0
+        """
+        return variance_errors(self._fit, scale)
 
     def _by_level(self, values: Mapping[str, FloatArray]) -> dict[str, pd.DataFrame]:
         design = self._fit.design

@@ -129,14 +129,14 @@ def variance_components(fit: Fit) -> VarCorr:
     return VarCorr(tuple(terms), fit.sigma)
 
 
-def _relative_contributions(
+def relative_contributions(
     fit: Fit, theta: FloatArray, tol: float
-) -> list[tuple[FloatArray, FloatArray]]:
+) -> list[tuple[FloatArray, FloatArray, FloatArray]]:
     """Per term, the standard deviations of independent contributions to the response, over σ.
 
     Each term's columns are put on one scale (root mean square one), so that units do not matter.
     A correlation that is a parameter counts as being at its bound if it is within `tol` of it.
-    Returns (k,) singular values, largest first, and the (k, k) left vectors.
+    Returns (k,) singular values, largest first, the (k, k) left vectors, and the (k,) scales.
     """
     out = []
     for block, part in zip(fit.design.blocks, fit.template.slices, strict=True):
@@ -148,44 +148,8 @@ def _relative_contributions(
         w = fit.design.weights_or_one[:, None]
         size = np.sqrt((w * block.columns**2).sum(axis=0) / fit.design.n)
         U, s, _ = sla.svd(size[:, None] * T)
-        out.append((s, U))
+        out.append((s, U, size))
     return out
-
-
-def singular_directions(fit: Fit, tol: float = 1e-4) -> list[list[str]]:
-    """Per term, the directions whose variance is (numerically) zero, in words.
-
-    Parameters
-    ----------
-    fit : Fit
-    tol : float
-        Relative standard deviation below which a direction counts as null.
-    """
-    found = _relative_contributions(fit, fit.theta, tol)
-    anywhere = [0] * len(found)
-    if not fit.template.free.all():
-        # What the user's own values leave without variance, whatever the others are, is no finding.
-        rest = np.random.default_rng(7).uniform(0.2, 0.8, len(fit.theta))
-        generic = _relative_contributions(fit, fit.template.with_held(rest), tol)
-        anywhere = [int(np.sum(s < tol)) for s, _ in generic]
-    out = []
-    for block, (s, U), unavoidable in zip(fit.design.blocks, found, anywhere, strict=True):
-        null = np.flatnonzero(s < tol)
-        null = null if len(null) > unavoidable else null[:0]
-        out.append([_direction(block.names, U[:, i]) for i in null])
-    return out
-
-
-def _direction(names: tuple[str, ...], vector: FloatArray) -> str:
-    order = np.argsort(-np.abs(vector), kind="stable")
-    share = vector / vector[order[0]]
-    text = names[int(order[0])]
-    small = [i for i in order[1:].tolist() if abs(share[i]) > 0.05]
-    if not small:
-        return text
-    for i in small:
-        text += f" {'+' if share[i] > 0 else '−'} {abs(share[i]):.2g} {names[i]}"
-    return f"the combination {text} (in standardized units)"
 
 
 def principal_components(fit: Fit) -> dict[str, pd.DataFrame]:

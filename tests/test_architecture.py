@@ -42,6 +42,7 @@ LAYERS = {
         "predict",
         "prediction_error",
         "simulate",
+        "singular",
         "influence",
         "inference",
         "storage",

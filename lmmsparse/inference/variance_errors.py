@@ -1,0 +1,92 @@
+"""`Fit` → covariance matrix of its estimated variances, or of standard deviations and correlations.
+
+Asymptotic, by the inverse Hessian of the criterion in (θ, σ) and the chain rule.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse._types import FloatArray
+from lmmsparse.errors import OptionError
+from lmmsparse.fit import Fit
+from lmmsparse.inference.parameters import parameter_names, parameter_values
+from lmmsparse.inference.satterthwaite import satterthwaite
+from lmmsparse.search import StandardizedObjective
+from lmmsparse.singular import null_directions
+
+SCALES = ("sdcor", "vcov")
+_STEP = 1e-5
+
+
+def variance_errors(fit: Fit, scale: str = "sdcor") -> pd.DataFrame:
+    """Covariance matrix of the estimated covariance parameters.
+
+    Parameters
+    ----------
+    fit : Fit
+    scale : {"sdcor", "vcov"}
+        Standard deviations and correlations, or variances and covariances.
+
+    Returns
+    -------
+    DataFrame
+        (r, r), the residual parameter last; NaN for a term whose covariance is singular, zero for
+        what the user holds.
+
+    Raises
+    ------
+    OptionError
+        For another scale.
+
+    References
+    ----------
+    Pinheiro & Bates (2000), Mixed-Effects Models in S and S-PLUS, section 2.3.
+    """
+    if scale not in SCALES:
+        raise OptionError(
+            f"scale={scale!r} does not exist. Covariance parameters are standard deviations and "
+            "correlations ('sdcor') or variances and covariances ('vcov'). Choose one of these."
+        )
+    scaled = StandardizedObjective(fit.objective)
+    point = np.append(scaled.to_internal(fit.theta), fit.sigma)
+
+    def values(at: FloatArray) -> FloatArray:
+        out = parameter_values(fit, scaled.to_theta(at[:-1]), float(at[-1]))
+        return out if scale == "sdcor" else _variances(fit, out)
+
+    J = np.empty((len(point), len(point)))
+    for i, step in enumerate(_STEP * np.maximum(1.0, np.abs(point))):
+        move = step * (np.arange(len(point)) == i)
+        J[:, i] = (values(point + move) - values(point - move)) / (2.0 * step)
+    covariance = np.asarray(J @ satterthwaite(fit).parameter_covariance @ J.T)
+    for null, part in zip(null_directions(fit), fit.template.slices, strict=True):
+        if len(null):
+            covariance[part] = np.nan
+            covariance[:, part] = np.nan
+    names = parameter_names(fit)
+    if scale == "vcov":
+        words = {"sd": "var", "cor": "cov", "rho": "cov"}
+        names = [_renamed(name, words) for name in names[:-1]] + ["sigma2"]
+    index = pd.Index(names, dtype=object)
+    return pd.DataFrame(covariance, index=index, columns=index)
+
+
+def _renamed(name: str, words: dict[str, str]) -> str:
+    for old, new in words.items():
+        if name.startswith((f"{old}_", f"{old}|")):
+            return new + name[len(old) :]
+    return name
+
+
+def _variances(fit: Fit, values: FloatArray) -> FloatArray:
+    """Variances and covariances from standard deviations and correlations."""
+    out = values**2
+    for structure, part in zip(fit.template.structures, fit.template.slices, strict=True):
+        own = values[part]
+        sd = {row: own[i] for i, (row, column) in enumerate(structure.entries) if row == column}
+        for i, (row, column) in enumerate(structure.entries):
+            if row != column:
+                out[part.start + i] = own[i] * sd[row if row in sd else 0] * sd[column]
+    return np.asarray(out)
