@@ -1,4 +1,4 @@
-"""Design and the user's mapping of names to numbers → which covariance parameters are held, and where.
+"""Design and the user's mapping of names to numbers → which covariance parameters are held.
 
 The names are those of `LinearMixedModel.theta`, and ``"sigma"``. What is held is no parameter any
 more: it is not counted, not varied, and has no uncertainty.

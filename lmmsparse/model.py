@@ -179,8 +179,9 @@ class LinearMixedModel:
         --------
         >>> import lmmsparse as lmm
         >>> m = lmm.lmer("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("Dyestuff"))
-        >>> m.vcov_varcorr("vcov").round(-2).iloc[1, 1]  # 2 sigma**4 / 24
-        500600.0
+        >>> variance = m.vcov_varcorr("vcov").loc["sigma2", "sigma2"]
+        >>> round(float(variance / (2 * m.sigma**4 / 24)), 6)  # 24 degrees of freedom
+        1.0
         """
         return variance_errors(self._fit, scale)
 
@@ -579,7 +580,7 @@ class LinearMixedModel:
             Factors whose means are wanted; several: all combinations of their levels.
         pairwise : bool
             Give all differences between the means, with tests.
-        adjust : {"tukey", "holm", "none"}
+        adjust : {"tukey", "holm", "bonferroni", "none"}
             How the p-values of the differences allow for their number.
         ddf : str
             As for `coef_table`.

@@ -198,7 +198,13 @@ def _note(out: Estimates, j: int, fit: Fit) -> None:
 
 def _frame(fit: Fit, estimates: Estimates, index: pd.Index) -> pd.DataFrame:
     names = fit.design.x_names
-    columns = ["criterion", *theta_names(fit.design), "sigma", *names, *(f"se_{name}" for name in names)]
+    columns = [
+        "criterion",
+        *theta_names(fit.design),
+        "sigma",
+        *names,
+        *(f"se_{name}" for name in names),
+    ]
     numbers = np.column_stack(
         [estimates.criterion, estimates.theta, estimates.sigma, estimates.beta, estimates.se]
     )

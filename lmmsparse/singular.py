@@ -1,5 +1,4 @@
-"""`Fit` → the directions of its random effects without variance, and the simpler model that it equals.
-"""
+"""`Fit` → which directions of its random effects do not vary, and the simpler model it equals."""
 
 from __future__ import annotations
 
@@ -54,7 +53,7 @@ def _echelon(rows: FloatArray) -> FloatArray:
     for i in range(len(out)):
         free = out[i:]
         r, c = np.unravel_index(int(np.argmax(np.abs(free))), free.shape)
-        out[[i, i + r]] = out[[i + r, i]]
+        out[np.array([i, i + int(r)])] = out[np.array([i + int(r), i])]
         out[i] /= out[i, c]
         for other in range(len(out)):
             if other != i:
@@ -110,8 +109,10 @@ def _said(block: RandomBlock, null: FloatArray) -> tuple[str, str]:
         many = len(zero) > 1
         pieces.append(f"the variance{'s' * many} of {listed(zero)} {'are' if many else 'is'} zero")
     if combined:
-        pieces.append(f"{listed(combined, 3)} {'are' if len(combined) > 1 else 'is'} zero in every "
-                      f"level of {block.group}")
+        pieces.append(
+            f"{listed(combined, 3)} {'are' if len(combined) > 1 else 'is'} zero in every "
+            f"level of {block.group}"
+        )
     if block.k == 2 and combined and block.structure.correlated:
         sign = "−1" if null[0].prod() > 0 else "+1"
         pieces.append(f"a correlation of {sign}")
@@ -129,7 +130,9 @@ def _in_place(block: RandomBlock, null: FloatArray, zero: list[str], combined: b
         return f"without {listed(zero)} in {block.source}"
     if len(null) == block.k - 1 and all(map(_plain, block.names)):
         weights = sla.null_space(null)[:, 0]
-        weights = weights / weights[int(np.argmax(np.abs(weights) > _NOTHING * np.abs(weights).max()))]
+        weights = (
+            weights / weights[int(np.argmax(np.abs(weights) > _NOTHING * np.abs(weights).max()))]
+        )
         column = _sum(weights, ["1" if n == "Intercept" else n for n in block.names], "*")
         return f"with (0 + I({column}) | {block.group}) in place of {block.source}"
     return f"with {block.k - len(null)} instead of {block.k} effects in {block.source}"
@@ -159,10 +162,8 @@ def _sum(weights: FloatArray, names: list[str] | tuple[str, ...], times: str = "
         if abs(value) < 1e-12:
             continue
         size = f"{abs(value):.{digits}g}"
-        if names[j] == "1":
-            piece = size
-        else:
-            piece = names[j] if size == "1" else f"{size}{times}{names[j]}"
+        named = names[j] if size == "1" else f"{size}{times}{names[j]}"
+        piece = size if names[j] == "1" else named
         sign = minus if value < 0 else "+"
         text += f" {sign} {piece}" if text else (f"{minus}{piece}" if value < 0 else piece)
     return text

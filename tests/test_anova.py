@@ -342,6 +342,17 @@ def test_weights_and_offsets_reach_the_reduced_models() -> None:
     assert full.ranova().to_frame()["logLik"].iloc[1] == pytest.approx(-value / 2, rel=1e-10)
 
 
+def test_adjustments_are_in_their_order() -> None:
+    p = {
+        adjust: _model("oats").emmeans("nitro", pairwise=True, adjust=adjust).to_frame()["p.value"]
+        for adjust in ("none", "holm", "bonferroni", "tukey")
+    }
+    np.testing.assert_allclose(p["bonferroni"], np.minimum(1.0, 6 * p["none"]))
+    assert (p["none"] <= p["holm"]).all()
+    assert (p["holm"] <= p["bonferroni"] + 1e-15).all()
+    assert (p["tukey"] <= p["bonferroni"] + 1e-15).all()
+
+
 def test_options_are_checked() -> None:
     model = _model("oats")
     for call in (
@@ -352,7 +363,7 @@ def test_options_are_checked() -> None:
         lambda: model.drop1("t"),
         lambda: model.emmeans("Block"),
         lambda: model.emmeans([]),
-        lambda: model.emmeans("Variety", adjust="bonferroni"),
+        lambda: model.emmeans("Variety", adjust="sidak"),
         lambda: model.emmeans("Variety", at={"nitrogen": 1}),
         lambda: model.emmeans("Variety", pairwise=True, at={"Variety": "Victory"}),
     ):

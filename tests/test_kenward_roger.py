@@ -69,9 +69,7 @@ def _term_derivatives(model: lmm.LinearMixedModel) -> list[list[Array]]:
             for i in range(block.k)
             for j in (range(i + 1) if block.structure.correlated else (i,))
         ]
-        out.append(
-            [Zs[i] @ Zs[j].T + (Zs[j] @ Zs[i].T if i != j else 0.0) for i, j in pairs]
-        )
+        out.append([Zs[i] @ Zs[j].T + (Zs[j] @ Zs[i].T if i != j else 0.0) for i, j in pairs])
     return out
 
 
@@ -153,5 +151,5 @@ def test_what_is_not_linear_is_refused() -> None:
     data = lmm.load_dataset("sleepstudy")
     fixed = {"Subject.Days.Intercept": 0.0}
     model = lmm.lmer("Reaction ~ Days + (Days | Subject)", data, fixed=fixed)
-    with pytest.raises(OptionError, match="some, but not all, elements of .Days"):
+    with pytest.raises(OptionError, match=r"some, but not all, elements of .Days"):
         model.coef_table("kenward-roger")

@@ -96,7 +96,9 @@ def test_variances_of_variances_in_a_balanced_design() -> None:
     assert sd.loc["sigma", "sigma"] == pytest.approx(residual / (4 * within), rel=1e-5)
 
 
-@pytest.mark.parametrize("term", ["(Days | Subject)", "cs(0 + part | Subject)", "diag(Days|Subject)"])
+@pytest.mark.parametrize(
+    "term", ["(Days | Subject)", "cs(0 + part | Subject)", "diag(Days|Subject)"]
+)
 def test_variances_of_variances_by_the_hessian(term: str) -> None:
     data = lmm.load_dataset("sleepstudy").assign(part=lambda d: (d["Days"] // 4).astype(str))
     model = lmm.lmer(f"Reaction ~ Days + {term}", data)
@@ -111,9 +113,7 @@ def test_variances_of_variances_by_the_hessian(term: str) -> None:
     for i in range(d + 1):
         for j in range(d + 1):
             a, b = h[i] * np.eye(d + 1)[i], h[j] * np.eye(d + 1)[j]
-            corners = [
-                s * t * value(point + s * a + t * b) for s in (1, -1) for t in (1, -1)
-            ]
+            corners = [s * t * value(point + s * a + t * b) for s in (1, -1) for t in (1, -1)]
             H[i, j] = sum(corners) / (4 * h[i] * h[j])
     covariance = 2.0 * np.linalg.inv(H)
 

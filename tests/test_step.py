@@ -1,4 +1,4 @@
-"""Backward elimination: lmerTest's figures, and the reduced model against the formula it is given."""
+"""Backward elimination: lmerTest's figures, and the reduced model against its formula."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Two nested fits → the distribution of their likelihood ratio where variances are zero under the
-smaller: a mixture of χ² distributions (χ̄²).
+"""Two nested fits → the distribution of their likelihood ratio, with variances on their boundary.
 
-A covariance matrix that is to be zero in some directions can only move to one side of them. The
-likelihood ratio is then, to first order, the squared length of a normal vector projected on a cone:
-all freed covariances and fixed effects, times a positive semidefinite matrix for the null directions.
+A covariance matrix that is zero in some directions under the smaller model can only move to one
+side of them. The likelihood ratio is then, to first order, the squared length of a normal vector
+projected on a cone: all freed covariances and fixed effects, times a positive semidefinite matrix
+for the null directions. Its distribution is a mixture of χ² distributions (χ̄²).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A function and many arguments → its results in order, and whether the user stopped before the end.
+"""A function and many arguments → its results in order, and whether the user stopped it.
 
 What is finished when Ctrl-C comes is kept. Tasks are the same whatever the number of processes.
 """

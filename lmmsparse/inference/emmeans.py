@@ -19,7 +19,7 @@ from lmmsparse.inference.ddf import DenominatorDF, denominator_df
 from lmmsparse.inference.wald import check_level
 from lmmsparse.table import Table, as_precise_as, counts, fixed, p_values
 
-_ADJUSTMENTS = ("tukey", "holm", "none")
+_ADJUSTMENTS = ("tukey", "holm", "bonferroni", "none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +130,7 @@ def emmeans_table(
         See `marginal_means`.
     pairwise : bool
         Give differences instead of means.
-    adjust : {"tukey", "holm", "none"}
+    adjust : {"tukey", "holm", "bonferroni", "none"}
         How p-values of differences allow for their number.
     ddf : str
         Method for the degrees of freedom.
@@ -217,6 +217,8 @@ def _pairs(fit: Fit, means: MarginalMeans, method: DenominatorDF, adjust: str, d
     said = {
         "tukey": f"p-values adjusted by Tukey's method for {int(means.estimable.sum())} means.",
         "holm": f"p-values adjusted by Holm's method for {int(estimable.sum())} comparisons.",
+        "bonferroni": f"p-values adjusted by Bonferroni's method for {int(estimable.sum())} "
+        "comparisons.",
         "none": "p-values not adjusted.",
     }
     return Table(
@@ -240,7 +242,7 @@ def adjusted_p(t: FloatArray, df: FloatArray, adjust: str, means: int) -> FloatA
     ----------
     t, df : (m,) array
         NaN for differences that are not estimable.
-    adjust : {"tukey", "holm", "none"}
+    adjust : {"tukey", "holm", "bonferroni", "none"}
     means : int
         How many means are compared.
     """
@@ -253,6 +255,8 @@ def adjusted_p(t: FloatArray, df: FloatArray, adjust: str, means: int) -> FloatA
             ]
         )
     p = 2.0 * stats.t.sf(np.abs(t), df)
+    if adjust == "bonferroni":
+        return np.asarray(np.minimum(1.0, p * np.sum(~np.isnan(p))))
     if adjust != "holm":
         return np.asarray(p)
     out = np.full(len(p), np.nan)

@@ -165,8 +165,8 @@ def _free_parameters(fit: Fit) -> FloatArray:
         linear = isinstance(structure, Unstructured) and structure.k > 1
         if linear and not free.all() and free.any():
             raise OptionError(
-                f"The Kenward–Roger method needs a covariance that is linear in its parameters, "
-                f"and some, but not all, elements of {block.source} are fixed. Hold all elements of "
+                "The Kenward–Roger method needs a covariance that is linear in its parameters, and "
+                f"some, but not all, elements of {block.source} are fixed. Hold all elements of "
                 "the term or none, or use ddf='satterthwaite'."
             )
         rows.append(free)
@@ -238,7 +238,7 @@ class _Parts:
         """T⁻¹ of every term, if none is close to singular."""
         if any(np.linalg.cond(T) > _WELL for T in self._T):
             return None
-        return [np.linalg.inv(T) for T in self._T]
+        return [np.asarray(np.linalg.inv(T), dtype=np.float64) for T in self._T]
 
     def _K(self, B: FloatArray) -> FloatArray:
         """ΛΛ' B."""

@@ -200,9 +200,7 @@ def _fixed(
         free = [j for j, i in enumerate(chosen) if terms.label(i) not in keep]
         worst = max(free, key=lambda j: tests[j][-1], default=None)
         if worst is None or not tests[worst][-1] > alpha:
-            rows += [
-                (terms.label(i), 0, test) for i, test in zip(chosen, tests, strict=True)
-            ]
+            rows += [(terms.label(i), 0, test) for i, test in zip(chosen, tests, strict=True)]
             break
         gone += 1
         rows.append((terms.label(chosen[worst]), gone, tests[worst]))
@@ -246,5 +244,6 @@ def _least_squares(design: Design, sigma: float | None = None) -> _Linear:
     beta = np.linalg.lstsq(X, y, rcond=None)[0]
     df = float(design.n - design.p)
     sigma2 = float(np.sum((y - X @ beta) ** 2)) / df if sigma is None else sigma**2
-    method = Constant(sigma2 * inverse, df if sigma is None else np.inf)
-    return _Linear(design, beta, method, sigma2)
+    covariance = np.asarray(sigma2 * inverse, dtype=np.float64)
+    method = Constant(covariance, df if sigma is None else np.inf)
+    return _Linear(design, np.asarray(beta, dtype=np.float64), method, sigma2)
