@@ -11,6 +11,8 @@ from scipy.linalg import lapack
 
 from lmmsparse._types import FloatArray
 
+_BLOCK = 128
+
 
 def solve_triangular(
     a: FloatArray, b: FloatArray, *, lower: bool = False, transposed: bool = False
@@ -29,3 +31,20 @@ def solve_triangular(
         return b
     x, _ = lapack.dtrtrs(a, b, lower=lower, trans=transposed)
     return np.asarray(x if b.ndim == 2 else x.reshape(b.shape))
+
+
+def inverse_from_factor(L: FloatArray) -> FloatArray:
+    """(LL')⁻¹ from a Cholesky factor.
+
+    Parameters
+    ----------
+    L : (n, n) array
+        Lower triangular, without a zero on its diagonal.
+    """
+    inverse, _ = lapack.dpotri(L, lower=1)
+    for i in range(0, len(L), _BLOCK):  # only the lower triangle has been written
+        j = i + _BLOCK
+        inverse[i:j, j:] = inverse[j:, i:j].T
+        corner = inverse[i:j, i:j]
+        corner[:] = np.tril(corner) + np.tril(corner, -1).T
+    return np.asarray(inverse)

@@ -255,11 +255,19 @@ class _Point:
         self.theta = theta
         products, template = objective.products, objective.template
         self.T = template.factors(theta)
-        self.modes = modes = objective.modes(theta)
-        self.s2 = objective.sigma2(modes.solution) if sigma2 is None else sigma2
-        self._UX = modes.factor.solve(template.multiply_transposed(self.T, products.ZtX))
-        self.VX = products.ZtX - products.ZtZ @ template.multiply(self.T, self._UX)
-        RX = modes.solution.RX
+        solution, factor = objective.solution(theta), objective.system.factor(theta)
+        self.s2 = objective.sigma2(solution) if sigma2 is None else sigma2
+        # One solve and one product for u and U_X together.
+        p = products.p
+        right = np.empty((products.q, p + 1))
+        right[:, :p] = products.ZtX
+        right[:, p] = objective.response.Zty - products.ZtX @ solution.beta
+        solved = factor.solve(template.multiply_transposed(self.T, right))
+        effects = template.multiply(self.T, solved)
+        left = right - products.ZtZ @ effects
+        self.modes = Modes(solution, factor, solved[:, p], effects[:, p], left[:, p])
+        self._UX, self.VX = solved[:, :p], left[:, :p]
+        RX = solution.RX
         self._VXR = self.VX
         if len(RX):
             self._VXR = solve_triangular(RX, self.VX.T, transposed=True).T

@@ -18,7 +18,7 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, PairBlocks, Response
 from lmmsparse.errors import NumericalError
-from lmmsparse.linalg import solve_triangular
+from lmmsparse.linalg import inverse_from_factor, solve_triangular
 from lmmsparse.solvers.base import PLSSolution, eliminate
 from lmmsparse.solvers.border import Border
 
@@ -239,12 +239,7 @@ class BlockedFactor:
         own = np.matmul(np.swapaxes(self._inverse, 1, 2), self._inverse)
         S22, cross = np.zeros((0, 0)), np.zeros((0, system.width))
         if self._Y is not None and self._L22 is not None:
-            S22, info = sla.lapack.dpotri(self._L22, lower=1)
-            if info != 0:
-                raise NumericalError(_FAILED)
-            diagonal = S22.diagonal().copy()  # above it are the zeros of L₂₂
-            S22 = S22 + S22.T
-            np.fill_diagonal(S22, diagonal)
+            S22 = inverse_from_factor(self._L22)
             own, cross = system.border.inverse(self._Y, S22, self._inverse, own)
         out = []
         for pair in system.products.pairs:

@@ -6,7 +6,6 @@ effects of the core. The pattern is fixed; only values change with θ.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from typing import Protocol
 
@@ -16,7 +15,8 @@ import scipy.sparse as sp
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.crossproducts import CrossProducts, PairBlocks
 
-_CHUNK = 2_000_000
+_CHUNK = 100_000
+_DENSE_CHUNK = 8_000_000
 _MOST_PLACES = 20_000_000
 _MOSTLY_FILLED = 0.15
 _DENSE_UP_TO = 20_000_000
@@ -142,7 +142,7 @@ class Border:
         w = self._layout.width
         if len(self._heavy):
             rows = (self._heavy[:, None] * w + np.arange(w)).ravel()
-            for part in np.array_split(rows, max(1, rows.size * S.shape[0] // (4 * _CHUNK))):
+            for part in np.array_split(rows, max(1, rows.size * S.shape[0] // _DENSE_CHUNK)):
                 dense = Y[part].toarray()
                 S -= dense.T @ dense
         if self._places is None:
@@ -152,9 +152,11 @@ class Border:
             return
         entries = self._by_entry(Y)
         products = []
-        for levels, count in self._batches(heavy=False):
-            P = entries[self._first[levels][:, None] + np.arange(count)]
-            rows, cols = np.tril_indices(count)
+        for levels, at in self._batches:
+            if self._is_heavy[levels[0]]:
+                continue
+            P = entries[at]
+            rows, cols = np.tril_indices(at.shape[1])
             products.append(np.einsum("ltw,ltw->lt", P[:, rows], P[:, cols]).ravel())
         if products:
             summed = np.bincount(self._places, np.concatenate(products), minlength=S.size)
@@ -175,23 +177,26 @@ class Border:
         if float((light * (light + 1) / 2).sum()) > _MOST_PLACES:
             return None
         places = []
-        for levels, count in self._batches(heavy=False):
-            neighbours = self._column[self._first[levels][:, None] + np.arange(count)]
-            rows, cols = np.tril_indices(count)
+        for levels, at in self._batches:
+            if self._is_heavy[levels[0]]:
+                continue
+            neighbours = self._column[at]
+            rows, cols = np.tril_indices(at.shape[1])
             places.append((neighbours[:, rows] * self._layout.n_core + neighbours[:, cols]).ravel())
         return np.concatenate(places) if places else np.zeros(0, dtype=np.intp)
 
-    def _batches(self, heavy: bool = True) -> Iterator[tuple[IntArray, int]]:
-        """Levels with equally many entries, in chunks of bounded memory."""
-        for count in np.unique(self._counts).tolist():
-            if count == 0:
-                continue
-            levels = np.flatnonzero(self._counts == count)
-            if not heavy:
-                levels = levels[~self._is_heavy[levels]]
-            size = max(1, _CHUNK // (count * count))
-            for i in range(0, len(levels), size):
-                yield levels[i : i + size], count
+    @cached_property
+    def _batches(self) -> list[tuple[IntArray, IntArray]]:
+        """Levels with equally many entries, and the places of these, in chunks of one cache."""
+        out = []
+        order = np.argsort(self._counts, kind="stable").astype(np.intp)
+        counts, first = np.unique(self._counts[order], return_index=True)
+        for count, levels in zip(counts.tolist(), np.split(order, first[1:]), strict=True):
+            size = max(1, _CHUNK // max(1, count * count))
+            for i in range(0, len(levels) if count else 0, size):
+                part = levels[i : i + size]
+                out.append((part, self._first[part][:, None] + np.arange(count)))
+        return out
 
     def inverse(
         self,
@@ -214,12 +219,11 @@ class Border:
             W = (P.reshape(Y.shape) @ S22).reshape(P.shape)
             own += np.matmul(W, np.swapaxes(P, 1, 2))
             return own, -W[self._level, :, self._column]
-        entries = self._by_entry(Y)
-        for levels, count in self._batches():
-            at = self._first[levels][:, None] + np.arange(count)
+        entries, flat, n = self._by_entry(Y), S22.ravel(order="K"), len(S22)  # symmetric
+        for levels, at in self._batches:
             neighbours = self._column[at]
             P = np.matmul(entries[at], inverse[levels])
-            W = np.matmul(S22[neighbours[:, :, None], neighbours[:, None, :]], P)
+            W = np.matmul(flat[n * neighbours[:, :, None] + neighbours[:, None, :]], P)
             own[levels] += np.matmul(np.swapaxes(P, 1, 2), W)
             cross[at] = -W
         return own, cross

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections import defaultdict
 
 import numpy as np
-import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray, IntArray
+from lmmsparse.linalg import inverse_from_factor, solve_triangular
 
 _BATCH_ROWS = 48
 
@@ -110,30 +110,23 @@ class SelectedInverse:
         fronts = np.empty(int(self._front_start[-1]))
         for nodes, at in zip(self._groups, self._at, strict=True):
             w, m = int(self._width[nodes[0]]), int(self._n_rows[nodes[0]])
-            # Column c of a node holds w - c entries of its triangle, then its m rows.
-            starts = self._indptr[self._first[nodes][:, None] + np.arange(w)]
-            LJJ = np.zeros((len(nodes), w, w))
-            LIJ = np.empty((len(nodes), m, w))
-            for c in range(w):
-                places = starts[:, c, None] + np.arange(w - c + m)
-                column = data[places]
-                LJJ[:, c:, c] = column[:, : w - c]
-                LIJ[:, :, c] = column[:, w - c :]
-            inverse = _triangular_inverse(LJJ)
-            SJJ = np.matmul(np.swapaxes(inverse, 1, 2), inverse)
-            if m:
-                Y = np.matmul(LIJ, inverse)
-                parent = self._parent[nodes]
-                width = (self._width[parent] + self._n_rows[parent])[:, None, None]
-                start = self._front_start[parent][:, None, None]
-                SII = fronts[start + at[:, :, None] * width + at[:, None, :]]
-                SIJ = -np.matmul(SII, Y)
-                SJJ = SJJ - np.matmul(np.swapaxes(Y, 1, 2), SIJ)
+            parent = self._parent[nodes]
+            width = self._width[parent] + self._n_rows[parent]
+            start = self._front_start[parent]
+            SII = np.empty((len(nodes), m, m))
+            if m and len(nodes) == 1:
+                front = fronts[start[0] : start[0] + width[0] ** 2].reshape(width[0], width[0])
+                a, z = int(at[0, 0]), int(at[0, -1]) + 1
+                in_one_piece = z - a == m
+                SII = front[a:z, a:z] if in_one_piece else front[at[0]].take(at[0], axis=1)
+                SII = SII[None]
+            elif m:
+                rows = start[:, None, None] + at[:, :, None] * width[:, None, None]
+                SII = fronts[rows + at[:, None, :]]
+            if w > _BATCH_ROWS:
+                SJJ, SIJ = self._alone(data, out, int(nodes[0]), SII)
             else:
-                SIJ = LIJ
-            for c in range(w):
-                places = starts[:, c, None] + np.arange(w - c + m)
-                out[places] = np.concatenate([SJJ[:, c:, c], SIJ[:, :, c]], axis=1)
+                SJJ, SIJ = self._together(data, out, nodes, SII)
             for i in np.flatnonzero(self._has_children[nodes]).tolist():
                 start = self._front_start[nodes[i]]
                 front = fronts[start : start + (w + m) ** 2].reshape(w + m, w + m)
@@ -144,14 +137,57 @@ class SelectedInverse:
                     front[w:, w:] = SII[i]
         return out
 
+    def _together(
+        self, data: FloatArray, out: FloatArray, nodes: IntArray, SII: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Write the columns of many small nodes of one shape; returns Σ_JJ and Σ_IJ of each."""
+        w, m = int(self._width[nodes[0]]), SII.shape[1]
+        # Column c of a node holds w - c entries of its triangle, then its m rows.
+        starts = self._indptr[self._first[nodes][:, None] + np.arange(w)]
+        LJJ = np.zeros((len(nodes), w, w))
+        LIJ = np.empty((len(nodes), m, w))
+        for c in range(w):
+            column = data[starts[:, c, None] + np.arange(w - c + m)]
+            LJJ[:, c:, c] = column[:, : w - c]
+            LIJ[:, :, c] = column[:, w - c :]
+        inverse = _triangular_inverse(LJJ)
+        SJJ = np.matmul(np.swapaxes(inverse, 1, 2), inverse)
+        SIJ = LIJ
+        if m:
+            Y = np.matmul(LIJ, inverse)
+            SIJ = -np.matmul(SII, Y)
+            SJJ = SJJ - np.matmul(np.swapaxes(Y, 1, 2), SIJ)
+        for c in range(w):
+            places = starts[:, c, None] + np.arange(w - c + m)
+            out[places] = np.concatenate([SJJ[:, c:, c], SIJ[:, :, c]], axis=1)
+        return SJJ, SIJ
+
+    def _alone(
+        self, data: FloatArray, out: FloatArray, node: int, SII: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """The same for one node of many columns."""
+        w, m, first = int(self._width[node]), SII.shape[1], int(self._first[node])
+        starts = self._indptr[first : first + w + 1].tolist()
+        block = np.zeros((w + m, w), order="F")
+        for c in range(w):
+            block[c:, c] = data[starts[c] : starts[c + 1]]
+        LJJ = np.asfortranarray(block[:w])
+        SJJ = inverse_from_factor(LJJ)
+        SIJ = np.empty((m, w))
+        if m:
+            Y = solve_triangular(LJJ, block[w:].T, lower=True, transposed=True).T
+            SIJ = -SII[0] @ Y
+            SJJ -= Y.T @ SIJ
+        block[:w], block[w:] = SJJ, SIJ
+        for c in range(w):
+            out[starts[c] : starts[c + 1]] = block[c:, c]
+        return SJJ[None], SIJ[None]
+
 
 def _triangular_inverse(L: FloatArray) -> FloatArray:
     """Inverse of a stack of lower-triangular matrices, (b, w, w)."""
     if L.shape[1] == 1:
         return 1.0 / L
-    if L.shape[0] == 1:
-        inverse, _ = sla.lapack.dtrtri(L[0], lower=1)
-        return np.asarray(inverse)[None]
     out = np.zeros_like(L)
     w = L.shape[1]
     for j in range(w):  # forward substitution on all matrices at once
