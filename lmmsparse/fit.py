@@ -26,8 +26,9 @@ from lmmsparse.crossproducts import (
 )
 from lmmsparse.design import Design
 from lmmsparse.errors import DataError
-from lmmsparse.objective import Modes, ProfiledDeviance
+from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
+from lmmsparse.points import Modes
 from lmmsparse.search import search
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.choose import choose_solver

@@ -1,4 +1,4 @@
-"""Triangular matrix and right-hand side → solution, straight from LAPACK.
+"""Triangular systems and factors of small matrices → solutions and inverses, without overhead.
 
 scipy's own `solve_triangular` checks and dispatches for tens of microseconds per call, which is
 most of the time of a small model.
@@ -48,3 +48,32 @@ def inverse_from_factor(L: FloatArray) -> FloatArray:
         corner = inverse[i:j, i:j]
         corner[:] = np.tril(corner) + np.tril(corner, -1).T
     return np.asarray(inverse)
+
+
+def inverse_factors(M: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """L⁻¹ for the lower Cholesky factor L of every matrix, and the log-determinants of M.
+
+    Parameters
+    ----------
+    M : (k, k, …) array
+        Symmetric matrices, their own axes first. Overwritten.
+
+    Returns
+    -------
+    inverse : (k, k, …) array
+        Lower triangular; not finite where M is not positive definite.
+    logdet : (…) array
+    """
+    k = len(M)
+    inverse = np.zeros_like(M)
+    logdet = np.zeros(M.shape[2:])
+    for j in range(k):
+        logdet += np.log(M[j, j])
+        M[j:, j] /= np.sqrt(M[j, j])
+        below = M[j + 1 :, j]
+        M[j + 1 :, j + 1 :] -= below[:, None] * below[None]
+        inverse[j, j] = 1.0 / M[j, j]
+        if j:
+            row = np.einsum("i...,ij...->j...", M[j, :j], inverse[:j, :j])
+            inverse[j, :j] = -row * inverse[j, j]
+    return inverse, logdet

@@ -30,7 +30,15 @@ LAYERS = {
     2: {"design"},
     3: {"checks", "crossproducts", "responses", "merged_levels"},
     4: {"solvers"},
-    5: {"tangents", "moments", "observed_information", "objective", "batched_objective"},
+    5: {
+        "tangents",
+        "moments",
+        "observed_information",
+        "points",
+        "level_points",
+        "objective",
+        "batched_objective",
+    },
     6: {"charts", "search", "fit"},
     7: {
         "convergence",

@@ -19,13 +19,11 @@ from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, PairBlocks, Response
 from lmmsparse.errors import NumericalError
 from lmmsparse.linalg import inverse_from_factor, solve_triangular
-from lmmsparse.solvers.base import PLSSolution, eliminate
+from lmmsparse.solvers.base import FAILED, PLSSolution, PLSSystem, eliminate
 from lmmsparse.solvers.border import Border
+from lmmsparse.solvers.levels import LevelSystem
 
-_FAILED = (
-    "The penalized normal equations could not be factored: a value is not finite or far too large. "
-    "Check predictors and weights for extreme values."
-)
+_UNROLLED_UP_TO = 8
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,11 @@ class Blocked:
     330.8606
     """
 
-    def build(self, products: CrossProducts, template: LambdaTemplate) -> BlockedSystem:
+    def build(self, products: CrossProducts, template: LambdaTemplate) -> PLSSystem:
         """Arrange the blocks of one model."""
+        one_factor = len(lead_terms(products)) == len(products.sizes)
+        if one_factor and sum(products.sizes) <= _UNROLLED_UP_TO:
+            return LevelSystem(products, template)
         return BlockedSystem(products, template)
 
 
@@ -166,7 +167,7 @@ class BlockedSystem:
         self.border.subtract_gram(S, Y)
         L22, info = sla.lapack.dpotrf(S, lower=1, clean=1, overwrite_a=1)
         if info != 0:
-            raise NumericalError(_FAILED)
+            raise NumericalError(FAILED)
         logdet += 2 * float(np.log(np.diag(L22)).sum())
         return BlockedFactor(self, inverse, Y, L22, logdet)
 
@@ -256,12 +257,12 @@ def _batched_cholesky(M: FloatArray) -> tuple[FloatArray, float]:
     """Lower factors of a stack of positive definite matrices and the sum of log-determinants."""
     if M.shape[1] == 1:
         if not np.all(M > 0):
-            raise NumericalError(_FAILED)
+            raise NumericalError(FAILED)
         return np.sqrt(M), float(np.log(M).sum())
     try:
         L = np.asarray(np.linalg.cholesky(M), dtype=np.float64)
     except np.linalg.LinAlgError as error:
-        raise NumericalError(_FAILED) from error
+        raise NumericalError(FAILED) from error
     diagonal = np.einsum("lii->li", L)
     return L, 2 * float(np.log(diagonal).sum())
 
