@@ -130,6 +130,14 @@ class CrossProducts:
         shape = (len(pair.rows), ks, kt)
         return np.broadcast_to(r[:, :, None], shape), np.broadcast_to(c[:, None, :], shape)
 
+    def times(self, b: FloatArray) -> FloatArray:
+        """Z'WZ b for b of shape (q,) or (q, m)."""
+        if len(self.sizes) > 1:
+            return np.asarray(self.ZtZ @ b)
+        k = self.sizes[0]
+        by_level = b.reshape(self.q // k, k, -1)
+        return np.asarray(np.matmul(self.pairs[0].values, by_level)).reshape(b.shape)
+
     @cached_property
     def ZtZ(self) -> sp.csr_array:
         """Z'WZ, sparse and symmetric, (q, q)."""

@@ -102,7 +102,7 @@ class ProfiledDeviance:
         rhs = self.response.Zty - self.products.ZtX @ solution.beta
         u = factor.solve(self.template.multiply_transposed(T, rhs))
         b = self.template.multiply(T, u)
-        return Modes(solution, factor, u, b, rhs - self.products.ZtZ @ b)
+        return Modes(solution, factor, u, b, rhs - self.products.times(b))
 
     def gradient(self, theta: FloatArray, sigma2: float | None = None) -> FloatArray:
         """∂d/∂θ, shape (n_theta,); with `sigma2` given, of the criterion with σ² held there."""

@@ -125,13 +125,10 @@ class GeneralPoint:
         right[:, p] = model.response.Zty - products.ZtX @ solution.beta
         solved = factor.solve(template.multiply_transposed(self.T, right))
         effects = template.multiply(self.T, solved)
-        left = right - products.ZtZ @ effects
+        left = right - products.times(effects)
         self.modes = Modes(solution, factor, solved[:, p], effects[:, p], left[:, p])
         self._UX, self._VX = solved[:, :p], left[:, :p]
-        RX = solution.RX
-        self._VXR = self._VX
-        if len(RX):
-            self._VXR = solve_triangular(RX, self._VX.T, transposed=True).T
+        self._VXR = self._VX @ solve_triangular(solution.RX, np.eye(p))
 
     @property
     def VX(self) -> FloatArray:
@@ -183,7 +180,7 @@ class GeneralPoint:
                 E.shape[1], -1
             )
             C[a:z, part] = columns.reshape(z - a, len(E))
-        GC = products.ZtZ @ C
+        GC = products.times(C)
         LtGC = template.multiply_transposed(self.T, GC)
         out = C.T @ GC - LtGC.T @ self.modes.factor.solve(LtGC)
         if products.p:

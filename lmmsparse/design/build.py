@@ -99,10 +99,7 @@ def build_design(
     needed = {name for names in uses.values() for name in names}
     for expression in [*groups, *parsed.offsets]:
         needed |= set(columns_of(expression, frame.columns, own))
-    table = pd.DataFrame(
-        {name: tidy_column(frame[name].reset_index(drop=True)) for name in sorted(needed)},
-        index=range(len(frame)),
-    )
+    table = _tidy(frame[sorted(needed)].reset_index(drop=True))
     extras = extra_columns(weights, offset, parsed.offsets, frame, table, own)
     keep, findings = complete_rows(table, extras, na_action, own, groups)
     rows = np.flatnonzero(keep)
@@ -217,8 +214,14 @@ def _own_names(context: Any) -> dict[str, Any]:
 
 def _tidy_rows(table: pd.DataFrame, rows: IntArray) -> pd.DataFrame:
     """Some of the rows, without levels that do not occur in them."""
-    chosen = table.iloc[rows].reset_index(drop=True)
-    return pd.DataFrame({name: tidy_column(chosen[name]) for name in chosen}, index=chosen.index)
+    return _tidy(table.iloc[rows].reset_index(drop=True))
+
+
+def _tidy(table: pd.DataFrame) -> pd.DataFrame:
+    tidy = {str(name): tidy_column(column) for name, column in table.items()}
+    if all(tidy[str(name)] is column for name, column in table.items()):
+        return table
+    return pd.DataFrame(tidy, index=table.index)
 
 
 def _levels(table: pd.DataFrame) -> dict[str, int]:
