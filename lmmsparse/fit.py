@@ -21,11 +21,11 @@ from lmmsparse.crossproducts import (
     Response,
     TermColumns,
     cross_products,
-    orthonormal,
     response_products,
 )
 from lmmsparse.design import Design
 from lmmsparse.errors import DataError
+from lmmsparse.fixed_columns import orthonormal
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
 from lmmsparse.points import Modes
@@ -121,7 +121,7 @@ class Fit:
     def fitted(self) -> FloatArray:
         """Xβ + Zb + offset, (n,)."""
         design = self.design
-        mu = design.X @ self.beta + design.offset_or_zero
+        mu = design.fixed @ self.beta + design.offset_or_zero
         for block, part in zip(design.blocks, self.split(self.b), strict=True):
             mu = mu + np.einsum("nk,nk->n", block.columns, part[block.codes])
         return mu
@@ -183,7 +183,7 @@ def products_of(design: Design) -> tuple[CrossProducts, Response]:
         If the fixed effects fit the response exactly.
     """
     terms = term_columns(design)
-    Q, basis = orthonormal(design.X, design.weights)
+    Q, basis = orthonormal(design.fixed, design.weights)
     products = cross_products(Q, basis, terms, design.weights)
     response = response_products(design.y, Q, terms, design.weights, design.offset)
     _check_not_exact(design, response.yty)

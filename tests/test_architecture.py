@@ -28,7 +28,7 @@ LAYERS = {
         "optimize",
     },
     2: {"design"},
-    3: {"checks", "crossproducts", "responses", "merged_levels"},
+    3: {"fixed_columns", "checks", "crossproducts", "responses", "merged_levels"},
     4: {"solvers"},
     5: {
         "tangents",

@@ -14,9 +14,10 @@ import scipy.linalg as sla
 from scipy import stats
 
 import lmmsparse as lmm
-from lmmsparse.crossproducts import orthonormal, response_products
+from lmmsparse.crossproducts import response_products
 from lmmsparse.errors import LmmWarning
 from lmmsparse.fit import term_columns
+from lmmsparse.fixed_columns import orthonormal
 from lmmsparse.solvers.selected_inverse import SelectedInverse
 
 Array = npt.NDArray[np.float64]
@@ -202,7 +203,7 @@ def test_hessian_in_expectation(name: str) -> None:
     design, rng = m.fit.design, np.random.default_rng(8)
     root = np.linalg.cholesky(covariance(m, theta))
     terms = term_columns(design)
-    Q, _ = orthonormal(design.X, design.weights)
+    Q, _ = orthonormal(design.fixed, design.weights)
     exact, cheap = [], []
     step = 1e-4
     for _ in range(25):

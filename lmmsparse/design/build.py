@@ -21,7 +21,12 @@ from lmmsparse.design.frame import as_frame, listed, tidy_column
 from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.matrices import learn
 from lmmsparse.design.names import columns_of, split_calls
-from lmmsparse.design.rank import column_relations, independent_columns
+from lmmsparse.design.rank import (
+    chosen_columns,
+    column_relations,
+    columns_not_finite,
+    independent_columns,
+)
 from lmmsparse.design.recipe import (
     GroupRecipe,
     Recipe,
@@ -124,8 +129,8 @@ def build_design(
     y = response_values(parsed.response, matrices["response"], table)
     X, names = matrices["fixed"]
     check_finite("response " + repr(parsed.response), y)
-    for j, name in enumerate(names):
-        check_finite(f"fixed-effects column {name!r}", X[:, j])
+    for j in columns_not_finite(X):
+        check_finite(f"fixed-effects column {names[j]!r}", X[:, j])
     independent = independent_columns(X)
     lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
     if lost:
@@ -135,7 +140,7 @@ def build_design(
         formula=parsed.text,
         response=parsed.response,
         y=y,
-        X=np.ascontiguousarray(X[:, independent]),
+        fixed=chosen_columns(X, independent),
         x_names=tuple(name for name, kept in zip(names, independent, strict=True) if kept),
         dropped=lost,
         blocks=tuple(blocks),

@@ -25,7 +25,7 @@ from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.design.columns import ColumnInfo, describe, match_column
 from lmmsparse.design.frame import close_match
 from lmmsparse.design.names import check_expression, columns_of, namespace
-from lmmsparse.design.plain import plain_columns
+from lmmsparse.design.plain import Columns, plain_columns
 from lmmsparse.errors import DataError, FormulaError, LmmError
 from lmmsparse.formula import referenced_names
 
@@ -196,7 +196,7 @@ def learn(
     bare: set[str],
     contrasts: Mapping[str, Contrasts],
     context: Mapping[str, Any],
-) -> tuple[dict[str, tuple[FloatArray, tuple[str, ...]]], MatrixRecipe, dict[str, set[int]]]:
+) -> tuple[dict[str, Columns], MatrixRecipe, dict[str, set[int]]]:
     """Build all parts of a formula on one frame and remember how.
 
     Parameters
@@ -224,12 +224,12 @@ def learn(
     """
     columns = {str(name): describe(frame[name], str(name), bare, contrasts) for name in frame}
     formulas = _parsed(parts)
-    matrices: dict[str, tuple[FloatArray, tuple[str, ...]]] = {}
+    matrices: dict[str, Columns] = {}
     categories: dict[str, dict[str, tuple[Any, ...] | None]] = {}
     state: dict[str, Any] = {}
     dropped: dict[str, set[int]] = {}
     for part in parts:
-        plain = plain_columns(list(getattr(formulas, part)), frame, columns)
+        plain = plain_columns(list(getattr(formulas, part)), frame, columns, sparse=part == "fixed")
         if plain is not None:
             matrices[part], categories[part] = plain
     rest = {part: text for part, text in parts.items() if part not in matrices}
@@ -255,7 +255,7 @@ def learn(
             }
         for part in parts.keys() - rest.keys() if holes else ():
             values, names = matrices[part]
-            matrices[part] = (np.delete(values, holes, axis=0), names)
+            matrices[part] = (values[np.setdiff1d(np.arange(len(frame)), holes)], names)
     recipe = MatrixRecipe(
         dict(parts), dict(variables), columns, dict(contrasts), state, categories, dict(context)
     )

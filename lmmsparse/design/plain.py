@@ -12,17 +12,25 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from formulaic.parser.types import Factor, Term
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.design.columns import ColumnInfo
+from lmmsparse.design.rank import FixedColumns
 
-Columns = tuple[FloatArray, tuple[str, ...]]
+_MANY = 50
+_MOSTLY_ZEROS = 0.1
+
+Columns = tuple[FixedColumns, tuple[str, ...]]
 Levels = dict[str, tuple[Any, ...] | None]
 
 
 def plain_columns(
-    terms: Sequence[Term], frame: pd.DataFrame, columns: Mapping[str, ColumnInfo]
+    terms: Sequence[Term],
+    frame: pd.DataFrame,
+    columns: Mapping[str, ColumnInfo],
+    sparse: bool = False,
 ) -> tuple[Columns, Levels] | None:
     """The columns of a formula part with their names, and the levels of its factors.
 
@@ -37,9 +45,11 @@ def plain_columns(
         Complete rows.
     columns : mapping
         Column → what it is.
+    sparse : bool
+        Whether columns may be sparse where they are many and mostly zeros.
     """
     names: list[str] = []
-    values: list[FloatArray] = []
+    values: list[FloatArray | sp.csr_array] = []
     levels: Levels = {}
     with_intercept = any(_is_intercept(term) for term in terms)
     for term in terms:
@@ -61,9 +71,10 @@ def plain_columns(
             elif info.kind == "categorical" and len(term.factors) == 1 and with_intercept:
                 assert info.categories is not None
                 levels[name] = info.categories
-                codes = frame[name].cat.codes.to_numpy()
                 names += [f"{name}[T.{level}]" for level in info.categories[1:]]
-                values += [(codes == i).astype(np.float64) for i in range(1, len(info.categories))]
+                values.append(
+                    _indicators(frame[name].cat.codes.to_numpy(np.intp), len(info.categories))
+                )
             else:
                 return None
         if product is not None:
@@ -71,8 +82,29 @@ def plain_columns(
             values.append(product)
     if len(set(names)) < len(names):
         return None
-    matrix = np.column_stack(values) if values else np.zeros((len(frame), 0))
-    return (matrix, tuple(names)), levels
+    return (_side_by_side(values, len(frame), sparse), tuple(names)), levels
+
+
+def _indicators(codes: IntArray, n_levels: int) -> sp.csr_array:
+    """Indicators of all levels but the first."""
+    after = codes > 0
+    starts = np.concatenate([[0], np.cumsum(after)])
+    return sp.csr_array(
+        (np.ones(starts[-1]), codes[after] - 1, starts),
+        shape=(len(codes), n_levels - 1),
+    )
+
+
+def _side_by_side(
+    values: Sequence[FloatArray | sp.csr_array], n: int, sparse: bool
+) -> FixedColumns:
+    width = sum(1 if isinstance(v, np.ndarray) else v.shape[1] for v in values)
+    filled = sum(n if isinstance(v, np.ndarray) else v.nnz for v in values)
+    if sparse and width > _MANY and filled < _MOSTLY_ZEROS * n * width:
+        parts = [sp.csr_array(v[:, None]) if isinstance(v, np.ndarray) else v for v in values]
+        return sp.csr_array(sp.hstack(parts, format="csr"))
+    full = [v if isinstance(v, np.ndarray) else v.toarray() for v in values]
+    return np.column_stack(full) if full else np.zeros((n, 0))
 
 
 def _is_intercept(term: Term) -> bool:
