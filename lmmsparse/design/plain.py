@@ -72,9 +72,8 @@ def plain_columns(
                 assert info.categories is not None
                 levels[name] = info.categories
                 names += [f"{name}[T.{level}]" for level in info.categories[1:]]
-                values.append(
-                    _indicators(frame[name].cat.codes.to_numpy(np.intp), len(info.categories))
-                )
+                codes: IntArray = frame[name].cat.codes.to_numpy().astype(np.intp)
+                values.append(_indicators(codes, len(info.categories)))
             else:
                 return None
         if product is not None:
