@@ -7,7 +7,7 @@ most of the time of a small model.
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
 from lmmsparse._types import FloatArray
 
@@ -31,6 +31,20 @@ def solve_triangular(
         return b
     x, _ = lapack.dtrtrs(a, b, lower=lower, trans=transposed)
     return np.asarray(x if b.ndim == 2 else x.reshape(b.shape))
+
+
+def subtract_square(S: FloatArray, Y: FloatArray) -> None:
+    """The lower triangle of S −= Y'Y, in place.
+
+    Parameters
+    ----------
+    S : (n, n) array
+        Column by column in memory.
+    Y : (m, n) array
+    """
+    result = blas.dsyrk(-1.0, Y.T, beta=1.0, c=S, lower=1, overwrite_c=1)
+    if result is not S and not np.shares_memory(result, S):
+        S[:] = result
 
 
 def inverse_from_factor(L: FloatArray) -> FloatArray:

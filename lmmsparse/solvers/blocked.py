@@ -160,7 +160,7 @@ class BlockedSystem:
         if not self.n_core:
             return BlockedFactor(self, inverse, None, None, logdet)
         Y = self.border.values(T, inverse)
-        S = np.zeros((self.n_core, self.n_core))
+        S = np.zeros((self.n_core, self.n_core), order="F")
         for pair, rows, cols in self._core_pairs:
             S[rows, cols] = np.matmul(T[pair.s].T, np.matmul(pair.values, T[pair.t]))
         S[np.diag_indices(self.n_core)] += 1.0

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.crossproducts import CrossProducts, PairBlocks
+from lmmsparse.linalg import subtract_square
 
 _CHUNK = 100_000
 _DENSE_CHUNK = 8_000_000
@@ -21,6 +22,7 @@ _MOST_PLACES = 20_000_000
 _MOSTLY_FILLED = 0.15
 _DENSE_UP_TO = 20_000_000
 _SMALL = 20_000
+_DENSE_BELOW = 10  # a level that meets this share of the core is handled as if it met all
 
 
 class Layout(Protocol):
@@ -129,7 +131,7 @@ class Border:
         return sp.csr_array((Y[self._entry, self._effect], self._indices, self._indptr), shape)
 
     def subtract_gram(self, S: FloatArray, Y: sp.csr_array | FloatArray) -> None:
-        """S −= Y'Y in place, the lower triangle at least.
+        """S −= Y'Y in place, the lower triangle at least; S stands column by column.
 
         Levels that meet much of the core go through one dense product; the others contribute one
         small block each, and all blocks are summed in one pass over their fixed places in S.
@@ -137,14 +139,11 @@ class Border:
         if not self.nnz:
             return
         if isinstance(Y, np.ndarray):
-            S -= Y.T @ Y
+            subtract_square(S, Y)
             return
         w = self._layout.width
-        if len(self._heavy):
-            rows = (self._heavy[:, None] * w + np.arange(w)).ravel()
-            for part in np.array_split(rows, max(1, rows.size * S.shape[0] // _DENSE_CHUNK)):
-                dense = Y[part].toarray()
-                S -= dense.T @ dense
+        for rows in self._rows_of(self._heavy):
+            subtract_square(S, Y[rows].toarray())
         if self._places is None:
             light = Y[np.repeat(~self._is_heavy, w)]
             product = (light.T @ light).tocoo()
@@ -160,7 +159,18 @@ class Border:
             products.append(np.einsum("ltw,ltw->lt", P[:, rows], P[:, cols]).ravel())
         if products:
             summed = np.bincount(self._places, np.concatenate(products), minlength=S.size)
-            S -= summed.reshape(S.shape)
+            S.T[:] -= summed.reshape(S.shape)
+
+    def _rows_of(self, levels: IntArray) -> list[IntArray]:
+        """Rows of Y of some levels, in parts whose dense form stays small."""
+        if not len(levels):
+            return []
+        w = self._layout.width
+        parts = max(1, levels.size * w * self._layout.n_core // _DENSE_CHUNK)
+        return [
+            (part[:, None] * w + np.arange(w)).ravel()
+            for part in np.array_split(levels, min(parts, len(levels)))
+        ]
 
     def _by_entry(self, Y: sp.csr_array) -> FloatArray:
         """Y's values with one row per (level, core column), (nnz, width)."""
@@ -172,7 +182,10 @@ class Border:
 
     @cached_property
     def _places(self) -> IntArray | None:
-        """Where the lower triangles of all light levels' blocks go in S; None if too many."""
+        """Where the lower triangles of all light levels' blocks go in S, counted by columns.
+
+        None if they are too many.
+        """
         light = self._counts[~self._is_heavy].astype(np.float64)
         if float((light * (light + 1) / 2).sum()) > _MOST_PLACES:
             return None
@@ -182,7 +195,7 @@ class Border:
                 continue
             neighbours = self._column[at]
             rows, cols = np.tril_indices(at.shape[1])
-            places.append((neighbours[:, rows] * self._layout.n_core + neighbours[:, cols]).ravel())
+            places.append((neighbours[:, cols] * self._layout.n_core + neighbours[:, rows]).ravel())
         return np.concatenate(places) if places else np.zeros(0, dtype=np.intp)
 
     @cached_property
@@ -219,8 +232,20 @@ class Border:
             W = (P.reshape(Y.shape) @ S22).reshape(P.shape)
             own += np.matmul(W, np.swapaxes(P, 1, 2))
             return own, -W[self._level, :, self._column]
+        dense = self._counts > max(64, self._layout.n_core // _DENSE_BELOW)
+        for rows in self._rows_of(np.flatnonzero(dense)):
+            levels = rows[::w] // w
+            full = Y[rows].toarray().reshape(len(levels), w, -1)
+            P = np.matmul(np.swapaxes(inverse[levels], 1, 2), full)
+            W = (P.reshape(len(rows), -1) @ S22).reshape(P.shape)
+            own[levels] += np.matmul(W, np.swapaxes(P, 1, 2))
+            at = np.concatenate([np.arange(self._first[i], self._first[i + 1]) for i in levels])
+            which = np.repeat(np.arange(len(levels)), self._counts[levels])
+            cross[at] = -W[which, :, self._column[at]]
         entries, flat, n = self._by_entry(Y), S22.ravel(order="K"), len(S22)  # symmetric
         for levels, at in self._batches:
+            if dense[levels[0]]:
+                continue
             neighbours = self._column[at]
             P = np.matmul(entries[at], inverse[levels])
             W = np.matmul(flat[n * neighbours[:, :, None] + neighbours[:, None, :]], P)
