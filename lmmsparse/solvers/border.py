@@ -22,6 +22,7 @@ _MOST_PLACES = 20_000_000
 _MOSTLY_FILLED = 0.15
 _DENSE_UP_TO = 20_000_000
 _SMALL = 20_000
+_BY_PAIRS_UP_TO = 12
 _DENSE_BELOW = 10  # a level that meets this share of the core is handled as if it met all
 
 
@@ -246,6 +247,12 @@ class Border:
         for levels, at in self._batches:
             if dense[levels[0]]:
                 continue
+            if w == 1 and at.shape[1] <= _BY_PAIRS_UP_TO:
+                P = entries[at.T, 0] * inverse[levels, 0, 0]
+                W = _symmetric_product(flat, n, self._column[at.T], P)
+                own[levels, 0, 0] += np.einsum("tl,tl->l", P, W)
+                cross[at.T, 0] = -W
+                continue
             neighbours = self._column[at]
             P = np.matmul(entries[at], inverse[levels])
             W = np.matmul(flat[n * neighbours[:, :, None] + neighbours[:, None, :]], P)
@@ -264,3 +271,24 @@ class Border:
         out = np.empty((n, block.shape[2], k))
         out[np.lexsort((pair.rows, pair.cols))] = np.swapaxes(block, 1, 2)
         return out
+
+
+def _symmetric_product(flat: FloatArray, n: int, neighbours: IntArray, P: FloatArray) -> FloatArray:
+    """Submatrices of a symmetric (n, n) matrix times vectors, a pair of neighbours at a time.
+
+    Parameters
+    ----------
+    flat : (n²,) array
+    n : int
+    neighbours : (c, levels) int array
+        Rows and columns of each level's submatrix.
+    P : (c, levels) array
+    """
+    out = np.zeros_like(P)
+    for i, row in enumerate(n * neighbours):
+        for j in range(i + 1):
+            entry = flat.take(row + neighbours[j])
+            out[i] += entry * P[j]
+            if i != j:
+                out[j] += entry * P[i]
+    return out
