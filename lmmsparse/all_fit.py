@@ -9,7 +9,7 @@ import numpy as np
 from lmmsparse._types import FloatArray
 from lmmsparse.errors import NumericalError
 from lmmsparse.fit import Fit
-from lmmsparse.fixed import theta_names
+from lmmsparse.held import theta_names
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
 from lmmsparse.search import search, start_values
 from lmmsparse.table import Table, counts, fixed

@@ -18,7 +18,7 @@ from lmmsparse.search import StandardizedObjective
 from lmmsparse.singular import is_singular, singular_finding
 
 TOLERANCE = 1e-4
-NOTHING_LEFT = 1e-12
+NOTHING_LEFT = 1e-11
 
 
 @dataclass(frozen=True, eq=False)

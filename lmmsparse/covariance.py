@@ -19,6 +19,8 @@ from lmmsparse._types import BoolArray, FloatArray, IntArray
 from lmmsparse.correlated import AR1, CompoundSymmetry
 from lmmsparse.errors import OptionError
 
+_ONE_PRODUCT_UP_TO = 16
+
 
 class CovarianceStructure(Protocol):
     """How the parameters of one term make its k × k relative covariance factor T.
@@ -359,5 +361,11 @@ class LambdaTemplate:
             else:
                 k = T.shape[0]
                 columns = b.shape[1] if b.ndim > 1 else 1
-                out[a:z] = np.matmul(T, b[a:z].reshape(n, k, columns)).reshape(out[a:z].shape)
+                if k * columns <= _ONE_PRODUCT_UP_TO:
+                    # One product of long and small matrices instead of one small product per level.
+                    wide = T.T[:, None, :, None] * np.eye(columns)[:, None, :]
+                    flat = b[a:z].reshape(n, k * columns)
+                    out[a:z] = (flat @ wide.reshape(flat.shape[1], -1)).reshape(out[a:z].shape)
+                else:
+                    out[a:z] = np.matmul(T, b[a:z].reshape(n, k, columns)).reshape(out[a:z].shape)
         return out

@@ -22,14 +22,15 @@ from lmmsparse.crossproducts import (
     Response,
     TermColumns,
     cross_products,
-    orthonormal,
     response_products,
 )
 from lmmsparse.design import Design
 from lmmsparse.errors import DataError
-from lmmsparse.fixed import NOTHING, Fixed, fixed_parameters
-from lmmsparse.objective import Modes, ProfiledDeviance
+from lmmsparse.fixed_columns import orthonormal
+from lmmsparse.held import NOTHING, Held, held_parameters
+from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
+from lmmsparse.points import Modes
 from lmmsparse.search import search
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.choose import choose_solver
@@ -49,7 +50,7 @@ class Fit:
         What the search did, in θ.
     optimizer : Optimizer
     solver : PLSSolver
-    fixed : Fixed
+    held : Held
         Covariance parameters the user holds.
     """
 
@@ -58,7 +59,7 @@ class Fit:
     optimum: Optimum
     optimizer: Optimizer
     solver: PLSSolver
-    fixed: Fixed = NOTHING
+    held: Held = NOTHING
 
     @property
     def theta(self) -> FloatArray:
@@ -68,13 +69,13 @@ class Fit:
     @cached_property
     def template(self) -> LambdaTemplate:
         """The pattern of Λ."""
-        return make_template(self.design, self.fixed)
+        return make_template(self.design, self.held)
 
     @cached_property
     def objective(self) -> ProfiledDeviance:
         """The criterion as a function of θ, with `gradient` and `derivatives`."""
         products, response = products_of(self.design)
-        return make_objective(self.design, self.reml, self.solver, products, response, self.fixed)
+        return make_objective(self.design, self.reml, self.solver, products, response, self.held)
 
     @property
     def products(self) -> CrossProducts:
@@ -126,7 +127,7 @@ class Fit:
     def fitted(self) -> FloatArray:
         """Xβ + Zb + offset, (n,)."""
         design = self.design
-        mu = design.X @ self.beta + design.offset_or_zero
+        mu = design.fixed @ self.beta + design.offset_or_zero
         for block, part in zip(design.blocks, self.split(self.b), strict=True):
             mu = mu + np.einsum("nk,nk->n", block.columns, part[block.codes])
         return mu
@@ -147,7 +148,7 @@ class Fit:
     @property
     def npar(self) -> int:
         """P + covariance parameters + 1, without those that are held."""
-        return self.design.p + int(self.template.free.sum()) + (self.fixed.sigma is None)
+        return self.design.p + int(self.template.free.sum()) + (self.held.sigma is None)
 
     @cached_property
     def derivatives(self) -> Derivatives:
@@ -161,11 +162,11 @@ class Fit:
             "optimum": replace(self.optimum, trace=self.optimum.trace[-1:]),
             "optimizer": self.optimizer,
             "solver": self.solver,
-            "fixed": self.fixed,
+            "held": self.held,
         }
 
 
-def make_template(design: Design, fixed: Fixed = NOTHING) -> LambdaTemplate:
+def make_template(design: Design, fixed: Held = NOTHING) -> LambdaTemplate:
     """The pattern of Λ for a design."""
     return LambdaTemplate(
         structures=tuple(block.structure for block in design.blocks),
@@ -190,7 +191,7 @@ def products_of(design: Design) -> tuple[CrossProducts, Response]:
         If the fixed effects fit the response exactly.
     """
     terms = term_columns(design)
-    Q, basis = orthonormal(design.X, design.weights)
+    Q, basis = orthonormal(design.fixed, design.weights)
     products = cross_products(Q, basis, terms, design.weights)
     response = response_products(design.y, Q, terms, design.weights, design.offset)
     _check_not_exact(design, response.yty)
@@ -203,7 +204,7 @@ def make_objective(
     solver: PLSSolver,
     products: CrossProducts,
     response: Response,
-    fixed: Fixed = NOTHING,
+    fixed: Held = NOTHING,
 ) -> ProfiledDeviance:
     """The criterion of a model on the linear algebra of `solver`."""
     template = make_template(design, fixed)
@@ -231,7 +232,7 @@ def fit_design(
     start: FloatArray | None = None,
     optimizer: Optimizer | None = None,
     solver: PLSSolver | None = None,
-    fixed: Mapping[str, float] | Fixed | None = None,
+    fixed: Mapping[str, float] | Held | None = None,
     progress: bool = False,
 ) -> Fit:
     """Fit a linear mixed model to a design.
@@ -249,7 +250,7 @@ def fit_design(
     solver : PLSSolver, optional
         The linear algebra; chosen by `choose_solver` if not given.
     fixed : mapping, optional
-        Covariance parameters to hold, by the names of θ, and ``"sigma"``; see `Fixed`.
+        Covariance parameters to hold, by the names of θ, and ``"sigma"``; see `Held`.
     progress : bool
         Print every evaluation to the standard error stream.
 
@@ -257,7 +258,7 @@ def fit_design(
     -------
     Fit
     """
-    held = fixed_parameters(design, fixed)
+    held = held_parameters(design, fixed)
     products, response = products_of(design)
     solver = solver if solver is not None else choose_solver(products)
     objective = make_objective(design, reml, solver, products, response, held)

@@ -177,7 +177,9 @@ def _leverage(fit: Fit) -> tuple[FloatArray, FloatArray]:
         pulled = _by_level(fit, template.multiply(T, factor.solve(inner)))
         R, RX = products.basis.R, fit.modes.solution.RX
         for part in _chunks(design.n, p * max(b.k for b in design.blocks)):
-            x = sla.solve_triangular(R, design.X[part].T, trans="T", check_finite=False).T
+            x = design.fixed[part]
+            x = x if isinstance(x, np.ndarray) else x.toarray()
+            x = sla.solve_triangular(R, x.T, trans="T", check_finite=False).T
             for block, rows in zip(design.blocks, pulled, strict=True):
                 x = x - np.einsum("nk,nkp->np", block.columns[part], rows[block.codes[part]])
             half = sla.solve_triangular(RX, x.T, trans="T", check_finite=False)
@@ -233,7 +235,7 @@ def influence_of_groups(fit: Fit, groups: Any) -> Influence:
                 start=start,
                 optimizer=fit.optimizer,
                 solver=fit.solver,
-                fixed=fit.fixed,
+                fixed=fit.held,
             )
             kept = [design.x_names.index(name) for name in left.design.x_names]
             dfbeta[level, kept] = left.beta - fit.beta[kept]

@@ -25,7 +25,6 @@ from lmmsparse.table import Table
 from lmmsparse.threads import one_thread
 
 
-@one_thread
 def _fit(
     design: Design,
     reml: bool,
@@ -72,6 +71,7 @@ def _has(option: Any, method: str) -> bool:
 
 
 @checked_keywords
+@one_thread
 def lmer(
     formula: str,
     data: Any,
@@ -167,6 +167,7 @@ def lmer(
 
 
 @checked_keywords
+@one_thread
 def fit_arrays(
     y: Any,
     X: Any,

@@ -24,7 +24,7 @@ from lmmsparse.errors import (
     SingularFitWarning,
 )
 from lmmsparse.fit import Fit
-from lmmsparse.fixed import theta_names
+from lmmsparse.held import theta_names
 from lmmsparse.inference.bootstrap import Bootstrap, bootstrap
 from lmmsparse.inference.confint import confidence_intervals
 from lmmsparse.inference.contrast import contrast

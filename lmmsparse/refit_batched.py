@@ -187,7 +187,7 @@ def can_batch(fit: Fit) -> bool:
     """Whether all responses of a model can be searched together."""
     structures = fit.template.structures
     return (
-        not fit.fixed.any
+        not fit.held.any
         and isinstance(fit.solver, Blocked)
         and isinstance(fit.optimizer, TrustRegion)
         and all(isinstance(s, (Unstructured, Diagonal)) for s in structures)

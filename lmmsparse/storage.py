@@ -10,13 +10,15 @@ import io
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
-from lmmsparse._types import ObjectArray
+from lmmsparse._types import FloatArray, ObjectArray
 from lmmsparse.correlated import AR1, CompoundSymmetry
 from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
 from lmmsparse.design import Design, Grouping, LevelKey, RandomBlock
@@ -28,7 +30,7 @@ from lmmsparse.design.state import (
 )
 from lmmsparse.errors import Finding, LmmError, StorageError
 from lmmsparse.fit import Fit
-from lmmsparse.fixed import Fixed
+from lmmsparse.held import Held
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, Optimum, Status, TrustRegion
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.blocked import Blocked
@@ -38,6 +40,7 @@ from lmmsparse.solvers.dense import Dense
 _FORMAT = "lmmsparse model"
 _VERSION = 1
 _OPTIMIZERS: dict[str, type[Any]] = {c.__name__: c for c in (TrustRegion, Bobyqa, NelderMead)}
+_SPARSE = ("data", "indices", "indptr")
 _SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Blocked, Cholmod, Dense)}
 _STRUCTURES: dict[str, type[Any]] = {
     c.__name__: c for c in (Unstructured, Diagonal, CompoundSymmetry, AR1)
@@ -67,7 +70,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         },
         "optimizer": _encode_option(fit.optimizer, _OPTIMIZERS),
         "solver": _encode_option(fit.solver, _SOLVERS),
-        "fixed": {"theta": [list(each) for each in fit.fixed.theta], "sigma": fit.fixed.sigma},
+        "held": {"theta": [list(each) for each in fit.held.theta], "sigma": fit.held.sigma},
     }
     arrays["optimum.x"] = fit.optimum.x
     arrays["optimum.trace"] = fit.optimum.trace
@@ -156,7 +159,12 @@ def _decode_option(meta: dict[str, Any], known: dict[str, type[Any]]) -> Any:
 
 
 def _encode_design(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, Any]:
-    arrays["y"], arrays["X"], arrays["rows"] = design.y, design.X, design.rows
+    arrays["y"], arrays["rows"] = design.y, design.rows
+    if isinstance(design.fixed, np.ndarray):
+        arrays["X"] = design.fixed
+    else:
+        for name in _SPARSE:
+            arrays[f"X.{name}"] = getattr(design.fixed, name)
     if design.weights is not None:
         arrays["weights"] = design.weights
     if design.offset is not None:
@@ -227,7 +235,7 @@ def _decode_design(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Desi
         formula=str(meta["formula"]),
         response=str(meta["response"]),
         y=arrays["y"].astype(np.float64),
-        X=np.ascontiguousarray(arrays["X"], dtype=np.float64),
+        fixed=_decode_fixed(arrays, len(meta["x_names"])),
         x_names=tuple(meta["x_names"]),
         dropped=tuple(meta["dropped"]),
         blocks=tuple(blocks),
@@ -243,9 +251,18 @@ def _decode_design(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Desi
     return design
 
 
+def _decode_fixed(arrays: Mapping[str, ObjectArray], p: int) -> FloatArray | sp.csr_array:
+    if "X" in arrays:
+        return np.ascontiguousarray(arrays["X"], dtype=np.float64)
+    data, indices, indptr = (arrays[f"X.{name}"] for name in _SPARSE)
+    X = sp.csr_array((data.astype(np.float64), indices, indptr), shape=(len(arrays["y"]), p))
+    X.check_format()
+    return X
+
+
 def _check_shapes(design: Design) -> None:
     n = design.n
-    lengths = [len(design.X), len(design.rows), *(len(b.codes) for b in design.blocks)]
+    lengths = [design.fixed.shape[0], len(design.rows), *(len(b.codes) for b in design.blocks)]
     lengths += [len(b.columns) for b in design.blocks]
     lengths += [len(a) for a in (design.weights, design.offset) if a is not None]
     fits = all(length == n for length in lengths) and design.p == len(design.x_names)
@@ -256,10 +273,10 @@ def _check_shapes(design: Design) -> None:
         raise ValueError("arrays of different lengths")
 
 
-def _decode_fixed(meta: dict[str, Any]) -> Fixed:
-    held = meta.get("fixed", {"theta": [], "sigma": None})
+def _decode_held(meta: dict[str, Any]) -> Held:
+    held = meta.get("held", {"theta": [], "sigma": None})
     sigma = None if held["sigma"] is None else float(held["sigma"])
-    return Fixed(tuple((int(i), float(value)) for i, value in held["theta"]), sigma)
+    return Held(tuple((int(i), float(value)) for i, value in held["theta"]), sigma)
 
 
 def _decode(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Fit:
@@ -276,7 +293,7 @@ def _decode(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Fit:
     optimizer: Optimizer = _decode_option(meta["optimizer"], _OPTIMIZERS)
     solver: PLSSolver = _decode_option(meta["solver"], _SOLVERS)
     design = _decode_design(meta["design"], arrays)
-    fit = Fit(design, bool(meta["reml"]), optimum, optimizer, solver, _decode_fixed(meta))
+    fit = Fit(design, bool(meta["reml"]), optimum, optimizer, solver, _decode_held(meta))
     if len(optimum.x) != fit.template.n_theta:
         raise ValueError("the number of covariance parameters does not match the design")
     return fit

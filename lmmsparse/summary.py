@@ -11,7 +11,7 @@ import numpy as np
 
 from lmmsparse.convergence import Convergence
 from lmmsparse.fit import Fit
-from lmmsparse.fixed import theta_names
+from lmmsparse.held import theta_names
 from lmmsparse.inference.ddf import check_ddf
 from lmmsparse.inference.lrt import information, loglik
 from lmmsparse.inference.wald import coefficient_table
@@ -92,8 +92,8 @@ def _counts(fit: Fit) -> str:
     )
     text = f"Number of obs: {fit.design.n}, groups: {groups}"
     names = theta_names(fit.design)
-    held = [f"{names[i]} = {value:g}" for i, value in fit.fixed.theta]
-    held += [] if fit.fixed.sigma is None else [f"sigma = {fit.fixed.sigma:g}"]
+    held = [f"{names[i]} = {value:g}" for i, value in fit.held.theta]
+    held += [] if fit.held.sigma is None else [f"sigma = {fit.held.sigma:g}"]
     return f"{text}\nNot estimated but fixed: {', '.join(held)}" if held else text
 
 

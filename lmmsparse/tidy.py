@@ -202,7 +202,7 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
     new = {
         "_fitted": fit.fitted,
         "_resid": residuals,
-        "_fixed": design.X @ fit.beta + design.offset_or_zero,
+        "_fixed": design.fixed @ fit.beta + design.offset_or_zero,
         "_mu": fit.fitted,
         "_offset": design.offset_or_zero,
         "_sqrtXwt": root,
@@ -220,9 +220,10 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
 def _variables(fit: Fit) -> pd.DataFrame:
     design = fit.design
     columns: dict[str, Any] = {design.response: design.pad(design.y)}
+    X = design.X
     for j, name in enumerate(design.x_names):
         if name != "Intercept":
-            columns.setdefault(name, design.pad(design.X[:, j]))
+            columns.setdefault(name, design.pad(X[:, j]))
     out = pd.DataFrame(columns, index=design.output_index())
     for group, terms in design.groups.items():
         block = design.blocks[terms[0]]

@@ -74,7 +74,8 @@ class Design:
     response : str
         Name of the response.
     y : (n,) array
-    X : (n, p) array
+    fixed : (n, p) array or csr_array
+        X, sparse where it is large and mostly zeros.
     x_names : tuple of str
         The p fixed effects.
     dropped : tuple of str
@@ -96,7 +97,7 @@ class Design:
     formula: str
     response: str
     y: FloatArray
-    X: FloatArray
+    fixed: FloatArray | sp.csr_array
     x_names: tuple[str, ...]
     dropped: tuple[str, ...]
     blocks: tuple[RandomBlock, ...]
@@ -114,7 +115,12 @@ class Design:
 
     @property
     def p(self) -> int:
-        return int(self.X.shape[1])
+        return int(self.fixed.shape[1])
+
+    @property
+    def X(self) -> FloatArray:
+        """The fixed-effects model matrix, (n, p); made anew each time where it is kept sparse."""
+        return self.fixed if isinstance(self.fixed, np.ndarray) else self.fixed.toarray()
 
     @property
     def offset_or_zero(self) -> FloatArray:

@@ -106,7 +106,7 @@ def boundary(large: Fit, small: Fit | Design) -> Boundary | None:
         Of the same data.
     """
     design = small if isinstance(small, Design) else small.design
-    if large.fixed.any or (isinstance(small, Fit) and small.fixed.any):
+    if large.held.any or (isinstance(small, Fit) and small.held.any):
         return None
     if not _spans(large.design.X, design.X):
         return None

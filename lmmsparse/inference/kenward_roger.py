@@ -178,7 +178,7 @@ def _free_parameters(fit: Fit) -> FloatArray:
         else:  # a standard deviation grows with σ, a correlation does not
             size = 0.5 * np.append(par[:-1], 0.0)
         with_residual.append(np.where(free, 0.0, size))
-    varies = np.append(np.concatenate(rows), fit.fixed.sigma is None)
+    varies = np.append(np.concatenate(rows), fit.held.sigma is None)
     out = np.eye(len(varies))
     out[-1, :-1] = np.concatenate(with_residual)
     return np.asarray(out[varies])

@@ -28,7 +28,7 @@ def refit_ml(fit: Fit) -> Fit:
     if not fit.reml:
         return fit
     return fit_design(
-        fit.design, reml=False, optimizer=fit.optimizer, solver=fit.solver, fixed=fit.fixed
+        fit.design, reml=False, optimizer=fit.optimizer, solver=fit.solver, fixed=fit.held
     )
 
 

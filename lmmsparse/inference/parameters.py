@@ -71,7 +71,7 @@ def known_parameters(fit: Fit) -> BoolArray:
                 # The first column of T is of one sign: only the other row matters beside it.
                 own = (rows == row) | ((rows == column) & (column > 0))
             fixed = bool(held[own].all())
-            absolute = row == column and fit.fixed.sigma is None and bool(par[own].any())
+            absolute = row == column and fit.held.sigma is None and bool(par[own].any())
             known.append(fixed and not absolute)
-    known.append(fit.fixed.sigma is not None)
+    known.append(fit.held.sigma is not None)
     return np.array([*known, *[False] * fit.design.p])

@@ -259,7 +259,7 @@ def _problem(fit: Fit, index: int) -> Problem:
     structure, part = fit.template.structures[term], fit.template.slices[term]
     row, column = structure.entries[index - part.start]
     linear = not isinstance(structure, Unstructured) or structure.k == 1
-    if row == column and fit.fixed.sigma is None:
+    if row == column and fit.held.sigma is None:
         return StandardDeviation(fit.objective, fit.theta, term, row)
     if linear:
         unit = fit.sigma if row == column else 1.0

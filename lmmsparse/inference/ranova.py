@@ -13,8 +13,8 @@ from lmmsparse.covariance import Diagonal, Unstructured
 from lmmsparse.design import Design, RandomBlock
 from lmmsparse.design.terms import INTERCEPT, FormulaTerm, formula_terms
 from lmmsparse.fit import Fit, fit_design
-from lmmsparse.fixed import Fixed
 from lmmsparse.formula import parse_formula
+from lmmsparse.held import Held
 from lmmsparse.inference.boundary import boundary
 from lmmsparse.table import Table, blanks, counts, fixed, p_values
 
@@ -65,7 +65,7 @@ def ranova_table(fit: Fit) -> Table:
             notes.append(f"{reduction.label}: {null.said(float(lrt))}")
     for i in held:
         notes.append(f"{fit.design.blocks[i].source}: not tested, as parameters of it are fixed.")
-    if fit.fixed.sigma is not None and reductions:
+    if fit.held.sigma is not None and reductions:
         notes.append("The residual standard deviation is fixed: p-values ignore boundaries.")
     return Table(
         {
@@ -198,20 +198,20 @@ def reduced_fit(fit: Fit, reduction: Reduction) -> Fit | Design:
     )
 
 
-def still_fixed(fit: Fit, reduction: Reduction) -> Fixed:
+def still_fixed(fit: Fit, reduction: Reduction) -> Held:
     """What is held, at its places in the θ of the smaller model; nothing of the block is."""
     end = fit.template.slices[reduction.position].stop
     before = fit.template.slices[reduction.position].start
     own = 0 if reduction.block is None else reduction.block.structure.n_par
-    moved = [(i if i < before else i - end + before + own, value) for i, value in fit.fixed.theta]
-    return Fixed(tuple(moved), fit.fixed.sigma)
+    moved = [(i if i < before else i - end + before + own, value) for i, value in fit.held.theta]
+    return Held(tuple(moved), fit.held.sigma)
 
 
 def _criterion(fit: Fit, small: Fit | Design) -> tuple[float, int]:
     """Criterion and number of parameters."""
     if isinstance(small, Fit):
         return small.criterion, small.npar
-    sigma = fit.fixed.sigma
+    sigma = fit.held.sigma
     return least_squares_criterion(small, fit.reml, sigma), small.p + (sigma is None)
 
 

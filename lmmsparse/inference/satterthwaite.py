@@ -101,7 +101,7 @@ def satterthwaite(fit: Fit) -> Satterthwaite:
     H[:d, d] = H[d, :d] = -2.0 * r2_slope / sigma**3
     H[d, d] = 4.0 * objective.df / sigma**2
     # A correlation at its bound does not vary, nor does what the user holds.
-    varies = np.append(~scaled.bounds.held(x) & fit.template.free, fit.fixed.sigma is None)
+    varies = np.append(~scaled.bounds.held(x) & fit.template.free, fit.held.sigma is None)
     free = np.flatnonzero(varies)
     values, vectors = np.linalg.eigh(H[np.ix_(free, free)])
     kept = values > _FLAT * values.max(initial=0.0)

@@ -152,7 +152,7 @@ def _random(fit: Fit, alpha: float) -> tuple[Table, Fit | _Linear]:
         reduction = [r for i in order for r in reductions_of(model.design, i)][worst]
         design = without_random(model.design, reduction)
         if not design.blocks:
-            return _random_table(rows, fit), _least_squares(design, model.fixed.sigma)
+            return _random_table(rows, fit), _least_squares(design, model.held.sigma)
         model = fit_design(
             design,
             reml=fit.reml,
@@ -233,7 +233,7 @@ def _refitted(model: Fit | _Linear, design: Design) -> Fit | _Linear:
         reml=model.reml,
         optimizer=model.optimizer,
         solver=model.solver,
-        fixed=model.fixed,
+        fixed=model.held,
     )
 
 

@@ -24,7 +24,7 @@ from lmmsparse.solvers.selected_inverse import SelectedInverse
 
 _ORDERINGS = ("auto", "amd", "metis", "nesdis", "natural")
 _MODES = ("auto", "simplicial", "supernodal")
-_TRY_ORDERINGS_ABOVE = 500
+_METIS_PAYS_ABOVE = 1e7  # operations; analysing with METIS costs as much as several of these
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Cholmod:
     Parameters
     ----------
     ordering : {"auto", "amd", "metis", "nesdis", "natural"}
-        Fill-reducing ordering. ``"auto"`` analyses with AMD and, for larger crossed designs, with
-        METIS too, and keeps the one that needs fewer operations.
+        Fill-reducing ordering. ``"auto"`` analyses with AMD and, where that leaves many operations,
+        with METIS too, and keeps the one that needs fewer.
     mode : {"auto", "simplicial", "supernodal"}
         CHOLMOD's kind of factorization.
 
@@ -90,23 +90,17 @@ class CholmodSystem:
         self._factored_at: FloatArray | None = None
 
     def _choose(self) -> tuple[SparseCholesky, str]:
-        if self._options.ordering != "auto":
-            names = [self._options.ordering]
-        elif self._products.q > _TRY_ORDERINGS_ABOVE and len(self._products.sizes) > 1:
-            names = ["amd", "metis"]
-        else:
-            names = ["amd"]
-        best: tuple[float, SparseCholesky, str] | None = None
-        for name in names:
-            factor = analyze(self._matrix, name, self._options.mode)
-            cost = 0.0
-            if len(names) > 1:
-                factor.factorize(self._matrix)
-                cost = float((np.diff(factor.lower().indptr).astype(np.float64) ** 2).sum())
-            if best is None or cost < best[0]:
-                best = (cost, factor, name)
-        assert best is not None
-        return best[1], best[2]
+        ordering, mode = self._options.ordering, self._options.mode
+        if ordering != "auto":
+            return analyze(self._matrix, ordering, mode), ordering
+        amd = analyze(self._matrix, "amd", mode)
+        if len(self._products.sizes) == 1:
+            return amd, "amd"
+        cost = _operations(amd, self._matrix)
+        if cost < _METIS_PAYS_ABOVE:
+            return amd, "amd"
+        metis = analyze(self._matrix, "metis", mode)
+        return (metis, "metis") if _operations(metis, self._matrix) < cost else (amd, "amd")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (CholmodSystem, (self._products, self._template, self._options))
@@ -141,6 +135,12 @@ class CholmodSystem:
     def factor(self, theta: FloatArray) -> CholmodFactor:
         self._factorize(theta)
         return CholmodFactor(self._factor.copy(), self._inversion)
+
+
+def _operations(factor: SparseCholesky, matrix: sp.csc_matrix) -> float:
+    """Multiplications of one factorization (of which this is the first)."""
+    factor.factorize(matrix)
+    return float((np.diff(factor.lower().indptr).astype(np.float64) ** 2).sum())
 
 
 class Inversion:

@@ -18,7 +18,7 @@ from lmmsparse.errors import OptionError
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Held:
     """Covariance parameters that the user holds.
 
     Parameters
@@ -30,7 +30,7 @@ class Fixed:
 
     Examples
     --------
-    >>> Fixed(sigma=1.0).any
+    >>> Held(sigma=1.0).any
     True
     """
 
@@ -49,7 +49,7 @@ class Fixed:
         return out
 
 
-NOTHING = Fixed()
+NOTHING = Held()
 
 
 def theta_names(design: Design) -> list[str]:
@@ -63,7 +63,7 @@ def theta_names(design: Design) -> list[str]:
     return names
 
 
-def fixed_parameters(design: Design, fixed: Mapping[str, Any] | Fixed | None) -> Fixed:
+def held_parameters(design: Design, fixed: Mapping[str, Any] | Held | None) -> Held:
     """Read the user's ``fixed=``.
 
     Parameters
@@ -81,13 +81,13 @@ def fixed_parameters(design: Design, fixed: Mapping[str, Any] | Fixed | None) ->
     >>> import lmmsparse as lmm
     >>> data = lmm.load_dataset("sleepstudy")
     >>> design = lmm.build_design(lmm.parse_formula("Reaction ~ Days + (1 | Subject)"), data)
-    >>> fixed_parameters(design, {"sigma": 30, "Subject.Intercept": 1.2})
-    Fixed(theta=((0, 1.2),), sigma=30.0)
+    >>> held_parameters(design, {"sigma": 30, "Subject.Intercept": 1.2})
+    Held(theta=((0, 1.2),), sigma=30.0)
     """
-    if isinstance(fixed, Fixed):
+    if isinstance(fixed, Held):
         return fixed
     if fixed is None:
-        return Fixed()
+        return Held()
     if not isinstance(fixed, Mapping):
         raise OptionError(
             f"fixed={fixed!r} is not a mapping. It says which covariance parameters are held at "
@@ -115,7 +115,7 @@ def fixed_parameters(design: Design, fixed: Mapping[str, Any] | Fixed | None) ->
                 "different effects, or hold none of these."
             )
         held.append((names.index(name), value))
-    out = Fixed(tuple(sorted(held)), sigma)
+    out = Held(tuple(sorted(held)), sigma)
     _check_bounds(design, names, out)
     return out
 
@@ -150,7 +150,7 @@ def _unknown(name: str, names: list[str], design: Design) -> str:
     )
 
 
-def _check_bounds(design: Design, names: list[str], fixed: Fixed) -> None:
+def _check_bounds(design: Design, names: list[str], fixed: Held) -> None:
     lower = np.concatenate([block.structure.lower() for block in design.blocks])
     upper = np.concatenate([block.structure.upper() for block in design.blocks])
     for i, value in fixed.theta:
