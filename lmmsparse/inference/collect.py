@@ -54,8 +54,7 @@ def collected(
         if workers == 1:
             calls = (function(*each) for each in arguments)
         else:
-            run = Parallel(n_jobs=workers, return_as="generator")
-            calls = run(delayed(function)(*each) for each in arguments)
+            calls = iter(_parallel(workers)(delayed(function)(*each) for each in arguments))
         for result in calls:
             results.append(result)
             if tell is not None:
@@ -67,6 +66,14 @@ def collected(
             raise
         return results, True
     return results, False
+
+
+def _parallel(workers: int) -> Parallel:
+    """One that gives results as they come, if the back end in use can."""
+    try:
+        return Parallel(n_jobs=workers, return_as="generator")
+    except ValueError:
+        return Parallel(n_jobs=workers)
 
 
 def warn_interrupted(what: str, stacklevel: int = 3) -> str:
