@@ -95,6 +95,22 @@ def test_an_effect_more_beside_others() -> None:
     assert "½ χ²(2) + ½ χ²(3)" in " ".join(large.ranova().notes)
 
 
+def test_with_a_known_residual_variance() -> None:
+    data = pd.read_csv(models.VALIDATION / "data" / "Machines.csv.gz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LmmWarning)
+        large = lmm.lmer("score ~ 1 + (Machine | Worker)", data, fixed={"sigma": 1.0})
+        free = lmm.lmer("score ~ 1 + (Machine | Worker)", data)
+        small = lmm.lmer("score ~ 1 + (1 | Worker)", data, fixed={"sigma": 1.0})
+    null = boundary(large.fit, small.fit)
+    assert null is not None
+    assert (null.inside, null.sizes) == (2, (2,))
+    with_sigma = boundary(free.fit, small.fit)
+    assert with_sigma is not None
+    assert (with_sigma.inside, with_sigma.sizes) == (3, (2,))
+    assert "a mixture of χ²(2) to χ²(5)" in " ".join(large.ranova().notes)
+
+
 def test_p_values_of_several_variances_are_uniform() -> None:
     # Under the smaller model, 300 responses: the share of p below 0.2 is 0.2, give or take 3 s.e.
     rng = np.random.default_rng(4)

@@ -106,7 +106,7 @@ def boundary(large: Fit, small: Fit | Design) -> Boundary | None:
         Of the same data.
     """
     design = small if isinstance(small, Design) else small.design
-    if large.held.any or (isinstance(small, Fit) and small.held.any):
+    if large.held.theta or (isinstance(small, Fit) and small.held.theta):
         return None
     if not _spans(large.design.X, design.X):
         return None
@@ -114,6 +114,9 @@ def boundary(large: Fit, small: Fit | Design) -> Boundary | None:
     if parts is None:
         return None
     theta, null_maps, sizes, inside = [], [], [], large.design.p - design.p
+    known = large.held.sigma is not None
+    if isinstance(small, Fit) and small.held.sigma is not None:
+        inside += not known
     for block, own in zip(large.design.blocks, parts, strict=True):
         seen = _one_block(block, own)
         if seen is None:
@@ -129,6 +132,8 @@ def boundary(large: Fit, small: Fit | Design) -> Boundary | None:
         return Boundary(inside, (1,), np.eye(1))
     under = replace(large, optimum=replace(large.optimum, x=np.concatenate(theta)))
     J = information(under)
+    if known:
+        J, S = J[:-1, :-1], S[:, :-1]
     try:
         covariance = S @ sla.cho_solve(sla.cho_factor(J), S.T)
         scale = 1.0 / np.sqrt(np.diag(covariance))

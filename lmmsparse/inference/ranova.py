@@ -65,8 +65,6 @@ def ranova_table(fit: Fit) -> Table:
             notes.append(f"{reduction.label}: {null.said(float(lrt))}")
     for i in held:
         notes.append(f"{fit.design.blocks[i].source}: not tested, as parameters of it are fixed.")
-    if fit.held.sigma is not None and reductions:
-        notes.append("The residual standard deviation is fixed: p-values ignore boundaries.")
     return Table(
         {
             "npar": npar.tolist(),
