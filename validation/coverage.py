@@ -12,6 +12,7 @@ import argparse
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import lmmsparse as lmm
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 LEVEL = 0.95
-DRAWS = 60
+DRAWS = 40
 PROFILES = 5  # every so many replicates
 
 
@@ -78,9 +79,14 @@ def _random_part(model: lmm.LinearMixedModel, rng: np.random.Generator) -> Array
     return total
 
 
+@cache
+def _truth(case: Case) -> lmm.LinearMixedModel:
+    return case.truth()
+
+
 def replicate(case: Case, seed: int) -> Mapping[str, float]:
     """Coverage of every interval in one simulated data set."""
-    truth = case.truth()
+    truth = _truth(case)
     rng = np.random.default_rng([20, seed])
     design, sigma = truth.fit.design, truth.sigma
     noise = sigma / np.sqrt(design.weights_or_one)
@@ -171,8 +177,8 @@ def main() -> None:
         )
         results[name] = pd.DataFrame(rows)
         print(name, results[name].mean().round(3).to_dict(), flush=True)
-    path = Path(__file__).parent / "COVERAGE.md"
-    path.write_text(report(results, options.replicates), encoding="utf-8")
+        path = Path(__file__).parent / "COVERAGE.md"
+        path.write_text(report(results, options.replicates), encoding="utf-8")
 
 
 if __name__ == "__main__":

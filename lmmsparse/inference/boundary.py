@@ -19,7 +19,7 @@ from lmmsparse._types import FloatArray
 from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
 from lmmsparse.design import Design, RandomBlock
 from lmmsparse.fit import Fit
-from lmmsparse.inference.kenward_roger import directions, information
+from lmmsparse.inference.variance_information import directions, information
 from lmmsparse.table import p_values
 from lmmsparse.triangular import lower_triangular
 

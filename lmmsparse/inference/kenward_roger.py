@@ -1,27 +1,21 @@
 """`Fit` → Kenward–Roger's adjusted covariance and degrees of freedom, in the space of b.
 
-No n × n matrix appears: with N = Z'V⁻¹Z every trace over observations is one over random effects,
-and N is made a few columns at a time. Weights are part of V.
+No n × n matrix appears (`variance_information`). Weights are part of V.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import scipy.linalg as sla
-import scipy.sparse as sp
 
-from lmmsparse._types import FloatArray, IntArray
-from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
+from lmmsparse._types import FloatArray
+from lmmsparse.covariance import Diagonal, Unstructured
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
+from lmmsparse.inference.variance_information import VarianceParts, restricted
 from lmmsparse.threads import one_thread
-
-_ELEMENTS = 4_000_000
-_WELL = 1e4
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +110,10 @@ def kenward_roger(fit: Fit) -> KenwardRoger:
     free = _free_parameters(fit)
     p = fit.design.p
     C = sla.cho_solve((fit.modes.solution.RX, False), np.eye(p)) if p else np.zeros((0, 0))
-    parts = _Parts(fit)
+    parts = VarianceParts(fit)
     A = np.tensordot(free, parts.slopes(), axes=1)
     Q = np.einsum("ri,sj,ijkl->rskl", free, free, parts.curvatures(), optimize=True)
-    J = _restricted(free @ parts.traces() @ free.T, A, Q, C)
+    J = restricted(free @ parts.traces() @ free.T, A, Q, C)
     W = 2.0 * _inverse(0.5 * (J + J.T))
     inner = Q - np.einsum("rij,jk,skl->rsil", A, C, A, optimize=True)
     gain = np.einsum("rs,rsij->ij", W, inner, optimize=True)
@@ -128,27 +122,6 @@ def kenward_roger(fit: Fit) -> KenwardRoger:
     covariance = fit.sigma2 * back @ adjusted @ back.T
     slopes = fit.sigma2 * np.matmul(np.matmul(back, np.matmul(C, np.matmul(A, C))), back.T)
     return KenwardRoger(covariance, fit.vcov, W, slopes)
-
-
-def _restricted(traces: FloatArray, A: FloatArray, Q: FloatArray, C: FloatArray) -> FloatArray:
-    """tr(PG_rPG_s) with P = V⁻¹ − V⁻¹X C X'V⁻¹, from tr(V⁻¹G_rV⁻¹G_s), (r, r)."""
-    CA = np.matmul(C, A)
-    J = traces - 2.0 * np.einsum("ij,rsji->rs", C, Q, optimize=True)
-    return np.asarray(J + np.einsum("rij,sji->rs", CA, CA, optimize=True))
-
-
-@one_thread
-def information(fit: Fit) -> FloatArray:
-    """Expected information about all variance parameters (see `directions`), the residual one last.
-
-    They are relative to σ². It is that of the criterion of the fit, ML or REML; (r, r).
-    """
-    parts = _Parts(fit)
-    J = parts.traces()
-    if fit.reml and fit.design.p:
-        C = sla.cho_solve((fit.modes.solution.RX, False), np.eye(fit.design.p))
-        J = _restricted(J, parts.slopes(), parts.curvatures(), C)
-    return np.asarray(0.25 * (J + J.T))
 
 
 def _free_parameters(fit: Fit) -> FloatArray:
@@ -193,159 +166,3 @@ def _inverse(J: FloatArray) -> FloatArray:
     kept = values > 1e-10 * values.max(initial=0.0)
     inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
     return np.asarray(inverse / np.outer(size, size))
-
-
-class _Parts:
-    """What the method needs of V, variance parameter by variance parameter, residual last."""
-
-    def __init__(self, fit: Fit) -> None:
-        self._fit = fit
-        self._T = fit.template.factors(fit.theta)
-        self._VX = fit.objective.border(fit.theta)
-        # Term, and derivative of its k × k covariance by each variance parameter.
-        self._entries = [
-            (t, E)
-            for t, (structure, part) in enumerate(
-                zip(fit.template.structures, fit.template.slices, strict=True)
-            )
-            for E in directions(structure, fit.theta[part], self._T[t])
-        ]
-
-    def _apply(self, entry: tuple[int, FloatArray], B: FloatArray) -> FloatArray:
-        """E_r B, with E_r the derivative of Cov(b) by one variance parameter; B is (q, m)."""
-        t, E = entry
-        a, z = self._fit.template.offsets[t], self._fit.template.offsets[t + 1]
-        k = self._fit.template.structures[t].k
-        out = np.zeros_like(B)
-        part = B[a:z].reshape((z - a) // k, k, B.shape[1])
-        out[a:z] = np.matmul(E, part).reshape(z - a, B.shape[1])
-        return out
-
-    def _N(self, B: FloatArray) -> FloatArray:
-        """N B = Z'V⁻¹Z B."""
-        return self._N_from(self._fit.products.ZtZ @ B)
-
-    def _N_from(self, GB: FloatArray) -> FloatArray:
-        """N B from Z'WZ B. With w = M⁻¹Λ'Z'WZB, Λ'N B is w itself."""
-        template = self._fit.template
-        w = self._fit.modes.factor.solve(template.multiply_transposed(self._T, GB))
-        if self._inverses is not None:
-            return template.multiply_transposed(self._inverses, w)
-        return np.asarray(GB - self._fit.products.ZtZ @ template.multiply(self._T, w))
-
-    @cached_property
-    def _inverses(self) -> list[FloatArray] | None:
-        """T⁻¹ of every term, if none is close to singular."""
-        if any(np.linalg.cond(T) > _WELL for T in self._T):
-            return None
-        return [np.asarray(np.linalg.inv(T), dtype=np.float64) for T in self._T]
-
-    def _K(self, B: FloatArray) -> FloatArray:
-        """ΛΛ' B."""
-        template = self._fit.template
-        return template.multiply(self._T, template.multiply_transposed(self._T, B))
-
-    def slopes(self) -> FloatArray:
-        """A_r = X'V⁻¹G_rV⁻¹X, (r, p, p)."""
-        VX, RX = self._VX, self._fit.modes.solution.RX
-        out = [VX.T @ self._apply(entry, VX) for entry in self._entries]
-        return np.array([*out, RX.T @ RX - VX.T @ self._K(VX)])
-
-    def curvatures(self) -> FloatArray:
-        """Q_rs = X'V⁻¹G_rV⁻¹G_sV⁻¹X, (r, r, p, p)."""
-        VX, RX = self._VX, self._fit.modes.solution.RX
-        KVX = self._K(VX)
-        NKVX = self._N(KVX)
-        left = [self._apply(entry, VX) for entry in self._entries]
-        # Z'V⁻¹ G_s V⁻¹X of every parameter; the residual one is Z'V⁻¹W⁻¹V⁻¹X.
-        right = [*(self._N(B) for B in left), VX - NKVX]
-        r, p = len(left) + 1, VX.shape[1]
-        out = np.empty((r, r, p, p))
-        for i, B in enumerate(left):
-            for j, D in enumerate(right):
-                out[i, j] = B.T @ D
-                out[j, i] = out[i, j].T
-        out[-1, -1] = RX.T @ RX - 2.0 * VX.T @ KVX + KVX.T @ NKVX
-        return out
-
-    def _chunks(self) -> Iterator[tuple[int, IntArray, bool]]:
-        """Levels of one term whose columns of N are made together; True: one column for all."""
-        template = self._fit.template
-        apart = len(self._fit.design.groups) == 1
-        for t, (structure, n) in enumerate(
-            zip(template.structures, template.n_levels, strict=True)
-        ):
-            if apart:
-                yield t, np.arange(n), True
-                continue
-            size = max(1, _ELEMENTS // (template.q * structure.k))
-            for start in range(0, n, size):
-                yield t, np.arange(start, min(n, start + size)), False
-
-    def traces(self) -> FloatArray:
-        """tr(V⁻¹G_rV⁻¹G_s), (r, r)."""
-        template, n_obs = self._fit.template, self._fit.design.n
-        sizes = [s.k for s in template.structures]
-        pairs = {
-            (a, b): np.zeros((sizes[a] * sizes[b],) * 2)
-            for a in range(len(sizes))
-            for b in range(len(sizes))
-        }
-        own = [np.zeros((k, k)) for k in sizes]
-        total, squares = 0.0, 0.0
-        for b, levels, together in self._chunks():
-            k, offset = sizes[b], template.offsets[b]
-            width = 1 if together else len(levels)
-            places = offset + levels[:, None] * k + np.arange(k)
-            # Columns of Z'WZ, which is symmetric; for all levels together their sums.
-            GB = self._fit.products.ZtZ[places.ravel()]
-            if together:
-                GB = sp.kron(np.ones((1, len(levels))), sp.eye_array(k), format="csr") @ GB
-            N = self._N_from(GB.toarray().T).reshape(template.q, width, k)
-            for a, ka in enumerate(sizes):
-                block = N[template.offsets[a] : template.offsets[a + 1]]
-                rows = block.reshape(-1, ka, width, k).transpose(0, 2, 1, 3).reshape(-1, ka * k)
-                pairs[a, b] += rows.T @ rows
-            half = template.multiply_transposed(self._T, N.reshape(template.q, -1))
-            half = half.reshape(template.q, width, k)
-            for i, level in enumerate(levels if not together else []):
-                own[b] += N[offset + level * k : offset + (level + 1) * k, i]
-            if together:
-                own[b] += N[offset : template.offsets[b + 1], 0].reshape(-1, k, k).sum(axis=0)
-            own[b] -= np.tensordot(half, half, axes=([0, 1], [0, 1]))
-            white = half @ self._T[b]  # columns of Λ'NΛ
-            squares += float((white**2).sum())
-            if together:
-                mine = white[offset : template.offsets[b + 1], 0].reshape(-1, k, k)
-                total += float(np.einsum("lii->", mine))
-            else:
-                for i, level in enumerate(levels):
-                    at = offset + level * k
-                    total += float(np.trace(white[at : at + k, i]))
-        r = len(self._entries)
-        out = np.empty((r + 1, r + 1))
-        for x, (a, E) in enumerate(self._entries):
-            for y, (b, D) in enumerate(self._entries):
-                # tr(N_ba E_r N_ab E_s), with H[(i,k),(j,l)] = Σ N[(ℓ,i),(m,k)] N[(ℓ,j),(m,l)].
-                H = pairs[a, b].reshape(sizes[a], sizes[b], sizes[a], sizes[b])
-                out[x, y] = np.tensordot(np.tensordot(E, H, axes=([0, 1], [0, 2])), D)
-            out[x, r] = out[r, x] = float(np.sum(E * own[a]))
-        out[r, r] = n_obs - 2.0 * total + squares
-        return out
-
-
-def directions(structure: CovarianceStructure, par: FloatArray, T: FloatArray) -> list[FloatArray]:
-    """Derivatives of the covariance T T' by parameters that span its form, each (k, k)."""
-    k = structure.k
-    if not isinstance(structure, Unstructured | Diagonal):
-        G = np.matmul(structure.derivative(par), T.T)
-        return list(G + np.swapaxes(G, 1, 2))
-    if structure.n_par == 1:
-        return [np.eye(k)]
-    out = []
-    for i in range(k):
-        for j in range(i + 1) if structure.correlated else (i,):
-            E = np.zeros((k, k))
-            E[i, j] = E[j, i] = 1.0
-            out.append(E)
-    return out
