@@ -1,7 +1,7 @@
 """`Fit` → what inference about variances needs of V: expected information and traces, in q-space.
 
-With N = Z'V⁻¹Z every trace over observations is one over random effects, and N is made a few columns
-at a time. Variance parameters are those of `directions`, relative to σ², the residual one last.
+With N = Z'V⁻¹Z every trace over observations is one over random effects, and N is made a few
+columns at a time. Variance parameters are those of `directions`, relative to σ², residual last.
 """
 
 from __future__ import annotations
