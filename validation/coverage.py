@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +78,13 @@ def _random_part(model: lmm.LinearMixedModel, rng: np.random.Generator) -> Array
     return total
 
 
-@cache
-def _truth(case: Case) -> lmm.LinearMixedModel:
-    return case.truth()
+def replicates(case: Case, seeds: Sequence[int]) -> list[Mapping[str, float]]:
+    """Coverage of every interval in simulated data sets."""
+    truth = case.truth()
+    return [_replicate(truth, seed) for seed in seeds]
 
 
-def replicate(case: Case, seed: int) -> Mapping[str, float]:
-    """Coverage of every interval in one simulated data set."""
-    truth = _truth(case)
+def _replicate(truth: lmm.LinearMixedModel, seed: int) -> Mapping[str, float]:
     rng = np.random.default_rng([20, seed])
     design, sigma = truth.fit.design, truth.sigma
     noise = sigma / np.sqrt(design.weights_or_one)
@@ -172,10 +170,11 @@ def main() -> None:
     options = parser.parse_args()
     results = {}
     for name, case in CASES.items():
-        rows = Parallel(n_jobs=options.jobs)(
-            delayed(replicate)(case, seed) for seed in range(options.replicates)
+        parts = np.array_split(np.arange(options.replicates), max(1, options.replicates // 25))
+        done = Parallel(n_jobs=options.jobs)(
+            delayed(replicates)(case, part.tolist()) for part in parts
         )
-        results[name] = pd.DataFrame(rows)
+        results[name] = pd.DataFrame([row for part in done for row in part])
         print(name, results[name].mean().round(3).to_dict(), flush=True)
         path = Path(__file__).parent / "COVERAGE.md"
         path.write_text(report(results, options.replicates), encoding="utf-8")
