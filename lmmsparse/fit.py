@@ -115,7 +115,7 @@ class Fit:
     @property
     def b(self) -> FloatArray:
         """Conditional modes of the random effects, (q,)."""
-        return self.modes.b
+        return self.template.multiply(self.template.factors(self.theta), self.modes.u)
 
     @cached_property
     def fitted(self) -> FloatArray:
@@ -164,12 +164,13 @@ def make_template(design: Design) -> LambdaTemplate:
     return LambdaTemplate(
         structures=tuple(block.structure for block in design.blocks),
         n_levels=tuple(block.n_levels for block in design.blocks),
+        shifts=tuple(block.shift for block in design.blocks),
     )
 
 
 def term_columns(design: Design) -> list[TermColumns]:
     """The random-effects terms as the engine sees them."""
-    return [TermColumns(b.codes, b.columns, b.n_levels) for b in design.blocks]
+    return [TermColumns(b.codes, b.shifted_columns, b.n_levels) for b in design.blocks]
 
 
 def products_of(design: Design) -> tuple[CrossProducts, Response]:
