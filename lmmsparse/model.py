@@ -37,6 +37,7 @@ from lmmsparse.inference.wald import check_level, coefficient_table
 from lmmsparse.influence import Influence, influence
 from lmmsparse.keywords import checked_keywords
 from lmmsparse.optimize import Optimum
+from lmmsparse.plots import ModelPlots
 from lmmsparse.predict import predict
 from lmmsparse.prediction_error import predict_with_error
 from lmmsparse.ranef import conditional_covariances, conditional_modes, effect_names
@@ -367,6 +368,11 @@ class LinearMixedModel:
     def r2(self) -> pd.Series:
         """Nakagawa's R²: ``marginal`` (fixed effects), ``conditional`` (with random effects)."""
         return r_squared(self._fit)
+
+    @property
+    def plot(self) -> ModelPlots:
+        """Plots: ``m.plot.residuals()``, ``m.plot.caterpillar()`` and others; needs matplotlib."""
+        return ModelPlots(self._fit)
 
     # -- data frames -------------------------------------------------------------------------------
 
