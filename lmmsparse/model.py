@@ -25,7 +25,7 @@ from lmmsparse.errors import (
 )
 from lmmsparse.fit import Fit
 from lmmsparse.inference.bootstrap import Bootstrap, bootstrap
-from lmmsparse.inference.confint import confidence_intervals
+from lmmsparse.inference.confint import check_method, confidence_intervals
 from lmmsparse.inference.contrast import contrast
 from lmmsparse.inference.drop1 import drop1_table
 from lmmsparse.inference.emmeans import emmeans_table
@@ -395,7 +395,8 @@ class LinearMixedModel:
             Add ``conf_low, conf_high``.
         level : float
         conf_method : str
-            As `confint` has it; conditional modes always have Wald intervals.
+            As `confint` has it, but Wald limits of fixed effects use the t distribution with the
+            table's df; conditional modes always have Wald intervals.
         ddf : str
             As for `coef_table`.
 
@@ -406,7 +407,8 @@ class LinearMixedModel:
             far as they apply.
         """
         limits = level if conf_int else None
-        return tidy(self._fit, effects, ddf, limits, lambda: self.confint(conf_method, level))
+        found = lambda: self.confint(conf_method, level)  # noqa: E731
+        return tidy(self._fit, effects, ddf, limits, check_method(conf_method), found)
 
     def glance(self) -> pd.DataFrame:
         """One row about the model: ``nobs, sigma, logLik, AIC, BIC, REMLcrit, df_residual``."""

@@ -15,6 +15,7 @@ from lmmsparse.plots.figure import (
     GREY,
     INK,
     dress,
+    few_ticks,
     listed_levels,
     one_or_all,
     panels,
@@ -65,6 +66,7 @@ def plot_caterpillar(fit: Fit, group: str | None, level: float, order: str | Non
                 color=colour if named else "black", linewidths=0, zorder=3, rasterized=n > 500,
             )  # fmt: skip
         dress(each, f"Effect on {scale_of(fit.design.response, name)}", title=name)
+        few_ticks(each)
         each.set_ylim(-0.7 - 0.005 * n, n - 0.3 + 0.005 * n)
         if j == 0 or ax is not None:
             each.set_yticks(

@@ -14,8 +14,18 @@ from lmmsparse.fit import Fit
 from lmmsparse.inference.bootstrap import Bootstrap
 from lmmsparse.inference.parameters import parameter_names
 from lmmsparse.inference.wald import check_level
-from lmmsparse.plots.figure import BAND, GREY, INK, dress, one_or_all, panels, say
-from lmmsparse.plots.names import parameter_label
+from lmmsparse.plots.figure import (
+    BAND,
+    GREY,
+    INK,
+    dress,
+    few_ticks,
+    one_or_all,
+    panels,
+    say,
+    wrapped,
+)
+from lmmsparse.plots.names import parameter_labels
 
 
 def plot_bootstrap(
@@ -45,10 +55,11 @@ def plot_bootstrap(
         )
     limits = replicates.confint(level, kind)
     axes = panels(len(wanted), ax, (3.4, 2.8))
+    labels = parameter_labels(fit)
     for j, (each, name) in enumerate(zip(axes, wanted, strict=True)):
         values = frame[name].to_numpy(dtype=np.float64)
         values = values[np.isfinite(values)]
-        label = parameter_label(fit, name)
+        label = wrapped(labels.get(name, name), 34)
         y = "Density" if j % 3 == 0 or ax is not None else ""
         if len(values) < 2 or np.ptp(values) <= 1e-12 * np.abs(values).max():
             say(each, "The replicates do not vary." if len(values) else "No replicate succeeded.")
@@ -62,6 +73,7 @@ def plot_bootstrap(
         each.plot(x, density, color=INK, linewidth=1.6)
         each.axvline(float(replicates.original[name]), color=GREY, linewidth=0.9)
         each.set_ylim(bottom=0.0)
+        few_ticks(each)
         title = f"{at_bound:.0%} of replicates on the bound" if at_bound >= 0.01 else ""
         dress(each, label, y, title)
     return one_or_all(axes)

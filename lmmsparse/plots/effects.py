@@ -98,7 +98,7 @@ def plot_effects(
         side_by_side = 3 if ax is None else 1
         dress(each, name, f"Mean {fit.design.response}" if j % side_by_side == 0 else "")
     if by is not None:
-        legend(axes[-1], by)
+        legend(axes[-1], by, beside=True)
     return one_or_all(axes)
 
 
@@ -114,6 +114,8 @@ def _values(fit: Fit, by: str | None, at: Mapping[str, Any] | None) -> dict[str,
     for name, (mean, low, high) in covariates(recipe.matrices, "fixed").items():
         few = name == by
         out[name] = (low, mean, high) if few else tuple(np.linspace(low, high, _POINTS).tolist())
+    order = recipe.matrices.variables["fixed"]
+    out = {name: out[name] for name in sorted(out, key=order.index)}
     for name, chosen in (at or {}).items():
         if name in out:
             one = isinstance(chosen, str) or np.ndim(chosen) == 0

@@ -5,6 +5,7 @@ Style is set on the artists; matplotlib's global settings (rcParams) are never t
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -91,6 +92,8 @@ def panels(
             )
         return given
     columns = min(columns, count)
+    if count == 1:
+        size = max(size[0], 4.6), max(size[1], 3.6)
     rows = -(-count // columns)
     _, axes = plt.subplots(
         rows,
@@ -124,6 +127,18 @@ def dress(ax: Axes, x: str = "", y: str = "", title: str = "") -> None:
         ax.set_title(plain(title), fontsize=10)
 
 
+def few_ticks(ax: Axes, axis: str = "x", most: int = 5) -> None:
+    """Ticks so few that long numbers do not touch."""
+    ax.locator_params(axis=axis, nbins=most)
+
+
+def wrapped(label: str, width: int) -> str:
+    """A label on several lines, the group of a parameter on the last."""
+    head, bar, group = label.partition(" | ")
+    lines = textwrap.wrap(head, width) if len(label) > width else [head + bar + group]
+    return "\n".join([*lines, f"| {group}"] if bar and len(label) > width else lines)
+
+
 def plain(text: str) -> str:
     """Text of the user's, in which a dollar sign does not start a formula."""
     return str(text).replace("$", r"\$")
@@ -139,9 +154,10 @@ def say(ax: Axes, text: str) -> None:
     ax.set_yticks([])
 
 
-def legend(ax: Axes, title: str = "") -> None:
-    """A legend without a box."""
-    box = ax.legend(frameon=False, fontsize=9, title=plain(title) or None)
+def legend(ax: Axes, title: str = "", beside: bool = False) -> None:
+    """A legend without a box, where there is room or beside the axes."""
+    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if beside else {}
+    box = ax.legend(frameon=False, fontsize=9, title=plain(title) or None, **place)
     box.get_title().set_fontsize(9)
 
 

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from lmmsparse.fit import Fit
+from lmmsparse.inference.parameters import parameter_names
 
 
-def parameter_label(fit: Fit, name: str) -> str:
-    """A parameter of `confint` in words.
+def parameter_labels(fit: Fit) -> dict[str, str]:
+    """Every covariance parameter of `confint` in words; fixed effects keep their names.
 
     Parameters
     ----------
     fit : Fit
-        Whose parameter it is.
-    name : str
+
+    Returns
+    -------
+    dict
+        ``"sd_Days|Subject"`` → ``"SD of Days | Subject"``, …
     """
-    if name in fit.design.x_names:
-        return name
-    if name == "sigma":
-        return "Residual standard deviation"
-    left, _, group = name.partition("|")
-    kind, _, effects = left.partition("_")
-    if kind == "sd":
-        return f"SD of {effects} | {group}" if effects else f"SD | {group}"
-    if kind == "cor":
-        return f"Correlation of {effects.replace('.', ', ', 1)} | {group}"
-    return name
+    labels = []
+    for block in fit.design.blocks:
+        structure = block.structure
+        for common, (row, column) in zip(structure.labels, structure.entries, strict=True):
+            if common:
+                what = {"sd": "SD", "rho": "Correlation"}.get(common, common)
+            elif row == column:
+                what = f"SD of {block.names[row]}"
+            else:
+                what = f"Correlation of {block.names[column]} and {block.names[row]}"
+            labels.append(f"{what} | {block.group}")
+    labels.append("Residual SD")
+    out = dict(zip(parameter_names(fit), labels, strict=True))
+    return {**out, **{name: name for name in fit.design.x_names}}

@@ -13,8 +13,19 @@ from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.wald import check_level
 from lmmsparse.plots.contours import contour
-from lmmsparse.plots.figure import ACCENT, GREY, INK, Axes, dress, one_or_all, panels, pyplot
-from lmmsparse.plots.names import parameter_label
+from lmmsparse.plots.figure import (
+    ACCENT,
+    GREY,
+    INK,
+    Axes,
+    dress,
+    few_ticks,
+    one_or_all,
+    panels,
+    pyplot,
+    wrapped,
+)
+from lmmsparse.plots.names import parameter_labels
 from lmmsparse.plots.profiles import ProfileCurve, as_profile, curves_of
 
 
@@ -48,14 +59,16 @@ def plot_pairs(fit: Fit, given: Any, levels: Sequence[float], ax: Any) -> Any:
             "smaller levels."
         )
     pairs = [(row, column) for row in range(1, k) for column in range(row)]
+    known = parameter_labels(fit)
+    labels = [wrapped(known[curve.name], 16 if k > 2 else 40) for curve in curves]
     axes = _triangle(k) if ax is None else panels(len(pairs), ax)
     for each, (row, column) in zip(axes, pairs, strict=True):
         _panel(each, curves[column], curves[row], radii)
         outer = ax is not None
         dress(
             each,
-            parameter_label(fit, curves[column].name) if outer or row == k - 1 else "",
-            parameter_label(fit, curves[row].name) if outer or column == 0 else "",
+            labels[column] if outer or row == k - 1 else "",
+            labels[row] if outer or column == 0 else "",
         )
         if not outer:
             each.tick_params(labelbottom=row == k - 1, labelleft=column == 0)
@@ -64,7 +77,7 @@ def plot_pairs(fit: Fit, given: Any, levels: Sequence[float], ax: Any) -> Any:
 
 def _triangle(k: int) -> ObjectArray:
     """Axes below the diagonal of a (k − 1) × (k − 1) grid."""
-    side = max(4.2, 1.9 * (k - 1))
+    side = max(4.2, 1.6 + 1.9 * (k - 1))
     figure, grid = pyplot().subplots(
         k - 1, k - 1, figsize=(side, side), layout="constrained", squeeze=False,
         sharex="col", sharey="row",
@@ -92,4 +105,4 @@ def _panel(ax: Axes, x: ProfileCurve, y: ProfileCurve, radii: Sequence[float]) -
     margin = 0.06 * (high - low)
     ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
     ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
-    ax.locator_params(nbins=4)
+    few_ticks(ax, "both", 3)

@@ -22,11 +22,13 @@ from lmmsparse.plots.figure import (
     INK,
     Axes,
     dress,
+    few_ticks,
     one_or_all,
     panels,
     say,
+    wrapped,
 )
-from lmmsparse.plots.names import parameter_label
+from lmmsparse.plots.names import parameter_labels
 
 KINDS = ("zeta", "density", "deviance")
 
@@ -107,14 +109,16 @@ def plot_profile(fit: Fit, given: Any, kind: str, level: float, ax: Any) -> Any:
     limits = profiled.confint(level)
     curves = curves_of(profiled)
     axes = panels(len(curves), ax, (3.4, 2.9))
+    labels = parameter_labels(fit)
     for j, (each, curve) in enumerate(zip(axes, curves, strict=True)):
-        label = parameter_label(fit, curve.name)
+        label = wrapped(labels[curve.name], 34)
         if not curve.known:
             say(each, "The deviance says nothing\nabout this parameter.")
             dress(each, label)
             continue
         lower, upper = map(float, limits.loc[curve.name].to_numpy(dtype=np.float64))
         _DRAW[kind](each, curve, lower, upper, level)
+        few_ticks(each)
         dress(each, label, _Y[kind] if j % 3 == 0 or ax is not None else "")
     return one_or_all(axes)
 

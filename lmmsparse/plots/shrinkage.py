@@ -34,7 +34,7 @@ def plot_shrinkage(fit: Fit, group: str | None, effects: Sequence[str] | None, a
         )
     at = [names.index(name) for name in chosen]
     (ax,) = panels(1, ax, (4.8, 4.4))
-    known: BoolArray = np.isfinite(pooled.alone[:, at]).all(axis=1, keepdims=True)[:, 0]
+    known = ~np.isnan(pooled.alone[:, at].sum(axis=1))
     response, title = fit.design.response, f"{pooled.effects.group}: {len(known):,} levels"
     if not known.all():
         title += f", {int(known.sum()):,} with an estimate of their own"
@@ -85,4 +85,9 @@ def _line(ax: Axes, pooled: Pooling, j: int, known: BoolArray) -> None:
     ax.axhline(pooled.fixed[j], color=ACCENT, linewidth=1.0, label="complete pooling")
     ax.scatter(x, y, s=area, color=INK, alpha=0.9 if n <= 300 else 0.35, linewidths=0, zorder=3,
                rasterized=n > 2_000)  # fmt: skip
+    # One range for both: how flat the cloud lies is how much is pooled.
+    low, high = min(x.min(), y.min()), max(x.max(), y.max())
+    margin = 0.05 * (high - low) or 1.0
+    ax.set_xlim(low - margin, high + margin)
+    ax.set_ylim(low - margin, high + margin)
     legend(ax)

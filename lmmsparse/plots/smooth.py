@@ -40,14 +40,13 @@ def lowess(
     distinct = np.unique(x)
     places = np.unique(np.linspace(0, len(distinct) - 1, points).astype(np.intp))
     grid = distinct[places]
-    neighbours = min(n, max(2, round(share * n)))
+    neighbours = min(n, max(2, int(share * n + 1e-7)))
     kernels = []
     for place in grid:
         distance = np.abs(x - place)
-        # Ties at the border count as inside; R widens the neighbourhood in the same way.
-        h = max(float(np.partition(distance, neighbours - 1)[neighbours - 1]) * 1.001, 1e-300)
-        inside = np.flatnonzero(distance < h)
-        kernels.append((inside, (1.0 - (distance[inside] / h) ** 3) ** 3))
+        h = float(np.partition(distance, neighbours - 1)[neighbours - 1])
+        inside = np.flatnonzero(distance < h if h > 0 else distance == 0)
+        kernels.append((inside, (1.0 - (distance[inside] / (h or 1.0)) ** 3) ** 3))
     robust = np.ones(n)
     curve = np.empty(len(grid))
     for _ in range(rounds + 1):
