@@ -1,4 +1,4 @@
-"""MkDocs hooks: run the Python blocks of every page while the site is built, turn TeX into MathML."""
+"""MkDocs hooks: Python blocks are run while the site is built, TeX becomes MathML."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         out.append(markdown[position : block.start])
         if "hide" not in block.options:
             out.append(f"```python\n{block.code}```\n")
+        if output.message:
+            out.append(f"\n``` {{ .text .output .message }}\n{output.message}\n```\n")
         if output.text:
-            out.append(f'\n``` {{ .text .output }}\n{output.text}\n```\n')
+            out.append(f"\n``` {{ .text .output }}\n{output.text}\n```\n")
         if output.html:
             out.append(f'\n<div class="output" markdown="0">{output.html}</div>\n')
         for figure in output.figures:
@@ -64,4 +66,6 @@ def on_page_content(content: str, **_: Any) -> str:
 def _mathml(match: re.Match[str]) -> str:
     display = match["tag"] == "div"
     tex = html.unescape(match["body"]).strip()[2:-2]
-    return convert(tex, display="block" if display else "inline")
+    mathml = convert(tex, display="block" if display else "inline")
+    # The sign for a prime is drawn small and raised already; as a superscript it would vanish.
+    return mathml.replace("<mi>&#x02032;</mi>", '<mo mathsize="170%">&#x02032;</mo>')

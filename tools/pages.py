@@ -8,8 +8,10 @@ A block opens with ```python and may carry options on the same line:
     table           show a data frame or table as HTML, not as text
     alt="..."       what its figure shows, in words; a block that draws must have it
 
-The site (`tools/docs_hooks.py`) and the tests (`tests/test_docs.py`) both run pages with this module,
-so that a page cannot show what the test did not see.
+The site (`tools/docs_hooks.py`) and the tests (`tests/test_docs.py`) both run pages with this
+module, so that a page cannot show what the test did not see.
+
+    python tools/pages.py README.md     put the outputs that README shows (```text) up to date
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ import contextlib
 import io
 import re
 import shlex
+import sys
 import tempfile
 import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -51,8 +55,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Output:
-    """What a block printed, its value as HTML where that was asked for, its figures as SVG."""
+    """What a block said: warnings or its error; text; its value as HTML; its figures as SVG."""
 
+    message: str = ""
     text: str = ""
     html: str = ""
     figures: list[str] = field(default_factory=list)
@@ -133,8 +138,9 @@ def _run(block: Block, namespace: dict[str, Any], name: str) -> Output:
     figures = _take_figures()
     if figures and not block.alt:
         raise PageError(f'{where}: this block draws; say with alt="..." what is to be seen')
-    text = "".join([*dict.fromkeys(said), printed.getvalue(), raised])
-    return Output(_without_trailing_blanks(text), html, figures)
+    message = "".join([*dict.fromkeys(said), raised])
+    text = _without_trailing_blanks(printed.getvalue())
+    return Output(_without_trailing_blanks(message), text, html, figures)
 
 
 def _value_of(block: Block, namespace: dict[str, Any], name: str) -> Any:
@@ -156,7 +162,7 @@ def _draws(value: Any) -> bool:
     first = value
     while isinstance(first, (list, tuple)) and len(first):
         first = first[0]
-    if hasattr(first, "flat") and getattr(first, "dtype", None) == object:
+    if hasattr(first, "flat") and str(getattr(first, "dtype", "")) == "object":
         first = next(iter(first.flat), None)
     return type(first).__module__.startswith("matplotlib.")
 
@@ -216,3 +222,22 @@ def _cells(row: str) -> list[str]:
     """The cells of a table row; a bar inside code separates nothing."""
     parts = re.split(r"((?:`[^`]*`|[^|`])*)\|", row.strip().removeprefix("|"))
     return [part.strip() for part in parts[1::2]]
+
+
+_SHOWN = re.compile(r"\n```text\n(?P<text>.*?)\n```", re.S)
+
+
+def refreshed(text: str, name: str) -> str:
+    """The page with every ```text block that follows a Python block replaced by its output."""
+    out, position = [], 0
+    for block, output in run(text, name):
+        following = _SHOWN.match(text, block.end)
+        if following:
+            out += [text[position : following.start("text")], output.text]
+            position = following.end("text")
+    return "".join([*out, text[position:]])
+
+
+if __name__ == "__main__":
+    for path in map(Path, sys.argv[1:]):
+        path.write_text(refreshed(path.read_text(encoding="utf-8"), path.name), encoding="utf-8")
