@@ -46,6 +46,7 @@ def test_every_block_runs_and_every_call_in_a_table_exists(
     calls = [*pages.calls(text)]
     if name == "docs/features.md":
         calls += pages.calls(text, "statsmodels")
+    calls += [(line, f"lmm.lmer({text!r}, d)") for line, text in pages.calls(text, "formula")]
     for line, code in calls:
         try:
             with warnings.catch_warnings():

@@ -17,6 +17,8 @@ import pages
 
 _MATH = re.compile(r'<(?P<tag>span|div) class="arithmatex">(?P<body>.*?)</(?P=tag)>', re.S)
 _INCLUDE = re.compile(r"^<!-- include: (?P<path>\S+) -->$", re.M)
+# The sign for a prime is drawn small and raised already; as a superscript it would vanish.
+_PRIME = re.compile(r"<msup>((?:(?!</?msup>).)*)<mi>&#x02032;</mi></msup>")
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -55,6 +57,7 @@ def _included(path: str) -> str:
     title, _, body = text.partition("\n")
     if not title.startswith("# "):
         raise PluginError(f"{path} does not begin with a title")
+    body = body.replace(r"\|", "|")  # GitHub wants bars in tables escaped, even inside code
     return re.sub(r"^(#+) ", r"#\1 ", body, flags=re.M)
 
 
@@ -67,5 +70,4 @@ def _mathml(match: re.Match[str]) -> str:
     display = match["tag"] == "div"
     tex = html.unescape(match["body"]).strip()[2:-2]
     mathml = convert(tex, display="block" if display else "inline")
-    # The sign for a prime is drawn small and raised already; as a superscript it would vanish.
-    return mathml.replace("<mi>&#x02032;</mi>", '<mo mathsize="170%">&#x02032;</mo>')
+    return _PRIME.sub(r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>', mathml)
