@@ -140,8 +140,8 @@ def wrapped(label: str, width: int) -> str:
 
 
 def plain(text: str) -> str:
-    """Text of the user's, in which a dollar sign does not start a formula."""
-    return str(text).replace("$", r"\$")
+    """Text of the user's, in which a dollar sign does not start a formula; without backquotes."""
+    return str(text).replace("`", "").replace("$", r"\$")
 
 
 def say(ax: Axes, text: str) -> None:

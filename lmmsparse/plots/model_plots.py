@@ -93,7 +93,7 @@ class ModelPlots:
         ----------
         group : str, optional
             A grouping factor: one panel per effect, each over its standard deviation, which is
-            √(Var(b) − Var(b | y)). Levels outside the band are named if they are few.
+            √(Var(b) − Var(b | y)). The five levels that lie furthest outside the band are named.
         level : float
         ax : Axes or array of Axes, optional
 
