@@ -332,7 +332,7 @@ def test_pairs_share_a_triangle() -> None:
     axes = sleep().plot.profile_pairs(profiled("sleepstudy_slope_reml"), levels=(0.9,))
     assert len(axes) == 15
     assert axes[-1].get_xlabel() == "Intercept"
-    two = sleep().plot.profile_pairs(["sigma", "Days"])
+    two = sleep().plot.profile_pairs(["sigma", "Days"], levels=0.9)
     assert (two.get_xlabel(), two.get_ylabel()) == ("Residual SD", "Days")
 
 
@@ -416,6 +416,7 @@ def test_global_settings_stay() -> None:
         (lambda p: p.profile_pairs("sigma"), "about two"),
         (lambda p: p.profile_pairs(levels=(0.999999,)), "was followed to"),
         (lambda p: p.effects("Day"), "not a predictor"),
+        (lambda p: p.effects(3), "'3' is not a predictor"),
         (lambda p: p.effects("Days", by="Days"), "nothing to draw"),
         (lambda p: p.shrinkage(effects=["Days", "Age"]), "Intercept"),
         (lambda p: p.bootstrap(7), "m.bootstrap"),
@@ -427,6 +428,8 @@ def test_wrong_calls(call: Callable[[Any], Any], says: str) -> None:
 
 
 def test_which_group_is_asked() -> None:
+    with pytest.raises(lmm.OptionError, match="no predictors"):
+        fit("penicillin_reml").plot.effects()
     with pytest.raises(lmm.OptionError, match="several grouping factors"):
         fit("penicillin_reml").plot.caterpillar()
 
