@@ -62,7 +62,7 @@ class Grid:
         )
         return (
             f"<table style='border-collapse:collapse;border-top:{_RULE};border-bottom:{_RULE};"
-            "margin:0.2em 0;font-variant-numeric:tabular-nums'>"
+            "margin:0.2em 0;font-size:inherit;font-variant-numeric:tabular-nums'>"
             f"<thead><tr style='border-bottom:{_RULE}'>{head}</tr></thead>"
             f"<tbody>{rows}</tbody></table>"
         )
@@ -100,6 +100,7 @@ class Section:
     Attributes
     ----------
     title : str
+        Its first line stands out.
     grid : Grid or None
     lines : tuple of str
         Below the grid.
@@ -125,9 +126,9 @@ def html_of(sections: Sequence[Section]) -> str:
     parts = []
     for section in sections:
         if section.title:
-            parts.append(
-                f"<div style='font-weight:600;margin-top:0.7em'>{html.escape(section.title)}</div>"
-            )
+            first, *rest = map(html.escape, section.title.splitlines())
+            parts.append(f"<div style='font-weight:600;margin-top:0.7em'>{first}</div>")
+            parts += [f"<div>{line}</div>" for line in rest]
         if section.grid:
             parts.append(section.grid.html())
         parts += [f"<div>{html.escape(' '.join(line.split()))}</div>" for line in section.lines]
@@ -139,7 +140,8 @@ def markdown_of(sections: Sequence[Section]) -> str:
     parts = []
     for section in sections:
         if section.title:
-            parts.append(f"**{_markdown(section.title)}**")
+            first, *rest = map(_markdown, section.title.splitlines())
+            parts += [f"**{first}**", *rest]
         if section.grid:
             parts.append(section.grid.markdown())
         parts += [_markdown(" ".join(line.split())) for line in section.lines]

@@ -10,7 +10,7 @@ from scipy import stats
 from lmmsparse._types import FloatArray, IntArray
 
 _ALL_UP_TO = 1_000
-_RANKS = 160
+_RANKS = 200
 _DRAWS = 2_000
 
 
@@ -61,7 +61,7 @@ def normal_band(n: int, level: float) -> NormalBand:
     lower = stats.norm.ppf(stats.beta.ppf(local / 2.0, first, last))
     upper = stats.norm.ppf(stats.beta.isf(local / 2.0, first, last))
     expected = stats.norm.ppf(stats.beta.ppf(0.5, ranks + 1.0, n - ranks))
-    at = expected[np.searchsorted(ranks, used)]
+    at = stats.norm.ppf(stats.beta.ppf(0.5, first, last))
     return NormalBand(
         ranks, expected, np.interp(expected, at, lower), np.interp(expected, at, upper)
     )

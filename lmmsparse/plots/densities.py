@@ -105,7 +105,7 @@ def density_of(
     low, high = bounds
     reach = 1e-6 * max(float(np.ptp(values)), 1e-300)
     inner = values[(values > low + reach) & (values < high - reach)]
-    at_bound = 1.0 - len(inner) / len(values)
+    at_bound = (len(values) - len(inner)) / len(values)
     if len(inner) < 2 or np.ptp(inner) == 0:
         return values[:0], values[:0], at_bound
     kernel = stats.gaussian_kde(inner)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,14 +64,20 @@ def plot_effects(
         For names that are not predictors of the fixed effects.
     """
     values = _values(fit, by, at)
-    named = [specs] if isinstance(specs, str) else specs
-    wanted = [name for name in values if name != by] if named is None else list(named)
+    if not values:
+        raise OptionError(
+            "The model has no predictors among its fixed effects. Effects are drawn along "
+            "predictors. For the random effects see m.plot.caterpillar()."
+        )
+    wanted = [name for name in values if name != by]
+    if specs is not None:
+        several = isinstance(specs, Iterable) and not isinstance(specs, str)
+        wanted = [str(name) for name in specs] if several else [str(specs)]
     for name in [*wanted, *([by] if by is not None else [])]:
         if name not in values:
-            known = ", ".join(map(repr, values)) or "none: the model has no predictors"
             raise OptionError(
                 f"{name!r} is not a predictor of the fixed effects. Effects are drawn along the "
-                f"variables of the formula: {known}. Name one of these."
+                f"variables of the formula: {', '.join(map(repr, values))}. Name one of these."
             )
     if not wanted or by in wanted:
         raise OptionError(
@@ -111,7 +117,8 @@ def _values(fit: Fit, by: str | None, at: Mapping[str, Any] | None) -> dict[str,
             "drawn along the variables of a formula. Fit with lmm.lmer and a formula."
         )
     out: dict[str, tuple[Any, ...]] = dict(factor_levels(recipe.matrices, "fixed"))
-    for name, (mean, low, high) in covariates(recipe.matrices, "fixed").items():
+    numbers = covariates(recipe.matrices, "fixed")
+    for name, (mean, low, high) in numbers.items():
         few = name == by
         out[name] = (low, mean, high) if few else tuple(np.linspace(low, high, _POINTS).tolist())
     order = recipe.matrices.variables["fixed"]
@@ -120,6 +127,8 @@ def _values(fit: Fit, by: str | None, at: Mapping[str, Any] | None) -> dict[str,
         if name in out:
             one = isinstance(chosen, str) or np.ndim(chosen) == 0
             out[name] = (chosen,) if one else tuple(np.asarray(chosen, dtype=object).tolist())
+            if name in numbers:
+                out[name] = tuple(sorted(out[name]))
     return out
 
 

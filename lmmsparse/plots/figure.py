@@ -140,8 +140,8 @@ def wrapped(label: str, width: int) -> str:
 
 
 def plain(text: str) -> str:
-    """Text of the user's, in which a dollar sign does not start a formula."""
-    return str(text).replace("$", r"\$")
+    """Text of the user's, in which a dollar sign does not start a formula; without backquotes."""
+    return str(text).replace("`", "").replace("$", r"\$")
 
 
 def say(ax: Axes, text: str) -> None:
@@ -159,6 +159,9 @@ def legend(ax: Axes, title: str = "", beside: bool = False) -> None:
     place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if beside else {}
     box = ax.legend(frameon=False, fontsize=9, title=plain(title) or None, **place)
     box.get_title().set_fontsize(9)
+    for handle in box.legend_handles:
+        if hasattr(handle, "set_sizes"):  # small dots of a large cloud
+            handle.set_sizes([18])
 
 
 def points(ax: Axes, x: FloatArray, y: FloatArray) -> None:

@@ -93,7 +93,7 @@ class ModelPlots:
         ----------
         group : str, optional
             A grouping factor: one panel per effect, each over its standard deviation, which is
-            √(Var(b) − Var(b | y)). Levels outside the band are named if they are few.
+            √(Var(b) − Var(b | y)). The five levels that lie furthest outside the band are named.
         level : float
         ax : Axes or array of Axes, optional
 
@@ -174,7 +174,7 @@ class ModelPlots:
         self,
         profile: Profile | Sequence[str] | None = None,
         *,
-        levels: Sequence[float] = (0.5, 0.8, 0.95),
+        levels: float | Sequence[float] = (0.5, 0.8, 0.95),
         ax: Any = None,
     ) -> Any:
         """Contours of joint confidence regions of two parameters, for all pairs of a profile.
@@ -186,7 +186,7 @@ class ModelPlots:
         ----------
         profile : Profile, or names of parameters, optional
             From ``m.profile()``, made without ``level=``.
-        levels : sequence of float
+        levels : float or sequence of float
             Of the joint regions, χ² with two degrees of freedom.
         ax : array of Axes, optional
             The pairs (2, 1), (3, 1), (3, 2), (4, 1), … in this order.

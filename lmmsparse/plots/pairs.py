@@ -29,7 +29,7 @@ from lmmsparse.plots.names import parameter_labels
 from lmmsparse.plots.profiles import ProfileCurve, as_profile, curves_of
 
 
-def plot_pairs(fit: Fit, given: Any, levels: Sequence[float], ax: Any) -> Any:
+def plot_pairs(fit: Fit, given: Any, levels: float | Sequence[float], ax: Any) -> Any:
     """The lower triangle of all pairs, row by row.
 
     Raises
@@ -37,7 +37,8 @@ def plot_pairs(fit: Fit, given: Any, levels: Sequence[float], ax: Any) -> Any:
     OptionError
         With fewer than two parameters, or if the profile does not reach far enough.
     """
-    shares = sorted(check_level(level) for level in levels)
+    several = levels if isinstance(levels, Sequence) else [levels]
+    shares = sorted(check_level(level) for level in several)
     if not shares:
         raise OptionError(
             "levels=() is empty. Contours are drawn at levels of confidence. Give at least one, "

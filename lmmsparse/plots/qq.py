@@ -62,8 +62,9 @@ def _panel(ax: Axes, values: FloatArray, level: float, labels: Sequence[Any] = (
     ax.axline((0.0, 0.0), slope=1.0, color=GREY, linewidth=0.8, zorder=1)
     ax.scatter(x, y, s=14 if len(x) <= 300 else 6, color=INK, linewidths=0, zorder=2)
     outside = np.flatnonzero((y < band.lower) | (y > band.upper))
-    if len(labels) and len(outside) <= _NAMED:
-        for i in outside:
+    if len(labels):
+        beyond = np.maximum(y - band.upper, band.lower - y)[outside]
+        for i in outside[np.argsort(-beyond, kind="stable")[:_NAMED]]:
             left = x[i] > 0
             ax.annotate(
                 plain(str(labels[order[band.ranks[i]]])), (x[i], y[i]), (-5 if left else 5, 0),

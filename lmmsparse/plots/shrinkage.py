@@ -11,7 +11,18 @@ from lmmsparse._types import BoolArray
 from lmmsparse.design import listed
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.plots.figure import ACCENT, GREY, INK, Axes, dress, legend, panels, say, scale_of
+from lmmsparse.plots.figure import (
+    ACCENT,
+    GREY,
+    INK,
+    PALE,
+    Axes,
+    dress,
+    legend,
+    panels,
+    say,
+    scale_of,
+)
 from lmmsparse.plots.pooling import Pooling, pooling
 
 
@@ -57,7 +68,7 @@ def _plane(ax: Axes, pooled: Pooling, i: int, j: int, known: BoolArray) -> None:
     many = len(alone) > 150
     moved = partial - alone
     ax.quiver(
-        *alone.T, *moved.T, angles="xy", scale_units="xy", scale=1.0, color=GREY,
+        *alone.T, *moved.T, angles="xy", scale_units="xy", scale=1.0, color=PALE if many else GREY,
         width=0.0012 if many else 0.0025, headwidth=5, headlength=6, zorder=1,
         rasterized=len(alone) > 2_000,
     )  # fmt: skip
@@ -69,7 +80,7 @@ def _plane(ax: Axes, pooled: Pooling, i: int, j: int, known: BoolArray) -> None:
             zorder=4, label="fixed effects", linestyle="none")  # fmt: skip
     both = np.vstack([alone, partial])
     low, high = both.min(axis=0), both.max(axis=0)
-    margin = 0.06 * (high - low)
+    margin = np.where(high > low, 0.06 * (high - low), 1.0)
     ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
     ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
     legend(ax)
