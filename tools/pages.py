@@ -79,7 +79,7 @@ def blocks(text: str) -> Iterator[Block]:
 
 
 def run(
-    text: str, name: str, namespace: dict[str, Any] | None = None
+    text: str, name: str, namespace: dict[str, Any] | None = None, draw: bool = True
 ) -> list[tuple[Block, Output]]:
     """Run all blocks of a page in one namespace and an empty working directory.
 
@@ -89,6 +89,8 @@ def run(
         The page, and what to call it in messages.
     namespace : dict, optional
         Where the page's names end up.
+    draw : bool
+        False: figures are made, but not drawn; their text is empty.
 
     Returns
     -------
@@ -107,10 +109,10 @@ def run(
         _figures_in_memory(),
         pd.option_context("display.width", 96, "display.max_columns", 20),
     ):
-        return [(block, _run(block, namespace, name)) for block in blocks(text)]
+        return [(block, _run(block, namespace, name, draw)) for block in blocks(text)]
 
 
-def _run(block: Block, namespace: dict[str, Any], name: str) -> Output:
+def _run(block: Block, namespace: dict[str, Any], name: str, draw: bool) -> Output:
     where = f"{name}, line {block.line}"
     printed, html, raised = io.StringIO(), "", ""
     with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stdout(printed):
@@ -135,7 +137,7 @@ def _run(block: Block, namespace: dict[str, Any], name: str) -> Output:
         raise PageError(f"{where}: this block says that it warns, and does not")
     if not raised and "raises" in block.options:
         raise PageError(f"{where}: this block says that it raises, and does not")
-    figures = _take_figures()
+    figures = _take_figures(draw)
     if figures and not block.alt:
         raise PageError(f'{where}: this block draws; say with alt="..." what is to be seen')
     message = "".join([*dict.fromkeys(said), raised])
@@ -190,7 +192,7 @@ def _figures_in_memory() -> Iterator[None]:
         yield
 
 
-def _take_figures() -> list[str]:
+def _take_figures(draw: bool) -> list[str]:
     try:
         import matplotlib.pyplot as plt
     except ImportError:
@@ -198,7 +200,8 @@ def _take_figures() -> list[str]:
     out = []
     for number in plt.get_fignums():
         target = io.StringIO()
-        plt.figure(number).savefig(target, format="svg", metadata={"Date": None})
+        if draw:
+            plt.figure(number).savefig(target, format="svg", metadata={"Date": None})
         out.append(target.getvalue())
     plt.close("all")
     return out
