@@ -17,7 +17,7 @@ from lmmsparse.design import Design, listed, own_share
 from lmmsparse.errors import DataError, Finding, NotIdentifiableError
 from lmmsparse.fixed_columns import orthonormal
 
-_NEARLY = 1e-4
+_NEARLY = 1e-7
 
 
 def check_response_varies(design: Design) -> list[Finding]:

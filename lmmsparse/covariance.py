@@ -263,11 +263,14 @@ class LambdaTemplate:
         Levels of each term's grouping factor.
     held : sequence of (int, float)
         Positions in θ that are not varied, and their values; start and both bounds are there.
+    shifts : sequence of (k, k) array or None, optional
+        Per term S with Z = Z̃S, where cross-products are taken of shifted columns Z̃; Zb = Z̃(Sb).
     """
 
     structures: tuple[CovarianceStructure, ...]
     n_levels: tuple[int, ...]
     held: tuple[tuple[int, float], ...] = ()
+    shifts: tuple[FloatArray | None, ...] = ()
 
     @cached_property
     def slices(self) -> tuple[slice, ...]:
@@ -335,11 +338,29 @@ class LambdaTemplate:
         """T of every term at θ, each (k, k)."""
         return [s.factor(theta[sl]) for s, sl in zip(self.structures, self.slices, strict=True)]
 
+    def shifted_factors(self, theta: FloatArray) -> list[FloatArray]:
+        """ST of every term at θ, each (k, k): what goes with cross-products of shifted columns."""
+        return [self.shifted(t, T) for t, T in enumerate(self.factors(theta))]
+
+    def shifted(self, t: int, T: FloatArray) -> FloatArray:
+        """S times T, or a stack of such, for term t."""
+        S = self.shifts[t] if self.shifts else None
+        return T if S is None else np.matmul(S, T)
+
+    def unshifted(self, t: int, F: FloatArray) -> FloatArray:
+        """S'FS of term t: a derivative by STT'S' as one by TT'."""
+        S = self.shifts[t] if self.shifts else None
+        return F if S is None else S.T @ F @ S
+
     def Lambda(self, theta: FloatArray) -> sp.csc_array:
         """Λ(θ) as a sparse (q, q) matrix, one diagonal block per level."""
+        return self.block_diagonal(self.factors(theta))
+
+    def block_diagonal(self, factors: Sequence[FloatArray]) -> sp.csc_array:
+        """One (k, k) block per level and term, sparse (q, q)."""
         blocks = [
             sp.kron(sp.eye_array(n), sp.csc_array(T), format="csc")
-            for T, n in zip(self.factors(theta), self.n_levels, strict=True)
+            for T, n in zip(factors, self.n_levels, strict=True)
         ]
         return sp.csc_array(sp.block_diag(blocks, format="csc"))
 

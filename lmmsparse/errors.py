@@ -78,6 +78,10 @@ class NumericalError(LmmError, ArithmeticError):
     """A factorization or a search that broke down."""
 
 
+class MissingPackageError(LmmError, ImportError):
+    """An optional package that is needed for what was asked and is not installed."""
+
+
 class LmmWarning(UserWarning):
     """Base class of every warning lmmsparse gives."""
 

@@ -121,7 +121,7 @@ class Fit:
     @property
     def b(self) -> FloatArray:
         """Conditional modes of the random effects, (q,)."""
-        return self.modes.b
+        return self.template.multiply(self.template.factors(self.theta), self.modes.u)
 
     @cached_property
     def fitted(self) -> FloatArray:
@@ -172,12 +172,13 @@ def make_template(design: Design, fixed: Held = NOTHING) -> LambdaTemplate:
         structures=tuple(block.structure for block in design.blocks),
         n_levels=tuple(block.n_levels for block in design.blocks),
         held=fixed.theta,
+        shifts=tuple(block.shift for block in design.blocks),
     )
 
 
 def term_columns(design: Design) -> list[TermColumns]:
     """The random-effects terms as the engine sees them."""
-    return [TermColumns(b.codes, b.columns, b.n_levels) for b in design.blocks]
+    return [TermColumns(b.codes, b.shifted_columns, b.n_levels) for b in design.blocks]
 
 
 def products_of(design: Design) -> tuple[CrossProducts, Response]:

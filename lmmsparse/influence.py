@@ -154,7 +154,8 @@ def leverages(fit: Fit) -> FloatArray:
 def _leverage(fit: Fit) -> tuple[FloatArray, FloatArray]:
     """Diagonal of the hat matrix, (n,), and (X'V⁻¹X)⁻¹ x̃ of every row, (n, p)."""
     design, template, products = fit.design, fit.template, fit.products
-    T = template.factors(fit.theta)
+    T = template.shifted_factors(fit.theta)
+    shifted = [block.shifted_columns for block in design.blocks]
     factor = fit.modes.factor
     # A row's random effects meet in Z'WZ, so that its z'ΛM⁻¹Λ'z needs stored blocks of M⁻¹ only.
     h = np.zeros(design.n)
@@ -168,7 +169,7 @@ def _leverage(fit: Fit) -> tuple[FloatArray, FloatArray]:
         twice = 1.0 if pair.s == pair.t else 2.0
         for part in _chunks(design.n, left.k * right.k):
             h[part] += twice * np.einsum(
-                "ni,nij,nj->n", left.columns[part], C[at[part]], right.columns[part]
+                "ni,nij,nj->n", shifted[pair.s][part], C[at[part]], shifted[pair.t][part]
             )
     p = design.p
     moved = np.zeros((design.n, p))
@@ -180,8 +181,8 @@ def _leverage(fit: Fit) -> tuple[FloatArray, FloatArray]:
             x = design.fixed[part]
             x = x if isinstance(x, np.ndarray) else x.toarray()
             x = sla.solve_triangular(R, x.T, trans="T", check_finite=False).T
-            for block, rows in zip(design.blocks, pulled, strict=True):
-                x = x - np.einsum("nk,nkp->np", block.columns[part], rows[block.codes[part]])
+            for block, columns, rows in zip(design.blocks, shifted, pulled, strict=True):
+                x = x - np.einsum("nk,nkp->np", columns[part], rows[block.codes[part]])
             half = sla.solve_triangular(RX, x.T, trans="T", check_finite=False)
             h[part] += np.einsum("pn,pn->n", half, half)
             internal = sla.solve_triangular(RX, half, check_finite=False)

@@ -37,7 +37,7 @@ class LevelPoint:
     ) -> None:
         self._model, self._system = model, system
         self.theta = theta
-        self.T = model.template.factors(theta)
+        self.T = model.template.shifted_factors(theta)
         self._levels = levels = system.at(theta)
         y = system.responses(model.response)
         self.solution = solution = system.solve_with(levels, y, model.response)

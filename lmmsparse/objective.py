@@ -107,7 +107,7 @@ class ProfiledDeviance:
         theta = np.asarray(theta, dtype=np.float64)
         solution = self.solution(theta)
         factor = self.system.factor(theta)
-        T = self.template.factors(theta)
+        T = self.template.shifted_factors(theta)
         rhs = self.response.Zty - self.products.ZtX @ solution.beta
         u = factor.solve(self.template.multiply_transposed(T, rhs))
         b = self.template.multiply(T, u)
@@ -202,7 +202,8 @@ class ProfiledDeviance:
         scales = []
         for pair in self.products.pairs:
             if pair.s == pair.t:
-                squares = np.einsum("mii->i", pair.values)
+                gram = pair.values.sum(axis=0)
+                squares = np.diag(self.template.unshifted(pair.s, gram))
                 scales.append(np.sqrt(self.products.n / np.maximum(squares, 1e-300)))
         return scales
 
@@ -234,7 +235,7 @@ class ProfiledDeviance:
     ) -> FloatArray:
         out = np.empty(self.template.n_theta)
         moved = not np.array_equal(theta, point.theta)
-        T = self.template.factors(theta)
+        T = self.template.shifted_factors(theta)
         for t, (part, D) in enumerate(zip(self.template.slices, directions, strict=True)):
             FT = F[t] @ T[t] if moved else point.FT[t]
             out[part] = 2.0 * (D.reshape(len(D), -1) @ FT.ravel())

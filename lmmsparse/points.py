@@ -69,7 +69,7 @@ class Point(Protocol):
     ----------
     theta : (n_theta,) array
     T : list of (k, k) arrays
-        Of every term.
+        Of every term, for the columns that the cross-products are taken of.
     s2 : float
         σ², as given or as profiled out.
     solution : PLSSolution
@@ -114,7 +114,7 @@ class GeneralPoint:
         self._model = model
         self.theta = theta
         products, template = model.products, model.template
-        self.T = template.factors(theta)
+        self.T = template.shifted_factors(theta)
         solution, factor = model.system.solve(theta, model.response), model.system.factor(theta)
         self.solution = solution
         self.s2 = solution.pwrss / model.df if sigma2 is None else sigma2

@@ -215,7 +215,7 @@ def relative_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> F
         The random effects that take part.
     """
     template, products = fit.template, fit.products
-    T = template.factors(fit.theta)
+    T, shifted = template.factors(fit.theta), template.shifted_factors(fit.theta)
     RX, R = fit.modes.solution.RX, products.basis.R
     n, p = rows.X.shape
     out = np.empty(n)
@@ -240,7 +240,7 @@ def relative_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> F
         variance = np.einsum("qn,qn->n", a, inner) + fresh
         if p:
             x = sla.solve_triangular(R, rows.X[part].T, trans="T", check_finite=False)
-            x = x - products.ZtX.T @ template.multiply(T, inner)
+            x = x - products.ZtX.T @ template.multiply(shifted, inner)
             half = sla.solve_triangular(RX, x, trans="T", check_finite=False)
             variance = variance + np.einsum("pn,pn->n", half, half)
         out[part] = variance

@@ -14,7 +14,16 @@ PACKAGE = Path(__file__).parent.parent / "lmmsparse"
 
 # A module or package may import from lower layers, and from its own layer without a cycle.
 LAYERS = {
-    0: {"errors", "_types", "distributions", "keywords", "linalg", "table", "threads"},
+    0: {
+        "errors",
+        "_types",
+        "distributions",
+        "keywords",
+        "linalg",
+        "render",
+        "table",
+        "threads",
+    },
     1: {
         "_tokens",
         "_tree",

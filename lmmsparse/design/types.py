@@ -10,10 +10,12 @@ import pandas as pd
 import scipy.sparse as sp
 
 from lmmsparse._types import FloatArray, IntArray
-from lmmsparse.covariance import CovarianceStructure
+from lmmsparse.covariance import CovarianceStructure, Unstructured
 from lmmsparse.design.grouping import Grouping
 from lmmsparse.design.recipe import Recipe
 from lmmsparse.errors import Finding
+
+_FAR = 30.0  # means this many standard deviations from zero cost digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,36 @@ class RandomBlock:
     structure: CovarianceStructure
     source: str
     split: bool = False
+
+    @property
+    def shifted_columns(self) -> FloatArray:
+        """The columns with large means taken off where that changes nothing, (n, k).
+
+        Where a term has an intercept and any covariance, it does not matter from where predictors
+        are counted; but squares of Julian dates leave no digits for what matters.
+        """
+        return self._shifted[0]
+
+    @property
+    def shift(self) -> FloatArray | None:
+        """S with columns = shifted columns @ S, (k, k); None where they are the same."""
+        return self._shifted[1]
+
+    @cached_property
+    def _shifted(self) -> tuple[FloatArray, FloatArray | None]:
+        k = self.k
+        if not isinstance(self.structure, Unstructured) or k < 2:
+            return self.columns, None
+        mean, sd = self.columns.mean(axis=0), self.columns.std(axis=0)
+        ones = np.flatnonzero((sd == 0) & (mean == 1.0))
+        far = np.flatnonzero((np.abs(mean) > _FAR * sd) & (sd > 0))
+        if not ones.size or not far.size:
+            return self.columns, None
+        S = np.eye(k)
+        S[ones[0], far] = mean[far]
+        shifted = self.columns.copy()
+        shifted[:, far] -= mean[far]
+        return shifted, S
 
     @property
     def group(self) -> str:

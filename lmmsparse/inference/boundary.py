@@ -198,6 +198,8 @@ def _one_block(block: RandomBlock, parts: list[_Part]) -> _Seen | None:
         null, sizes = np.eye(len(E))[zero], (1,) * len(zero)
     else:
         N = sla.null_space(reached.T) if parts else np.eye(k)
+        # Cross-products may be of shifted columns, with the covariance S G S' in place of G.
+        N = N if block.shift is None else np.linalg.solve(block.shift.T, N)
         m = N.shape[1]
         rows, columns = np.tril_indices(m)
         null = np.array([(N.T @ D @ N)[rows, columns] for D in E]).T.reshape(-1, len(E))

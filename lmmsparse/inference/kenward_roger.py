@@ -131,8 +131,8 @@ def _free_parameters(fit: Fit) -> FloatArray:
     """
     template = fit.template
     rows, with_residual = [], []
-    for structure, part, block in zip(
-        template.structures, template.slices, fit.design.blocks, strict=True
+    for t, (structure, part, block) in enumerate(
+        zip(template.structures, template.slices, fit.design.blocks, strict=True)
     ):
         par, free = fit.theta[part], template.free[part]
         linear = isinstance(structure, Unstructured) and structure.k > 1
@@ -144,7 +144,8 @@ def _free_parameters(fit: Fit) -> FloatArray:
             )
         rows.append(free)
         if linear:
-            cov = structure.factor(par) @ structure.factor(par).T
+            T = template.shifted(t, structure.factor(par))
+            cov = T @ T.T
             size = np.array([cov[i, j] for i in range(structure.k) for j in range(i + 1)])
         elif isinstance(structure, Unstructured | Diagonal):
             size = par**2

@@ -48,7 +48,7 @@ class VarianceParts:
 
     def __init__(self, fit: Fit) -> None:
         self._fit = fit
-        self._T = fit.template.factors(fit.theta)
+        self._T = fit.template.shifted_factors(fit.theta)
         self._VX = fit.objective.border(fit.theta)
         # Term, and derivative of its k × k covariance by each variance parameter.
         self._entries = [

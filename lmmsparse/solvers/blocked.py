@@ -140,7 +140,7 @@ class BlockedSystem:
 
     def _factorize(self, theta: FloatArray) -> BlockedFactor:
         if self._last is None or not np.array_equal(self._last[0], theta):
-            factor = self._compute(self.template.factors(theta))
+            factor = self._compute(self.template.shifted_factors(theta))
             self._last = (theta.copy(), factor)
         return self._last[1]
 
@@ -174,7 +174,7 @@ class BlockedSystem:
     def solve(self, theta: FloatArray, response: Response) -> PLSSolution:
         factor = self._factorize(theta)
         border = np.column_stack([self.products.ZtX, response.Zty])
-        border = self.template.multiply_transposed(self.template.factors(theta), border)
+        border = self.template.multiply_transposed(self.template.shifted_factors(theta), border)
         c1, c2 = factor.half_solve(*self.split(border))
         flat = c1.reshape(c1.shape[0] * c1.shape[1], c1.shape[2])
         return eliminate(factor.logdet, flat.T @ flat + c2.T @ c2, self.products, response)

@@ -112,7 +112,7 @@ class CholmodSystem:
         )
 
     def _factorize(self, theta: FloatArray) -> list[FloatArray]:
-        factors = self._template.factors(theta)
+        factors = self._template.shifted_factors(theta)
         if self._factored_at is None or not np.array_equal(self._factored_at, theta):
             self._factored_at = None
             self._matrix.data[:] = self._pattern.values(factors)

@@ -113,7 +113,7 @@ class LevelSystem:
     def _factorize(self, theta: FloatArray) -> Levels:
         K, L = self.K, self.n_levels
         T = np.zeros((K, K))
-        for part, own in zip(self.parts, self.template.factors(theta), strict=True):
+        for part, own in zip(self.parts, self.template.shifted_factors(theta), strict=True):
             T[part, part] = own
         # T'AT is a linear map of A.
         twice = (T.T[:, None, :, None] * T.T[None, :, None, :]).reshape(K * K, K * K)
