@@ -95,6 +95,24 @@ def test_an_effect_more_beside_others() -> None:
     assert "½ χ²(2) + ½ χ²(3)" in " ".join(large.ranova().notes)
 
 
+def test_the_origin_of_a_predictor_does_not_matter() -> None:
+    rng = np.random.default_rng(5)
+    data = pd.DataFrame({"g": np.repeat(np.arange(20), 6), "y": rng.normal(size=120)})
+    data["y"] += np.repeat(rng.normal(size=20), 6)
+    data["a"], data["b"] = rng.normal(size=120), rng.normal(size=120)
+    p = []
+    for origin in (0.0, 500.0):
+        moved = data.assign(a=data["a"] + origin)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LmmWarning)
+            small = lmm.lmer("y ~ 1 + (1 | g)", moved, reml=False)
+            large = lmm.lmer("y ~ 1 + (a + b | g)", moved, reml=False)
+        null = boundary(large.fit, small.fit)
+        assert null is not None
+        p.append([null.p(v) for v in (1.0, 4.0, 9.0)])
+    np.testing.assert_allclose(p[0], p[1], rtol=0.02)
+
+
 def test_with_a_known_residual_variance() -> None:
     data = pd.read_csv(models.VALIDATION / "data" / "Machines.csv.gz")
     with warnings.catch_warnings():

@@ -147,6 +147,45 @@ def test_with_known_ratios_of_variances(sigma: float | None) -> None:
     _agree(model, derivatives, np.eye(2))
 
 
+def _far() -> pd.DataFrame:
+    data = _weighted("sleepstudy").assign(day=lambda d: d["Days"] + 400.0)
+    return data.assign(g=data["Subject"].astype(str).str[-1])
+
+
+# Means of predictors far from zero are taken off before cross-products are formed.
+
+
+def test_the_origin_of_a_predictor_does_not_matter() -> None:
+    far, near = (
+        lmm.lmer(f"Reaction ~ {x} + ({x} | Subject) + (1 | g)", _far(), weights="w")
+        for x in ("day", "Days")
+    )
+    assert far.fit.design.blocks[0].shift is not None
+    tables = [m.coef_table("kenward-roger").to_frame().iloc[1] for m in (far, near)]
+    np.testing.assert_allclose(tables[0], tables[1], rtol=1e-7)
+
+
+def test_known_ratios_with_a_predictor_far_from_zero() -> None:
+    data = _far()
+    ratios = {"Subject.Intercept": 1.0, "Subject.day.Intercept": 0.1, "Subject.day": 0.2}
+    formula = "Reaction ~ day + (day | Subject) + (1 | g)"
+    model = lmm.lmer(formula, data, weights="w", fixed=ratios)
+    assert model.fit.design.blocks[0].shift is not None
+    first, second = _term_derivatives(model)
+    T = np.array([[1.0, 0.0], [0.1, 0.2]])
+    C = T @ T.T
+    moving = C[0, 0] * first[0] + C[1, 0] * first[1] + C[1, 1] * first[2]
+    derivatives = [*second, np.diag(1.0 / data["w"].to_numpy()) + moving]
+    V, X = _covariance(model), model.fit.design.X
+    adjusted, Phi, W = _definition(V, X, derivatives)
+    table = model.coef_table("kenward-roger").to_frame()
+    assert table["Std. Error"].iloc[1] == pytest.approx(np.sqrt(adjusted[1, 1]), rel=1e-6)
+    Vi = np.linalg.inv(V)
+    slopes = [-X.T @ Vi @ G @ Vi @ X for G in derivatives]
+    df = _test(np.eye(2)[1:], Phi, W, slopes)[1]
+    assert table["df"].iloc[1] == pytest.approx(df, rel=1e-5)
+
+
 def test_what_is_not_linear_is_refused() -> None:
     data = lmm.load_dataset("sleepstudy")
     fixed = {"Subject.Days.Intercept": 0.0}

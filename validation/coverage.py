@@ -24,7 +24,7 @@ import lmmsparse as lmm
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 LEVEL = 0.95
-DRAWS = 40
+DRAWS = 60
 PROFILES = 5  # every so many replicates
 
 
