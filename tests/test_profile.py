@@ -16,6 +16,7 @@ import lmmsparse as lmm
 from lmmsparse.errors import ConvergenceWarning, OptionError
 from lmmsparse.inference.parameters import parameter_names, parameter_values
 from lmmsparse.inference.profile import maximum_likelihood, profile
+from lmmsparse.inference.profile_curve import Curve
 
 # lme4 1.1-31, confint(method = "profile"), 95 %; rows in the order of our table. The last number is
 # the agreement to expect: lme4 interpolates its curve, and where that is its limit the definition
@@ -332,3 +333,13 @@ def test_structured_terms_have_profiles(term: str) -> None:
             if 0 < abs(limit) < 1:
                 rise = least_deviance(fit, str(name), limit) - fit.criterion
                 assert np.sqrt(rise) == pytest.approx(1.959964, rel=5e-4), name
+
+
+def test_a_curve_that_falls_again_beyond_its_crossing() -> None:
+    """Where an effect's variance goes to zero its correlation is free: |zeta| jumps down."""
+    value = np.array([-1.0, -0.96, -0.95, -0.9, -0.7, -0.5, -0.3, 0.0])
+    zeta = np.array([-0.9, -0.9, -3.0, -1.9, -0.8, 0.0, 0.5, 1.2])
+    curve = Curve(value, zeta, -1.0, 1.0, ())
+    assert -0.95 < curve.limit(-1.96) < -0.9
+    assert curve.limit(1.0) == pytest.approx(-0.08, abs=0.03)
+    assert curve.limit(1.96) == 1.0

@@ -95,17 +95,19 @@ class Curve:
         a, b = float(self.value[j]), float(self.value[i])
         if self.zeta[j] == zeta:
             return a
-        curve = self._interpolant(min(i, j))
+        # Beyond the crossing |zeta| may fall again: a monotone curve goes no further.
+        inner = slice(j, None) if zeta < 0 else slice(0, j + 1)
+        curve = self._interpolant(min(i, j), inner)
         return float(brentq(lambda v: float(curve(v)) - zeta, a, b, xtol=1e-15, rtol=1e-14))
 
-    def _interpolant(self, i: int) -> CubicSpline | PchipInterpolator:
-        """A cubic spline; where it is not increasing next to node i, a monotone one."""
+    def _interpolant(self, i: int, inner: slice) -> CubicSpline | PchipInterpolator:
+        """A cubic spline; where it is not increasing next to node i, a monotone one of a part."""
         if len(self.value) > 3:
             spline = CubicSpline(self.value, self.zeta)
             inside = np.linspace(self.value[i], self.value[i + 1], 20)
             if np.all(np.diff(spline(inside)) >= 0):
                 return spline
-        return PchipInterpolator(self.value, np.maximum.accumulate(self.zeta))
+        return PchipInterpolator(self.value[inner], np.maximum.accumulate(self.zeta[inner]))
 
 
 def trace(problem: Problem, cutoff: float, step: float, exact: tuple[float, ...] = ()) -> Curve:

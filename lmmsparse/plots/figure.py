@@ -154,9 +154,11 @@ def say(ax: Axes, text: str) -> None:
     ax.set_yticks([])
 
 
-def legend(ax: Axes, title: str = "", beside: bool = False) -> None:
-    """A legend without a box, where there is room or beside the axes."""
+def legend(ax: Axes, title: str = "", beside: bool = False, crowded: bool = False) -> None:
+    """A legend without a box, where there is room or beside the axes; in a corner of a crowd."""
     place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if beside else {}
+    if crowded:  # to look for room would take seconds
+        place = {"loc": "upper left"}
     box = ax.legend(frameon=False, fontsize=9, title=plain(title) or None, **place)
     box.get_title().set_fontsize(9)
     for handle in box.legend_handles:

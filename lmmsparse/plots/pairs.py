@@ -52,7 +52,8 @@ def plot_pairs(fit: Fit, given: Any, levels: float | Sequence[float], ax: Any) -
             "Profile two or more, for example m.profile()."
         )
     radii = [float(np.sqrt(stats.chi2.ppf(share, 2))) for share in shares]
-    reach = min(float(np.abs(curve.zeta).max()) for curve in curves)
+    # All were followed equally far; those that fall short have met a bound of the parameter.
+    reach = max(float(np.abs(curve.zeta).max()) for curve in curves)
     if radii[-1] > reach * (1 + 1e-6):
         raise OptionError(
             f"A joint region of level {shares[-1]:g} asks for |zeta| up to {radii[-1]:.2f}, but "

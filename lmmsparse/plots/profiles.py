@@ -57,12 +57,12 @@ class ProfileCurve:
         return len(self.value) > 3
 
     def between(self) -> CubicSpline | PchipInterpolator:
-        """Zeta as a smooth increasing function of the value."""
+        """Zeta as a smooth function of the value, increasing where the points are."""
         spline = CubicSpline(self.value, self.zeta)
         fine = np.linspace(self.value[0], self.value[-1], 20 * len(self.value))
         if np.all(np.diff(spline(fine)) > 0):
             return spline
-        return PchipInterpolator(self.value, np.maximum.accumulate(self.zeta))
+        return PchipInterpolator(self.value, self.zeta)
 
 
 def as_profile(fit: Fit, given: Any) -> Profile:

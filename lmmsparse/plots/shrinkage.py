@@ -83,7 +83,7 @@ def _plane(ax: Axes, pooled: Pooling, i: int, j: int, known: BoolArray) -> None:
     margin = np.where(high > low, 0.06 * (high - low), 1.0)
     ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
     ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
-    legend(ax)
+    legend(ax, crowded=many)
 
 
 def _line(ax: Axes, pooled: Pooling, j: int, known: BoolArray) -> None:
@@ -101,4 +101,4 @@ def _line(ax: Axes, pooled: Pooling, j: int, known: BoolArray) -> None:
     margin = 0.05 * (high - low) or 1.0
     ax.set_xlim(low - margin, high + margin)
     ax.set_ylim(low - margin, high + margin)
-    legend(ax)
+    legend(ax, crowded=n > 300)
