@@ -263,6 +263,11 @@ def _grouping(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
             )
         grouping = design.blocks[design.groups[groups][0]].grouping
         return grouping.codes, grouping.levels, groups
+    if np.ndim(groups) != 1:
+        raise DataError(
+            f"groups has {np.ndim(groups)} dimensions. Every row belongs to one group. Pass one "
+            "label per row, or the name of a grouping factor."
+        )
     labels = pd.Series(groups)
     if len(labels) == len(design.index):
         labels = labels.iloc[design.rows]

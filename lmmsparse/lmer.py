@@ -194,6 +194,7 @@ def fit_arrays(
     return _fit(design, bool(reml), start, optimizer, solver)
 
 
+@checked_keywords
 def load(path: str | Path) -> LinearMixedModel:
     """Read a model that `LinearMixedModel.save` has written.
 
@@ -265,12 +266,18 @@ def anova(
             "anova() was given no model. It tests the terms of one, or compares several. Pass the "
             "models, for example lmm.anova(m) or lmm.anova(m1, m2)."
         )
+    if not isinstance(refit, (bool, np.bool_)):
+        raise OptionError(
+            f"refit={refit!r} is neither True nor False. It says whether REML fits are refitted by "
+            "maximum likelihood. Pass one of them."
+        )
     if len(models) == 1:
         return anova_table(models[0].fit, type, ddf)
     labels = [f"m{i + 1}" for i in range(len(models))]
     return likelihood_ratio_table([m.fit for m in models], labels, refit)
 
 
+@checked_keywords
 def bootstrap_lrt(
     small: LinearMixedModel,
     large: LinearMixedModel,

@@ -35,7 +35,7 @@ from lmmsparse.inference.profile import Profile, profile
 from lmmsparse.inference.ranova import ranova_table
 from lmmsparse.inference.wald import check_level, coefficient_table
 from lmmsparse.influence import Influence, influence
-from lmmsparse.keywords import checked_keywords
+from lmmsparse.keywords import checked_keywords, explained_members
 from lmmsparse.optimize import Optimum
 from lmmsparse.predict import predict
 from lmmsparse.prediction_error import predict_with_error
@@ -56,6 +56,7 @@ _WARNINGS: dict[str, type[Warning]] = {
 }
 
 
+@explained_members
 class LinearMixedModel:
     """A fitted linear mixed model.
 
@@ -82,7 +83,13 @@ class LinearMixedModel:
     {'Intercept': 251.405, 'Days': 10.467}
     """
 
+    @checked_keywords
     def __init__(self, fit: Fit) -> None:
+        if not isinstance(fit, Fit):
+            raise OptionError(
+                f"LinearMixedModel was given a {type(fit).__name__}. It wraps what lmm.fit_design "
+                "returns. Write lmm.lmer(formula, data) to fit a model."
+            )
         self._fit = fit
 
     def __repr__(self) -> str:
@@ -268,6 +275,7 @@ class LinearMixedModel:
         """Response minus fitted values."""
         return self.residuals_of()
 
+    @checked_keywords
     def residuals_of(self, kind: str = "response", scaled: bool = False) -> pd.Series:
         """Residuals of a kind.
 
@@ -310,6 +318,7 @@ class LinearMixedModel:
 
     # -- diagnosis ---------------------------------------------------------------------------------
 
+    @checked_keywords
     def is_singular(self, tol: float = 1e-4) -> bool:
         """Whether some covariance of random effects is singular.
 
@@ -317,9 +326,21 @@ class LinearMixedModel:
         ----------
         tol : float
             A contribution to the response with a standard deviation below tol · σ counts as zero.
+
+        Raises
+        ------
+        OptionError
+            If it is not a number, or negative.
         """
+        number = isinstance(tol, (int, float, np.number)) and not isinstance(tol, bool)
+        if not number or not tol >= 0:
+            raise OptionError(
+                f"tol={tol!r} is not a number from 0 on. It says how small counts as zero. Use, for "
+                "example, tol=1e-4."
+            )
         return is_singular(self._fit, tol)
 
+    @checked_keywords
     def rank_pca(self) -> dict[str, pd.DataFrame]:
         """Principal components of the relative covariance per group: columns ``sd, cumulative``."""
         return principal_components(self._fit)
@@ -334,6 +355,7 @@ class LinearMixedModel:
         """The verdict on the fit, with its findings."""
         return judge(self._fit, tuple(check_design(self._fit.design)))
 
+    @checked_keywords
     def influence(self, groups: Any = None) -> Influence:
         """How much single rows, or whole groups, move the estimates.
 
@@ -350,6 +372,7 @@ class LinearMixedModel:
         """
         return influence(self._fit, groups)
 
+    @checked_keywords
     def all_fit(self) -> Table:
         """Minimize the criterion with every optimizer, and from other starts.
 
@@ -360,16 +383,19 @@ class LinearMixedModel:
         """
         return all_fit(self._fit)
 
+    @checked_keywords
     def icc(self) -> pd.Series:
         """Intraclass correlation: each group's share of the variance besides fixed effects."""
         return intraclass_correlation(self._fit)
 
+    @checked_keywords
     def r2(self) -> pd.Series:
         """Nakagawa's R²: ``marginal`` (fixed effects), ``conditional`` (with random effects)."""
         return r_squared(self._fit)
 
     # -- data frames -------------------------------------------------------------------------------
 
+    @checked_keywords
     def tidy(
         self,
         effects: str | Sequence[str] = "fixed",
@@ -402,10 +428,12 @@ class LinearMixedModel:
         limits = level if conf_int else None
         return tidy(self._fit, effects, ddf, limits, lambda: self.confint(conf_method, level))
 
+    @checked_keywords
     def glance(self) -> pd.DataFrame:
         """One row about the model: ``nobs, sigma, logLik, AIC, BIC, REMLcrit, df_residual``."""
         return glance(self._fit)
 
+    @checked_keywords
     def augment(self, data: Any = None) -> pd.DataFrame:
         """One row per observation: variables, then ``_fitted, _resid, _hat, _cooksd, …``.
 
@@ -459,6 +487,7 @@ class LinearMixedModel:
         """
         return confidence_intervals(self._fit, method, level, which, LinearMixedModel, options)
 
+    @checked_keywords
     def profile(
         self,
         which: str | Sequence[str] | None = None,
@@ -514,6 +543,7 @@ class LinearMixedModel:
         """
         return bootstrap(self._fit, n, rng, LinearMixedModel, statistic, kind, n_jobs, progress)
 
+    @checked_keywords
     def contrast(self, L: Any, rhs: Any = 0.0, ddf: str = "satterthwaite") -> Table:
         """Test hypotheses Lβ = rhs about the fixed effects.
 
@@ -576,6 +606,7 @@ class LinearMixedModel:
         """
         return emmeans_table(self._fit, specs, pairwise, adjust, ddf, at, level)
 
+    @checked_keywords
     def drop1(self, test: str = "chisq", ddf: str = "satterthwaite") -> Table:
         """Test each fixed-effects term that no other term builds on.
 
@@ -594,6 +625,7 @@ class LinearMixedModel:
         """
         return drop1_table(self._fit, test, ddf)
 
+    @checked_keywords
     def ranova(self) -> Table:
         """Test the random effects: each term reduced by one effect, or left out.
 
@@ -709,6 +741,7 @@ class LinearMixedModel:
         told = tuple(finding.message for finding in self._fit.design.findings)
         return wrap(refit_response(self._fit, y, weights), depth=3, told=told)
 
+    @checked_keywords
     def refit_many(self, Y: Any, n_jobs: int = 1) -> pd.DataFrame:
         """Fit the same design to many responses; no warnings, the verdicts are in the table.
 
@@ -745,6 +778,7 @@ class LinearMixedModel:
         """
         return refit_many(self._fit, Y, n_jobs)
 
+    @checked_keywords
     def save(self, path: str | Path) -> None:
         """Write the model to one file (arrays and JSON; no pickle), readable by `load`."""
         save_fit(self._fit, path)

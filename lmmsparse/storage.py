@@ -69,7 +69,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
     }
     arrays["optimum.x"] = fit.optimum.x
     arrays["optimum.trace"] = fit.optimum.trace
-    target = Path(path)
+    target = _as_path(path)
     if target.is_dir() or not target.parent.is_dir():
         raise StorageError(
             f"{target} cannot be written: "
@@ -86,6 +86,16 @@ def save_fit(fit: Fit, path: str | Path) -> None:
     partial.replace(target)
 
 
+def _as_path(path: Any) -> Path:
+    try:
+        return Path(path)
+    except TypeError as error:
+        raise StorageError(
+            f"{path!r} is not a path. A model is stored in one file. Name it, for example "
+            "'model.lmm'."
+        ) from error
+
+
 def load_fit(path: str | Path) -> Fit:
     """Read a fit from `path`.
 
@@ -96,8 +106,14 @@ def load_fit(path: str | Path) -> Fit:
     StorageError
         If it is not a model, is damaged, or was written by a newer version.
     """
+    source = _as_path(path)
+    if source.is_dir():
+        raise StorageError(
+            f"{source} is a directory. A model is stored in one file. Name the file that "
+            "m.save(path) has written."
+        )
     try:
-        with zipfile.ZipFile(Path(path)) as archive:
+        with zipfile.ZipFile(source) as archive:
             if "model.json" not in archive.namelist():
                 raise StorageError(_foreign(path))
             meta = json.loads(archive.read("model.json"))

@@ -151,6 +151,11 @@ def bootstrap(
             f"kind={kind!r} does not exist. It says where new responses come from. Use "
             "'parametric' or 'semiparametric'."
         )
+    if statistic is not None and not callable(statistic):
+        raise OptionError(
+            f"statistic={statistic!r} is not a function. It is called with every refitted model. "
+            "Write for example statistic=lambda m: m.fixef."
+        )
     if statistic is None:
         estimates = np.concatenate([parameter_values(fit, fit.theta, fit.sigma), fit.beta])
         original = pd.Series(
@@ -217,7 +222,13 @@ def _as_series(value: Any) -> pd.Series:
     if isinstance(value, Mapping):
         value = pd.Series(dict(value), dtype=np.float64)
     if not isinstance(value, pd.Series):
-        array = np.atleast_1d(np.asarray(value, dtype=np.float64)).ravel()
+        try:
+            array = np.atleast_1d(np.asarray(value, dtype=np.float64)).ravel()
+        except (TypeError, ValueError) as error:
+            raise OptionError(
+                f"The statistic is {value!r}, which is not a number. Replicates are put into a "
+                "table of numbers. Return a number, an array, a Series or a mapping of numbers."
+            ) from error
         names = pd.Index([f"t{i + 1}" for i in range(len(array))], dtype=object)
         return pd.Series(array, index=names)
     return value.astype(np.float64)

@@ -192,7 +192,7 @@ def profile(
         old = used.criterion
         used = _searched(used, used.objective, better[0])
         findings = (_better_optimum(old, used),)
-        warnings.warn(findings[0].message, ConvergenceWarning, stacklevel=3)
+        warnings.warn(findings[0].message, ConvergenceWarning, stacklevel=4)
     raise NumericalError(
         f"The profile met a better optimum {_RESTARTS} times in a row. The deviance has many "
         "local minima. Fit a simpler model, or use method='boot'."
