@@ -10,11 +10,13 @@ from lmmsparse.errors import (
     FormulaError,
     LmmError,
     LmmWarning,
+    MissingPackageError,
     NotFittedByError,
     NotIdentifiableError,
     NumericalError,
     OptionError,
     SingularFitWarning,
+    SlowSolverWarning,
     StorageError,
 )
 from lmmsparse.fit import Fit, fit_design
@@ -26,6 +28,7 @@ from lmmsparse.solvers.blocked import Blocked
 from lmmsparse.solvers.cholmod import Cholmod
 from lmmsparse.solvers.choose import choose_solver
 from lmmsparse.solvers.dense import Dense
+from lmmsparse.solvers.superlu import SuperLU
 from lmmsparse.table import Table
 from lmmsparse.varcorr import VarCorr
 
@@ -46,6 +49,7 @@ __all__ = [
     "LinearMixedModel",
     "LmmError",
     "LmmWarning",
+    "MissingPackageError",
     "MixedFormula",
     "NelderMead",
     "NotFittedByError",
@@ -53,7 +57,9 @@ __all__ = [
     "NumericalError",
     "OptionError",
     "SingularFitWarning",
+    "SlowSolverWarning",
     "StorageError",
+    "SuperLU",
     "Table",
     "TrustRegion",
     "VarCorr",

@@ -74,6 +74,10 @@ class StorageError(LmmError, ValueError):
     """A file that is not a saved model, is damaged, or comes from a newer version."""
 
 
+class MissingPackageError(LmmError, ImportError):
+    """Something that needs a package which is not installed or cannot be loaded."""
+
+
 class NumericalError(LmmError, ArithmeticError):
     """A factorization or a search that broke down."""
 
@@ -88,6 +92,10 @@ class ConvergenceWarning(LmmWarning):
 
 class SingularFitWarning(LmmWarning):
     """The estimated covariance of some random effects is not of full rank."""
+
+
+class SlowSolverWarning(LmmWarning):
+    """A model that would be fitted faster if scikit-sparse could be used."""
 
 
 class DesignWarning(LmmWarning):

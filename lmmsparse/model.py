@@ -43,6 +43,7 @@ from lmmsparse.ranef import conditional_covariances, conditional_modes, effect_n
 from lmmsparse.refit import refit_response
 from lmmsparse.refit_many import refit_many
 from lmmsparse.simulate import simulate
+from lmmsparse.solvers.choose import solver_findings
 from lmmsparse.storage import save_fit
 from lmmsparse.summary import Summary, short_print, summarize
 from lmmsparse.table import Table
@@ -335,8 +336,8 @@ class LinearMixedModel:
         number = isinstance(tol, (int, float, np.number)) and not isinstance(tol, bool)
         if not number or not tol >= 0:
             raise OptionError(
-                f"tol={tol!r} is not a number from 0 on. It says how small counts as zero. Use, for "
-                "example, tol=1e-4."
+                f"tol={tol!r} is not a number from 0 on. It says how small counts as zero. Use, "
+                "for example, tol=1e-4."
             )
         return is_singular(self._fit, tol)
 
@@ -353,7 +354,8 @@ class LinearMixedModel:
     @cached_property
     def convergence(self) -> Convergence:
         """The verdict on the fit, with its findings."""
-        return judge(self._fit, tuple(check_design(self._fit.design)))
+        fit = self._fit
+        return judge(fit, (*check_design(fit.design), *solver_findings(fit.products, fit.solver)))
 
     @checked_keywords
     def influence(self, groups: Any = None) -> Influence:

@@ -29,15 +29,17 @@ from lmmsparse.design.state import (
 from lmmsparse.errors import Finding, LmmError, StorageError
 from lmmsparse.fit import Fit
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, Optimum, Status, TrustRegion
+from lmmsparse.solvers._sksparse import UNUSABLE
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.blocked import Blocked
 from lmmsparse.solvers.cholmod import Cholmod
 from lmmsparse.solvers.dense import Dense
+from lmmsparse.solvers.superlu import SuperLU
 
 _FORMAT = "lmmsparse model"
 _VERSION = 1
 _OPTIMIZERS: dict[str, type[Any]] = {c.__name__: c for c in (TrustRegion, Bobyqa, NelderMead)}
-_SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Blocked, Cholmod, Dense)}
+_SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Blocked, Cholmod, Dense, SuperLU)}
 _STRUCTURES: dict[str, type[Any]] = {
     c.__name__: c for c in (Unstructured, Diagonal, CompoundSymmetry, AR1)
 }
@@ -282,7 +284,11 @@ def _decode(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Fit:
         expected_decrease=found["expected_decrease"],
     )
     optimizer: Optimizer = _decode_option(meta["optimizer"], _OPTIMIZERS)
-    solver: PLSSolver = _decode_option(meta["solver"], _SOLVERS)
+    solver: PLSSolver
+    if meta["solver"]["name"] == Cholmod.__name__ and UNUSABLE:
+        solver = SuperLU()  # the same sums without scikit-sparse
+    else:
+        solver = _decode_option(meta["solver"], _SOLVERS)
     design = _decode_design(meta["design"], arrays)
     fit = Fit(design, bool(meta["reml"]), optimum, optimizer, solver)
     if len(optimum.x) != fit.template.n_theta:

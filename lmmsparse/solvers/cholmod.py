@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,7 +17,7 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
 from lmmsparse.errors import OptionError
-from lmmsparse.solvers._sksparse import SparseCholesky, analyze
+from lmmsparse.solvers._sksparse import SparseCholesky, analyze, require_cholmod
 from lmmsparse.solvers.base import PLSSolution, eliminate
 from lmmsparse.solvers.pattern import MPattern
 from lmmsparse.solvers.selected_inverse import SelectedInverse
@@ -43,6 +43,8 @@ class Cholmod:
     ------
     OptionError
         For any other value.
+    MissingPackageError
+        If scikit-sparse cannot be used.
 
     References
     ----------
@@ -70,50 +72,62 @@ class Cholmod:
                     f"Cholmod({name}={value!r}) does not exist. CHOLMOD offers "
                     f"{', '.join(map(repr, allowed))}. Choose one of these."
                 )
+        require_cholmod()
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> CholmodSystem:
         """Analyse the pattern of M once and return the system that refactors it per θ."""
         return CholmodSystem(products, template, self)
 
+    def analyze(self, lower: sp.csc_matrix, several: bool = True) -> tuple[SparseCholesky, str]:
+        """Factor of M's pattern and what to call it; `several` terms may need another ordering."""
+        if self.ordering != "auto":
+            names = [self.ordering]
+        elif several and lower.shape[0] > _TRY_ORDERINGS_ABOVE:
+            names = ["amd", "metis"]
+        else:
+            names = ["amd"]
+        best: tuple[float, SparseCholesky, str] | None = None
+        for name in names:
+            factor = analyze(lower, name, self.mode)
+            cost = 0.0
+            if len(names) > 1:
+                factor.factorize(lower)
+                cost = float((np.diff(factor.lower().indptr).astype(np.float64) ** 2).sum())
+            if best is None or cost < best[0]:
+                best = (cost, factor, name)
+        assert best is not None
+        return best[1], f"CHOLMOD sparse Cholesky, {best[2]} ordering"
+
+
+class SparseSolver(Protocol):
+    """A solver that chooses the sparse factor of M."""
+
+    def analyze(self, lower: sp.csc_matrix, several: bool = True) -> tuple[SparseCholesky, str]:
+        """Factor of M's pattern, given by its lower triangle, and what to call it."""
+        ...
+
 
 class CholmodSystem:
-    """`PLSSystem` on a CHOLMOD factor that is overwritten per θ."""
+    """`PLSSystem` on a sparse factor, CHOLMOD's or another, that is overwritten per θ."""
 
-    def __init__(self, products: CrossProducts, template: LambdaTemplate, options: Cholmod) -> None:
+    def __init__(
+        self, products: CrossProducts, template: LambdaTemplate, options: SparseSolver
+    ) -> None:
         self._products = products
         self._template = template
         self._options = options
         self._pattern = MPattern(products, template)
         data = self._pattern.values([np.eye(k) for k in products.sizes])
         self._matrix: sp.csc_matrix = self._pattern.matrix(data)
-        self._factor, self._ordering = self._choose()
+        self._factor, self._title = options.analyze(self._matrix, len(products.sizes) > 1)
         self._factored_at: FloatArray | None = None
-
-    def _choose(self) -> tuple[SparseCholesky, str]:
-        if self._options.ordering != "auto":
-            names = [self._options.ordering]
-        elif self._products.q > _TRY_ORDERINGS_ABOVE and len(self._products.sizes) > 1:
-            names = ["amd", "metis"]
-        else:
-            names = ["amd"]
-        best: tuple[float, SparseCholesky, str] | None = None
-        for name in names:
-            factor = analyze(self._matrix, name, self._options.mode)
-            cost = 0.0
-            if len(names) > 1:
-                factor.factorize(self._matrix)
-                cost = float((np.diff(factor.lower().indptr).astype(np.float64) ** 2).sum())
-            if best is None or cost < best[0]:
-                best = (cost, factor, name)
-        assert best is not None
-        return best[1], best[2]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (CholmodSystem, (self._products, self._template, self._options))
 
     def describe(self) -> str:
         return (
-            f"CHOLMOD sparse Cholesky, {self._ordering} ordering, q = {self._products.q}, "
+            f"{self._title}, q = {self._products.q}, "
             f"{self._pattern.nnz} stored elements in the lower triangle of M"
         )
 
