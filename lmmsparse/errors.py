@@ -98,6 +98,10 @@ class SlowSolverWarning(LmmWarning):
     """A model that would be fitted faster if scikit-sparse could be used."""
 
 
+class InterruptedWarning(LmmWarning):
+    """A computation that was stopped by Ctrl-C and gives what it had found until then."""
+
+
 class DesignWarning(LmmWarning):
     """The model that is fitted differs from what was written (dropped columns or rows)."""
 

@@ -284,7 +284,7 @@ def bootstrap_lrt(
     n: int,
     rng: Any,
     n_jobs: int = 1,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Table:
     """Likelihood-ratio test of a model within a larger one, by parametric bootstrap.
 
@@ -298,8 +298,8 @@ def bootstrap_lrt(
         The result depends on it only, not on `n_jobs`.
     n_jobs : int
         Processes.
-    progress : bool
-        Count on the standard error stream.
+    progress : bool, optional
+        A bar at once (True), never (False), or after two seconds if somebody watches.
 
     Returns
     -------

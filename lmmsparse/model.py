@@ -358,7 +358,7 @@ class LinearMixedModel:
         return judge(fit, (*check_design(fit.design), *solver_findings(fit.products, fit.solver)))
 
     @checked_keywords
-    def influence(self, groups: Any = None) -> Influence:
+    def influence(self, groups: Any = None, progress: bool | None = None) -> Influence:
         """How much single rows, or whole groups, move the estimates.
 
         Parameters
@@ -366,24 +366,33 @@ class LinearMixedModel:
         groups : str or array, optional
             A grouping factor of the model (or one label per row): the model is refitted without
             each of its levels. By default single rows, with θ held.
+        progress : bool, optional
+            A bar at once (True), never (False), or by default after two seconds if standard error
+            is a terminal or a notebook.
 
         Returns
         -------
         Influence
             ``leverage, rstudent`` (by row only), ``cooks_distance``, ``dfbeta``.
         """
-        return influence(self._fit, groups)
+        return influence(self._fit, groups, progress)
 
     @checked_keywords
-    def all_fit(self) -> Table:
+    def all_fit(self, progress: bool | None = None) -> Table:
         """Minimize the criterion with every optimizer, and from other starts.
+
+        Parameters
+        ----------
+        progress : bool, optional
+            A bar at once (True), never (False), or by default after two seconds if standard error
+            is a terminal or a notebook.
 
         Returns
         -------
         Table
             Per search ``criterion``, θ, the fixed effects, ``evaluations`` and ``seconds``.
         """
-        return all_fit(self._fit)
+        return all_fit(self._fit, progress)
 
     @checked_keywords
     def icc(self) -> pd.Series:
@@ -495,7 +504,7 @@ class LinearMixedModel:
         which: str | Sequence[str] | None = None,
         level: float | None = None,
         n_jobs: int = 1,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> Profile:
         """Profile the ML deviance along parameters; a REML fit is refitted by ML first.
 
@@ -508,8 +517,9 @@ class LinearMixedModel:
             of 99 %.
         n_jobs : int
             Processes to share the parameters between.
-        progress : bool
-            Print a line per parameter to the standard error stream.
+        progress : bool, optional
+            A bar at once (True), never (False), or by default after two seconds if standard error
+            is a terminal or a notebook.
         """
         return profile(self._fit, which, level, n_jobs, progress)
 
@@ -522,7 +532,7 @@ class LinearMixedModel:
         statistic: Callable[[LinearMixedModel], Any] | None = None,
         kind: str = "parametric",
         n_jobs: int = 1,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> Bootstrap:
         """Refit the model to responses drawn from it.
 
@@ -540,8 +550,9 @@ class LinearMixedModel:
             the estimated variances and drawn with replacement.
         n_jobs : int
             Processes.
-        progress : bool
-            Count replicates on the standard error stream.
+        progress : bool, optional
+            A bar at once (True), never (False), or by default after two seconds if standard error
+            is a terminal or a notebook.
         """
         return bootstrap(self._fit, n, rng, LinearMixedModel, statistic, kind, n_jobs, progress)
 

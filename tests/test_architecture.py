@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "lmmsparse"
 
 # A module or package may import from lower layers, and from its own layer without a cycle.
 LAYERS = {
-    0: {"errors", "_types", "keywords", "linalg", "table", "threads"},
+    0: {"errors", "_types", "keywords", "linalg", "progress", "table", "threads"},
     1: {
         "_tokens",
         "_tree",
@@ -59,10 +59,11 @@ LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}
 # which covers the modules inside that package too.
 ONLY_IN = {
     "formulaic": ("design",),
-    "joblib": ("refit_many", "inference"),
+    "joblib": ("refit_many", "progress"),
     "matplotlib": ("plots",),
     "nlopt": ("optimize.bounded",),
     "sksparse": ("solvers._sksparse*",),
+    "tqdm": ("progress",),
     "pandas": (
         "table",
         "design",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,23 +9,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed, effective_n_jobs
 from scipy import stats
 
 from lmmsparse._types import FloatArray
-from lmmsparse.errors import LmmWarning, OptionError
+from lmmsparse.errors import Finding, InterruptedWarning, LmmWarning, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.parameters import parameter_names, parameter_values
 from lmmsparse.inference.resample import Resampler
 from lmmsparse.inference.wald import check_level
+from lmmsparse.progress import run
 from lmmsparse.refit import refit_response
+from lmmsparse.refit_batched import can_batch
 from lmmsparse.refit_many import refit_many
 from lmmsparse.simulate import as_generator
 from lmmsparse.table import Table
 
 KINDS = ("parametric", "semiparametric")
 _VALUES = 2_000_000
-_CHUNK = 128
+BATCH = 128
 
 Statistic = Callable[[Any], Any]
 
@@ -41,11 +41,14 @@ class Bootstrap:
         The statistic of the fit itself.
     failures : Series
         Replicate → why nothing could be computed; the rows of these are NaN.
+    findings : tuple of Finding
+        What was met on the way: whether Ctrl-C ended it early.
     """
 
     original: pd.Series
     failures: pd.Series
     _replicates: pd.DataFrame = field(repr=False)
+    findings: tuple[Finding, ...] = ()
 
     def __repr__(self) -> str:
         values = self._replicates
@@ -57,6 +60,7 @@ class Bootstrap:
             },
             [str(name) for name in self.original.index],
             title=f"Bootstrap, {len(values)} replicates ({self.n_failed} failed)",
+            notes=[finding.message for finding in self.findings],
         )
         return str(table)
 
@@ -119,7 +123,7 @@ def bootstrap(
     statistic: Statistic | None = None,
     kind: str = "parametric",
     n_jobs: int = 1,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Bootstrap:
     """Refit a model to responses drawn from it.
 
@@ -138,12 +142,13 @@ def bootstrap(
         See `Resampler`.
     n_jobs : int
         Processes.
-    progress : bool
-        Count replicates on the standard error stream.
+    progress : bool, optional
+        A bar at once (True), never (False), or after two seconds if somebody watches.
 
     Returns
     -------
     Bootstrap
+        After Ctrl-C, that of the replicates until then, with a warning.
     """
     check_counts(n, n_jobs)
     if kind not in KINDS:
@@ -163,33 +168,42 @@ def bootstrap(
         )
     else:
         original = _as_series(statistic(make_model(fit)))
-    workers = effective_n_jobs(int(n_jobs))
-    chunks = chunks_of_seeds(fit, n, rng, _CHUNK if statistic is None else _CHUNK // 16)
-    if workers == 1:
-        done = []
-        finished = 0
-        for chunk in chunks:
-            done.append(_replicates(fit, chunk, make_model, statistic, kind, original.index))
-            finished += len(chunk)
-            if progress:
-                print(f"bootstrap: {finished} of {n}", file=sys.stderr)
-    else:
-        done = Parallel(n_jobs=workers, verbose=10 if progress else 0)(
-            delayed(_replicates)(fit, chunk, make_model, statistic, kind, original.index)
-            for chunk in chunks
-        )
-    values = np.concatenate([part for part, _ in done])
-    reasons = [reason for _, part in done for reason in part]
+    together = statistic is None and can_batch(fit)
+    chunks = chunks_of_seeds(fit, n, rng, BATCH if together else BATCH // 16)
+    done = run(
+        _replicates,
+        [(fit, chunk, make_model, statistic, kind, original.index) for chunk in chunks],
+        "bootstrap",
+        unit="replicates",
+        n_jobs=n_jobs,
+        progress=progress,
+        sizes=[len(chunk) for chunk in chunks],
+    )
+    values = np.concatenate([part for part, _ in done.results])
+    reasons = [reason for _, part in done.results for reason in part]
     failed = {i: reason for i, reason in enumerate(reasons) if reason}
+    findings = (_interrupted(len(values), n),) if done.interrupted else ()
+    for finding in findings:
+        warnings.warn(finding.message, InterruptedWarning, stacklevel=4)
     return Bootstrap(
         original,
         pd.Series(list(failed.values()), index=list(failed), dtype=object, name="reason"),
         pd.DataFrame(values, columns=original.index),
+        findings,
+    )
+
+
+def _interrupted(done: int, n: int) -> Finding:
+    return Finding(
+        "interrupted",
+        "warning",
+        f"The bootstrap was interrupted after {done} of {n} replicates. The result holds these; "
+        "they are as good as any, but fewer. Call it again for all.",
     )
 
 
 def chunks_of_seeds(
-    fit: Fit, n: int, rng: Any, size: int = _CHUNK
+    fit: Fit, n: int, rng: Any, size: int = BATCH
 ) -> list[list[np.random.SeedSequence]]:
     """One seed per replicate, in parts that are refitted together.
 

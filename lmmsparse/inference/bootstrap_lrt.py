@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
 
 from lmmsparse._types import FloatArray
 from lmmsparse.errors import DataError, NumericalError, OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.inference.bootstrap import check_counts, chunks_of_seeds
+from lmmsparse.inference.bootstrap import BATCH, check_counts, chunks_of_seeds
 from lmmsparse.inference.lrt import likelihood_ratio_table
 from lmmsparse.inference.profile import maximum_likelihood
 from lmmsparse.inference.resample import Resampler
+from lmmsparse.progress import run
+from lmmsparse.refit_batched import can_batch
 from lmmsparse.refit_many import refit_many
 from lmmsparse.table import Table, counts, fixed, p_values
 
 
 def bootstrap_lrt_of_fits(
-    small: Fit, large: Fit, n: int, rng: Any, n_jobs: int = 1, progress: bool = False
+    small: Fit, large: Fit, n: int, rng: Any, n_jobs: int = 1, progress: bool | None = None
 ) -> Table:
     """Test a small model within a large one by parametric bootstrap.
 
@@ -32,7 +32,8 @@ def bootstrap_lrt_of_fits(
         Responses drawn from the small model.
     rng : Generator or int
     n_jobs : int
-    progress : bool
+    progress : bool, optional
+        As for `bootstrap`.
 
     Returns
     -------
@@ -61,30 +62,32 @@ def bootstrap_lrt_of_fits(
             "The models have different offsets. A response of one cannot be given to the other. "
             "Fit both with the same offset."
         )
-    chunks = chunks_of_seeds(used[0], n, rng)
-    if effective_n_jobs(n_jobs) == 1:
-        drawn = []
-        for i, seeds in enumerate(chunks):
-            drawn.append(_statistics(used[0], used[1], seeds))
-            if progress:
-                print(f"bootstrap: part {i + 1} of {len(chunks)}", file=sys.stderr)
-    else:
-        drawn = Parallel(n_jobs=n_jobs, verbose=10 if progress else 0)(
-            delayed(_statistics)(used[0], used[1], seeds) for seeds in chunks
-        )
-    statistics = np.concatenate(drawn)
+    together = can_batch(used[0]) and can_batch(used[1])
+    chunks = chunks_of_seeds(used[0], n, rng, BATCH if together else BATCH // 16)
+    drawn = run(
+        _statistics,
+        [(used[0], used[1], seeds) for seeds in chunks],
+        "bootstrap",
+        unit="replicates",
+        n_jobs=n_jobs,
+        progress=progress,
+        sizes=[len(seeds) for seeds in chunks],
+    )
+    statistics = np.concatenate(drawn.results)
     usable = statistics[~np.isnan(statistics)]
     if not usable.size:
         raise NumericalError(
-            f"All {n} refits failed. There is no distribution to compare with. Look at "
-            "m.bootstrap(n, rng=...).failures of the two models."
+            f"All {len(statistics)} refits failed. There is no distribution to compare with. Look "
+            "at m.bootstrap(n, rng=...).failures of the two models."
         )
     # Ties are equal up to the accuracy of a search.
     beyond = int(np.sum(usable >= observed["Chisq"] - 1e-8))
     p = (1 + beyond) / (1 + len(usable))
     notes = [f"{len(usable)} responses drawn from the smaller model."]
-    if len(usable) < n:
-        notes.append(f"{n - len(usable)} refits failed and are not counted.")
+    if drawn.interrupted:
+        notes.append(f"Interrupted after {len(statistics)} of {n} responses.")
+    if len(usable) < len(statistics):
+        notes.append(f"{len(statistics) - len(usable)} refits failed and are not counted.")
     return Table(
         {
             "Chisq": [float(observed["Chisq"])] * 2,

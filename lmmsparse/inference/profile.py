@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,12 +9,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from scipy import stats
 
 from lmmsparse._types import FloatArray
 from lmmsparse.covariance import LambdaTemplate, Unstructured
-from lmmsparse.errors import ConvergenceWarning, Finding, NumericalError, OptionError
+from lmmsparse.errors import (
+    ConvergenceWarning,
+    Finding,
+    InterruptedWarning,
+    NumericalError,
+    OptionError,
+)
 from lmmsparse.fit import Fit
 from lmmsparse.inference.bootstrap import check_counts
 from lmmsparse.inference.parameters import parameter_names, parameter_values
@@ -31,6 +35,7 @@ from lmmsparse.inference.profile_problem import (
 from lmmsparse.inference.wald import check_level, select_rows
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import TrustRegion
+from lmmsparse.progress import run
 from lmmsparse.refit import warm_start
 from lmmsparse.search import search
 from lmmsparse.table import Table
@@ -138,7 +143,7 @@ def profile(
     which: str | Sequence[str] | None = None,
     level: float | None = None,
     n_jobs: int = 1,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Profile:
     """Profile the ML deviance along parameters.
 
@@ -153,8 +158,13 @@ def profile(
         region of 99 %.
     n_jobs : int
         Processes to share the parameters between.
-    progress : bool
-        Print a line per parameter to the standard error stream.
+    progress : bool, optional
+        A bar at once (True), never (False), or after two seconds if somebody watches.
+
+    Returns
+    -------
+    Profile
+        After Ctrl-C, that of the parameters that were finished, with a warning.
 
     Raises
     ------
@@ -175,19 +185,24 @@ def profile(
     used = maximum_likelihood(fit)
     findings: tuple[Finding, ...] = ()
     for _ in range(_RESTARTS):
-        arguments = [(used, names.index(name), cutoff, tuple(exact), progress) for name in wanted]
-        if n_jobs == 1:
-            done: list[Any] = []
-            for each in arguments:
-                done.append(_follow(*each))
-                if isinstance(done[-1], np.ndarray):
-                    break
-        else:
-            done = Parallel(n_jobs=n_jobs)(delayed(_follow)(*each) for each in arguments)
+        followed = run(
+            _follow,
+            [(used, names.index(name), cutoff, tuple(exact)) for name in wanted],
+            "profile",
+            unit="parameters",
+            n_jobs=n_jobs,
+            progress=progress,
+            until=lambda result: isinstance(result, np.ndarray),
+        )
+        done: list[Any] = followed.results
         better = [result for result in done if isinstance(result, np.ndarray)]
-        if not better:
-            curves = {name: result[0] for name, result in zip(wanted, done, strict=True)}
-            estimates = {name: result[1] for name, result in zip(wanted, done, strict=True)}
+        if not better or followed.interrupted:
+            done = [result for result in done if not isinstance(result, np.ndarray)]
+            curves = {name: result[0] for name, result in zip(wanted, done, strict=False)}
+            estimates = {name: result[1] for name, result in zip(wanted, done, strict=False)}
+            if followed.interrupted:
+                findings = (*findings, _interrupted(list(curves), wanted))
+                warnings.warn(findings[-1].message, InterruptedWarning, stacklevel=4)
             return Profile(curves, estimates, names, cutoff, findings)
         old = used.criterion
         used = _searched(used, used.objective, better[0])
@@ -196,6 +211,15 @@ def profile(
     raise NumericalError(
         f"The profile met a better optimum {_RESTARTS} times in a row. The deviance has many "
         "local minima. Fit a simpler model, or use method='boot'."
+    )
+
+
+def _interrupted(done: list[str], wanted: Sequence[str]) -> Finding:
+    return Finding(
+        "interrupted",
+        "warning",
+        f"The profile was interrupted after {len(done)} of {len(wanted)} parameters. The result "
+        f"holds {', '.join(done)}. Profile the others with which=.",
     )
 
 
@@ -224,17 +248,14 @@ def _searched(fit: Fit, objective: ProfiledDeviance, start: FloatArray) -> Fit:
 
 @one_thread
 def _follow(
-    fit: Fit, index: int, cutoff: float, exact: tuple[float, ...], progress: bool
+    fit: Fit, index: int, cutoff: float, exact: tuple[float, ...]
 ) -> tuple[Curve, list[FloatArray]] | FloatArray:
     """The curve of a parameter and all estimates along it, or θ of a better optimum."""
-    names = [*parameter_names(fit), *fit.design.x_names]
     problem = _problem(fit, index)
     try:
         curve = trace(problem, cutoff, cutoff / _STEPS, exact)
     except BetterOptimumError as found:
         return problem.estimates(found.point)[0]
-    if progress:
-        print(f"profiled {names[index]}: {len(curve.points)} points", file=sys.stderr)
     along = []
     for point in curve.points:
         theta, sigma, beta = problem.estimates(point)
