@@ -51,7 +51,7 @@ LAYERS = {
     },
     8: {"summary", "plots"},
     9: {"model", "lmer"},
-    10: {"datasets", "reading", "demo", "cli", "__init__", "__main__"},
+    10: {"datasets", "reading", "demo", "cli", "interop", "__init__", "__main__"},
 }
 LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}
 
@@ -62,6 +62,10 @@ ONLY_IN = {
     "joblib": ("refit_many", "progress"),
     "matplotlib": ("plots",),
     "nlopt": ("optimize.bounded",),
+    "arviz": ("interop.arviz",),
+    "marginaleffects": ("interop.marginaleffects",),
+    "polars": ("interop.marginaleffects",),
+    "sklearn": ("interop.sklearn",),
     "sksparse": ("solvers._sksparse*",),
     "tqdm": ("progress",),
     "pandas": (
@@ -83,6 +87,7 @@ ONLY_IN = {
         "model",
         "datasets",
         "reading",
+        "interop",
     ),
 }
 

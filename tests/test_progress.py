@@ -7,8 +7,11 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
+from contextlib import suppress
 from functools import cache
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -200,8 +203,7 @@ ENDLESS = """
 import lmmsparse as lmm
 if __name__ == "__main__":
     m = lmm.lmer("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-    print("begins", flush=True)
-    b = m.bootstrap(10**6, rng=1, n_jobs=N_JOBS)
+    b = m.bootstrap(60_000, rng=1, n_jobs=N_JOBS)
     print(len(b.to_frame()) > 0, b.findings[0].code, b.confint().shape, flush=True)
 """
 
@@ -211,28 +213,39 @@ def test_control_c_at_a_terminal(n_jobs: int, tmp_path: Any) -> None:
     script = tmp_path / "endless.py"
     script.write_text(ENDLESS.replace("N_JOBS", str(n_jobs)))
     reading, writing = pty.openpty()
+    termios.tcsetwinsize(writing, (24, 80))
     running = subprocess.Popen(
         [sys.executable, str(script)],
         stdout=subprocess.PIPE,
         stderr=writing,
         text=True,
         start_new_session=True,
+        # Where this runs in the background, Ctrl-C may be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     os.close(writing)
+    shown: list[bytes] = []
+
+    def watch() -> None:
+        with suppress(OSError):  # the other end is closed
+            while text := os.read(reading, 4096):
+                shown.append(text)
+
+    watcher = Thread(target=watch)
+    watcher.start()
     try:
-        assert running.stdout is not None
-        assert running.stdout.readline() == "begins\n"
-        text, deadline = "", time.monotonic() + 120
-        while "bootstrap:" not in text and time.monotonic() < deadline:
-            text += os.read(reading, 4096).decode(errors="replace")
+        deadline = time.monotonic() + 90
+        while b"bootstrap:" not in b"".join(shown) and time.monotonic() < deadline:
+            time.sleep(0.1)
         os.killpg(running.pid, signal.SIGINT)  # what a terminal does
-        rest, _ = running.communicate(timeout=60)
+        out, _ = running.communicate(timeout=60)
     finally:
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
+        watcher.join()
         os.close(reading)
-    assert "replicates" in text
-    assert rest == "True interrupted (6, 2)\n"
+    assert b"replicates" in b"".join(shown)
+    assert out == "True interrupted (6, 2)\n"
 
 
 def test_the_bar_is_no_part_of_the_result() -> None:
