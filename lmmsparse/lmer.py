@@ -87,7 +87,7 @@ def lmer(
     formula : str
         For example ``"y ~ x + (x | subject) + (1 | item)"``.
     data : table
-        pandas or polars DataFrame, pyarrow Table, or mapping of arrays.
+        pandas or polars DataFrame, pyarrow Table, DuckDB relation, or mapping of arrays.
     reml : bool
         REML (default) or maximum likelihood.
     weights, offset : str or (rows,) array, optional

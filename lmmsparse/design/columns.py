@@ -23,7 +23,7 @@ class ColumnInfo:
 
     Attributes
     ----------
-    kind : {"numeric", "categorical", "other"}
+    kind : {"numeric", "categorical", "date", "duration", "other"}
     categories : tuple or None
         Levels of a categorical column.
     coded : bool
@@ -238,6 +238,8 @@ def describe(
         return ColumnInfo("categorical", tuple(column.astype("category").cat.categories), True)
     if pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
         return ColumnInfo("numeric", span=_span(column))
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "mM":
+        return ColumnInfo("date" if column.dtype.kind == "M" else "duration")
     return ColumnInfo("other")
 
 
