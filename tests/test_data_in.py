@@ -246,3 +246,8 @@ def test_parts_of_dates_and_durations_predict(formula: str) -> None:
     own = {"month": lambda day: day.dt.month, "f": lambda gap: gap.dt.days}
     m = lmm.lmer(formula, frame, context=own)
     np.testing.assert_allclose(m.predict(frame.head(7)), m.fitted.iloc[:7], rtol=1e-10)
+
+
+def test_a_directory_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "y ~ x + (1|g)", str(tmp_path)]) == 2
+    assert "is a directory" in capsys.readouterr().err
