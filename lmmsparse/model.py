@@ -755,7 +755,7 @@ class LinearMixedModel:
         return wrap(refit_response(self._fit, y, weights), depth=3, told=told)
 
     @checked_keywords
-    def refit_many(self, Y: Any, n_jobs: int = 1) -> pd.DataFrame:
+    def refit_many(self, Y: Any, n_jobs: int = 1, progress: bool | None = None) -> pd.DataFrame:
         """Fit the same design to many responses; no warnings, the verdicts are in the table.
 
         Parameters
@@ -767,6 +767,9 @@ class LinearMixedModel:
             Processes for responses that are refitted one by one: those with missing values, and
             all of models with several grouping factors. −1 for all processors. The responses of a
             model with one grouping factor are searched together, in this process.
+        progress : bool, optional
+            A bar for these at once (True), never (False), or by default after two seconds if
+            standard error is a terminal or a notebook. After Ctrl-C the others have a `problem`.
 
         Returns
         -------
@@ -789,7 +792,7 @@ class LinearMixedModel:
         >>> table.shape, bool(table["converged"].all())
         ((200, 12), True)
         """
-        return refit_many(self._fit, Y, n_jobs)
+        return refit_many(self._fit, Y, n_jobs, progress)
 
     @checked_keywords
     def save(self, path: str | Path) -> None:

@@ -59,7 +59,7 @@ LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}
 # which covers the modules inside that package too.
 ONLY_IN = {
     "formulaic": ("design",),
-    "joblib": ("refit_many", "progress"),
+    "joblib": ("progress",),
     "matplotlib": ("plots",),
     "nlopt": ("optimize.bounded",),
     "arviz": ("interop.arviz",),

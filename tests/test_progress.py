@@ -189,6 +189,17 @@ def test_an_interrupted_influence_says_what_is_missing(monkeypatch: pytest.Monke
     assert len(part.problems) == 13
 
 
+def test_interrupted_refits_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmmsparse import refit_many as module
+
+    m = lmm.lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", lmm.load_dataset("Penicillin"))
+    refit, halt = module._one_by_one, halt_at(2)
+    monkeypatch.setattr(module, "_one_by_one", lambda *args: halt() and refit(*args))
+    table = m.refit_many(m.simulate(40, rng=1))
+    assert table["sigma"].notna().sum() == table["problem"].eq("").sum() == 14
+    assert table["problem"].iloc[-1].startswith("Interrupted")
+
+
 def test_interrupted_searches_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     from lmmsparse import all_fit as module
 

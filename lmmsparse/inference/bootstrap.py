@@ -276,7 +276,7 @@ def _replicates(
 
 def _parameters(fit: Fit, Y: FloatArray) -> tuple[FloatArray, list[str]]:
     """All parameters of refits to the columns of `Y`."""
-    table, d = refit_many(fit, Y), fit.template.n_theta
+    table, d = refit_many(fit, Y, progress=False), fit.template.n_theta
     numbers = table.iloc[:, : d + 2 + fit.design.p].to_numpy(dtype=np.float64)
     values = np.full((len(numbers), d + 1 + fit.design.p), np.nan)
     reasons = [""] * len(numbers)

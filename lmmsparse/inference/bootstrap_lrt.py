@@ -105,6 +105,8 @@ def _statistics(small: Fit, large: Fit, seeds: list[np.random.SeedSequence]) -> 
     """The likelihood-ratio statistics of responses drawn from the small model."""
     resampler = Resampler(small, "parametric")
     Y = np.column_stack([resampler.draw(np.random.default_rng(seed)) for seed in seeds])
-    criteria = [refit_many(fit, Y)["criterion"].to_numpy() for fit in (small, large)]
+    criteria = [
+        refit_many(fit, Y, progress=False)["criterion"].to_numpy() for fit in (small, large)
+    ]
     # NaN where a refit failed.
     return np.asarray(np.maximum(criteria[0] - criteria[1], 0.0), dtype=np.float64)
