@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from shutil import get_terminal_size
 from typing import Any, Generic, TypeVar
 
 from joblib import Parallel, delayed, effective_n_jobs
@@ -129,7 +130,7 @@ def bar(label: str, total: int, unit: str, progress: bool | None = None) -> Any:
         disable=not (_watched() if progress is None else progress),
         delay=_PATIENCE if progress is None else 0.0,
         leave=bool(progress),
-        dynamic_ncols=True,
+        ncols=None if _in_notebook() else get_terminal_size().columns,  # some say they have none
     )
 
 
@@ -138,4 +139,8 @@ def _watched() -> bool:
     stream = sys.stderr
     if stream is None:
         return False
-    return stream.isatty() or type(stream).__module__.partition(".")[0] == "ipykernel"
+    return stream.isatty() or _in_notebook()
+
+
+def _in_notebook() -> bool:
+    return type(sys.stderr).__module__.partition(".")[0] == "ipykernel"
