@@ -5,7 +5,7 @@ JOBS ?= auto
 # Many small dense blocks: threads inside the BLAS cost more than they bring.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint bench validate comparison clean
+.PHONY: help setup demo test lint bench validate comparison docs clean
 
 help:
 	@echo "make demo        set up, fit the pig and Sitka models, show lmer's published figures beside them"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench       time against lme4 (needs R with lme4) and write benchmarks/RESULTS.md"
 	@echo "make validate    compare with the stored lme4 references and write validation/RESULTS.md"
 	@echo "make comparison  lmer, statsmodels and lmmsparse side by side: validation/COMPARISON.md"
+	@echo "make docs        build the documentation into site/, running every Python block of it"
 	@echo "make clean       remove .venv and everything that was built"
 
 setup:
@@ -40,6 +41,12 @@ validate: setup
 comparison: setup
 	@$(PY) -m pip install --quiet --disable-pip-version-check statsmodels
 	@$(PY) validation/comparison.py $(ARGS)
+
+docs: setup
+	@$(PY) -c 'import latex2mathml, material, mkdocstrings, statsmodels' 2>/dev/null || \
+		$(PY) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet $(ARGS)
+	@echo "built: site/index.html (with search: $(PY) -m http.server -d site)"
 
 clean:
 	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -89,7 +89,7 @@ def command_of(program: str, case: Case, path: Path, factors: list[str]) -> list
 
 
 def measure(case: Case, folder: Path, programs: list[str], rounds: int) -> dict[str, Any]:
-    """All programs in turn, `rounds` times; their calls pooled."""
+    """All programs in turn, `rounds` times; first calls and later calls pooled apart."""
     path = folder / f"{case.data}.csv"
     frame = load(case.data)
     if not path.exists():
@@ -102,17 +102,18 @@ def measure(case: Case, folder: Path, programs: list[str], rounds: int) -> dict[
             result = run(command_of(program, case, path, factors_of(frame)))
             if result is None:
                 out[program] = None
-            elif program in out:
-                out[program]["seconds"] += result["seconds"]
-            else:
-                out[program] = result
+                continue
+            cold, *warm = result.pop("seconds")
+            entry = out.setdefault(program, {**result, "cold": [], "warm": []})
+            entry["cold"].append(cold)
+            entry["warm"] += warm
     return out
 
 
 def table(measured: dict[str, dict[str, Any]], programs: list[str]) -> list[str]:
     """Times and ratios, one line per model."""
     others = [p for p in programs if p != "lmmsparse"]
-    head = ["model", "criterion", "above the best", "evaluations", "lmmsparse, ms"]
+    head = ["model", "criterion", "above the best", "evaluations", "cold, ms", "lmmsparse, ms"]
     head += [f"{p}, ms (ratio)" for p in others] + ["peak, MiB"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for case in CASES:
@@ -120,13 +121,14 @@ def table(measured: dict[str, dict[str, Any]], programs: list[str]) -> list[str]
         if not results or not results.get("lmmsparse"):
             continue
         ours = results["lmmsparse"]
-        mine = statistics.median(ours["seconds"])
+        mine = statistics.median(ours["warm"])
         values = [r["criterion"] for r in results.values() if r and r["criterion"] is not None]
         cells = [
             f"{case.name}: `{case.formula.replace('|', chr(92) + '|')}`",
             f"{ours['criterion']:.6f}",
             f"{max(0.0, ours['criterion'] - min(values)):.0e}",
             str(ours["evaluations"]),
+            _milliseconds(statistics.median(ours["cold"])),
             _milliseconds(mine),
         ]
         for program in others:
@@ -134,7 +136,7 @@ def table(measured: dict[str, dict[str, Any]], programs: list[str]) -> list[str]
             if not theirs:
                 cells.append("–")
                 continue
-            seconds = statistics.median(theirs["seconds"])
+            seconds = statistics.median(theirs["warm"])
             excess = (theirs["criterion"] or math.inf) - min(values)
             worse = "" if excess < 1e-3 else f", {excess:.2g} above"
             cells.append(f"{_milliseconds(seconds)} (**{seconds / mine:.2g}**{worse})")
@@ -155,8 +157,8 @@ def means(measured: dict[str, dict[str, Any]], programs: list[str]) -> list[str]
         parts = []
         for program in programs[1:]:
             logs = [
-                math.log(statistics.median(r[program]["seconds"]))
-                - math.log(statistics.median(r["lmmsparse"]["seconds"]))
+                math.log(statistics.median(r[program]["warm"]))
+                - math.log(statistics.median(r["lmmsparse"]["warm"]))
                 for case in CASES
                 if case.group == group and (r := measured.get(case.name)) and r.get(program)
             ]
@@ -229,7 +231,8 @@ def main() -> None:
         "# lmmsparse beside its peers",
         "",
         "Written by `make bench`. Times of whole fitting calls with each program's defaults, one "
-        "BLAS thread, the programs taking turns in fresh processes; medians. The ratio is the "
+        "BLAS thread, the programs taking turns in fresh processes; medians of the calls after the "
+        "first, which is lmmsparse's *cold* column (imports are never counted). The ratio is the "
         "other program's time over ours: above one, we are faster. *Above the best* is the "
         "criterion minus the lowest any program reached; where another program stops more than "
         "0.001 above the best, its cell says so. A dash: the program cannot fit the model, or "

@@ -1,12 +1,11 @@
 """One program, one model, one CSV file → seconds, criterion, memory, as JSON on the last line.
 
 Run in a fresh process: python programs.py PROGRAM FORMULA FILE FACTORS REML|ML REPEATS
-Only the program that is timed is imported.
+Only the program that is timed is imported, before the clock starts. The first call is the cold one.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import sys
@@ -28,40 +27,60 @@ def peak_mb() -> float | None:
     return int(line.split()[1]) / 1024
 
 
-def lmmsparse(formula: str, frame: pd.DataFrame, reml: bool) -> tuple[float, int | None]:
+Fit = Callable[[str, pd.DataFrame, bool], tuple[float, int | None]]
+
+
+def lmmsparse() -> Fit:
     """Criterion and evaluations of lmmsparse."""
-    model = importlib.import_module("lmmsparse").lmer(formula, frame, reml=reml)
-    return (model.reml_criterion if reml else model.deviance), model.optimum.evaluations
+    import lmmsparse as lmm
+
+    def fit(formula: str, frame: pd.DataFrame, reml: bool) -> tuple[float, int | None]:
+        model = lmm.lmer(formula, frame, reml=reml)
+        return (model.reml_criterion if reml else model.deviance), model.optimum.evaluations
+
+    return fit
 
 
-def glmm(formula: str, frame: pd.DataFrame, reml: bool) -> tuple[float, int | None]:
+def glmm() -> Fit:
     """Criterion of glmm (with its Satterthwaite step switched off)."""
-    fit = importlib.import_module("glmm").fit(frame, formula, reml=reml, satterthwaite=False)
-    return -2.0 * float(fit.loglik), None
+    import glmm
+
+    def fit(formula: str, frame: pd.DataFrame, reml: bool) -> tuple[float, int | None]:
+        model = glmm.fit(frame, formula, reml=reml, satterthwaite=False)
+        return -2.0 * float(model.loglik), None
+
+    return fit
 
 
-def mixedlm(formula: str, frame: pd.DataFrame, reml: bool) -> tuple[float, int | None]:
+def mixedlm() -> Fit:
     """Criterion of mixedlm."""
-    fit = importlib.import_module("mixedlm").lmer(formula, frame, REML=reml)
-    value = fit.logLik()
-    return -2.0 * float(getattr(value, "value", value)), None
+    import mixedlm
+
+    def fit(formula: str, frame: pd.DataFrame, reml: bool) -> tuple[float, int | None]:
+        value = mixedlm.lmer(formula, frame, REML=reml).logLik()
+        return -2.0 * float(getattr(value, "value", value)), None
+
+    return fit
 
 
-def statsmodels(formula: str, frame: pd.DataFrame, reml: bool) -> tuple[float, int | None]:
+def statsmodels() -> Fit:
     """Criterion of MixedLM, for one grouping factor."""
-    smf = importlib.import_module("statsmodels.formula.api")
-    fixed, _, rest = formula.partition("(")
-    bars = rest.rstrip(") ").split("|")
-    if len(bars) != 2 or "/" in bars[1]:
-        raise NotImplementedError("one grouping factor only")
-    model = smf.mixedlm(
-        fixed.rstrip(" +"), frame, groups=frame[bars[1].strip()], re_formula=f"~{bars[0]}"
-    )
-    fit = model.fit(reml=reml, method="lbfgs")
-    return -2.0 * float(fit.llf), None
+    import statsmodels.formula.api as smf
+
+    def fit(formula: str, frame: pd.DataFrame, reml: bool) -> tuple[float, int | None]:
+        fixed, _, rest = formula.partition("(")
+        bars = rest.rstrip(") ").split("|")
+        if len(bars) != 2 or "/" in bars[1]:
+            raise NotImplementedError("one grouping factor only")
+        model = smf.mixedlm(
+            fixed.rstrip(" +"), frame, groups=frame[bars[1].strip()], re_formula=f"~{bars[0]}"
+        )
+        return -2.0 * float(model.fit(reml=reml, method="lbfgs").llf), None
+
+    return fit
 
 
-PROGRAMS: dict[str, Callable[[str, pd.DataFrame, bool], tuple[float, int | None]]] = {
+PROGRAMS: dict[str, Callable[[], Fit]] = {
     "lmmsparse": lmmsparse,
     "glmm": glmm,
     "mixedlm": mixedlm,
@@ -78,10 +97,10 @@ def main() -> None:
         if program in ("glmm", "mixedlm"):  # they take text, not categories of numbers
             frame[column] = frame[column].astype(str)
     warnings.simplefilter("ignore")
-    seconds = []
+    fit, seconds = PROGRAMS[program](), []
     for _ in range(int(repeats)):
         start = time.perf_counter()
-        value, evaluations = PROGRAMS[program](formula, frame, criterion == "REML")
+        value, evaluations = fit(formula, frame, criterion == "REML")
         seconds.append(time.perf_counter() - start)
     finite = value if math.isfinite(value) else None
     out: dict[str, Any] = {

@@ -10,6 +10,7 @@ import keyword
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from lmmsparse.errors import FormulaError
@@ -57,11 +58,18 @@ class Token:
 def tokenize(text: str) -> list[Token]:
     """Split a formula into tokens; the last one has kind ``"end"``.
 
+    The texts of a model come back many times; their tokens are kept.
+
     Raises
     ------
     FormulaError
         A character without meaning, an unclosed quote or parenthesis.
     """
+    return list(_tokens(text))
+
+
+@lru_cache(maxsize=1024)
+def _tokens(text: str) -> tuple[Token, ...]:
     tokens: list[Token] = []
     at = 0
     while at < len(text):
@@ -72,7 +80,7 @@ def tokenize(text: str) -> list[Token]:
         tokens.append(token)
         at = token.end
     _check_brackets(tokens, text)
-    return [*tokens, Token("end", "", len(text), len(text))]
+    return (*tokens, Token("end", "", len(text), len(text)))
 
 
 def _next_token(text: str, at: int) -> Token:

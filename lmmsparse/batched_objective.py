@@ -12,6 +12,7 @@ import numpy as np
 
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.crossproducts import CrossProducts
+from lmmsparse.linalg import inverse_factors
 from lmmsparse.merged_levels import MergedLevels
 from lmmsparse.optimize.batched import ManyDerivatives
 from lmmsparse.responses import ManyResponses
@@ -192,32 +193,3 @@ class ManyDeviances:
         hessian = AI / s2[:, None, None] + curvature
         hessian = 0.5 * (hessian + hessian.swapaxes(1, 2))
         return ManyDerivatives(solved.value, gradient, hessian)
-
-
-def inverse_factors(M: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """L⁻¹ for the lower Cholesky factor L of every matrix, and the log-determinants of M.
-
-    Parameters
-    ----------
-    M : (k, k, …) array
-        Symmetric matrices, their own axes first. Overwritten.
-
-    Returns
-    -------
-    inverse : (k, k, …) array
-        Lower triangular; not finite where M is not positive definite.
-    logdet : (…) array
-    """
-    k = len(M)
-    inverse = np.zeros_like(M)
-    logdet = np.zeros(M.shape[2:])
-    for j in range(k):
-        logdet += np.log(M[j, j])
-        M[j:, j] /= np.sqrt(M[j, j])
-        below = M[j + 1 :, j]
-        M[j + 1 :, j + 1 :] -= below[:, None] * below[None]
-        inverse[j, j] = 1.0 / M[j, j]
-        if j:
-            row = np.einsum("i...,ij...->j...", M[j, :j], inverse[:j, :j])
-            inverse[j, :j] = -row * inverse[j, j]
-    return inverse, logdet

@@ -7,6 +7,7 @@ level "error" into the exception.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from lmmsparse.correlated import AR1, CompoundSymmetry
 from lmmsparse.covariance import CovarianceStructure
 from lmmsparse.design import Design, listed, own_share
 from lmmsparse.errors import DataError, Finding, NotIdentifiableError
+from lmmsparse.fixed_columns import orthonormal
 
-_NEARLY = 1e-5
+_NEARLY = 1e-7
 
 
 def check_response_varies(design: Design) -> list[Finding]:
@@ -225,12 +227,13 @@ def check_random_within_fixed(design: Design) -> list[Finding]:
     candidates = [block for block in design.blocks if block.n_levels <= design.p]
     if not candidates:
         return out
-    Q, _ = np.linalg.qr(design.X)
+    Q, _ = orthonormal(design.fixed)
     for block in candidates:
         for name, column in zip(block.names, block.columns.T, strict=True):
             Z = np.zeros((design.n, block.n_levels))
             Z[np.arange(design.n), block.codes] = column
-            if np.linalg.norm(Z - Q @ (Q.T @ Z)) <= 1e-8 * np.linalg.norm(Z):
+            left = Z - Q.times(Q.transposed_times(Z))
+            if np.linalg.norm(left) <= 1e-8 * np.linalg.norm(Z):
                 out.append(
                     Finding(
                         "random-within-fixed",
@@ -259,6 +262,9 @@ CHECKS: tuple[Callable[[Design], list[Finding]], ...] = (
 )
 
 
+_CHECKED: WeakKeyDictionary[Design, list[Finding]] = WeakKeyDictionary()
+
+
 def check_design(design: Design) -> list[Finding]:
     """Everything noticed while building the design and by all checks.
 
@@ -270,7 +276,10 @@ def check_design(design: Design) -> list[Finding]:
     -------
     list of Finding
     """
-    return [*design.findings, *(finding for check in CHECKS for finding in check(design))]
+    if design not in _CHECKED:  # asked for before the search and by the verdict after it
+        found = [finding for check in CHECKS for finding in check(design)]
+        _CHECKED[design] = [*design.findings, *found]
+    return list(_CHECKED[design])
 
 
 def require(findings: Iterable[Finding]) -> None:

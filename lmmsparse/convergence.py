@@ -19,7 +19,7 @@ from lmmsparse.search import StandardizedObjective
 from lmmsparse.varcorr import singular_directions, variance_components
 
 TOLERANCE = 1e-4
-NOTHING_LEFT = 1e-12
+NOTHING_LEFT = 1e-11
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,8 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.correlated import AR1, CompoundSymmetry
 from lmmsparse.errors import OptionError
 
+_ONE_PRODUCT_UP_TO = 16
+
 
 class CovarianceStructure(Protocol):
     """How the parameters of one term make its k × k relative covariance factor T.
@@ -259,10 +261,13 @@ class LambdaTemplate:
         One per term.
     n_levels : sequence of int
         Levels of each term's grouping factor.
+    shifts : sequence of (k, k) array or None, optional
+        Per term S with Z = Z̃S, where cross-products are taken of shifted columns Z̃; Zb = Z̃(Sb).
     """
 
     structures: tuple[CovarianceStructure, ...]
     n_levels: tuple[int, ...]
+    shifts: tuple[FloatArray | None, ...] = ()
 
     @cached_property
     def slices(self) -> tuple[slice, ...]:
@@ -309,11 +314,29 @@ class LambdaTemplate:
         """T of every term at θ, each (k, k)."""
         return [s.factor(theta[sl]) for s, sl in zip(self.structures, self.slices, strict=True)]
 
+    def shifted_factors(self, theta: FloatArray) -> list[FloatArray]:
+        """ST of every term at θ, each (k, k): what goes with cross-products of shifted columns."""
+        return [self.shifted(t, T) for t, T in enumerate(self.factors(theta))]
+
+    def shifted(self, t: int, T: FloatArray) -> FloatArray:
+        """S times T, or a stack of such, for term t."""
+        S = self.shifts[t] if self.shifts else None
+        return T if S is None else np.matmul(S, T)
+
+    def unshifted(self, t: int, F: FloatArray) -> FloatArray:
+        """S'FS of term t: a derivative by STT'S' as one by TT'."""
+        S = self.shifts[t] if self.shifts else None
+        return F if S is None else S.T @ F @ S
+
     def Lambda(self, theta: FloatArray) -> sp.csc_array:
         """Λ(θ) as a sparse (q, q) matrix, one diagonal block per level."""
+        return self.block_diagonal(self.factors(theta))
+
+    def block_diagonal(self, factors: Sequence[FloatArray]) -> sp.csc_array:
+        """One (k, k) block per level and term, sparse (q, q)."""
         blocks = [
             sp.kron(sp.eye_array(n), sp.csc_array(T), format="csc")
-            for T, n in zip(self.factors(theta), self.n_levels, strict=True)
+            for T, n in zip(factors, self.n_levels, strict=True)
         ]
         return sp.csc_array(sp.block_diag(blocks, format="csc"))
 
@@ -335,5 +358,11 @@ class LambdaTemplate:
             else:
                 k = T.shape[0]
                 columns = b.shape[1] if b.ndim > 1 else 1
-                out[a:z] = np.matmul(T, b[a:z].reshape(n, k, columns)).reshape(out[a:z].shape)
+                if k * columns <= _ONE_PRODUCT_UP_TO:
+                    # One product of long and small matrices instead of one small product per level.
+                    wide = T.T[:, None, :, None] * np.eye(columns)[:, None, :]
+                    flat = b[a:z].reshape(n, k * columns)
+                    out[a:z] = (flat @ wide.reshape(flat.shape[1], -1)).reshape(out[a:z].shape)
+                else:
+                    out[a:z] = np.matmul(T, b[a:z].reshape(n, k, columns)).reshape(out[a:z].shape)
         return out

@@ -16,13 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lmmsparse._types import FloatArray, IntArray
-from lmmsparse.errors import NumericalError
-from lmmsparse.linalg import solve_triangular
-
-_DEPENDENT = (
-    "The columns of the fixed-effects matrix are linearly dependent. Their coefficients cannot be "
-    "told apart. Leave out the columns that repeat others."
-)
+from lmmsparse.fixed_columns import Basis, InternalColumns
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +35,14 @@ class TermColumns:
     codes: IntArray
     columns: FloatArray
     n_levels: int
+
+    @property
+    def transposed(self) -> sp.csc_array:
+        """Z_t', (levels · k, n)."""
+        n, k = self.columns.shape
+        rows = (self.codes[:, None] * k + np.arange(k)).ravel()
+        starts = np.arange(0, n * k + 1, k)
+        return sp.csc_array((self.columns.ravel(), rows, starts), shape=(self.n_levels * k, n))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,28 +63,6 @@ class PairBlocks:
     rows: IntArray
     cols: IntArray
     values: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
-class Basis:
-    """The internal fixed-effects columns Q = X R⁻¹, orthonormal under W.
-
-    Attributes
-    ----------
-    R : (p, p) array
-        Upper triangular, X = Q R and Q'WQ = I.
-    logdet : float
-        log det(R'R), which the REML criterion needs.
-    """
-
-    R: FloatArray
-    logdet: float
-
-    def coefficients(self, internal: FloatArray) -> FloatArray:
-        """R⁻¹ applied to internal coefficients (p,) or (p, m)."""
-        if self.R.shape[0] == 0:
-            return internal
-        return solve_triangular(self.R, internal)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +109,14 @@ class CrossProducts:
         c = self.offsets[pair.t] + pair.cols[:, None] * kt + np.arange(kt)
         shape = (len(pair.rows), ks, kt)
         return np.broadcast_to(r[:, :, None], shape), np.broadcast_to(c[:, None, :], shape)
+
+    def times(self, b: FloatArray) -> FloatArray:
+        """Z'WZ b for b of shape (q,) or (q, m)."""
+        if len(self.sizes) > 1:
+            return np.asarray(self.ZtZ @ b)
+        k = self.sizes[0]
+        by_level = b.reshape(self.q // k, k, -1)
+        return np.asarray(np.matmul(self.pairs[0].values, by_level)).reshape(b.shape)
 
     @cached_property
     def ZtZ(self) -> sp.csr_array:
@@ -200,6 +188,13 @@ def _pair(terms: Sequence[TermColumns], s: int, t: int, weights: FloatArray | No
     return PairBlocks(s, t, rows, cols, values)
 
 
+def _grouped(term: TermColumns, Q: InternalColumns, WX: FloatArray | sp.csr_array) -> FloatArray:
+    """Z_t'WQ, (levels · k, p)."""
+    if isinstance(WX, np.ndarray):
+        return _times(term, WX)
+    return Q.over_root((term.transposed @ WX).toarray())
+
+
 def _times(term: TermColumns, matrix: FloatArray) -> FloatArray:
     """Z_t' times a dense (n, m) matrix: (levels · k, m)."""
     k, m = term.columns.shape[1], matrix.shape[1]
@@ -211,43 +206,8 @@ def _times(term: TermColumns, matrix: FloatArray) -> FloatArray:
     return out.reshape(term.n_levels * k, m)
 
 
-def orthonormal(X: FloatArray, weights: FloatArray | None = None) -> tuple[FloatArray, Basis]:
-    """Return Q = X R⁻¹ (n, p) with Q'WQ = I and the `Basis` that leads back.
-
-    Two passes of Cholesky QR on columns scaled to length one: as accurate as Householder QR for
-    any X that passed the rank check, at a third of the time and without an n-sized workspace.
-
-    Raises
-    ------
-    NumericalError
-        If the columns of X are linearly dependent.
-    """
-    p = X.shape[1]
-    if p == 0:
-        return X, Basis(R=np.zeros((0, 0)), logdet=0.0)
-    root = None if weights is None else np.sqrt(weights)[:, None]
-    length = np.sqrt(np.einsum("ij,ij->j", X, X if weights is None else X * weights[:, None]))
-    if not np.all(length > 0):
-        raise NumericalError(_DEPENDENT)
-    Q, R = X / length, np.diag(length)
-    for _ in range(3):
-        S = Q if root is None else Q * root
-        try:
-            step = np.linalg.cholesky(S.T @ S).T
-        except np.linalg.LinAlgError:
-            step = np.asarray(np.linalg.qr(S, mode="r"))
-            if np.min(np.abs(np.diag(step))) <= 1e-13 * np.max(np.abs(np.diag(step))):
-                raise NumericalError(_DEPENDENT) from None
-        Q = solve_triangular(step, Q.T, transposed=True).T
-        R = step @ R
-        if np.max(np.abs(step - np.eye(p))) < 1e-10:
-            break
-    Q = np.ascontiguousarray(Q)
-    return Q, Basis(R=R, logdet=float(2 * np.log(np.abs(np.diag(R))).sum()))
-
-
 def cross_products(
-    Q: FloatArray,
+    Q: InternalColumns,
     basis: Basis,
     terms: Sequence[TermColumns],
     weights: FloatArray | None = None,
@@ -256,23 +216,23 @@ def cross_products(
 
     Parameters
     ----------
-    Q : (n, p) array
-        Internal fixed-effects columns, from `orthonormal`.
+    Q : InternalColumns
+        From `orthonormal`.
     basis : Basis
     terms : sequence of TermColumns
     weights : (n,) array, optional
         Prior weights, all positive; 1 if not given.
     """
-    WQ = Q if weights is None else Q * weights[:, None]
+    WX = Q.weighted(weights)
     sizes = tuple(term.columns.shape[1] for term in terms)
     lengths = [k * term.n_levels for k, term in zip(sizes, terms, strict=True)]
     return CrossProducts(
         pairs=tuple(_pair(terms, s, t, weights) for s in range(len(terms)) for t in range(s + 1)),
-        ZtX=np.concatenate([_times(term, WQ) for term in terms]),
-        XtX=Q.T @ WQ,
+        ZtX=np.concatenate([_grouped(term, Q, WX) for term in terms]),
+        XtX=Q.gram(WX),
         offsets=tuple(int(v) for v in np.cumsum([0, *lengths])),
         sizes=sizes,
-        n=Q.shape[0],
+        n=Q.X.shape[0],
         sum_log_weights=0.0 if weights is None else float(np.log(weights).sum()),
         basis=basis,
     )
@@ -280,7 +240,7 @@ def cross_products(
 
 def response_products(
     y: FloatArray,
-    Q: FloatArray,
+    Q: InternalColumns,
     terms: Sequence[TermColumns],
     weights: FloatArray | None = None,
     offset: FloatArray | None = None,
@@ -290,17 +250,18 @@ def response_products(
     Parameters
     ----------
     y : (n,) array
-    Q : (n, p) array
-        Internal fixed-effects columns, orthonormal under the weights.
+    Q : InternalColumns
+        Orthonormal under the weights.
     terms : sequence of TermColumns
     weights, offset : (n,) arrays, optional
     """
     residual = y if offset is None else y - offset
-    beta0 = np.zeros(Q.shape[1])
+    beta0 = np.zeros(Q.p)
     for _ in range(2):  # the second pass removes what rounding left of the first
-        step = Q.T @ (residual if weights is None else residual * weights)
-        residual = residual - Q @ step
+        step = Q.transposed_times(residual if weights is None else residual * weights)
+        residual = residual - Q.times(step)
         beta0 = beta0 + step
     weighted = residual if weights is None else residual * weights
     Zty = np.concatenate([_times(term, weighted[:, None])[:, 0] for term in terms])
-    return Response(Zty=Zty, Xty=Q.T @ weighted, yty=float(residual @ weighted), beta0=beta0)
+    Xty = Q.transposed_times(weighted)
+    return Response(Zty=Zty, Xty=Xty, yty=float(residual @ weighted), beta0=beta0)

@@ -13,7 +13,7 @@ import numpy as np
 from lmmsparse.datasets import load_dataset
 from lmmsparse.lmer import anova, fit_arrays, lmer
 from lmmsparse.model import LinearMixedModel
-from lmmsparse.table import aligned
+from lmmsparse.render import aligned
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,14 @@ from lmmsparse.crossproducts import (
     Response,
     TermColumns,
     cross_products,
-    orthonormal,
     response_products,
 )
 from lmmsparse.design import Design
 from lmmsparse.errors import DataError
-from lmmsparse.objective import Modes, ProfiledDeviance
+from lmmsparse.fixed_columns import orthonormal
+from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
+from lmmsparse.points import Modes
 from lmmsparse.search import search
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.choose import choose_solver
@@ -114,13 +115,13 @@ class Fit:
     @property
     def b(self) -> FloatArray:
         """Conditional modes of the random effects, (q,)."""
-        return self.modes.b
+        return self.template.multiply(self.template.factors(self.theta), self.modes.u)
 
     @cached_property
     def fitted(self) -> FloatArray:
         """Xβ + Zb + offset, (n,)."""
         design = self.design
-        mu = design.X @ self.beta + design.offset_or_zero
+        mu = design.fixed @ self.beta + design.offset_or_zero
         for block, part in zip(design.blocks, self.split(self.b), strict=True):
             mu = mu + np.einsum("nk,nk->n", block.columns, part[block.codes])
         return mu
@@ -163,12 +164,13 @@ def make_template(design: Design) -> LambdaTemplate:
     return LambdaTemplate(
         structures=tuple(block.structure for block in design.blocks),
         n_levels=tuple(block.n_levels for block in design.blocks),
+        shifts=tuple(block.shift for block in design.blocks),
     )
 
 
 def term_columns(design: Design) -> list[TermColumns]:
     """The random-effects terms as the engine sees them."""
-    return [TermColumns(b.codes, b.columns, b.n_levels) for b in design.blocks]
+    return [TermColumns(b.codes, b.shifted_columns, b.n_levels) for b in design.blocks]
 
 
 def products_of(design: Design) -> tuple[CrossProducts, Response]:
@@ -182,7 +184,7 @@ def products_of(design: Design) -> tuple[CrossProducts, Response]:
         If the fixed effects fit the response exactly.
     """
     terms = term_columns(design)
-    Q, basis = orthonormal(design.X, design.weights)
+    Q, basis = orthonormal(design.fixed, design.weights)
     products = cross_products(Q, basis, terms, design.weights)
     response = response_products(design.y, Q, terms, design.weights, design.offset)
     _check_not_exact(design, response.yty)

@@ -7,6 +7,7 @@ expressions that formulaic reads with exactly the meaning R would give the user'
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lmmsparse._parser import parse_side
 from lmmsparse._summands import FoundBar, Summands, joined
@@ -131,6 +132,11 @@ def parse_formula(text: str, one_sided: bool = False) -> MixedFormula:
             f"The formula is not a text but of type {type(text).__name__}. It is read as text. "
             'Write it in quotation marks, for example "y ~ x + (1|group)".'
         )
+    return _taken_apart(text, bool(one_sided))
+
+
+@lru_cache(maxsize=256)
+def _taken_apart(text: str, one_sided: bool) -> MixedFormula:
     tokens = tokenize(text)
     if tokens[0].kind == "end":
         raise FormulaError(
@@ -146,6 +152,7 @@ def parse_formula(text: str, one_sided: bool = False) -> MixedFormula:
         ) from error
 
 
+@lru_cache(maxsize=1024)
 def referenced_names(expression: str) -> tuple[str, ...]:
     """Names that look like columns in an expression or a formula part, each once, in order.
 

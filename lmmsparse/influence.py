@@ -157,7 +157,8 @@ def leverages(fit: Fit) -> FloatArray:
 def _leverage(fit: Fit) -> tuple[FloatArray, FloatArray]:
     """Diagonal of the hat matrix, (n,), and (X'V⁻¹X)⁻¹ x̃ of every row, (n, p)."""
     design, template, products = fit.design, fit.template, fit.products
-    T = template.factors(fit.theta)
+    T = template.shifted_factors(fit.theta)
+    shifted = [block.shifted_columns for block in design.blocks]
     factor = fit.modes.factor
     # A row's random effects meet in Z'WZ, so that its z'ΛM⁻¹Λ'z needs stored blocks of M⁻¹ only.
     h = np.zeros(design.n)
@@ -171,7 +172,7 @@ def _leverage(fit: Fit) -> tuple[FloatArray, FloatArray]:
         twice = 1.0 if pair.s == pair.t else 2.0
         for part in _chunks(design.n, left.k * right.k):
             h[part] += twice * np.einsum(
-                "ni,nij,nj->n", left.columns[part], C[at[part]], right.columns[part]
+                "ni,nij,nj->n", shifted[pair.s][part], C[at[part]], shifted[pair.t][part]
             )
     p = design.p
     moved = np.zeros((design.n, p))
@@ -180,9 +181,11 @@ def _leverage(fit: Fit) -> tuple[FloatArray, FloatArray]:
         pulled = _by_level(fit, template.multiply(T, factor.solve(inner)))
         R, RX = products.basis.R, fit.modes.solution.RX
         for part in _chunks(design.n, p * max(b.k for b in design.blocks)):
-            x = sla.solve_triangular(R, design.X[part].T, trans="T", check_finite=False).T
-            for block, rows in zip(design.blocks, pulled, strict=True):
-                x = x - np.einsum("nk,nkp->np", block.columns[part], rows[block.codes[part]])
+            x = design.fixed[part]
+            x = x if isinstance(x, np.ndarray) else x.toarray()
+            x = sla.solve_triangular(R, x.T, trans="T", check_finite=False).T
+            for block, columns, rows in zip(design.blocks, shifted, pulled, strict=True):
+                x = x - np.einsum("nk,nkp->np", columns[part], rows[block.codes[part]])
             half = sla.solve_triangular(RX, x.T, trans="T", check_finite=False)
             h[part] += np.einsum("pn,pn->n", half, half)
             internal = sla.solve_triangular(RX, half, check_finite=False)

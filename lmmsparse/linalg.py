@@ -1,4 +1,4 @@
-"""Triangular matrix and right-hand side → solution, straight from LAPACK.
+"""Triangular systems and factors of small matrices → solutions and inverses, without overhead.
 
 scipy's own `solve_triangular` checks and dispatches for tens of microseconds per call, which is
 most of the time of a small model.
@@ -7,9 +7,11 @@ most of the time of a small model.
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
 from lmmsparse._types import FloatArray
+
+_BLOCK = 128
 
 
 def solve_triangular(
@@ -29,3 +31,63 @@ def solve_triangular(
         return b
     x, _ = lapack.dtrtrs(a, b, lower=lower, trans=transposed)
     return np.asarray(x if b.ndim == 2 else x.reshape(b.shape))
+
+
+def subtract_square(S: FloatArray, Y: FloatArray) -> None:
+    """The lower triangle of S −= Y'Y, in place.
+
+    Parameters
+    ----------
+    S : (n, n) array
+        Column by column in memory.
+    Y : (m, n) array
+    """
+    result = blas.dsyrk(-1.0, Y.T, beta=1.0, c=S, lower=1, overwrite_c=1)
+    if result is not S and not np.shares_memory(result, S):
+        S[:] = result
+
+
+def inverse_from_factor(L: FloatArray) -> FloatArray:
+    """(LL')⁻¹ from a Cholesky factor.
+
+    Parameters
+    ----------
+    L : (n, n) array
+        Lower triangular, without a zero on its diagonal.
+    """
+    inverse, _ = lapack.dpotri(L, lower=1)
+    for i in range(0, len(L), _BLOCK):  # only the lower triangle has been written
+        j = i + _BLOCK
+        inverse[i:j, j:] = inverse[j:, i:j].T
+        corner = inverse[i:j, i:j]
+        corner[:] = np.tril(corner) + np.tril(corner, -1).T
+    return np.asarray(inverse)
+
+
+def inverse_factors(M: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """L⁻¹ for the lower Cholesky factor L of every matrix, and the log-determinants of M.
+
+    Parameters
+    ----------
+    M : (k, k, …) array
+        Symmetric matrices, their own axes first. Overwritten.
+
+    Returns
+    -------
+    inverse : (k, k, …) array
+        Lower triangular; not finite where M is not positive definite.
+    logdet : (…) array
+    """
+    k = len(M)
+    inverse = np.zeros_like(M)
+    logdet = np.zeros(M.shape[2:])
+    for j in range(k):
+        logdet += np.log(M[j, j])
+        M[j:, j] /= np.sqrt(M[j, j])
+        below = M[j + 1 :, j]
+        M[j + 1 :, j + 1 :] -= below[:, None] * below[None]
+        inverse[j, j] = 1.0 / M[j, j]
+        if j:
+            row = np.einsum("i...,ij...->j...", M[j, :j], inverse[:j, :j])
+            inverse[j, :j] = -row * inverse[j, j]
+    return inverse, logdet

@@ -25,7 +25,6 @@ from lmmsparse.table import Table
 from lmmsparse.threads import one_thread
 
 
-@one_thread
 def _fit(
     design: Design,
     reml: bool,
@@ -65,6 +64,7 @@ def _has(option: Any, method: str) -> bool:
 
 
 @checked_keywords
+@one_thread
 def lmer(
     formula: str,
     data: Any,
@@ -150,6 +150,7 @@ def lmer(
 
 
 @checked_keywords
+@one_thread
 def fit_arrays(
     y: Any,
     X: Any,

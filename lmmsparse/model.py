@@ -25,7 +25,7 @@ from lmmsparse.errors import (
 )
 from lmmsparse.fit import Fit
 from lmmsparse.inference.bootstrap import Bootstrap, bootstrap
-from lmmsparse.inference.confint import confidence_intervals
+from lmmsparse.inference.confint import check_method, confidence_intervals
 from lmmsparse.inference.contrast import contrast
 from lmmsparse.inference.drop1 import drop1_table
 from lmmsparse.inference.emmeans import emmeans_table
@@ -37,6 +37,7 @@ from lmmsparse.inference.wald import check_level, coefficient_table
 from lmmsparse.influence import Influence, influence
 from lmmsparse.keywords import checked_keywords, explained_members
 from lmmsparse.optimize import Optimum
+from lmmsparse.plots import ModelPlots
 from lmmsparse.predict import predict
 from lmmsparse.prediction_error import predict_with_error
 from lmmsparse.ranef import conditional_covariances, conditional_modes, effect_names
@@ -404,6 +405,11 @@ class LinearMixedModel:
         """Nakagawa's R²: ``marginal`` (fixed effects), ``conditional`` (with random effects)."""
         return r_squared(self._fit)
 
+    @property
+    def plot(self) -> ModelPlots:
+        """Plots: ``m.plot.residuals()``, ``m.plot.caterpillar()`` and others; needs matplotlib."""
+        return ModelPlots(self._fit)
+
     # -- data frames -------------------------------------------------------------------------------
 
     @checked_keywords
@@ -426,7 +432,8 @@ class LinearMixedModel:
             Add ``conf_low, conf_high``.
         level : float
         conf_method : str
-            As `confint` has it; conditional modes always have Wald intervals.
+            As `confint` has it, but Wald limits of fixed effects use the t distribution with the
+            table's df; conditional modes always have Wald intervals.
         ddf : str
             As for `coef_table`.
 
@@ -437,7 +444,8 @@ class LinearMixedModel:
             far as they apply.
         """
         limits = level if conf_int else None
-        return tidy(self._fit, effects, ddf, limits, lambda: self.confint(conf_method, level))
+        found = lambda: self.confint(conf_method, level)  # noqa: E731
+        return tidy(self._fit, effects, ddf, limits, check_method(conf_method), found)
 
     @checked_keywords
     def glance(self) -> pd.DataFrame:

@@ -20,11 +20,12 @@ import numpy as np
 from lmmsparse._types import FloatArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
-from lmmsparse.linalg import solve_triangular
-from lmmsparse.moments import moment_estimate
-from lmmsparse.observed_information import is_cheap, traces
+from lmmsparse.level_points import LevelPoint
+from lmmsparse.observed_information import is_cheap
 from lmmsparse.optimize import Derivatives
-from lmmsparse.solvers.base import PLSFactor, PLSSolution, PLSSystem
+from lmmsparse.points import GeneralPoint, Modes, Point
+from lmmsparse.solvers.base import PLSSolution, PLSSystem
+from lmmsparse.solvers.levels import LevelSystem
 from lmmsparse.tangents import (
     away_from_limits,
     changes_of_TT,
@@ -32,29 +33,6 @@ from lmmsparse.tangents import (
     derivatives_of_T,
     of_full_rank,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Modes:
-    """The penalized least-squares solution at one θ with everything that hangs on the factor.
-
-    Attributes
-    ----------
-    solution : PLSSolution
-    factor : PLSFactor
-    u : (q,) array
-        Spherical random effects.
-    b : (q,) array
-        Random effects Λu.
-    v : (q,) array
-        Z'W times the residual, which is Z'V⁻¹(y − Xβ).
-    """
-
-    solution: PLSSolution
-    factor: PLSFactor
-    u: FloatArray
-    b: FloatArray
-    v: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,21 +98,26 @@ class ProfiledDeviance:
         theta = np.asarray(theta, dtype=np.float64)
         solution = self.solution(theta)
         factor = self.system.factor(theta)
-        T = self.template.factors(theta)
+        T = self.template.shifted_factors(theta)
         rhs = self.response.Zty - self.products.ZtX @ solution.beta
         u = factor.solve(self.template.multiply_transposed(T, rhs))
         b = self.template.multiply(T, u)
-        return Modes(solution, factor, u, b, rhs - self.products.ZtZ @ b)
+        return Modes(solution, factor, u, b, rhs - self.products.times(b))
 
     def gradient(self, theta: FloatArray, sigma2: float | None = None) -> FloatArray:
         """∂d/∂θ, shape (n_theta,); with `sigma2` given, of the criterion with σ² held there."""
         theta = np.asarray(theta, dtype=np.float64)
-        point, D = _Point(self, theta, sigma2), derivatives_of_T(self.template, theta)
+        point, D = self._point(theta, sigma2), derivatives_of_T(self.template, theta)
         return self._gradient(theta, point, point.FT, D)
+
+    def _point(self, theta: FloatArray, sigma2: float | None = None) -> Point:
+        if isinstance(self.system, LevelSystem):
+            return LevelPoint(self, self.system, theta, sigma2)
+        return GeneralPoint(self, theta, sigma2)
 
     def border(self, theta: FloatArray) -> FloatArray:
         """Z'V⁻¹X in internal columns of X, (q, p)."""
-        return np.asarray(_Point(self, np.asarray(theta, dtype=np.float64)).VX)
+        return np.asarray(self._point(np.asarray(theta, dtype=np.float64)).VX)
 
     def derivatives(
         self,
@@ -153,7 +136,7 @@ class ProfiledDeviance:
             Propose a better θ by the method of moments.
         """
         theta = np.asarray(theta, dtype=np.float64)
-        point = _Point(self, of_full_rank(self.template, self._column_scales, theta))
+        point = self._point(of_full_rank(self.template, self._column_scales, theta))
         D = derivatives_of_T(self.template, theta, directions)
         changes = changes_of_TT(self.template, theta, D)
         F = self._second_moments(point)
@@ -167,11 +150,11 @@ class ProfiledDeviance:
             exact = hessian + squares - point.traces(changes)
             exact = 0.5 * (exact + exact.T)
         return Derivatives(
-            value=self.value_of(point.modes.solution),
+            value=self.value_of(point.solution),
             gradient=self._gradient(theta, point, F, D),
             hessian=0.5 * (hessian + hessian.T),
             exact=exact,
-            noise=self._noise(point.modes.solution),
+            noise=self._noise(point.solution),
             better=point.moment_estimate() if moments else None,
         )
 
@@ -179,17 +162,17 @@ class ProfiledDeviance:
         """The criterion with σ free: value, gradient and Hessian in (θ, log σ)."""
         theta = np.asarray(theta, dtype=np.float64)
         s2, d = sigma * sigma, self.template.n_theta
-        point = _Point(self, of_full_rank(self.template, self._column_scales, theta), s2)
+        point = self._point(of_full_rank(self.template, self._column_scales, theta), s2)
         D = derivatives_of_T(self.template, theta)
         changes = changes_of_TT(self.template, theta, D)
         F = self._second_moments(point, s2)
-        r2, slope = point.modes.solution.pwrss, point.pwrss_gradient(changes)
+        r2, slope = point.solution.pwrss, point.pwrss_gradient(changes)
         gradient = np.append(self._gradient(theta, point, F, D), 2.0 * (self.df - r2 / s2))
         hessian = np.empty((d + 1, d + 1))
         hessian[:d, :d] = point.squares(changes) + curvatures(self.template, theta, F)
         hessian[:d, d] = hessian[d, :d] = -2.0 * slope / s2
         hessian[d, d] = 4.0 * r2 / s2
-        return Derivatives(self._joint_value(point.modes.solution, s2), gradient, hessian)
+        return Derivatives(self._joint_value(point.solution, s2), gradient, hessian)
 
     def joint_value(self, theta: FloatArray, sigma: float) -> float:
         """The criterion with σ free, at θ and σ."""
@@ -206,7 +189,8 @@ class ProfiledDeviance:
         scales = []
         for pair in self.products.pairs:
             if pair.s == pair.t:
-                squares = np.einsum("mii->i", pair.values)
+                gram = pair.values.sum(axis=0)
+                squares = np.diag(self.template.unshifted(pair.s, gram))
                 scales.append(np.sqrt(self.products.n / np.maximum(squares, 1e-300)))
         return scales
 
@@ -218,11 +202,11 @@ class ProfiledDeviance:
         """Rounding error of the criterion: r² is what two large sums leave of each other."""
         return min(1e-5, 2e-16 * self.df * self.response.yty / solution.pwrss)
 
-    def _second_moments(self, point: _Point, sigma2: float | None = None) -> list[FloatArray]:
+    def _second_moments(self, point: Point, sigma2: float | None = None) -> list[FloatArray]:
         """Per term F, half the gradient in TT', (k, k)."""
         safe = away_from_limits(self.template, point.theta)
         if not np.array_equal(safe, point.theta):
-            point = _Point(self, safe, sigma2)
+            point = self._point(safe, sigma2)
         out = []
         for FT, T in zip(point.FT, point.T, strict=True):
             F = np.linalg.solve(T.T, FT.T).T
@@ -232,110 +216,14 @@ class ProfiledDeviance:
     def _gradient(
         self,
         theta: FloatArray,
-        point: _Point,
+        point: Point,
         F: Sequence[FloatArray],
         directions: Sequence[FloatArray],
     ) -> FloatArray:
         out = np.empty(self.template.n_theta)
         moved = not np.array_equal(theta, point.theta)
-        T = self.template.factors(theta)
+        T = self.template.shifted_factors(theta)
         for t, (part, D) in enumerate(zip(self.template.slices, directions, strict=True)):
             FT = F[t] @ T[t] if moved else point.FT[t]
             out[part] = 2.0 * (D.reshape(len(D), -1) @ FT.ravel())
         return out
-
-
-class _Point:
-    """Everything the derivatives need at one θ."""
-
-    def __init__(
-        self, objective: ProfiledDeviance, theta: FloatArray, sigma2: float | None = None
-    ) -> None:
-        self._objective = objective
-        self.theta = theta
-        products, template = objective.products, objective.template
-        self.T = template.factors(theta)
-        self.modes = modes = objective.modes(theta)
-        self.s2 = objective.sigma2(modes.solution) if sigma2 is None else sigma2
-        self._UX = modes.factor.solve(template.multiply_transposed(self.T, products.ZtX))
-        self.VX = products.ZtX - products.ZtZ @ template.multiply(self.T, self._UX)
-        RX = modes.solution.RX
-        self._VXR = self.VX
-        if len(RX):
-            self._VXR = solve_triangular(RX, self.VX.T, transposed=True).T
-
-    @cached_property
-    def inverse(self) -> list[FloatArray]:
-        """M⁻¹ where Z'WZ has blocks."""
-        return self.modes.factor.inverse_blocks()
-
-    @cached_property
-    def FT(self) -> list[FloatArray]:
-        """Per term F T with F = Σ_levels of [Z'V⁻¹Z − vv'/s² (− the X part for REML)]_ℓℓ."""
-        products, template = self._objective.products, self._objective.template
-        out = [np.zeros((k, k)) for k in products.sizes]
-        for pair, S in zip(products.pairs, self.inverse, strict=True):
-            # Σ_ℓ (Z'WZ Λ M⁻¹)_ℓℓ, collected from every stored block and its transpose.
-            BT = np.matmul(pair.values, self.T[pair.t])
-            out[pair.s] += np.tensordot(BT, S, axes=([0, 2], [0, 2]))
-            if pair.s != pair.t:
-                TB = np.matmul(self.T[pair.s].T, pair.values)
-                out[pair.t] += np.tensordot(TB, S, axes=([0, 1], [0, 1]))
-        for t, (k, a, z) in enumerate(
-            zip(products.sizes, template.offsets[:-1], template.offsets[1:], strict=True)
-        ):
-            v = self.modes.v[a:z].reshape(-1, k)
-            minus = v.T @ v / self.s2
-            if self._objective.reml:
-                A = self._VXR[a:z].reshape(len(v), k, products.p)
-                minus += np.tensordot(A, A, axes=([0, 2], [0, 2]))
-            out[t] -= minus @ self.T[t]
-        return out
-
-    def pwrss_gradient(self, changes: Sequence[FloatArray]) -> FloatArray:
-        """∂r² = −Σ_levels v' ∂(TT') v, (n_theta,)."""
-        template = self._objective.template
-        out = np.empty(template.n_theta)
-        for t, (part, E) in enumerate(zip(template.slices, changes, strict=True)):
-            v = self.modes.v[template.offsets[t] : template.offsets[t + 1]]
-            v = v.reshape(-1, E.shape[1])
-            out[part] = -(E.reshape(len(E), -1) @ (v.T @ v).ravel())
-        return out
-
-    def squares(self, changes: Sequence[FloatArray]) -> FloatArray:
-        """Average information with σ² held: y'P V_i P V_j P y / s², (n_theta, n_theta)."""
-        products, template = self._objective.products, self._objective.template
-        C = np.zeros((products.q, template.n_theta))
-        for t, (part, E) in enumerate(zip(template.slices, changes, strict=True)):
-            # ∂(ΛΛ') v, level by level.
-            a, z = template.offsets[t], template.offsets[t + 1]
-            columns = self.modes.v[a:z].reshape(-1, E.shape[1]) @ E.transpose(2, 1, 0).reshape(
-                E.shape[1], -1
-            )
-            C[a:z, part] = columns.reshape(z - a, len(E))
-        GC = products.ZtZ @ C
-        LtGC = template.multiply_transposed(self.T, GC)
-        out = C.T @ GC - LtGC.T @ self.modes.factor.solve(LtGC)
-        if products.p:
-            E = products.ZtX.T @ C - self._UX.T @ LtGC
-            E = solve_triangular(self.modes.solution.RX, E, transposed=True)
-            out -= E.T @ E
-        return np.asarray(out / self.s2)
-
-    def traces(self, changes: Sequence[FloatArray]) -> FloatArray:
-        """tr(P V_i P V_j), (n_theta, n_theta)."""
-        border = self._VXR if self._objective.reml else None
-        products, solve = self._objective.products, self.modes.factor.solve
-        return traces(products, self.T, changes, self.inverse, solve, border)
-
-    def moment_estimate(self) -> FloatArray | None:
-        """A better θ by the method of moments."""
-        modes, objective = self.modes, self._objective
-        return moment_estimate(
-            objective.products,
-            objective.template,
-            self.theta,
-            modes.u,
-            modes.solution.pwrss,
-            self.inverse,
-        )

@@ -87,31 +87,49 @@ def _of_one_factor(
         at += len(change)
     GT = np.matmul(G, T)
     K = G - np.matmul(np.matmul(GT, S), np.swapaxes(GT, 1, 2))
-    flat = E.reshape(len(E), w * w)
-    out = flat @ _rearranged(K, K) @ flat.T
-    if border is None:
-        return np.asarray(out)
-    p = border.shape[1]
-    A = np.concatenate(
-        [
+    A = None
+    if border is not None:
+        p = border.shape[1]
+        parts = [
             border[a:z].reshape(levels, k, p)
             for a, z, k in zip(
                 products.offsets[:-1], products.offsets[1:], products.sizes, strict=True
             )
-        ],
-        axis=1,
-    )
-    out -= 2.0 * flat @ _rearranged(K, np.matmul(A, np.swapaxes(A, 1, 2))) @ flat.T
+        ]
+        A = np.concatenate(parts, axis=1).transpose(1, 2, 0)
+    return traces_of_levels(K.transpose(1, 2, 0), A, E)
+
+
+def traces_of_levels(K: FloatArray, A: FloatArray | None, changes: FloatArray) -> FloatArray:
+    """The same for one factor, from Z'V⁻¹Z and Z'V⁻¹X R_X⁻¹ of every level.
+
+    Parameters
+    ----------
+    K : (w, w, levels) array
+    A : (w, p, levels) array or None
+        None for ML.
+    changes : (d, w, w) array
+        ∂(TT') with the effects of all terms side by side.
+    """
+    w, levels = len(K), K.shape[2]
+    flat = changes.reshape(len(changes), w * w)
+    out = flat @ _rearranged(K, K) @ flat.T
+    if A is None:
+        return np.asarray(out)
+    p = A.shape[1]
+    by_row = np.ascontiguousarray(A).reshape(w * p, levels)
+    AA = sum(A[:, None, i] * A[None, :, i] for i in range(p)) if p else np.zeros_like(K)
+    out -= 2.0 * flat @ _rearranged(K, np.asarray(AA)) @ flat.T
     # tr(A'E_iA A'E_jA), where A'E_iA sums over levels and the product then couples all of them.
-    AA = (A.reshape(levels, w * p).T @ A.reshape(levels, w * p)).reshape(w, p, w, p)
-    AEA = flat @ AA.transpose(0, 2, 1, 3).reshape(w * w, p * p)
+    inner = (by_row @ by_row.T).reshape(w, p, w, p).transpose(0, 2, 1, 3)
+    AEA = flat @ inner.reshape(w * w, p * p)
     return np.asarray(out + AEA @ AEA.T)
 
 
 def _rearranged(K: FloatArray, J: FloatArray) -> FloatArray:
-    """R with Σ_ℓ tr(E K_ℓ F J_ℓ) = vec(E)' R vec(F), for symmetric (levels, w, w) stacks."""
-    levels, w = len(K), K.shape[1]
-    products = K.reshape(levels, w * w).T @ J.reshape(levels, w * w)
+    """R with Σ_ℓ tr(E K_ℓ F J_ℓ) = vec(E)' R vec(F), for symmetric (w, w, levels) stacks."""
+    w, levels = len(K), K.shape[2]
+    products = K.reshape(w * w, levels) @ J.reshape(w * w, levels).T
     return np.asarray(products.reshape(w, w, w, w).transpose(3, 0, 1, 2).reshape(w * w, w * w))
 
 

@@ -246,7 +246,7 @@ def predict(
                 "with. Pass newdata= too."
             )
         design = fit.design
-        values = design.X @ fit.beta + design.offset_or_zero
+        values = design.fixed @ fit.beta + design.offset_or_zero
         for selection in selections:
             block, at = design.blocks[selection.block], selection.columns
             part = b[selection.block][:, at]

@@ -107,7 +107,7 @@ def mean_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> Float
         The random effects that take part.
     """
     template, products = fit.template, fit.products
-    T = template.factors(fit.theta)
+    T, shifted = template.factors(fit.theta), template.shifted_factors(fit.theta)
     RX, R = fit.modes.solution.RX, products.basis.R
     n, p = rows.X.shape
     out = np.empty(n)
@@ -132,7 +132,7 @@ def mean_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> Float
         variance = np.einsum("qn,qn->n", a, inner) + fresh
         if p:
             x = sla.solve_triangular(R, rows.X[part].T, trans="T", check_finite=False)
-            x = x - products.ZtX.T @ template.multiply(T, inner)
+            x = x - products.ZtX.T @ template.multiply(shifted, inner)
             half = sla.solve_triangular(RX, x, trans="T", check_finite=False)
             variance = variance + np.einsum("pn,pn->n", half, half)
         out[part] = fit.sigma2 * variance

@@ -10,12 +10,13 @@ import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.checks import check_design, require
-from lmmsparse.crossproducts import orthonormal, response_products
+from lmmsparse.crossproducts import response_products
 from lmmsparse.design import Design, LevelKey, RandomBlock, listed
 from lmmsparse.design.grouping import Grouping, combined_labels
-from lmmsparse.design.rank import independent_columns
+from lmmsparse.design.rank import chosen_columns, independent_columns
 from lmmsparse.errors import DataError, Finding
 from lmmsparse.fit import Fit, fit_design, term_columns
+from lmmsparse.fixed_columns import orthonormal
 from lmmsparse.search import StandardizedObjective, search
 from lmmsparse.threads import one_thread
 
@@ -99,7 +100,7 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
             renewed, reml=fit.reml, start=start, optimizer=fit.optimizer, solver=fit.solver
         )
     terms = term_columns(design)
-    Q, _ = orthonormal(design.X, design.weights)
+    Q, _ = orthonormal(design.fixed, design.weights)
     response = response_products(values, Q, terms, design.weights, design.offset)
     objective = fit.objective.with_response(response)
     optimum = search(objective, renewed, start, fit.optimizer)
@@ -129,7 +130,7 @@ def subset(design: Design, keep: BoolArray) -> Design:
         raise DataError(
             "Every value of the new response is missing. No row is left to fit. Check its values."
         )
-    X, blocks = design.X[keep], tuple(_subset_block(block, keep) for block in design.blocks)
+    X, blocks = design.fixed[keep], tuple(_subset_block(block, keep) for block in design.blocks)
     stays = independent_columns(X)
     names = np.array(design.x_names, dtype=object)
     lost = tuple(str(name) for name in names[~stays])
@@ -152,7 +153,7 @@ def subset(design: Design, keep: BoolArray) -> Design:
     return replace(
         design,
         y=design.y[keep],
-        X=np.ascontiguousarray(X[:, stays]),
+        fixed=chosen_columns(X, stays),
         x_names=tuple(str(name) for name in names[stays]),
         dropped=(*design.dropped, *lost),
         blocks=blocks,

@@ -174,9 +174,11 @@ class BatchedRefits:
         products, template = self._fit.products, self._fit.template
         out = np.zeros(len(theta), dtype=bool)
         own = [pair.values for pair in products.pairs if pair.s == pair.t]
-        for structure, part, blocks in zip(template.structures, template.slices, own, strict=True):
+        for t, (structure, part, blocks) in enumerate(
+            zip(template.structures, template.slices, own, strict=True)
+        ):
             size = np.sqrt(np.einsum("lii->i", blocks) / products.n)
-            D = structure.derivative(structure.start())
+            D = template.shifted(t, structure.derivative(structure.start()))
             T = size[:, None] * np.tensordot(theta[:, part], D, axes=1)
             finite = np.isfinite(T).all(axis=(1, 2))
             out[finite] |= np.linalg.svd(T[finite], compute_uv=False)[:, -1] < TOLERANCE
@@ -210,8 +212,8 @@ def _derivative(template: LambdaTemplate) -> FloatArray:
     """∂T/∂θ for the terms side by side, (n_theta, K, K); T is linear in θ."""
     K = sum(structure.k for structure in template.structures)
     D, at = np.zeros((template.n_theta, K, K)), 0
-    for structure, part in zip(template.structures, template.slices, strict=True):
+    for t, (structure, part) in enumerate(zip(template.structures, template.slices, strict=True)):
         own = slice(at, at + structure.k)
-        D[part, own, own] = structure.derivative(structure.start())
+        D[part, own, own] = template.shifted(t, structure.derivative(structure.start()))
         at += structure.k
     return D

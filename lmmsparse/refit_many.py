@@ -16,10 +16,10 @@ import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.convergence import judge
-from lmmsparse.crossproducts import orthonormal
 from lmmsparse.design import Design
 from lmmsparse.errors import DataError, LmmError, OptionError
 from lmmsparse.fit import Fit, term_columns
+from lmmsparse.fixed_columns import orthonormal
 from lmmsparse.inference.parameters import theta_names
 from lmmsparse.progress import run
 from lmmsparse.refit import refit_response, warm_start
@@ -186,7 +186,7 @@ def _products(fit: Fit, Y: FloatArray) -> Iterator[tuple[slice, ManyResponses, B
     """The cross-products of so many responses at a time, and which X alone fits exactly."""
     design = fit.design
     terms = term_columns(design)
-    Q, _ = orthonormal(design.X, design.weights)
+    Q, _ = orthonormal(design.fixed, design.weights)
     size = max(1, _CHUNK // design.n)
     for a in range(0, Y.shape[1], size):
         part = Y[:, a : a + size]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.crossproducts import Response, TermColumns
+from lmmsparse.fixed_columns import InternalColumns
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class ManyResponses:
 
 def many_response_products(
     Y: FloatArray,
-    Q: FloatArray,
+    Q: InternalColumns,
     terms: Sequence[TermColumns],
     weights: FloatArray | None = None,
     offset: FloatArray | None = None,
@@ -56,21 +56,21 @@ def many_response_products(
     Parameters
     ----------
     Y : (n, m) array
-    Q : (n, p) array
-        Internal fixed-effects columns, orthonormal under the weights.
+    Q : InternalColumns
+        Orthonormal under the weights.
     terms : sequence of TermColumns
     weights, offset : (n,) arrays, optional
     """
     residual = Y if offset is None else Y - offset[:, None]
-    beta0 = np.zeros((Q.shape[1], Y.shape[1]))
+    beta0 = np.zeros((Q.p, Y.shape[1]))
     for _ in range(2):  # the second pass removes what rounding left of the first
-        step = Q.T @ _weighted(residual, weights)
-        residual = residual - Q @ step
+        step = Q.transposed_times(_weighted(residual, weights))
+        residual = residual - Q.times(step)
         beta0 += step
     weighted = _weighted(residual, weights)
     return ManyResponses(
-        Zty=np.concatenate([_transposed(term) @ weighted for term in terms]),
-        Xty=Q.T @ weighted,
+        Zty=np.concatenate([term.transposed @ weighted for term in terms]),
+        Xty=Q.transposed_times(weighted),
         yty=np.einsum("nm,nm->m", residual, weighted),
         beta0=beta0,
     )
@@ -78,11 +78,3 @@ def many_response_products(
 
 def _weighted(columns: FloatArray, weights: FloatArray | None) -> FloatArray:
     return columns if weights is None else columns * weights[:, None]
-
-
-def _transposed(term: TermColumns) -> sp.csc_array:
-    """Z_t', (levels · k, n)."""
-    n, k = term.columns.shape
-    rows = (term.codes[:, None] * k + np.arange(k)).ravel()
-    starts = np.arange(0, n * k + 1, k)
-    return sp.csc_array((term.columns.ravel(), rows, starts), shape=(term.n_levels * k, n))

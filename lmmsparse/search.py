@@ -113,11 +113,14 @@ class StandardizedObjective:
         self.template = template = objective.template
         products = objective.products
         self._map = np.eye(template.n_theta)
-        grams = [
-            pair.values.sum(axis=0) / products.n for pair in products.pairs if pair.s == pair.t
-        ]
-        for structure, part, gram in zip(template.structures, template.slices, grams, strict=True):
-            self._map[part, part] = structure.standardizer(standardizer(gram))
+        own = [pair for pair in products.pairs if pair.s == pair.t]
+        for t, (structure, part, pair) in enumerate(
+            zip(template.structures, template.slices, own, strict=True)
+        ):
+            gram = pair.values.sum(axis=0) / products.n
+            S = template.shifts[t] if template.shifts else None
+            inverse = standardizer(gram) if S is None else _standardizer_of_shifted(gram, S)
+            self._map[part, part] = structure.standardizer(inverse)
         self._inverse = sla.solve_triangular(self._map, np.eye(template.n_theta), lower=True)
 
     def to_theta(self, x: FloatArray) -> FloatArray:
@@ -172,6 +175,14 @@ def standardizer(gram: FloatArray) -> FloatArray:
         return np.diag(1.0 / size)
     inverse = sla.solve_triangular(K, np.eye(len(K)), lower=True)
     return np.asarray(inverse / size[:, None])
+
+
+def _standardizer_of_shifted(gram: FloatArray, S: FloatArray) -> FloatArray:
+    """K⁻¹ for K lower triangular with K'K = S' gram S, without forming that product."""
+    upper = np.linalg.cholesky(gram).T @ S
+    K = np.asarray(np.linalg.qr(upper[:, ::-1], mode="r"))[::-1, ::-1]
+    K = K * np.where(np.diag(K) < 0, -1.0, 1.0)[:, None]
+    return np.asarray(sla.solve_triangular(K, np.eye(len(K)), lower=True))
 
 
 def start_values(objective: ProfiledDeviance, design: Design) -> FloatArray:

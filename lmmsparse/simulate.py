@@ -67,7 +67,7 @@ def simulate(
     kept = _kept(fit, random)
     if newdata is None:
         design = fit.design
-        X, offset, weights = design.X, design.offset_or_zero, design.weights_or_one
+        X, offset, weights = design.fixed, design.offset_or_zero, design.weights_or_one
         columns = {t: block.columns for t, block in enumerate(design.blocks)}
         codes = {t: block.codes for t, block in enumerate(design.blocks)}
         n_levels = {t: block.n_levels for t, block in enumerate(design.blocks)}

@@ -10,13 +10,15 @@ import io
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
-from lmmsparse._types import ObjectArray
+from lmmsparse._types import FloatArray, ObjectArray
 from lmmsparse.correlated import AR1, CompoundSymmetry
 from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
 from lmmsparse.design import Design, Grouping, LevelKey, RandomBlock
@@ -39,6 +41,7 @@ from lmmsparse.solvers.superlu import SuperLU
 _FORMAT = "lmmsparse model"
 _VERSION = 1
 _OPTIMIZERS: dict[str, type[Any]] = {c.__name__: c for c in (TrustRegion, Bobyqa, NelderMead)}
+_SPARSE = ("data", "indices", "indptr")
 _SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Blocked, Cholmod, Dense, SuperLU)}
 _STRUCTURES: dict[str, type[Any]] = {
     c.__name__: c for c in (Unstructured, Diagonal, CompoundSymmetry, AR1)
@@ -172,7 +175,12 @@ def _decode_option(meta: dict[str, Any], known: dict[str, type[Any]]) -> Any:
 
 
 def _encode_design(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, Any]:
-    arrays["y"], arrays["X"], arrays["rows"] = design.y, design.X, design.rows
+    arrays["y"], arrays["rows"] = design.y, design.rows
+    if isinstance(design.fixed, np.ndarray):
+        arrays["X"] = design.fixed
+    else:
+        for name in _SPARSE:
+            arrays[f"X.{name}"] = getattr(design.fixed, name)
     if design.weights is not None:
         arrays["weights"] = design.weights
     if design.offset is not None:
@@ -243,7 +251,7 @@ def _decode_design(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Desi
         formula=str(meta["formula"]),
         response=str(meta["response"]),
         y=arrays["y"].astype(np.float64),
-        X=np.ascontiguousarray(arrays["X"], dtype=np.float64),
+        fixed=_decode_fixed(arrays, len(meta["x_names"])),
         x_names=tuple(meta["x_names"]),
         dropped=tuple(meta["dropped"]),
         blocks=tuple(blocks),
@@ -259,9 +267,18 @@ def _decode_design(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Desi
     return design
 
 
+def _decode_fixed(arrays: Mapping[str, ObjectArray], p: int) -> FloatArray | sp.csr_array:
+    if "X" in arrays:
+        return np.ascontiguousarray(arrays["X"], dtype=np.float64)
+    data, indices, indptr = (arrays[f"X.{name}"] for name in _SPARSE)
+    X = sp.csr_array((data.astype(np.float64), indices, indptr), shape=(len(arrays["y"]), p))
+    X.check_format()
+    return X
+
+
 def _check_shapes(design: Design) -> None:
     n = design.n
-    lengths = [len(design.X), len(design.rows), *(len(b.codes) for b in design.blocks)]
+    lengths = [design.fixed.shape[0], len(design.rows), *(len(b.codes) for b in design.blocks)]
     lengths += [len(b.columns) for b in design.blocks]
     lengths += [len(a) for a in (design.weights, design.offset) if a is not None]
     fits = all(length == n for length in lengths) and design.p == len(design.x_names)

@@ -1,8 +1,8 @@
-"""`Fit` and its verdict → the printout an lme4 user expects."""
+"""`Fit` and its verdict → the printout an lme4 user expects, as text, HTML, Markdown and LaTeX."""
 
 from __future__ import annotations
 
-import html
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,12 @@ from lmmsparse.fit import Fit
 from lmmsparse.inference.ddf import check_ddf
 from lmmsparse.inference.lrt import information, loglik
 from lmmsparse.inference.wald import coefficient_table
-from lmmsparse.table import Table, aligned, as_precise_as, number
+from lmmsparse.render import Grid, Section, aligned, html_of, markdown_of, text_of
+from lmmsparse.table import Table, as_precise_as, number
 from lmmsparse.varcorr import VarCorr, variance_components
 
 _CORRELATIONS_UP_TO = 12
+_WIDTH = 88
 _FIXED = {
     "none": "Fixed effects:",
     "satterthwaite": "Fixed effects (t-tests with Satterthwaite's degrees of freedom):",
@@ -33,25 +35,34 @@ class Summary:
 
     Attributes
     ----------
-    text : str
     coefficients : Table
     varcorr : VarCorr
+    sections : tuple of Section
+        The printout in parts.
     """
 
-    text: str
     coefficients: Table
     varcorr: VarCorr
+    sections: tuple[Section, ...]
 
     def __str__(self) -> str:
-        return self.text
+        return text_of(self.sections)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(self.text)}</pre>"
+        return html_of(self.sections)
+
+    def to_markdown(self) -> str:
+        """The whole summary in GitHub's Markdown."""
+        return markdown_of(self.sections)
+
+    def to_latex(self) -> str:
+        """Fixed effects and variances as two LaTeX tabulars, which need the package booktabs."""
+        return f"{self.coefficients.to_latex()}\n\n{self.varcorr.to_latex()}"
 
 
-def _heading(fit: Fit) -> list[str]:
+def _heading(fit: Fit) -> tuple[str, ...]:
     method = "REML" if fit.reml else "maximum likelihood"
     formula = fit.design.formula or (
         f"{fit.design.response} ~ {' + '.join(fit.design.x_names) or '0'} + "
@@ -60,10 +71,10 @@ def _heading(fit: Fit) -> list[str]:
     lines = [f"Linear mixed model fit by {method}", f"Formula: {' '.join(formula.split())}"]
     if fit.design.weights is not None:
         lines.append("Weights: prior weights (residual variance σ²/w)")
-    return lines
+    return tuple(lines)
 
 
-def _criteria(fit: Fit) -> str:
+def _criteria(fit: Fit) -> Grid:
     aic, bic = information(fit)
     df = fit.design.n - fit.npar
     if fit.reml:
@@ -72,16 +83,16 @@ def _criteria(fit: Fit) -> str:
     else:
         head = ["AIC", "BIC", "logLik", "deviance"]
         row = [aic, bic, loglik(fit), fit.criterion]
-    cells = [number(v, 1) if abs(v) >= 100 else number(v, 3) for v in row]
-    return aligned([*head, "df.resid"], [[*cells, str(df)]], left=0)
+    cells = [number(v, 1) if max(map(abs, row)) >= 100 else number(v, 3) for v in row]
+    return Grid((*head, "df.resid"), ((*cells, str(df)),), left=0)
 
 
-def _residuals(fit: Fit) -> str:
+def _residuals(fit: Fit) -> Grid:
     design = fit.design
     scaled = np.sqrt(design.weights_or_one) * (design.y - fit.fitted) / fit.sigma
     quantiles = np.quantile(scaled, [0, 0.25, 0.5, 0.75, 1])
-    cells = [number(float(v), 4) for v in quantiles]
-    return aligned(["Min", "1Q", "Median", "3Q", "Max"], [cells], left=0)
+    cells = tuple(number(float(v), 4) for v in quantiles)
+    return Grid(("Min", "1Q", "Median", "3Q", "Max"), (cells,), left=0)
 
 
 def _counts(fit: Fit) -> str:
@@ -92,29 +103,56 @@ def _counts(fit: Fit) -> str:
     return f"Number of obs: {fit.design.n}, groups: {groups}"
 
 
-def _correlations(fit: Fit) -> str | None:
+def _correlations(fit: Fit) -> Grid | None:
     p = fit.design.p
     if not 1 < p <= _CORRELATIONS_UP_TO:
         return None
     sd = np.sqrt(np.diag(fit.vcov))
     cor = fit.vcov / np.outer(sd, sd)
     names = list(fit.design.x_names)
-    short = [name if len(name) <= 12 else name[:11] + "…" for name in names]
-    rows = [
-        [names[i], *(number(cor[i, j], 3) for j in range(i)), *[""] * (p - 1 - i)]
+    heads = [name if len(name) <= 12 else name[:11] + "…" for name in names[:-1]]
+    rows = tuple(
+        (names[i], *(number(cor[i, j], 3) for j in range(i)), *[""] * (p - 1 - i))
         for i in range(1, p)
-    ]
-    return aligned(["", *short[:-1]], rows)
+    )
+    width = max(map(len, names)) + sum(max(6, len(head)) + 1 for head in heads)
+    if width > _WIDTH or len(set(heads)) < len(heads):
+        heads = _abbreviated(names[:-1])
+    return Grid(("", *heads), rows)
 
 
-def _shared(fit: Fit, convergence: Convergence, parts: list[str]) -> str:
+def _abbreviated(names: Sequence[str], length: int = 6) -> list[str]:
+    """Names cut to a few letters: vowels go first, then other small letters, from the end.
+
+    Names that would become equal keep more letters.
+    """
+    out = []
+    for name in names:
+        word = re.sub(r"\[T\.|[^\w.]", "", name)
+        for droppable in ("aeiou", "bcdfghjklmnpqrstvwxyz"):
+            for i in range(len(word) - 1, 0, -1):
+                if len(word) > length and word[i] in droppable:
+                    word = word[:i] + word[i + 1 :]
+        out.append(word)
+    clear = len(set(out)) == len(out) or length > 30
+    return out if clear else _abbreviated(names, length + 2)
+
+
+def _verdict(convergence: Convergence) -> str:
+    if not convergence.converged:
+        return "Convergence: the optimum has not been reached."
+    shape = "is singular" if convergence.singular else "is not singular"
+    return f"Convergence: the optimum has been reached; the fit {shape}."
+
+
+def _notes(convergence: Convergence) -> tuple[str, ...]:
+    """What deserves attention, with advice."""
     notes = [f.message for f in convergence.findings if f.level != "info"]
     notes += [f.message for f in convergence.findings if f.code == "missing-rows"]
-    if notes:
-        parts.append("")
-        for note in dict.fromkeys(notes):
-            parts.append(textwrap.fill(f"Note: {note}", 88, subsequent_indent="  "))
-    return "\n".join(parts)
+    return tuple(
+        textwrap.fill(f"Note: {note}", _WIDTH, subsequent_indent="  ")
+        for note in dict.fromkeys(notes)
+    )
 
 
 def summarize(fit: Fit, convergence: Convergence, ddf: str) -> Summary:
@@ -130,24 +168,20 @@ def summarize(fit: Fit, convergence: Convergence, ddf: str) -> Summary:
     ddf = check_ddf(ddf)
     varcorr = variance_components(fit)
     table = coefficient_table(fit, ddf)
-    parts = [
-        *_heading(fit),
-        "",
-        _criteria(fit),
-        "",
-        "Scaled residuals:",
-        _residuals(fit),
-        "",
-        "Random effects:",
-        str(varcorr),
-        _counts(fit),
-        "",
+    sections = [
+        Section(lines=_heading(fit)),
+        Section(grid=_criteria(fit)),
+        Section("Scaled residuals:", _residuals(fit)),
+        Section("Random effects:", varcorr.grid, (_counts(fit),)),
+        Section(_FIXED[ddf], table.section.grid, table.section.lines)
+        if fit.design.p
+        else Section("No fixed effects"),
     ]
-    parts += [_FIXED[ddf], str(table)] if fit.design.p else ["No fixed effects"]
     correlations = _correlations(fit)
     if correlations is not None:
-        parts += ["", "Correlation of fixed effects:", correlations]
-    return Summary(_shared(fit, convergence, parts), table, varcorr)
+        sections.append(Section("Correlation of fixed effects:", correlations))
+    sections.append(Section(lines=(_verdict(convergence), *_notes(convergence))))
+    return Summary(table, varcorr, tuple(sections))
 
 
 def _wrapped(names: Sequence[str], cells: Sequence[str], width: int = 80) -> list[str]:
@@ -176,7 +210,8 @@ def short_print(fit: Fit, convergence: Convergence) -> str:
         str(varcorr),
         _counts(fit),
     ]
+    notes = _notes(convergence)
     if fit.design.p:
         cells = as_precise_as(np.sqrt(np.diag(fit.vcov)).tolist())(fit.beta.tolist())
         parts += ["Fixed effects:", *_wrapped(fit.design.x_names, cells)]
-    return _shared(fit, convergence, parts)
+    return "\n".join([*parts, "", *notes] if notes else parts)

@@ -1,20 +1,21 @@
-"""Named columns of numbers → text, HTML and DataFrame; the only place that formats."""
+"""Named columns of numbers → cells of text and a DataFrame; the only place that formats numbers."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from lmmsparse.render import Grid, Section, html_of, markdown_of, text_of
+
 Formatter = Callable[[Sequence[float]], list[str]]
 
 
 def number(value: float, decimals: int) -> str:
-    """A number with fixed decimals; "NaN" stays empty-handed as "NaN"."""
-    return "NaN" if np.isnan(value) else f"{value:.{decimals}f}"
+    """A number with fixed decimals, without the sign of what is rounded to zero."""
+    return _plain(value, decimals)
 
 
 def significant(values: Sequence[float], digits: int = 4) -> list[str]:
@@ -51,7 +52,8 @@ def _plain(value: float, decimals: int) -> str:
         return "NaN"
     if np.isinf(value):
         return "Inf" if value > 0 else "-Inf"
-    return f"{value:.{decimals}f}"
+    text = f"{value:.{decimals}f}"
+    return text[1:] if text.startswith("-") and not text.strip("-0.") else text
 
 
 def fixed(decimals: int) -> Formatter:
@@ -119,19 +121,6 @@ def blanks(formatter: Formatter) -> Formatter:
     return apply
 
 
-def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Columns padded to equal width: the first `left` flush left, the others flush right."""
-    widths = [max(len(str(row[j])) for row in [head, *rows]) for j in range(len(head))]
-    lines = []
-    for row in [head, *rows]:
-        cells = [
-            str(cell).ljust(w) if j < left else str(cell).rjust(w)
-            for j, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append(" ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
 @dataclass(frozen=True, eq=False)
 class Table:
     """A printable table of numbers.
@@ -174,30 +163,48 @@ class Table:
             index=pd.Index(list(self.index), dtype=object),
         )
 
-    def _cells(self) -> list[list[str]]:
+    @property
+    def section(self) -> Section:
+        """The table as text in cells, with its title and notes."""
         columns = [
             self.formats.get(name, significant)([float(v) for v in values])
             for name, values in self.columns.items()
         ]
-        return [[str(label), *row] for label, *row in zip(self.index, *columns, strict=True)]
+        rows = [(str(label), *row) for label, *row in zip(self.index, *columns, strict=True)]
+        return Section(self.title, Grid(("", *self.columns), tuple(rows)), tuple(self.notes))
 
     def __str__(self) -> str:
-        body = aligned(["", *self.columns], self._cells())
-        parts = [self.title] if self.title else []
-        return "\n".join([*parts, body, *self.notes])
+        return text_of([self.section])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in ["", *self.columns])
-        rows = "".join(
-            "<tr><th style='text-align:left'>"
-            + html.escape(row[0])
-            + "</th>"
-            + "".join(f"<td style='text-align:right'>{html.escape(c)}</td>" for c in row[1:])
-            + "</tr>"
-            for row in self._cells()
-        )
-        caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
-        notes = "".join(f"<div>{html.escape(note)}</div>" for note in self.notes)
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{notes}"
+        return html_of([self.section])
+
+    def to_markdown(self) -> str:
+        """The table in GitHub's Markdown, with its title above and its notes below.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> print(Table({"Estimate": [1.5, -0.25]}, ["a", "b"]).to_markdown())
+        |  | Estimate |
+        | :--- | ---: |
+        | a | 1.50 |
+        | b | -0.25 |
+        """
+        return markdown_of([self.section])
+
+    def to_latex(self) -> str:
+        """The cells as a LaTeX tabular, which needs the package booktabs; no title, no notes.
+
+        Returns
+        -------
+        str
+        """
+        grid = self.section.grid
+        assert grid is not None
+        return grid.latex()

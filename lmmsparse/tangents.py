@@ -68,7 +68,7 @@ def derivatives_of_T(
     theta: FloatArray,
     given: Sequence[FloatArray | None] | None = None,
 ) -> list[FloatArray]:
-    """Per term ∂T, (parameters, k, k).
+    """Per term ∂T, (parameters, k, k), for the columns that cross-products are taken of.
 
     Parameters
     ----------
@@ -79,8 +79,10 @@ def derivatives_of_T(
     """
     ways = given if given is not None else [None] * len(template.structures)
     return [
-        way if way is not None else structure.derivative(theta[part])
-        for structure, part, way in zip(template.structures, template.slices, ways, strict=True)
+        template.shifted(t, way if way is not None else structure.derivative(theta[part]))
+        for t, (structure, part, way) in enumerate(
+            zip(template.structures, template.slices, ways, strict=True)
+        )
     ]
 
 
@@ -94,10 +96,10 @@ def changes_of_TT(
     template : LambdaTemplate
     theta : (n_theta,) array
     directions : sequence of (parameters, k, k) arrays
-        Per term ∂T.
+        Per term ∂T, from `derivatives_of_T`.
     """
     out = []
-    for D, T in zip(directions, template.factors(theta), strict=True):
+    for D, T in zip(directions, template.shifted_factors(theta), strict=True):
         E = np.matmul(D, T.T)
         out.append(E + np.swapaxes(E, 1, 2))
     return out
@@ -122,7 +124,10 @@ def curvatures(
     """
     out = np.zeros((template.n_theta, template.n_theta))
     ways = given if given is not None else [None] * len(F)
-    for structure, part, own, D in zip(template.structures, template.slices, F, ways, strict=True):
+    for t, (structure, part, D) in enumerate(
+        zip(template.structures, template.slices, ways, strict=True)
+    ):
+        own = template.unshifted(t, F[t])
         if D is None:
             out[part, part] = structure.curvature(theta[part], own)
         else:

@@ -7,6 +7,7 @@ times slower. Whoever wants more cores runs fits side by side.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import lru_cache, wraps
 from typing import ParamSpec, TypeVar
@@ -15,6 +16,9 @@ from threadpoolctl import ThreadpoolController
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+_here = threading.local()
 
 
 @lru_cache(maxsize=1)
@@ -28,7 +32,13 @@ def one_thread(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _controller().limit(limits=1, user_api="blas"):
+        if getattr(_here, "limited", False):  # by a caller of this one
             return function(*args, **kwargs)
+        _here.limited = True
+        try:
+            with _controller().limit(limits=1, user_api="blas"):
+                return function(*args, **kwargs)
+        finally:
+            _here.limited = False
 
     return limited

@@ -34,6 +34,7 @@ def tidy(
     effects: str | Sequence[str],
     ddf: str,
     level: float | None,
+    conf_method: str,
     intervals: Callable[[], pd.DataFrame],
 ) -> pd.DataFrame:
     """One row per parameter or random effect.
@@ -47,6 +48,9 @@ def tidy(
         Degrees of freedom of the tests of fixed effects.
     level : float or None
         Confidence level; None for no intervals.
+    conf_method : str
+        ``"wald"``: limits of fixed effects are estimate ± t · std_error with the df of the table
+        (z without any).
     intervals : callable
         Gives the limits of all parameters by name; only called where they are wanted.
 
@@ -64,11 +68,14 @@ def tidy(
         )
     if level is not None:
         check_level(level)
-    limits = intervals() if level is not None and set(wanted) & {"fixed", "ran_pars"} else None
+    # Wald limits of fixed effects go with the tests beside them; all others are joined by name.
+    by_test = conf_method == "wald"
+    needed = {"ran_pars"} if by_test else {"fixed", "ran_pars"}
+    limits = intervals() if level is not None and set(wanted) & needed else None
     frames = []
     for kind in wanted:
         if kind == "fixed":
-            frames.append(_fixed(fit, ddf, limits))
+            frames.append(_fixed(fit, ddf, level if by_test else None, limits))
         elif kind == "ran_pars":
             frames.append(_parameters(fit, limits))
         else:
@@ -91,11 +98,16 @@ def _with_limits(
     return frame
 
 
-def _fixed(fit: Fit, ddf: str, limits: pd.DataFrame | None) -> pd.DataFrame:
+def _fixed(fit: Fit, ddf: str, level: float | None, limits: pd.DataFrame | None) -> pd.DataFrame:
     table = coefficient_table(fit, ddf).to_frame()
     columns = {new: table[old].to_numpy() for old, new in _FIXED.items() if old in table.columns}
     names = list(fit.design.x_names)
     frame = pd.DataFrame({"effect": ["fixed"] * len(names), "term": names, **columns})
+    if level is not None:
+        df = frame["df"] if "df" in frame.columns else np.inf
+        half = stats.t.ppf(0.5 + level / 2.0, df) * frame["std_error"]
+        frame["conf_low"] = frame["estimate"] - half
+        frame["conf_high"] = frame["estimate"] + half
     return _with_limits(frame, limits, names)
 
 
@@ -202,7 +214,7 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
     new = {
         "_fitted": fit.fitted,
         "_resid": residuals,
-        "_fixed": design.X @ fit.beta + design.offset_or_zero,
+        "_fixed": design.fixed @ fit.beta + design.offset_or_zero,
         "_mu": fit.fitted,
         "_offset": design.offset_or_zero,
         "_sqrtXwt": root,
@@ -220,9 +232,10 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
 def _variables(fit: Fit) -> pd.DataFrame:
     design = fit.design
     columns: dict[str, Any] = {design.response: design.pad(design.y)}
+    X = design.X
     for j, name in enumerate(design.x_names):
         if name != "Intercept":
-            columns.setdefault(name, design.pad(design.X[:, j]))
+            columns.setdefault(name, design.pad(X[:, j]))
     out = pd.DataFrame(columns, index=design.output_index())
     for group, terms in design.groups.items():
         block = design.blocks[terms[0]]

@@ -10,7 +10,8 @@ import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray
 from lmmsparse.fit import Fit
-from lmmsparse.table import aligned, number, significant
+from lmmsparse.render import Grid, Section, html_of
+from lmmsparse.table import number, significant
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,9 @@ class VarCorr:
         frame = pd.DataFrame(rows, columns=["group", "var1", "var2", "vcov", "sdcor"])
         return frame.astype({"group": object, "var1": object, "var2": object})
 
-    def __str__(self) -> str:
+    @property
+    def grid(self) -> Grid:
+        """The printed table as text in cells."""
         labels, variances, sds, correlations = [], [], [], []
         for term in self.terms:
             cor = term.correlation
@@ -106,12 +109,23 @@ class VarCorr:
         ]
         head = ["Groups", "Name", "Variance", "Std.Dev.", *(["Corr"] if width else [])]
         head += [""] * (4 + width - len(head))
-        return aligned(head, rows, left=2)
+        return Grid(tuple(head), tuple(map(tuple, rows)), left=2)
+
+    def __str__(self) -> str:
+        return self.grid.text()
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self}</pre>"
+        return html_of([Section(grid=self.grid)])
+
+    def to_markdown(self) -> str:
+        """The printed table in GitHub's Markdown."""
+        return self.grid.markdown()
+
+    def to_latex(self) -> str:
+        """The printed table as a LaTeX tabular, which needs the package booktabs."""
+        return self.grid.latex()
 
 
 def variance_components(fit: Fit) -> VarCorr:

@@ -14,7 +14,17 @@ PACKAGE = Path(__file__).parent.parent / "lmmsparse"
 
 # A module or package may import from lower layers, and from its own layer without a cycle.
 LAYERS = {
-    0: {"errors", "_types", "keywords", "linalg", "progress", "table", "threads"},
+    0: {
+        "errors",
+        "_types",
+        "distributions",
+        "keywords",
+        "linalg",
+        "progress",
+        "render",
+        "table",
+        "threads",
+    },
     1: {
         "_tokens",
         "_tree",
@@ -28,9 +38,17 @@ LAYERS = {
         "optimize",
     },
     2: {"design"},
-    3: {"checks", "crossproducts", "responses", "merged_levels"},
+    3: {"fixed_columns", "checks", "crossproducts", "responses", "merged_levels"},
     4: {"solvers"},
-    5: {"tangents", "moments", "observed_information", "objective", "batched_objective"},
+    5: {
+        "tangents",
+        "moments",
+        "observed_information",
+        "points",
+        "level_points",
+        "objective",
+        "batched_objective",
+    },
     6: {"charts", "search", "fit"},
     7: {
         "convergence",

@@ -14,9 +14,12 @@ import scipy.linalg as sla
 from scipy import stats
 
 import lmmsparse as lmm
-from lmmsparse.crossproducts import orthonormal, response_products
+from lmmsparse.crossproducts import response_products
+from lmmsparse.design import design_from_arrays
 from lmmsparse.errors import LmmWarning
-from lmmsparse.fit import term_columns
+from lmmsparse.fit import make_objective, products_of, term_columns
+from lmmsparse.fixed_columns import orthonormal
+from lmmsparse.solvers.blocked import Blocked
 from lmmsparse.solvers.selected_inverse import SelectedInverse
 
 Array = npt.NDArray[np.float64]
@@ -202,7 +205,7 @@ def test_hessian_in_expectation(name: str) -> None:
     design, rng = m.fit.design, np.random.default_rng(8)
     root = np.linalg.cholesky(covariance(m, theta))
     terms = term_columns(design)
-    Q, _ = orthonormal(design.X, design.weights)
+    Q, _ = orthonormal(design.fixed, design.weights)
     exact, cheap = [], []
     step = 1e-4
     for _ in range(25):
@@ -278,6 +281,34 @@ def test_factors_stay_valid(name: str) -> None:
     before = factor.solve(right)
     m.fit.objective(2 * theta)
     np.testing.assert_array_equal(factor.solve(right), before)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_levels_that_meet_most_of_the_core(k: int) -> None:
+    """A few popular levels among many that are not go another way through the same algebra."""
+    rng = np.random.default_rng(k)
+    a = np.concatenate([np.repeat(np.arange(3), 110), rng.integers(3, 400, size=1200)])
+    b = np.concatenate([np.tile(np.arange(110), 3), rng.integers(110, size=1200)])
+    x = rng.normal(size=len(a))
+    Z = np.column_stack([np.ones(len(a)), x])[:, :k]
+    design = design_from_arrays(rng.normal(size=len(a)), x[:, None], [(a, Z), (b, None)])
+    products, response = products_of(design)
+    one, other = (
+        make_objective(design, True, solver, products, response)
+        for solver in (lmm.Dense(), Blocked())
+    )
+    border = other.system.border
+    assert len(border._heavy) == 3
+    assert not border._dense
+    theta = np.array([0.8, 0.3, 0.5, 0.9] if k == 2 else [0.8, 0.9])
+    for T in (theta, 0.0 * theta):
+        mine, dense = other.derivatives(T), one.derivatives(T)
+        assert mine.value == pytest.approx(dense.value, rel=1e-12)
+        np.testing.assert_allclose(mine.gradient, dense.gradient, atol=1e-8)
+        np.testing.assert_allclose(mine.hessian, dense.hessian, atol=1e-7)
+        blocks = (m.system.factor(T).inverse_blocks() for m in (other, one))
+        for block, want in zip(*blocks, strict=True):
+            np.testing.assert_allclose(block, want, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(6))

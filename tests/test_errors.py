@@ -563,7 +563,7 @@ WARNINGS = {
     "undefined rows": ("score ~ log(dose) + (1|site)", {}, "log(dose)"),
     "split factor": ("score ~ dose + (arm||site)", {}, "(arm||site)"),
     "constant slope": ("score ~ 1 + (dose|site)", {"dose": 2.0}, "(dose|site)"),
-    "far from zero": ("score ~ 1 + (dose|site)", {"dose": 2.4e6 + np.arange(N) % 7}, "center(x)"),
+    "far from zero": ("score ~ 1 + (dose|site)", {"dose": 2.4e8 + np.arange(N) % 7}, "center(x)"),
     "same grouping": ("score ~ 1 + (1|site) + (1|copy)", {"copy": data()["site"] + 5}, "'copy'"),
     "no residuals": (PLAIN, {"score": 1.0 * data()["site"]}, "'score'"),
 }

@@ -27,8 +27,16 @@ def test_fixed(model: lmm.LinearMixedModel) -> None:
     ]  # fmt: skip
     assert list(frame["term"]) == ["Intercept", "Days"]
     np.testing.assert_allclose(frame["std_error"], model.se)
+    # broom.mixed 0.2.9.4 with lmerTest
+    np.testing.assert_allclose(frame["conf_low"], [237.006447, 7.205955], rtol=3e-6)
+    np.testing.assert_allclose(frame["conf_high"], [265.80376, 13.72862], rtol=3e-6)
+    profiled = model.tidy(conf_int=True, conf_method="profile")
+    np.testing.assert_allclose(
+        profiled[["conf_low", "conf_high"]], model.confint(which="beta_"), rtol=1e-10
+    )
+    plain = model.tidy(conf_int=True, ddf="none")
     limits = model.confint("wald", which="beta_")
-    np.testing.assert_allclose(frame["conf_low"], limits["lower"])
+    np.testing.assert_allclose(plain["conf_low"], limits["lower"])
     assert "p_value" not in model.tidy(ddf="none").columns
 
 

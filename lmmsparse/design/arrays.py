@@ -83,7 +83,7 @@ def design_from_arrays(
         formula="",
         response=str(getattr(y, "name", None) or "y"),
         y=response[rows],
-        X=np.ascontiguousarray(matrix[rows][:, keep]),
+        fixed=np.ascontiguousarray(matrix[rows][:, keep]),
         x_names=tuple(name for name, kept in zip(names, keep, strict=True) if kept),
         dropped=lost,
         blocks=tuple(sorted(blocks, key=lambda block: -block.n_levels)),

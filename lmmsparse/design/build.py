@@ -21,7 +21,12 @@ from lmmsparse.design.frame import as_frame, listed, tidy_column
 from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.matrices import learn
 from lmmsparse.design.names import columns_of, split_calls
-from lmmsparse.design.rank import column_relations, independent_columns
+from lmmsparse.design.rank import (
+    chosen_columns,
+    column_relations,
+    columns_not_finite,
+    independent_columns,
+)
 from lmmsparse.design.recipe import (
     GroupRecipe,
     Recipe,
@@ -101,10 +106,7 @@ def build_design(
     needed = {name for names in uses.values() for name in names}
     for expression in [*groups, *parsed.offsets]:
         needed |= set(columns_of(expression, frame.columns, own))
-    table = pd.DataFrame(
-        {name: tidy_column(frame[name].reset_index(drop=True)) for name in sorted(needed)},
-        index=range(len(frame)),
-    )
+    table = _tidy(frame[sorted(needed)].reset_index(drop=True))
     extras = extra_columns(weights, offset, parsed.offsets, frame, table, own)
     keep, findings = complete_rows(table, extras, na_action, own, groups)
     rows = np.flatnonzero(keep)
@@ -129,8 +131,8 @@ def build_design(
     y = response_values(parsed.response, matrices["response"], table)
     X, names = matrices["fixed"]
     check_finite("response " + repr(parsed.response), y)
-    for j, name in enumerate(names):
-        check_finite(f"fixed-effects column {name!r}", X[:, j])
+    for j in columns_not_finite(X):
+        check_finite(f"fixed-effects column {names[j]!r}", X[:, j])
     independent = independent_columns(X)
     lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
     if lost:
@@ -140,7 +142,7 @@ def build_design(
         formula=parsed.text,
         response=parsed.response,
         y=y,
-        X=np.ascontiguousarray(X[:, independent]),
+        fixed=chosen_columns(X, independent),
         x_names=tuple(name for name, kept in zip(names, independent, strict=True) if kept),
         dropped=lost,
         blocks=tuple(blocks),
@@ -248,8 +250,14 @@ def _own_names(context: Any) -> dict[str, Any]:
 
 def _tidy_rows(table: pd.DataFrame, rows: IntArray) -> pd.DataFrame:
     """Some of the rows, without levels that do not occur in them."""
-    chosen = table.iloc[rows].reset_index(drop=True)
-    return pd.DataFrame({name: tidy_column(chosen[name]) for name in chosen}, index=chosen.index)
+    return _tidy(table.iloc[rows].reset_index(drop=True))
+
+
+def _tidy(table: pd.DataFrame) -> pd.DataFrame:
+    tidy = {str(name): tidy_column(column) for name, column in table.items()}
+    if all(tidy[str(name)] is column for name, column in table.items()):
+        return table
+    return pd.DataFrame(tidy, index=table.index)
 
 
 def _levels(table: pd.DataFrame) -> dict[str, int]:

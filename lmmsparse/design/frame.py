@@ -158,7 +158,7 @@ def tidy_column(values: pd.Series) -> pd.Series:
     """
     dtype = values.dtype
     if isinstance(dtype, pd.CategoricalDtype):
-        return values.cat.remove_unused_categories()
+        return without_unused(values)
     if pd.api.types.is_bool_dtype(dtype) and not isinstance(dtype, np.dtype):
         return values.astype(object if values.isna().any() else bool)
     if pd.api.types.is_numeric_dtype(dtype):
@@ -170,6 +170,13 @@ def tidy_column(values: pd.Series) -> pd.Series:
     if pd.api.types.is_string_dtype(dtype) or dtype == np.dtype(object):
         return _from_objects(values)
     return values
+
+
+def without_unused(values: pd.Series) -> pd.Series:
+    """A categorical column without levels that do not occur."""
+    codes = values.cat.codes.to_numpy()
+    counts = np.bincount(codes[codes >= 0], minlength=len(values.cat.categories))
+    return values if counts.all() else values.cat.remove_unused_categories()
 
 
 def _from_objects(values: pd.Series) -> pd.Series:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, IntArray
-from lmmsparse.design.frame import listed
+from lmmsparse.design.frame import listed, without_unused
 from lmmsparse.errors import DataError
 
 
@@ -119,7 +119,7 @@ def _label(value: object) -> str:
 
 def _factorize(name: str, column: pd.Series) -> tuple[pd.Index, IntArray]:
     if isinstance(column.dtype, pd.CategoricalDtype):
-        trimmed = column.cat.remove_unused_categories()
+        trimmed = without_unused(column)
         return pd.Index(
             trimmed.cat.categories, tupleize_cols=False
         ), trimmed.cat.codes.to_numpy().astype(np.intp)

@@ -25,6 +25,7 @@ from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.design.columns import ColumnInfo, describe, match_column
 from lmmsparse.design.frame import close_match
 from lmmsparse.design.names import check_expression, columns_of, namespace
+from lmmsparse.design.plain import Columns, plain_columns
 from lmmsparse.errors import DataError, FormulaError, LmmError
 from lmmsparse.formula import referenced_names
 
@@ -197,7 +198,7 @@ def learn(
     bare: set[str],
     contrasts: Mapping[str, Contrasts],
     context: Mapping[str, Any],
-) -> tuple[dict[str, tuple[FloatArray, tuple[str, ...]]], MatrixRecipe, dict[str, set[int]]]:
+) -> tuple[dict[str, Columns], MatrixRecipe, dict[str, set[int]]]:
     """Build all parts of a formula on one frame and remember how.
 
     Parameters
@@ -224,27 +225,39 @@ def learn(
         Expression → positions of the rows in which it came out missing, where there are any.
     """
     columns = {str(name): describe(frame[name], str(name), bare, contrasts) for name in frame}
-    coded = [name for name, info in columns.items() if info.coded]
-    own = namespace(context)
-    for name in coded:
-        values = frame[name].astype("category")
-        own[name] = C(values, contrasts.get(name))
+    formulas = _parsed(parts)
+    matrices: dict[str, Columns] = {}
+    categories: dict[str, dict[str, tuple[Any, ...] | None]] = {}
+    state: dict[str, Any] = {}
     dropped: dict[str, set[int]] = {}
-    spec = ModelSpec.from_spec(_parsed(parts), output="numpy", na_action="drop")
-    built = _materialize(spec, frame.drop(columns=coded), own, dropped)
-    n = len(frame) - len(set().union(*dropped.values()))
-    matrices, categories, state = {}, {}, {}
     for part in parts:
-        matrix = getattr(built, part)
-        learnt = matrix.model_spec
-        names = tuple(str(name) for name in learnt.column_names)
-        matrices[part] = (_values(matrix) if names else np.zeros((n, 0)), names)
-        state.update(learnt.transform_state)
-        categories[part] = {
-            expression: tuple(s["categories"]) if kind is Factor.Kind.CATEGORICAL else None
-            for expression, (kind, s) in learnt.encoder_state.items()
-            if kind is not Factor.Kind.CATEGORICAL or "categories" in s
-        }
+        plain = plain_columns(list(getattr(formulas, part)), frame, columns, sparse=part == "fixed")
+        if plain is not None:
+            matrices[part], categories[part] = plain
+    rest = {part: text for part, text in parts.items() if part not in matrices}
+    if rest:
+        coded = [name for name, info in columns.items() if info.coded]
+        own = namespace(context)
+        for name in coded:
+            own[name] = C(frame[name].astype("category"), contrasts.get(name))
+        spec = ModelSpec.from_spec(_parsed(rest), output="numpy", na_action="drop")
+        built = _materialize(spec, frame.drop(columns=coded), own, dropped)
+        holes = sorted(set().union(*dropped.values()))
+        for part in rest:
+            matrix = getattr(built, part)
+            learnt = matrix.model_spec
+            names = tuple(str(name) for name in learnt.column_names)
+            n = len(frame) - len(holes)
+            matrices[part] = (_values(matrix) if names else np.zeros((n, 0)), names)
+            state.update(learnt.transform_state)
+            categories[part] = {
+                expression: tuple(s["categories"]) if kind is Factor.Kind.CATEGORICAL else None
+                for expression, (kind, s) in learnt.encoder_state.items()
+                if kind is not Factor.Kind.CATEGORICAL or "categories" in s
+            }
+        for part in parts.keys() - rest.keys() if holes else ():
+            values, names = matrices[part]
+            matrices[part] = (values[np.setdiff1d(np.arange(len(frame)), holes)], names)
     recipe = MatrixRecipe(
         dict(parts), dict(variables), columns, dict(contrasts), state, categories, dict(context)
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -238,6 +239,7 @@ def _check_attribute(
         )
 
 
+@lru_cache(maxsize=1024)
 def split_calls(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """A formula part → the names that stand by themselves, and the calls, as texts.
 

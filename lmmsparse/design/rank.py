@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import scipy.linalg as sla
+import scipy.sparse as sp
 
-from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse._types import BoolArray, FloatArray, IntArray
+
+FixedColumns: TypeAlias = FloatArray | sp.csr_array
 
 _TOLERANCE = 1e-7
 
 
-def independent_columns(X: FloatArray) -> BoolArray:
+def chosen_columns(X: FixedColumns, chosen: BoolArray) -> FixedColumns:
+    """Some columns of X, laid out row by row."""
+    if chosen.all():
+        return np.ascontiguousarray(X) if isinstance(X, np.ndarray) else X
+    if isinstance(X, np.ndarray):
+        return np.ascontiguousarray(X[:, chosen])
+    return sp.csr_array(X[:, np.flatnonzero(chosen)])
+
+
+def columns_not_finite(X: FixedColumns) -> IntArray:
+    """Positions of the columns that hold infinite or undefined values."""
+    if isinstance(X, np.ndarray):
+        return np.flatnonzero(~np.isfinite(X).all(axis=0))
+    return np.unique(X.indices[~np.isfinite(X.data)]).astype(np.intp)
+
+
+def independent_columns(X: FixedColumns) -> BoolArray:
     """Columns to keep so that the rest depend on them linearly; earlier columns are preferred.
 
     A column is dropped if what is left of it after projection on the kept columns before it is
@@ -18,7 +39,7 @@ def independent_columns(X: FloatArray) -> BoolArray:
 
     Parameters
     ----------
-    X : (n, p) array
+    X : (n, p) array or csr_array
 
     Returns
     -------
@@ -27,12 +48,12 @@ def independent_columns(X: FloatArray) -> BoolArray:
     return own_share(X, _TOLERANCE) > _TOLERANCE
 
 
-def column_relations(X: FloatArray, kept: BoolArray) -> FloatArray | None:
+def column_relations(X: FixedColumns, kept: BoolArray) -> FloatArray | None:
     """The columns that are not kept as combinations of those that are.
 
     Parameters
     ----------
-    X : (n, P) array
+    X : (n, P) array or csr_array
     kept : (P,) bool array
         As `independent_columns` gives it.
 
@@ -43,6 +64,7 @@ def column_relations(X: FloatArray, kept: BoolArray) -> FloatArray | None:
     """
     if kept.all():
         return None
+    X = X if isinstance(X, np.ndarray) else X.toarray()
     length = np.sqrt(np.einsum("ij,ij->j", X, X))
     length = np.where(length > 0, length, 1.0)
     R = sla.qr(X / length, mode="r", check_finite=False)[0][: X.shape[1]]
@@ -51,12 +73,12 @@ def column_relations(X: FloatArray, kept: BoolArray) -> FloatArray | None:
     return np.asarray(solution * length[~kept] / length[kept][:, None])
 
 
-def own_share(X: FloatArray, tolerance: float) -> FloatArray:
+def own_share(X: FixedColumns, tolerance: float) -> FloatArray:
     """What each column adds to those before it, as a share of its length.
 
     Parameters
     ----------
-    X : (n, p) array
+    X : (n, p) array or csr_array
     tolerance : float
         Columns with a smaller share do not count among "those before".
 
@@ -69,13 +91,20 @@ def own_share(X: FloatArray, tolerance: float) -> FloatArray:
     share = np.ones(p)
     if p == 0:
         return share
-    length = np.sqrt(np.einsum("ij,ij->j", X, X))
-    unit = X / np.where(length > 0, length, 1.0)
+    product = X.T @ X
+    gram = product if isinstance(product, np.ndarray) else product.toarray()
+    length = np.sqrt(np.diag(gram))
     try:  # clearly of full rank: one small Cholesky decides
-        if length.all() and np.diag(np.linalg.cholesky(unit.T @ unit)).min() > 1e-3:
+        if (
+            length.all()
+            and np.diag(np.linalg.cholesky(gram / np.outer(length, length))).min() > 1e-3
+        ):
             return share
     except np.linalg.LinAlgError:
         pass
+    X = X if isinstance(X, np.ndarray) else X.toarray()
+    length = np.sqrt(np.einsum("ij,ij->j", X, X))
+    unit = X / np.where(length > 0, length, 1.0)
     # The triangular factor has the same linear relations between columns in p dimensions.
     R = sla.qr(unit, mode="r", check_finite=False)[0][: min(n, p)]
     basis = np.zeros((R.shape[0], 0))

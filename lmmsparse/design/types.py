@@ -10,10 +10,12 @@ import pandas as pd
 import scipy.sparse as sp
 
 from lmmsparse._types import FloatArray, IntArray
-from lmmsparse.covariance import CovarianceStructure
+from lmmsparse.covariance import CovarianceStructure, Unstructured
 from lmmsparse.design.grouping import Grouping
 from lmmsparse.design.recipe import Recipe
 from lmmsparse.errors import Finding
+
+_FAR = 30.0  # means this many standard deviations from zero cost digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,36 @@ class RandomBlock:
     structure: CovarianceStructure
     source: str
     split: bool = False
+
+    @property
+    def shifted_columns(self) -> FloatArray:
+        """The columns with large means taken off where that changes nothing, (n, k).
+
+        Where a term has an intercept and any covariance, it does not matter from where predictors
+        are counted; but squares of Julian dates leave no digits for what matters.
+        """
+        return self._shifted[0]
+
+    @property
+    def shift(self) -> FloatArray | None:
+        """S with columns = shifted columns @ S, (k, k); None where they are the same."""
+        return self._shifted[1]
+
+    @cached_property
+    def _shifted(self) -> tuple[FloatArray, FloatArray | None]:
+        k = self.k
+        if not isinstance(self.structure, Unstructured) or k < 2:
+            return self.columns, None
+        mean, sd = self.columns.mean(axis=0), self.columns.std(axis=0)
+        ones = np.flatnonzero((sd == 0) & (mean == 1.0))
+        far = np.flatnonzero((np.abs(mean) > _FAR * sd) & (sd > 0))
+        if not ones.size or not far.size:
+            return self.columns, None
+        S = np.eye(k)
+        S[ones[0], far] = mean[far]
+        shifted = self.columns.copy()
+        shifted[:, far] -= mean[far]
+        return shifted, S
 
     @property
     def group(self) -> str:
@@ -74,7 +106,8 @@ class Design:
     response : str
         Name of the response.
     y : (n,) array
-    X : (n, p) array
+    fixed : (n, p) array or csr_array
+        X, sparse where it is large and mostly zeros.
     x_names : tuple of str
         The p fixed effects.
     dropped : tuple of str
@@ -96,7 +129,7 @@ class Design:
     formula: str
     response: str
     y: FloatArray
-    X: FloatArray
+    fixed: FloatArray | sp.csr_array
     x_names: tuple[str, ...]
     dropped: tuple[str, ...]
     blocks: tuple[RandomBlock, ...]
@@ -114,7 +147,12 @@ class Design:
 
     @property
     def p(self) -> int:
-        return int(self.X.shape[1])
+        return int(self.fixed.shape[1])
+
+    @property
+    def X(self) -> FloatArray:
+        """The fixed-effects model matrix, (n, p); made anew each time where it is kept sparse."""
+        return self.fixed if isinstance(self.fixed, np.ndarray) else self.fixed.toarray()
 
     @property
     def offset_or_zero(self) -> FloatArray:

@@ -71,7 +71,7 @@ def _by_likelihood(fit: Fit) -> Table:
     smaller = []
     for i in chosen:
         X, names = terms.reduced(i)
-        design = replace(fit.design, X=X, x_names=names, dropped=(), recipe=None)
+        design = replace(fit.design, fixed=X, x_names=names, dropped=(), recipe=None)
         smaller.append(fit_design(design, reml=False, optimizer=fit.optimizer, solver=fit.solver))
     npar = np.array([whole.npar - other.npar for other in smaller], dtype=np.float64)
     LRT = np.maximum(0.0, [other.criterion - whole.criterion for other in smaller])

@@ -140,7 +140,7 @@ class _Parts:
 
     def __init__(self, fit: Fit) -> None:
         self._fit = fit
-        self._T = fit.template.factors(fit.theta)
+        self._T = fit.template.shifted_factors(fit.theta)
         self._VX = fit.objective.border(fit.theta)
         # Term, and derivative of its k × k covariance by each variance parameter.
         self._entries = [

@@ -303,8 +303,14 @@ def _effects_reordered(fit: Fit, term: int, order: tuple[int, ...]) -> ProfiledD
             values = values[:, :, take]
         pairs.append(replace(pair, values=np.ascontiguousarray(values)))
     moved = replace(products, pairs=tuple(pairs), ZtX=products.ZtX[rows])
+    shifts = list(template.shifts)
+    own = shifts[term]
+    if own is not None:
+        shifts[term] = own[np.ix_(take, take)]
+        template = replace(template, shifts=tuple(shifts))
     return replace(
         fit.objective,
+        template=template,
         system=fit.solver.build(moved, template),
         products=moved,
         response=replace(response, Zty=response.Zty[rows]),

@@ -35,7 +35,7 @@ class Resampler:
         if self._parametric:
             return
         design = fit.design
-        self._mean = design.X @ fit.beta + design.offset_or_zero
+        self._mean = design.fixed @ fit.beta + design.offset_or_zero
         residuals = np.sqrt(design.weights_or_one) * (design.y - fit.fitted)
         self._residuals = _with_covariance(residuals[:, None], np.array([[fit.sigma]]))[:, 0]
         factors = fit.template.factors(fit.theta)

@@ -15,6 +15,7 @@ from lmmsparse._types import FloatArray
 from lmmsparse.fit import Fit
 from lmmsparse.optimize import Bounds
 from lmmsparse.search import StandardizedObjective
+from lmmsparse.tangents import changes_of_TT, derivatives_of_T
 from lmmsparse.threads import one_thread
 
 _STEP = 1e-4
@@ -113,11 +114,10 @@ def satterthwaite(fit: Fit) -> Satterthwaite:
 def _pwrss_gradient(fit: Fit) -> FloatArray:
     """∂r²/∂θ = −2 Σ_levels v'Du, (n_theta,)."""
     out = np.empty(len(fit.theta))
-    T = fit.template.factors(fit.theta)
-    for t, (structure, part, v) in enumerate(
-        zip(fit.template.structures, fit.template.slices, fit.split(fit.modes.v), strict=True)
-    ):
-        D = structure.derivative(fit.theta[part])
+    T = fit.template.shifted_factors(fit.theta)
+    directions = derivatives_of_T(fit.template, fit.theta)
+    for t, (part, v) in enumerate(zip(fit.template.slices, fit.split(fit.modes.v), strict=True)):
+        D = directions[t]
         out[part] = -2.0 * (D.reshape(len(D), -1) @ (v.T @ v @ T[t]).ravel())
     return out
 
@@ -130,7 +130,7 @@ def _covariance_slopes(fit: Fit, to_theta: FloatArray) -> FloatArray:
     C = sla.cho_solve((RX, False), np.eye(p)) if p else np.zeros((0, 0))
     VXC = fit.products.basis.coefficients(C @ VX.T).T if p else VX  # rows in the user's units
     slopes = np.empty((len(fit.theta), p, p))
-    T = fit.template.factors(fit.theta)
+    changes = changes_of_TT(fit.template, fit.theta, derivatives_of_T(fit.template, fit.theta))
     for t, (structure, part) in enumerate(
         zip(fit.template.structures, fit.template.slices, strict=True)
     ):
@@ -138,7 +138,5 @@ def _covariance_slopes(fit: Fit, to_theta: FloatArray) -> FloatArray:
         levels = VXC[a:z].reshape((z - a) // structure.k, structure.k, p)
         # S[r, s] = Σ_levels of row r times row s, once for all parameters of the term.
         S = np.tensordot(levels, levels, axes=([0], [0])).transpose(0, 2, 1, 3)
-        G = np.matmul(structure.derivative(fit.theta[part]), T[t].T)
-        G = G + np.swapaxes(G, 1, 2)
-        slopes[part] = np.tensordot(G, S, axes=([1, 2], [0, 1]))
+        slopes[part] = np.tensordot(changes[t], S, axes=([1, 2], [0, 1]))
     return np.asarray(fit.sigma2 * np.tensordot(to_theta.T, slopes, axes=1))

@@ -18,6 +18,11 @@ from lmmsparse.crossproducts import CrossProducts, Response
 from lmmsparse.errors import NumericalError
 from lmmsparse.linalg import solve_triangular
 
+FAILED = (
+    "The penalized normal equations could not be factored: a value is not finite or far too large. "
+    "Check predictors and weights for extreme values."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class PLSSolution:

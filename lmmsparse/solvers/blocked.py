@@ -18,14 +18,12 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, PairBlocks, Response
 from lmmsparse.errors import NumericalError
-from lmmsparse.linalg import solve_triangular
-from lmmsparse.solvers.base import PLSSolution, eliminate
+from lmmsparse.linalg import inverse_from_factor, solve_triangular
+from lmmsparse.solvers.base import FAILED, PLSSolution, PLSSystem, eliminate
 from lmmsparse.solvers.border import Border
+from lmmsparse.solvers.levels import LevelSystem
 
-_FAILED = (
-    "The penalized normal equations could not be factored: a value is not finite or far too large. "
-    "Check predictors and weights for extreme values."
-)
+_UNROLLED_UP_TO = 8
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,11 @@ class Blocked:
     330.8606
     """
 
-    def build(self, products: CrossProducts, template: LambdaTemplate) -> BlockedSystem:
+    def build(self, products: CrossProducts, template: LambdaTemplate) -> PLSSystem:
         """Arrange the blocks of one model."""
+        one_factor = len(lead_terms(products)) == len(products.sizes)
+        if one_factor and sum(products.sizes) <= _UNROLLED_UP_TO:
+            return LevelSystem(products, template)
         return BlockedSystem(products, template)
 
 
@@ -139,7 +140,7 @@ class BlockedSystem:
 
     def _factorize(self, theta: FloatArray) -> BlockedFactor:
         if self._last is None or not np.array_equal(self._last[0], theta):
-            factor = self._compute(self.template.factors(theta))
+            factor = self._compute(self.template.shifted_factors(theta))
             self._last = (theta.copy(), factor)
         return self._last[1]
 
@@ -159,21 +160,21 @@ class BlockedSystem:
         if not self.n_core:
             return BlockedFactor(self, inverse, None, None, logdet)
         Y = self.border.values(T, inverse)
-        S = np.zeros((self.n_core, self.n_core))
+        S = np.zeros((self.n_core, self.n_core), order="F")
         for pair, rows, cols in self._core_pairs:
             S[rows, cols] = np.matmul(T[pair.s].T, np.matmul(pair.values, T[pair.t]))
         S[np.diag_indices(self.n_core)] += 1.0
         self.border.subtract_gram(S, Y)
         L22, info = sla.lapack.dpotrf(S, lower=1, clean=1, overwrite_a=1)
         if info != 0:
-            raise NumericalError(_FAILED)
+            raise NumericalError(FAILED)
         logdet += 2 * float(np.log(np.diag(L22)).sum())
         return BlockedFactor(self, inverse, Y, L22, logdet)
 
     def solve(self, theta: FloatArray, response: Response) -> PLSSolution:
         factor = self._factorize(theta)
         border = np.column_stack([self.products.ZtX, response.Zty])
-        border = self.template.multiply_transposed(self.template.factors(theta), border)
+        border = self.template.multiply_transposed(self.template.shifted_factors(theta), border)
         c1, c2 = factor.half_solve(*self.split(border))
         flat = c1.reshape(c1.shape[0] * c1.shape[1], c1.shape[2])
         return eliminate(factor.logdet, flat.T @ flat + c2.T @ c2, self.products, response)
@@ -239,12 +240,7 @@ class BlockedFactor:
         own = np.matmul(np.swapaxes(self._inverse, 1, 2), self._inverse)
         S22, cross = np.zeros((0, 0)), np.zeros((0, system.width))
         if self._Y is not None and self._L22 is not None:
-            S22, info = sla.lapack.dpotri(self._L22, lower=1)
-            if info != 0:
-                raise NumericalError(_FAILED)
-            diagonal = S22.diagonal().copy()  # above it are the zeros of L₂₂
-            S22 = S22 + S22.T
-            np.fill_diagonal(S22, diagonal)
+            S22 = inverse_from_factor(self._L22)
             own, cross = system.border.inverse(self._Y, S22, self._inverse, own)
         out = []
         for pair in system.products.pairs:
@@ -261,12 +257,12 @@ def _batched_cholesky(M: FloatArray) -> tuple[FloatArray, float]:
     """Lower factors of a stack of positive definite matrices and the sum of log-determinants."""
     if M.shape[1] == 1:
         if not np.all(M > 0):
-            raise NumericalError(_FAILED)
+            raise NumericalError(FAILED)
         return np.sqrt(M), float(np.log(M).sum())
     try:
         L = np.asarray(np.linalg.cholesky(M), dtype=np.float64)
     except np.linalg.LinAlgError as error:
-        raise NumericalError(_FAILED) from error
+        raise NumericalError(FAILED) from error
     diagonal = np.einsum("lii->li", L)
     return L, 2 * float(np.log(diagonal).sum())
 

@@ -6,7 +6,6 @@ effects of the core. The pattern is fixed; only values change with θ.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from typing import Protocol
 
@@ -15,12 +14,16 @@ import scipy.sparse as sp
 
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.crossproducts import CrossProducts, PairBlocks
+from lmmsparse.linalg import subtract_square
 
-_CHUNK = 2_000_000
+_CHUNK = 100_000
+_DENSE_CHUNK = 8_000_000
 _MOST_PLACES = 20_000_000
 _MOSTLY_FILLED = 0.15
 _DENSE_UP_TO = 20_000_000
 _SMALL = 20_000
+_BY_PAIRS_UP_TO = 12
+_DENSE_BELOW = 10  # a level that meets this share of the core is handled as if it met all
 
 
 class Layout(Protocol):
@@ -129,7 +132,7 @@ class Border:
         return sp.csr_array((Y[self._entry, self._effect], self._indices, self._indptr), shape)
 
     def subtract_gram(self, S: FloatArray, Y: sp.csr_array | FloatArray) -> None:
-        """S −= Y'Y in place, the lower triangle at least.
+        """S −= Y'Y in place, the lower triangle at least; S stands column by column.
 
         Levels that meet much of the core go through one dense product; the others contribute one
         small block each, and all blocks are summed in one pass over their fixed places in S.
@@ -137,14 +140,11 @@ class Border:
         if not self.nnz:
             return
         if isinstance(Y, np.ndarray):
-            S -= Y.T @ Y
+            subtract_square(S, Y)
             return
         w = self._layout.width
-        if len(self._heavy):
-            rows = (self._heavy[:, None] * w + np.arange(w)).ravel()
-            for part in np.array_split(rows, max(1, rows.size * S.shape[0] // (4 * _CHUNK))):
-                dense = Y[part].toarray()
-                S -= dense.T @ dense
+        for rows in self._rows_of(self._heavy):
+            subtract_square(S, Y[rows].toarray())
         if self._places is None:
             light = Y[np.repeat(~self._is_heavy, w)]
             product = (light.T @ light).tocoo()
@@ -152,13 +152,26 @@ class Border:
             return
         entries = self._by_entry(Y)
         products = []
-        for levels, count in self._batches(heavy=False):
-            P = entries[self._first[levels][:, None] + np.arange(count)]
-            rows, cols = np.tril_indices(count)
+        for levels, at in self._batches:
+            if self._is_heavy[levels[0]]:
+                continue
+            P = entries[at]
+            rows, cols = np.tril_indices(at.shape[1])
             products.append(np.einsum("ltw,ltw->lt", P[:, rows], P[:, cols]).ravel())
         if products:
             summed = np.bincount(self._places, np.concatenate(products), minlength=S.size)
-            S -= summed.reshape(S.shape)
+            S.T[:] -= summed.reshape(S.shape)
+
+    def _rows_of(self, levels: IntArray) -> list[IntArray]:
+        """Rows of Y of some levels, in parts whose dense form stays small."""
+        if not len(levels):
+            return []
+        w = self._layout.width
+        parts = max(1, levels.size * w * self._layout.n_core // _DENSE_CHUNK)
+        return [
+            (part[:, None] * w + np.arange(w)).ravel()
+            for part in np.array_split(levels, min(parts, len(levels)))
+        ]
 
     def _by_entry(self, Y: sp.csr_array) -> FloatArray:
         """Y's values with one row per (level, core column), (nnz, width)."""
@@ -170,28 +183,34 @@ class Border:
 
     @cached_property
     def _places(self) -> IntArray | None:
-        """Where the lower triangles of all light levels' blocks go in S; None if too many."""
+        """Where the lower triangles of all light levels' blocks go in S, counted by columns.
+
+        None if they are too many.
+        """
         light = self._counts[~self._is_heavy].astype(np.float64)
         if float((light * (light + 1) / 2).sum()) > _MOST_PLACES:
             return None
         places = []
-        for levels, count in self._batches(heavy=False):
-            neighbours = self._column[self._first[levels][:, None] + np.arange(count)]
-            rows, cols = np.tril_indices(count)
-            places.append((neighbours[:, rows] * self._layout.n_core + neighbours[:, cols]).ravel())
+        for levels, at in self._batches:
+            if self._is_heavy[levels[0]]:
+                continue
+            neighbours = self._column[at]
+            rows, cols = np.tril_indices(at.shape[1])
+            places.append((neighbours[:, cols] * self._layout.n_core + neighbours[:, rows]).ravel())
         return np.concatenate(places) if places else np.zeros(0, dtype=np.intp)
 
-    def _batches(self, heavy: bool = True) -> Iterator[tuple[IntArray, int]]:
-        """Levels with equally many entries, in chunks of bounded memory."""
-        for count in np.unique(self._counts).tolist():
-            if count == 0:
-                continue
-            levels = np.flatnonzero(self._counts == count)
-            if not heavy:
-                levels = levels[~self._is_heavy[levels]]
-            size = max(1, _CHUNK // (count * count))
-            for i in range(0, len(levels), size):
-                yield levels[i : i + size], count
+    @cached_property
+    def _batches(self) -> list[tuple[IntArray, IntArray]]:
+        """Levels with equally many entries, and the places of these, in chunks of one cache."""
+        out = []
+        order = np.argsort(self._counts, kind="stable").astype(np.intp)
+        counts, first = np.unique(self._counts[order], return_index=True)
+        for count, levels in zip(counts.tolist(), np.split(order, first[1:]), strict=True):
+            size = max(1, _CHUNK // max(1, count * count))
+            for i in range(0, len(levels) if count else 0, size):
+                part = levels[i : i + size]
+                out.append((part, self._first[part][:, None] + np.arange(count)))
+        return out
 
     def inverse(
         self,
@@ -214,12 +233,29 @@ class Border:
             W = (P.reshape(Y.shape) @ S22).reshape(P.shape)
             own += np.matmul(W, np.swapaxes(P, 1, 2))
             return own, -W[self._level, :, self._column]
-        entries = self._by_entry(Y)
-        for levels, count in self._batches():
-            at = self._first[levels][:, None] + np.arange(count)
+        dense = self._counts > max(64, self._layout.n_core // _DENSE_BELOW)
+        for rows in self._rows_of(np.flatnonzero(dense)):
+            levels = rows[::w] // w
+            full = Y[rows].toarray().reshape(len(levels), w, -1)
+            P = np.matmul(np.swapaxes(inverse[levels], 1, 2), full)
+            W = (P.reshape(len(rows), -1) @ S22).reshape(P.shape)
+            own[levels] += np.matmul(W, np.swapaxes(P, 1, 2))
+            at = np.concatenate([np.arange(self._first[i], self._first[i + 1]) for i in levels])
+            which = np.repeat(np.arange(len(levels)), self._counts[levels])
+            cross[at] = -W[which, :, self._column[at]]
+        entries, flat, n = self._by_entry(Y), S22.ravel(order="K"), len(S22)  # symmetric
+        for levels, at in self._batches:
+            if dense[levels[0]]:
+                continue
+            if w == 1 and at.shape[1] <= _BY_PAIRS_UP_TO:
+                P = entries[at.T, 0] * inverse[levels, 0, 0]
+                W = _symmetric_product(flat, n, self._column[at.T], P)
+                own[levels, 0, 0] += np.einsum("tl,tl->l", P, W)
+                cross[at.T, 0] = -W
+                continue
             neighbours = self._column[at]
             P = np.matmul(entries[at], inverse[levels])
-            W = np.matmul(S22[neighbours[:, :, None], neighbours[:, None, :]], P)
+            W = np.matmul(flat[n * neighbours[:, :, None] + neighbours[:, None, :]], P)
             own[levels] += np.matmul(np.swapaxes(P, 1, 2), W)
             cross[at] = -W
         return own, cross
@@ -235,3 +271,24 @@ class Border:
         out = np.empty((n, block.shape[2], k))
         out[np.lexsort((pair.rows, pair.cols))] = np.swapaxes(block, 1, 2)
         return out
+
+
+def _symmetric_product(flat: FloatArray, n: int, neighbours: IntArray, P: FloatArray) -> FloatArray:
+    """Submatrices of a symmetric (n, n) matrix times vectors, a pair of neighbours at a time.
+
+    Parameters
+    ----------
+    flat : (n²,) array
+    n : int
+    neighbours : (c, levels) int array
+        Rows and columns of each level's submatrix.
+    P : (c, levels) array
+    """
+    out = np.zeros_like(P)
+    for i, row in enumerate(n * neighbours):
+        for j in range(i + 1):
+            entry = flat.take(row + neighbours[j])
+            out[i] += entry * P[j]
+            if i != j:
+                out[j] += entry * P[i]
+    return out

@@ -24,7 +24,7 @@ from lmmsparse.solvers.selected_inverse import SelectedInverse
 
 _ORDERINGS = ("auto", "amd", "metis", "nesdis", "natural")
 _MODES = ("auto", "simplicial", "supernodal")
-_TRY_ORDERINGS_ABOVE = 500
+_METIS_PAYS_ABOVE = 1e7  # operations; analysing with METIS costs as much as several of these
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Cholmod:
     Parameters
     ----------
     ordering : {"auto", "amd", "metis", "nesdis", "natural"}
-        Fill-reducing ordering. ``"auto"`` analyses with AMD and, for larger crossed designs, with
-        METIS too, and keeps the one that needs fewer operations.
+        Fill-reducing ordering. ``"auto"`` analyses with AMD and, where that leaves many operations,
+        with METIS too, and keeps the one that needs fewer.
     mode : {"auto", "simplicial", "supernodal"}
         CHOLMOD's kind of factorization.
 
@@ -80,23 +80,15 @@ class Cholmod:
 
     def analyze(self, lower: sp.csc_matrix, several: bool = True) -> tuple[SparseCholesky, str]:
         """Factor of M's pattern and what to call it; `several` terms may need another ordering."""
+        amd, title = "amd", "CHOLMOD sparse Cholesky, {} ordering"
         if self.ordering != "auto":
-            names = [self.ordering]
-        elif several and lower.shape[0] > _TRY_ORDERINGS_ABOVE:
-            names = ["amd", "metis"]
-        else:
-            names = ["amd"]
-        best: tuple[float, SparseCholesky, str] | None = None
-        for name in names:
-            factor = analyze(lower, name, self.mode)
-            cost = 0.0
-            if len(names) > 1:
-                factor.factorize(lower)
-                cost = float((np.diff(factor.lower().indptr).astype(np.float64) ** 2).sum())
-            if best is None or cost < best[0]:
-                best = (cost, factor, name)
-        assert best is not None
-        return best[1], f"CHOLMOD sparse Cholesky, {best[2]} ordering"
+            return analyze(lower, self.ordering, self.mode), title.format(self.ordering)
+        first = analyze(lower, amd, self.mode)
+        if several and (cost := _operations(first, lower)) >= _METIS_PAYS_ABOVE:
+            second = analyze(lower, "metis", self.mode)
+            if _operations(second, lower) < cost:
+                return second, title.format("metis")
+        return first, title.format(amd)
 
 
 class SparseSolver(Protocol):
@@ -132,7 +124,7 @@ class CholmodSystem:
         )
 
     def _factorize(self, theta: FloatArray) -> list[FloatArray]:
-        factors = self._template.factors(theta)
+        factors = self._template.shifted_factors(theta)
         if self._factored_at is None or not np.array_equal(self._factored_at, theta):
             self._factored_at = None
             self._matrix.data[:] = self._pattern.values(factors)
@@ -155,6 +147,12 @@ class CholmodSystem:
     def factor(self, theta: FloatArray) -> CholmodFactor:
         self._factorize(theta)
         return CholmodFactor(self._factor.copy(), self._inversion)
+
+
+def _operations(factor: SparseCholesky, matrix: sp.csc_matrix) -> float:
+    """Multiplications of one factorization (of which this is the first)."""
+    factor.factorize(matrix)
+    return float((np.diff(factor.lower().indptr).astype(np.float64) ** 2).sum())
 
 
 class Inversion:

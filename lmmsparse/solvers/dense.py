@@ -45,14 +45,18 @@ class DenseSystem:
     def describe(self) -> str:
         return f"dense Cholesky, q = {self._products.q}"
 
+    def _Lambda(self, theta: FloatArray) -> FloatArray:
+        template = self._template
+        return np.asarray(template.block_diagonal(template.shifted_factors(theta)).toarray())
+
     def _cholesky(self, theta: FloatArray) -> FloatArray:
-        Lambda = self._template.Lambda(theta).toarray()
+        Lambda = self._Lambda(theta)
         M = Lambda.T @ self._ZtZ @ Lambda + np.eye(self._products.q)
         return np.linalg.cholesky(M)
 
     def solve(self, theta: FloatArray, response: Response) -> PLSSolution:
         L = self._cholesky(theta)
-        Lambda = self._template.Lambda(theta).toarray()
+        Lambda = self._Lambda(theta)
         border = Lambda.T @ np.column_stack([self._products.ZtX, response.Zty])
         C = sla.solve_triangular(L, border, lower=True)
         return eliminate(2 * float(np.log(np.diag(L)).sum()), C.T @ C, self._products, response)

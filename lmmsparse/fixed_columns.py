@@ -1,0 +1,156 @@
+"""X → its internal columns Q = X R⁻¹ with Q'WQ = I: dense, or as X and R where X is sparse.
+
+Cross-products meet X in this form only. A sparse X, such as the indicators of a factor with a
+thousand levels, is never filled in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from lmmsparse._types import FloatArray
+from lmmsparse.errors import NumericalError
+from lmmsparse.linalg import solve_triangular
+
+_FAR_FROM_DEPENDENT = 1e-3
+_DEPENDENT = (
+    "The columns of the fixed-effects matrix are linearly dependent. Their coefficients cannot be "
+    "told apart. Leave out the columns that repeat others."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """The internal fixed-effects columns Q = X R⁻¹, orthonormal under W.
+
+    Attributes
+    ----------
+    R : (p, p) array
+        Upper triangular, X = Q R and Q'WQ = I.
+    logdet : float
+        log det(R'R), which the REML criterion needs.
+    """
+
+    R: FloatArray
+    logdet: float
+
+    def coefficients(self, internal: FloatArray) -> FloatArray:
+        """R⁻¹ applied to internal coefficients (p,) or (p, m)."""
+        if self.R.shape[0] == 0:
+            return internal
+        return solve_triangular(self.R, internal)
+
+
+@dataclass(frozen=True, eq=False)
+class InternalColumns:
+    """The columns Q of the fixed effects that the engine works with.
+
+    Attributes
+    ----------
+    X : (n, p) array or csr_array
+        Q itself, or the sparse X of Q = X R⁻¹.
+    R : (p, p) array or None
+        Upper triangular; None where X is Q.
+    """
+
+    X: FloatArray | sp.csr_array
+    R: FloatArray | None = None
+
+    @property
+    def p(self) -> int:
+        return int(self.X.shape[1])
+
+    def weighted(self, weights: FloatArray | None) -> FloatArray | sp.csr_array:
+        """W X, of the same kind as X."""
+        if weights is None:
+            return self.X
+        if isinstance(self.X, np.ndarray):
+            return self.X * weights[:, None]
+        return sp.csr_array(self.X.multiply(weights[:, None]))
+
+    def times(self, b: FloatArray) -> FloatArray:
+        """Q b for b of shape (p,) or (p, m)."""
+        return np.asarray(self.X @ (b if self.R is None else solve_triangular(self.R, b)))
+
+    def transposed_times(self, r: FloatArray) -> FloatArray:
+        """Q'r for r of shape (n,) or (n, m)."""
+        product = np.asarray(self.X.T @ r)
+        return product if self.R is None else solve_triangular(self.R, product, transposed=True)
+
+    def over_root(self, products: FloatArray) -> FloatArray:
+        """Products with X, (m, p) → products with Q."""
+        if self.R is None or not products.size:
+            return products
+        return np.ascontiguousarray(solve_triangular(self.R, products.T, transposed=True).T)
+
+    def gram(self, WX: FloatArray | sp.csr_array) -> FloatArray:
+        """Q'WQ, (p, p)."""
+        return np.asarray(self.X.T @ WX) if self.R is None else np.eye(self.p)
+
+
+def orthonormal(
+    X: FloatArray | sp.csr_array, weights: FloatArray | None = None
+) -> tuple[InternalColumns, Basis]:
+    """Return Q = X R⁻¹ with Q'WQ = I and the `Basis` that leads back.
+
+    A sparse X has its R from one Cholesky factorization of X'WX, as long as its columns are far
+    from dependent. Dense columns, scaled to length one, take two passes of Cholesky QR: as
+    accurate as Householder QR for any X that passed the rank check, at a third of the time and
+    without an n-sized workspace.
+
+    Raises
+    ------
+    NumericalError
+        If the columns of X are linearly dependent.
+    """
+    p = X.shape[1]
+    if not isinstance(X, np.ndarray):
+        found = _sparse(X, weights)
+        if found is not None:
+            return found
+        X = X.toarray()
+    if p == 0:
+        return InternalColumns(X), Basis(R=np.zeros((0, 0)), logdet=0.0)
+    root = None if weights is None else np.sqrt(weights)[:, None]
+    length = np.sqrt(np.einsum("ij,ij->j", X, X if weights is None else X * weights[:, None]))
+    if not np.all(length > 0):
+        raise NumericalError(_DEPENDENT)
+    Q, R = X / length, np.diag(length)
+    for _ in range(3):
+        S = Q if root is None else Q * root
+        try:
+            step = np.linalg.cholesky(S.T @ S).T
+        except np.linalg.LinAlgError:
+            step = np.asarray(np.linalg.qr(S, mode="r"))
+            if np.min(np.abs(np.diag(step))) <= 1e-13 * np.max(np.abs(np.diag(step))):
+                raise NumericalError(_DEPENDENT) from None
+        Q = solve_triangular(step, Q.T, transposed=True).T
+        R = step @ R
+        if np.max(np.abs(step - np.eye(p))) < 1e-10:
+            break
+    Q = np.ascontiguousarray(Q)
+    return InternalColumns(Q), Basis(R=R, logdet=_logdet(R))
+
+
+def _sparse(X: sp.csr_array, weights: FloatArray | None) -> tuple[InternalColumns, Basis] | None:
+    """Q as X and R; None if the columns of X are close to dependent."""
+    WX = X if weights is None else sp.csr_array(X.multiply(weights[:, None]))
+    gram = (X.T @ WX).toarray()
+    length = np.sqrt(np.diag(gram))
+    if not np.all(length > 0):
+        raise NumericalError(_DEPENDENT)
+    try:
+        root = np.linalg.cholesky(gram / np.outer(length, length)).T
+    except np.linalg.LinAlgError:
+        return None
+    if np.min(np.diag(root)) < _FAR_FROM_DEPENDENT:
+        return None
+    R = np.asarray(root * length, dtype=np.float64)
+    return InternalColumns(X, R), Basis(R=R, logdet=_logdet(R))
+
+
+def _logdet(R: FloatArray) -> float:
+    return float(2 * np.log(np.abs(np.diag(R))).sum())

@@ -1,0 +1,135 @@
+"""θ → what the derivatives need, where one factor groups all terms: nothing but sums over levels.
+
+The same quantities as `points.GeneralPoint`, from (K, K, levels) arrays that `LevelSystem` keeps.
+Sums over levels are products of matrices with one long axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from lmmsparse._types import FloatArray
+from lmmsparse.linalg import solve_triangular
+from lmmsparse.moments import moment_estimate
+from lmmsparse.observed_information import traces_of_levels
+from lmmsparse.points import Model
+from lmmsparse.solvers.levels import LevelSystem, small_product
+
+
+class LevelPoint:
+    """A `Point` of a model with one grouping factor.
+
+    Parameters
+    ----------
+    model : Model
+    system : LevelSystem
+        The model's.
+    theta : (n_theta,) array
+    sigma2 : float, optional
+        σ², profiled out if not given.
+    """
+
+    def __init__(
+        self, model: Model, system: LevelSystem, theta: FloatArray, sigma2: float | None = None
+    ) -> None:
+        self._model, self._system = model, system
+        self.theta = theta
+        self.T = model.template.shifted_factors(theta)
+        self._levels = levels = system.at(theta)
+        y = system.responses(model.response)
+        self.solution = solution = system.solve_with(levels, y, model.response)
+        self.s2 = solution.pwrss / model.df if sigma2 is None else sigma2
+        # The residuals Z'W(y − Xβ), what elimination leaves of them, and Z'V⁻¹(y − Xβ).
+        residual = y - np.matmul(solution.beta, system.X)
+        self._half = small_product(levels.W, residual[:, None])
+        self._P = small_product(levels.W, system.A)
+        self._v = residual - self._from_right(self._half)[:, 0]
+        self._vv = self._v[:, None] * self._v[None]
+
+    def _from_right(self, C: FloatArray) -> FloatArray:
+        """P'C level by level."""
+        return small_product(self._P.swapaxes(0, 1), C)
+
+    @cached_property
+    def _H(self) -> FloatArray:
+        """Z'V⁻¹Z of every level, (K, K, levels)."""
+        return self._system.A - self._from_right(self._P)
+
+    @cached_property
+    def _VX(self) -> FloatArray:
+        """Z'V⁻¹X of every level, (K, p, levels)."""
+        return self._system.X - self._from_right(self._levels.WX)
+
+    @cached_property
+    def _VXR(self) -> FloatArray:
+        """Z'V⁻¹X R_X⁻¹ of every level, (K, p, levels)."""
+        RX = self.solution.RX
+        root = solve_triangular(RX, np.eye(len(RX)), transposed=True)
+        return np.asarray(np.matmul(root, self._VX))
+
+    @property
+    def VX(self) -> FloatArray:
+        return self._system.join(self._VX)
+
+    @cached_property
+    def _sum_vv(self) -> FloatArray:
+        return np.asarray(self._v @ self._v.T)
+
+    @cached_property
+    def FT(self) -> list[FloatArray]:
+        # H T = A T M⁻¹ = P'L⁻¹, which loses no digits however large T is.
+        levels, K = self._levels, self._system.K
+        out = np.matmul(self._P, levels.inverse.swapaxes(1, 2)).sum(axis=0)
+        minus = self._sum_vv / self.s2
+        if self._model.reml and len(self.solution.RX):
+            A = self._VXR.reshape(K, -1)
+            minus = minus + A @ A.T
+        out -= minus @ levels.T
+        return [out[part, part] for part in self._system.parts]
+
+    def pwrss_gradient(self, changes: Sequence[FloatArray]) -> FloatArray:
+        sums = self._sum_vv
+        return np.concatenate(
+            [
+                -(E.reshape(len(E), -1) @ sums[part, part].ravel())
+                for part, E in zip(self._system.parts, changes, strict=True)
+            ]
+        )
+
+    def _side_by_side(self, changes: Sequence[FloatArray]) -> FloatArray:
+        """∂(TT') of all terms, (n_theta, K, K)."""
+        K = self._system.K
+        if len(changes) == 1:
+            return changes[0]
+        out = np.zeros((sum(map(len, changes)), K, K))
+        for own, part, E in zip(
+            self._model.template.slices, self._system.parts, changes, strict=True
+        ):
+            out[own, part, part] = E
+        return out
+
+    def squares(self, changes: Sequence[FloatArray]) -> FloatArray:
+        K, p = self._system.K, len(self.solution.RX)
+        E = self._side_by_side(changes).reshape(-1, K * K)
+        HV = self._H.reshape(K * K, -1) @ self._vv.reshape(K * K, -1).T
+        HV = HV.reshape(K, K, K, K).transpose(2, 0, 1, 3).reshape(K * K, K * K)
+        out = E @ HV @ E.T
+        if p:
+            Xv = self._VXR.reshape(K * p, -1) @ self._v.T
+            XVZc = E @ Xv.reshape(K, p, K).transpose(0, 2, 1).reshape(K * K, p)
+            out -= XVZc @ XVZc.T
+        return np.asarray(out / self.s2)
+
+    def traces(self, changes: Sequence[FloatArray]) -> FloatArray:
+        border = self._VXR if self._model.reml else None
+        return traces_of_levels(self._H, border, self._side_by_side(changes))
+
+    def moment_estimate(self) -> FloatArray | None:
+        system, levels = self._system, self._levels
+        u = system.join(small_product(levels.inverse.swapaxes(0, 1), self._half))[:, 0]
+        inverse = system.factor(self.theta).inverse_blocks()
+        products, template = self._model.products, self._model.template
+        return moment_estimate(products, template, self.theta, u, self.solution.pwrss, inverse)

@@ -1,0 +1,200 @@
+"""θ → everything the derivatives of the criterion need there, from one factor of M.
+
+Nothing of size n appears. `GeneralPoint` works with any factor; `level_points` has the same for
+models in which one factor groups all terms, and is tested against this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from lmmsparse._types import FloatArray
+from lmmsparse.covariance import LambdaTemplate
+from lmmsparse.crossproducts import CrossProducts, Response
+from lmmsparse.linalg import solve_triangular
+from lmmsparse.moments import moment_estimate
+from lmmsparse.observed_information import traces
+from lmmsparse.solvers.base import PLSFactor, PLSSolution, PLSSystem
+
+
+@dataclass(frozen=True, eq=False)
+class Modes:
+    """The penalized least-squares solution at one θ with everything that hangs on the factor.
+
+    Attributes
+    ----------
+    solution : PLSSolution
+    factor : PLSFactor
+    u : (q,) array
+        Spherical random effects.
+    b : (q,) array
+        Random effects Λu.
+    v : (q,) array
+        Z'W times the residual, which is Z'V⁻¹(y − Xβ).
+    """
+
+    solution: PLSSolution
+    factor: PLSFactor
+    u: FloatArray
+    b: FloatArray
+    v: FloatArray
+
+
+class Model(Protocol):
+    """What a point is taken of: the parts of a `ProfiledDeviance`."""
+
+    @property
+    def system(self) -> PLSSystem: ...
+    @property
+    def template(self) -> LambdaTemplate: ...
+    @property
+    def products(self) -> CrossProducts: ...
+    @property
+    def response(self) -> Response: ...
+    @property
+    def reml(self) -> bool: ...
+    @property
+    def df(self) -> int: ...
+
+
+class Point(Protocol):
+    """Everything the derivatives need at one θ.
+
+    Attributes
+    ----------
+    theta : (n_theta,) array
+    T : list of (k, k) arrays
+        Of every term, for the columns that the cross-products are taken of.
+    s2 : float
+        σ², as given or as profiled out.
+    solution : PLSSolution
+    """
+
+    theta: FloatArray
+    T: list[FloatArray]
+    s2: float
+    solution: PLSSolution
+
+    @property
+    def VX(self) -> FloatArray:
+        """Z'V⁻¹X in internal columns of X, (q, p)."""
+        ...
+
+    @property
+    def FT(self) -> list[FloatArray]:
+        """Per term F T with F = Σ_levels of [Z'V⁻¹Z − vv'/s² (− the X part for REML)]_ℓℓ."""
+        ...
+
+    def pwrss_gradient(self, changes: Sequence[FloatArray]) -> FloatArray:
+        """∂r² = −Σ_levels v' ∂(TT') v, (n_theta,)."""
+        ...
+
+    def squares(self, changes: Sequence[FloatArray]) -> FloatArray:
+        """Average information with σ² held: y'P V_i P V_j P y / s², (n_theta, n_theta)."""
+        ...
+
+    def traces(self, changes: Sequence[FloatArray]) -> FloatArray:
+        """tr(P V_i P V_j), (n_theta, n_theta)."""
+        ...
+
+    def moment_estimate(self) -> FloatArray | None:
+        """A better θ by the method of moments."""
+        ...
+
+
+class GeneralPoint:
+    """A `Point` from any factor of M: its solves and the entries of M⁻¹ where Z'WZ has blocks."""
+
+    def __init__(self, model: Model, theta: FloatArray, sigma2: float | None = None) -> None:
+        self._model = model
+        self.theta = theta
+        products, template = model.products, model.template
+        self.T = template.shifted_factors(theta)
+        solution, factor = model.system.solve(theta, model.response), model.system.factor(theta)
+        self.solution = solution
+        self.s2 = solution.pwrss / model.df if sigma2 is None else sigma2
+        # One solve and one product for u and U_X together.
+        p = products.p
+        right = np.empty((products.q, p + 1))
+        right[:, :p] = products.ZtX
+        right[:, p] = model.response.Zty - products.ZtX @ solution.beta
+        solved = factor.solve(template.multiply_transposed(self.T, right))
+        effects = template.multiply(self.T, solved)
+        left = right - products.times(effects)
+        self.modes = Modes(solution, factor, solved[:, p], effects[:, p], left[:, p])
+        self._UX, self._VX = solved[:, :p], left[:, :p]
+        self._VXR = self._VX @ solve_triangular(solution.RX, np.eye(p))
+
+    @property
+    def VX(self) -> FloatArray:
+        return np.asarray(self._VX)
+
+    @cached_property
+    def inverse(self) -> list[FloatArray]:
+        """M⁻¹ where Z'WZ has blocks."""
+        return self.modes.factor.inverse_blocks()
+
+    @cached_property
+    def FT(self) -> list[FloatArray]:
+        products, template = self._model.products, self._model.template
+        out = [np.zeros((k, k)) for k in products.sizes]
+        for pair, S in zip(products.pairs, self.inverse, strict=True):
+            # Σ_ℓ (Z'WZ Λ M⁻¹)_ℓℓ, collected from every stored block and its transpose.
+            BT = np.matmul(pair.values, self.T[pair.t])
+            out[pair.s] += np.tensordot(BT, S, axes=([0, 2], [0, 2]))
+            if pair.s != pair.t:
+                TB = np.matmul(self.T[pair.s].T, pair.values)
+                out[pair.t] += np.tensordot(TB, S, axes=([0, 1], [0, 1]))
+        for t, (k, a, z) in enumerate(
+            zip(products.sizes, template.offsets[:-1], template.offsets[1:], strict=True)
+        ):
+            v = self.modes.v[a:z].reshape(-1, k)
+            minus = v.T @ v / self.s2
+            if self._model.reml:
+                A = self._VXR[a:z].reshape(len(v), k, products.p)
+                minus += np.tensordot(A, A, axes=([0, 2], [0, 2]))
+            out[t] -= minus @ self.T[t]
+        return out
+
+    def pwrss_gradient(self, changes: Sequence[FloatArray]) -> FloatArray:
+        template = self._model.template
+        out = np.empty(template.n_theta)
+        for t, (part, E) in enumerate(zip(template.slices, changes, strict=True)):
+            v = self.modes.v[template.offsets[t] : template.offsets[t + 1]]
+            v = v.reshape(-1, E.shape[1])
+            out[part] = -(E.reshape(len(E), -1) @ (v.T @ v).ravel())
+        return out
+
+    def squares(self, changes: Sequence[FloatArray]) -> FloatArray:
+        products, template = self._model.products, self._model.template
+        C = np.zeros((products.q, template.n_theta))
+        for t, (part, E) in enumerate(zip(template.slices, changes, strict=True)):
+            # ∂(ΛΛ') v, level by level.
+            a, z = template.offsets[t], template.offsets[t + 1]
+            columns = self.modes.v[a:z].reshape(-1, E.shape[1]) @ E.transpose(2, 1, 0).reshape(
+                E.shape[1], -1
+            )
+            C[a:z, part] = columns.reshape(z - a, len(E))
+        GC = products.times(C)
+        LtGC = template.multiply_transposed(self.T, GC)
+        out = C.T @ GC - LtGC.T @ self.modes.factor.solve(LtGC)
+        if products.p:
+            E = products.ZtX.T @ C - self._UX.T @ LtGC
+            E = solve_triangular(self.modes.solution.RX, E, transposed=True)
+            out -= E.T @ E
+        return np.asarray(out / self.s2)
+
+    def traces(self, changes: Sequence[FloatArray]) -> FloatArray:
+        border = self._VXR if self._model.reml else None
+        products, solve = self._model.products, self.modes.factor.solve
+        return traces(products, self.T, changes, self.inverse, solve, border)
+
+    def moment_estimate(self) -> FloatArray | None:
+        products, template = self._model.products, self._model.template
+        u, pwrss = self.modes.u, self.solution.pwrss
+        return moment_estimate(products, template, self.theta, u, pwrss, self.inverse)

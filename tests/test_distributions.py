@@ -1,0 +1,47 @@
+"""The distributions against scipy's, and against known values at the edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lmmsparse import distributions
+
+DF = np.array([0.3, 1.0, 2.5, 17.0, 161.0, 1e5, np.inf])
+SHARES = np.array([1e-12, 0.01, 0.5, 0.6, 0.975, 1 - 1e-9])
+
+
+@pytest.mark.parametrize("x", [-3.0, 0.0, 0.1, 2.0, 6.77, 30.0])
+def test_normal_and_t(x: float) -> None:
+    np.testing.assert_allclose(distributions.normal_cdf(x), stats.norm.cdf(x), rtol=1e-13)
+    np.testing.assert_allclose(distributions.t_tail(x, DF), stats.t.sf(x, DF), rtol=1e-10)
+
+
+def test_quantiles() -> None:
+    np.testing.assert_allclose(
+        distributions.normal_quantile(SHARES), stats.norm.ppf(SHARES), rtol=1e-13, atol=1e-15
+    )
+    for df in DF:
+        np.testing.assert_allclose(
+            distributions.t_quantile(SHARES, df), stats.t.ppf(SHARES, df), rtol=1e-8, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("x", [0.0, 0.2, 3.0, 50.0, 900.0])
+def test_F_and_chi_square(x: float) -> None:
+    np.testing.assert_allclose(
+        distributions.f_tail(x, 3.0, DF[:-1]), stats.f.sf(x, 3.0, DF[:-1]), rtol=1e-10
+    )
+    np.testing.assert_allclose(
+        distributions.chi2_tail(x, DF[:-1]), stats.chi2.sf(x, DF[:-1]), rtol=1e-10
+    )
+    assert distributions.f_tail(x, 3.0, np.inf) == pytest.approx(stats.chi2.sf(3 * x, 3))
+
+
+def test_edges() -> None:
+    assert distributions.chi2_tail(-1e-15, 1.0) == 1.0
+    assert distributions.f_tail(-1e-15, 1.0, 5.0) == 1.0
+    assert np.isnan(distributions.chi2_tail(np.nan, 1.0))
+    assert np.isnan(distributions.t_tail(1.0, np.nan))
+    assert np.isnan(distributions.f_tail(np.nan, 2.0, 5.0))

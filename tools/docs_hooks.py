@@ -1,0 +1,73 @@
+"""MkDocs hooks: Python blocks are run while the site is built, TeX becomes MathML."""
+
+from __future__ import annotations
+
+import html
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File
+
+sys.path.insert(0, str(Path(__file__).parent))
+import pages
+
+_MATH = re.compile(r'<(?P<tag>span|div) class="arithmatex">(?P<body>.*?)</(?P=tag)>', re.S)
+_INCLUDE = re.compile(r"^<!-- include: (?P<path>\S+) -->$", re.M)
+# The sign for a prime is drawn small and raised already; as a superscript it would vanish.
+_PRIME = re.compile(r"<msup>((?:(?!</?msup>).)*)<mi>&#x02032;</mi></msup>")
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Put the output of each block below it, and the text of a file where it is to be included."""
+    name = page.file.src_uri
+    markdown = _INCLUDE.sub(lambda match: _included(match["path"]), markdown)
+    try:
+        results = pages.run(markdown, name)
+    except pages.PageError as error:
+        raise PluginError(str(error)) from error
+    out, position, count = [], 0, 0
+    for block, output in results:
+        out.append(markdown[position : block.start])
+        if "hide" not in block.options:
+            out.append(f"```python\n{block.code}```\n")
+        if output.message:
+            out.append(f"\n``` {{ .text .output .message }}\n{output.message}\n```\n")
+        if output.text:
+            out.append(f"\n``` {{ .text .output }}\n{output.text}\n```\n")
+        if output.html:
+            out.append(f'\n<div class="output" markdown="0">{output.html}</div>\n')
+        for figure in output.figures:
+            count += 1
+            path = f"figures/{name.removesuffix('.md')}-{count}.svg"
+            files.append(File.generated(config, path, content=figure))
+            up = "../" * name.count("/")
+            out.append(f"\n![{html.escape(block.alt)}]({up}{path}){{ .figure }}\n")
+        position = block.end
+    return "".join([*out, markdown[position:]])
+
+
+def _included(path: str) -> str:
+    """A Markdown file from outside docs/ without its title, its headings one level deeper."""
+    text = (_ROOT / path).read_text(encoding="utf-8")
+    title, _, body = text.partition("\n")
+    if not title.startswith("# "):
+        raise PluginError(f"{path} does not begin with a title")
+    body = body.replace(r"\|", "|")  # GitHub wants bars in tables escaped, even inside code
+    return re.sub(r"^(#+) ", r"#\1 ", body, flags=re.M)
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Formulas as MathML: no script, no font, nothing loaded."""
+    return _MATH.sub(_mathml, content)
+
+
+def _mathml(match: re.Match[str]) -> str:
+    display = match["tag"] == "div"
+    tex = html.unescape(match["body"]).strip()[2:-2]
+    mathml = convert(tex, display="block" if display else "inline")
+    return _PRIME.sub(r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>', mathml)
