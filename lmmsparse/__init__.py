@@ -17,6 +17,7 @@ from lmmsparse.errors import (
     NumericalError,
     OptionError,
     SingularFitWarning,
+    SlowSolverWarning,
     StorageError,
 )
 from lmmsparse.fit import Fit, fit_design
@@ -28,6 +29,7 @@ from lmmsparse.solvers.blocked import Blocked
 from lmmsparse.solvers.cholmod import Cholmod
 from lmmsparse.solvers.choose import choose_solver
 from lmmsparse.solvers.dense import Dense
+from lmmsparse.solvers.superlu import SuperLU
 from lmmsparse.table import Table
 from lmmsparse.varcorr import VarCorr
 
@@ -57,7 +59,9 @@ __all__ = [
     "NumericalError",
     "OptionError",
     "SingularFitWarning",
+    "SlowSolverWarning",
     "StorageError",
+    "SuperLU",
     "Table",
     "TrustRegion",
     "VarCorr",

@@ -189,6 +189,13 @@ class _Parser:
 
     def _missing_term(self, token: Token) -> NoReturn:
         before = self._tokens[self._at - 2] if self._at > 1 else None
+        if token.is_op("[", "{"):
+            fail(
+                f'"{token.value}" cannot stand here. Terms are grouped by round parentheses. Write '
+                "for example (1|group).",
+                self._text,
+                token,
+            )
         if before is not None and before.is_op("+", "-", "*", "/", ":", "^", "**", "%in%"):
             fail(
                 f'A term is missing after "{before.value}". The sign joins two terms. Write the '

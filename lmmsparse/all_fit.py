@@ -11,26 +11,29 @@ from lmmsparse.errors import NumericalError
 from lmmsparse.fit import Fit
 from lmmsparse.held import theta_names
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
+from lmmsparse.progress import run
 from lmmsparse.search import search, start_values
 from lmmsparse.table import Table, counts, fixed
 from lmmsparse.threads import one_thread
 
 
 @one_thread
-def all_fit(fit: Fit) -> Table:
+def all_fit(fit: Fit, progress: bool | None = None) -> Table:
     """Search with every optimizer, and with the trust region from perturbed starts.
 
     Parameters
     ----------
     fit : Fit
+    progress : bool, optional
+        A bar at once (True), never (False), or after two seconds if somebody watches.
 
     Returns
     -------
     Table
         One row per search: ``criterion``, θ, the fixed effects, ``evaluations``, ``seconds``. A
-        search that breaks down has NaN.
+        search that breaks down has NaN. After Ctrl-C, the searches that were finished.
     """
-    template, design = fit.template, fit.design
+    design = fit.design
     start = start_values(fit.objective, design)
     searches: list[tuple[str, Optimizer, FloatArray]] = [
         ("TrustRegion", TrustRegion(), start),
@@ -40,28 +43,39 @@ def all_fit(fit: Fit) -> Table:
         ("TrustRegion, start / 10", TrustRegion(), _inside(fit, 0.1 * start)),
     ]
     names = [f"theta {name}" for name in theta_names(fit.design)]
-    rows = []
-    for _, optimizer, first in searches:
-        began = time.perf_counter()
-        try:
-            found = search(fit.objective, design, first, optimizer)
-        except (NumericalError, np.linalg.LinAlgError):
-            rows.append(np.full(3 + template.n_theta + design.p, np.nan))
-            continue
-        seconds = time.perf_counter() - began
-        internal = fit.objective.response.beta0 + fit.objective.solution(found.x).beta
-        beta = fit.products.basis.coefficients(internal)
-        rows.append(np.concatenate([[found.value], found.x, beta, [found.evaluations, seconds]]))
+    done = run(
+        _one_search,
+        [(fit, optimizer, first) for _, optimizer, first in searches],
+        "all_fit",
+        unit="searches",
+        progress=progress,
+    )
     columns = ["criterion", *names, *design.x_names, "evaluations", "seconds"]
-    values = np.array(rows)
+    values = np.array(done.results)
     best = np.nanmin(values[:, 0])
     spread = float(np.nanmax(values[:, 0]) - best)
+    notes = [f"Criteria differ by at most {spread:.1e}."]
+    if done.interrupted:
+        notes.append(f"Interrupted after {len(values)} of {len(searches)} searches.")
     return Table(
         {name: values[:, j].tolist() for j, name in enumerate(columns)},
-        [label for label, _, _ in searches],
-        notes=[f"Criteria differ by at most {spread:.1e}."],
+        [label for label, _, _ in searches[: len(values)]],
+        notes=notes,
         formats={"criterion": fixed(6), "evaluations": counts, "seconds": fixed(3)},
     )
+
+
+def _one_search(fit: Fit, optimizer: Optimizer, first: FloatArray) -> FloatArray:
+    """A row of the table; NaN if the search breaks down."""
+    began = time.perf_counter()
+    try:
+        found = search(fit.objective, fit.design, first, optimizer)
+    except (NumericalError, np.linalg.LinAlgError):
+        return np.full(3 + fit.template.n_theta + fit.design.p, np.nan)
+    seconds = time.perf_counter() - began
+    internal = fit.objective.response.beta0 + fit.objective.solution(found.x).beta
+    beta = fit.products.basis.coefficients(internal)
+    return np.concatenate([[found.value], found.x, beta, [found.evaluations, seconds]])
 
 
 def _inside(fit: Fit, theta: FloatArray) -> FloatArray:

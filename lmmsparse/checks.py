@@ -38,6 +38,21 @@ def check_response_varies(design: Design) -> list[Finding]:
     return []
 
 
+def check_rows(design: Design) -> list[Finding]:
+    """As many fixed effects as rows leave nothing to estimate a variance from."""
+    if design.p < design.n:
+        return []
+    return [
+        Finding(
+            "columns-vs-rows",
+            "error",
+            f"The model has {design.p} fixed effects for {design.n} rows. They fit the response "
+            "exactly, and nothing is left to estimate variances from. Leave out fixed effects, or "
+            "use more rows.",
+        )
+    ]
+
+
 def check_levels(design: Design) -> list[Finding]:
     """Every grouping factor needs more than one level, and fewer levels than rows."""
     out = []
@@ -235,6 +250,7 @@ def check_random_within_fixed(design: Design) -> list[Finding]:
 
 CHECKS: tuple[Callable[[Design], list[Finding]], ...] = (
     check_response_varies,
+    check_rows,
     check_levels,
     check_random_effects,
     check_repeated_terms,

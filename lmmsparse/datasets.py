@@ -15,6 +15,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from lmmsparse.errors import OptionError
+from lmmsparse.keywords import checked_keywords
 
 
 @dataclass(frozen=True)
@@ -304,6 +305,7 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType({info.name: info for info
 """The shipped data sets by name, in alphabetical order (capital letters first)."""
 
 
+@checked_keywords
 def load_dataset(name: str) -> pd.DataFrame:
     """Load a data set that ships with lmmsparse.
 

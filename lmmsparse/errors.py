@@ -74,12 +74,12 @@ class StorageError(LmmError, ValueError):
     """A file that is not a saved model, is damaged, or comes from a newer version."""
 
 
+class MissingPackageError(LmmError, ImportError):
+    """Something that needs a package which is not installed or cannot be loaded."""
+
+
 class NumericalError(LmmError, ArithmeticError):
     """A factorization or a search that broke down."""
-
-
-class MissingPackageError(LmmError, ImportError):
-    """An optional package that is needed for what was asked and is not installed."""
 
 
 class LmmWarning(UserWarning):
@@ -94,12 +94,16 @@ class SingularFitWarning(LmmWarning):
     """The estimated covariance of some random effects is not of full rank."""
 
 
-class DesignWarning(LmmWarning):
-    """The model that is fitted differs from what was written (dropped columns or rows)."""
+class SlowSolverWarning(LmmWarning):
+    """A model that would be fitted faster if scikit-sparse could be used."""
 
 
 class InterruptedWarning(LmmWarning):
-    """A long computation was stopped by the user; the result is the part that was finished."""
+    """A computation that was stopped by Ctrl-C and gives what it had found until then."""
+
+
+class DesignWarning(LmmWarning):
+    """The model that is fitted differs from what was written (dropped columns or rows)."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.design import listed
 from lmmsparse.errors import DataError, LmmError, OptionError
 from lmmsparse.fit import Fit, fit_design
+from lmmsparse.progress import run
 from lmmsparse.refit import subset, warm_start
 from lmmsparse.threads import one_thread
 
@@ -97,7 +98,7 @@ class Influence:
         return f"Influence {what}; largest Cook's distances:\n{largest.to_string()}"
 
 
-def influence(fit: Fit, groups: Any = None) -> Influence:
+def influence(fit: Fit, groups: Any = None, progress: bool | None = None) -> Influence:
     """Influence of every row, or of every level of a grouping.
 
     Parameters
@@ -105,12 +106,14 @@ def influence(fit: Fit, groups: Any = None) -> Influence:
     fit : Fit
     groups : str or array, optional
         A grouping factor of the model, or labels of the rows.
+    progress : bool, optional
+        A bar at once (True), never (False), or after two seconds if somebody watches.
 
     Raises
     ------
     OptionError, DataError
     """
-    return influence_of_rows(fit) if groups is None else influence_of_groups(fit, groups)
+    return influence_of_rows(fit) if groups is None else influence_of_groups(fit, groups, progress)
 
 
 @one_thread
@@ -205,7 +208,7 @@ def _chunks(n: int, width: int) -> list[slice]:
 
 
 @one_thread
-def influence_of_groups(fit: Fit, groups: Any) -> Influence:
+def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> Influence:
     """Cook's distance and dfbeta of every level of a grouping, by refits without it.
 
     Parameters
@@ -213,6 +216,8 @@ def influence_of_groups(fit: Fit, groups: Any) -> Influence:
     fit : Fit
     groups : str or array
         A grouping factor of the model, or one label per fitted row or per row of the data.
+    progress : bool, optional
+        As for `influence`.
 
     Notes
     -----
@@ -228,7 +233,10 @@ def influence_of_groups(fit: Fit, groups: Any) -> Influence:
     start = warm_start(fit)
     dfbeta = np.full((len(levels), design.p), np.nan)
     problems: dict[Any, str] = {}
-    for level, label in enumerate(levels):
+    labels = list(levels)
+
+    def leave_out(level: int) -> None:
+        label = labels[level]
         try:
             left = fit_design(
                 subset(design, codes != level),
@@ -245,6 +253,13 @@ def influence_of_groups(fit: Fit, groups: Any) -> Influence:
                 problems[label] = f"without it {listed(lost)} cannot be estimated"
         except (LmmError, np.linalg.LinAlgError) as error:
             problems[label] = str(error)
+
+    calls = [(level,) for level in range(len(labels))]
+    done = run(leave_out, calls, "influence", unit="levels", progress=progress)
+    if done.interrupted:
+        dfbeta[len(done.results) :] = np.nan
+        for label in labels[len(done.results) :]:
+            problems[label] = "interrupted before it was left out"
     cook = np.einsum("li,li->l", dfbeta, np.linalg.solve(fit.vcov, dfbeta.T).T) / max(1, design.p)
     index = levels.rename(name)
     return Influence(
@@ -267,6 +282,11 @@ def _grouping(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
             )
         grouping = design.blocks[design.groups[groups][0]].grouping
         return grouping.codes, grouping.levels, groups
+    if np.ndim(groups) != 1:
+        raise DataError(
+            f"groups has {np.ndim(groups)} dimensions. Every row belongs to one group. Pass one "
+            "label per row, or the name of a grouping factor."
+        )
     labels = pd.Series(groups)
     if len(labels) == len(design.index):
         labels = labels.iloc[design.rows]

@@ -1,17 +1,22 @@
-"""A call with a keyword that does not exist → an error that names the one that was meant."""
+"""A call whose arguments do not fit the function → an error that names the one that was meant.
+
+The signature is looked at before the call: a `TypeError` from inside the function is not touched.
+"""
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from lmmsparse.errors import OptionError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C", bound=type)
 
 # What users of R and of statsmodels write from habit.
 _HABITS = {
@@ -29,33 +34,127 @@ _HABITS = {
     "seed": "Write rng= with a whole number or a numpy generator.",
     "use_u": "Write random='keep' to keep the estimated random effects.",
     "parm": "Write which= for the parameters.",
-    "type": "Write kind=, or type= where the function has it.",
+    "test": "Terms of a model are tested by m.drop1(test=...) or lmm.anova(m).",
+    "alpha": "Write level= for the confidence level, 1 - alpha.",
+}
+
+# Arguments that cannot be left out: why, and what to write.
+_NEEDED = {
+    "rng": "Results must be reproducible. Write rng=1, or rng=numpy.random.default_rng(1).",
+    "name": "It names the data set. Write for example load_dataset('sleepstudy').",
+    "n": "It counts the draws. Write for example n=1000.",
+    "data": "The names in a formula are its columns. Write lmm.lmer(formula, data).",
 }
 
 
+# What a fitted model is asked for by users of R, statsmodels and scikit-learn.
+_MEMBERS = {
+    "anova": "Write lmm.anova(m), or lmm.anova(m1, m2).",
+    "AIC": "Write m.aic.",
+    "BIC": "Write m.bic.",
+    "VarCorr": "Write m.varcorr.",
+    "logLik": "Write m.loglik.",
+    "llf": "Write m.loglik.",
+    "params": "Write m.fixef.",
+    "fe_params": "Write m.fixef.",
+    "coef_": "Write m.fixef.",
+    "bse": "Write m.se.",
+    "bse_fe": "Write m.se.",
+    "cov_re": "Write m.varcorr.",
+    "scale": "Write m.sigma ** 2.",
+    "random_effects": "Write m.ranef.",
+    "fittedvalues": "Write m.fitted.",
+    "resid": "Write m.residuals.",
+    "pvalues": "Write m.coef_table().",
+    "tvalues": "Write m.coef_table().",
+    "conf_int": "Write m.confint().",
+    "cov_params": "Write m.vcov.",
+    "getME": "The matrices are members of m.fit and m.fit.design.",
+    "update": "Call lmm.lmer again with the formula that is meant.",
+    "lsmeans": "Write m.emmeans(...).",
+    "score": "Write m.r2().",
+}
+
+
+def explained_members(kind: C) -> C:
+    """Decorate a class so that a member it does not have says what to write instead."""
+
+    def missing(self: Any, name: str) -> Any:
+        if hasattr(kind, name):  # a property that raised: once more, for its own message
+            return object.__getattribute__(self, name)
+        text = f"{kind.__name__!r} object has no attribute {name!r}"
+        if name in _MEMBERS:
+            text += f". {_MEMBERS[name]}"
+        raise AttributeError(text, name=name, obj=self)
+
+    # Not in the class body, where type checkers would take every name for a member.
+    kind.__getattr__ = missing  # type: ignore[attr-defined]
+    return kind
+
+
 def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a public function so that an unknown keyword says what to write instead."""
-    known = [
-        name
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is not inspect.Parameter.VAR_POSITIONAL and name != "self"
-    ]
+    """Decorate a public function so that a wrong argument list says what to write instead."""
+    signature = inspect.signature(function)
+    parameters = [p for name, p in signature.parameters.items() if name != "self"]
+    known = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
+    called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         for name in kwargs:
             if name not in known:
-                raise OptionError(unknown_keyword(function.__name__, name, known))
+                raise OptionError(unknown_keyword(called, name, known))
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise OptionError(_misfit(called, parameters, kwargs, str(error))) from error
         return function(*args, **kwargs)
 
     return checked
+
+
+def _misfit(
+    function: str, parameters: list[inspect.Parameter], given: dict[str, Any], error: str
+) -> str:
+    """The message for arguments that are missing, too many, or given twice."""
+    names = [p.name for p in parameters]
+    missing = re.match(r"missing a required (?:keyword-only )?argument: '(\w+)'", error)
+    if missing is not None:
+        name = missing.group(1)
+        why = _NEEDED.get(name, f"It cannot be left out. Write {function}(..., {name}=...).")
+        return f"{function}() was not given {name!r}. {why}"
+    if error.startswith("multiple values"):
+        twice = ", ".join(repr(name) for name in names if name in given)
+        return (
+            f"{function}() was given {twice} by name and by position too. One of the two is too "
+            f"many. Its arguments are {', '.join(names)}."
+        )
+    if function == "LinearMixedModel":
+        return (
+            "LinearMixedModel() was given more than a fit. It wraps what lmm.fit_design returns. "
+            "Write lmm.lmer(formula, data) to fit a model."
+        )
+    first = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    rest = [name for name in names if name not in first]
+    if not names:
+        return f"{function}() was given an argument. It takes none. Leave it out."
+    return (
+        f"{function}() was given too many arguments. By position it takes "
+        f"{', '.join(first) or 'none'}. "
+        + (
+            f"Give the others by name: {', '.join(f'{n}=' for n in rest)}."
+            if rest
+            else "Leave out the others."
+        )
+    )
 
 
 def unknown_keyword(function: str, name: str, known: list[str]) -> str:
     """The message for a keyword that a function does not have."""
     folded = {option.lower(): option for option in known}
     close = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.6)
-    hint = _HABITS.get(name, "") or (f"Did you mean {folded[close[0]]}=?" if close else "")
+    hint = "Write kind=." if name == "type" and "kind" in known else _HABITS.get(name, "")
+    hint = hint or (f"Did you mean {folded[close[0]]}=?" if close else "")
     return (
         f"{function}() has no option {name!r}. {hint} Its options are {', '.join(known)}.".replace(
             "  ", " "

@@ -95,7 +95,7 @@ def lmer(
     formula : str
         For example ``"y ~ x + (x | subject) + (1 | item)"``.
     data : table
-        pandas or polars DataFrame, pyarrow Table, or mapping of arrays.
+        pandas or polars DataFrame, pyarrow Table, DuckDB relation, or mapping of arrays.
     reml : bool
         REML (default) or maximum likelihood.
     weights, offset : str or (rows,) array, optional
@@ -213,6 +213,7 @@ def fit_arrays(
     return _fit(design, bool(reml), start, optimizer, solver, fixed)
 
 
+@checked_keywords
 def load(path: str | Path) -> LinearMixedModel:
     """Read a model that `LinearMixedModel.save` has written.
 
@@ -284,19 +285,25 @@ def anova(
             "anova() was given no model. It tests the terms of one, or compares several. Pass the "
             "models, for example lmm.anova(m) or lmm.anova(m1, m2)."
         )
+    if not isinstance(refit, (bool, np.bool_)):
+        raise OptionError(
+            f"refit={refit!r} is neither True nor False. It says whether REML fits are refitted by "
+            "maximum likelihood. Pass one of them."
+        )
     if len(models) == 1:
         return anova_table(models[0].fit, type, ddf)
     labels = [f"m{i + 1}" for i in range(len(models))]
     return likelihood_ratio_table([m.fit for m in models], labels, refit)
 
 
+@checked_keywords
 def bootstrap_lrt(
     small: LinearMixedModel,
     large: LinearMixedModel,
     n: int,
     rng: Any,
     n_jobs: int = 1,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Table:
     """Likelihood-ratio test of a model within a larger one, by parametric bootstrap.
 
@@ -310,8 +317,8 @@ def bootstrap_lrt(
         The result depends on it only, not on `n_jobs`.
     n_jobs : int
         Processes.
-    progress : bool
-        Count on the standard error stream.
+    progress : bool, optional
+        A bar at once (True), never (False), or after two seconds if somebody watches.
 
     Returns
     -------

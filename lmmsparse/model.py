@@ -37,7 +37,7 @@ from lmmsparse.inference.step import Step, step
 from lmmsparse.inference.variance_errors import variance_errors
 from lmmsparse.inference.wald import check_level, coefficient_table
 from lmmsparse.influence import Influence, influence
-from lmmsparse.keywords import checked_keywords
+from lmmsparse.keywords import checked_keywords, explained_members
 from lmmsparse.optimize import Optimum
 from lmmsparse.plots import ModelPlots
 from lmmsparse.predict import predict
@@ -47,6 +47,7 @@ from lmmsparse.refit import refit_response
 from lmmsparse.refit_many import refit_many
 from lmmsparse.simulate import simulate
 from lmmsparse.singular import is_singular
+from lmmsparse.solvers.choose import solver_findings
 from lmmsparse.storage import save_fit
 from lmmsparse.summary import Summary, short_print, summarize
 from lmmsparse.table import Table
@@ -60,6 +61,7 @@ _WARNINGS: dict[str, type[Warning]] = {
 }
 
 
+@explained_members
 class LinearMixedModel:
     """A fitted linear mixed model.
 
@@ -86,7 +88,13 @@ class LinearMixedModel:
     {'Intercept': 251.405, 'Days': 10.467}
     """
 
+    @checked_keywords
     def __init__(self, fit: Fit) -> None:
+        if not isinstance(fit, Fit):
+            raise OptionError(
+                f"LinearMixedModel was given a {type(fit).__name__}. It wraps what lmm.fit_design "
+                "returns. Write lmm.lmer(formula, data) to fit a model."
+            )
         self._fit = fit
 
     def __repr__(self) -> str:
@@ -297,6 +305,7 @@ class LinearMixedModel:
         """Response minus fitted values."""
         return self.residuals_of()
 
+    @checked_keywords
     def residuals_of(self, kind: str = "response", scaled: bool = False) -> pd.Series:
         """Residuals of a kind.
 
@@ -339,6 +348,7 @@ class LinearMixedModel:
 
     # -- diagnosis ---------------------------------------------------------------------------------
 
+    @checked_keywords
     def is_singular(self, tol: float = 1e-4) -> bool:
         """Whether some covariance of random effects is singular.
 
@@ -346,9 +356,21 @@ class LinearMixedModel:
         ----------
         tol : float
             A contribution to the response with a standard deviation below tol · σ counts as zero.
+
+        Raises
+        ------
+        OptionError
+            If it is not a number, or negative.
         """
+        number = isinstance(tol, (int, float, np.number)) and not isinstance(tol, bool)
+        if not number or not tol >= 0:
+            raise OptionError(
+                f"tol={tol!r} is not a number from 0 on. It says how small counts as zero. Use, "
+                "for example, tol=1e-4."
+            )
         return is_singular(self._fit, tol)
 
+    @checked_keywords
     def rank_pca(self) -> dict[str, pd.DataFrame]:
         """Principal components of the relative covariance per group: columns ``sd, cumulative``."""
         return principal_components(self._fit)
@@ -361,9 +383,11 @@ class LinearMixedModel:
     @cached_property
     def convergence(self) -> Convergence:
         """The verdict on the fit, with its findings."""
-        return judge(self._fit, tuple(check_design(self._fit.design)))
+        fit = self._fit
+        return judge(fit, (*check_design(fit.design), *solver_findings(fit.products, fit.solver)))
 
-    def influence(self, groups: Any = None) -> Influence:
+    @checked_keywords
+    def influence(self, groups: Any = None, progress: bool | None = None) -> Influence:
         """How much single rows, or whole groups, move the estimates.
 
         Parameters
@@ -371,28 +395,40 @@ class LinearMixedModel:
         groups : str or array, optional
             A grouping factor of the model (or one label per row): the model is refitted without
             each of its levels. By default single rows, with θ held.
+        progress : bool, optional
+            A bar at once (True), never (False), or by default after two seconds if standard error
+            is a terminal or a notebook.
 
         Returns
         -------
         Influence
             ``leverage, rstudent`` (by row only), ``cooks_distance``, ``dfbeta``.
         """
-        return influence(self._fit, groups)
+        return influence(self._fit, groups, progress)
 
-    def all_fit(self) -> Table:
+    @checked_keywords
+    def all_fit(self, progress: bool | None = None) -> Table:
         """Minimize the criterion with every optimizer, and from other starts.
+
+        Parameters
+        ----------
+        progress : bool, optional
+            A bar at once (True), never (False), or by default after two seconds if standard error
+            is a terminal or a notebook.
 
         Returns
         -------
         Table
             Per search ``criterion``, θ, the fixed effects, ``evaluations`` and ``seconds``.
         """
-        return all_fit(self._fit)
+        return all_fit(self._fit, progress)
 
+    @checked_keywords
     def icc(self) -> pd.Series:
         """Intraclass correlation: each group's share of the variance besides fixed effects."""
         return intraclass_correlation(self._fit)
 
+    @checked_keywords
     def r2(self) -> pd.Series:
         """Nakagawa's R²: ``marginal`` (fixed effects), ``conditional`` (with random effects)."""
         return r_squared(self._fit)
@@ -404,6 +440,7 @@ class LinearMixedModel:
 
     # -- data frames -------------------------------------------------------------------------------
 
+    @checked_keywords
     def tidy(
         self,
         effects: str | Sequence[str] = "fixed",
@@ -438,10 +475,12 @@ class LinearMixedModel:
         found = lambda: self.confint(conf_method, level)  # noqa: E731
         return tidy(self._fit, effects, ddf, limits, check_method(conf_method), found)
 
+    @checked_keywords
     def glance(self) -> pd.DataFrame:
         """One row about the model: ``nobs, sigma, logLik, AIC, BIC, REMLcrit, df_residual``."""
         return glance(self._fit)
 
+    @checked_keywords
     def augment(self, data: Any = None) -> pd.DataFrame:
         """One row per observation: variables, then ``_fitted, _resid, _hat, _cooksd, …``.
 
@@ -495,12 +534,13 @@ class LinearMixedModel:
         """
         return confidence_intervals(self._fit, method, level, which, LinearMixedModel, options)
 
+    @checked_keywords
     def profile(
         self,
         which: str | Sequence[str] | None = None,
         level: float | None = None,
         n_jobs: int = 1,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> Profile:
         """Profile the ML deviance along parameters; a REML fit is refitted by ML first.
 
@@ -513,8 +553,9 @@ class LinearMixedModel:
             of 99 %.
         n_jobs : int
             Processes to share the parameters between.
-        progress : bool
-            Print a line per parameter to the standard error stream.
+        progress : bool, optional
+            A bar at once (True), never (False), or by default after two seconds if standard error
+            is a terminal or a notebook.
         """
         return profile(self._fit, which, level, n_jobs, progress)
 
@@ -527,7 +568,7 @@ class LinearMixedModel:
         statistic: Callable[[LinearMixedModel], Any] | None = None,
         kind: str = "parametric",
         n_jobs: int = 1,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> Bootstrap:
         """Refit the model to responses drawn from it.
 
@@ -545,11 +586,13 @@ class LinearMixedModel:
             the estimated variances and drawn with replacement.
         n_jobs : int
             Processes.
-        progress : bool
-            Count replicates on the standard error stream.
+        progress : bool, optional
+            A bar at once (True), never (False), or by default after two seconds if standard error
+            is a terminal or a notebook.
         """
         return bootstrap(self._fit, n, rng, LinearMixedModel, statistic, kind, n_jobs, progress)
 
+    @checked_keywords
     def contrast(self, L: Any, rhs: Any = 0.0, ddf: str = "satterthwaite") -> Table:
         """Test hypotheses Lβ = rhs about the fixed effects.
 
@@ -612,6 +655,7 @@ class LinearMixedModel:
         """
         return emmeans_table(self._fit, specs, pairwise, adjust, ddf, at, level)
 
+    @checked_keywords
     def drop1(self, test: str = "chisq", ddf: str = "satterthwaite") -> Table:
         """Test each fixed-effects term that no other term builds on.
 
@@ -630,6 +674,7 @@ class LinearMixedModel:
         """
         return drop1_table(self._fit, test, ddf)
 
+    @checked_keywords
     def ranova(self) -> Table:
         """Test the random effects: each term reduced by one effect, or left out.
 
@@ -818,7 +863,8 @@ class LinearMixedModel:
         told = tuple(finding.message for finding in self._fit.design.findings)
         return wrap(refit_response(self._fit, y, weights), depth=3, told=told)
 
-    def refit_many(self, Y: Any, n_jobs: int = 1) -> pd.DataFrame:
+    @checked_keywords
+    def refit_many(self, Y: Any, n_jobs: int = 1, progress: bool | None = None) -> pd.DataFrame:
         """Fit the same design to many responses; no warnings, the verdicts are in the table.
 
         Parameters
@@ -830,6 +876,9 @@ class LinearMixedModel:
             Processes for responses that are refitted one by one: those with missing values, and
             all of models with several grouping factors. −1 for all processors. The responses of a
             model with one grouping factor are searched together, in this process.
+        progress : bool, optional
+            A bar for these at once (True), never (False), or by default after two seconds if
+            standard error is a terminal or a notebook. After Ctrl-C the others have a `problem`.
 
         Returns
         -------
@@ -852,8 +901,9 @@ class LinearMixedModel:
         >>> table.shape, bool(table["converged"].all())
         ((200, 12), True)
         """
-        return refit_many(self._fit, Y, n_jobs)
+        return refit_many(self._fit, Y, n_jobs, progress)
 
+    @checked_keywords
     def save(self, path: str | Path) -> None:
         """Write the model to one file (arrays and JSON; no pickle), readable by `load`."""
         save_fit(self._fit, path)

@@ -156,11 +156,15 @@ def new_rows(
         level, missing, shown = recipe.levels(t, frame)
         bad = missing | (level < 0)
         if bad.any() and new_levels == "raise":
-            raise _level_error(fit.design.blocks[t].group, missing, level, shown)
+            raise _level_error(fit.design.blocks[t].group, missing, level, shown, recipe, t)
         unknown |= bad
         codes[t] = np.where(bad, -1, level)
+    X = recipe.fixed(frame)
+    _check_finite(X, fit.design.x_names)
+    for t, values in columns.items():
+        _check_finite(values, fit.design.blocks[t].names)
     return NewRows(
-        X=recipe.fixed(frame),
+        X=X,
         offset=recipe.offset(frame, offset),
         columns=columns,
         codes=codes,
@@ -169,7 +173,24 @@ def new_rows(
     )
 
 
-def _level_error(group: str, missing: BoolArray, level: IntArray, shown: pd.Series) -> DataError:
+def _check_finite(values: FloatArray, names: tuple[str, ...]) -> None:
+    infinite = np.isinf(values).sum(axis=0)
+    if infinite.any():
+        j = int(np.argmax(infinite))
+        raise DataError(
+            f"The column {names[j]!r} is infinite in {infinite[j]} rows of the new data. Nothing "
+            "can be predicted from infinity. Correct the values, or make them missing."
+        )
+
+
+def _level_error(
+    group: str,
+    missing: BoolArray,
+    level: IntArray,
+    shown: pd.Series,
+    recipe: Recipe,
+    block: int,
+) -> DataError:
     remedy = (
         "Use new_levels='population' to predict such rows without the group's random effects, or "
         "'nan' to leave them open."
@@ -179,7 +200,16 @@ def _level_error(group: str, missing: BoolArray, level: IntArray, shown: pd.Seri
             f"The grouping factor {group!r} is missing in {int(missing.sum())} rows of the new "
             f"data. Their random effects are unknown. {remedy}"
         )
-    new = listed(pd.unique(shown[level < 0].astype(str)))
+    unseen = pd.unique(shown[level < 0].astype(str))
+    new = listed(unseen)
+    components = recipe.groups[block].key.components
+    if len(components) == 1 and set(unseen) <= set(components[0].astype(str)):
+        have, given = (type(v).__name__ for v in (components[0][0], shown[level < 0].iloc[0]))
+        return DataError(
+            f"The levels of {group!r} in the new data ({new}) are of type {given}, those of the "
+            f"fit of type {have}. The number 1 and the text '1' are different levels. Convert the "
+            "column to the type it had in the fit."
+        )
     return DataError(
         f"The new data have levels of {group!r} that the fit has not seen: {new}. Their random "
         f"effects are unknown. {remedy}"

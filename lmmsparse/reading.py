@@ -47,6 +47,11 @@ def read_data(source: str) -> pd.DataFrame:
             f"There is no file {source!r}. The data must be a file that exists, or one of the "
             "shipped data sets that `lmmsparse datasets` lists."
         )
+    if path.is_dir():
+        raise DataError(
+            f"{source!r} is a directory. The data must be one file. Name a file in it; several "
+            "files are read by pyarrow.dataset or polars in Python."
+        )
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSIONS]
     kind = suffixes[-1] if suffixes else ""
     try:

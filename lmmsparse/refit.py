@@ -25,6 +25,11 @@ def _per_row(design: Design, what: str, values: Any) -> FloatArray:
     """Values on the fitted rows, given for them or for all rows of the original data."""
     if np.ndim(values) == 2 and np.shape(values)[1] == 1:
         values = np.asarray(values)[:, 0]
+    if isinstance(values, str):
+        raise DataError(
+            f"{what} is text, {values!r}. The data of the fit are not kept, so that a column "
+            f"cannot be found by its name. Pass its values, for example data[{values!r}]."
+        )
     if np.ndim(values) != 1:
         raise DataError(
             f"{what} has {np.ndim(values)} dimensions. One response is fitted at a time. Pass one "

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed, effective_n_jobs
 
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.convergence import judge
@@ -22,6 +21,7 @@ from lmmsparse.errors import DataError, LmmError, OptionError
 from lmmsparse.fit import Fit, term_columns
 from lmmsparse.fixed_columns import orthonormal
 from lmmsparse.held import theta_names
+from lmmsparse.progress import run
 from lmmsparse.refit import refit_response, warm_start
 from lmmsparse.refit_batched import (
     FITTED_EXACTLY,
@@ -35,10 +35,11 @@ from lmmsparse.search import search
 from lmmsparse.threads import one_thread
 
 _CHUNK = 1_000_000
+_PART = 16
 
 
 @one_thread
-def refit_many(fit: Fit, Y: Any, n_jobs: int = 1) -> pd.DataFrame:
+def refit_many(fit: Fit, Y: Any, n_jobs: int = 1, progress: bool | None = None) -> pd.DataFrame:
     """Fit the design of `fit` to every column of `Y`.
 
     Parameters
@@ -48,6 +49,8 @@ def refit_many(fit: Fit, Y: Any, n_jobs: int = 1) -> pd.DataFrame:
         One row per fitted row, or per row of the original data.
     n_jobs : int
         Processes for the responses that are refitted one by one.
+    progress : bool, optional
+        A bar for these at once (True), never (False), or after two seconds if somebody watches.
 
     Returns
     -------
@@ -76,11 +79,20 @@ def refit_many(fit: Fit, Y: Any, n_jobs: int = 1) -> pd.DataFrame:
         out.put(which, _together(fit, values if together.all() else values[:, which]))
     which = np.flatnonzero(usable & ~together)
     if which.size:
-        parts = np.array_split(which, min(which.size, effective_n_jobs(int(n_jobs))))
-        run = Parallel(n_jobs=len(parts))
-        done = run(delayed(_one_by_one)(fit, values[:, part]) for part in parts)
-        for part, estimates in zip(parts, done, strict=True):
+        parts = np.array_split(which, -(-which.size // _PART))
+        done = run(
+            _one_by_one,
+            [(fit, values[:, part]) for part in parts],
+            "refit_many",
+            unit="responses",
+            n_jobs=n_jobs,
+            progress=progress,
+            sizes=[len(part) for part in parts],
+        )
+        for part, estimates in zip(parts, done.results, strict=False):
             out.put(part, estimates)
+        for part in parts[len(done.results) :]:
+            out.problem[part] = "Interrupted before it was fitted."
     return _frame(fit, out, index)
 
 

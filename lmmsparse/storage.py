@@ -32,16 +32,18 @@ from lmmsparse.errors import Finding, LmmError, StorageError
 from lmmsparse.fit import Fit
 from lmmsparse.held import Held
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, Optimum, Status, TrustRegion
+from lmmsparse.solvers._sksparse import UNUSABLE
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.blocked import Blocked
 from lmmsparse.solvers.cholmod import Cholmod
 from lmmsparse.solvers.dense import Dense
+from lmmsparse.solvers.superlu import SuperLU
 
 _FORMAT = "lmmsparse model"
 _VERSION = 1
 _OPTIMIZERS: dict[str, type[Any]] = {c.__name__: c for c in (TrustRegion, Bobyqa, NelderMead)}
 _SPARSE = ("data", "indices", "indptr")
-_SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Blocked, Cholmod, Dense)}
+_SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Blocked, Cholmod, Dense, SuperLU)}
 _STRUCTURES: dict[str, type[Any]] = {
     c.__name__: c for c in (Unstructured, Diagonal, CompoundSymmetry, AR1)
 }
@@ -74,7 +76,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
     }
     arrays["optimum.x"] = fit.optimum.x
     arrays["optimum.trace"] = fit.optimum.trace
-    target = Path(path)
+    target = _as_path(path)
     if target.is_dir() or not target.parent.is_dir():
         raise StorageError(
             f"{target} cannot be written: "
@@ -91,6 +93,16 @@ def save_fit(fit: Fit, path: str | Path) -> None:
     partial.replace(target)
 
 
+def _as_path(path: Any) -> Path:
+    try:
+        return Path(path)
+    except TypeError as error:
+        raise StorageError(
+            f"{path!r} is not a path. A model is stored in one file. Name it, for example "
+            "'model.lmm'."
+        ) from error
+
+
 def load_fit(path: str | Path) -> Fit:
     """Read a fit from `path`.
 
@@ -101,8 +113,14 @@ def load_fit(path: str | Path) -> Fit:
     StorageError
         If it is not a model, is damaged, or was written by a newer version.
     """
+    source = _as_path(path)
+    if source.is_dir():
+        raise StorageError(
+            f"{source} is a directory. A model is stored in one file. Name the file that "
+            "m.save(path) has written."
+        )
     try:
-        with zipfile.ZipFile(Path(path)) as archive:
+        with zipfile.ZipFile(source) as archive:
             if "model.json" not in archive.namelist():
                 raise StorageError(_foreign(path))
             meta = json.loads(archive.read("model.json"))
@@ -291,7 +309,11 @@ def _decode(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Fit:
         expected_decrease=found["expected_decrease"],
     )
     optimizer: Optimizer = _decode_option(meta["optimizer"], _OPTIMIZERS)
-    solver: PLSSolver = _decode_option(meta["solver"], _SOLVERS)
+    solver: PLSSolver
+    if meta["solver"]["name"] == Cholmod.__name__ and UNUSABLE:
+        solver = SuperLU()  # the same sums without scikit-sparse
+    else:
+        solver = _decode_option(meta["solver"], _SOLVERS)
     design = _decode_design(meta["design"], arrays)
     fit = Fit(design, bool(meta["reml"]), optimum, optimizer, solver, _decode_held(meta))
     if len(optimum.x) != fit.template.n_theta:

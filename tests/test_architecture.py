@@ -20,6 +20,7 @@ LAYERS = {
         "distributions",
         "keywords",
         "linalg",
+        "progress",
         "render",
         "table",
         "threads",
@@ -69,7 +70,7 @@ LAYERS = {
     },
     8: {"summary", "plots"},
     9: {"model", "lmer"},
-    10: {"datasets", "reading", "demo", "cli", "__init__", "__main__"},
+    10: {"datasets", "reading", "demo", "cli", "interop", "__init__", "__main__"},
 }
 LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}
 
@@ -77,10 +78,15 @@ LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}
 # which covers the modules inside that package too.
 ONLY_IN = {
     "formulaic": ("design",),
-    "joblib": ("refit_many", "inference"),
+    "joblib": ("progress",),
     "matplotlib": ("plots",),
     "nlopt": ("optimize.bounded",),
+    "arviz": ("interop.arviz",),
+    "marginaleffects": ("interop.marginaleffects",),
+    "polars": ("interop.marginaleffects",),
+    "sklearn": ("interop.sklearn",),
     "sksparse": ("solvers._sksparse*",),
+    "tqdm": ("progress",),
     "pandas": (
         "table",
         "design",
@@ -100,6 +106,7 @@ ONLY_IN = {
         "model",
         "datasets",
         "reading",
+        "interop",
     ),
 }
 

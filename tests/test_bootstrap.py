@@ -162,7 +162,7 @@ def test_impossible_options_are_refused(call: Any, text: str) -> None:
 
 def test_progress_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     slope().bootstrap(3, rng=1, progress=True)
-    assert "3 of 3" in capsys.readouterr().err
+    assert "3/3" in capsys.readouterr().err
 
 
 def test_bootstrapped_likelihood_ratios() -> None:

@@ -231,14 +231,15 @@ SOLVERS = [
     lmm.Cholmod(ordering="nesdis"),
     lmm.Cholmod(ordering="natural", mode="simplicial"),
     lmm.Cholmod(ordering="natural", mode="supernodal"),
+    lmm.SuperLU(),
 ]
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: f"{s.ordering}-{s.mode}")
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
 @pytest.mark.parametrize(
     "name", ["crossed slopes", "weights", "two terms, one group", "no fixed effects", "nested"]
 )
-def test_every_solver_is_the_dense_one(name: str, solver: lmm.Cholmod) -> None:
+def test_every_solver_is_the_dense_one(name: str, solver: lmm.Cholmod | lmm.SuperLU) -> None:
     one, other = model(name, lmm.Dense()), model(name, solver)
     rng = np.random.default_rng(2)
     for theta in (some_theta(one), 0 * some_theta(one), one.theta.to_numpy()):

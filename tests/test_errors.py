@@ -430,6 +430,67 @@ FITS = [
         ("different indexes",),
         data=lambda frame: {"score": frame["score"].iloc[::-1], "dose": frame["dose"]},
     ),
+    Case("a formula as data", data(), ("DataFrame", "quotation marks"), FormulaError, data=str),
+    Case(
+        "group in the index",
+        PLAIN,
+        ("'site'", "index", "reset_index()"),
+        data=lambda frame: frame.set_index("site"),
+    ),
+    Case(
+        "group in one level of the index",
+        PLAIN,
+        ("'site'", "index", "reset_index()"),
+        data=lambda frame: frame.set_index(["arm", "site"]),
+    ),
+    # Sizes
+    Case("huge response", PLAIN, ("'score'", "e+200"), change={"score": data()["score"] * 1e200}),
+    Case("tiny response", PLAIN, ("'score'", "e-200"), change={"score": data()["score"] * 1e-200}),
+    Case("huge predictor", PLAIN, ("'dose'", "e+200"), change={"dose": data()["dose"] * 1e200}),
+    Case(
+        "huge slope",
+        "score ~ 1 + (dose|site)",
+        ("'dose'", "(dose|site)", "e+200"),
+        change={"dose": data()["dose"] * 1e200},
+    ),
+    Case(
+        "as many effects as rows",
+        "score ~ C(site) * C(place) + (1|site)",
+        ("60 fixed effects", "60 rows"),
+        NotIdentifiableError,
+        change={"place": np.tile(np.arange(6), 10)},
+    ),
+    # Habits
+    Case(
+        "decimal comma",
+        PLAIN,
+        ("'score'", "comma", "decimal=','"),
+        change={"score": [f"{v:.3f}".replace(".", ",") for v in data()["score"]]},
+    ),
+    Case(
+        "response as predictor",
+        "score ~ dose + score + (1|site)",
+        ("'score'", "fixed effects", "explain itself"),
+        FormulaError,
+    ),
+    Case(
+        "response as slope",
+        "score ~ dose + (score|site)",
+        ("'score'", "(score|site)", "explain itself"),
+        FormulaError,
+    ),
+    Case("square brackets", "score ~ dose + [1|site]", ('"["', "round", "^"), FormulaError),
+    Case("braces", "score ~ dose + {1|site}", ('"{"', "round", "^"), FormulaError),
+    Case("two responses", "cbind(score, dose) ~ 1 + (1|site)", ("cbind()", "m.refit_many(Y)")),
+    Case("a smooth term", "score ~ s(dose) + (1|site)", ("s()", "bs(x, df=5)")),
+    Case("relevel", "score ~ relevel(arm) + (1|site)", ("relevel()", "Treatment('level')")),
+    Case(
+        "contrasts of a measurement",
+        "score ~ dose + (1|site)",
+        ("'dose'", "60 different", "60 rows"),
+        OptionError,
+        options={"contrasts": {"dose": "sum"}},
+    ),
     Case("a single row", PLAIN, ("'score'", "1 rows"), data=lambda frame: frame.iloc[:1]),
 ]
 
@@ -563,7 +624,7 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
     "group of another type": (
         lambda: model().predict(new(site="0")),
         DataError,
-        ("'site'", "not seen: 0"),
+        ("'site'", "str", "int64", "Convert the column"),
     ),
     "unknown group": (
         lambda: model().predict(random="~(1|plot)"),
@@ -754,6 +815,99 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
     "radius": (lambda: lmm.TrustRegion(radius=np.nan), OptionError, ("radius=nan",)),
     "ordering": (lambda: lmm.Cholmod(ordering="best"), OptionError, ("'best'", "'metis'")),
     "mode": (lambda: lmm.Cholmod(mode="fast"), OptionError, ("'fast'", "'supernodal'")),
+    "L without numbers": (
+        lambda: model().contrast({"dose": "one"}),
+        DataError,
+        ("'dose'", "'one'"),
+    ),
+    "L with NaN": (lambda: model().contrast([0, np.nan, 0, 0]), DataError, ("missing", "0 for")),
+    "L with NaN by name": (lambda: model().contrast({"dose": np.nan}), DataError, ("missing",)),
+    "rhs of another length": (
+        lambda: model().contrast(np.eye(4)[:2], rhs=[1, 2, 3]),
+        DataError,
+        ("(3,)", "2 rows"),
+    ),
+    "rhs with NaN": (
+        lambda: model().contrast({"dose": 1}, rhs=np.nan),
+        DataError,
+        ("rhs", "missing"),
+    ),
+    "rhs of text": (lambda: model().contrast({"dose": 1}, rhs="a"), DataError, ("rhs='a'",)),
+    "means of a formula": (
+        lambda: model().emmeans("pairwise ~ arm"),
+        OptionError,
+        ("'pairwise ~ arm'", "pairwise=True"),
+    ),
+    "means of a number": (lambda: model().emmeans(3), OptionError, ("specs=3", "'arm'")),
+    "means at a list": (lambda: model().emmeans("arm", at=[1]), OptionError, ("at=[1]", "mapping")),
+    "means at NaN": (
+        lambda: model().emmeans("arm", at={"dose": np.nan}),
+        DataError,
+        ("'dose'", "missing"),
+    ),
+    "predict infinity": (
+        lambda: model().predict(new(dose=[np.inf, 1, 2, 3])),
+        DataError,
+        ("'dose'", "1 rows"),
+    ),
+    "refit to a name": (lambda: model().refit("dose"), DataError, ("'dose'", "data['dose']")),
+    "anova with refit by name": (
+        lambda: lmm.anova(model(), lmm.lmer(PLAIN, data()), refit="no"),
+        OptionError,
+        ("refit='no'",),
+    ),
+    "statistic by name": (
+        lambda: model().bootstrap(2, rng=1, statistic="fixef"),
+        OptionError,
+        ("'fixef'", "lambda m"),
+    ),
+    "statistic of text": (
+        lambda: model().bootstrap(2, rng=1, statistic=lambda m: "a"),
+        OptionError,
+        ("'a'", "not a number"),
+    ),
+    "matrix of groups": (
+        lambda: model().influence(np.ones((N, 2))),
+        DataError,
+        ("groups", "2 dimensions"),
+    ),
+    "tolerance of singularity": (lambda: model().is_singular("a"), OptionError, ("tol='a'",)),
+    "no path": (lambda: model().save(None), StorageError, ("None", "path")),
+    "a directory": (lambda: lmm.load(Path()), StorageError, ("directory", "m.save(path)")),
+    "a model of a formula": (
+        lambda: lmm.LinearMixedModel(PLAIN),
+        OptionError,
+        ("str", "lmm.lmer(formula, data)"),
+    ),
+    "a model of formula and data": (
+        lambda: lmm.LinearMixedModel(PLAIN, data()),
+        OptionError,
+        ("lmm.lmer(formula, data)",),
+    ),
+    "lmer without data": (lambda: lmm.lmer(PLAIN), OptionError, ("'data'", "lmer(formula, data)")),
+    "an option by position": (
+        lambda: lmm.lmer(PLAIN, data(), False),
+        OptionError,
+        ("formula, data", "reml="),
+    ),
+    "an argument twice": (
+        lambda: lmm.lmer(PLAIN, data(), formula=PLAIN),
+        OptionError,
+        ("'formula'", "by position too"),
+    ),
+    "an argument too many": (lambda: model().ranova(True), OptionError, ("ranova()", "takes none")),
+    "bootstrap without rng": (lambda: model().bootstrap(9), OptionError, ("'rng'", "rng=1")),
+    "R's name of an option": (
+        lambda: lmm.bootstrap_lrt(model(), model(), nsim=9, rng=1),
+        OptionError,
+        ("'nsim'", "n="),
+    ),
+    "type of residuals": (
+        lambda: model().residuals_of(type="pearson"),
+        OptionError,
+        ("'type'", "kind="),
+    ),
+    "data set without name": (lambda: lmm.load_dataset(), OptionError, ("'name'", "'sleepstudy'")),
     "data set": (
         lambda: lmm.load_dataset("sleepstdy"),
         OptionError,
@@ -768,6 +922,29 @@ def test_question_is_refused(name: str) -> None:
     with pytest.raises(kind) as error:
         ask()
     says(error, *fragments)
+
+
+@pytest.mark.parametrize("name", ["Satterthwaite", "Kenward-Roger", "NONE"])
+def test_capitals_in_a_method_are_no_error(name: str) -> None:
+    lower = name.lower()
+    for ask in (
+        lambda ddf: lmm.anova(model(), ddf=ddf),
+        lambda ddf: model().emmeans("arm", ddf=ddf),
+        lambda ddf: model().drop1("F", ddf=ddf),
+        lambda ddf: model().coef_table(ddf=ddf),
+    ):
+        assert str(ask(name)) == str(ask(lower))
+
+
+@pytest.mark.parametrize(
+    ("member", "hint"), [("anova", "lmm.anova(m)"), ("params", "m.fixef"), ("AIC", "m.aic")]
+)
+def test_member_of_another_package_is_explained(member: str, hint: str) -> None:
+    with pytest.raises(AttributeError, match=re.escape(hint)) as error:
+        getattr(model(), member)
+    assert error.value.name == member
+    assert not hasattr(model(), "nonsense")
+    assert pickle.loads(pickle.dumps(model())).nobs == N
 
 
 ARRAYS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {

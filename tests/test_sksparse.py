@@ -1,4 +1,4 @@
-"""What the solvers rely on, for whichever generation of scikit-sparse is installed."""
+"""What the solvers rely on, for whichever scikit-sparse is installed, and for SuperLU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import scipy.sparse as sp
 
 import lmmsparse as lmm
 from lmmsparse.errors import NumericalError
-from lmmsparse.solvers._sksparse import SparseCholesky, analyze
+from lmmsparse.solvers import _sksparse
+from lmmsparse.solvers._sksparse import SparseCholesky
 from lmmsparse.solvers.selected_inverse import SelectedInverse
 
 Array = npt.NDArray[np.float64]
@@ -23,7 +24,8 @@ Array = npt.NDArray[np.float64]
 ORDERINGS = ("amd", "metis", "nesdis", "natural")
 MODES = ("auto", "simplicial", "supernodal")
 every_way = pytest.mark.parametrize(
-    ("ordering", "mode"), [(ordering, mode) for ordering in ORDERINGS for mode in MODES]
+    ("ordering", "mode"),
+    [*((ordering, mode) for ordering in ORDERINGS for mode in MODES), ("superlu", "")],
 )
 every_mode = pytest.mark.parametrize("mode", MODES)
 
@@ -50,6 +52,12 @@ def matrix(theta: float, levels: tuple[int, ...] = (40, 25, 7), n: int = 130) ->
 def dense(lower: sp.csc_matrix) -> Array:
     L = lower.toarray()
     return np.asarray(L + np.tril(L, -1).T)
+
+
+def analyze(lower: sp.csc_matrix, ordering: str, mode: str) -> SparseCholesky:
+    if ordering == "superlu":
+        return lmm.SuperLU().analyze(lower)[0]
+    return _sksparse.analyze(lower, ordering, mode)
 
 
 def factorized(lower: sp.csc_matrix, ordering: str = "amd", mode: str = "auto") -> SparseCholesky:

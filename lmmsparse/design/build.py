@@ -34,7 +34,7 @@ from lmmsparse.design.recipe import (
 )
 from lmmsparse.design.rows import complete_rows, dropped_by_expression, extra_columns
 from lmmsparse.design.types import Design, RandomBlock
-from lmmsparse.errors import Finding, FormulaError, OptionError
+from lmmsparse.errors import DataError, Finding, FormulaError, OptionError
 from lmmsparse.formula import MixedFormula, parse_formula, referenced_names
 
 
@@ -98,7 +98,9 @@ def build_design(
     assert parsed.response is not None
     frame = as_frame(data)
     own = _own_names(context)
+    _check_response_alone(parsed, frame)
     parts = _parts(parsed, frame)
+    _check_index(parsed, parts, frame)
     uses = {part: columns_of(text, frame.columns, own) for part, text in parts.items()}
     groups = {f for term in parsed.random for f in term.factors}
     needed = {name for names in uses.values() for name in names}
@@ -204,6 +206,35 @@ def _parts(parsed: MixedFormula, frame: pd.DataFrame) -> dict[str, str]:
     for i, term in enumerate(parsed.random):
         parts[f"random{i}"] = expand(term.effects)
     return parts
+
+
+def _check_response_alone(parsed: MixedFormula, frame: pd.DataFrame) -> None:
+    """Refuse the response as its own predictor."""
+    assert parsed.response is not None
+    name = parsed.response.strip("`")
+    if name not in frame.columns:
+        return
+    for text, where in [
+        (parsed.fixed, "the fixed effects"),
+        *((term.effects, term.source) for term in parsed.random),
+    ]:
+        if name in split_calls(text)[0]:
+            raise FormulaError(
+                f"The response {name!r} is also among the predictors, in {where}. It would explain "
+                "itself. Leave it out there."
+            )
+
+
+def _check_index(parsed: MixedFormula, parts: Mapping[str, str], frame: pd.DataFrame) -> None:
+    """Refuse names of the index, which are no columns."""
+    labels = {name for name in frame.index.names if isinstance(name, str)} - set(frame.columns)
+    texts = [*parts.values(), *parsed.offsets, *(f for t in parsed.random for f in t.factors)]
+    for name in sorted(labels):
+        if any(name in referenced_names(text) for text in texts):
+            raise DataError(
+                f"The formula names {name!r}, which is the index of the data, not a column. A "
+                "formula names columns. Make it one with data.reset_index()."
+            )
 
 
 def _own_names(context: Any) -> dict[str, Any]:

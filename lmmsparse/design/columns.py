@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ class ColumnInfo:
 
     Attributes
     ----------
-    kind : {"numeric", "categorical", "other"}
+    kind : {"numeric", "categorical", "date", "duration", "other"}
     categories : tuple or None
         Levels of a categorical column.
     coded : bool
@@ -46,6 +47,10 @@ _CODINGS = {
 }
 
 
+_DECIMAL_COMMA = re.compile(r"\s*-?\d*,\d+\s*$")
+_LARGEST = 1e100
+
+
 def check_response(response: str, table: pd.DataFrame) -> None:
     """The response must be a numeric column, if it is a plain column."""
     name = response.strip("`")
@@ -54,9 +59,14 @@ def check_response(response: str, table: pd.DataFrame) -> None:
     column = table[name]
     if isinstance(column.dtype, pd.CategoricalDtype):
         levels = listed([repr(v) for v in column.cat.categories], 4)
+        remedy = "Convert the column, for example with pandas.to_numeric."
+        if all(_DECIMAL_COMMA.match(str(value)) for value in column.cat.categories):
+            remedy = (
+                "Its decimal sign is a comma. Read the file with pandas.read_csv(..., decimal=',')."
+            )
         raise DataError(
             f"The response {name!r} is not numeric (it holds {levels}). A linear mixed model needs "
-            "numbers. Convert the column, for example with pandas.to_numeric."
+            f"numbers. {remedy}"
         )
     if not _is_real(column):
         raise DataError(
@@ -90,12 +100,18 @@ def response_values(
 
 
 def check_finite(what: str, values: FloatArray) -> None:
-    """Refuse infinite values and undefined ones."""
+    """Refuse values that are infinite or undefined, or whose squares would be."""
     if not np.isfinite(values).all():
         n = int((~np.isfinite(values)).sum())
         raise DataError(
             f"The {what} holds {n} values that are not finite. Nothing can be fitted to infinity. "
             "Check it for divisions by zero and logarithms of zero."
+        )
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > _LARGEST or 0.0 < largest < 1.0 / _LARGEST:
+        raise DataError(
+            f"The largest value of the {what} is {largest:.3g}. Sums of squares of such numbers "
+            "cannot be computed. Check the column, or change its units."
         )
 
 
@@ -142,8 +158,23 @@ def codings(
                     f"{len(levels)} levels ({listed(levels)}). Each level needs a row. Give a "
                     "matrix with one row per level, in this order."
                 )
+        if name in table:
+            _check_has_levels(name, table[name])
         out[name] = chosen
     return out
+
+
+def _check_has_levels(name: str, column: pd.Series) -> None:
+    """Refuse contrasts for what is a measurement."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return
+    different = column.nunique()
+    if different > 20 and 2 * different > len(column):
+        raise OptionError(
+            f"contrasts names {name!r}, which holds {different} different numbers in {len(column)} "
+            "rows. Contrasts code the levels of a factor. Leave it out, or make the column a "
+            "factor first."
+        )
 
 
 def _custom(name: str, value: Any) -> Any:
@@ -207,6 +238,8 @@ def describe(
         return ColumnInfo("categorical", tuple(column.astype("category").cat.categories), True)
     if pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
         return ColumnInfo("numeric", span=_span(column))
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "mM":
+        return ColumnInfo("date" if column.dtype.kind == "M" else "duration")
     return ColumnInfo("other")
 
 

@@ -17,7 +17,9 @@ def as_frame(data: Any) -> pd.DataFrame:
 
     Parameters
     ----------
-    data : DataFrame, polars DataFrame, pyarrow Table or mapping of arrays
+    data : table
+        pandas or polars DataFrame or LazyFrame, pyarrow Table, RecordBatch, RecordBatchReader or
+        Dataset, DuckDB relation, numpy record array, list of records, or mapping of arrays.
 
     Raises
     ------
@@ -57,8 +59,16 @@ def _convert(data: Any) -> pd.DataFrame:
         return pd.DataFrame({column.name: _polars_column(column) for column in data.get_columns()})
     if module == "polars" and hasattr(data, "collect"):
         return _convert(data.collect())
+    if module == "pyarrow" and hasattr(data, "to_table"):  # a data set of several files
+        data = data.to_table()
+    if module == "pyarrow" and hasattr(data, "read_all"):  # a stream of batches
+        data = data.read_all()
     if module == "pyarrow" and hasattr(data, "to_pandas"):
         return pd.DataFrame(data.to_pandas())
+    if module in ("duckdb", "_duckdb") and hasattr(data, "df"):  # a relation, or a result
+        return pd.DataFrame(data.df())
+    if isinstance(data, np.ndarray) and data.dtype.names is not None:
+        return pd.DataFrame({name: data[name] for name in data.dtype.names})
     if isinstance(data, list) and data and all(isinstance(row, Mapping) for row in data):
         return pd.DataFrame(data)
     if isinstance(data, str):
@@ -68,7 +78,8 @@ def _convert(data: Any) -> pd.DataFrame:
         )
     raise DataError(
         f"The data are of type {type(data).__name__}. A table with named columns is needed. Pass a "
-        "pandas or polars DataFrame, a pyarrow Table, or a mapping of names to arrays."
+        "pandas or polars DataFrame, a pyarrow Table, a DuckDB relation, or a mapping of names to "
+        "arrays."
     )
 
 

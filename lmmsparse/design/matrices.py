@@ -118,6 +118,8 @@ class MatrixRecipe:
             if info.kind == "categorical":
                 assert info.categories is not None
                 row[name] = pd.Categorical(list(info.categories[:1]), list(info.categories))
+            elif info.kind in ("date", "duration"):
+                row[name] = np.ones(1, "M8[ns]" if info.kind == "date" else "m8[ns]")
             else:
                 row[name] = np.full(1, 1.0 if info.span is None else info.span[0])
         for expression, levels in categories.items():  # numbers as levels: one that is known

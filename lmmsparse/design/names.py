@@ -40,6 +40,20 @@ _ALLOWED = (
     ast.BoolOp, ast.Compare, ast.List, ast.Tuple, ast.Dict, ast.Subscript, ast.Slice, ast.keyword,
     ast.IfExp, ast.Load, ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
 )  # fmt: skip
+# What users of R, mgcv and patsy write from habit.
+_HABITS = {
+    "cbind": "A model has one response; fit one and use m.refit_many(Y) for the others.",
+    "s": "Smooth terms are not fitted here; bs(x, df=5) is a spline without penalty.",
+    "te": "Smooth terms are not fitted here; bs(x, df=5) is a spline without penalty.",
+    "ns": "Write cr(x, df=5) for a natural cubic spline.",
+    "rcs": "Write cr(x, df=5) for a natural cubic spline.",
+    "relevel": "Write C(x, Treatment('level')) for another reference level.",
+    "ordered": "Make the column an ordered pandas Categorical.",
+    "as.factor": "Write factor(x).",
+    "as.numeric": "Write numeric(x).",
+    "ifelse": "Write np.where(condition, a, b).",
+    "pow": "Write I(x ** 2).",
+}
 _QUOTED = re.compile(r"`([^`]*)`")
 
 
@@ -188,8 +202,9 @@ def unknown_name(name: str, columns: Iterable[str], called: bool = False) -> Dat
     columns = list(columns)
     if called:
         functions = sorted(set(TRANSFORMS) | set(FUNCTIONS))
+        hint = f" {_HABITS[name]}" if name in _HABITS else close_match(name, functions)
         return DataError(
-            f"The formula calls {name}(), which is not known.{close_match(name, functions)} "
+            f"The formula calls {name}(), which is not known.{hint} "
             f"Available are {', '.join(functions)} and np.…; pass functions of your own as "
             f"context={{{name!r}: {name}}}."
         )

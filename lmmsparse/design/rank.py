@@ -25,10 +25,12 @@ def chosen_columns(X: FixedColumns, chosen: BoolArray) -> FixedColumns:
 
 
 def columns_not_finite(X: FixedColumns) -> IntArray:
-    """Positions of the columns that hold infinite or undefined values."""
+    """Positions of the columns that hold infinite, undefined or huge values, or tiny ones only."""
     if isinstance(X, np.ndarray):
-        return np.flatnonzero(~np.isfinite(X).all(axis=0))
-    return np.unique(X.indices[~np.isfinite(X.data)]).astype(np.intp)
+        largest = np.abs(X).max(axis=0, initial=0.0)
+        usable = (largest == 0.0) | ((largest >= 1e-100) & (largest <= 1e100))
+        return np.flatnonzero(~usable)
+    return np.unique(X.indices[~(np.abs(X.data) <= 1e100)]).astype(np.intp)
 
 
 def independent_columns(X: FixedColumns) -> BoolArray:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray, IntArray
-from lmmsparse.design.frame import check_order, close_match, tidy_column
+from lmmsparse.design.frame import check_order, close_match, listed, tidy_column
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.names import PLAIN_FUNCTIONS, check_expression, namespace
@@ -204,7 +204,8 @@ def column_or_array(what: str, value: Any, frame: pd.DataFrame) -> FloatArray:
         if value not in frame.columns:
             raise DataError(
                 f"{what}={value!r} is not a column of the data."
-                f"{close_match(value, frame.columns)} Name a column, or pass an array."
+                f"{close_match(value, frame.columns)} The columns are "
+                f"{listed(frame.columns, 20)}. Name one of them, or pass an array."
             )
         source: Any = tidy_column(frame[value])
         what = f"{what}={value!r}"

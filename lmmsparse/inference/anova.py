@@ -8,7 +8,7 @@ from lmmsparse._types import FloatArray
 from lmmsparse.design.frame import listed
 from lmmsparse.fit import Fit
 from lmmsparse.inference.contrast import f_statistic, f_tail
-from lmmsparse.inference.ddf import DenominatorDF, denominator_df
+from lmmsparse.inference.ddf import DenominatorDF, check_ddf, denominator_df
 from lmmsparse.inference.terms import FixedTerms, check_type
 from lmmsparse.table import Table, blanks, counts, degrees, fixed, p_values
 
@@ -58,7 +58,7 @@ def anova_table(fit: Fit, kind: int = 3, ddf: str = "satterthwaite") -> Table:
         ``Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)``; Mean Sq is F · σ², without the
         scale that Kenward and Roger's method gives F (lmerTest's convention).
     """
-    kind = check_type(kind)
+    kind, ddf = check_type(kind), check_ddf(ddf)
     method = denominator_df(fit, ddf)
     terms = FixedTerms(fit.design)
     tests = [f_test(fit.beta, terms.hypothesis(i, kind), method) for i in terms.tested]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,20 +12,21 @@ import pandas as pd
 from scipy import stats
 
 from lmmsparse._types import FloatArray
-from lmmsparse.errors import LmmWarning, OptionError
+from lmmsparse.errors import Finding, InterruptedWarning, LmmWarning, OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.inference.collect import collected, warn_interrupted
 from lmmsparse.inference.parameters import parameter_names, parameter_values
 from lmmsparse.inference.resample import Resampler
 from lmmsparse.inference.wald import check_level
+from lmmsparse.progress import run
 from lmmsparse.refit import refit_response
+from lmmsparse.refit_batched import can_batch
 from lmmsparse.refit_many import refit_many
 from lmmsparse.simulate import as_generator
 from lmmsparse.table import Table
 
 KINDS = ("parametric", "semiparametric")
 _VALUES = 2_000_000
-_CHUNK = 128
+BATCH = 128
 
 Statistic = Callable[[Any], Any]
 
@@ -41,14 +41,14 @@ class Bootstrap:
         The statistic of the fit itself.
     failures : Series
         Replicate → why nothing could be computed; the rows of these are NaN.
-    requested : int
-        How many replicates were asked for; there are fewer if Ctrl-C came in between.
+    findings : tuple of Finding
+        What was met on the way: whether Ctrl-C ended it early.
     """
 
     original: pd.Series
     failures: pd.Series
     _replicates: pd.DataFrame = field(repr=False)
-    requested: int
+    findings: tuple[Finding, ...] = ()
 
     def __repr__(self) -> str:
         values = self._replicates
@@ -59,14 +59,10 @@ class Bootstrap:
                 "Std. Error": values.std(ddof=1).tolist(),
             },
             [str(name) for name in self.original.index],
-            title=f"Bootstrap, {self._how_many} replicates ({self.n_failed} failed)",
+            title=f"Bootstrap, {len(values)} replicates ({self.n_failed} failed)",
+            notes=[finding.message for finding in self.findings],
         )
         return str(table)
-
-    @property
-    def _how_many(self) -> str:
-        done = len(self._replicates)
-        return str(done) if done == self.requested else f"{done} of {self.requested}"
 
     @property
     def n_failed(self) -> int:
@@ -127,7 +123,7 @@ def bootstrap(
     statistic: Statistic | None = None,
     kind: str = "parametric",
     n_jobs: int = 1,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Bootstrap:
     """Refit a model to responses drawn from it.
 
@@ -146,18 +142,24 @@ def bootstrap(
         See `Resampler`.
     n_jobs : int
         Processes.
-    progress : bool
-        Count replicates on the standard error stream.
+    progress : bool, optional
+        A bar at once (True), never (False), or after two seconds if somebody watches.
 
     Returns
     -------
     Bootstrap
+        After Ctrl-C, that of the replicates until then, with a warning.
     """
     check_counts(n, n_jobs)
     if kind not in KINDS:
         raise OptionError(
             f"kind={kind!r} does not exist. It says where new responses come from. Use "
             "'parametric' or 'semiparametric'."
+        )
+    if statistic is not None and not callable(statistic):
+        raise OptionError(
+            f"statistic={statistic!r} is not a function. It is called with every refitted model. "
+            "Write for example statistic=lambda m: m.fixef."
         )
     if statistic is None:
         estimates = np.concatenate([parameter_values(fit, fit.theta, fit.sigma), fit.beta])
@@ -166,30 +168,42 @@ def bootstrap(
         )
     else:
         original = _as_series(statistic(make_model(fit)))
-    chunks = chunks_of_seeds(fit, n, rng, _CHUNK if statistic is None else _CHUNK // 16)
-    ends = np.cumsum([len(chunk) for chunk in chunks])
-
-    def tell(parts: int) -> None:
-        if progress:
-            print(f"bootstrap: {ends[parts - 1]} of {n}", file=sys.stderr)
-
-    arguments = [(fit, chunk, make_model, statistic, kind, original.index) for chunk in chunks]
-    done, interrupted = collected(_replicates, arguments, n_jobs, tell)
-    if interrupted:
-        warn_interrupted(f"{ends[len(done) - 1]} of {n} replicates")
-    values = np.concatenate([part for part, _ in done])
-    reasons = [reason for _, part in done for reason in part]
+    together = statistic is None and can_batch(fit)
+    chunks = chunks_of_seeds(fit, n, rng, BATCH if together else BATCH // 16)
+    done = run(
+        _replicates,
+        [(fit, chunk, make_model, statistic, kind, original.index) for chunk in chunks],
+        "bootstrap",
+        unit="replicates",
+        n_jobs=n_jobs,
+        progress=progress,
+        sizes=[len(chunk) for chunk in chunks],
+    )
+    values = np.concatenate([part for part, _ in done.results])
+    reasons = [reason for _, part in done.results for reason in part]
     failed = {i: reason for i, reason in enumerate(reasons) if reason}
+    findings = (_interrupted(len(values), n),) if done.interrupted else ()
+    for finding in findings:
+        warnings.warn(finding.message, InterruptedWarning, stacklevel=4)
     return Bootstrap(
         original,
         pd.Series(list(failed.values()), index=list(failed), dtype=object, name="reason"),
         pd.DataFrame(values, columns=original.index),
-        int(n),
+        findings,
+    )
+
+
+def _interrupted(done: int, n: int) -> Finding:
+    return Finding(
+        "interrupted",
+        "warning",
+        f"The bootstrap was interrupted after {done} of {n} replicates. The result holds these; "
+        "they are as good as any, but fewer. Call it again for all.",
     )
 
 
 def chunks_of_seeds(
-    fit: Fit, n: int, rng: Any, size: int = _CHUNK
+    fit: Fit, n: int, rng: Any, size: int = BATCH
 ) -> list[list[np.random.SeedSequence]]:
     """One seed per replicate, in parts that are refitted together.
 
@@ -222,7 +236,13 @@ def _as_series(value: Any) -> pd.Series:
     if isinstance(value, Mapping):
         value = pd.Series(dict(value), dtype=np.float64)
     if not isinstance(value, pd.Series):
-        array = np.atleast_1d(np.asarray(value, dtype=np.float64)).ravel()
+        try:
+            array = np.atleast_1d(np.asarray(value, dtype=np.float64)).ravel()
+        except (TypeError, ValueError) as error:
+            raise OptionError(
+                f"The statistic is {value!r}, which is not a number. Replicates are put into a "
+                "table of numbers. Return a number, an array, a Series or a mapping of numbers."
+            ) from error
         names = pd.Index([f"t{i + 1}" for i in range(len(array))], dtype=object)
         return pd.Series(array, index=names)
     return value.astype(np.float64)
@@ -256,7 +276,7 @@ def _replicates(
 
 def _parameters(fit: Fit, Y: FloatArray) -> tuple[FloatArray, list[str]]:
     """All parameters of refits to the columns of `Y`."""
-    table, d = refit_many(fit, Y), fit.template.n_theta
+    table, d = refit_many(fit, Y, progress=False), fit.template.n_theta
     numbers = table.iloc[:, : d + 2 + fit.design.p].to_numpy(dtype=np.float64)
     values = np.full((len(numbers), d + 1 + fit.design.p), np.nan)
     reasons = [""] * len(numbers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -10,17 +9,18 @@ import numpy as np
 from lmmsparse._types import FloatArray
 from lmmsparse.errors import DataError, NumericalError, OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.inference.bootstrap import check_counts, chunks_of_seeds
-from lmmsparse.inference.collect import collected, warn_interrupted
+from lmmsparse.inference.bootstrap import BATCH, check_counts, chunks_of_seeds
 from lmmsparse.inference.lrt import likelihood_ratio_table
 from lmmsparse.inference.profile import maximum_likelihood
 from lmmsparse.inference.resample import Resampler
+from lmmsparse.progress import run
+from lmmsparse.refit_batched import can_batch
 from lmmsparse.refit_many import refit_many
 from lmmsparse.table import Table, counts, fixed, p_values
 
 
 def bootstrap_lrt_of_fits(
-    small: Fit, large: Fit, n: int, rng: Any, n_jobs: int = 1, progress: bool = False
+    small: Fit, large: Fit, n: int, rng: Any, n_jobs: int = 1, progress: bool | None = None
 ) -> Table:
     """Test a small model within a large one by parametric bootstrap.
 
@@ -32,7 +32,8 @@ def bootstrap_lrt_of_fits(
         Responses drawn from the small model.
     rng : Generator or int
     n_jobs : int
-    progress : bool
+    progress : bool, optional
+        As for `bootstrap`.
 
     Returns
     -------
@@ -61,27 +62,30 @@ def bootstrap_lrt_of_fits(
             "The models have different offsets. A response of one cannot be given to the other. "
             "Fit both with the same offset."
         )
-    chunks = chunks_of_seeds(used[0], n, rng)
-
-    def tell(parts: int) -> None:
-        if progress:
-            print(f"bootstrap: part {parts} of {len(chunks)}", file=sys.stderr)
-
-    arguments = [(used[0], used[1], seeds) for seeds in chunks]
-    drawn, interrupted = collected(_statistics, arguments, n_jobs, tell)
-    statistics = np.concatenate(drawn)
+    together = can_batch(used[0]) and can_batch(used[1])
+    chunks = chunks_of_seeds(used[0], n, rng, BATCH if together else BATCH // 16)
+    drawn = run(
+        _statistics,
+        [(used[0], used[1], seeds) for seeds in chunks],
+        "bootstrap",
+        unit="replicates",
+        n_jobs=n_jobs,
+        progress=progress,
+        sizes=[len(seeds) for seeds in chunks],
+    )
+    statistics = np.concatenate(drawn.results)
     usable = statistics[~np.isnan(statistics)]
     if not usable.size:
         raise NumericalError(
-            f"All {n} refits failed. There is no distribution to compare with. Look at "
-            "m.bootstrap(n, rng=...).failures of the two models."
+            f"All {len(statistics)} refits failed. There is no distribution to compare with. Look "
+            "at m.bootstrap(n, rng=...).failures of the two models."
         )
     # Ties are equal up to the accuracy of a search.
     beyond = int(np.sum(usable >= observed["Chisq"] - 1e-8))
     p = (1 + beyond) / (1 + len(usable))
     notes = [f"{len(usable)} responses drawn from the smaller model."]
-    if interrupted:
-        notes.append(warn_interrupted(f"{len(statistics)} of {n} replicates"))
+    if drawn.interrupted:
+        notes.append(f"Interrupted after {len(statistics)} of {n} responses.")
     if len(usable) < len(statistics):
         notes.append(f"{len(statistics) - len(usable)} refits failed and are not counted.")
     return Table(
@@ -101,6 +105,8 @@ def _statistics(small: Fit, large: Fit, seeds: list[np.random.SeedSequence]) -> 
     """The likelihood-ratio statistics of responses drawn from the small model."""
     resampler = Resampler(small, "parametric")
     Y = np.column_stack([resampler.draw(np.random.default_rng(seed)) for seed in seeds])
-    criteria = [refit_many(fit, Y)["criterion"].to_numpy() for fit in (small, large)]
+    criteria = [
+        refit_many(fit, Y, progress=False)["criterion"].to_numpy() for fit in (small, large)
+    ]
     # NaN where a refit failed.
     return np.asarray(np.maximum(criteria[0] - criteria[1], 0.0), dtype=np.float64)

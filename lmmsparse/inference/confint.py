@@ -68,7 +68,7 @@ def confidence_intervals(
             raise OptionError(unknown_keyword("confint", name, known))
     check_method(method)
     level = check_level(level)
-    n_jobs, progress = options.get("n_jobs", 1), options.get("progress", False)
+    n_jobs, progress = options.get("n_jobs", 1), options.get("progress")
     if method == "wald":
         return wald_intervals(fit, level, which)
     if method == "profile":

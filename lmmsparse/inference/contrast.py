@@ -31,8 +31,14 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
             )
         row = np.zeros(len(names))
         for name, weight in L.items():
-            row[names.index(name)] = float(weight)
-        return row[None]
+            try:
+                row[names.index(name)] = float(weight)
+            except (TypeError, ValueError) as error:
+                raise DataError(
+                    f"L gives {name!r} the weight {weight!r}, which is not a number. A hypothesis "
+                    "is a weighted sum of effects. Give a number."
+                ) from error
+        return hypothesis_matrix(fit, row)
     if isinstance(L, str):
         raise OptionError(
             f"L={L!r} is text. A hypothesis is made of weights. Give them by name, for example "
@@ -44,12 +50,38 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
         raise DataError(
             f"L does not hold numbers ({error}). Give one weight per effect."
         ) from error
-    if matrix.ndim != 2 or matrix.shape[1] != len(names) or not np.isfinite(matrix).all():
+    if matrix.ndim != 2 or matrix.shape[1] != len(names):
         raise DataError(
             f"L has shape {np.shape(L)}, but the model has {len(names)} fixed effects "
-            f"({', '.join(names)}). Give rows of that many finite weights."
+            f"({', '.join(names)}). Give rows of that many weights."
+        )
+    if not np.isfinite(matrix).all():
+        raise DataError(
+            "L holds weights that are missing or infinite. A hypothesis is a weighted sum of "
+            "effects. Give every effect a finite weight, 0 for those that do not take part."
         )
     return matrix
+
+
+def _right_side(rhs: Any, rows: int) -> FloatArray:
+    try:
+        values = np.asarray(rhs, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"rhs={rhs!r} does not hold numbers. It is what the rows of L are compared with. Give "
+            "one number, or one per row."
+        ) from error
+    if not np.isfinite(values).all():
+        raise DataError(
+            "rhs holds values that are missing or infinite. It is what the rows of L are compared "
+            "with. Give finite numbers."
+        )
+    if values.ndim > 1 or (values.ndim == 1 and len(values) not in (1, rows)):
+        raise DataError(
+            f"rhs has shape {values.shape}, but L has {rows} {'row' if rows == 1 else 'rows'}. "
+            "Each row is compared with one number. Give one number, or one per row."
+        )
+    return np.asarray(np.broadcast_to(values, (rows,)))
 
 
 def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
@@ -75,7 +107,7 @@ def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
         If the rows contradict each other or test nothing.
     """
     matrix = hypothesis_matrix(fit, L)
-    right = np.broadcast_to(np.asarray(rhs, dtype=np.float64), (len(matrix),))
+    right = _right_side(rhs, len(matrix))
     rank = int(np.linalg.matrix_rank(matrix))
     if rank == 0:
         raise DataError("L is zero. It tests nothing. Give some effect a weight.")

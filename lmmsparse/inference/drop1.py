@@ -10,7 +10,7 @@ from scipy import stats
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.inference.anova import METHOD_NAMES, f_test
-from lmmsparse.inference.ddf import denominator_df
+from lmmsparse.inference.ddf import check_ddf, denominator_df
 from lmmsparse.inference.lrt import information, refit_ml
 from lmmsparse.inference.terms import FixedTerms
 from lmmsparse.table import Table, blanks, counts, degrees, fixed, p_values
@@ -45,6 +45,7 @@ def drop1_table(fit: Fit, test: str = "chisq", ddf: str = "satterthwaite") -> Ta
 
 
 def _by_F(fit: Fit, ddf: str) -> Table:
+    ddf = check_ddf(ddf)
     terms = FixedTerms(fit.design)
     method = denominator_df(fit, ddf)
     chosen = terms.droppable()

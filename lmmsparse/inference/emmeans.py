@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from lmmsparse._types import BoolArray, FloatArray
@@ -15,7 +16,7 @@ from lmmsparse.design.terms import covariates, factor_levels, grid
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.anova import METHOD_NAMES
-from lmmsparse.inference.ddf import DenominatorDF, denominator_df
+from lmmsparse.inference.ddf import DenominatorDF, check_ddf, denominator_df
 from lmmsparse.inference.wald import check_level
 from lmmsparse.table import Table, as_precise_as, counts, fixed, p_values
 
@@ -74,13 +75,20 @@ def marginal_means(
     matrices = recipe.matrices
     values: dict[str, tuple[Any, ...]] = dict(factor_levels(matrices, "fixed"))
     values.update({n: (span[0],) for n, span in covariates(matrices, "fixed").items()})
+    if not isinstance(specs, Iterable):
+        raise OptionError(
+            f"specs={specs!r} is not a name. Marginal means are for predictors of the fixed "
+            f"effects. Name one or several of {', '.join(map(repr, values))}."
+        )
+    if at is not None and not isinstance(at, Mapping):
+        raise OptionError(
+            f"at={at!r} does not say which column is meant. It is a mapping from columns to "
+            "values. Write for example at={'column': [1, 2]}."
+        )
     names = [specs] if isinstance(specs, str) else list(specs)
     for name in [*names, *(at or {})]:
         if name not in values:
-            raise OptionError(
-                f"{name!r} is not a predictor of the model's fixed effects. Marginal means are "
-                f"for {', '.join(map(repr, values)) or 'models with predictors'}. Name one of them."
-            )
+            raise _unknown_predictor(name, list(values))
     if not names or len(set(names)) < len(names):
         raise OptionError(
             f"specs={specs!r} does not name one or several different predictors. There is one "
@@ -92,6 +100,10 @@ def marginal_means(
         if not values[name]:
             raise DataError(
                 f"at={{{name!r}: ...}} is empty. A mean needs values. Give at least one."
+            )
+        if pd.isna(pd.Series(values[name], dtype=object)).any():
+            raise DataError(
+                f"at={{{name!r}: ...}} holds a missing value. A mean needs values. Leave it out."
             )
     shown = grid({name: values[name] for name in names})
     # The wanted columns vary slowest, so that every mean is a run of rows.
@@ -106,6 +118,20 @@ def marginal_means(
         estimable = gap < 1e-8 * np.maximum(1.0, np.abs(F).max(axis=1))
     labels = tuple(", ".join(map(_text, row)) for row in shown.itertuples(index=False))
     return MarginalMeans(labels, F[:, kept], estimable, float(fit.design.offset_or_zero.mean()))
+
+
+def _unknown_predictor(name: Any, known: list[str]) -> OptionError:
+    """The error for a name of emmeans() that is none, with a hint for R's ways to write them."""
+    hint = ""
+    if isinstance(name, str) and any(sign in name for sign in "~|:*+"):
+        hint = (
+            "Give names instead of a formula: emmeans(['a', 'b']) for combinations, "
+            "pairwise=True for differences. "
+        )
+    return OptionError(
+        f"{name!r} is not a predictor of the model's fixed effects. {hint}Marginal means are "
+        f"for {', '.join(map(repr, known)) or 'models with predictors'}. Name one of them."
+    )
 
 
 def _text(value: Any) -> str:
@@ -147,7 +173,7 @@ def emmeans_table(
             f"adjust={adjust!r} does not exist. It says how p-values allow for the number of "
             f"comparisons. Choose one of {', '.join(map(repr, _ADJUSTMENTS))}."
         )
-    level = check_level(level)
+    level, ddf = check_level(level), check_ddf(ddf)
     means = marginal_means(fit, specs, at)
     method = denominator_df(fit, ddf)
     return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +12,15 @@ from scipy import stats
 
 from lmmsparse._types import FloatArray
 from lmmsparse.covariance import LambdaTemplate, Unstructured
-from lmmsparse.errors import ConvergenceWarning, Finding, NumericalError, OptionError
+from lmmsparse.errors import (
+    ConvergenceWarning,
+    Finding,
+    InterruptedWarning,
+    NumericalError,
+    OptionError,
+)
 from lmmsparse.fit import Fit
 from lmmsparse.inference.bootstrap import check_counts
-from lmmsparse.inference.collect import collected, warn_interrupted
 from lmmsparse.inference.parameters import known_parameters, parameter_names, parameter_values
 from lmmsparse.inference.profile_curve import BetterOptimumError, Curve, Problem, trace
 from lmmsparse.inference.profile_fixed import FixedEffect
@@ -30,6 +34,7 @@ from lmmsparse.inference.profile_problem import (
 from lmmsparse.inference.wald import check_level, select_rows
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import TrustRegion
+from lmmsparse.progress import run
 from lmmsparse.refit import warm_start
 from lmmsparse.search import search
 from lmmsparse.table import Table
@@ -137,7 +142,7 @@ def profile(
     which: str | Sequence[str] | None = None,
     level: float | None = None,
     n_jobs: int = 1,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Profile:
     """Profile the ML deviance along parameters.
 
@@ -152,8 +157,13 @@ def profile(
         region of 99 %.
     n_jobs : int
         Processes to share the parameters between.
-    progress : bool
-        Print a line per parameter to the standard error stream.
+    progress : bool, optional
+        A bar at once (True), never (False), or after two seconds if somebody watches.
+
+    Returns
+    -------
+    Profile
+        After Ctrl-C, that of the parameters that were finished, with a warning.
 
     Raises
     ------
@@ -174,30 +184,41 @@ def profile(
     used = maximum_likelihood(fit)
     findings: tuple[Finding, ...] = ()
     for _ in range(_RESTARTS):
-        arguments = [(used, names.index(name), cutoff, tuple(exact), progress) for name in wanted]
-        done, interrupted = collected(
-            _follow, arguments, n_jobs, enough=lambda result: isinstance(result, np.ndarray)
+        followed = run(
+            _follow,
+            [(used, names.index(name), cutoff, tuple(exact)) for name in wanted],
+            "profile",
+            unit="parameters",
+            n_jobs=n_jobs,
+            progress=progress,
+            until=lambda result: isinstance(result, np.ndarray),
         )
+        done = followed.results
         better = [result for result in done if isinstance(result, np.ndarray)]
-        if not better:
-            curves, estimates = {}, {}
-            for name, result in zip(wanted, done, strict=False):
-                if not isinstance(result, np.ndarray):
-                    curves[name], estimates[name] = result
-            if interrupted:
-                what = f"the profiles of {', '.join(curves)} ({len(curves)} of {len(wanted)})"
-                message = warn_interrupted(what)
-                findings = (*findings, Finding("interrupted", "warning", message))
+        if not better or followed.interrupted:
+            done = [result for result in done if not isinstance(result, np.ndarray)]
+            curves = {name: result[0] for name, result in zip(wanted, done, strict=False)}
+            estimates = {name: result[1] for name, result in zip(wanted, done, strict=False)}
+            if followed.interrupted:
+                findings = (*findings, _interrupted(list(curves), wanted))
+                warnings.warn(findings[-1].message, InterruptedWarning, stacklevel=4)
             return Profile(curves, estimates, names, cutoff, findings)
-        if interrupted:
-            raise KeyboardInterrupt
         old = used.criterion
         used = _searched(used, used.objective, better[0])
         findings = (_better_optimum(old, used),)
-        warnings.warn(findings[0].message, ConvergenceWarning, stacklevel=3)
+        warnings.warn(findings[0].message, ConvergenceWarning, stacklevel=4)
     raise NumericalError(
         f"The profile met a better optimum {_RESTARTS} times in a row. The deviance has many "
         "local minima. Fit a simpler model, or use method='boot'."
+    )
+
+
+def _interrupted(done: list[str], wanted: Sequence[str]) -> Finding:
+    return Finding(
+        "interrupted",
+        "warning",
+        f"The profile was interrupted after {len(done)} of {len(wanted)} parameters. The result "
+        f"holds {', '.join(done)}. Profile the others with which=.",
     )
 
 
@@ -226,10 +247,9 @@ def _searched(fit: Fit, objective: ProfiledDeviance, start: FloatArray) -> Fit:
 
 @one_thread
 def _follow(
-    fit: Fit, index: int, cutoff: float, exact: tuple[float, ...], progress: bool
+    fit: Fit, index: int, cutoff: float, exact: tuple[float, ...]
 ) -> tuple[Curve, list[FloatArray]] | FloatArray:
     """The curve of a parameter and all estimates along it, or θ of a better optimum."""
-    names = [*parameter_names(fit), *fit.design.x_names]
     if known_parameters(fit)[index]:
         values = np.concatenate([parameter_values(fit, fit.theta, fit.sigma), fit.beta])
         value = values[[index]]
@@ -239,8 +259,6 @@ def _follow(
         curve = trace(problem, cutoff, cutoff / _STEPS, exact)
     except BetterOptimumError as found:
         return problem.estimates(found.point)[0]
-    if progress:
-        print(f"profiled {names[index]}: {len(curve.points)} points", file=sys.stderr)
     along = []
     for point in curve.points:
         theta, sigma, beta = problem.estimates(point)

@@ -3,7 +3,8 @@
 scikit-sparse 0.4 (SuiteSparse 5) and 0.5 (SuiteSparse ≥ 7.4) share no names. `analyze` hides the
 difference. In 0.4 `Factor.cholesky` returns a copy: only `cholesky_inplace` may be used here. In
 0.5 a factor that was factorized once is simplicial ever after: the symbolic one is copied per
-factorization, or all but the first would be an order of magnitude slower.
+factorization, or all but the first would be an order of magnitude slower. Where scikit-sparse is
+not installed, or its libraries do not load, this module still imports: `UNUSABLE` says why.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
-import sksparse.cholmod as cholmod
 
 from lmmsparse._types import FloatArray, IntArray
-from lmmsparse.errors import NumericalError
+from lmmsparse.errors import MissingPackageError, NumericalError
+
+UNUSABLE = ""
+try:
+    import sksparse.cholmod as cholmod
+except (ImportError, OSError, ValueError) as error:  # not there, no libcholmod, another numpy's ABI
+    cholmod = None
+    UNUSABLE = f"{type(error).__name__}: {error}"
 
 IS_04 = hasattr(cholmod, "analyze")
 
@@ -175,6 +182,31 @@ class _Factor05:
         return copy.copy(self)
 
 
+def require_cholmod() -> None:
+    """Say how to install what is missing.
+
+    Raises
+    ------
+    MissingPackageError
+        If scikit-sparse cannot be used.
+    """
+    if UNUSABLE:
+        raise MissingPackageError(
+            f"CHOLMOD cannot be used ({UNUSABLE}). It comes with the package scikit-sparse, which "
+            "is compiled against SuiteSparse. Leave out solver= for one that needs neither, or "
+            f"install both:\n{INSTALL}"
+        )
+
+
+INSTALL = """\
+  Debian, Ubuntu:  sudo apt-get install libsuitesparse-dev python3-dev g++
+  Fedora:          sudo dnf install suitesparse-devel python3-devel gcc-c++
+  macOS:           brew install suite-sparse
+  then:            pip install --force-reinstall --no-deps --no-cache-dir scikit-sparse
+                   (scikit-sparse==0.4.16 where SuiteSparse is older than 7.4)
+  conda, instead:  conda install -c conda-forge scikit-sparse"""
+
+
 def analyze(lower: sp.csc_matrix, ordering: str, mode: str) -> SparseCholesky:
     """Symbolic analysis of a symmetric matrix given by its lower triangle.
 
@@ -185,7 +217,13 @@ def analyze(lower: sp.csc_matrix, ordering: str, mode: str) -> SparseCholesky:
     ordering : {"amd", "metis", "natural", ...}
         CHOLMOD's name of the fill-reducing ordering.
     mode : {"auto", "simplicial", "supernodal"}
+
+    Raises
+    ------
+    MissingPackageError
+        If scikit-sparse cannot be used.
     """
+    require_cholmod()
     if IS_04:
         return _Factor04(cholmod.analyze(lower, mode=mode, ordering_method=ordering))
     return _Factor05(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,7 +17,7 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
 from lmmsparse.errors import OptionError
-from lmmsparse.solvers._sksparse import SparseCholesky, analyze
+from lmmsparse.solvers._sksparse import SparseCholesky, analyze, require_cholmod
 from lmmsparse.solvers.base import PLSSolution, eliminate
 from lmmsparse.solvers.pattern import MPattern
 from lmmsparse.solvers.selected_inverse import SelectedInverse
@@ -43,6 +43,8 @@ class Cholmod:
     ------
     OptionError
         For any other value.
+    MissingPackageError
+        If scikit-sparse cannot be used.
 
     References
     ----------
@@ -70,44 +72,54 @@ class Cholmod:
                     f"Cholmod({name}={value!r}) does not exist. CHOLMOD offers "
                     f"{', '.join(map(repr, allowed))}. Choose one of these."
                 )
+        require_cholmod()
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> CholmodSystem:
         """Analyse the pattern of M once and return the system that refactors it per θ."""
         return CholmodSystem(products, template, self)
 
+    def analyze(self, lower: sp.csc_matrix, several: bool = True) -> tuple[SparseCholesky, str]:
+        """Factor of M's pattern and what to call it; `several` terms may need another ordering."""
+        amd, title = "amd", "CHOLMOD sparse Cholesky, {} ordering"
+        if self.ordering != "auto":
+            return analyze(lower, self.ordering, self.mode), title.format(self.ordering)
+        first = analyze(lower, amd, self.mode)
+        if several and (cost := _operations(first, lower)) >= _METIS_PAYS_ABOVE:
+            second = analyze(lower, "metis", self.mode)
+            if _operations(second, lower) < cost:
+                return second, title.format("metis")
+        return first, title.format(amd)
+
+
+class SparseSolver(Protocol):
+    """A solver that chooses the sparse factor of M."""
+
+    def analyze(self, lower: sp.csc_matrix, several: bool = True) -> tuple[SparseCholesky, str]:
+        """Factor of M's pattern, given by its lower triangle, and what to call it."""
+        ...
+
 
 class CholmodSystem:
-    """`PLSSystem` on a CHOLMOD factor that is overwritten per θ."""
+    """`PLSSystem` on a sparse factor, CHOLMOD's or another, that is overwritten per θ."""
 
-    def __init__(self, products: CrossProducts, template: LambdaTemplate, options: Cholmod) -> None:
+    def __init__(
+        self, products: CrossProducts, template: LambdaTemplate, options: SparseSolver
+    ) -> None:
         self._products = products
         self._template = template
         self._options = options
         self._pattern = MPattern(products, template)
         data = self._pattern.values([np.eye(k) for k in products.sizes])
         self._matrix: sp.csc_matrix = self._pattern.matrix(data)
-        self._factor, self._ordering = self._choose()
+        self._factor, self._title = options.analyze(self._matrix, len(products.sizes) > 1)
         self._factored_at: FloatArray | None = None
-
-    def _choose(self) -> tuple[SparseCholesky, str]:
-        ordering, mode = self._options.ordering, self._options.mode
-        if ordering != "auto":
-            return analyze(self._matrix, ordering, mode), ordering
-        amd = analyze(self._matrix, "amd", mode)
-        if len(self._products.sizes) == 1:
-            return amd, "amd"
-        cost = _operations(amd, self._matrix)
-        if cost < _METIS_PAYS_ABOVE:
-            return amd, "amd"
-        metis = analyze(self._matrix, "metis", mode)
-        return (metis, "metis") if _operations(metis, self._matrix) < cost else (amd, "amd")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (CholmodSystem, (self._products, self._template, self._options))
 
     def describe(self) -> str:
         return (
-            f"CHOLMOD sparse Cholesky, {self._ordering} ordering, q = {self._products.q}, "
+            f"{self._title}, q = {self._products.q}, "
             f"{self._pattern.nnz} stored elements in the lower triangle of M"
         )
 

@@ -1,14 +1,23 @@
-"""Cross-products → which linear algebra to use: a rule that can be read and asked."""
+"""Cross-products → which linear algebra to use: a rule that can be read and asked.
+
+Where scikit-sparse cannot be used, the rule falls back on what needs scipy only, and says so.
+"""
 
 from __future__ import annotations
+
+import warnings
+from functools import cache
 
 import numpy as np
 import scipy.sparse as sp
 
 from lmmsparse.crossproducts import CrossProducts
+from lmmsparse.errors import Finding, SlowSolverWarning
+from lmmsparse.solvers import _sksparse
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.blocked import Blocked, lead_terms
 from lmmsparse.solvers.cholmod import Cholmod
+from lmmsparse.solvers.superlu import SuperLU
 
 _SMALL_CORE = 300
 _LARGEST_CORE = 6000
@@ -30,15 +39,61 @@ def choose_solver(products: CrossProducts) -> PLSSolver:
     Returns
     -------
     PLSSolver
+
+    Warns
+    -----
+    SlowSolverWarning
+        If it would be `Cholmod` and scikit-sparse cannot be used: `Blocked` takes its place, or
+        `SuperLU` where the dense core would be too large.
     """
+    core = _core(products)
+    if core <= _SMALL_CORE or _is_dense(products, core):
+        return Blocked()
+    if not _sksparse.UNUSABLE:
+        return Cholmod()
+    _say()
+    return Blocked() if core <= _LARGEST_CORE else SuperLU()
+
+
+def solver_findings(products: CrossProducts, solver: PLSSolver) -> list[Finding]:
+    """What there is to say about a solver that stands in for a faster one.
+
+    Parameters
+    ----------
+    products : CrossProducts
+    solver : PLSSolver
+        The one that was used.
+    """
+    if not _sksparse.UNUSABLE or not isinstance(solver, (Blocked, SuperLU)):
+        return []
+    core = _core(products)
+    if core <= _SMALL_CORE or _is_dense(products, core):
+        return []
+    return [Finding("slow-solver", "info", _slower())]
+
+
+@cache
+def _say() -> None:
+    """Warn once in the life of a process."""
+    warnings.warn(_slower(), SlowSolverWarning, stacklevel=2)
+
+
+def _slower() -> str:
+    return (
+        "scikit-sparse cannot be used here, so that large crossed models are fitted on a slower "
+        f"path ({_sksparse.UNUSABLE}). The results are the same. lmm.Cholmod() says how to "
+        "install it."
+    )
+
+
+def _core(products: CrossProducts) -> int:
+    """Number of random effects besides those of the largest factor."""
     lead = lead_terms(products)
-    width = sum(products.offsets[t + 1] - products.offsets[t] for t in lead)
-    core = products.q - width
-    if core <= _SMALL_CORE:
-        return Blocked()
-    if core <= _LARGEST_CORE and core_density(products, lead) >= _DENSE_ENOUGH:
-        return Blocked()
-    return Cholmod()
+    return int(products.q - sum(products.offsets[t + 1] - products.offsets[t] for t in lead))
+
+
+def _is_dense(products: CrossProducts, core: int) -> bool:
+    return core <= _LARGEST_CORE and (core_density(products, lead_terms(products)) >= _DENSE_ENOUGH)
 
 
 def core_density(products: CrossProducts, lead: tuple[int, ...]) -> float:

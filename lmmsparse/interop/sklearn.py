@@ -1,0 +1,183 @@
+"""Tables or arrays → predictions of a linear mixed model, as a scikit-learn regressor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse._types import FloatArray
+from lmmsparse.design import as_frame
+from lmmsparse.errors import MissingPackageError, OptionError
+from lmmsparse.lmer import lmer
+
+try:
+    from sklearn.base import BaseEstimator, RegressorMixin
+    from sklearn.utils import check_array, check_consistent_length, column_or_1d
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise MissingPackageError(
+        f"lmmsparse.interop.sklearn cannot be used ({error}). It needs the package scikit-learn. "
+        "Run: pip install scikit-learn"
+    ) from error
+
+
+class LinearMixedModelRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """A linear mixed model with scikit-learn's ``fit`` and ``predict``.
+
+    Parameters
+    ----------
+    formula : str
+        lme4's syntax without a left side, ``"~ Days + (Days | Subject)"``. Names are columns of
+        `X`; those of an array are ``x0, x1, …``. A left side is the name that ``y`` gets.
+    reml : bool
+        REML or maximum likelihood.
+    weights : str, optional
+        Column of prior weights.
+    contrasts, context : mapping, optional
+        As for `lmer`.
+    random : bool or str
+        Random effects in predictions, as for `LinearMixedModel.predict`.
+    new_levels : {"population", "raise", "nan"}
+        What to predict for levels of a grouping factor that the fit has not seen, as they are in
+        cross-validation over groups.
+
+    Attributes
+    ----------
+    model_ : LinearMixedModel
+    n_features_in_ : int
+    feature_names_in_ : (n_features_in_,) array
+        Only if `X` had column names.
+
+    Examples
+    --------
+    >>> import lmmsparse as lmm
+    >>> from lmmsparse.interop.sklearn import LinearMixedModelRegressor
+    >>> from sklearn.model_selection import GroupKFold, cross_val_score
+    >>> data = lmm.load_dataset("sleepstudy")
+    >>> X, y = data[["Days", "Subject"]], data["Reaction"]
+    >>> regressor = LinearMixedModelRegressor("~ Days + (Days | Subject)")
+    >>> regressor.fit(X, y).model_.fixef.round(3).to_dict()
+    {'Intercept': 251.405, 'Days': 10.467}
+    >>> folds = GroupKFold(6)
+    >>> scores = cross_val_score(regressor, X, y, groups=data["Subject"], cv=folds)
+    >>> scores.shape
+    (6,)
+    """
+
+    def __init__(
+        self,
+        formula: str,
+        *,
+        reml: bool = True,
+        weights: str | None = None,
+        contrasts: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        random: bool | str = True,
+        new_levels: str = "population",
+    ) -> None:
+        self.formula = formula
+        self.reml = reml
+        self.weights = weights
+        self.contrasts = contrasts
+        self.context = context
+        self.random = random
+        self.new_levels = new_levels
+
+    def fit(self, X: Any, y: Any) -> LinearMixedModelRegressor:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : table or (n, features) array
+            Predictors, grouping factors and what else the formula names.
+        y : (n,) array
+            The response.
+
+        Returns
+        -------
+        LinearMixedModelRegressor
+            Itself.
+
+        Raises
+        ------
+        LmmError
+            As `lmer`; for arrays also what scikit-learn raises.
+        """
+        if hasattr(X, "columns"):
+            frame = _table(X)
+            validate_data(self, X, reset=True, skip_check_array=True)
+            y = column_or_1d(check_array(y, ensure_2d=False, dtype="numeric"), warn=True)
+            check_consistent_length(frame, y)
+        else:
+            X, y = validate_data(self, X, y, reset=True, y_numeric=True, ensure_min_samples=2)
+            frame = _named(X)
+        left, formula = _response(self.formula, frame)
+        self.model_ = lmer(
+            formula,
+            frame.assign(**{left: np.asarray(y, dtype=np.float64)}),
+            reml=self.reml,
+            weights=self.weights,
+            contrasts=self.contrasts,
+            context=self.context,
+        )
+        return self
+
+    def predict(self, X: Any) -> FloatArray:
+        """Predict the response.
+
+        Parameters
+        ----------
+        X : table or (m, features) array
+
+        Returns
+        -------
+        (m,) array
+            NaN in rows with a missing predictor.
+        """
+        check_is_fitted(self)
+        if hasattr(X, "columns"):
+            validate_data(self, X, reset=False, skip_check_array=True)
+            frame = _table(X)
+        else:
+            frame = _named(validate_data(self, X, reset=False))
+        values = self.model_.predict(frame, random=self.random, new_levels=self.new_levels)
+        return np.asarray(values, dtype=np.float64)
+
+
+def _table(X: Any) -> pd.DataFrame:
+    """A table as DataFrame; one without names for its columns gets those of an array."""
+    frame = as_frame(X)
+    if any(isinstance(name, str) for name in X.columns):
+        return frame
+    return frame.set_axis([f"x{j}" for j in range(frame.shape[1])], axis=1)
+
+
+def _named(X: FloatArray) -> pd.DataFrame:
+    return pd.DataFrame(X, columns=[f"x{j}" for j in range(X.shape[1])])
+
+
+def _response(formula: Any, frame: pd.DataFrame) -> tuple[str, str]:
+    """The name of the response's column, and the formula with it."""
+    if not isinstance(formula, str) or "~" not in formula:
+        raise OptionError(
+            f"formula={formula!r} is not a formula. It names predictors and random effects. Write "
+            'for example "~ x + (1 | group)".'
+        )
+    left, _, right = formula.partition("~")
+    name = left.strip().strip("`")
+    if name and not name.isidentifier():
+        raise OptionError(
+            f"The left side {left.strip()!r} of the formula is not a name. The response is what "
+            "fit() is given. Transform it before, or use TransformedTargetRegressor."
+        )
+    if name in frame.columns:
+        raise OptionError(
+            f"The response {name!r} is a column of X. It would be among the predictors. Leave the "
+            "column out of X, or the left side out of the formula."
+        )
+    while not name or name in frame.columns:
+        name = f"{name or 'y'}" if "y" not in frame.columns else f"{name or 'y'}_"
+    return name, f"{name} ~{right}"

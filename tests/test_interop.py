@@ -1,0 +1,87 @@
+"""ArviZ, and what is said where a package is absent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import lmmsparse as lmm
+from lmmsparse.errors import OptionError
+
+
+def dyestuff() -> lmm.LinearMixedModel:
+    return lmm.lmer("Yield ~ (1 | Batch)", lmm.load_dataset("Dyestuff"))
+
+
+@pytest.mark.parametrize("package", ["arviz", "marginaleffects", "sklearn"])
+def test_absent_packages_are_named(package: str) -> None:
+    code = f"""
+import sys
+sys.modules[{package!r}] = None
+import lmmsparse as lmm
+try:
+    import lmmsparse.interop.{package}
+except lmm.MissingPackageError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"lmmsparse.interop.{package} cannot be used" in done.stdout
+    assert "pip install" in done.stdout
+
+
+def test_nothing_is_imported_unasked() -> None:
+    code = "import sys, lmmsparse; print({'arviz', 'marginaleffects', 'sklearn'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_arviz_reads_a_bootstrap() -> None:
+    arviz = _arviz()
+    from lmmsparse.interop.arviz import to_arviz
+
+    replicates = dyestuff().bootstrap(60, rng=1)
+    data = to_arviz(replicates)
+    np.testing.assert_array_equal(data.posterior["sigma"][0], replicates.to_frame()["sigma"])
+    table = arviz.summary(data, kind="stats")
+    assert table.index.tolist() == replicates.original.index.tolist()
+    assert table["mean"]["sigma"] == pytest.approx(replicates.to_frame()["sigma"].mean(), abs=1e-3)
+
+
+def test_arviz_reads_a_profile() -> None:
+    _arviz()
+    from lmmsparse.interop.arviz import to_arviz
+
+    profile = dyestuff().profile()
+    data = to_arviz(profile, n=4000)
+    for level in (0.5, 0.8, 0.95):
+        want = profile.confint(level)
+        for name in want.index:
+            tails = [0.5 - level / 2, 0.5 + level / 2]
+            got = np.quantile(data.posterior[name], tails)
+            np.testing.assert_allclose(got, want.loc[name], rtol=3e-3)
+    zero = float((data.posterior["sd_Intercept|Batch"] == 0).mean())
+    frame = profile.to_frame()
+    lowest = frame.loc[frame["parameter"] == "sd_Intercept|Batch", "zeta"].min()
+    assert zero == pytest.approx(stats.norm.cdf(lowest), abs=1e-3)
+
+
+def test_arviz_gets_nothing_else() -> None:
+    _arviz()
+    from lmmsparse.interop.arviz import to_arviz
+
+    with pytest.raises(OptionError, match=r"m\.bootstrap"):
+        to_arviz(dyestuff())
+    with pytest.raises(OptionError, match="n=0"):
+        to_arviz(dyestuff().profile("sigma"), n=0)
+
+
+def _arviz() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("arviz")

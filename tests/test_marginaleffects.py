@@ -1,0 +1,108 @@
+"""The package marginaleffects on our models, against the same quantities from this package."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lmmsparse as lmm
+from lmmsparse.errors import DataError, OptionError
+
+me = pytest.importorskip("marginaleffects")
+import polars as pl  # noqa: E402
+
+from lmmsparse.interop.marginaleffects import for_marginaleffects  # noqa: E402
+
+# Of polars, about what marginaleffects calls.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+if int(pl.__version__.split(".")[0]) >= 2:
+    pytest.skip("marginaleffects uses what polars 2 removed", allow_module_level=True)
+
+
+@cache
+def cake() -> Any:
+    return lmm.load_dataset("cake")
+
+
+@cache
+def model() -> lmm.LinearMixedModel:
+    return lmm.lmer("angle ~ recipe * temp + (1 | recipe:replicate)", cake())
+
+
+def test_predictions_are_ours() -> None:
+    got = me.predictions(for_marginaleffects(model(), cake()))
+    want = model().predict(cake(), random=False, se=True)
+    np.testing.assert_allclose(got["estimate"], want["fit"], rtol=1e-10)
+    np.testing.assert_allclose(got["std_error"], want["se"], rtol=1e-5)
+
+
+def test_means_are_those_of_emmeans() -> None:
+    got = me.avg_predictions(for_marginaleffects(model(), cake()), by="recipe")
+    want = model().emmeans("recipe").to_frame()
+    np.testing.assert_allclose(got["estimate"], want["emmean"], rtol=1e-10)
+    np.testing.assert_allclose(got["std_error"], want["SE"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("vcov", [True, "kenward-roger"])
+def test_comparisons_are_contrasts(vcov: Any) -> None:
+    got = me.avg_comparisons(
+        for_marginaleffects(model(), cake()), variables="recipe", vcov=vcov, eps_vcov=1.0
+    )
+    temp = float(cake()["temp"].mean())
+    ddf = "satterthwaite" if vcov is True else vcov
+    for row, level in enumerate("BC"):
+        L = {f"recipe[T.{level}]": 1, f"recipe[T.{level}]:temp": temp}
+        want = model().contrast(L, ddf=ddf).to_frame().iloc[0]
+        assert got["estimate"][row] == pytest.approx(want["Estimate"], rel=1e-9)
+        assert got["std_error"][row] == pytest.approx(want["Std. Error"], rel=1e-9)
+
+
+def test_slopes_are_contrasts() -> None:
+    got = me.avg_slopes(
+        for_marginaleffects(model(), cake()), variables="temp", by="recipe", eps_vcov=1.0
+    )
+    for row, level in enumerate("ABC"):
+        L = {"temp": 1} | ({} if level == "A" else {f"recipe[T.{level}]:temp": 1})
+        want = model().contrast(L).to_frame().iloc[0]
+        assert got["estimate"][row] == pytest.approx(want["Estimate"], rel=1e-7)
+        assert got["std_error"][row] == pytest.approx(want["Std. Error"], rel=1e-7)
+
+
+def test_transformed_predictors_and_grids() -> None:
+    data = lmm.load_dataset("sleepstudy")
+    m = lmm.lmer("Reaction ~ poly(Days, 2) + (1 | Subject)", data)
+    known = for_marginaleffects(m, data)
+    grid = me.datagrid(Days=[0, 4], model=known)
+    got = me.predictions(known, newdata=grid)
+    want = m.predict({"Days": [0, 4]}, random=False)
+    np.testing.assert_allclose(got["estimate"], want, rtol=1e-10)
+
+
+def test_random_effects_and_offsets_take_part() -> None:
+    got = me.predictions(for_marginaleffects(model(), cake(), random=True))
+    np.testing.assert_allclose(got["estimate"], model().fitted, rtol=1e-10)
+    data = cake().assign(shift=np.arange(len(cake())) / 100)
+    m = lmm.lmer("angle ~ temp + offset(shift) + (1 | recipe:replicate)", data)
+    got = me.predictions(for_marginaleffects(m, data))
+    want = m.predict(data, random=False, se=True)
+    np.testing.assert_allclose(got["estimate"], want["fit"], rtol=1e-10)
+    np.testing.assert_allclose(got["std_error"], want["se"], rtol=1e-5)
+
+
+def test_rows_that_were_left_out_are_left_out() -> None:
+    data = cake().copy()
+    data["temp"] = data["temp"].astype(float)
+    data.loc[data.index[:7], "temp"] = np.nan
+    m = lmm.lmer("angle ~ temp + (1 | recipe:replicate)", data)
+    got = me.predictions(for_marginaleffects(m, data))
+    np.testing.assert_allclose(got["estimate"], m.predict(random=False), rtol=1e-10)
+
+
+def test_what_cannot_be_used_is_explained() -> None:
+    with pytest.raises(OptionError, match=r"lmm\.lmer"):
+        for_marginaleffects("m", cake())
+    with pytest.raises(DataError, match="3 rows"):
+        for_marginaleffects(model(), cake().head(3))

@@ -1,0 +1,266 @@
+"""Bars where somebody watches, and what Ctrl-C leaves behind."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import time
+from contextlib import suppress
+from functools import cache
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lmmsparse as lmm
+from lmmsparse import progress
+from lmmsparse.progress import bar, run
+
+
+@cache
+def sleep() -> lmm.LinearMixedModel:
+    return lmm.lmer("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+
+
+def halt_at(count: int, value: Any = None) -> Any:
+    """A function that is interrupted at its call of that number."""
+    calls = []
+
+    def function(*_: Any) -> Any:
+        calls.append(1)
+        if len(calls) == count:
+            raise KeyboardInterrupt
+        return len(calls) if value is None else value
+
+    return function
+
+
+# The run ------------------------------------------------------------------------------------------
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_results_are_in_order(n_jobs: int) -> None:
+    done = run(double, [(i,) for i in range(20)], "x", unit="x", n_jobs=n_jobs)
+    assert done.results == list(range(0, 40, 2))
+    assert not done.interrupted
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_run_can_end_early(n_jobs: int) -> None:
+    calls = [(i,) for i in range(20)]
+    done = run(double, calls, "x", unit="x", n_jobs=n_jobs, until=lambda value: value == 8)
+    assert done.results == [0, 2, 4, 6, 8]
+    assert not done.interrupted
+
+
+def test_interruption_leaves_a_prefix() -> None:
+    done = run(halt_at(4), [()] * 9, "x", unit="x")
+    assert done.results == [1, 2, 3]
+    assert done.interrupted
+
+
+def test_interruption_before_any_result_is_one() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(halt_at(1), [()] * 9, "x", unit="x")
+
+
+# The bar ------------------------------------------------------------------------------------------
+
+
+class Stream:
+    """Standard error of some kind."""
+
+    def __init__(self, terminal: bool) -> None:
+        self.text, self.terminal = "", terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def shown(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, progress: bool | None, seconds: float
+) -> str:
+    stream = Stream(terminal)
+    monkeypatch.setattr(sys, "stderr", stream)
+    with bar("work", 4, "steps", progress) as it:
+        for _ in range(4):
+            time.sleep(seconds / 4)
+            it.update()
+    return stream.text
+
+
+def test_a_bar_comes_after_a_while_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_PATIENCE", 0.2)
+    text = shown(monkeypatch, True, None, 0.6)
+    assert "work" in text
+    assert "steps" in text
+    assert shown(monkeypatch, True, None, 0.0) in ("", "\r")
+
+
+@pytest.mark.parametrize(("terminal", "choice"), [(False, None), (True, False), (False, False)])
+def test_no_bar_where_nobody_watches(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, choice: bool | None
+) -> None:
+    monkeypatch.setattr(progress, "_PATIENCE", 0.0)
+    assert shown(monkeypatch, terminal, choice, 0.2) == ""
+
+
+def test_a_bar_that_is_asked_for_comes_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "4/4" in shown(monkeypatch, False, True, 0.0)
+
+
+def test_without_standard_error_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with bar("work", 1, "steps") as it:
+        it.update()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: m.all_fit(progress=True),
+        lambda m: m.influence("Subject", progress=True),
+        lambda m: lmm.bootstrap_lrt(
+            lmm.lmer("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy")),
+            m,
+            9,
+            1,
+            progress=True,
+        ),
+    ],
+)
+def test_long_methods_have_one(call: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    call(sleep())
+    assert "100%" in capsys.readouterr().err
+
+
+# What is left -------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_bootstrap_holds_what_it_had() -> None:
+    whole = sleep().bootstrap(40, rng=1, statistic=lambda m: m.sigma)
+    statistic = halt_at(20)
+    with pytest.warns(lmm.InterruptedWarning, match="after 16 of 40 replicates") as caught:
+        part = sleep().bootstrap(40, rng=1, statistic=lambda m: m.sigma if statistic(m) else None)
+    assert caught[0].filename == __file__
+    pd.testing.assert_frame_equal(part.to_frame(), whole.to_frame().iloc[:16])
+    assert part.confint().notna().all(axis=None)
+    assert [finding.code for finding in part.findings] == ["interrupted"]
+    assert "16 of 40" in str(part)
+
+
+def test_an_interrupted_profile_holds_what_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmmsparse.inference import profile as module
+
+    follow, halt = module._follow, halt_at(3)
+    monkeypatch.setattr(module, "_follow", lambda *args: halt() and follow(*args))
+    names = ["sigma", "Intercept", "Days"]
+    with pytest.warns(lmm.InterruptedWarning, match="after 2 of 3 parameters") as caught:
+        part = sleep().profile(names)
+    assert caught[0].filename == __file__
+    assert part.confint().index.tolist() == ["sigma", "Intercept"]
+    assert "2 of 3" in str(part)
+
+
+def test_an_interrupted_influence_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmmsparse import influence as module
+
+    fit, halt = module.fit_design, halt_at(6)
+    monkeypatch.setattr(module, "fit_design", lambda *a, **k: halt() and fit(*a, **k))
+    part = sleep().influence("Subject")
+    assert part.cooks_distance.notna().tolist() == [True] * 5 + [False] * 13
+    assert len(part.problems) == 13
+
+
+def test_interrupted_refits_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmmsparse import refit_many as module
+
+    m = lmm.lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", lmm.load_dataset("Penicillin"))
+    refit, halt = module._one_by_one, halt_at(2)
+    monkeypatch.setattr(module, "_one_by_one", lambda *args: halt() and refit(*args))
+    table = m.refit_many(m.simulate(40, rng=1))
+    assert table["sigma"].notna().sum() == table["problem"].eq("").sum() == 14
+    assert table["problem"].iloc[-1].startswith("Interrupted")
+
+
+def test_interrupted_searches_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmmsparse import all_fit as module
+
+    search, halt = module.search, halt_at(3)
+    monkeypatch.setattr(module, "search", lambda *args: halt() and search(*args))
+    table = sleep().all_fit()
+    assert len(table.to_frame()) == 2
+    assert "Interrupted after 2 of 5" in str(table)
+
+
+ENDLESS = """
+import lmmsparse as lmm
+if __name__ == "__main__":
+    m = lmm.lmer("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+    b = m.bootstrap(60_000, rng=1, n_jobs=N_JOBS)
+    print(len(b.to_frame()) > 0, b.findings[0].code, b.confint().shape, flush=True)
+"""
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_control_c_at_a_terminal(n_jobs: int, tmp_path: Any) -> None:
+    script = tmp_path / "endless.py"
+    script.write_text(ENDLESS.replace("N_JOBS", str(n_jobs)))
+    reading, writing = pty.openpty()
+    termios.tcsetwinsize(writing, (24, 80))
+    running = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=writing,
+        text=True,
+        start_new_session=True,
+        # Where this runs in the background, Ctrl-C may be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
+    os.close(writing)
+    shown: list[bytes] = []
+
+    def watch() -> None:
+        with suppress(OSError):  # the other end is closed
+            while text := os.read(reading, 4096):
+                shown.append(text)
+
+    watcher = Thread(target=watch)
+    watcher.start()
+    try:
+        deadline = time.monotonic() + 90
+        while b"bootstrap:" not in b"".join(shown) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(running.pid, signal.SIGINT)  # what a terminal does
+        out, _ = running.communicate(timeout=60)
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+        watcher.join()
+        os.close(reading)
+    assert b"replicates" in b"".join(shown)
+    assert out == "True interrupted (6, 2)\n"
+
+
+def test_the_bar_is_no_part_of_the_result() -> None:
+    m = sleep()
+    np.testing.assert_array_equal(
+        m.bootstrap(5, rng=3, progress=False).to_frame(), m.bootstrap(5, rng=3).to_frame()
+    )

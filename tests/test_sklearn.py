@@ -1,0 +1,122 @@
+"""The scikit-learn regressor: its checks, and cross-validation over groups."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lmmsparse as lmm
+from lmmsparse.errors import DataError, OptionError
+
+pytest.importorskip("sklearn")
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from lmmsparse.interop.sklearn import LinearMixedModelRegressor
+
+pytestmark = pytest.mark.filterwarnings("ignore::lmmsparse.errors.LmmWarning")
+
+
+def deal(column: pd.Series) -> Any:
+    """Five groups by position: the tables of scikit-learn's checks have none."""
+    return np.arange(len(column)) % 5
+
+
+@parametrize_with_checks(
+    [LinearMixedModelRegressor("~ . + (1 | deal(x0))", context={"deal": deal}, random=False)],
+    expected_failed_checks=lambda estimator: {
+        "check_regressors_no_decision_function": "its y is a column of X, so that there is no "
+        "variance to estimate: an error here",
+    },
+)
+def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def table() -> tuple[pd.DataFrame, pd.Series]:
+    data = lmm.load_dataset("sleepstudy")
+    return data[["Days", "Subject"]], data["Reaction"]
+
+
+def regressor(**options: Any) -> LinearMixedModelRegressor:
+    return LinearMixedModelRegressor("~ Days + (Days | Subject)", **options)
+
+
+def test_it_is_lmer() -> None:
+    X, y = table()
+    m = lmm.lmer("Reaction ~ Days + (Days | Subject)", X.assign(Reaction=y))
+    fitted = regressor().fit(X, y)
+    np.testing.assert_allclose(fitted.predict(X), m.fitted, rtol=1e-12)
+    np.testing.assert_allclose(
+        regressor(random=False).fit(X, y).predict(X), m.predict(random=False), rtol=1e-12
+    )
+    assert fitted.score(X, y) > 0.8
+    assert fitted.feature_names_in_.tolist() == ["Days", "Subject"]
+
+
+def test_polars_tables_are_read() -> None:
+    pl = pytest.importorskip("polars")
+    X, y = table()
+    X = X.assign(Subject=X["Subject"].astype(str))
+    got = regressor().fit(pl.from_pandas(X), y.to_numpy()).predict(pl.from_pandas(X))
+    np.testing.assert_allclose(got, regressor().fit(X, y).predict(X), rtol=1e-12)
+
+
+def test_cross_validation_over_groups_predicts_new_ones_by_the_population() -> None:
+    X, y = table()
+    folds = GroupKFold(6)
+    got = cross_val_predict(regressor(), X, y, groups=X["Subject"], cv=folds)
+    for train, test in folds.split(X, y, X["Subject"]):
+        m = lmm.lmer("y ~ Days + (Days | Subject)", X.iloc[train].assign(y=y.iloc[train]))
+        np.testing.assert_allclose(got[test], m.predict(X.iloc[test], random=False), rtol=1e-10)
+
+
+def test_it_fits_into_scikit_learns_tools() -> None:
+    X, y = table()
+    search = GridSearchCV(
+        regressor(),
+        {"formula": ["~ Days + (1 | Subject)", "~ 1 + (1 | Subject)"]},
+        cv=GroupKFold(3),
+    ).fit(X, y, groups=X["Subject"])
+    assert search.best_params_["formula"] == "~ Days + (1 | Subject)"
+    pipeline = make_pipeline("passthrough", clone(regressor())).fit(X, y)
+    again = pickle.loads(pickle.dumps(pipeline))
+    np.testing.assert_array_equal(again.predict(X), pipeline.predict(X))
+
+
+@pytest.mark.parametrize("name", ["y", "y_", "Reaction"])
+def test_a_response_named_like_a_column(name: str) -> None:
+    X, y = table()
+    named = X.rename(columns={"Days": name})
+    formula = f"~ {name} + (1 | Subject)"
+    got = LinearMixedModelRegressor(formula).fit(named, y).predict(named)
+    want = LinearMixedModelRegressor("~ Days + (1 | Subject)").fit(X, y).predict(X)
+    np.testing.assert_allclose(got, want, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("formula", "kind", "text"),
+    [
+        ("Days", OptionError, "'Days' is not a formula"),
+        (None, OptionError, "None is not a formula"),
+        ("log(y) ~ Days + (1|Subject)", OptionError, "TransformedTargetRegressor"),
+        ("Days ~ 1 + (1|Subject)", OptionError, "'Days' is a column of X"),
+        ("~ Dys + (1|Subject)", DataError, "Did you mean 'Days'"),
+    ],
+)
+def test_wrong_formulas_are_explained(formula: Any, kind: Any, text: str) -> None:
+    with pytest.raises(kind) as error:
+        LinearMixedModelRegressor(formula).fit(*table())
+    assert text in str(error.value)
+
+
+def test_missing_columns_are_named() -> None:
+    fitted = regressor().fit(*table())
+    with pytest.raises(ValueError, match="Subject"):
+        fitted.predict(table()[0][["Days"]])

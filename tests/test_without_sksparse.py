@@ -1,0 +1,107 @@
+"""A machine on which scikit-sparse is not installed, or does not load."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lmmsparse as lmm
+
+HIDE = """
+import sys, warnings
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "sksparse":
+            raise {error}
+sys.meta_path.insert(0, Hide())
+import numpy as np, pandas as pd
+import lmmsparse as lmm
+"""
+ABSENT = "ModuleNotFoundError(f'No module named {name!r}', name=name)"
+BROKEN = "ImportError('libcholmod.so.3: cannot open shared object file')"
+
+
+def run(code: str, error: str = ABSENT) -> str:
+    """What a Python prints in which scikit-sparse cannot be imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", HIDE.format(error=error) + code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(ABSENT, "No module named"), (BROKEN, "libcholmod.so.3")]
+)
+def test_one_factor_is_fitted_without_a_word(error: str, reason: str) -> None:
+    code = """
+m = lmm.lmer("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+print(f"{m.reml_criterion:.4f}", type(m.fit.solver).__name__)
+try:
+    lmm.Cholmod()
+except lmm.MissingPackageError as error:
+    print(error)
+"""
+    out = run(code, error)
+    assert out.startswith("1743.6283 Blocked\n")
+    assert "Warning" not in out
+    for fragment in (reason, "apt-get install", "dnf install", "brew install", "conda install"):
+        assert fragment in out
+
+
+CROSSED = """
+rng = np.random.default_rng(3)
+n = 4000
+data = pd.DataFrame({"a": rng.integers(0, 900, n), "b": rng.integers(0, LEVELS, n)})
+data["y"] = rng.normal(size=900)[data["a"]] + rng.normal(size=LEVELS)[data["b"]]
+data["y"] += rng.normal(size=n)
+m = lmm.lmer("y ~ 1 + (1 | a) + (1 | b)", data)
+"""
+
+
+@pytest.mark.parametrize(
+    ("levels", "largest", "name"), [(700, 6000, "Blocked"), (700, 600, "SuperLU")]
+)
+def test_crossed_factors_are_fitted_on_a_slower_path_that_says_so_once(
+    levels: int, largest: int, name: str
+) -> None:
+    code = CROSSED.replace("LEVELS", str(levels))
+    narrow = (
+        "from lmmsparse.solvers import choose; choose._DENSE_ENOUGH = 1.1;"
+        f"choose._LARGEST_CORE = {largest}"
+    )
+    out = run(
+        f"{narrow}\n{code}{code}"
+        "print(f'{m.reml_criterion:.6f}', type(m.fit.solver).__name__)\n"
+        "print([f.level for f in m.convergence.findings if f.code == 'slow-solver'])\n"
+    )
+    assert out.count("SlowSolverWarning:") == 1
+    assert "['info']" in out
+    space: dict[str, object] = {}
+    exec("import numpy as np, pandas as pd, lmmsparse as lmm\n" + code, space)
+    m = space["m"]
+    assert isinstance(m, lmm.LinearMixedModel)
+    value = float(out.split(name)[0].split()[-1])
+    assert value == pytest.approx(m.reml_criterion, abs=1e-5)
+
+
+def test_models_of_cholmod_are_read(tmp_path: Path) -> None:
+    m = lmm.lmer(
+        "diameter ~ 1 + (1 | plate) + (1 | sample)",
+        lmm.load_dataset("Penicillin"),
+        solver=lmm.Cholmod(),
+    )
+    m.save(tmp_path / "model.lmm")
+    code = f"""
+m = lmm.load({str(tmp_path / "model.lmm")!r})
+print(type(m.fit.solver).__name__, repr(float(m.fit.modes.b[0])))
+"""
+    name, value = run(code).split()
+    assert name == "SuperLU"
+    assert float(value) == pytest.approx(m.fit.modes.b[0], rel=1e-9)
