@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lmmsparse.announce import announce
 from lmmsparse.checks import check_design, require
 from lmmsparse.design import Design, build_design, design_from_arrays
 from lmmsparse.errors import OptionError
@@ -17,7 +18,7 @@ from lmmsparse.inference.anova import anova_table
 from lmmsparse.inference.bootstrap_lrt import bootstrap_lrt_of_fits
 from lmmsparse.inference.lrt import likelihood_ratio_table
 from lmmsparse.keywords import checked_keywords
-from lmmsparse.model import LinearMixedModel, wrap
+from lmmsparse.model import LinearMixedModel
 from lmmsparse.optimize import Optimizer
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.storage import load_fit
@@ -44,7 +45,9 @@ def _fit(
         fixed=fixed,
         progress=progress,
     )
-    return wrap(fit, depth=5)
+    model = LinearMixedModel(fit)
+    announce(model.convergence.findings, 6)
+    return model
 
 
 def _check_parts(optimizer: Any, solver: Any, reml: Any) -> None:

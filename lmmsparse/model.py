@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +12,12 @@ import pandas as pd
 
 from lmmsparse._types import FloatArray
 from lmmsparse.all_fit import all_fit
+from lmmsparse.announce import announce
 from lmmsparse.checks import check_design
 from lmmsparse.convergence import Convergence, judge
 from lmmsparse.errors import (
-    ConvergenceWarning,
-    DesignWarning,
-    Finding,
     NotFittedByError,
     OptionError,
-    SingularFitWarning,
 )
 from lmmsparse.fit import Fit
 from lmmsparse.held import theta_names
@@ -54,11 +50,6 @@ from lmmsparse.table import Table
 from lmmsparse.tidy import augment, glance, tidy
 from lmmsparse.varcorr import VarCorr, principal_components, variance_components
 from lmmsparse.variance_explained import intraclass_correlation, r_squared
-
-_WARNINGS: dict[str, type[Warning]] = {
-    "singular": SingularFitWarning,
-    "not-converged": ConvergenceWarning,
-}
 
 
 @explained_members
@@ -325,10 +316,9 @@ class LinearMixedModel:
         OptionError
             For another kind.
         """
-        design = self._fit.design
-        values = design.y - self._fit.fitted
+        values = self._fit.design.y - self._fit.fitted
         if kind == "pearson":
-            values = values * np.sqrt(design.weights_or_one)
+            values = values * np.sqrt(self._fit.design.weights_or_one)
         elif kind != "response":
             raise OptionError(
                 f"kind={kind!r} does not exist. Residuals are of kind 'response' or 'pearson'. "
@@ -860,8 +850,9 @@ class LinearMixedModel:
         -------
         LinearMixedModel
         """
-        told = tuple(finding.message for finding in self._fit.design.findings)
-        return wrap(refit_response(self._fit, y, weights), depth=3, told=told)
+        model = LinearMixedModel(refit_response(self._fit, y, weights))
+        announce(model.convergence.findings, 4, self._fit.design.findings)
+        return model
 
     @checked_keywords
     def refit_many(self, Y: Any, n_jobs: int = 1, progress: bool | None = None) -> pd.DataFrame:
@@ -907,28 +898,3 @@ class LinearMixedModel:
     def save(self, path: str | Path) -> None:
         """Write the model to one file (arrays and JSON; no pickle), readable by `load`."""
         save_fit(self._fit, path)
-
-
-def wrap(fit: Fit, depth: int, told: tuple[str, ...] = ()) -> LinearMixedModel:
-    """Make a model of a fit and give its findings of level "warning" as warnings.
-
-    Parameters
-    ----------
-    fit : Fit
-    depth : int
-        How many calls up the user's own line is.
-    told : tuple of str
-        Messages that were given before, when this design was first fitted.
-    """
-    model = LinearMixedModel(fit)
-    for finding in model.convergence.findings:
-        if finding.message not in told:
-            _warn(finding, depth + 2)
-    return model
-
-
-def _warn(finding: Finding, stacklevel: int) -> None:
-    if finding.level == "warning":
-        warnings.warn(
-            finding.message, _WARNINGS.get(finding.code, DesignWarning), stacklevel=stacklevel
-        )

@@ -17,6 +17,7 @@ LAYERS = {
     0: {
         "errors",
         "_types",
+        "announce",
         "distributions",
         "keywords",
         "linalg",
