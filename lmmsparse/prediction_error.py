@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.linalg as sla
-from scipy import stats
 
 from lmmsparse._types import FloatArray
+from lmmsparse.distributions import normal_cdf, normal_quantile
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.satterthwaite import satterthwaite
@@ -97,7 +97,7 @@ def predict_with_error(
         lower, upper = lower - center, upper - center
     else:
         _, variance, total = _conditional(fit, fit.sigma2, newdata, rows, selections, observed)
-        upper = -stats.norm.ppf(tail) * np.sqrt(total)
+        upper = -normal_quantile(tail) * np.sqrt(total)
         lower = -upper
     if newdata is None:
         variance, lower, upper = (fit.design.pad(v) for v in (variance, lower, upper))
@@ -175,13 +175,13 @@ class _Mixture:
 
     def quantile(self, tail: float) -> FloatArray:
         """The value below which a share `tail` lies; above which, if it is negative."""
-        z = stats.norm.ppf(abs(tail)) * np.sign(tail)
+        z = normal_quantile(abs(tail)) * np.sign(tail)
         ends = self._mean + z * self._sd
         low, high = ends.min(axis=0), ends.max(axis=0)
         share = tail if tail > 0 else 1.0 + tail
         for _ in range(60):
             middle = 0.5 * (low + high)
-            below = stats.norm.cdf((middle - self._mean) / self._sd).mean(axis=0) < share
+            below = normal_cdf((middle - self._mean) / self._sd).mean(axis=0) < share
             low, high = np.where(below, middle, low), np.where(below, high, middle)
         return np.asarray(0.5 * (low + high))
 

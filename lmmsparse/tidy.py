@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from lmmsparse.design import as_frame
+from lmmsparse.distributions import normal_quantile, t_quantile
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.lrt import information, loglik
@@ -105,7 +105,7 @@ def _fixed(fit: Fit, ddf: str, level: float | None, limits: pd.DataFrame | None)
     frame = pd.DataFrame({"effect": ["fixed"] * len(names), "term": names, **columns})
     if level is not None:
         df = frame["df"] if "df" in frame.columns else np.inf
-        half = stats.t.ppf(0.5 + level / 2.0, df) * frame["std_error"]
+        half = t_quantile(0.5 + level / 2.0, df) * frame["std_error"]
         frame["conf_low"] = frame["estimate"] - half
         frame["conf_high"] = frame["estimate"] + half
     return _with_limits(frame, limits, names)
@@ -156,7 +156,7 @@ def _values(fit: Fit, level: float | None) -> pd.DataFrame:
         )
     frame = pd.concat(frames, ignore_index=True)
     if level is not None:
-        half = stats.norm.ppf(0.5 + level / 2.0) * frame["std_error"]
+        half = normal_quantile(0.5 + level / 2.0) * frame["std_error"]
         frame["conf_low"] = frame["estimate"] - half
         frame["conf_high"] = frame["estimate"] + half
     return frame

@@ -85,6 +85,7 @@ ONLY_IN = {
     "arviz": ("interop.arviz",),
     "marginaleffects": ("interop.marginaleffects",),
     "polars": ("interop.marginaleffects",),
+    "scipy.stats": ("distributions",),
     "sklearn": ("interop.sklearn",),
     "sksparse": ("solvers._sksparse*",),
     "tqdm": ("progress",),
@@ -111,8 +112,8 @@ ONLY_IN = {
     ),
 }
 
-# Optional and slow to import: these may be imported inside functions, and only where ONLY_IN says.
-DEFERRED = {"matplotlib"}
+# Slow to import: these may be imported inside functions, and only where ONLY_IN says.
+DEFERRED = ("matplotlib", "scipy.stats")
 
 MAX_LINES = 400
 # One class whose methods are documented one by one.
@@ -206,7 +207,7 @@ def test_imports_are_absolute_and_at_the_top(module: Module) -> None:
             continue
         for node in ast.walk(scope):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                deferred += [n for n in _imported_names(node) if n.split(".")[0] not in DEFERRED]
+                deferred += [n for n in _imported_names(node) if not _is_one_of(n, DEFERRED)]
     assert not deferred, f"{module.name} imports inside a function or class"
     relative = [n.lineno for n in _imports(module) if isinstance(n, ast.ImportFrom) and n.level]
     assert not relative, f"{module.name} has relative imports on lines {relative}"
@@ -223,9 +224,9 @@ def test_nothing_is_imported_by_stealth(module: Module) -> None:
 def test_third_party_packages_stay_where_they_belong(module: Module) -> None:
     for node in _imports(module):
         for name in _imported_names(node):
-            allowed = ONLY_IN.get(name.split(".")[0])
-            if allowed is not None:
-                assert _is_one_of(module.name, allowed), f"{module.name} imports {name}"
+            for package, allowed in ONLY_IN.items():
+                if _is_one_of(name, (package,)):
+                    assert _is_one_of(module.name, allowed), f"{module.name} imports {name}"
 
 
 @every_module

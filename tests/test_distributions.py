@@ -39,6 +39,28 @@ def test_F_and_chi_square(x: float) -> None:
     assert distributions.f_tail(x, 3.0, np.inf) == pytest.approx(stats.chi2.sf(3 * x, 3))
 
 
+def test_quantiles_of_chi_square_undo_its_tail() -> None:
+    for df in (0.4, 1.0, 2.0, 7.5, 40.0):
+        x = distributions.chi2_quantile(SHARES[1:], df)
+        np.testing.assert_allclose(x, stats.chi2.ppf(SHARES[1:], df), rtol=1e-7)
+
+
+def test_beta_and_normal_density() -> None:
+    a, b, x = np.array([0.5, 3.0, 90.0]), np.array([2.0, 40.0, 1.0]), np.array([0.1, 0.5, 0.99])
+    np.testing.assert_allclose(distributions.beta_cdf(x, a, b), stats.beta.cdf(x, a, b), rtol=1e-12)
+    np.testing.assert_allclose(
+        distributions.beta_quantile(x, a, b), stats.beta.ppf(x, a, b), rtol=1e-10
+    )
+    np.testing.assert_allclose(distributions.normal_density(x), stats.norm.pdf(x), rtol=1e-14)
+
+
+def test_studentized_range() -> None:
+    p = distributions.studentized_range_tail([3.5, np.nan, 3.5], 4, [20.0, 20.0, np.inf])
+    assert p[0] == pytest.approx(stats.studentized_range.sf(3.5, 4, 20.0))
+    assert np.isnan(p[1])
+    assert p[2] == pytest.approx(stats.studentized_range.sf(3.5, 4, np.inf))
+
+
 def test_edges() -> None:
     assert distributions.chi2_tail(-1e-15, 1.0) == 1.0
     assert distributions.f_tail(-1e-15, 1.0, 5.0) == 1.0

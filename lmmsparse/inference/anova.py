@@ -6,8 +6,9 @@ import numpy as np
 
 from lmmsparse._types import FloatArray
 from lmmsparse.design.frame import listed
+from lmmsparse.distributions import f_tail
 from lmmsparse.fit import Fit
-from lmmsparse.inference.contrast import f_statistic, f_tail
+from lmmsparse.inference.contrast import f_statistic
 from lmmsparse.inference.ddf import DenominatorDF, check_ddf, denominator_df
 from lmmsparse.inference.terms import FixedTerms, check_type
 from lmmsparse.table import Table, blanks, counts, degrees, fixed, p_values
@@ -38,7 +39,7 @@ def f_test(
         return np.nan, 0.0, np.nan, np.nan, np.nan
     F, scale, den = f_statistic(L, L @ beta, method)
     num = float(np.linalg.matrix_rank(L))
-    return F * scale, num, den, f_tail(F * scale, num, den), scale
+    return F * scale, num, den, float(f_tail(F * scale, num, den)), scale
 
 
 def anova_table(fit: Fit, kind: int = 3, ddf: str = "satterthwaite") -> Table:

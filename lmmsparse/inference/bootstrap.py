@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from lmmsparse._types import FloatArray
+from lmmsparse.distributions import normal_quantile
 from lmmsparse.errors import Finding, InterruptedWarning, LmmWarning, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.parameters import parameter_names, parameter_values
@@ -105,7 +105,7 @@ class Bootstrap:
             if len(values) < 2:
                 continue
             if kind == "normal":
-                half = stats.norm.isf(tail) * values.std(ddof=1)
+                half = normal_quantile(1.0 - tail) * values.std(ddof=1)
                 middle = 2.0 * center[j] - values.mean()
                 limits[j] = middle - half, middle + half
                 continue

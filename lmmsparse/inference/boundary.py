@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg as sla
-from scipy import stats
-from scipy.stats import qmc
 
 from lmmsparse._types import FloatArray
 from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
 from lmmsparse.design import Design, RandomBlock
+from lmmsparse.distributions import chi2_tail, sobol_normals
 from lmmsparse.fit import Fit
 from lmmsparse.inference.variance_information import directions, information
 from lmmsparse.table import p_values
@@ -67,11 +66,11 @@ class Boundary:
         if LRT <= 0.0:
             return 1.0
         if self.sizes == (1,):
-            below = stats.chi2.sf(LRT, self.inside) if self.inside else 0.0
-            return float(0.5 * below + 0.5 * stats.chi2.sf(LRT, self.df))
+            below = chi2_tail(LRT, self.inside) if self.inside else 0.0
+            return float(0.5 * below + 0.5 * chi2_tail(LRT, self.df))
         shares = self._shares()
         with np.errstate(divide="ignore"):
-            return float(stats.chi2.sf(LRT / shares, self.df).mean())
+            return float(chi2_tail(LRT / shares, self.df).mean())
 
     def said(self, LRT: float) -> str:
         """The p-value of a likelihood ratio, in words."""
@@ -87,8 +86,7 @@ class Boundary:
         simulated, always the same ones.
         """
         d = len(self.metric)
-        uniform = qmc.Sobol(self.df, seed=1).random_base2(_DRAWS)
-        z = stats.norm.ppf(np.clip(uniform, 1e-12, 1 - 1e-12))
+        z = sobol_normals(self.df, _DRAWS)
         R = np.linalg.cholesky(self.metric).T
         point = np.linalg.solve(R, z[:, :d].T).T
         left = (point - _projected(point, self.metric, self.sizes)) @ R.T

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from lmmsparse._types import FloatArray
+from lmmsparse.distributions import f_tail, t_tail
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.ddf import denominator_df
@@ -122,7 +122,7 @@ def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
             "Std. Error": se.tolist(),
             "df": df.tolist(),
             "t value": t.tolist(),
-            "Pr(>|t|)": (2.0 * stats.t.sf(np.abs(t), df)).tolist(),
+            "Pr(>|t|)": (2.0 * t_tail(np.abs(t), df)).tolist(),
         }
         formats = coefficient_formats(se.tolist())
         return Table(columns, ["L"], formats=formats)
@@ -149,10 +149,3 @@ def f_statistic(L: FloatArray, difference: FloatArray, method: Any) -> tuple[flo
     F = float(difference @ middle @ difference) / rank
     scale, den = method.joint(L)
     return F, scale, den
-
-
-def f_tail(F: float, num: float, den: float) -> float:
-    """P(F(num, den) > F), with the χ² limit for infinite denominators."""
-    if np.isinf(den):
-        return float(stats.chi2.sf(F * num, num))
-    return float(stats.f.sf(F, num, den))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
 
+from lmmsparse.distributions import chi2_tail
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.inference.anova import METHOD_NAMES, f_test
@@ -83,7 +83,7 @@ def _by_likelihood(fit: Fit) -> Table:
         )
     npar = np.array([whole.npar - other.npar for other in smaller], dtype=np.float64)
     LRT = np.maximum(0.0, [other.criterion - whole.criterion for other in smaller])
-    p = np.where(npar > 0, stats.chi2.sf(LRT, np.maximum(npar, 1.0)), np.nan)
+    p = np.where(npar > 0, chi2_tail(LRT, np.maximum(npar, 1.0)), np.nan)
     return Table(
         {
             "npar": [np.nan, *npar.tolist()],

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.design.terms import covariates, factor_levels, grid
+from lmmsparse.distributions import studentized_range_tail, t_quantile, t_tail
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.anova import METHOD_NAMES
@@ -202,7 +202,7 @@ def _note(estimable: BoolArray) -> list[str]:
 def _means(fit: Fit, means: MarginalMeans, method: DenominatorDF, level: float, ddf: str) -> Table:
     estimate, se, df = _evaluate(fit, means.L, means.estimable, method)
     estimate = estimate + means.shift
-    half = stats.t.ppf(0.5 + level / 2.0, df) * se
+    half = t_quantile(0.5 + level / 2.0, df) * se
     notes = [f"Equal weights over the grid of factors; confidence level {level:g}."]
     if means.shift:
         notes.append(f"The offset is at its mean, {means.shift:g}.")
@@ -273,14 +273,8 @@ def adjusted_p(t: FloatArray, df: FloatArray, adjust: str, means: int) -> FloatA
         How many means are compared.
     """
     if adjust == "tukey" and means > 2:
-        scaled = np.sqrt(2.0) * np.abs(t)
-        return np.array(
-            [
-                np.nan if np.isnan(q) else float(stats.studentized_range.sf(q, means, v))
-                for q, v in zip(scaled, df, strict=True)
-            ]
-        )
-    p = 2.0 * stats.t.sf(np.abs(t), df)
+        return studentized_range_tail(np.sqrt(2.0) * np.abs(t), means, df)
+    p = 2.0 * t_tail(np.abs(t), df)
     if adjust == "bonferroni":
         return np.asarray(np.minimum(1.0, p * np.sum(~np.isnan(p))))
     if adjust != "holm":

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
+from lmmsparse.distributions import chi2_tail
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.inference.boundary import boundary
@@ -81,7 +81,7 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
     chisq = np.append(np.nan, np.maximum(0.0, criterion[:-1] - criterion[1:]))
     df = np.append(np.nan, np.diff(npar))
     with np.errstate(invalid="ignore"):
-        p = np.where(df > 0, stats.chi2.sf(chisq, np.where(df > 0, df, 1.0)), np.nan)
+        p = np.where(df > 0, chi2_tail(chisq, np.where(df > 0, df, 1.0)), np.nan)
     aic, bic = zip(*(information(fit) for fit in used), strict=True)
     columns = {
         "npar": npar,

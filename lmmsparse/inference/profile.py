@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from lmmsparse._types import FloatArray
 from lmmsparse.covariance import LambdaTemplate, Unstructured
+from lmmsparse.distributions import chi2_quantile, normal_quantile
 from lmmsparse.errors import (
     ConvergenceWarning,
     Finding,
@@ -104,7 +104,7 @@ class Profile:
         OptionError
             If the curves do not reach that far.
         """
-        z = float(stats.norm.ppf(0.5 + check_level(level) / 2))
+        z = float(normal_quantile(0.5 + check_level(level) / 2))
         if z > self._cutoff * (1 + 1e-9):
             raise OptionError(
                 f"level={level!r} is higher than the profile reaches (zeta {self._cutoff:.2f}). "
@@ -172,15 +172,15 @@ def profile(
     check_counts(1, n_jobs)
     names = [*parameter_names(fit), *fit.design.x_names]
     wanted = names if which is None else list(dict.fromkeys(select_rows(which, names, fit)))
-    exact = [float(stats.norm.ppf(0.5 + check_level(level) / 2))] if level is not None else []
+    exact = [float(normal_quantile(0.5 + check_level(level) / 2))] if level is not None else []
     if not wanted:
         raise OptionError(
             "which=[] names no parameter. A profile follows at least one. Leave it out for all "
             f"of them, or give one or several of {', '.join(names)}."
         )
-    joint = float(np.sqrt(stats.chi2.ppf(0.99, max(len(names), 1))))
+    joint = float(np.sqrt(chi2_quantile(0.99, max(len(names), 1))))
     cutoff = exact[0] if exact else joint
-    exact = exact or [float(stats.norm.ppf(0.5 + share / 2)) for share in (0.95, 0.99)]
+    exact = exact or [float(normal_quantile(0.5 + share / 2)) for share in (0.95, 0.99)]
     used = maximum_likelihood(fit)
     findings: tuple[Finding, ...] = ()
     for _ in range(_RESTARTS):

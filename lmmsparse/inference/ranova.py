@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from lmmsparse._types import FloatArray
 from lmmsparse.covariance import Diagonal, Unstructured
 from lmmsparse.design import Design, RandomBlock
 from lmmsparse.design.terms import INTERCEPT, FormulaTerm, formula_terms
+from lmmsparse.distributions import chi2_tail
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.formula import parse_formula
 from lmmsparse.held import Held
@@ -56,7 +56,7 @@ def ranova_table(fit: Fit) -> Table:
     npar = np.array([fit.npar, *(n for _, n in results)], dtype=np.float64)
     df = npar[0] - npar
     LRT = np.maximum(0.0, criterion - criterion[0])
-    p = np.where(df > 0, stats.chi2.sf(LRT, np.maximum(df, 1.0)), np.nan)
+    p = np.where(df > 0, chi2_tail(LRT, np.maximum(df, 1.0)), np.nan)
     LRT[0] = df[0] = np.nan
     notes = []
     for reduction, small, lrt in zip(reductions, smaller, LRT[1:], strict=True):

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from lmmsparse._types import FloatArray
+from lmmsparse.distributions import normal_quantile, t_tail
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.ddf import check_ddf, denominator_df
@@ -56,7 +56,7 @@ def coefficient_table(fit: Fit, ddf: str) -> Table:
         columns["df"] = df
     columns["t value"] = t
     if ddf != "none":
-        columns["Pr(>|t|)"] = 2.0 * stats.t.sf(np.abs(t), df)
+        columns["Pr(>|t|)"] = 2.0 * t_tail(np.abs(t), df)
     formats = coefficient_formats(se.tolist())
     return Table(
         {name: values.tolist() for name, values in columns.items()},
@@ -85,7 +85,7 @@ def wald_intervals(fit: Fit, level: float, which: str | Sequence[str] | None) ->
     A variance has no useful standard error near its boundary; Wald intervals are therefore given
     for fixed effects only.
     """
-    z = stats.norm.ppf(0.5 + check_level(level) / 2)
+    z = normal_quantile(0.5 + check_level(level) / 2)
     half = z * np.sqrt(np.diag(fit.vcov))
     covariance = parameter_names(fit)
     empty = np.full(len(covariance), np.nan)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from scipy.interpolate import PchipInterpolator
 
 from lmmsparse._types import FloatArray
+from lmmsparse.distributions import normal_quantile
 from lmmsparse.errors import DataError, MissingPackageError, OptionError
 from lmmsparse.inference.bootstrap import Bootstrap
 from lmmsparse.inference.profile import Profile
@@ -96,7 +96,7 @@ def to_arviz(result: Bootstrap | Profile, n: int = 1000) -> Any:
 
 def _quantiles(curve: pd.DataFrame, n: int) -> FloatArray:
     """Values at which zeta has the normal quantiles; constant beyond the ends of the curve."""
-    z = stats.norm.ppf((np.arange(n) + 0.5) / n)
+    z = normal_quantile((np.arange(n) + 0.5) / n)
     zeta, first = np.unique(curve["zeta"].to_numpy(), return_index=True)
     value = curve["value"].to_numpy()[first]
     if len(zeta) < 2:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from lmmsparse._types import FloatArray, IntArray
+from lmmsparse.distributions import beta_cdf, beta_quantile, normal_cdf, normal_quantile
 
 _ALL_UP_TO = 1_000
 _RANKS = 200
@@ -58,10 +58,10 @@ def normal_band(n: int, level: float) -> NormalBand:
     first = used + 1.0
     last = n - used
     local = _local_level(used, n, level)
-    lower = stats.norm.ppf(stats.beta.ppf(local / 2.0, first, last))
-    upper = stats.norm.ppf(stats.beta.isf(local / 2.0, first, last))
-    expected = stats.norm.ppf(stats.beta.ppf(0.5, ranks + 1.0, n - ranks))
-    at = stats.norm.ppf(stats.beta.ppf(0.5, first, last))
+    lower = normal_quantile(beta_quantile(local / 2.0, first, last))
+    upper = -normal_quantile(beta_quantile(local / 2.0, last, first))
+    expected = normal_quantile(beta_quantile(0.5, ranks + 1.0, n - ranks))
+    at = normal_quantile(beta_quantile(0.5, first, last))
     return NormalBand(
         ranks, expected, np.interp(expected, at, lower), np.interp(expected, at, upper)
     )
@@ -72,8 +72,8 @@ def _thinned(n: int, most: int) -> IntArray:
     if n <= most:
         return np.arange(n)
     ends = most // 4
-    edge = stats.norm.ppf((ends + 0.5) / n)
-    inner = stats.norm.cdf(np.linspace(edge, -edge, most - 2 * ends)) * (n - 1)
+    edge = normal_quantile((ends + 0.5) / n)
+    inner = normal_cdf(np.linspace(edge, -edge, most - 2 * ends)) * (n - 1)
     places = np.concatenate([np.arange(ends), np.round(inner), np.arange(n - ends, n)])
     return np.unique(places.astype(np.intp))
 
@@ -85,6 +85,6 @@ def _local_level(ranks: IntArray, n: int, level: float) -> float:
     gaps = np.diff([0, *(ranks + 1), n + 1]).astype(np.float64)
     sums = np.cumsum(rng.gamma(gaps, size=(_DRAWS, len(gaps))), axis=1)
     uniform = sums[:, :-1] / sums[:, -1:]
-    below = stats.beta.cdf(uniform, ranks + 1.0, n - ranks)
+    below = beta_cdf(uniform, ranks + 1.0, n - ranks)
     tails = 2.0 * np.minimum(below, 1.0 - below).min(axis=1)
     return float(np.quantile(tails, 1.0 - level))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from lmmsparse.design import listed
+from lmmsparse.distributions import normal_quantile
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.wald import check_level
@@ -34,7 +34,7 @@ def plot_caterpillar(fit: Fit, group: str | None, level: float, order: str | Non
     OptionError
         For an effect the group does not have.
     """
-    z = float(stats.norm.ppf(0.5 + check_level(level) / 2.0))
+    z = float(normal_quantile(0.5 + check_level(level) / 2.0))
     effects = effects_of(fit, group)
     if order is not None and order not in effects.names:
         raise OptionError(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from lmmsparse._types import FloatArray
+from lmmsparse.distributions import kernel_density
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.bootstrap import Bootstrap
@@ -108,7 +108,7 @@ def density_of(
     at_bound = (len(values) - len(inner)) / len(values)
     if len(inner) < 2 or np.ptp(inner) == 0:
         return values[:0], values[:0], at_bound
-    kernel = stats.gaussian_kde(inner)
+    kernel = kernel_density(inner)
     width = 3.0 * float(np.sqrt(kernel.covariance[0, 0]))
     x = np.linspace(max(low, inner.min() - width), min(high, inner.max() + width), 256)
     density = kernel(x)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from lmmsparse._types import ObjectArray
+from lmmsparse.distributions import chi2_quantile
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.wald import check_level
@@ -51,7 +51,7 @@ def plot_pairs(fit: Fit, given: Any, levels: float | Sequence[float], ax: Any) -
             f"The profile has {k} usable parameter{'s' if k != 1 else ''}. A contour is about two. "
             "Profile two or more, for example m.profile()."
         )
-    radii = [float(np.sqrt(stats.chi2.ppf(share, 2))) for share in shares]
+    radii = [float(np.sqrt(chi2_quantile(share, 2))) for share in shares]
     # All were followed equally far; those that fall short have met a bound of the parameter.
     reach = max(float(np.abs(curve.zeta).max()) for curve in curves)
     if radii[-1] > reach * (1 + 1e-6):

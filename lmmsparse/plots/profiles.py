@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
 from lmmsparse._types import FloatArray
+from lmmsparse.distributions import chi2_quantile, normal_density, normal_quantile
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.profile import Profile, profile
@@ -128,7 +128,7 @@ def _inside(curve: ProfileCurve, lower: float, upper: float) -> tuple[float, flo
 
 
 def _zeta(ax: Axes, curve: ProfileCurve, lower: float, upper: float, level: float) -> None:
-    z = float(stats.norm.ppf(0.5 + level / 2.0))
+    z = float(normal_quantile(0.5 + level / 2.0))
     x = np.linspace(curve.value[0], curve.value[-1], 200)
     between = curve.between()
     at = float(np.interp(0.0, curve.zeta, curve.value))
@@ -146,7 +146,7 @@ def _zeta(ax: Axes, curve: ProfileCurve, lower: float, upper: float, level: floa
 def _density(ax: Axes, curve: ProfileCurve, lower: float, upper: float, level: float) -> None:
     x = np.linspace(curve.value[0], curve.value[-1], 300)
     between = curve.between()
-    y = stats.norm.pdf(between(x)) * np.maximum(between(x, 1), 0.0)
+    y = normal_density(between(x)) * np.maximum(between(x, 1), 0.0)
     low, high = _inside(curve, lower, upper)
     ax.fill_between(x, y, where=(x >= low) & (x <= high), color=BAND, linewidth=0)
     ax.plot(x, y, color=INK, linewidth=1.6)
@@ -159,7 +159,7 @@ def _deviance(ax: Axes, curve: ProfileCurve, lower: float, upper: float, level: 
     x = np.linspace(curve.value[0], curve.value[-1], 200)
     low, high = _inside(curve, lower, upper)
     ax.axvspan(low, high, color=BAND, linewidth=0, zorder=0)
-    ax.axhline(float(stats.chi2.ppf(level, 1)), color=GREY, linewidth=0.7, linestyle=(0, (4, 3)))
+    ax.axhline(float(chi2_quantile(level, 1)), color=GREY, linewidth=0.7, linestyle=(0, (4, 3)))
     ax.plot(x, curve.between()(x) ** 2, color=INK, linewidth=1.6)
     ax.set_ylim(bottom=0.0)
     _limits(ax, curve)
