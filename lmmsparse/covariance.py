@@ -299,6 +299,17 @@ class LambdaTemplate:
         out[[i for i, _ in self.held]] = False
         return out
 
+    @cached_property
+    def places(self) -> tuple[tuple[IntArray, IntArray], ...]:
+        """Per term, row and column in T of every parameter, (n_par,) each."""
+        own = (np.array(s.entries, dtype=np.intp).reshape(-1, 2) for s in self.structures)
+        return tuple((entries[:, 0], entries[:, 1]) for entries in own)
+
+    @cached_property
+    def has_limits(self) -> bool:
+        """Whether any parameter has a bound that no change of sign makes unnecessary."""
+        return any(np.isfinite(s.upper()).any() for s in self.structures)
+
     def with_held(self, theta: FloatArray) -> FloatArray:
         """θ with what is held at its values."""
         out = np.array(theta, dtype=np.float64)

@@ -47,7 +47,7 @@ def search(
     template = objective.template
     scaled = StandardizedObjective(objective)
     bounds, free = scaled.bounds, template.free
-    first = start_values(objective, design) if start is None else _check_start(start, template)
+    first = start_values(scaled, design) if start is None else _check_start(start, template)
     first = template.with_held(first)
     target: Objective = scaled
     if not np.isfinite(bounds.limits).any():
@@ -201,7 +201,7 @@ def _standardizer_of_shifted(gram: FloatArray, S: FloatArray) -> FloatArray:
     return np.asarray(sla.solve_triangular(K, np.eye(len(K)), lower=True))
 
 
-def start_values(objective: ProfiledDeviance, design: Design) -> FloatArray:
+def start_values(objective: StandardizedObjective, design: Design) -> FloatArray:
     """θ to start from: moment estimates (lme4's) for random intercepts only, or unit size."""
     blocks = design.blocks
     simple = all(b.columns.shape[1] == 1 and np.ptp(b.columns) == 0 for b in blocks)
@@ -216,8 +216,7 @@ def start_values(objective: ProfiledDeviance, design: Design) -> FloatArray:
         if within > 0:
             scale = np.array([abs(float(b.columns[0, 0])) for b in blocks])
             return np.asarray(np.sqrt(np.array(between) / within) / scale)
-    unit = StandardizedObjective(objective)
-    return unit.to_theta(objective.template.start)
+    return objective.to_theta(objective.template.start)
 
 
 def _check_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
