@@ -190,8 +190,13 @@ def missing(values: pd.Series) -> BoolArray:
     """Where a column has no value."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         return np.asarray(codes_and_categories(values)[0] < 0)
-    if isinstance(values.dtype, np.dtype) and values.dtype.kind == "f":
-        return np.asarray(np.isnan(values.to_numpy()))
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "fiub":
+        numbers = values.to_numpy()
+        return (
+            np.asarray(np.isnan(numbers))
+            if values.dtype.kind == "f"
+            else np.zeros(len(numbers), dtype=bool)
+        )
     return np.asarray(values.isna().to_numpy(), dtype=bool)
 
 
