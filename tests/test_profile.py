@@ -6,6 +6,7 @@ import warnings
 from functools import cache
 from typing import Any
 
+import models
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +14,6 @@ from scipy import stats
 from scipy.optimize import minimize
 
 import lmmsparse as lmm
-import models
 from lmmsparse.errors import ConvergenceWarning, OptionError
 from lmmsparse.inference.parameters import parameter_names, parameter_values
 from lmmsparse.inference.profile import maximum_likelihood, profile
@@ -256,10 +256,7 @@ def small_slopes(seed: int) -> Any:
 
 @pytest.mark.parametrize("seed", ["orthodont", 1, 6, 7, 14, 19, 22])
 def test_a_correlation_is_free_where_an_effect_does_not_vary(seed: Any) -> None:
-    if seed == "orthodont":
-        m = models.fit("orthodont_sex_ml")
-    else:
-        m = small_slopes(seed)
+    m = models.fit("orthodont_sex_ml") if seed == "orthodont" else small_slopes(seed)
     name = str(m.confint(which="theta_").index[1])
     found = m.profile(name)
     frame = found.to_frame()
