@@ -275,7 +275,8 @@ def test_an_exact_fit_is_found_whatever_the_units(name: str) -> None:
         one = quiet(model.refit, y)
         assert "exact-fit" not in [finding.code for finding in one.convergence.findings]
         assert one.convergence.converged
-        assert one.sigma == pytest.approx(sigma, rel=1e-4)
+        # Searches end where rounding errors of the criterion begin, here at some 1e-6.
+        assert one.sigma == pytest.approx(sigma, rel=1e-3)
 
 
 def test_a_search_that_stops_early_says_so() -> None:
