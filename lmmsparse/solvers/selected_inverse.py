@@ -129,7 +129,7 @@ class SelectedInverse:
             out.append((height, np.concatenate(batch), big_w, big_m))
         shapes = []
         for _, nodes, own_w, own_m in sorted(out, key=lambda each: each[0]):
-            chunks = max(1, len(nodes) * (own_w + own_m) ** 2 // _CHUNK)
+            chunks = max(1, min(len(nodes), len(nodes) * (own_w + own_m) ** 2 // _CHUNK))
             shapes += [(part, own_w, own_m) for part in np.array_split(nodes, chunks)]
         return shapes
 
