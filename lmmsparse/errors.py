@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from lmmsparse.render import Section, html_of
+
 Level = Literal["info", "warning", "error"]
 
 
@@ -126,3 +128,6 @@ class Finding:
 
     def __str__(self) -> str:
         return self.message
+
+    def _repr_html_(self) -> str:
+        return html_of([Section(f"{self.code} ({self.level})", lines=(self.message,))])

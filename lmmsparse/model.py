@@ -403,8 +403,7 @@ class LinearMixedModel:
         Parameters
         ----------
         progress : bool, optional
-            A bar at once (True), never (False), or by default after two seconds if standard error
-            is a terminal or a notebook.
+            As for `influence`.
 
         Returns
         -------
@@ -544,8 +543,7 @@ class LinearMixedModel:
         n_jobs : int
             Processes to share the parameters between.
         progress : bool, optional
-            A bar at once (True), never (False), or by default after two seconds if standard error
-            is a terminal or a notebook.
+            As for `influence`.
         """
         return profile(self._fit, which, level, n_jobs, progress)
 
@@ -577,8 +575,7 @@ class LinearMixedModel:
         n_jobs : int
             Processes.
         progress : bool, optional
-            A bar at once (True), never (False), or by default after two seconds if standard error
-            is a terminal or a notebook.
+            As for `influence`.
         """
         return bootstrap(self._fit, n, rng, LinearMixedModel, statistic, kind, n_jobs, progress)
 
@@ -646,7 +643,9 @@ class LinearMixedModel:
         return emmeans_table(self._fit, specs, pairwise, adjust, ddf, at, level)
 
     @checked_keywords
-    def drop1(self, test: str = "chisq", ddf: str = "satterthwaite") -> Table:
+    def drop1(
+        self, test: str = "chisq", ddf: str = "satterthwaite", progress: bool | None = None
+    ) -> Table:
         """Test each fixed-effects term that no other term builds on.
 
         Parameters
@@ -655,6 +654,8 @@ class LinearMixedModel:
             Likelihood ratios of ML fits, or F tests.
         ddf : str
             For F tests, as for `coef_table`.
+        progress : bool, optional
+            As for `influence`, for refits.
 
         Returns
         -------
@@ -662,11 +663,16 @@ class LinearMixedModel:
             First row ``<none>``; ``npar, AIC, LRT, Pr(>Chisq)`` or
             ``NumDF, DenDF, F value, Pr(>F)``.
         """
-        return drop1_table(self._fit, test, ddf)
+        return drop1_table(self._fit, test, ddf, progress)
 
     @checked_keywords
-    def ranova(self) -> Table:
+    def ranova(self, progress: bool | None = None) -> Table:
         """Test the random effects: each term reduced by one effect, or left out.
+
+        Parameters
+        ----------
+        progress : bool, optional
+            As for `influence`.
 
         Returns
         -------
@@ -674,7 +680,7 @@ class LinearMixedModel:
             First row ``<none>``; ``npar, logLik, AIC, LRT, Df, Pr(>Chisq)`` by the criterion of
             the fit. Notes give p-values that allow for variances not being negative.
         """
-        return ranova_table(self._fit)
+        return ranova_table(self._fit, progress)
 
     @checked_keywords
     def step(
@@ -686,6 +692,7 @@ class LinearMixedModel:
         reduce_random: bool = True,
         reduce_fixed: bool = True,
         keep: str | Sequence[str] = (),
+        progress: bool | None = None,
     ) -> Step:
         """Eliminate terms one by one, the least significant first: random effects, then fixed ones.
 
@@ -699,6 +706,8 @@ class LinearMixedModel:
             Whether to eliminate random effects, and fixed effects.
         keep : str or sequence of str
             Fixed-effects terms that stay.
+        progress : bool, optional
+            As for `influence`, for every round of tests of random effects.
 
         Returns
         -------
@@ -726,6 +735,7 @@ class LinearMixedModel:
             reduce_random,
             reduce_fixed,
             keep,
+            progress,
         )
 
     @checked_keywords

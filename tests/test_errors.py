@@ -605,7 +605,22 @@ def without(column: str) -> pd.DataFrame:
     return new().drop(columns=column)
 
 
+@cache
+def weighted() -> lmm.LinearMixedModel:
+    return lmm.lmer(PLAIN, data(), weights="size")
+
+
 QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] = {
+    "weights missing in new data": (
+        lambda: weighted().predict(without("size"), interval="prediction"),
+        DataError,
+        ("new data", "'size'"),
+    ),
+    "weights of new data that are zero": (
+        lambda: weighted().predict(new(size=[0, 1, 1, 1]), interval="prediction"),
+        DataError,
+        ("new data", "'size'", "1 values"),
+    ),
     "new level": (
         lambda: model().predict(new(site=99)),
         DataError,

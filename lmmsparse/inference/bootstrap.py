@@ -50,9 +50,9 @@ class Bootstrap:
     _replicates: pd.DataFrame = field(repr=False)
     findings: tuple[Finding, ...] = ()
 
-    def __repr__(self) -> str:
+    def _moments(self) -> Table:
         values = self._replicates
-        table = Table(
+        return Table(
             {
                 "Estimate": self.original.tolist(),
                 "Bias": (values.mean() - self.original).tolist(),
@@ -62,7 +62,12 @@ class Bootstrap:
             title=f"Bootstrap, {len(values)} replicates ({self.n_failed} failed)",
             notes=[finding.message for finding in self.findings],
         )
-        return str(table)
+
+    def __repr__(self) -> str:
+        return str(self._moments())
+
+    def _repr_html_(self) -> str:
+        return self._moments()._repr_html_()
 
     @property
     def n_failed(self) -> int:

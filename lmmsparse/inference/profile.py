@@ -76,15 +76,20 @@ class Profile:
     _cutoff: float
     findings: tuple[Finding, ...] = ()
 
-    def __repr__(self) -> str:
+    def _limits(self) -> Table:
         limits = self.confint()
-        table = Table(
+        return Table(
             {"lower": limits["lower"].tolist(), "upper": limits["upper"].tolist()},
             [str(name) for name in limits.index],
             title="Profile likelihood, 95 % intervals",
             notes=[finding.message for finding in self.findings],
         )
-        return str(table)
+
+    def __repr__(self) -> str:
+        return str(self._limits())
+
+    def _repr_html_(self) -> str:
+        return self._limits()._repr_html_()
 
     def confint(self, level: float = 0.95) -> pd.DataFrame:
         """Intervals of the values whose zeta is not too large.
