@@ -15,10 +15,7 @@ from lmmsparse.all_fit import all_fit
 from lmmsparse.announce import announce
 from lmmsparse.checks import check_design
 from lmmsparse.convergence import Convergence, judge
-from lmmsparse.errors import (
-    NotFittedByError,
-    OptionError,
-)
+from lmmsparse.errors import NotFittedByError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.held import theta_names
 from lmmsparse.inference.bootstrap import Bootstrap, bootstrap
@@ -666,7 +663,7 @@ class LinearMixedModel:
         return drop1_table(self._fit, test, ddf, progress)
 
     @checked_keywords
-    def ranova(self, progress: bool | None = None) -> Table:
+    def ranova(self, *, progress: bool | None = None) -> Table:
         """Test the random effects: each term reduced by one effect, or left out.
 
         Parameters
@@ -726,17 +723,8 @@ class LinearMixedModel:
         >>> m.step().formula
         'Reaction ~ Days + (Days | Subject)'
         """
-        return step(
-            self._fit,
-            LinearMixedModel,
-            ddf,
-            alpha_random,
-            alpha_fixed,
-            reduce_random,
-            reduce_fixed,
-            keep,
-            progress,
-        )
+        alphas, reduce = (alpha_random, alpha_fixed), (reduce_random, reduce_fixed)
+        return step(self._fit, LinearMixedModel, ddf, *alphas, *reduce, keep, progress)
 
     @checked_keywords
     def summary(self, ddf: str = "satterthwaite") -> Summary:
