@@ -76,7 +76,8 @@ def check_levels(design: Design) -> list[Finding]:
                     "error",
                     f"The grouping factor {name!r} has {levels} levels in {design.n} rows. With "
                     "one row per level its variation cannot be told from the residual variation. "
-                    "Use a grouping factor with repeated observations.",
+                    "Use a grouping factor with repeated observations, or hold the residual "
+                    "standard deviation if it is known: fixed={'sigma': 1.0}.",
                 )
             )
         elif levels < 5:
@@ -265,12 +266,18 @@ CHECKS: tuple[Callable[[Design], list[Finding]], ...] = (
 _CHECKED: WeakKeyDictionary[Design, list[Finding]] = WeakKeyDictionary()
 
 
-def check_design(design: Design) -> list[Finding]:
+# What cannot be told from the residual variance, unless that is known.
+_BESIDE_RESIDUALS = ("levels-vs-rows", "effects-vs-rows")
+
+
+def check_design(design: Design, sigma_known: bool = False) -> list[Finding]:
     """Everything noticed while building the design and by all checks.
 
     Parameters
     ----------
     design : Design
+    sigma_known : bool
+        Whether the residual standard deviation is held rather than estimated.
 
     Returns
     -------
@@ -279,7 +286,8 @@ def check_design(design: Design) -> list[Finding]:
     if design not in _CHECKED:  # asked for before the search and by the verdict after it
         found = [finding for check in CHECKS for finding in check(design)]
         _CHECKED[design] = [*design.findings, *found]
-    return list(_CHECKED[design])
+    found = _CHECKED[design]
+    return [f for f in found if not (sigma_known and f.code in _BESIDE_RESIDUALS)]
 
 
 def require(findings: Iterable[Finding]) -> None:

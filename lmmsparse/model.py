@@ -371,7 +371,8 @@ class LinearMixedModel:
     def convergence(self) -> Convergence:
         """The verdict on the fit, with its findings."""
         fit = self._fit
-        return judge(fit, (*check_design(fit.design), *solver_findings(fit.products, fit.solver)))
+        found = check_design(fit.design, fit.held.sigma is not None)
+        return judge(fit, (*found, *solver_findings(fit.products, fit.solver)))
 
     @checked_keywords
     def influence(self, groups: Any = None, progress: bool | None = None) -> Influence:
