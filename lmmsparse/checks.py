@@ -7,6 +7,7 @@ level "error" into the exception.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,6 +19,7 @@ from lmmsparse.errors import DataError, Finding, NotIdentifiableError
 from lmmsparse.fixed_columns import orthonormal
 
 _NEARLY = 1e-7
+_READABLE = 1000
 
 
 def check_response_varies(design: Design) -> list[Finding]:
@@ -249,6 +251,39 @@ def check_random_within_fixed(design: Design) -> list[Finding]:
     return out
 
 
+def check_similar_levels(design: Design) -> list[Finding]:
+    """Levels that differ only in blanks (or, of a predictor, capitals) are mostly misspelt."""
+    found: dict[str, list[str]] = {}
+    if design.recipe is not None:
+        for name, info in design.recipe.matrices.columns.items():
+            found[name] = _misspelt(info.categories or (), True)
+    for block in design.blocks:
+        if ":" not in block.group and not found.get(block.group):
+            found[block.group] = _misspelt(block.levels, False)
+    return [
+        Finding(
+            "similar-levels",
+            "warning",
+            f"The factor {name!r} has levels that differ only in blanks or capitals: "
+            f"{listed([repr(v) for v in alike])}. They are different levels of the model. If they "
+            f"mean the same, make them one, for example with data[{name!r}].str.strip()"
+            ".str.lower().",
+        )
+        for name, alike in found.items()
+        if alike
+    ]
+
+
+def _misspelt(levels: Any, capitals: bool) -> list[str]:
+    """Levels that become equal without blanks around them, and on request in small letters."""
+    alike: dict[str, list[str]] = {}
+    for level in levels if len(levels) <= _READABLE else ():
+        if isinstance(level, str):
+            word = " ".join(level.split())
+            alike.setdefault(word.casefold() if capitals else word, []).append(level)
+    return [level for group in alike.values() if len(group) > 1 for level in group]
+
+
 CHECKS: tuple[Callable[[Design], list[Finding]], ...] = (
     check_response_varies,
     check_rows,
@@ -260,6 +295,7 @@ CHECKS: tuple[Callable[[Design], list[Finding]], ...] = (
     check_same_groupings,
     check_split_factors,
     check_random_within_fixed,
+    check_similar_levels,
 )
 
 

@@ -108,7 +108,7 @@ FITS = [
     Case("unbalanced", "score ~ dose + (1|site", ("never closed",), FormulaError),
     Case("number as a group", "score ~ dose + (1|1)", ('"1"', "grouping"), FormulaError),
     # Response
-    Case("text response", "arm ~ dose + (1|site)", ("'arm'", "'high'", "pandas.to_numeric")),
+    Case("text response", "arm ~ dose + (1|site)", ("'arm'", "'high'", "numeric column")),
     Case("date response", PLAIN, ("'score'", "datetime64"), change={"score": DATES}),
     Case("complex response", PLAIN, ("'score'", "complex"), change={"score": np.ones(N) * 1j}),
     Case("constant response", PLAIN, ("'score'", "(3)", "60 rows"), change={"score": 3.0}),
@@ -276,6 +276,25 @@ FITS = [
         options={"weights": data()["size"].iloc[::-1]},
     ),
     Case("offset of another length", PLAIN, ("offset", "(5,)"), options={"offset": np.ones(5)}),
+    Case(
+        "numbers with a word among them",
+        "log(half) ~ dose + (1|site)",
+        ("'half'", "All but 'timeout'", "errors='coerce'"),
+        FormulaError,
+        change={"half": [*map(str, range(1, N)), "timeout"]},
+    ),
+    Case(
+        "measurements as text",
+        "score ~ half + (1|site)",
+        ("'half'", "60 different values", "to_numeric", "C(half)"),
+        change={"half": [f"{i / 4}" for i in range(N)]},
+    ),
+    Case(
+        "a name with a space in a call",
+        "log(reading time) ~ dose + (1|site)",
+        ("two names side by side", "`reading time`"),
+        FormulaError,
+    ),
     Case("one offset", PLAIN, ("offset", "60 rows"), options={"offset": 1.0}),
     Case("unknown offset", PLAIN, ("offset='shft'", "'shift'"), options={"offset": "shft"}),
     Case("text offset", "score ~ offset(arm) + (1|site)", ("offset(arm)", "numbers")),
@@ -565,6 +584,16 @@ WARNINGS = {
     "constant slope": ("score ~ 1 + (dose|site)", {"dose": 2.0}, "(dose|site)"),
     "far from zero": ("score ~ 1 + (dose|site)", {"dose": 2.4e8 + np.arange(N) % 7}, "center(x)"),
     "same grouping": ("score ~ 1 + (1|site) + (1|copy)", {"copy": data()["site"] + 5}, "'copy'"),
+    "misspelt level": (
+        "score ~ group + (1|site)",
+        {"group": ["plain", "Plain ", "other"] * 20},
+        "'Plain ', 'plain'",
+    ),
+    "misspelt group": (
+        "score ~ 1 + (1|group)",
+        {"group": ["a", "a ", "A", "b", "c", "d"] * 10},
+        "'a', 'a '.",
+    ),
     "no residuals": (PLAIN, {"score": 1.0 * data()["site"]}, "'score'"),
 }
 
