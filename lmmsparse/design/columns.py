@@ -83,8 +83,9 @@ def _to_numbers(name: str, levels: Iterable[Any]) -> str:
     if not odd or 2 * len(odd) > len(numbers) + len(odd):
         return "Convert the column, for example with pandas.to_numeric."
     return (
-        f"All but {listed([repr(v) for v in odd], 4)} are numbers. pandas.to_numeric(data[{name!r}], "
-        "errors='coerce') converts them and makes the others missing."
+        f"All but {listed([repr(v) for v in odd], 4)} are numbers. "
+        f"pandas.to_numeric(data[{name!r}], errors='coerce') converts them and makes the others "
+        "missing."
     )
 
 
