@@ -14,7 +14,7 @@ import numpy as np
 
 from lmmsparse.correlated import AR1, CompoundSymmetry
 from lmmsparse.covariance import CovarianceStructure
-from lmmsparse.design import Design, listed, own_share
+from lmmsparse.design import Design, RandomBlock, listed, own_share
 from lmmsparse.errors import DataError, Finding, NotIdentifiableError
 from lmmsparse.fixed_columns import orthonormal
 
@@ -114,11 +114,26 @@ def check_random_effects(design: Design) -> list[Finding]:
                     "error",
                     f"The term {block.source} has {effects} random effects ({block.n_levels} "
                     f"levels × {block.k}) for {design.n} rows. Its variances and the residual "
-                    "variance cannot be told apart. Use fewer random slopes, or more "
-                    "observations per level.",
+                    f"variance cannot be told apart.{_factors_in(design, block)} Use fewer random "
+                    "slopes, or more observations per level.",
                 )
             )
     return out
+
+
+def _factors_in(design: Design, block: RandomBlock) -> str:
+    """Which columns of a term are text, of which each level got an effect."""
+    if design.recipe is None:
+        return ""
+    named = set(block.names)
+    text = [
+        name
+        for name, info in design.recipe.matrices.columns.items()
+        if info.categories
+        and isinstance(info.categories[0], str)
+        and any(effect.startswith(f"{name}[") for effect in named)
+    ]
+    return f" Each level of {listed(text)} has an effect, as text makes a factor." if text else ""
 
 
 def check_repeated_terms(design: Design) -> list[Finding]:

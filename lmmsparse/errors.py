@@ -68,6 +68,13 @@ class OptionError(LmmError, ValueError):
     """An argument whose value is not one of those that exist."""
 
 
+class UnknownGroupError(LmmError, KeyError):
+    """A name that is not one of the model's grouping factors."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would show it in quotation marks
+
+
 class NotFittedByError(LmmError, AttributeError):
     """A quantity that belongs to the other criterion (ML or REML) than the one fitted."""
 

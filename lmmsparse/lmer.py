@@ -283,7 +283,7 @@ def anova(
         if not isinstance(model, LinearMixedModel):
             raise OptionError(
                 f"anova() was given a {model.__class__.__name__}. It compares fitted models. Pass "
-                "models made by lmm.lmer."
+                "models made by lmm.lmer, and options by name, for example type=3."
             )
     if not models:
         raise OptionError(

@@ -13,6 +13,7 @@ import pandas as pd
 from lmmsparse._types import FloatArray
 from lmmsparse.all_fit import all_fit
 from lmmsparse.announce import announce
+from lmmsparse.by_group import ByGroup
 from lmmsparse.checks import check_design
 from lmmsparse.convergence import Convergence, judge
 from lmmsparse.errors import NotFittedByError, OptionError
@@ -185,14 +186,12 @@ class LinearMixedModel:
     def _by_level(self, values: Mapping[str, FloatArray]) -> dict[str, pd.DataFrame]:
         design = self._fit.design
         names = effect_names(self._fit)
-        return {
-            group: pd.DataFrame(
-                matrix,
-                index=design.blocks[design.groups[group][0]].levels.rename(group),
-                columns=pd.Index(names[group], dtype=object),
-            )
-            for group, matrix in values.items()
-        }
+        out: dict[str, pd.DataFrame] = ByGroup()
+        for group, matrix in values.items():
+            index = design.blocks[design.groups[group][0]].levels.rename(group)
+            columns = pd.Index(names[group], dtype=object)
+            out[group] = pd.DataFrame(matrix, index=index, columns=columns)
+        return out
 
     @property
     def ranef(self) -> dict[str, pd.DataFrame]:
@@ -202,12 +201,12 @@ class LinearMixedModel:
     @cached_property
     def cond_var(self) -> dict[str, FloatArray]:
         """Conditional covariance of the random effects: group → (levels, k, k)."""
-        return conditional_covariances(self._fit)
+        return ByGroup(conditional_covariances(self._fit))
 
     @property
     def coef(self) -> dict[str, pd.DataFrame]:
         """`fixef` + `ranef` per level; an effect that is only random has fixed part 0."""
-        out = {}
+        out: dict[str, pd.DataFrame] = ByGroup()
         for group, modes in self.ranef.items():
             fixed = self.fixef
             columns = [c for c in modes.columns if c not in fixed.index] + list(fixed.index)
@@ -360,7 +359,7 @@ class LinearMixedModel:
     @checked_keywords
     def rank_pca(self) -> dict[str, pd.DataFrame]:
         """Principal components of the relative covariance per group: columns ``sd, cumulative``."""
-        return principal_components(self._fit)
+        return ByGroup(principal_components(self._fit))
 
     @property
     def optimum(self) -> Optimum:
@@ -395,7 +394,7 @@ class LinearMixedModel:
         return influence(self._fit, groups, progress)
 
     @checked_keywords
-    def all_fit(self, progress: bool | None = None) -> Table:
+    def all_fit(self, *, progress: bool | None = None) -> Table:
         """Minimize the criterion with every optimizer, and from other starts.
 
         Parameters

@@ -27,6 +27,7 @@ from lmmsparse.errors import (
     NotIdentifiableError,
     OptionError,
     StorageError,
+    UnknownGroupError,
 )
 
 N = 60
@@ -294,6 +295,15 @@ FITS = [
         "log(reading time) ~ dose + (1|site)",
         ("two names side by side", "`reading time`"),
         FormulaError,
+    ),
+    Case("a coding that is not called", "score ~ C(arm, Sum) + (1|site)", ("'Sum'", "Sum()")),
+    Case("data that are a path", PLAIN, ("'x.csv'", "read_csv"), data=lambda _: Path("x.csv")),
+    Case(
+        "numbers that are text in a random term",
+        "score ~ 1 + (dose|site)",
+        ("Each level of dose",),
+        NotIdentifiableError,
+        change={"dose": [str(i % 20) for i in range(N)], "site": [i // 20 for i in range(N)]},
     ),
     Case("one offset", PLAIN, ("offset", "60 rows"), options={"offset": 1.0}),
     Case("unknown offset", PLAIN, ("offset='shft'", "'shift'"), options={"offset": "shft"}),
@@ -594,6 +604,7 @@ WARNINGS = {
         {"group": ["a", "a ", "A", "b", "c", "d"] * 10},
         "'a', 'a '.",
     ),
+    "lag": ("score ~ lag(dose) + (1|site)", {}, "data.groupby(...)[...].shift()"),
     "no residuals": (PLAIN, {"score": 1.0 * data()["site"]}, "'score'"),
 }
 
@@ -634,6 +645,21 @@ def without(column: str) -> pd.DataFrame:
     return new().drop(columns=column)
 
 
+@pytest.mark.parametrize(
+    ("call", "hint"),
+    [
+        (lambda: model().fixed, "'fixef'"),
+        (lambda: model().random, "m.ranef"),
+        (lambda: model().plot.residual, "'residuals'"),
+        (lambda: lmm.glmer, "Gaussian"),  # type: ignore[attr-defined]
+        (lambda: lmm.fixef, "m.fixef"),  # type: ignore[attr-defined]
+    ],
+)
+def test_a_member_that_does_not_exist_is_guessed(call: Callable[[], Any], hint: str) -> None:
+    with pytest.raises(AttributeError, match=hint):
+        call()
+
+
 @cache
 def weighted() -> lmm.LinearMixedModel:
     return lmm.lmer(PLAIN, data(), weights="size")
@@ -650,6 +676,28 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
         DataError,
         ("new data", "'size'", "1 values"),
     ),
+    "group of other letters": (
+        lambda: model().ranef["Site"],
+        UnknownGroupError,
+        ("'Site'", "'site'"),
+    ),
+    "option of the bootstrap": (
+        lambda: model().confint(n=100),
+        OptionError,
+        ("n=100", "method='boot'"),
+    ),
+    "hypothesis as text": (
+        lambda: model().contrast("dose = 0"),
+        OptionError,
+        ("contrast({'dose': 1})", "rhs="),
+    ),
+    "model as start": (
+        lambda: lmm.lmer(PLAIN, data(), start=model()),
+        OptionError,
+        ("start=a LinearMixedModel", "m.theta"),
+    ),
+    "type by position": (lambda: lmm.anova(model(), "III"), OptionError, ("by name", "type=3")),
+    "search by name": (lambda: model().all_fit("bobyqa"), OptionError, ("progress=",)),
     "new level": (
         lambda: model().predict(new(site=99)),
         DataError,

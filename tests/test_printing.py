@@ -130,6 +130,13 @@ def test_what_methods_return_prints_and_has_html(call: Any, words: tuple[str, ..
     assert "object at" not in text
 
 
+def test_values_by_group_have_html() -> None:
+    m = fit("sleepstudy_slope_reml")
+    assert "Subject" in m.ranef._repr_html_()
+    assert "309" in m.ranef._repr_html_()
+    assert "<pre>array(" in m.cond_var._repr_html_()
+
+
 def test_findings_have_html_and_stay_data() -> None:
     m = fit("dyestuff2_reml")
     (finding,) = m.convergence.findings
