@@ -21,7 +21,10 @@ from lmmsparse.row_forms import (
     projected_rows,
     pulled_columns,
 )
+from lmmsparse.table import Table
 from lmmsparse.threads import one_thread
+
+_SHOWN = 5
 
 
 class Influence:
@@ -97,10 +100,21 @@ class Influence:
         columns = [part for part in parts if part is not None]
         return pd.concat([*columns, self.dfbeta.add_prefix("dfbeta_")], axis=1)
 
+    def _largest(self) -> Table:
+        what = f"of levels of {self._group}" if self._group else "of single rows"
+        largest = self.cooks_distance.nlargest(_SHOWN)
+        return Table(
+            {"Cook's distance": largest.tolist()},
+            [str(label) for label in largest.index],
+            title=f"Influence {what}, the {len(largest)} largest of {len(self.cooks_distance)}",
+            notes=[f"Without measures, see problems: {len(self.problems)}."] * bool(self.problems),
+        )
+
     def __repr__(self) -> str:
-        what = f"without each level of {self._group}" if self._group else "by row"
-        largest = self.cooks_distance.nlargest(5)
-        return f"Influence {what}; largest Cook's distances:\n{largest.to_string()}"
+        return str(self._largest())
+
+    def _repr_html_(self) -> str:
+        return self._largest()._repr_html_()
 
 
 def influence(fit: Fit, groups: Any = None, progress: bool | None = None) -> Influence:

@@ -17,6 +17,7 @@ from lmmsparse.charts import ChartedObjective
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.design import Design
 from lmmsparse.errors import NumericalError, OptionError
+from lmmsparse.keywords import brief
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Bounds, Derivatives, Objective, Optimizer, Optimum, minimize_free
 
@@ -225,8 +226,8 @@ def _check_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
         theta = np.asarray(start, dtype=np.float64).ravel()
     except (TypeError, ValueError) as error:
         raise OptionError(
-            f"start={start!r} does not hold numbers. It gives the covariance parameters to start "
-            "from. Give one number per parameter, in the order of m.theta."
+            f"start={brief(start)} does not hold numbers. It gives the covariance parameters to "
+            "start from. Give one number per parameter, in the order of m.theta."
         ) from error
     if theta.shape != (template.n_theta,):
         raise OptionError(

@@ -53,8 +53,19 @@ class VarCorr:
     Parameters
     ----------
     terms : tuple of TermCovariance
+        One per random-effects term, in the order of the printout. Each has its ``group``, the
+        ``names`` of its k effects, ``covariance`` (k, k), ``sd`` (k,), ``correlation`` (k, k), and
+        ``correlated``: whether correlations are parameters of the model.
     sigma : float
-        Residual standard deviation.
+        Residual standard deviation (of an observation of weight 1).
+
+    Examples
+    --------
+    >>> import lmmsparse as lmm
+    >>> m = lmm.lmer("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+    >>> term = m.varcorr.terms[0]
+    >>> term.group, term.names, term.covariance.round(1).tolist()
+    ('Subject', ('Intercept', 'Days'), [[612.1, 9.6], [9.6, 35.1]])
     """
 
     def __init__(self, terms: tuple[TermCovariance, ...], sigma: float) -> None:

@@ -18,6 +18,7 @@ LAYERS = {
         "errors",
         "_types",
         "announce",
+        "by_group",
         "distributions",
         "keywords",
         "linalg",

@@ -65,7 +65,7 @@ def check_response(response: str, table: Variables) -> None:
     column = table[name]
     if isinstance(column.dtype, pd.CategoricalDtype):
         levels = listed([repr(v) for v in column.cat.categories], 4)
-        remedy = "Convert the column, for example with pandas.to_numeric."
+        remedy = _to_numbers(name, column.cat.categories)
         if all(_DECIMAL_COMMA.match(str(value)) for value in column.cat.categories):
             remedy = (
                 "Its decimal sign is a comma. Read the file with pandas.read_csv(..., decimal=',')."
@@ -79,6 +79,46 @@ def check_response(response: str, table: Variables) -> None:
             f"The response {name!r} is of type {column.dtype}. A linear mixed model needs real "
             "numbers. Convert the column to numbers."
         )
+
+
+def _to_numbers(name: str, levels: Iterable[Any]) -> str:
+    """How a column of text becomes numbers, with what in it is none."""
+    numbers, odd = _as_numbers(levels)
+    if not len(numbers):
+        return "None of it is a number. Name a numeric column."
+    if not odd or 2 * len(odd) > len(numbers) + len(odd):
+        return "Convert the column, for example with pandas.to_numeric."
+    return (
+        f"All but {listed([repr(v) for v in odd], 4)} are numbers. "
+        f"pandas.to_numeric(data[{name!r}], errors='coerce') converts them and makes the others "
+        "missing."
+    )
+
+
+def _as_numbers(levels: Iterable[Any]) -> tuple[FloatArray, list[Any]]:
+    """The numbers among texts, and the texts that are none."""
+    levels = list(levels)
+    values = pd.to_numeric(pd.Series(levels, dtype=object), errors="coerce").to_numpy(np.float64)
+    odd = [level for level, value in zip(levels, values, strict=True) if np.isnan(value)]
+    return values[~np.isnan(values)], odd
+
+
+def _is_measured(levels: Iterable[Any]) -> bool:
+    """Whether texts are mostly numbers and no labels: with fractions, or with a few words."""
+    numbers, odd = _as_numbers(levels)
+    return len(odd) < 0.1 * len(numbers) and bool(odd or np.any(numbers % 1))
+
+
+def text_explained(names: Iterable[str], table: pd.DataFrame) -> str:
+    """What to do about columns of text that an expression takes for numbers; empty if none is."""
+    for name in names:
+        if isinstance(table[name].dtype, pd.CategoricalDtype):
+            levels = table[name].cat.categories
+            return (
+                f"The column {name!r} is not numeric (it holds "
+                f"{listed([repr(v) for v in levels], 4)}). {_to_numbers(name, levels)}"
+            )
+    return ""
 
 
 def _is_real(column: pd.Series) -> bool:
@@ -224,6 +264,13 @@ def check_factors(
                     f"({listed(column.cat.categories)}) in the rows that are fitted. Its effect "
                     "cannot be estimated. Leave it out of the formula, or check which rows were "
                     "dropped."
+                )
+            if part == "fixed" and levels > 50 and _is_measured(column.cat.categories):
+                raise DataError(
+                    f"The fixed effect {name!r} is text with {levels} different values. Each would "
+                    f"get a coefficient of its own. {_to_numbers(name, column.cat.categories)} "
+                    f"Write C({name if name.isidentifier() else f'`{name}`'}) if every value is a "
+                    "level."
                 )
             if part == "fixed" and levels > 50 and levels >= 0.9 * len(table):
                 raise DataError(

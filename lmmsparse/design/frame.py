@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import ItemsView, Iterable, Mapping
+from os import PathLike
 from typing import Any, Protocol
 
 import numpy as np
@@ -72,7 +73,8 @@ def _convert(data: Any) -> pd.DataFrame:
         return pd.DataFrame({name: data[name] for name in data.dtype.names})
     if isinstance(data, list) and data and all(isinstance(row, Mapping) for row in data):
         return pd.DataFrame(data)
-    if isinstance(data, str):
+    if isinstance(data, (str, PathLike)):
+        data = str(data)
         raise DataError(
             f"The data are text, {data!r}. A table with named columns is needed. Read the file "
             f"first, for example with pandas.read_csv({data!r})."

@@ -22,7 +22,7 @@ from formulaic.transforms.contrasts import C, Contrasts
 from formulaic.utils.null_handling import find_nulls
 
 from lmmsparse._types import BoolArray, FloatArray
-from lmmsparse.design.columns import ColumnInfo, describe, match_column
+from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
 from lmmsparse.design.frame import Variables, close_match
 from lmmsparse.design.names import check_expression, columns_of, namespace
 from lmmsparse.design.plain import Columns, plain_columns
@@ -306,10 +306,12 @@ def _materialize(
         cause = error.__cause__ or error.__context__
         if isinstance(cause, LmmError):
             raise cause from error
-        raise FormulaError(
-            f"A term of the formula could not be evaluated: {_plain(error)} Check that its "
-            "arguments are columns and values of the right kind."
-        ) from error
+        used = [str(name) for name in frame if str(name) in str(error)]
+        what, why = _plain(error), text_explained(used, frame)
+        if why:  # plainer than what numpy or pandas say
+            what = what.partition(" [")[0]
+        why = why or "Check that its arguments are columns and values of the right kind."
+        raise FormulaError(f"A term of the formula could not be evaluated: {what} {why}") from error
     if dropped is not None and rows:
         found = {
             name: set(find_nulls(factor.values))

@@ -114,7 +114,7 @@ class Recipe:
         Raises
         ------
         DataError
-            If the fit's weights were an array.
+            If the fit's weights were an array, if the column is missing, or not all are positive.
         """
         if self.weights_column is None:
             raise DataError(
@@ -122,7 +122,20 @@ class Recipe:
                 "contain. The residual variance of the new rows is unknown. Fit with "
                 "weights='column' and give the new data that column."
             )
-        return column_or_array("weights", self.weights_column, newdata)
+        if self.weights_column not in newdata.columns:
+            raise DataError(
+                f"The new data have no column {self.weights_column!r}, the weights of the model. "
+                "The residual variance of a new observation is σ²/w. Add the column, with 1 for "
+                "observations of weight 1."
+            )
+        values = column_or_array("weights", self.weights_column, newdata)
+        if np.any(values <= 0):
+            raise DataError(
+                f"The weights {self.weights_column!r} of the new data hold "
+                f"{int(np.sum(values <= 0))} values that are zero or negative. The residual "
+                "variance of a new observation is σ²/w. Use positive weights."
+            )
+        return values
 
 
 def evaluate(expression: str, frame: Table, context: Mapping[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from lmmsparse.design.frame import Variables, listed
 from lmmsparse.design.frame import missing as missing_in
 from lmmsparse.design.recipe import column_or_array, evaluate_grouping, evaluate_numbers
 from lmmsparse.errors import DataError, Finding
+
+_OTHER_ROWS = re.compile(r"\blag\(|\.(shift|diff)\(|\bnp\.diff\(")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,10 +115,14 @@ def complete_rows(
 def dropped_by_expression(dropped: Mapping[str, set[int]], n: int, na_action: str) -> list[Finding]:
     """The finding for rows in which an expression came out undefined."""
     count = len(set().union(*dropped.values()))
-    text = (
-        f"{count} of {n} complete rows {{}} because {listed(dropped)} is undefined there (for "
-        "example the logarithm of a negative number)."
-    )
+    text = f"{count} of {n} complete rows {{}} because {listed(dropped)} is undefined there"
+    if any(_OTHER_ROWS.search(expression) for expression in dropped):
+        text += (
+            ". It takes values from other rows, whatever group these belong to. For values of the "
+            "same group make a column with data.groupby(...)[...].shift() first."
+        )
+    else:
+        text += " (for example the logarithm of a negative number)."
     if na_action == "raise":
         raise DataError(
             text.format("cannot be used") + " na_action='raise' does not allow this. Correct the "
