@@ -240,7 +240,7 @@ def test_control_c_at_a_terminal(n_jobs: int, tmp_path: Any) -> None:
     script = tmp_path / "endless.py"
     script.write_text(ENDLESS.replace("N_JOBS", str(n_jobs)))
     reading, writing = pty.openpty()
-    termios.tcsetwinsize(writing, (24, 80))
+    termios.tcsetwinsize(writing, (24, 80) if n_jobs == 1 else (0, 0))  # some say they have none
     running = subprocess.Popen(
         [sys.executable, str(script)],
         stdout=subprocess.PIPE,
