@@ -25,7 +25,7 @@ try:
 except ImportError as error:
     raise MissingPackageError(
         f"lmmsparse.interop.marginaleffects cannot be used ({error}). It needs the packages "
-        "marginaleffects and polars. Run: pip install marginaleffects"
+        "marginaleffects and polars. Run: pip install marginaleffects 'polars<2'"
     ) from error
 
 
