@@ -14,6 +14,7 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.crossproducts import CrossProducts
 from lmmsparse.linalg import inverse_factors
 from lmmsparse.merged_levels import MergedLevels
+from lmmsparse.objective import rounding_error
 from lmmsparse.optimize.batched import ManyDerivatives
 from lmmsparse.responses import ManyResponses
 
@@ -31,12 +32,15 @@ class ManySolutions:
     inverse : (p, p, m) array
         (X'V⁻¹X)⁻¹, internal coordinates.
     pwrss : (m,) array
+    s2 : (m,) array
+        σ², as held or as profiled out.
     """
 
     value: FloatArray
     beta: FloatArray
     inverse: FloatArray
     pwrss: FloatArray
+    s2: FloatArray
 
 
 class SharedDesign:
@@ -46,15 +50,26 @@ class SharedDesign:
     ----------
     products : CrossProducts
     levels : MergedLevels
+    T0 : (K, K) array
+        What is held of T, the terms side by side in the coordinates of `levels`.
     D : (d, K, K) array
-        ∂T/∂x for the terms side by side, in the coordinates of `levels`; T is linear in x.
+        ∂T/∂x of what is free: T is T0 plus a linear function of x.
     reml : bool
+    held_sigma : float, optional
+        σ, where it is not profiled out but held.
     """
 
     def __init__(
-        self, products: CrossProducts, levels: MergedLevels, D: FloatArray, reml: bool
+        self,
+        products: CrossProducts,
+        levels: MergedLevels,
+        T0: FloatArray,
+        D: FloatArray,
+        reml: bool,
+        held_sigma: float | None = None,
     ) -> None:
-        self.levels, self.D, self.reml = levels, D, reml
+        self.levels, self.T0, self.D, self.reml = levels, T0, D, reml
+        self.held_sigma = held_sigma
         self.df = products.n - (products.p if reml else 0)
         self.XtX = products.XtX
         self.constant = -products.sum_log_weights + (products.basis.logdet if reml else 0.0)
@@ -94,6 +109,7 @@ class ManyDeviances:
 
     def __init__(self, design: SharedDesign, responses: ManyResponses) -> None:
         self._design = design
+        self._yty = responses.yty
         self._y = design.levels.responses(responses.Zty)
         p, m = responses.Xty.shape
         # [X'WX X'Wy; · y'Wy] of every response.
@@ -111,17 +127,28 @@ class ManyDeviances:
         with np.errstate(all="ignore"):  # what breaks down becomes NaN and is dealt with as such
             return self._solve(x, which).solutions
 
+    def residual_squares(self, x: FloatArray, which: IntArray) -> FloatArray:
+        """What of r² is not ‖u‖² but residuals, of the responses `which` at x, (m,)."""
+        with np.errstate(all="ignore"):
+            point = self._solve(x, which)
+            residual = point.y - np.matmul(point.solutions.beta, self._design.levels.X)
+            half = np.einsum("iaml,aml->iml", point.W, residual)
+            u = np.einsum("jiml,jml->iml", point.inverse, half)
+            return np.asarray(point.solutions.pwrss - np.einsum("iml,iml->m", u, u))
+
     def derivatives(self, x: FloatArray, which: IntArray) -> ManyDerivatives:
         """Values, gradients and Hessians of the responses `which` at x."""
         with np.errstate(all="ignore"):
-            return self._derivatives(self._solve(x, which))
+            point = self._solve(x, which)
+            left = point.solutions.pwrss / self._yty[which]
+            return self._derivatives(point, rounding_error(self._design.df, left))
 
     def _solve(self, x: FloatArray, which: IntArray) -> _Point:
         design, A, X = self._design, self._design.levels.A, self._design.levels.X
         K, p, L = X.shape
         m = len(x)
         y = self._y if m == self._y.shape[1] else self._y[:, which]
-        T = np.tensordot(design.D, x, axes=(0, 1))
+        T = design.T0[:, :, None] + np.tensordot(design.D, x, axes=(0, 1))
         # M = T'AT + I, a linear map of the products of two entries of T.
         TT = np.einsum("aim,bjm->ijmab", T, T).reshape(K * K * m, K * K)
         M = (TT @ A.reshape(K * K, L)).reshape(K, K, m, L)
@@ -139,19 +166,22 @@ class ManyDeviances:
         pwrss = root[p, p] ** -2.0
         pwrss = np.where(pwrss > 0, pwrss, np.nan)
         value = logdets @ design.levels.count + design.constant
-        value += design.df * (1.0 + np.log(2.0 * np.pi * pwrss / design.df))
+        s2 = pwrss / design.df
+        if design.held_sigma is not None:
+            s2 = np.where(np.isnan(pwrss), np.nan, design.held_sigma**2)
+        value += design.df * np.log(2.0 * np.pi * s2) + pwrss / s2
         if design.reml:
             value += logdet - np.log(pwrss)
         beta = (-root[p, :p] / root[p, p]).T
         inverse_X = np.einsum("ijm,ikm->jkm", root[:p, :p], root[:p, :p])
-        solved = ManySolutions(value, beta, inverse_X, pwrss)
+        solved = ManySolutions(value, beta, inverse_X, pwrss, s2)
         return _Point(T, y, inverse, W, C[:, :p], solved)
 
-    def _derivatives(self, point: _Point) -> ManyDerivatives:
+    def _derivatives(self, point: _Point, noise: FloatArray) -> ManyDerivatives:
         design, T, W, solved = self._design, point.T, point.W, point.solutions
         A, X, D = design.levels.A, design.levels.X, design.D
         K, p, L = X.shape
-        d, m, s2 = len(D), T.shape[2], solved.pwrss / design.df
+        d, m, s2 = len(D), T.shape[2], solved.s2
         # H = Z'V⁻¹Z level by level, VX = Z'V⁻¹X, v = Z'V⁻¹(y − Xβ).
         WA = np.einsum("iaml,abl->ibml", W, A)
         H = A[:, :, None] - np.einsum("iaml,ibml->abml", WA, WA)
@@ -188,8 +218,9 @@ class ManyDeviances:
             XVZc = np.matmul(E, XVv.transpose(0, 1, 3, 2).reshape(m, K * K, p))
             inner = np.matmul(XVZc, solved.inverse.transpose(2, 0, 1))
             AI -= np.matmul(inner, XVZc.swapaxes(1, 2))
-        cv = np.matmul(E, sum_vv.reshape(K * K, m).T[:, :, None])[:, :, 0]
-        AI -= cv[:, :, None] * cv[:, None, :] / (s2 * design.df)[:, None, None]
+        if design.held_sigma is None:
+            cv = np.matmul(E, sum_vv.reshape(K * K, m).T[:, :, None])[:, :, 0]
+            AI -= cv[:, :, None] * cv[:, None, :] / (s2 * design.df)[:, None, None]
         hessian = AI / s2[:, None, None] + curvature
         hessian = 0.5 * (hessian + hessian.swapaxes(1, 2))
-        return ManyDerivatives(solved.value, gradient, hessian)
+        return ManyDerivatives(solved.value, gradient, hessian, noise)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.errors import Finding
 from lmmsparse.fit import Fit
 from lmmsparse.optimize import Derivatives, Status
@@ -19,7 +19,7 @@ from lmmsparse.search import StandardizedObjective
 from lmmsparse.singular import is_singular, singular_finding
 
 TOLERANCE = 1e-4
-NOTHING_LEFT = 1e-11
+_EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,6 +83,35 @@ def expected_decrease(gradient: FloatArray, hessian: FloatArray) -> float:
     return newton + float(np.sum(np.abs(along[~curved])))
 
 
+def fits_exactly(
+    squares: float | FloatArray, yty: float | FloatArray, beta0: FloatArray, n: int
+) -> BoolArray:
+    """Whether what is left for the residuals cannot be told from rounding errors.
+
+    Parameters
+    ----------
+    squares : float or (m,) array
+        Residual sum of squares r² − ‖u‖², with the residuals at the conditional modes.
+    yty : float or (m,) array
+        See `Response`.
+    beta0 : (p,) or (p, m) array
+        See `Response`; ‖β₀‖² + y'Wy is the sum of squares of the response itself.
+    n : int
+        Rows.
+
+    Notes
+    -----
+    r² is what sums of n products leave of each other: its error grows like √n times eps y'Wy, and
+    a hundred covers what solving with the blocks of Z'WZ adds. The second part is what a response
+    of that size loses by being stored.
+    Where a model fits exactly, r² tends to zero with 1/θ² and is all ‖u‖², wherever the search
+    gives up. The residuals say so at once: they go with 1/θ⁴.
+    """
+    size = np.einsum("p...,p...->...", beta0, beta0) + yty
+    bound = 100.0 * np.sqrt(n) * _EPS * np.asarray(yty) + 4.0 * _EPS**2 * size
+    return np.asarray(~(np.asarray(squares) > bound))
+
+
 def _fall_from_saddle(objective: StandardizedObjective, x: FloatArray, at: Derivatives) -> float:
     """How far the criterion falls along its most negative curvature, where the slope may be zero.
 
@@ -138,16 +167,17 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
                 "an optimum.",
             )
         )
-    left = fit.modes.solution.pwrss / fit.objective.response.yty
-    if left < NOTHING_LEFT:
+    modes, response = fit.modes, fit.objective.response
+    squares = modes.solution.pwrss - float(modes.u @ modes.u)
+    if fits_exactly(squares, response.yty, response.beta0, fit.objective.products.n):
         notes.append(
             Finding(
                 "exact-fit",
                 "warning",
                 f"The random effects fit the response {fit.design.response!r} (almost) exactly: "
-                f"{left:.1g} of its variation is left for the residuals. The residual variance and "
-                "all that depends on it are lost in rounding. Check whether the response repeats "
-                "within groups.",
+                f"no more than {max(squares, _EPS * response.yty) / response.yty:.1g} of its "
+                "variation is left for the residuals. The residual variance and all that depends "
+                "on it are lost in rounding. Check whether the response repeats within groups.",
             )
         )
     singular = is_singular(fit)

@@ -261,7 +261,8 @@ def anova(
     -------
     Table
         One model: rows are terms, columns ``Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)``.
-        Several: columns ``npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq)``, smallest
+        Several: columns ``npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq)`` (and
+        ``table["Pr(>Chibarsq)"]``, which allows for variances not being negative), smallest
         model first.
 
     Examples

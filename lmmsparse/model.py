@@ -674,8 +674,8 @@ class LinearMixedModel:
         Returns
         -------
         Table
-            First row ``<none>``; ``npar, logLik, AIC, LRT, Df, Pr(>Chisq)`` by the criterion of
-            the fit. Notes give p-values that allow for variances not being negative.
+            First row ``<none>``; ``npar, logLik, AIC, LRT, Df, Pr(>Chisq)`` by the fit's criterion.
+            Notes, and ``table["Pr(>Chibarsq)"]``, allow for variances not being negative.
         """
         return ranova_table(self._fit, progress)
 

@@ -35,6 +35,14 @@ from lmmsparse.tangents import (
 )
 
 
+def rounding_error(df: int, left: float | FloatArray) -> FloatArray:
+    """The rounding error of a criterion with r² = left · y'Wy: what two sums leave of each other.
+
+    It stops searches, and where the model fits exactly it has no bound: hence the limit.
+    """
+    return np.minimum(1e-5, 2e-16 * df / np.asarray(left))
+
+
 @dataclass(frozen=True, eq=False)
 class ProfiledDeviance:
     """−2 log-likelihood (or restricted likelihood) as a function of θ alone.
@@ -212,13 +220,12 @@ class ProfiledDeviance:
         return is_cheap(self.products, self.reml)
 
     def _noise(self, solution: PLSSolution) -> float:
-        """Rounding error of the criterion: r² is what two large sums leave of each other."""
-        return min(1e-5, 2e-16 * self.df * self.response.yty / solution.pwrss)
+        return float(rounding_error(self.df, solution.pwrss / self.response.yty))
 
     def _second_moments(self, point: Point, sigma2: float | None = None) -> list[FloatArray]:
         """Per term F, half the gradient in TT', (k, k)."""
         safe = away_from_limits(self.template, point.theta)
-        if not np.array_equal(safe, point.theta):
+        if safe is not point.theta and not np.array_equal(safe, point.theta):
             point = self._point(safe, sigma2)
         out = []
         for FT, T in zip(point.FT, point.T, strict=True):

@@ -8,15 +8,16 @@ import numpy as np
 
 from lmmsparse._types import BoolArray, FloatArray, IntArray, ObjectArray
 from lmmsparse.batched_objective import ManyDeviances, SharedDesign
-from lmmsparse.convergence import NOTHING_LEFT, TOLERANCE, expected_decrease
+from lmmsparse.convergence import TOLERANCE, expected_decrease, fits_exactly
 from lmmsparse.covariance import Diagonal, LambdaTemplate, Unstructured
 from lmmsparse.fit import Fit
 from lmmsparse.merged_levels import level_blocks, merge_levels
-from lmmsparse.optimize import TrustRegion
+from lmmsparse.optimize import Bounds, TrustRegion
 from lmmsparse.optimize.batched import ManyOptima, minimize_many
 from lmmsparse.refit import warm_start
 from lmmsparse.responses import ManyResponses
 from lmmsparse.search import NO_WORSE, SNAP, StandardizedObjective, standardizer
+from lmmsparse.singular import generic_theta
 from lmmsparse.solvers.blocked import Blocked, lead_terms
 
 _CHUNK = 60_000
@@ -101,17 +102,26 @@ class BatchedRefits:
     def __init__(self, fit: Fit) -> None:
         self._fit = fit
         scaled = StandardizedObjective(fit.objective)
-        self._map = scaled.to_theta(np.eye(fit.template.n_theta))
+        free = fit.template.free
+        map_ = scaled.to_theta(np.eye(fit.template.n_theta))
         self._start = scaled.to_internal(warm_start(fit))
+        # θ of the free coordinates, and what is held of it.
+        self._map = map_[:, free]
+        self._origin = map_[:, ~free] @ self._start[~free]
+        self._start = self._start[free]
+        place = np.cumsum(free) - 1
+        self._mirrors = [[int(place[i]) for i in group] for group in fit.template.mirrors]
         # Random effects of all terms are made orthogonal on average: no collinearity costs digits.
         J = standardizer(level_blocks(fit.products).sum(axis=0) / fit.products.n)
         levels = merge_levels(fit.products, J)
-        D = np.linalg.solve(J, np.tensordot(self._map, _derivative(fit.template), axes=(0, 0)))
-        self._shared = SharedDesign(fit.products, levels, np.asarray(D, dtype=np.float64), fit.reml)
+        along = np.column_stack([self._origin, self._map])
+        D: FloatArray = np.tensordot(along, _derivative(fit.template), axes=(0, 0))
+        D = np.asarray(np.linalg.solve(J, D), dtype=np.float64)
+        self._shared = SharedDesign(fit.products, levels, D[0], D[1:], fit.reml, fit.held.sigma)
 
     def refit(self, responses: ManyResponses) -> Estimates:
         """Refit all responses, so many at a time that the arrays stay small."""
-        out = Estimates.none(len(responses), len(self._start), self._fit.products.p)
+        out = Estimates.none(len(responses), len(self._origin), self._fit.products.p)
         K, p, L = self._shared.levels.X.shape
         size = max(1, _CHUNK // (max(K, p) * L))
         for a in range(0, len(responses), size):
@@ -123,29 +133,30 @@ class BatchedRefits:
         options = self._fit.optimizer
         if not isinstance(options, TrustRegion):
             raise TypeError("Only the second-order search advances many responses together.")
-        m, basis = len(responses), self._fit.products.basis
+        m, basis, held = len(responses), self._fit.products.basis, self._fit.held.sigma
         deviances = ManyDeviances(self._shared, responses)
         found = minimize_many(deviances, np.tile(self._start, (m, 1)), options)
         x = self._canonical(deviances, found)
         solved = deviances.solutions(x, np.arange(m))
         decrease = _left_to_gain(deviances, found, x)
-        theta = x @ self._map.T + 0.0
-        sigma2 = solved.pwrss / self._shared.df
+        theta = self._fit.template.with_held((self._origin + x @ self._map.T + 0.0).T).T
         back = basis.coefficients(np.eye(basis.R.shape[0]))
         variance = np.einsum("ij,jkm,ik->mi", back, solved.inverse, back, optimize=True)
         out = Estimates(
             criterion=solved.value,
             theta=theta,
-            sigma=np.sqrt(sigma2),
+            sigma=np.sqrt(solved.s2) if held is None else np.where(solved.s2 > 0, held, np.nan),
             beta=(responses.beta0.T + solved.beta) @ back.T,
-            se=np.sqrt(sigma2[:, None] * variance),
+            se=np.sqrt(solved.s2[:, None] * variance),
             converged=decrease <= np.maximum(TOLERANCE, 1e-13 * np.abs(solved.value)),
             singular=self._singular(theta),
             problem=np.full(m, "", dtype=object),
         )
         for j in np.flatnonzero(~out.converged):
             out.problem[j] = not_converged(float(decrease[j]), found.status[j].value)
-        out.problem[~(solved.pwrss / responses.yty >= NOTHING_LEFT)] = FITTED_EXACTLY
+        squares = deviances.residual_squares(x, np.arange(m))
+        exact = fits_exactly(squares, responses.yty, responses.beta0, self._fit.products.n)
+        out.problem[exact] = FITTED_EXACTLY
         out.problem[~np.isfinite(found.value)] = BROKEN_DOWN
         out.clear(~np.isfinite(found.value) | (out.problem == FITTED_EXACTLY))
         return out
@@ -153,11 +164,11 @@ class BatchedRefits:
     def _canonical(self, deviances: ManyDeviances, found: ManyOptima) -> FloatArray:
         """The optima with diagonals that are not negative, and zero where that costs nothing."""
         x, value = found.x.copy(), found.value.copy()
-        for group in self._fit.template.mirrors:
+        for group in self._mirrors:
             below = np.flatnonzero(x[:, group[0]] < 0)
-            x[below[:, None], list(group)] *= -1.0
-        for group in self._fit.template.mirrors:
-            first, rest = group[0], list(group[1:])
+            x[below[:, None], group] *= -1.0
+        for group in self._mirrors:
+            first, rest = group[0], group[1:]
             small = np.flatnonzero((x[:, first] > 0) & (x[:, first] <= SNAP))
             if not small.size:
                 continue
@@ -178,23 +189,34 @@ class BatchedRefits:
             zip(template.structures, template.slices, own, strict=True)
         ):
             size = np.sqrt(np.einsum("lii->i", blocks) / products.n)
-            D = template.shifted(t, structure.derivative(structure.start()))
-            T = size[:, None] * np.tensordot(theta[:, part], D, axes=1)
-            finite = np.isfinite(T).all(axis=(1, 2))
-            out[finite] |= np.linalg.svd(T[finite], compute_uv=False)[:, -1] < TOLERANCE
+            D = size[:, None] * template.shifted(t, structure.derivative(structure.start()))
+            finite = np.isfinite(theta[:, part]).all(axis=1)
+            null = _without_variance(theta[finite][:, part], D)
+            if template.free[part].all():
+                out[finite] |= null > 0
+            else:  # what the user's own values leave without variance is no finding
+                out[finite] |= null > _without_variance(generic_theta(template)[None, part], D)
         return out
 
 
 def can_batch(fit: Fit) -> bool:
     """Whether all responses of a model can be searched together."""
-    structures = fit.template.structures
+    template, structures = fit.template, fit.template.structures
+    bounds = Bounds(template.lower, template.upper, template.mirrors)
     return (
-        not fit.held.any
-        and isinstance(fit.solver, Blocked)
+        isinstance(fit.solver, Blocked)
         and isinstance(fit.optimizer, TrustRegion)
         and all(isinstance(s, (Unstructured, Diagonal)) for s in structures)
         and len(lead_terms(fit.products)) == len(structures)
+        # Beside an element that is held, a diagonal one may not cross zero.
+        and not np.isfinite(np.array(bounds.limits)[:, template.free]).any()
     )
+
+
+def _without_variance(theta: FloatArray, D: FloatArray) -> IntArray:
+    """How many directions do not vary in each of m covariances, from T = Σ θ_i D_i, (m,)."""
+    s = np.linalg.svd(np.tensordot(theta, D, axes=1), compute_uv=False)
+    return np.asarray(np.sum(s < TOLERANCE, axis=1))
 
 
 def _left_to_gain(deviances: ManyDeviances, found: ManyOptima, x: FloatArray) -> FloatArray:

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray
-from lmmsparse.covariance import Diagonal, Unstructured
+from lmmsparse.covariance import Diagonal, LambdaTemplate, Unstructured
 from lmmsparse.design import RandomBlock, listed
 from lmmsparse.errors import Finding
 from lmmsparse.fit import Fit
@@ -34,8 +34,7 @@ def null_directions(fit: Fit, tol: float = 1e-4) -> list[FloatArray]:
     anywhere = [0] * len(found)
     if not fit.template.free.all():
         # What the user's own values leave without variance, whatever the others are, is no finding.
-        rest = np.random.default_rng(7).uniform(0.2, 0.8, len(fit.theta))
-        generic = relative_contributions(fit, fit.template.with_held(rest), tol)
+        generic = relative_contributions(fit, generic_theta(fit.template), tol)
         anywhere = [int(np.sum(s < tol)) for s, _, _ in generic]
     out = []
     for (s, U, size), unavoidable in zip(found, anywhere, strict=True):
@@ -45,6 +44,12 @@ def null_directions(fit: Fit, tol: float = 1e-4) -> list[FloatArray]:
         largest = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
         out.append(np.asarray(rows / np.where(largest > 0, largest, 1.0)))
     return out
+
+
+def generic_theta(template: LambdaTemplate) -> FloatArray:
+    """Some θ with all variances that what is held allows, (n_theta,)."""
+    rest = np.random.default_rng(7).uniform(0.2, 0.8, template.n_theta)
+    return template.with_held(rest)
 
 
 def _echelon(rows: FloatArray) -> FloatArray:

@@ -137,6 +137,8 @@ class Table:
         Lines below it.
     formats : mapping
         Column name → formatter of the whole column; `significant` if not given.
+    beside : mapping
+        More columns of numbers, which notes tell of; ``table[name]`` gives them like the others.
 
     Examples
     --------
@@ -151,9 +153,13 @@ class Table:
     title: str = ""
     notes: Sequence[str] = ()
     formats: Mapping[str, Formatter] = field(default_factory=dict)
+    beside: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __getitem__(self, column: str) -> pd.Series:
-        """One column as a Series."""
+        """One column, also of those beside the table, as a Series."""
+        if column in self.beside:
+            index = pd.Index(list(self.index), dtype=object)
+            return pd.Series(np.asarray(self.beside[column]), index=index, name=column)
         return self.to_frame()[column]
 
     def to_frame(self) -> pd.DataFrame:

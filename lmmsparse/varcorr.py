@@ -170,9 +170,10 @@ def relative_contributions(
         par = np.where(limited & (par > high - tol), high, par)
         par = np.where(limited & (par < low + tol), low, par)
         T = block.structure.factor(par)
-        w = fit.design.weights_or_one[:, None]
-        size = np.sqrt((w * block.columns**2).sum(axis=0) / fit.design.n)
-        U, s, _ = sla.svd(size[:, None] * T)
+        C, w = block.columns, fit.design.weights
+        squares = np.einsum("nk,nk->k", C, C if w is None else C * w[:, None])
+        size = np.sqrt(squares / fit.design.n)
+        U, s, _ = np.linalg.svd(size[:, None] * T)
         out.append((s, U, size))
     return out
 

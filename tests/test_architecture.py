@@ -58,6 +58,7 @@ LAYERS = {
         "ranef",
         "refit",
         "refit_batched",
+        "row_forms",
         "refit_many",
         "predict",
         "prediction_error",

@@ -90,9 +90,23 @@ def test_an_effect_more_beside_others() -> None:
     null = boundary(large.fit, small.fit)
     assert null is not None
     assert str(null) == "½ χ²(2) + ½ χ²(3)"
-    table = lmm.anova(small, large)
+    table, reductions = lmm.anova(small, large), large.ranova()
     assert "½ χ²(2) + ½ χ²(3)" in table.notes[-1]
-    assert "½ χ²(2) + ½ χ²(3)" in " ".join(large.ranova().notes)
+    assert "½ χ²(2) + ½ χ²(3)" in " ".join(reductions.notes)
+    # The numbers of the notes are beside the columns.
+    assert "Pr(>Chibarsq)" not in [*table.to_frame(), *reductions.to_frame()]
+    for each, LRT in ((table, "Chisq"), (reductions, "LRT")):
+        p = each["Pr(>Chibarsq)"]
+        expected = [_mixture([0.5, 0.5], 2, value) for value in each[LRT].iloc[1:]]
+        assert p.index.equals(each.to_frame().index)
+        assert np.isnan(p.iloc[0])
+        np.testing.assert_allclose(p.iloc[1:], expected, rtol=1e-10)
+        assert (p.iloc[1:] <= each["Pr(>Chisq)"].iloc[1:]).all()
+
+
+def test_no_mixture_where_nothing_is_on_a_boundary() -> None:
+    large, small = _machines("Machine + (1 | Worker)"), _machines("1 + (1 | Worker)")
+    assert lmm.anova(small, large)["Pr(>Chibarsq)"].isna().all()
 
 
 def test_the_origin_of_a_predictor_does_not_matter() -> None:

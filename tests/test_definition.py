@@ -331,6 +331,19 @@ def test_selected_inverse(seed: int) -> None:
     np.testing.assert_allclose(SelectedInverse(indptr, indices)(values), want, atol=1e-12)
 
 
+def test_selected_inverse_with_a_large_supernode() -> None:
+    q = 700
+    A = np.random.default_rng(1).normal(size=(q, q))
+    L = np.linalg.cholesky(A @ A.T + q * np.eye(q))
+    columns = [np.arange(j, q) for j in range(q)]
+    indptr = np.cumsum([0, *map(len, columns)])
+    values = np.concatenate([L[j:, j] for j in range(q)])
+    inverse = sla.cho_solve((L, True), np.eye(q))
+    want = np.concatenate([inverse[j:, j] for j in range(q)])
+    found = SelectedInverse(indptr, np.concatenate(columns))(values)
+    np.testing.assert_allclose(found, want, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", DESIGNS)
 def test_number_of_parameters(name: str) -> None:
     m = model(name)

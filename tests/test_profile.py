@@ -6,6 +6,7 @@ import warnings
 from functools import cache
 from typing import Any
 
+import models
 import numpy as np
 import pandas as pd
 import pytest
@@ -221,6 +222,56 @@ def test_the_correlation_with_an_effect_that_does_not_vary_is_anything() -> None
     limits = m.confint()
     assert not limits.isna().any().any()
     assert limits.loc["sd_Intercept|g", "lower"] == 0.0
+
+
+def least_with_correlation(fit: Any, rho: float) -> float:
+    """The least deviance over both standard deviations of (x | g), zero included, from anywhere."""
+    size = np.sqrt((fit.design.blocks[0].columns ** 2).mean(axis=0))
+
+    def deviance(sd: np.ndarray) -> float:
+        first, second = sd / size
+        return fit.objective(
+            np.array([first, second * rho, second * np.sqrt(max(0.0, 1.0 - rho**2))])
+        )
+
+    found = [
+        minimize(deviance, start, method="Nelder-Mead", bounds=[(0, None)] * 2, tol=1e-10).fun
+        for start in ([0.3, 0.3], [1, 1], [1, 0.01], [0.01, 1], [0, 1], [1, 0])
+    ]
+    return float(min(found))
+
+
+def small_slopes(seed: int) -> Any:
+    """Few groups with little variance: estimates of ±1 and within, all undetermined or nearly."""
+    rng = np.random.default_rng(seed)
+    groups, n = int(rng.integers(5, 14)), int(rng.integers(3, 7))
+    g, x = np.repeat(np.arange(groups), n), rng.normal(size=groups * n)
+    sd, rho = rng.choice([0, 0.15, 0.4, 1], 2), rng.choice([-0.95, 0, 0.6, 0.95])
+    z = rng.normal(size=(groups, 2)) @ np.array([[1.0, rho], [0.0, np.sqrt(1 - rho**2)]]) * sd
+    y = z[g, 0] + z[g, 1] * x + rng.normal(size=groups * n)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lmm.errors.SingularFitWarning)
+        return lmm.lmer("y ~ x + (x | g)", pd.DataFrame({"y": y, "x": x, "g": g}), reml=False)
+
+
+@pytest.mark.parametrize("seed", ["orthodont", 1, 6, 7, 14, 19, 22])
+def test_a_correlation_is_free_where_an_effect_does_not_vary(seed: Any) -> None:
+    m = models.fit("orthodont_sex_ml") if seed == "orthodont" else small_slopes(seed)
+    name = str(m.confint(which="theta_").index[1])
+    found = m.profile(name)
+    frame = found.to_frame()
+    assert frame["zeta"].is_monotonic_increasing
+    assert frame["value"].iloc[0] == -1.0 or frame["zeta"].iloc[0] < -2
+    np.testing.assert_array_equal(frame[name], frame["value"])
+    for value, zeta in zip(frame["value"], frame["zeta"], strict=True):
+        rise = least_with_correlation(m.fit, value) - m.fit.criterion
+        assert zeta**2 == pytest.approx(rise, abs=1e-5), value
+    limits, text = found.confint().loc[name], str(found)
+    for side, bound in (("lower", -1.0), ("upper", 1.0)):
+        is_open = limits[side] == bound
+        assert is_open == (frame["zeta"].abs().iloc[0 if side == "lower" else -1] < 1.9599)
+    assert (f"Without a limit: {name}" in text) == limits.abs().eq(1.0).any()
+    assert ("leaves it undetermined" in text) == ("Without a limit" in text)
 
 
 def test_the_frame_holds_the_curve_and_everything_along_it() -> None:

@@ -177,18 +177,26 @@ def test_an_interrupted_bootstrap_holds_what_it_had() -> None:
     assert part.confint().notna().all(axis=None)
     assert [finding.code for finding in part.findings] == ["interrupted"]
     assert "16 of 40" in str(part)
+    assert (part.requested, len(part.to_frame())) == (40, 16)
+    assert (whole.requested, len(whole.to_frame())) == (40, 40)
+    assert "Bootstrap, 16 of 40 replicates (0 failed)" in str(part)
+    assert "Bootstrap, 40 replicates (0 failed)" in str(whole)
 
 
 def test_an_interrupted_profile_holds_what_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
     from lmmsparse.inference import profile as module
 
     follow, halt = module._follow, halt_at(3)
-    monkeypatch.setattr(module, "_follow", lambda *args: halt() and follow(*args))
     names = ["sigma", "Intercept", "Days"]
+    whole = sleep().profile(names).to_frame()
+    monkeypatch.setattr(module, "_follow", lambda *args: halt() and follow(*args))
     with pytest.warns(lmm.InterruptedWarning, match="after 2 of 3 parameters") as caught:
         part = sleep().profile(names)
     assert caught[0].filename == __file__
-    assert part.confint().index.tolist() == ["sigma", "Intercept"]
+    assert part.confint().index.tolist() == names[:2]
+    beginning = whole[whole["parameter"].isin(names[:2])]
+    assert len(beginning) < len(whole)
+    pd.testing.assert_frame_equal(part.to_frame(), beginning, check_exact=True)
     assert "2 of 3" in str(part)
 
 

@@ -54,6 +54,35 @@ DESIGNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "diagonal": ("own", "y ~ x + diag(x + z | g)", {}),
     "hom diagonal": ("own", "y ~ x + diag(x + z | g, hom=True)", {}),
 }
+HELD: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "slope": ("sleepstudy", "Reaction ~ Days + (Days | Subject)", {"fixed": {"sigma": 25.3}}),
+    "intercept variance": (
+        "sleepstudy",
+        "Reaction ~ Days + (Days || Subject)",
+        {"fixed": {"Subject.Intercept": 1.2}},
+    ),
+    "a column": (
+        "own",
+        "y ~ x + (x + z | g)",
+        {"fixed": {"g.Intercept": 0.5, "g.x.Intercept": 0.2}, "weights": "w", "offset": "o"},
+    ),
+    "no correlation": ("own", "y ~ x + (x | g)", {"fixed": {"g.x.Intercept": 0.0}}),
+    "without variance": (
+        "own",
+        "y ~ x + (x | g)",
+        {"fixed": {"g.Intercept": 0.0, "g.x.Intercept": 0.0, "sigma": 1.1}, "reml": False},
+    ),
+    "everything": (
+        "own",
+        "y ~ x + (1 | g) + (0 + x | g)",
+        {"fixed": {"g.Intercept": 0.7, "g.x": 0.4, "sigma": 0.9}},
+    ),
+    "all of theta": (
+        "Machines",
+        "score ~ Machine + (1 | Worker)",
+        {"fixed": {"Worker.Intercept": 1.5}},
+    ),
+}
 ONE_BY_ONE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "crossed": ("Penicillin", "diameter ~ 1 + (1 | plate) + (1 | sample)", {}),
     "nested": ("Pastes", "strength ~ 1 + (1 | batch/cask)", {}),
@@ -103,6 +132,26 @@ def test_equals_refits_one_by_one(name: str) -> None:
     if name == "other search":  # accurate to its own stopping rule only
         Y = Y.iloc[:, :2]
     assert_same(model.refit_many(Y), model, Y)
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_held_parameters_are_batched(name: str) -> None:
+    model = fitted(HELD[name])
+    assert can_batch(model.fit)
+    Y = model.simulate(6, rng=2)
+    noise = np.random.default_rng(3).normal(size=(len(Y), 3))
+    Y = pd.concat([Y, pd.DataFrame(noise, index=Y.index)], axis=1)
+    table = model.refit_many(Y)
+    assert_same(table, model, Y)
+    for parameter, value in HELD[name][2]["fixed"].items():
+        assert (table[parameter] == value).all()
+
+
+def test_a_bound_beside_a_held_element_is_kept_one_by_one() -> None:
+    fixed = {"fixed": {"g.x.Intercept": 0.3}}
+    model = fitted(("own", "y ~ x + (x | g)", fixed))
+    assert not can_batch(model.fit)
+    assert_same(model.refit_many(model.simulate(3, rng=1)), model, model.simulate(3, rng=1))
 
 
 def test_own_response_gives_the_fit(sleep: lmm.LinearMixedModel) -> None:
@@ -197,6 +246,39 @@ def test_what_fails_stays_with_its_column(name: str) -> None:
     np.testing.assert_allclose(table["criterion"].iloc[rest], good["criterion"].iloc[rest])
 
 
+@pytest.mark.parametrize("name", ["slope", "unbalanced", "no fixed effects", "crossed", "nested"])
+def test_an_exact_fit_is_found_whatever_the_units(name: str) -> None:
+    model = fitted((DESIGNS | ONE_BY_ONE)[name])
+    block, rng = model.fit.design.blocks[0], np.random.default_rng(6)
+    effects = rng.normal(size=(3, block.n_levels, block.columns.shape[1]))
+    lines = np.stack([(b[block.codes] * block.columns).sum(axis=1) for b in effects])
+    base = [block.codes.astype(float) ** 2, *lines]
+    units = [(1.0, 0.0), (1e-3, 0.0), (1e5, 0.0)]
+    if name != "no fixed effects":  # there a mean is variation like any other
+        units += [(1.0, 1e4), (1e-3, 1e6), (1e-6, 1e6)]
+    exact = np.column_stack([shift + scale * y for scale, shift in units for y in base])
+    table = model.refit_many(exact)
+    assert table["problem"].str.contains("exactly").all()
+    assert table["sigma"].isna().all()
+    for y in exact.T[::5]:
+        one = quiet(model.refit, y)
+        assert "exact-fit" in [finding.code for finding in one.convergence.findings]
+    # A hundred-millionth of the variation left to the residuals is enough, if y can hold it.
+    held = [(scale, shift, y) for scale, shift in units if scale != 1e-6 for y in base]
+    noise = rng.normal(size=(len(lines[0]), len(held)))
+    noise *= 1e-4 * np.array([scale * y.std() for scale, _, y in held])
+    near = np.column_stack([shift + scale * y for scale, shift, y in held]) + noise
+    table = model.refit_many(near)
+    assert (table["problem"] == "").all()
+    np.testing.assert_allclose(table["sigma"] / noise.std(axis=0), 1.0, rtol=0.35)
+    for y, sigma in zip(near.T[::5], table["sigma"][::5], strict=True):
+        one = quiet(model.refit, y)
+        assert "exact-fit" not in [finding.code for finding in one.convergence.findings]
+        assert one.convergence.converged
+        # Searches end where rounding errors of the criterion begin, here at some 1e-6.
+        assert one.sigma == pytest.approx(sigma, rel=1e-3)
+
+
 def test_a_search_that_stops_early_says_so() -> None:
     model = lmm.lmer("y ~ x + (x | g)", unbalanced())
     model = type(model)(replace(model.fit, optimizer=lmm.TrustRegion(max_eval=2)))
@@ -234,24 +316,29 @@ def test_arguments_that_cannot_be_used(sleep: lmm.LinearMixedModel) -> None:
 # -- the parts -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize("name", [*DESIGNS, *(f"held: {name}" for name in HELD)])
 def test_derivatives_are_those_of_the_objective(name: str) -> None:
-    model = fitted(DESIGNS[name])
+    model = fitted(HELD[name[6:]] if name.startswith("held") else DESIGNS[name])
     batch = BatchedRefits(model.fit)
     Y = model.simulate(3, rng=9).to_numpy()
     ((_, responses, _),) = refit_many._products(model.fit, Y)
     deviances = ManyDeviances(batch._shared, responses)
-    x = np.random.default_rng(1).normal(size=(3, len(model.theta)))
-    which = np.arange(3)
+    free = model.fit.template.free
+    whole = np.random.default_rng(1).normal(size=(3, len(free)))
+    held = StandardizedObjective(model.fit.objective).to_internal(model.fit.template.start)
+    whole[:, ~free] = held[~free]
+    x, which = whole[:, free], np.arange(3)
     many = deviances.derivatives(x, which)
     np.testing.assert_array_equal(deviances.values(x, which), many.value)
     for j in range(3):
         objective = model.fit.objective.with_response(responses.one(j))
-        one = StandardizedObjective(objective).derivatives(x[j])
+        one = StandardizedObjective(objective).derivatives(whole[j])
+        gradient, hessian = one.gradient[free], one.hessian[np.ix_(free, free)]
         size = np.abs(one.hessian).max()
         assert many.value[j] == pytest.approx(one.value, rel=1e-11)
-        np.testing.assert_allclose(many.gradient[j], one.gradient, rtol=0, atol=1e-8 * size)
-        np.testing.assert_allclose(many.hessian[j], one.hessian, rtol=0, atol=1e-7 * size)
+        assert many.noise[j] == pytest.approx(one.noise, rel=1e-6)
+        np.testing.assert_allclose(many.gradient[j], gradient, rtol=0, atol=1e-8 * size)
+        np.testing.assert_allclose(many.hessian[j], hessian, rtol=0, atol=1e-7 * size)
 
 
 def test_equal_levels_are_merged(sleep: lmm.LinearMixedModel) -> None:
@@ -291,7 +378,8 @@ class Valleys:
         a, (u, v) = self.a[which], x.T
         gradient = np.stack([-4 * a * u * (v - u**2) - 2 * (1 - u), 2 * a * (v - u**2)], axis=1)
         H = [[12 * a * u**2 - 4 * a * v + 2, -4 * a * u], [-4 * a * u, 2 * a + 0 * u]]
-        return ManyDerivatives(self.values(x, which), gradient, np.moveaxis(np.array(H), 2, 0))
+        hessian = np.moveaxis(np.array(H), 2, 0)
+        return ManyDerivatives(self.values(x, which), gradient, hessian, np.zeros(len(x)))
 
 
 def test_members_leave_one_by_one() -> None:

@@ -12,7 +12,13 @@ import pandas as pd
 from formulaic.transforms import contrasts as coding
 
 from lmmsparse._types import FloatArray
-from lmmsparse.design.frame import close_match, listed, tidy_column
+from lmmsparse.design.frame import (
+    Variables,
+    close_match,
+    codes_and_categories,
+    listed,
+    tidy_column,
+)
 from lmmsparse.design.names import split_calls
 from lmmsparse.errors import DataError, OptionError
 
@@ -51,7 +57,7 @@ _DECIMAL_COMMA = re.compile(r"\s*-?\d*,\d+\s*$")
 _LARGEST = 1e100
 
 
-def check_response(response: str, table: pd.DataFrame) -> None:
+def check_response(response: str, table: Variables) -> None:
     """The response must be a numeric column, if it is a plain column."""
     name = response.strip("`")
     if name not in table.columns:
@@ -123,7 +129,7 @@ def _is_real(column: pd.Series) -> bool:
 
 
 def response_values(
-    text: str, matrix: tuple[FloatArray, tuple[str, ...]], table: pd.DataFrame
+    text: str, matrix: tuple[FloatArray, tuple[str, ...]], table: Variables
 ) -> FloatArray:
     """The response as (n,) numbers."""
     values, names = matrix
@@ -156,7 +162,7 @@ def check_finite(what: str, values: FloatArray) -> None:
 
 
 def codings(
-    contrasts: Mapping[str, Any] | None, columns: Iterable[str], table: pd.DataFrame
+    contrasts: Mapping[str, Any] | None, columns: Iterable[str], table: Variables
 ) -> dict[str, Any]:
     """Column → formulaic contrasts, from what the user passed as ``contrasts=``.
 
@@ -165,7 +171,7 @@ def codings(
     contrasts : mapping or None
     columns : iterable of str
         All columns of the data.
-    table : DataFrame
+    table : Variables
         Those the formula uses, complete rows only.
     """
     if contrasts is not None and not isinstance(contrasts, Mapping):
@@ -190,7 +196,7 @@ def codings(
             chosen = chosen()
         if not isinstance(chosen, coding.Contrasts):
             chosen = _custom(name, value)
-        if isinstance(chosen, coding.CustomContrasts) and name in table:
+        if isinstance(chosen, coding.CustomContrasts) and name in table.columns:
             levels = table[name].astype("category").cat.categories
             if len(chosen.contrasts) != len(levels):
                 raise OptionError(
@@ -198,7 +204,7 @@ def codings(
                     f"{len(levels)} levels ({listed(levels)}). Each level needs a row. Give a "
                     "matrix with one row per level, in this order."
                 )
-        if name in table:
+        if name in table.columns:
             _check_has_levels(name, table[name])
         out[name] = chosen
     return out
@@ -233,7 +239,7 @@ def _custom(name: str, value: Any) -> Any:
 
 
 def check_factors(
-    parts: Mapping[str, str], uses: Mapping[str, tuple[str, ...]], table: pd.DataFrame
+    parts: Mapping[str, str], uses: Mapping[str, tuple[str, ...]], table: Variables
 ) -> None:
     """A predictor is numeric, or a factor with more than one level and not one level per row."""
     for part, text in parts.items():
@@ -251,7 +257,7 @@ def check_factors(
                         "start."
                     )
                 continue
-            levels = len(column.cat.categories)
+            levels = len(codes_and_categories(column)[1])
             if levels < 2:
                 raise DataError(
                     f"The factor {name!r} has a single level "
@@ -280,7 +286,8 @@ def describe(
 ) -> ColumnInfo:
     """What a column is in this fit; `bare` are those that stand in a formula by themselves."""
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return ColumnInfo("categorical", tuple(column.cat.categories), name in contrasts)
+        levels = tuple(codes_and_categories(column)[1])
+        return ColumnInfo("categorical", levels, name in contrasts)
     if name in contrasts or (pd.api.types.is_bool_dtype(column.dtype) and name in bare):
         return ColumnInfo("categorical", tuple(column.astype("category").cat.categories), True)
     if pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):

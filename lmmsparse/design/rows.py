@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray
-from lmmsparse.design.frame import listed
+from lmmsparse.design.frame import Variables, listed
+from lmmsparse.design.frame import missing as missing_in
 from lmmsparse.design.recipe import column_or_array, evaluate_grouping, evaluate_numbers
 from lmmsparse.errors import DataError, Finding
 
@@ -31,7 +32,7 @@ def extra_columns(
     offset: Any,
     offsets: tuple[str, ...],
     frame: pd.DataFrame,
-    table: pd.DataFrame,
+    table: Variables,
     context: Mapping[str, Any],
 ) -> Extras:
     """Read weights, and the offset as the sum of argument and formula."""
@@ -59,20 +60,18 @@ def extra_columns(
 
 
 def complete_rows(
-    table: pd.DataFrame,
+    table: Variables,
     extras: Extras,
     na_action: str,
     context: Mapping[str, Any],
     groups: set[str],
 ) -> tuple[BoolArray, list[Finding]]:
     """Rows that can be fitted, and what there is to say about the others."""
-    holes: dict[str, BoolArray] = {
-        str(name): column.isna().to_numpy() for name, column in table.items()
-    }
+    holes = {name: missing_in(column) for name, column in table.items()}
     for expression in sorted(groups):
         if expression.strip("`") not in table.columns:
             values = evaluate_grouping(expression, table, context)
-            holes[expression] = values.isna().to_numpy()
+            holes[expression] = missing_in(values)
     for name, numbers in (("weights", extras.weights), ("offset", extras.offset)):
         if numbers is not None:
             holes[name] = np.isnan(numbers)

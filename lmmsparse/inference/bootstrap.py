@@ -42,17 +42,21 @@ class Bootstrap:
         The statistic of the fit itself.
     failures : Series
         Replicate → why nothing could be computed; the rows of these are NaN.
+    requested : int
+        How many replicates were asked for; there are fewer where Ctrl-C ended it early.
     findings : tuple of Finding
         What was met on the way: whether Ctrl-C ended it early.
     """
 
     original: pd.Series
     failures: pd.Series
+    requested: int
     _replicates: pd.DataFrame = field(repr=False)
     findings: tuple[Finding, ...] = ()
 
     def _moments(self) -> Table:
         values = self._replicates
+        of = "" if len(values) == self.requested else f" of {self.requested}"
         return Table(
             {
                 "Estimate": self.original.tolist(),
@@ -60,7 +64,7 @@ class Bootstrap:
                 "Std. Error": values.std(ddof=1).tolist(),
             },
             [str(name) for name in self.original.index],
-            title=f"Bootstrap, {len(values)} replicates ({self.n_failed} failed)",
+            title=f"Bootstrap, {len(values)}{of} replicates ({self.n_failed} failed)",
             notes=[finding.message for finding in self.findings],
         )
 
@@ -194,6 +198,7 @@ def bootstrap(
     return Bootstrap(
         original,
         pd.Series(list(failed.values()), index=list(failed), dtype=object, name="reason"),
+        int(n),
         pd.DataFrame(values, columns=original.index),
         findings,
     )

@@ -22,6 +22,7 @@ from lmmsparse.inference.variance_information import directions, information
 from lmmsparse.table import p_values
 from lmmsparse.triangular import lower_triangular
 
+MIXTURE = "Pr(>Chibarsq)"
 _DRAWS = 11  # 2 to this power
 _STEPS = 400
 _ALMOST = 1e-8

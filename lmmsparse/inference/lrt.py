@@ -9,7 +9,7 @@ import numpy as np
 from lmmsparse.distributions import chi2_tail
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit, fit_design
-from lmmsparse.inference.boundary import boundary
+from lmmsparse.inference.boundary import MIXTURE, boundary
 from lmmsparse.table import Table, blanks, counts, fixed, p_values
 
 
@@ -47,7 +47,9 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
     Returns
     -------
     Table
-        Columns ``npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq)``.
+        Columns ``npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq)``; beside it
+        ``Pr(>Chibarsq)``, which allows for variances not being negative (NaN where none is on its
+        boundary, or that is not known).
 
     Raises
     ------
@@ -108,10 +110,12 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
             "Models with equally many parameters are not contained in each other: compare AIC."
         )
     names = [labels[i] for i in order]
+    mixture = [np.nan]
     for small, large, name, value, free in zip(
         used[:-1], used[1:], names[1:], chisq[1:], df[1:], strict=True
     ):
         null = boundary(large, small) if free > 0 else None
+        mixture.append(np.nan if null is None else null.p(float(value)))
         if null is not None:
             notes.append(f"{name}: {null.said(float(value))}")
     title = ["Likelihood-ratio tests"]
@@ -125,6 +129,7 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
         title="\n".join(title),
         notes=notes,
         formats=formats,
+        beside={MIXTURE: mixture},
     )
 
 

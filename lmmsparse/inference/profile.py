@@ -56,7 +56,8 @@ class Profile:
     Notes
     -----
     zeta(ψ) = sign(ψ − ψ̂) √(d(ψ) − d(ψ̂)) with d(ψ) the least ML deviance with the parameter held at
-    ψ. It is standard normal, to first order, if ψ is the true value.
+    ψ. It is standard normal, to first order, if ψ is the true value. Of a correlation, d(ψ) is at
+    most the deviance of the models in which one of the two effects does not vary: any ψ is theirs.
 
     References
     ----------
@@ -82,7 +83,7 @@ class Profile:
             {"lower": limits["lower"].tolist(), "upper": limits["upper"].tolist()},
             [str(name) for name in limits.index],
             title="Profile likelihood, 95 % intervals",
-            notes=[finding.message for finding in self.findings],
+            notes=[finding.message for finding in self.findings] + self._open_sides(0.95),
         )
 
     def __repr__(self) -> str:
@@ -90,6 +91,34 @@ class Profile:
 
     def _repr_html_(self) -> str:
         return self._limits()._repr_html_()
+
+    def _open_sides(self, level: float) -> list[str]:
+        """Where an interval has no limit, and what stands there instead."""
+        z = float(normal_quantile(0.5 + level / 2))
+        open_at = []
+        for name, curve in self._curves.items():
+            sides = [
+                side
+                for side, reached in (
+                    ("lower", curve.zeta[0] <= -z),
+                    ("upper", curve.zeta[-1] >= z),
+                )
+                if not reached
+            ]
+            if sides:
+                open_at.append(f"{name} ({' and '.join(sides)})")
+        if not open_at:
+            return []
+        note = (
+            f"Without a limit: {', '.join(open_at)}. On that side the deviance does not rise "
+            "enough to rule a value out, and the bound of the parameter is shown."
+        )
+        if any(name.startswith("cor_") for name in open_at):
+            note += (
+                " A correlation is open where the model with a standard deviation of zero, which "
+                "leaves it undetermined, fits nearly as well."
+            )
+        return [note]
 
     def confint(self, level: float = 0.95) -> pd.DataFrame:
         """Intervals of the values whose zeta is not too large.
@@ -102,7 +131,7 @@ class Profile:
         -------
         DataFrame
             Columns ``lower, upper``; a side on which the deviance never rises enough is the bound
-            of the parameter: 0, ±1 or infinite.
+            of the parameter: 0, ±1 or infinite. The printout of the profile names these sides.
 
         Raises
         ------
@@ -267,7 +296,9 @@ def _follow(
     along = []
     for point in curve.points:
         theta, sigma, beta = problem.estimates(point)
-        along.append(np.concatenate([parameter_values(fit, theta, sigma), beta]))
+        values = np.concatenate([parameter_values(fit, theta, sigma), beta])
+        values[index] = point.value  # a correlation that is not determined by theta
+        along.append(values)
     return curve, along
 
 

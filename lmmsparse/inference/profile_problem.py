@@ -221,25 +221,35 @@ class Correlation(_OfTheta):
             return np.nan
         return float(np.clip(np.sign(T[0, 0]) * T[1, 0] / size, -1.0, 1.0))
 
-    def _constraint(self, first: float, second: float, third: float) -> FloatArray:
-        """A row that weighs T[0, 0], T[1, 0] and T[1, 1]."""
-        entries = self.objective.template.structures[self.term].entries
-        C = np.zeros((1, len(self.theta)))
-        for entry, weight in (((0, 0), first), ((1, 0), second), ((1, 1), third)):
-            C[0, self._part.start + entries.index(entry)] = weight
-        return C
+    def _indices(self, *entries: tuple[int, int]) -> list[int]:
+        """Where entries of T stand in θ."""
+        own = self.objective.template.structures[self.term].entries
+        return [self._part.start + own.index(entry) for entry in entries]
+
+    @cached_property
+    def _undetermined(self) -> Point:
+        """The optimum where either effect has no variance: any value of the correlation is there.
+
+        An effect without variance has a row of zeros in T, and the others need one column less.
+        """
+        structure, unit = self.objective.template.structures[self.term], np.eye(len(self.theta))
+        found = []
+        for effect in (0, 1):
+            zeros = self._indices(*(entry for entry in structure.entries if effect in entry))
+            best = self.scaled.to_internal(self.theta)
+            found.append(minimize_on_plane(self.scaled, unit[zeros], best))
+        return min(found, key=lambda point: point.deviance)
 
     def solve(self, value: float, x: FloatArray) -> Point:
-        C = self._constraint(0.0, np.sqrt(1.0 - value**2), -value)
+        if np.isnan(self._value(self.scaled.to_theta(x))):
+            x = self.scaled.to_internal(self.theta)
+        C = np.zeros((1, len(self.theta)))
+        C[0, self._indices((1, 0), (1, 1))] = np.sqrt(1.0 - value**2), -value
         found = minimize_on_plane(self.scaled, C, x)
+        # On this plane the correlation is the value or its negative.
         at = self._value(self.scaled.to_theta(found.x))
-        if np.isnan(at) or abs(at - value) > 1e-6:
-            # The other sign: with it excluded one of the two variances vanishes.
-            no_first = np.vstack([C, self._constraint(1.0, 0.0, 0.0)])
-            no_second = np.vstack([self._constraint(0, 1, 0), self._constraint(0, 0, 1)])
-            first = minimize_on_plane(self.scaled, no_first, x)
-            second = minimize_on_plane(self.scaled, no_second, x)
-            found = min(first, second, key=lambda point: point.deviance)
+        if not abs(at - value) <= 1e-6 or found.deviance > self._undetermined.deviance:
+            found = self._undetermined
         return replace(found, value=value)
 
     def user_theta(self, theta: FloatArray) -> FloatArray:

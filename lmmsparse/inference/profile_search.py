@@ -11,7 +11,7 @@ import scipy.linalg as sla
 from lmmsparse._types import FloatArray
 from lmmsparse.errors import NumericalError
 from lmmsparse.objective import ProfiledDeviance
-from lmmsparse.optimize import Bounds, Derivatives, Objective, TrustRegion
+from lmmsparse.optimize import Bounds, Derivatives, Objective, OnPlane, TrustRegion
 from lmmsparse.search import StandardizedObjective
 
 _SEARCH = TrustRegion(tol=1e-7, max_eval=200)
@@ -52,22 +52,6 @@ def minimize(objective: Objective, start: FloatArray, bounds: Bounds) -> Point:
     return Point(np.nan, found.value, found.x)
 
 
-@dataclass(frozen=True, eq=False)
-class _Restricted:
-    """The profiled deviance on a plane: standardized θ = origin + N x."""
-
-    scaled: StandardizedObjective
-    origin: FloatArray
-    N: FloatArray
-
-    def __call__(self, x: FloatArray) -> float:
-        return self.scaled(self.origin + self.N @ x)
-
-    def derivatives(self, x: FloatArray) -> Derivatives:
-        at = self.scaled.derivatives(self.origin + self.N @ x)
-        return Derivatives(at.value, self.N.T @ at.gradient, self.N.T @ at.hessian @ self.N)
-
-
 def minimize_on_plane(
     scaled: StandardizedObjective,
     C: FloatArray,
@@ -97,7 +81,7 @@ def minimize_on_plane(
     for group in box.mirrors:
         if not set(group) <= where.keys() and group[0] in where:
             bounds.lower[where[group[0]]] = -np.inf
-    found = minimize(_Restricted(scaled, at, N), N.T @ (x - at), bounds)
+    found = minimize(OnPlane(scaled, at, N), N.T @ (x - at), bounds)
     return replace(found, x=at + N @ found.x)
 
 

@@ -15,9 +15,18 @@ from lmmsparse.distributions import chi2_tail
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.formula import parse_formula
 from lmmsparse.held import Held
-from lmmsparse.inference.boundary import boundary
+from lmmsparse.inference.boundary import MIXTURE, boundary
 from lmmsparse.progress import bar
 from lmmsparse.table import Table, blanks, counts, fixed, p_values
+
+FORMATS = {
+    "npar": counts,
+    "logLik": fixed(2),
+    "AIC": fixed(2),
+    "LRT": blanks(fixed(4)),
+    "Df": counts,
+    "Pr(>Chisq)": p_values,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +51,15 @@ def ranova_table(fit: Fit, progress: bool | None = None) -> Table:
     Returns
     -------
     Table
-        First row ``<none>``; ``npar, logLik, AIC, LRT, Df, Pr(>Chisq)``.
+        First row ``<none>``; ``npar, logLik, AIC, LRT, Df, Pr(>Chisq)``; beside it
+        ``Pr(>Chibarsq)``.
 
     Notes
     -----
     The criterion of the fit is kept: REML fits are compared by REML. The p-values of the table
-    ignore that a variance cannot be negative and are too large; a note gives those of the mixture
-    of χ² distributions that allows for it (see `Boundary`).
+    ignore that a variance cannot be negative and are too large; a note, and ``Pr(>Chibarsq)``, give
+    those of the mixture of χ² distributions that allows for it (see `Boundary`), NaN where it is
+    not known.
     """
     order = formula_order(fit.design)
     held = [i for i in order if not testable(fit, i)]
@@ -65,9 +76,10 @@ def ranova_table(fit: Fit, progress: bool | None = None) -> Table:
     LRT = np.maximum(0.0, criterion - criterion[0])
     p = np.where(df > 0, chi2_tail(LRT, np.maximum(df, 1.0)), np.nan)
     LRT[0] = df[0] = np.nan
-    notes = []
+    notes, mixture = [], [np.nan]
     for reduction, small, lrt in zip(reductions, smaller, LRT[1:], strict=True):
         null = boundary(fit, small)
+        mixture.append(np.nan if null is None else null.p(float(lrt)))
         if null is not None:
             notes.append(f"{reduction.label}: {null.said(float(lrt))}")
     for i in held:
@@ -84,14 +96,8 @@ def ranova_table(fit: Fit, progress: bool | None = None) -> Table:
         ["<none>", *(reduction.label for reduction in reductions)],
         title=f"Likelihood-ratio tests of random effects ({'REML' if fit.reml else 'ML'})",
         notes=notes,
-        formats={
-            "npar": counts,
-            "logLik": fixed(2),
-            "AIC": fixed(2),
-            "LRT": blanks(fixed(4)),
-            "Df": counts,
-            "Pr(>Chisq)": p_values,
-        },
+        formats=FORMATS,
+        beside={MIXTURE: mixture},
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from lmmsparse.fit import Fit, fit_design
 from lmmsparse.inference.anova import METHOD_NAMES, f_test
 from lmmsparse.inference.ddf import Constant, DenominatorDF, check_ddf, denominator_df
 from lmmsparse.inference.ranova import (
+    FORMATS,
     formula_order,
     ranova_table,
     reductions_of,
@@ -24,7 +25,7 @@ from lmmsparse.inference.ranova import (
 from lmmsparse.inference.reduced import formula_of, without_fixed, without_random
 from lmmsparse.inference.terms import FixedTerms
 from lmmsparse.render import Section, html_of, text_of
-from lmmsparse.table import Table, blanks, counts, degrees, fixed, p_values
+from lmmsparse.table import Formatter, Table, blanks, counts, degrees, fixed, p_values, significant
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,7 +72,15 @@ class _Linear:
     sigma2: float
 
 
-_Row = tuple[str, int, list[float]]
+_Row = tuple[str, int, list[float]]  # a term, when it went (0: never, -1: no term), its test
+_F_FORMATS = {
+    "Sum Sq": significant,
+    "Mean Sq": significant,
+    "NumDF": counts,
+    "DenDF": degrees,
+    "F value": blanks(fixed(4)),
+    "Pr(>F)": p_values,
+}
 
 
 def step(
@@ -146,6 +155,7 @@ def step(
 def _random(fit: Fit, alpha: float, progress: bool | None) -> tuple[Table, Fit | _Linear]:
     rows: list[_Row] = []
     model, gone = fit, 0
+    title = f"random effects ({'REML' if fit.reml else 'ML'})"
     while True:
         table = ranova_table(model, progress)
         frame = table.to_frame()
@@ -157,14 +167,14 @@ def _random(fit: Fit, alpha: float, progress: bool | None) -> tuple[Table, Fit |
         worst = int(np.argmax(p)) if len(p) else 0
         if not len(p) or p[worst] <= alpha:
             rows += [(name, 0, v.tolist()) for name, v in zip(labels[1:], values[1:], strict=True)]
-            return _random_table(rows, fit), model
+            return _table(rows, FORMATS, title), model
         gone += 1
         rows.append((labels[worst + 1], gone, values[worst + 1].tolist()))
         order = [i for i in formula_order(model.design) if testable(model, i)]
         reduction = [r for i in order for r in reductions_of(model.design, i)][worst]
         design = without_random(model.design, reduction)
         if not design.blocks:
-            return _random_table(rows, fit), _least_squares(design, model.held.sigma)
+            return _table(rows, FORMATS, title), _least_squares(design, model.held.sigma)
         model = fit_design(
             design,
             reml=fit.reml,
@@ -174,23 +184,14 @@ def _random(fit: Fit, alpha: float, progress: bool | None) -> tuple[Table, Fit |
         )
 
 
-def _random_table(rows: list[_Row], fit: Fit) -> Table:
-    names = ("npar", "logLik", "AIC", "LRT", "Df", "Pr(>Chisq)")
+def _table(rows: list[_Row], formats: Mapping[str, Formatter], of_what: str) -> Table:
     columns = {"Eliminated": [np.nan if order < 0 else float(order) for _, order, _ in rows]}
-    columns.update({name: [row[2][j] for row in rows] for j, name in enumerate(names)})
+    columns.update({name: [row[2][j] for row in rows] for j, name in enumerate(formats)})
     return Table(
         columns,
         [row[0] for row in rows],
-        title=f"Backward elimination of random effects ({'REML' if fit.reml else 'ML'})",
-        formats={
-            "Eliminated": counts,
-            "npar": counts,
-            "logLik": fixed(2),
-            "AIC": fixed(2),
-            "LRT": blanks(fixed(4)),
-            "Df": counts,
-            "Pr(>Chisq)": p_values,
-        },
+        title=f"Backward elimination of {of_what}",
+        formats={"Eliminated": counts, **formats},
     )
 
 
@@ -217,23 +218,8 @@ def _fixed(
         gone += 1
         rows.append((terms.label(chosen[worst]), gone, tests[worst]))
         model = _refitted(model, without_fixed(model.design, chosen[worst]))
-    names = ("Sum Sq", "Mean Sq", "NumDF", "DenDF", "F value", "Pr(>F)")
-    columns = {"Eliminated": [float(order) for _, order, _ in rows]}
-    columns.update({name: [row[2][j] for row in rows] for j, name in enumerate(names)})
     used = METHOD_NAMES[ddf] if isinstance(model, Fit) else "least squares"
-    table = Table(
-        columns,
-        [row[0] for row in rows],
-        title=f"Backward elimination of fixed effects, {used}",
-        formats={
-            "Eliminated": counts,
-            "NumDF": counts,
-            "DenDF": degrees,
-            "F value": blanks(fixed(4)),
-            "Pr(>F)": p_values,
-        },
-    )
-    return table, model
+    return _table(rows, _F_FORMATS, f"fixed effects, {used}"), model
 
 
 def _refitted(model: Fit | _Linear, design: Design) -> Fit | _Linear:

@@ -2,7 +2,7 @@
 
 from lmmsparse.optimize.base import Bounds, Derivatives, Objective, Optimizer, Optimum, Status
 from lmmsparse.optimize.bounded import Bobyqa, NelderMead
-from lmmsparse.optimize.free import minimize_free
+from lmmsparse.optimize.free import OnPlane, minimize_free
 from lmmsparse.optimize.trust_region import TrustRegion
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Derivatives",
     "NelderMead",
     "Objective",
+    "OnPlane",
     "Optimizer",
     "Optimum",
     "Status",

@@ -18,14 +18,20 @@ from lmmsparse.optimize.trust_region import TrustRegion
 
 @dataclass(frozen=True, eq=False)
 class ManyDerivatives:
-    """Values (m,), gradients (m, d) and Hessians (m, d, d) of m objectives, each at its point."""
+    """Values (m,), gradients (m, d) and Hessians (m, d, d) of m objectives, each at its point.
+
+    `noise` (m,) are the rounding errors of the values.
+    """
 
     value: FloatArray
     gradient: FloatArray
     hessian: FloatArray
+    noise: FloatArray
 
     def __getitem__(self, which: IntArray | BoolArray) -> ManyDerivatives:
-        return ManyDerivatives(self.value[which], self.gradient[which], self.hessian[which])
+        return ManyDerivatives(
+            self.value[which], self.gradient[which], self.hessian[which], self.noise[which]
+        )
 
     def usable(self) -> BoolArray:
         """Where everything is finite, (m,)."""
@@ -101,7 +107,7 @@ def minimize_many(
             break
         step, predicted = trust_region_steps(here.gradient, here.hessian, radius[active])
         length = np.linalg.norm(step, axis=1)
-        done = predicted < options.tol
+        done = predicted < np.maximum(options.tol, here.noise)
         stalled = ~done & (length < 1e-12 * (1.0 + np.linalg.norm(x[active], axis=1)))
         status[active[stalled]] = Status.STALLED
         if done.any():  # the last step is free: keep it if it is no worse
@@ -120,8 +126,9 @@ def minimize_many(
         keep_best(active[usable], points[usable], there.value[usable])
         decrease = np.where(usable, here.value - there.value, -predicted)
         ratio = decrease / predicted
-        noise = (np.abs(decrease) <= 4e-15 * np.abs(here.value)) & (predicted < 1e-6)
-        ratio[usable & noise] = 1.0
+        lost = np.abs(decrease) <= np.maximum(4e-15 * np.abs(here.value), here.noise)
+        lost &= predicted < np.maximum(1e-6, 10.0 * here.noise)
+        ratio[usable & lost] = 1.0
         now = radius[active]
         widen = (ratio > 0.75) & (length > 0.9 * now)
         radius[active] = np.where(ratio < 0.25, 0.25 * length, np.where(widen, 3.0 * now, now))
@@ -131,6 +138,7 @@ def minimize_many(
             np.where(accepted, there.value, here.value),
             np.where(accepted[:, None], there.gradient, here.gradient),
             np.where(accepted[:, None, None], there.hessian, here.hessian),
+            np.where(accepted, there.noise, here.noise),
         )
     return ManyOptima(best_x, best, status, expected)
 
@@ -146,6 +154,8 @@ def trust_region_steps(
     H : (m, d, d) array
     radius : (m,) array
     """
+    if not g.shape[1]:  # nothing is free
+        return g, np.zeros(len(g))
     values, vectors = np.linalg.eigh(H)
     a = np.einsum("mji,mj->mi", vectors, g)
     scale = np.maximum(1.0, np.abs(values).max(axis=1))

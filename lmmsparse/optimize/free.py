@@ -11,27 +11,30 @@ from lmmsparse.optimize.base import Bounds, Derivatives, Objective, Optimizer, O
 
 
 @dataclass(frozen=True, eq=False)
-class _OfFree:
-    """An objective as a function of its free coordinates only."""
+class OnPlane:
+    """An objective on a plane, at origin + N x.
+
+    Parameters
+    ----------
+    objective : Objective
+        Without `Derivatives.move`.
+    origin : (d,) array
+    N : (d, m) array
+    """
 
     objective: Objective
-    at: FloatArray
-    free: BoolArray
+    origin: FloatArray
+    N: FloatArray
 
     def full(self, x: FloatArray) -> FloatArray:
-        out = self.at.copy()
-        out[self.free] = x
-        return out
+        """The point in all coordinates."""
+        return np.asarray(self.origin + self.N @ x)
 
     def __call__(self, x: FloatArray) -> float:
         return self.objective(self.full(x))
 
     def derivatives(self, x: FloatArray) -> Derivatives:
-        at, both = self.objective.derivatives(self.full(x)), np.ix_(self.free, self.free)
-        exact = None if at.exact is None else at.exact[both]
-        return Derivatives(
-            at.value, at.gradient[self.free], at.hessian[both], exact, noise=at.noise
-        )
+        return self.objective.derivatives(self.full(x)).along(self.N)
 
 
 def minimize_free(
@@ -56,7 +59,7 @@ def minimize_free(
         trace = np.append(start, value)[None]
         name = type(optimizer).__name__
         return Optimum(start, value, Status.CONVERGED, 1, name, trace, 0.0)
-    smaller = _OfFree(objective, start, free)
+    smaller = OnPlane(objective, np.where(free, 0.0, start), np.eye(len(start))[:, free])
     place = np.cumsum(free) - 1
     mirrors = tuple(tuple(int(place[i]) for i in group) for group in bounds.mirrors)
     found = optimizer.minimize(

@@ -113,9 +113,8 @@ class SelectedInverse:
         first = np.flatnonzero(np.r_[True, np.any(key[1:] != key[:-1], axis=1)][: len(key)])
         batch: list[IntArray] = []
         height, big_w, big_m, size = 1, 0, 0, 0
-        for nodes, (own_height, own_w, own_m) in zip(
-            np.split(order, first[1:]), key[first].tolist(), strict=True
-        ):
+        shared = np.split(order, first[1:]) if len(order) else []
+        for nodes, (own_height, own_w, own_m) in zip(shared, key[first].tolist(), strict=True):
             new_w, new_m = max(big_w, own_w), max(big_m, own_m)
             apart = size * (big_w + big_m) ** 2 + len(nodes) * (own_w + own_m) ** 2
             padding = (size + len(nodes)) * (new_w + new_m) ** 2 - apart
@@ -129,7 +128,7 @@ class SelectedInverse:
             out.append((height, np.concatenate(batch), big_w, big_m))
         shapes = []
         for _, nodes, own_w, own_m in sorted(out, key=lambda each: each[0]):
-            chunks = max(1, len(nodes) * (own_w + own_m) ** 2 // _CHUNK)
+            chunks = max(1, min(len(nodes), len(nodes) * (own_w + own_m) ** 2 // _CHUNK))
             shapes += [(part, own_w, own_m) for part in np.array_split(nodes, chunks)]
         return shapes
 
