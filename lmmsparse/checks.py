@@ -136,6 +136,22 @@ def _factors_in(design: Design, block: RandomBlock) -> str:
     return f" Each level of {listed(text)} has an effect, as text makes a factor." if text else ""
 
 
+def check_names(design: Design) -> list[Finding]:
+    """Two effects of one name, as of a column "Intercept", could not be told apart in results."""
+    for names in (design.x_names, *(block.names for block in design.blocks)):
+        twice = [name for i, name in enumerate(names) if name in names[:i]]
+        if twice:
+            return [
+                Finding(
+                    "same-name",
+                    "error",
+                    f"Two effects of the model would be called {twice[0]!r}. Results are found by "
+                    "these names. Rename the column, or leave one of the terms out.",
+                )
+            ]
+    return []
+
+
 def check_repeated_terms(design: Design) -> list[Finding]:
     """The same effect must not vary over the same group in two terms."""
     out = []
@@ -303,6 +319,7 @@ CHECKS: tuple[Callable[[Design], list[Finding]], ...] = (
     check_response_varies,
     check_rows,
     check_levels,
+    check_names,
     check_random_effects,
     check_repeated_terms,
     check_constant_columns,
@@ -353,6 +370,6 @@ def require(findings: Iterable[Finding]) -> None:
     """
     for finding in findings:
         if finding.level == "error":
-            if finding.code == "constant-response":
+            if finding.code in ("constant-response", "same-name"):
                 raise DataError(finding.message)
             raise NotIdentifiableError(finding.message)

@@ -37,7 +37,7 @@ from lmmsparse.solvers.choose import choose_solver
 from lmmsparse.threads import one_thread
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Fit:
     """A fitted model as arrays.
 
@@ -60,6 +60,10 @@ class Fit:
     optimizer: Optimizer
     solver: PLSSolver
     held: Held = NOTHING
+
+    def __repr__(self) -> str:
+        name = "REML criterion" if self.reml else "deviance"
+        return f"Fit by {self.solver!r}, {name} {self.criterion:.4f}, of\n{self.design!r}"
 
     @property
     def theta(self) -> FloatArray:

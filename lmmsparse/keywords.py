@@ -43,7 +43,8 @@ _NEEDED = {
     "rng": "Results must be reproducible. Write rng=1, or rng=numpy.random.default_rng(1).",
     "name": "It names the data set. Write for example load_dataset('sleepstudy').",
     "n": "It counts the draws. Write for example n=1000.",
-    "data": "The names in a formula are its columns. Write lmm.lmer(formula, data).",
+    "lmer.data": "The names in a formula are its columns. Write lmm.lmer(formula, data).",
+    "for_marginaleffects.data": "Models do not keep theirs. Write for_marginaleffects(m, data).",
 }
 
 
@@ -157,7 +158,9 @@ def _misfit(
     missing = re.match(r"missing a required (?:keyword-only )?argument: '(\w+)'", error)
     if missing is not None:
         name = missing.group(1)
-        why = _NEEDED.get(name, f"It cannot be left out. Write {function}(..., {name}=...).")
+        why = _NEEDED.get(f"{function}.{name}") or _NEEDED.get(
+            name, f"It cannot be left out. Write {function}(..., {name}=...)."
+        )
         return f"{function}() was not given {name!r}. {why}"
     if error.startswith("multiple values"):
         twice = ", ".join(repr(name) for name in names if name in given)

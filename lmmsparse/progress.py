@@ -122,6 +122,7 @@ def bar(label: str, total: int, unit: str, progress: bool | None = None) -> Any:
     progress : bool, optional
         As for `run`.
     """
+    size = None if _in_notebook() else get_terminal_size()  # some terminals say they have none
     return tqdm(
         total=total,
         desc=label,
@@ -130,7 +131,8 @@ def bar(label: str, total: int, unit: str, progress: bool | None = None) -> Any:
         disable=not (_watched() if progress is None else progress),
         delay=_PATIENCE if progress is None else 0.0,
         leave=bool(progress),
-        ncols=None if _in_notebook() else get_terminal_size().columns,  # some say they have none
+        ncols=size and size.columns,
+        nrows=size and size.lines,
     )
 
 

@@ -106,3 +106,19 @@ def test_what_cannot_be_used_is_explained() -> None:
         for_marginaleffects("m", cake())
     with pytest.raises(DataError, match="3 rows"):
         for_marginaleffects(model(), cake().head(3))
+
+
+def test_new_data_may_hold_groups_whose_levels_are_numbers() -> None:
+    data = lmm.load_dataset("sleepstudy")
+    m = lmm.lmer("Reaction ~ Days + (Days | Subject)", data)
+    got = me.predictions(for_marginaleffects(m, data), newdata=data.head(3))
+    np.testing.assert_allclose(got["estimate"], m.predict(data.head(3), random=False))
+
+
+def test_rows_in_another_order_and_other_matrices_are_refused() -> None:
+    data = lmm.load_dataset("sleepstudy")
+    m = lmm.lmer("Reaction ~ Days + (Days | Subject)", data)
+    with pytest.raises(DataError, match="another order"):
+        for_marginaleffects(m, data.iloc[::-1])
+    with pytest.raises(OptionError, match="vcov='HC3'"):
+        me.predictions(for_marginaleffects(m, data), vcov="HC3")

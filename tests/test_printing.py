@@ -130,6 +130,14 @@ def test_what_methods_return_prints_and_has_html(call: Any, words: tuple[str, ..
     assert "object at" not in text
 
 
+def test_arrays_of_a_model_do_not_flood_the_screen() -> None:
+    text = repr(fit("sleepstudy_slope_reml").fit)
+    assert text == (
+        "Fit by Blocked(), REML criterion 1743.6283, of\n"
+        "Design of Reaction: 180 rows, 2 fixed effects, random effects (Days|Subject): 18 × 2"
+    )
+
+
 def test_values_by_group_have_html() -> None:
     m = fit("sleepstudy_slope_reml")
     assert "Subject" in m.ranef._repr_html_()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmsparse._tokens import tokenize
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.covariance import make_structure
 from lmmsparse.design.columns import (
@@ -101,6 +102,7 @@ def build_design(
     _check_response_alone(parsed, frame)
     parts = _parts(parsed, frame)
     _check_index(parsed, parts, frame)
+    _check_readable(parts)
     uses = {part: columns_of(text, frame.columns, own) for part, text in parts.items()}
     groups = {f for term in parsed.random for f in term.factors}
     needed = {name for names in uses.values() for name in names}
@@ -235,6 +237,18 @@ def _check_index(parsed: MixedFormula, parts: Mapping[str, str], frame: pd.DataF
                 f"The formula names {name!r}, which is the index of the data, not a column. A "
                 "formula names columns. Make it one with data.reset_index()."
             )
+
+
+def _check_readable(parts: Mapping[str, str]) -> None:
+    """Refuse columns named like what means something else in a formula, backquotes or not."""
+    for text in parts.values():
+        for token in tokenize(text):
+            if token.kind == "quoted" and token.value in ("1", "."):
+                raise DataError(
+                    f"A column named {token.value!r} cannot be used in a formula. There it stands "
+                    f"for {'the intercept' if token.value == '1' else 'all other columns'}, even "
+                    f"in backquotes. Rename it: data.rename(columns={{{token.value!r}: 'x1'}})."
+                )
 
 
 def _own_names(context: Any) -> dict[str, Any]:

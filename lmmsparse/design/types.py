@@ -95,7 +95,7 @@ class RandomBlock:
         return int(self.columns.shape[1])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Design:
     """Everything the fit needs of formula and data.
 
@@ -140,6 +140,13 @@ class Design:
     na_action: str
     findings: tuple[Finding, ...]
     recipe: Recipe | None
+
+    def __repr__(self) -> str:
+        terms = ", ".join(f"{b.source}: {b.n_levels} × {b.k}" for b in self.blocks)
+        return (
+            f"Design of {self.response}: {self.n} rows, {self.p} fixed effects, random effects "
+            f"{terms}"
+        )
 
     @property
     def n(self) -> int:

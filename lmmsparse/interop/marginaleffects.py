@@ -25,7 +25,7 @@ try:
 except ImportError as error:
     raise MissingPackageError(
         f"lmmsparse.interop.marginaleffects cannot be used ({error}). It needs the packages "
-        "marginaleffects and polars. Run: pip install marginaleffects"
+        "marginaleffects and polars. Run: pip install marginaleffects 'polars<2'"
     ) from error
 
 
@@ -82,6 +82,15 @@ def for_marginaleffects(
             f"The data have {len(frame)} rows, but those of the fit had {len(design.index)}. Rows "
             "belong together by position. Pass the data the model was fitted to."
         )
+    response = design.response.strip("`")
+    if response in frame.columns and model.fit.design.recipe is not None:
+        values = pd.to_numeric(frame[response].iloc[design.rows], errors="coerce").to_numpy()
+        if not np.array_equal(values.astype(np.float64), design.y):
+            raise DataError(
+                f"The column {response!r} of the data is not the response of the model, or its "
+                "rows are in another order. Rows belong together by position. Pass the data the "
+                "model was fitted to."
+            )
     return _Model(model, frame, random)
 
 
@@ -103,6 +112,9 @@ class _Model(ModelAbstract):  # type: ignore[misc]
         predictors = _predictors(model)
         response = design.response.strip("`")
         kept = frame.iloc[design.rows].reset_index(drop=True)
+        for name in kept.columns:  # levels that are numbers, where nothing depends on them
+            if random is False and name not in predictors and _text_of_levels(kept[name]):
+                kept[name] = kept[name].astype(object).infer_objects()
         data = pl.DataFrame({str(name): _column(kept[name]) for name in kept.columns})
         # Levels are text in polars; numbers that were levels become numbers again in `get_exog`.
         self._levels = {str(name): _text_of_levels(kept[name]) for name in kept.columns}
@@ -152,6 +164,11 @@ class _Model(ModelAbstract):  # type: ignore[misc]
         if vcov is None or vcov is False:
             return None
         if isinstance(vcov, str):
+            if vcov not in ("satterthwaite", "kenward-roger"):
+                raise OptionError(
+                    f"vcov={vcov!r} does not exist for a mixed model. It is the covariance matrix "
+                    "of the fixed effects. Use True, 'kenward-roger', or a matrix."
+                )
             return self._widened(np.asarray(denominator_df(self._model.fit, vcov).covariance))
         return self._widened(self._model.vcov.to_numpy())
 
