@@ -139,8 +139,8 @@ def _factors_in(design: Design, block: RandomBlock) -> str:
 def check_names(design: Design) -> list[Finding]:
     """Two effects of one name, as of a column "Intercept", could not be told apart in results."""
     for names in (design.x_names, *(block.names for block in design.blocks)):
-        twice = [name for i, name in enumerate(names) if name in names[:i]]
-        if twice:
+        if len(set(names)) < len(names):
+            twice = [name for i, name in enumerate(names) if name in names[:i]]
             return [
                 Finding(
                     "same-name",
