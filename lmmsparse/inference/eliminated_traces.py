@@ -18,7 +18,8 @@ from lmmsparse.fit import Fit
 from lmmsparse.solvers.blocked import lead_terms
 
 _COLUMNS = 4_000_000  # elements of the columns of M⁻¹ that are made together
-_CORE = 120_000_000  # elements of the matrices of the size of the rest
+_CORE = 150_000_000  # elements of the matrices of the size of the rest
+_DENSE = 0.2
 _SMALLEST = 1e-6
 
 
@@ -51,7 +52,7 @@ def white_pairs(fit: Fit) -> WhitePairs | None:
     rest = [t for t in range(len(products.sizes)) if t not in lead]
     places = np.concatenate([_rows(products, t) for t in rest]) if rest else np.zeros(0, np.intp)
     K, c = sum(products.sizes[t] for t in lead), len(places)
-    if not rest or K * K * c * c > _CORE:
+    if not rest or (K * K + 3) * c * c > _CORE:
         return None
     inverse = fit.modes.factor.inverse_blocks()
     own = []
@@ -142,7 +143,9 @@ def _among_the_lead(
     Y = np.empty((K, K, c, c))
     for i in range(K):
         for k in range(K):
-            Y[i, k] = (F[k].T @ F[i]).T @ core  # F_i'F_k S⁻¹
+            P = F[i].T @ F[k]
+            dense = P.nnz > _DENSE * c * c
+            Y[i, k] = (P.toarray() if dense else P) @ core  # F_i'F_k S⁻¹
     for k in range(K):
         for m in range(K):
             left = np.ascontiguousarray(Y[k, m])
