@@ -1,12 +1,13 @@
-"""`Fit` with several factors → sums over pairs of levels of products of blocks of Λ'NΛ = I − M⁻¹.
+"""`Fit` with several factors → sums over pairs of levels of products of blocks of N = Z'V⁻¹Z.
 
 Kenward–Roger's information needs the squares of all blocks between levels, q² of them. Where the
-largest factor is eliminated first, those between its own levels are δ(I − D) − F S⁻¹F' with D and F
+largest factor is eliminated first, those between its own levels are δA − F S⁻¹F', with A and F
 sparse and S the rest: their sums need matrices of the size of the rest only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,61 +18,58 @@ from lmmsparse.crossproducts import CrossProducts
 from lmmsparse.fit import Fit
 from lmmsparse.solvers.blocked import lead_terms
 
-_COLUMNS = 4_000_000  # elements of the columns of M⁻¹ that are made together
+_COLUMNS = 4_000_000  # elements of the columns that are made together
 _CORE = 150_000_000  # elements of the matrices of the size of the rest
 _DENSE = 0.2
-_SMALLEST = 1e-6
+_WELL = 1e4
 
 
 @dataclass(frozen=True, eq=False)
-class WhitePairs:
-    """Sums over levels of the blocks B of I − M⁻¹.
+class PairSums:
+    """Sums over levels of the blocks of N.
 
     Attributes
     ----------
     products : dict of (int, int) to (k_a k_b, k_a k_b) array
-        Terms a, b → H[(i, k), (j, l)] = Σ B[(ℓ, i), (m, k)] B[(ℓ, j), (m, l)].
+        Terms a, b → H[(i, k), (j, l)] = Σ N[(ℓ, i), (m, k)] N[(ℓ, j), (m, l)].
     own : list of (k, k) arrays
-        Per term Σ of the levels' own blocks of B.
+        Per term Σ of the levels' own blocks of N.
     """
 
     products: dict[tuple[int, int], FloatArray]
     own: list[FloatArray]
 
 
-def white_pairs(fit: Fit) -> WhitePairs | None:
-    """The sums for a model with several factors; None where they would not pay or not be exact.
+def pair_sums(fit: Fit, times_N: Callable[[FloatArray], FloatArray]) -> PairSums | None:
+    """The sums for a model with several factors; None where they would need too much memory.
 
     Parameters
     ----------
     fit : Fit
+    times_N : callable
+        Z'WZ B → N B, (q, m).
     """
     products, template = fit.products, fit.template
     T = template.shifted_factors(fit.theta)
     lead = lead_terms(products)
     rest = [t for t in range(len(products.sizes)) if t not in lead]
-    places = np.concatenate([_rows(products, t) for t in rest]) if rest else np.zeros(0, np.intp)
-    K, c = sum(products.sizes[t] for t in lead), len(places)
+    c = sum(len(_rows(products, t)) for t in rest)
+    K = sum(products.sizes[t] for t in lead)
     if not rest or (K * K + 3) * c * c > _CORE:
         return None
-    inverse = fit.modes.factor.inverse_blocks()
-    own = []
-    for t, k in enumerate(products.sizes):
-        mine = next(
-            S for S, pair in zip(inverse, products.pairs, strict=True) if pair.s == pair.t == t
-        )
-        own.append(np.asarray(len(mine) * np.eye(k) - mine.sum(axis=0)))
-        if np.diag(own[t]).min() < _SMALLEST * len(mine):  # all digits are lost in I − M⁻¹
-            return None
-    pairs, core = _with_the_rest(fit, rest, places)
-    H = _among_the_lead(products, T, lead, rest, inverse, core)
+    sums = PairSums({}, [np.zeros((k, k)) for k in products.sizes])
+    core = _with_the_rest(fit, rest, times_N, sums)
+    A, F = _lead_blocks(products, T, lead, rest)
+    H, own = _among_the_lead(A, F, core)
     ends = np.cumsum([0, *(products.sizes[t] for t in lead)])
     for a, i in zip(lead, ends, strict=False):
+        ka = products.sizes[a]
+        sums.own[a][:] = own[i : i + ka, i : i + ka]
         for b, j in zip(lead, ends, strict=False):
-            ka, kb = products.sizes[a], products.sizes[b]
+            kb = products.sizes[b]
             part = H[i : i + ka, j : j + kb, i : i + ka, j : j + kb]
-            pairs[a, b] = part.reshape(ka * kb, ka * kb)
-    return WhitePairs(pairs, own)
+            sums.products[a, b] = part.reshape(ka * kb, ka * kb)
+    return sums
 
 
 def _rows(products: CrossProducts, term: int) -> IntArray:
@@ -79,63 +77,81 @@ def _rows(products: CrossProducts, term: int) -> IntArray:
 
 
 def _with_the_rest(
-    fit: Fit, rest: list[int], places: IntArray
-) -> tuple[dict[tuple[int, int], FloatArray], FloatArray]:
-    """The sums with a term of the rest on either side, and M⁻¹ within the rest, (c, c)."""
-    products = fit.products
-    pairs: dict[tuple[int, int], FloatArray] = {}
-    core = np.empty((len(places), len(places)))
-    at = 0
+    fit: Fit, rest: list[int], times_N: Callable[[FloatArray], FloatArray], sums: PairSums
+) -> FloatArray:
+    """Put down the sums with a term of the rest on a side; M⁻¹ within the rest, (c, c)."""
+    products, pairs = fit.products, sums.products
+    places = np.concatenate([_rows(products, t) for t in rest])
+    core, at = np.empty((len(places), len(places))), 0
     for b in rest:
         k, rows = products.sizes[b], _rows(products, b)
         size = max(1, _COLUMNS // (products.q * k)) * k
         for start in range(0, len(rows), size):
             mine = rows[start : start + size]
+            width = len(mine) // k
             unit = np.zeros((products.q, len(mine)))
             unit[mine, np.arange(len(mine))] = 1.0
-            columns = fit.modes.factor.solve(unit)
-            core[:, at : at + len(mine)] = columns[places]
+            core[:, at : at + len(mine)] = fit.modes.factor.solve(unit)[places]
             at += len(mine)
-            B = (unit - columns).reshape(products.q, -1, k)
+            N = times_N(products.ZtZ[mine].toarray().T).reshape(products.q, width, k)
             for a, ka in enumerate(products.sizes):
-                block = B[products.offsets[a] : products.offsets[a + 1]].reshape(
-                    -1, ka, len(mine) // k, k
-                )
+                block = N[products.offsets[a] : products.offsets[a + 1]].reshape(-1, ka, width, k)
                 flat = block.transpose(0, 2, 1, 3).reshape(-1, ka * k)
                 pairs[a, b] = pairs.get((a, b), 0.0) + flat.T @ flat
+            own = N[mine].reshape(width, k, width, k)
+            sums.own[b][:] += np.einsum("likl->ik", own.transpose(0, 1, 3, 2))
     for a, b in list(pairs):
         if a not in rest:
             ka, kb = products.sizes[a], products.sizes[b]
             H = pairs[a, b].reshape(ka, kb, ka, kb).transpose(1, 0, 3, 2)
             pairs[b, a] = H.reshape(kb * ka, kb * ka)
-    return pairs, core
+    return core
+
+
+def _lead_blocks(
+    products: CrossProducts, T: list[FloatArray], lead: tuple[int, ...], rest: list[int]
+) -> tuple[FloatArray, list[sp.csr_array]]:
+    """A = Z₁'V₁⁻¹Z₁ of every level, (levels, K, K), and F = Z₁'V₁⁻¹Z₂Λ₂ per effect, (levels, c).
+
+    V₁ has the random effects of the largest factor only.
+    """
+    ends = np.cumsum([0, *(products.sizes[t] for t in lead)])
+    part = {t: slice(int(ends[i]), int(ends[i + 1])) for i, t in enumerate(lead)}
+    K, n_levels = int(ends[-1]), len(_rows(products, lead[0])) // products.sizes[lead[0]]
+    G, own = np.zeros((n_levels, K, K)), np.zeros((K, K))
+    for pair in products.pairs:
+        if pair.s in lead and pair.t in lead:
+            row, column = part[pair.s], part[pair.t]
+            G[pair.rows, row, column] = pair.values
+            G[pair.rows, column, row] = pair.values.swapaxes(1, 2)
+    for t in lead:
+        own[part[t], part[t]] = T[t]
+    D = np.asarray(np.linalg.inv(own.T @ G @ own + np.eye(K)), dtype=np.float64)
+    # (V₁⁻¹ as a factor of Z₁'…) = I − GΛ₁M₁⁻¹Λ₁' = Λ₁⁻ᵀ M₁⁻¹ Λ₁': the form that keeps the digits.
+    if max(np.linalg.cond(T[t]) for t in lead) < _WELL and np.trace(D.mean(axis=0)) < 0.5 * K:
+        inverse = np.linalg.inv(own)
+        left = inverse.T @ D @ own.T
+        A = inverse.T @ (np.eye(K) - D) @ inverse
+    else:
+        left = np.eye(K) - G @ own @ D @ own.T
+        A = left @ G
+    return 0.5 * (A + A.swapaxes(1, 2)), _border(products, T, part, rest, np.asarray(left))
 
 
 def _among_the_lead(
-    products: CrossProducts,
-    T: list[FloatArray],
-    lead: tuple[int, ...],
-    rest: list[int],
-    inverse: list[FloatArray],
-    core: FloatArray,
-) -> FloatArray:
-    """The sums between levels of the largest factor, (K, K, K, K), its terms side by side."""
-    ends = dict(zip(lead, np.cumsum([0, *(products.sizes[t] for t in lead)]), strict=False))
-    part = {t: slice(ends[t], ends[t] + products.sizes[t]) for t in lead}
-    K, c = sum(products.sizes[t] for t in lead), len(core)
-    n_levels = len(_rows(products, lead[0])) // products.sizes[lead[0]]
-    M, own = np.zeros((n_levels, K, K)), np.zeros((n_levels, K, K))
-    for pair, S in zip(products.pairs, inverse, strict=True):
-        if pair.s in lead and pair.t in lead:
-            s, t = part[pair.s], part[pair.t]
-            block = T[pair.s].T @ pair.values @ T[pair.t]
-            for out, values in ((M, block), (own, S)):
-                out[pair.rows, s, t] = values
-                out[pair.rows, t, s] = values.swapaxes(1, 2)
-    M += np.eye(K)
-    D = np.asarray(np.linalg.inv(M), dtype=np.float64)
-    F = _border(products, T, part, rest, D)
-    A, R = np.eye(K) - D, own - D
+    A: FloatArray, F: list[sp.csr_array], core: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """The sums between levels of the largest factor, (K, K, K, K), and of their own blocks."""
+    n_levels, K, _ = A.shape
+    c = len(core)
+    R = np.empty_like(A)
+    size = max(1, _COLUMNS // c)
+    for start in range(0, n_levels, size):
+        mine = slice(start, start + size)
+        for i in range(K):
+            dense = F[i][mine] @ core
+            for j in range(K):
+                R[mine, i, j] = np.asarray(F[j][mine].multiply(dense).sum(axis=1)).ravel()
     H = np.einsum("lik,ljm->ikjm", A, A)
     cross = np.einsum("lik,ljm->ikjm", A, R)
     H = H - cross - cross.transpose(2, 3, 0, 1)
@@ -152,7 +168,7 @@ def _among_the_lead(
             for j in range(K):
                 for i in range(K):
                     H[i, k, j, m] += np.vdot(left, Y[j, i].T)
-    return np.asarray(H)
+    return np.asarray(H), np.asarray((A - R).sum(axis=0))
 
 
 def _border(
@@ -160,9 +176,9 @@ def _border(
     T: list[FloatArray],
     part: dict[int, slice],
     rest: list[int],
-    D: FloatArray,
+    left: FloatArray,
 ) -> list[sp.csr_array]:
-    """F = D M₁₂, one matrix (levels, c) per effect of the largest factor."""
+    """F from `left`, (levels, K, K), one matrix per effect of the largest factor."""
     offsets = np.cumsum([0, *(len(_rows(products, t)) for t in rest)])
     first = dict(zip(rest, offsets[:-1].tolist(), strict=True))
     rows, cols, values = [], [], []
@@ -170,14 +186,15 @@ def _border(
         inside = [t for t in (pair.s, pair.t) if t in part]
         if len(inside) != 1:
             continue
-        block = T[pair.s].T @ pair.values @ T[pair.t]
-        levels, others, (a,) = pair.rows, pair.cols, inside
-        b = pair.t
+        levels, others, block, b, (a,) = pair.rows, pair.cols, pair.values, pair.t, inside
         if pair.t == a:
             levels, others, block, b = pair.cols, pair.rows, block.swapaxes(1, 2), pair.s
+        block = block @ T[b]
         k = products.sizes[b]
-        values.append((D[levels][:, :, part[a]] @ block).transpose(1, 0, 2).reshape(len(D[0]), -1))
+        values.append(
+            (left[levels][:, :, part[a]] @ block).transpose(1, 0, 2).reshape(left.shape[1], -1)
+        )
         rows.append(np.repeat(levels, k))
         cols.append((first[b] + others[:, None] * k + np.arange(k)).ravel())
-    where, shape = (np.concatenate(rows), np.concatenate(cols)), (len(D), int(offsets[-1]))
+    where, shape = (np.concatenate(rows), np.concatenate(cols)), (len(left), int(offsets[-1]))
     return [sp.coo_array((v, where), shape=shape).tocsr() for v in np.concatenate(values, axis=1)]

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
 from lmmsparse.fit import Fit
-from lmmsparse.inference.eliminated_traces import WhitePairs, white_pairs
+from lmmsparse.inference.eliminated_traces import PairSums, pair_sums
 from lmmsparse.threads import one_thread
 
 _ELEMENTS = 4_000_000
@@ -133,23 +133,23 @@ class VarianceParts:
 
     def traces(self) -> FloatArray:
         """tr(V⁻¹G_rV⁻¹G_s), (r, r)."""
-        white = None
-        if self._inverses is not None and len(self._fit.design.groups) > 1:
-            white = white_pairs(self._fit)
-        return self._traces_by_columns() if white is None else self._white_traces(white)
+        sums = None
+        if len(self._fit.design.groups) > 1:
+            sums = pair_sums(self._fit, self._N_from)
+        return self._traces_by_columns() if sums is None else self._traces_of(sums)
 
-    def _white_traces(self, white: WhitePairs) -> FloatArray:
-        """The traces from I − M⁻¹ = Λ'NΛ, with the derivatives in its coordinates."""
-        sizes, inverses = [s.k for s in self._fit.template.structures], self._inverses
-        assert inverses is not None
-        own = [B.copy() for B in white.own]
-        for (_, b), H in white.products.items():
-            k = sizes[b]
-            own[b] -= np.einsum("ikil->kl", H.reshape(-1, k, H.shape[0] // k, k))
-        total = float(sum(np.trace(B) for B in white.own))
-        squares = float(sum(np.trace(H) for H in white.products.values()))
-        entries = [(t, inverses[t] @ E @ inverses[t].T) for t, E in self._entries]
-        return self._assembled(entries, white.products, own, total, squares)
+    def _traces_of(self, sums: PairSums) -> FloatArray:
+        """The traces from sums over pairs of levels."""
+        T, sizes = self._T, [s.k for s in self._fit.template.structures]
+        own, squares = [N.copy() for N in sums.own], 0.0
+        total = float(sum(np.sum(t @ t.T * N) for t, N in zip(T, own, strict=True)))
+        for (a, b), flat in sums.products.items():
+            # Σ N_ba TT' N_ab, and the squares of Λ'NΛ.
+            H = flat.reshape(sizes[a], sizes[b], sizes[a], sizes[b])
+            minus = np.tensordot(T[a] @ T[a].T, H, axes=([0, 1], [0, 2]))
+            own[b] -= minus
+            squares += float(np.sum(T[b] @ T[b].T * minus))
+        return self._assembled(sums.products, own, total, squares)
 
     def _traces_by_columns(self) -> FloatArray:
         """The traces from all columns of N, some at a time."""
@@ -191,11 +191,10 @@ class VarianceParts:
                 for i, level in enumerate(levels):
                     at = offset + level * k
                     total += float(np.trace(white[at : at + k, i]))
-        return self._assembled(self._entries, pairs, own, total, squares)
+        return self._assembled(pairs, own, total, squares)
 
     def _assembled(
         self,
-        entries: list[tuple[int, FloatArray]],
         pairs: Mapping[tuple[int, int], FloatArray],
         own: list[FloatArray],
         total: float,
@@ -203,10 +202,10 @@ class VarianceParts:
     ) -> FloatArray:
         """The traces from sums over levels; `total` and `squares` are of Λ'NΛ."""
         sizes, n_obs = [s.k for s in self._fit.template.structures], self._fit.design.n
-        r = len(entries)
+        r = len(self._entries)
         out = np.empty((r + 1, r + 1))
-        for x, (a, E) in enumerate(entries):
-            for y, (b, D) in enumerate(entries):
+        for x, (a, E) in enumerate(self._entries):
+            for y, (b, D) in enumerate(self._entries):
                 # tr(N_ba E_r N_ab E_s), with H[(i,k),(j,l)] = Σ N[(ℓ,i),(m,k)] N[(ℓ,j),(m,l)].
                 H = pairs[a, b].reshape(sizes[a], sizes[b], sizes[a], sizes[b])
                 out[x, y] = np.tensordot(np.tensordot(E, H, axes=([0, 1], [0, 2])), D)
