@@ -43,7 +43,7 @@ comparison: setup
 	@$(PY) validation/comparison.py $(ARGS)
 
 docs: setup
-	@$(PY) -c 'import latex2mathml, material, mkdocstrings, statsmodels' 2>/dev/null || \
+	@$(PY) -c 'import arviz, latex2mathml, marginaleffects, material, mkdocstrings, sklearn, statsmodels' 2>/dev/null || \
 		$(PY) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet $(ARGS)
 	@echo "built: site/index.html (with search: $(PY) -m http.server -d site)"

@@ -1,4 +1,4 @@
-"""The same models fitted by lmmsparse, lme4, glmm, mixedlm, statsmodels → times and RESULTS.md.
+"""The same models fitted by lmmsparse, lme4, glmm, mixedlm, statsmodels → RESULTS.md, times.png.
 
 Timed is the whole fitting call on a data frame in memory, with each program's defaults and one BLAS
 thread. The programs take turns, each in a fresh process, so that a busy machine slows all of them.
@@ -25,6 +25,7 @@ from typing import Any
 
 import threadpoolctl
 from cases import CASES, Case, factors_of, load
+from pictures import draw_times
 
 import lmmsparse as lmm
 
@@ -220,6 +221,11 @@ def main() -> None:
     print("\n".join(text))
     if options.only or options.no_write:
         return
+    seconds = {
+        name: {program: statistics.median(r["warm"]) for program, r in results.items() if r}
+        for name, results in measured.items()
+    }
+    draw_times(seconds, HERE / "times.png")
     rows = subprocess.run(
         [sys.executable, str(HERE / "rows.py")],
         env=os.environ | ONE_THREAD,
@@ -238,6 +244,8 @@ def main() -> None:
         "0.001 above the best, its cell says so. A dash: the program cannot fit the model, or "
         "was not asked to. Peak is the largest resident memory (lmmsparse / lme4), interpreter "
         "and data included.",
+        "",
+        "![Times of all programs on all models](times.png)",
         "",
         *text,
         "",

@@ -1,5 +1,7 @@
 """lmmsparse: linear mixed models with lme4's formulas, sparse and without R."""
 
+from functools import partial
+
 from lmmsparse.datasets import load_dataset
 from lmmsparse.design import Design, build_design
 from lmmsparse.errors import (
@@ -19,9 +21,11 @@ from lmmsparse.errors import (
     SingularFitWarning,
     SlowSolverWarning,
     StorageError,
+    UnknownGroupError,
 )
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.formula import MixedFormula, parse_formula
+from lmmsparse.keywords import no_such_name
 from lmmsparse.lmer import anova, bootstrap_lrt, fit_arrays, lmer, load
 from lmmsparse.model import LinearMixedModel
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
@@ -34,6 +38,12 @@ from lmmsparse.table import Table
 from lmmsparse.varcorr import VarCorr
 
 __version__ = "0.1.0"
+
+
+# What to write instead of a name that is not here; not a plain function, from which type checkers
+# would conclude that every name is.
+globals()["__getattr__"] = partial(no_such_name, __name__)
+
 
 __all__ = [
     "Blocked",
@@ -64,6 +74,7 @@ __all__ = [
     "SuperLU",
     "Table",
     "TrustRegion",
+    "UnknownGroupError",
     "VarCorr",
     "anova",
     "bootstrap_lrt",

@@ -243,14 +243,33 @@ def check_python(tokens: tuple[Token, ...], text: str) -> None:
         ast.parse(_join(tokens, bare), mode="eval")
     except (SyntaxError, ValueError, MemoryError) as error:
         start, end = tokens[0].start, tokens[-1].end
+        pair = _names_side_by_side(tokens)
         raise FormulaError(
             f'"{text[start:end]}" is not a complete expression. Inside a call the text is read as '
-            "Python: a comma, a sign or a name may be missing or in excess. Correct it, or compute "
-            "it as a column of the data first.",
+            + (
+                f"Python: {pair} are two names side by side. Put a sign between them, or a column "
+                f"name with spaces in it into backquotes: `{pair}`."
+                if pair
+                else "Python: a comma, a sign or a name may be missing or in excess. Correct it, "
+                "or compute it as a column of the data first."
+            ),
             text,
             start,
             end - start,
         ) from error
+
+
+def _names_side_by_side(tokens: tuple[Token, ...]) -> str:
+    """The first run of names with nothing between them; empty if there is none."""
+    run: list[str] = []
+    for token in tokens:
+        if token.kind == "name" and not keyword.iskeyword(token.value):
+            run.append(token.value)
+        elif len(run) > 1:
+            break
+        else:
+            run = []
+    return " ".join(run) if len(run) > 1 else ""
 
 
 def check_columns_callable(tokens: tuple[Token, ...], text: str) -> None:

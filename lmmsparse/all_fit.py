@@ -12,7 +12,7 @@ from lmmsparse.fit import Fit
 from lmmsparse.held import theta_names
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
 from lmmsparse.progress import run
-from lmmsparse.search import search, start_values
+from lmmsparse.search import StandardizedObjective, search, start_values
 from lmmsparse.table import Table, counts, fixed
 from lmmsparse.threads import one_thread
 
@@ -34,7 +34,7 @@ def all_fit(fit: Fit, progress: bool | None = None) -> Table:
         search that breaks down has NaN. After Ctrl-C, the searches that were finished.
     """
     design = fit.design
-    start = start_values(fit.objective, design)
+    start = start_values(StandardizedObjective(fit.objective), design)
     searches: list[tuple[str, Optimizer, FloatArray]] = [
         ("TrustRegion", TrustRegion(), start),
         ("Bobyqa", Bobyqa(), start),

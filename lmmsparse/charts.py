@@ -46,7 +46,7 @@ class ChartedObjective:
                 # T = K⁻¹ T̃, which the first column of T̃ shows.
                 K_inverse = to_theta[part, part][: structure.k, : structure.k]
                 self._inner[part, part] = np.eye(structure.n_par)
-                rows, columns = np.array(structure.entries).T
+                rows, columns = template.places[t]
                 self._terms.append((t, structure, part, K_inverse, rows, columns))
 
     def __call__(self, x: FloatArray) -> float:

@@ -7,17 +7,19 @@ level "error" into the exception.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from lmmsparse.correlated import AR1, CompoundSymmetry
 from lmmsparse.covariance import CovarianceStructure
-from lmmsparse.design import Design, listed, own_share
+from lmmsparse.design import Design, RandomBlock, listed, own_share
 from lmmsparse.errors import DataError, Finding, NotIdentifiableError
 from lmmsparse.fixed_columns import orthonormal
 
 _NEARLY = 1e-7
+_READABLE = 1000
 
 
 def check_response_varies(design: Design) -> list[Finding]:
@@ -76,7 +78,8 @@ def check_levels(design: Design) -> list[Finding]:
                     "error",
                     f"The grouping factor {name!r} has {levels} levels in {design.n} rows. With "
                     "one row per level its variation cannot be told from the residual variation. "
-                    "Use a grouping factor with repeated observations.",
+                    "Use a grouping factor with repeated observations, or hold the residual "
+                    "standard deviation if it is known: fixed={'sigma': 1.0}.",
                 )
             )
         elif levels < 5:
@@ -111,11 +114,26 @@ def check_random_effects(design: Design) -> list[Finding]:
                     "error",
                     f"The term {block.source} has {effects} random effects ({block.n_levels} "
                     f"levels × {block.k}) for {design.n} rows. Its variances and the residual "
-                    "variance cannot be told apart. Use fewer random slopes, or more "
-                    "observations per level.",
+                    f"variance cannot be told apart.{_factors_in(design, block)} Use fewer random "
+                    "slopes, or more observations per level.",
                 )
             )
     return out
+
+
+def _factors_in(design: Design, block: RandomBlock) -> str:
+    """Which columns of a term are text, of which each level got an effect."""
+    if design.recipe is None:
+        return ""
+    named = set(block.names)
+    text = [
+        name
+        for name, info in design.recipe.matrices.columns.items()
+        if info.categories
+        and isinstance(info.categories[0], str)
+        and any(effect.startswith(f"{name}[") for effect in named)
+    ]
+    return f" Each level of {listed(text)} has an effect, as text makes a factor." if text else ""
 
 
 def check_repeated_terms(design: Design) -> list[Finding]:
@@ -248,6 +266,39 @@ def check_random_within_fixed(design: Design) -> list[Finding]:
     return out
 
 
+def check_similar_levels(design: Design) -> list[Finding]:
+    """Levels that differ only in blanks (or, of a predictor, capitals) are mostly misspelt."""
+    found: dict[str, list[str]] = {}
+    if design.recipe is not None:
+        for name, info in design.recipe.matrices.columns.items():
+            found[name] = _misspelt(info.categories or (), True)
+    for block in design.blocks:
+        if ":" not in block.group and not found.get(block.group):
+            found[block.group] = _misspelt(block.levels, False)
+    return [
+        Finding(
+            "similar-levels",
+            "warning",
+            f"The factor {name!r} has levels that differ only in blanks or capitals: "
+            f"{listed([repr(v) for v in alike])}. They are different levels of the model. If they "
+            f"mean the same, make them one, for example with data[{name!r}].str.strip()"
+            ".str.lower().",
+        )
+        for name, alike in found.items()
+        if alike
+    ]
+
+
+def _misspelt(levels: Any, capitals: bool) -> list[str]:
+    """Levels that become equal without blanks around them, and on request in small letters."""
+    alike: dict[str, list[str]] = {}
+    for level in levels if len(levels) <= _READABLE else ():
+        if isinstance(level, str):
+            word = " ".join(level.split())
+            alike.setdefault(word.casefold() if capitals else word, []).append(level)
+    return [level for group in alike.values() if len(group) > 1 for level in group]
+
+
 CHECKS: tuple[Callable[[Design], list[Finding]], ...] = (
     check_response_varies,
     check_rows,
@@ -259,18 +310,25 @@ CHECKS: tuple[Callable[[Design], list[Finding]], ...] = (
     check_same_groupings,
     check_split_factors,
     check_random_within_fixed,
+    check_similar_levels,
 )
 
 
 _CHECKED: WeakKeyDictionary[Design, list[Finding]] = WeakKeyDictionary()
 
 
-def check_design(design: Design) -> list[Finding]:
+# What cannot be told from the residual variance, unless that is known.
+_BESIDE_RESIDUALS = ("levels-vs-rows", "effects-vs-rows")
+
+
+def check_design(design: Design, sigma_known: bool = False) -> list[Finding]:
     """Everything noticed while building the design and by all checks.
 
     Parameters
     ----------
     design : Design
+    sigma_known : bool
+        Whether the residual standard deviation is held rather than estimated.
 
     Returns
     -------
@@ -279,7 +337,8 @@ def check_design(design: Design) -> list[Finding]:
     if design not in _CHECKED:  # asked for before the search and by the verdict after it
         found = [finding for check in CHECKS for finding in check(design)]
         _CHECKED[design] = [*design.findings, *found]
-    return list(_CHECKED[design])
+    found = _CHECKED[design]
+    return [f for f in found if not (sigma_known and f.code in _BESIDE_RESIDUALS)]
 
 
 def require(findings: Iterable[Finding]) -> None:

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", LmmWarning)
-            warnings.showwarning = _note
+            warnings.showwarning = _noting()
             code = int(options.run(options))
             sys.stdout.flush()
             return code
@@ -147,7 +147,7 @@ def _fit(options: argparse.Namespace) -> int:
         check_method(options.ci)
     model = lmer(
         options.formula,
-        read_data(options.data),
+        read_data(options.data, options.missing),
         reml=not options.ml,
         weights=options.weights,
         offset=options.offset,
@@ -210,9 +210,17 @@ def _demo(options: argparse.Namespace) -> int:
     return run_demo()
 
 
-def _note(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    label = "note" if issubclass(category, LmmWarning) else category.__name__
-    print(f"{label}: {message}", file=sys.stderr)
+def _noting() -> Callable[..., None]:
+    """A function that prints each warning once."""
+    said: set[str] = set()
+
+    def note(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        label = "note" if issubclass(category, LmmWarning) else category.__name__
+        if str(message) not in said:
+            print(f"{label}: {message}", file=sys.stderr)
+        said.add(str(message))
+
+    return note
 
 
 def _level(text: str) -> float:
@@ -248,6 +256,14 @@ def _parser() -> argparse.ArgumentParser:
         choices=("omit", "exclude", "raise"),
         default="omit",
         help="what to do with rows that have missing values (default: omit)",
+    )
+    fit.add_argument(
+        "--missing",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="what stands for a missing value in the file, besides NA, NaN and nothing (may be "
+        "given several times)",
     )
     fit.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help="how to search the optimum")
     fit.add_argument(

@@ -14,6 +14,7 @@ from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.errors import Finding
 from lmmsparse.fit import Fit
 from lmmsparse.optimize import Derivatives, Status
+from lmmsparse.render import Section, html_of, text_of
 from lmmsparse.search import StandardizedObjective
 from lmmsparse.singular import is_singular, singular_finding
 
@@ -21,7 +22,7 @@ TOLERANCE = 1e-4
 _EPS = float(np.finfo(np.float64).eps)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Convergence:
     """The verdict on a fit.
 
@@ -48,15 +49,24 @@ class Convergence:
     evaluations: int
     findings: tuple[Finding, ...]
 
-    def __str__(self) -> str:
+    @property
+    def section(self) -> Section:
+        """The verdict in one line and what was found below it."""
         verdict = "converged" if self.converged else "not converged"
         shape = " (singular)" if self.singular else ""
-        lines = [
+        title = (
             f"{verdict}{shape}; expected further decrease of the criterion "
             f"{max(0.0, self.expected_decrease):.1e}; {self.evaluations} evaluations"
-        ]
-        lines += [f"- {finding}" for finding in self.findings]
-        return "\n".join(lines)
+        )
+        return Section(title, lines=tuple(f"- {finding}" for finding in self.findings))
+
+    def __str__(self) -> str:
+        return text_of([self.section])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html_of([self.section])
 
 
 def expected_decrease(gradient: FloatArray, hessian: FloatArray) -> float:

@@ -299,6 +299,17 @@ class LambdaTemplate:
         out[[i for i, _ in self.held]] = False
         return out
 
+    @cached_property
+    def places(self) -> tuple[tuple[IntArray, IntArray], ...]:
+        """Per term, row and column in T of every parameter, (n_par,) each."""
+        own = (np.array(s.entries, dtype=np.intp).reshape(-1, 2) for s in self.structures)
+        return tuple((entries[:, 0], entries[:, 1]) for entries in own)
+
+    @cached_property
+    def has_limits(self) -> bool:
+        """Whether any parameter has a bound that no change of sign makes unnecessary."""
+        return any(np.isfinite(s.upper()).any() for s in self.structures)
+
     def with_held(self, theta: FloatArray) -> FloatArray:
         """θ with what is held at its values."""
         out = np.array(theta, dtype=np.float64)
@@ -374,19 +385,16 @@ class LambdaTemplate:
 
     def _blockwise(self, factors: Sequence[FloatArray], b: FloatArray) -> FloatArray:
         out = np.empty_like(b)
-        for T, n, a, z in zip(
-            factors, self.n_levels, self.offsets[:-1], self.offsets[1:], strict=True
-        ):
-            if T.shape[0] == 1:
+        columns = b.shape[1] if b.ndim > 1 else 1
+        for T, n, (a, z) in zip(factors, self.n_levels, pairwise(self.offsets), strict=True):
+            k = T.shape[0]
+            if k == 1:
                 np.multiply(b[a:z], T[0, 0], out=out[a:z])
+            elif k * columns <= _ONE_PRODUCT_UP_TO:
+                # One product of long and small matrices instead of one small product per level.
+                wide = T.T[:, None, :, None] * np.eye(columns)[:, None, :]
+                flat = b[a:z].reshape(n, k * columns)
+                out[a:z] = (flat @ wide.reshape(flat.shape[1], -1)).reshape(out[a:z].shape)
             else:
-                k = T.shape[0]
-                columns = b.shape[1] if b.ndim > 1 else 1
-                if k * columns <= _ONE_PRODUCT_UP_TO:
-                    # One product of long and small matrices instead of one small product per level.
-                    wide = T.T[:, None, :, None] * np.eye(columns)[:, None, :]
-                    flat = b[a:z].reshape(n, k * columns)
-                    out[a:z] = (flat @ wide.reshape(flat.shape[1], -1)).reshape(out[a:z].shape)
-                else:
-                    out[a:z] = np.matmul(T, b[a:z].reshape(n, k, columns)).reshape(out[a:z].shape)
+                out[a:z] = np.matmul(T, b[a:z].reshape(n, k, columns)).reshape(out[a:z].shape)
         return out

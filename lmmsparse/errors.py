@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from lmmsparse.render import Section, html_of
+
 Level = Literal["info", "warning", "error"]
 
 
@@ -64,6 +66,13 @@ class NotIdentifiableError(DataError):
 
 class OptionError(LmmError, ValueError):
     """An argument whose value is not one of those that exist."""
+
+
+class UnknownGroupError(LmmError, KeyError):
+    """A name that is not one of the model's grouping factors."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would show it in quotation marks
 
 
 class NotFittedByError(LmmError, AttributeError):
@@ -126,3 +135,6 @@ class Finding:
 
     def __str__(self) -> str:
         return self.message
+
+    def _repr_html_(self) -> str:
+        return html_of([Section(f"{self.code} ({self.level})", lines=(self.message,))])

@@ -130,7 +130,7 @@ def parse_formula(text: str, one_sided: bool = False) -> MixedFormula:
     if not isinstance(text, str):
         raise FormulaError(
             f"The formula is not a text but of type {type(text).__name__}. It is read as text. "
-            'Write it in quotation marks, for example "y ~ x + (1|group)".'
+            'Write it in quotation marks and first, for example lmer("y ~ x + (1|group)", data).'
         )
     return _taken_apart(text, bool(one_sided))
 

@@ -14,9 +14,17 @@ from lmmsparse.errors import DataError, LmmError, OptionError
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.progress import run
 from lmmsparse.refit import subset, warm_start
+from lmmsparse.row_forms import (
+    EffectsOfRows,
+    chunks,
+    conditional_forms,
+    projected_rows,
+    pulled_columns,
+)
+from lmmsparse.table import Table
 from lmmsparse.threads import one_thread
 
-_ELEMENTS = 4_000_000
+_SHOWN = 5
 
 
 class Influence:
@@ -92,10 +100,21 @@ class Influence:
         columns = [part for part in parts if part is not None]
         return pd.concat([*columns, self.dfbeta.add_prefix("dfbeta_")], axis=1)
 
+    def _largest(self) -> Table:
+        what = f"of levels of {self._group}" if self._group else "of single rows"
+        largest = self.cooks_distance.nlargest(_SHOWN)
+        return Table(
+            {"Cook's distance": largest.tolist()},
+            [str(label) for label in largest.index],
+            title=f"Influence {what}, the {len(largest)} largest of {len(self.cooks_distance)}",
+            notes=[f"Without measures, see problems: {len(self.problems)}."] * bool(self.problems),
+        )
+
     def __repr__(self) -> str:
-        what = f"without each level of {self._group}" if self._group else "by row"
-        largest = self.cooks_distance.nlargest(5)
-        return f"Influence {what}; largest Cook's distances:\n{largest.to_string()}"
+        return str(self._largest())
+
+    def _repr_html_(self) -> str:
+        return self._largest()._repr_html_()
 
 
 def influence(fit: Fit, groups: Any = None, progress: bool | None = None) -> Influence:
@@ -149,62 +168,25 @@ def influence_of_rows(fit: Fit) -> Influence:
     )
 
 
-def leverages(fit: Fit) -> FloatArray:
-    """Diagonal of the hat matrix, (n,)."""
-    return _leverage(fit)[0]
-
-
 def _leverage(fit: Fit) -> tuple[FloatArray, FloatArray]:
     """Diagonal of the hat matrix, (n,), and (X'V⁻¹X)⁻¹ x̃ of every row, (n, p)."""
-    design, template, products = fit.design, fit.template, fit.products
-    T = template.shifted_factors(fit.theta)
-    shifted = [block.shifted_columns for block in design.blocks]
-    factor = fit.modes.factor
-    # A row's random effects meet in Z'WZ, so that its z'ΛM⁻¹Λ'z needs stored blocks of M⁻¹ only.
-    h = np.zeros(design.n)
-    for pair, S in zip(products.pairs, factor.inverse_blocks(), strict=True):
-        left, right = design.blocks[pair.s], design.blocks[pair.t]
-        at = left.codes
-        if pair.s != pair.t:
-            keys = pair.rows * right.n_levels + pair.cols
-            at = np.searchsorted(keys, left.codes * right.n_levels + right.codes)
-        C = np.matmul(np.matmul(T[pair.s], S), T[pair.t].T)
-        twice = 1.0 if pair.s == pair.t else 2.0
-        for part in _chunks(design.n, left.k * right.k):
-            h[part] += twice * np.einsum(
-                "ni,nij,nj->n", shifted[pair.s][part], C[at[part]], shifted[pair.t][part]
-            )
-    p = design.p
-    moved = np.zeros((design.n, p))
-    if p:
-        inner = template.multiply_transposed(T, products.ZtX)
-        pulled = _by_level(fit, template.multiply(T, factor.solve(inner)))
-        R, RX = products.basis.R, fit.modes.solution.RX
-        for part in _chunks(design.n, p * max(b.k for b in design.blocks)):
-            x = design.fixed[part]
-            x = x if isinstance(x, np.ndarray) else x.toarray()
-            x = sla.solve_triangular(R, x.T, trans="T", check_finite=False).T
-            for block, columns, rows in zip(design.blocks, shifted, pulled, strict=True):
-                x = x - np.einsum("nk,nkp->np", columns[part], rows[block.codes[part]])
-            half = sla.solve_triangular(RX, x.T, trans="T", check_finite=False)
-            h[part] += np.einsum("pn,pn->n", half, half)
-            internal = sla.solve_triangular(RX, half, check_finite=False)
-            moved[part] = products.basis.coefficients(internal).T
+    design, basis = fit.design, fit.products.basis
+    blocks = dict(enumerate(design.blocks))
+    rows = EffectsOfRows(
+        {t: block.shifted_columns for t, block in blocks.items()},
+        {t: block.codes for t, block in blocks.items()},
+    )
+    h = conditional_forms(fit, rows)
+    moved = np.zeros((design.n, design.p))
+    pulled = pulled_columns(fit) if design.p else []
+    for part in chunks(design.n, design.p * max(b.k for b in design.blocks)) if pulled else ():
+        x = design.fixed[part]
+        x = x if isinstance(x, np.ndarray) else x.toarray()
+        half = projected_rows(fit, x, rows.of(part), pulled)
+        h[part] += np.einsum("pn,pn->n", half, half)
+        internal = sla.solve_triangular(fit.modes.solution.RX, half, check_finite=False)
+        moved[part] = basis.coefficients(internal).T
     return design.weights_or_one * h, moved
-
-
-def _by_level(fit: Fit, matrix: FloatArray) -> list[FloatArray]:
-    """A (q, m) matrix as one (levels, k, m) array per term."""
-    offsets, m = fit.template.offsets, matrix.shape[1]
-    return [
-        matrix[a:z].reshape(-1, block.k, m)
-        for a, z, block in zip(offsets[:-1], offsets[1:], fit.design.blocks, strict=True)
-    ]
-
-
-def _chunks(n: int, width: int) -> list[slice]:
-    size = max(1, _ELEMENTS // max(1, width))
-    return [slice(start, min(n, start + size)) for start in range(0, n, size)]
 
 
 @one_thread

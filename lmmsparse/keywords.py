@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from lmmsparse.errors import OptionError
 
@@ -63,6 +63,8 @@ _MEMBERS = {
     "cov_re": "Write m.varcorr.",
     "scale": "Write m.sigma ** 2.",
     "random_effects": "Write m.ranef.",
+    "random": "Write m.ranef.",
+    "p_values": "Write m.coef_table().",
     "fittedvalues": "Write m.fitted.",
     "resid": "Write m.residuals.",
     "pvalues": "Write m.coef_table().",
@@ -76,15 +78,49 @@ _MEMBERS = {
 }
 
 
+# What a package for mixed models is asked for by users of others.
+_MAKERS = {
+    "glmer": "Responses are Gaussian here; for others use lme4, glmmTMB or MixedModels.jl.",
+    "nlmer": "Models are linear here; for others use nlme or saemix.",
+    "mixedlm": "Write lmm.lmer(formula, data) with the groups in the formula: y ~ x + (1 | g).",
+    "MixedLM": "Write lmm.fit_arrays(y, X, [(groups, None)]).",
+    "Lmer": "Write lmm.lmer(formula, data).",
+    "lme": "Write lmm.lmer(formula, data) with the groups in the formula: y ~ x + (1 | g).",
+    "lmm": "Write lmm.lmer(formula, data).",
+    "fit": "Write lmm.lmer(formula, data).",
+    "read_csv": "Write pandas.read_csv(path).",
+    **{
+        name: f"It is a member of the fitted model: m.{name}."
+        for name in ("fixef", "ranef", "confint", "predict", "summary", "simulate", "emmeans")
+    },
+}
+
+
+def no_such_name(module: str, name: str) -> NoReturn:
+    """Raise for a name that a module does not have, and say what to write instead."""
+    text = f"module {module!r} has no attribute {name!r}"
+    raise AttributeError(f"{text}. {_MAKERS[name]}" if name in _MAKERS else text, name=name)
+
+
+def brief(value: Any) -> str:
+    """A value as a message shows it: as it is written, or its type where that is long."""
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
+
+
 def explained_members(kind: C) -> C:
     """Decorate a class so that a member it does not have says what to write instead."""
+    members = [name for name in dir(kind) if not name.startswith("_")]
 
     def missing(self: Any, name: str) -> Any:
         if hasattr(kind, name):  # a property that raised: once more, for its own message
             return object.__getattribute__(self, name)
         text = f"{kind.__name__!r} object has no attribute {name!r}"
+        close = difflib.get_close_matches(name.lower(), members, n=1, cutoff=0.5)
         if name in _MEMBERS:
             text += f". {_MEMBERS[name]}"
+        elif close and not name.startswith("_"):
+            text += f". Did you mean {close[0]!r}?"
         raise AttributeError(text, name=name, obj=self)
 
     # Not in the class body, where type checkers would take every name for a member.

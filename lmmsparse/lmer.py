@@ -14,6 +14,7 @@ from lmmsparse.design import Design, build_design, design_from_arrays
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import fit_design
 from lmmsparse.formula import parse_formula
+from lmmsparse.held import held_parameters
 from lmmsparse.inference.anova import anova_table
 from lmmsparse.inference.bootstrap_lrt import bootstrap_lrt_of_fits
 from lmmsparse.inference.lrt import likelihood_ratio_table
@@ -35,14 +36,15 @@ def _fit(
     fixed: Mapping[str, float] | None,
     progress: bool = False,
 ) -> LinearMixedModel:
-    require(check_design(design))
+    held = held_parameters(design, fixed)
+    require(check_design(design, held.sigma is not None))
     fit = fit_design(
         design,
         reml=reml,
         start=start,
         optimizer=optimizer,
         solver=solver,
-        fixed=fixed,
+        fixed=held,
         progress=progress,
     )
     model = LinearMixedModel(fit)
@@ -282,7 +284,7 @@ def anova(
         if not isinstance(model, LinearMixedModel):
             raise OptionError(
                 f"anova() was given a {model.__class__.__name__}. It compares fitted models. Pass "
-                "models made by lmm.lmer."
+                "models made by lmm.lmer, and options by name, for example type=3."
             )
     if not models:
         raise OptionError(

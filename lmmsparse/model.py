@@ -13,12 +13,10 @@ import pandas as pd
 from lmmsparse._types import FloatArray
 from lmmsparse.all_fit import all_fit
 from lmmsparse.announce import announce
+from lmmsparse.by_group import ByGroup
 from lmmsparse.checks import check_design
 from lmmsparse.convergence import Convergence, judge
-from lmmsparse.errors import (
-    NotFittedByError,
-    OptionError,
-)
+from lmmsparse.errors import NotFittedByError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.held import theta_names
 from lmmsparse.inference.bootstrap import Bootstrap, bootstrap
@@ -188,14 +186,12 @@ class LinearMixedModel:
     def _by_level(self, values: Mapping[str, FloatArray]) -> dict[str, pd.DataFrame]:
         design = self._fit.design
         names = effect_names(self._fit)
-        return {
-            group: pd.DataFrame(
-                matrix,
-                index=design.blocks[design.groups[group][0]].levels.rename(group),
-                columns=pd.Index(names[group], dtype=object),
-            )
-            for group, matrix in values.items()
-        }
+        out: dict[str, pd.DataFrame] = ByGroup()
+        for group, matrix in values.items():
+            index = design.blocks[design.groups[group][0]].levels.rename(group)
+            columns = pd.Index(names[group], dtype=object)
+            out[group] = pd.DataFrame(matrix, index=index, columns=columns)
+        return out
 
     @property
     def ranef(self) -> dict[str, pd.DataFrame]:
@@ -205,12 +201,12 @@ class LinearMixedModel:
     @cached_property
     def cond_var(self) -> dict[str, FloatArray]:
         """Conditional covariance of the random effects: group → (levels, k, k)."""
-        return conditional_covariances(self._fit)
+        return ByGroup(conditional_covariances(self._fit))
 
     @property
     def coef(self) -> dict[str, pd.DataFrame]:
         """`fixef` + `ranef` per level; an effect that is only random has fixed part 0."""
-        out = {}
+        out: dict[str, pd.DataFrame] = ByGroup()
         for group, modes in self.ranef.items():
             fixed = self.fixef
             columns = [c for c in modes.columns if c not in fixed.index] + list(fixed.index)
@@ -363,7 +359,7 @@ class LinearMixedModel:
     @checked_keywords
     def rank_pca(self) -> dict[str, pd.DataFrame]:
         """Principal components of the relative covariance per group: columns ``sd, cumulative``."""
-        return principal_components(self._fit)
+        return ByGroup(principal_components(self._fit))
 
     @property
     def optimum(self) -> Optimum:
@@ -374,7 +370,8 @@ class LinearMixedModel:
     def convergence(self) -> Convergence:
         """The verdict on the fit, with its findings."""
         fit = self._fit
-        return judge(fit, (*check_design(fit.design), *solver_findings(fit.products, fit.solver)))
+        found = check_design(fit.design, fit.held.sigma is not None)
+        return judge(fit, (*found, *solver_findings(fit.products, fit.solver)))
 
     @checked_keywords
     def influence(self, groups: Any = None, progress: bool | None = None) -> Influence:
@@ -397,14 +394,13 @@ class LinearMixedModel:
         return influence(self._fit, groups, progress)
 
     @checked_keywords
-    def all_fit(self, progress: bool | None = None) -> Table:
+    def all_fit(self, *, progress: bool | None = None) -> Table:
         """Minimize the criterion with every optimizer, and from other starts.
 
         Parameters
         ----------
         progress : bool, optional
-            A bar at once (True), never (False), or by default after two seconds if standard error
-            is a terminal or a notebook.
+            As for `influence`.
 
         Returns
         -------
@@ -544,8 +540,7 @@ class LinearMixedModel:
         n_jobs : int
             Processes to share the parameters between.
         progress : bool, optional
-            A bar at once (True), never (False), or by default after two seconds if standard error
-            is a terminal or a notebook.
+            As for `influence`.
         """
         return profile(self._fit, which, level, n_jobs, progress)
 
@@ -577,8 +572,7 @@ class LinearMixedModel:
         n_jobs : int
             Processes.
         progress : bool, optional
-            A bar at once (True), never (False), or by default after two seconds if standard error
-            is a terminal or a notebook.
+            As for `influence`.
         """
         return bootstrap(self._fit, n, rng, LinearMixedModel, statistic, kind, n_jobs, progress)
 
@@ -646,7 +640,9 @@ class LinearMixedModel:
         return emmeans_table(self._fit, specs, pairwise, adjust, ddf, at, level)
 
     @checked_keywords
-    def drop1(self, test: str = "chisq", ddf: str = "satterthwaite") -> Table:
+    def drop1(
+        self, test: str = "chisq", ddf: str = "satterthwaite", progress: bool | None = None
+    ) -> Table:
         """Test each fixed-effects term that no other term builds on.
 
         Parameters
@@ -655,6 +651,8 @@ class LinearMixedModel:
             Likelihood ratios of ML fits, or F tests.
         ddf : str
             For F tests, as for `coef_table`.
+        progress : bool, optional
+            As for `influence`, for refits.
 
         Returns
         -------
@@ -662,11 +660,16 @@ class LinearMixedModel:
             First row ``<none>``; ``npar, AIC, LRT, Pr(>Chisq)`` or
             ``NumDF, DenDF, F value, Pr(>F)``.
         """
-        return drop1_table(self._fit, test, ddf)
+        return drop1_table(self._fit, test, ddf, progress)
 
     @checked_keywords
-    def ranova(self) -> Table:
+    def ranova(self, *, progress: bool | None = None) -> Table:
         """Test the random effects: each term reduced by one effect, or left out.
+
+        Parameters
+        ----------
+        progress : bool, optional
+            As for `influence`.
 
         Returns
         -------
@@ -674,7 +677,7 @@ class LinearMixedModel:
             First row ``<none>``; ``npar, logLik, AIC, LRT, Df, Pr(>Chisq)`` by the fit's criterion.
             Notes, and ``table["Pr(>Chibarsq)"]``, allow for variances not being negative.
         """
-        return ranova_table(self._fit)
+        return ranova_table(self._fit, progress)
 
     @checked_keywords
     def step(
@@ -686,6 +689,7 @@ class LinearMixedModel:
         reduce_random: bool = True,
         reduce_fixed: bool = True,
         keep: str | Sequence[str] = (),
+        progress: bool | None = None,
     ) -> Step:
         """Eliminate terms one by one, the least significant first: random effects, then fixed ones.
 
@@ -699,6 +703,8 @@ class LinearMixedModel:
             Whether to eliminate random effects, and fixed effects.
         keep : str or sequence of str
             Fixed-effects terms that stay.
+        progress : bool, optional
+            As for `influence`, for every round of tests of random effects.
 
         Returns
         -------
@@ -717,16 +723,8 @@ class LinearMixedModel:
         >>> m.step().formula
         'Reaction ~ Days + (Days | Subject)'
         """
-        return step(
-            self._fit,
-            LinearMixedModel,
-            ddf,
-            alpha_random,
-            alpha_fixed,
-            reduce_random,
-            reduce_fixed,
-            keep,
-        )
+        alphas, reduce = (alpha_random, alpha_fixed), (reduce_random, reduce_fixed)
+        return step(self._fit, LinearMixedModel, ddf, *alphas, *reduce, keep, progress)
 
     @checked_keywords
     def summary(self, ddf: str = "satterthwaite") -> Summary:

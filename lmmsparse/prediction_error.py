@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray
 from lmmsparse.distributions import normal_cdf, normal_quantile
@@ -24,12 +23,18 @@ from lmmsparse.predict import (
     predicted,
     select_effects,
 )
+from lmmsparse.row_forms import (
+    EffectsOfRows,
+    chunks,
+    conditional_forms,
+    projected_rows,
+    pulled_columns,
+)
 from lmmsparse.search import StandardizedObjective
 from lmmsparse.simulate import as_generator
 from lmmsparse.threads import one_thread
 
 INTERVALS = ("confidence", "prediction")
-_ELEMENTS = 4_000_000
 
 
 def predict_with_error(
@@ -214,36 +219,26 @@ def relative_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> F
     selections : list of Selection
         The random effects that take part.
     """
-    template, products = fit.template, fit.products
-    T, shifted = template.factors(fit.theta), template.shifted_factors(fit.theta)
-    RX, R = fit.modes.solution.RX, products.basis.R
-    n, p = rows.X.shape
-    out = np.empty(n)
-    size = max(1, _ELEMENTS // max(1, template.q))
-    for start in range(0, n, size):
-        part = slice(start, min(n, start + size))
-        m = part.stop - part.start
-        z = np.zeros((template.q, m))
-        fresh = np.zeros(m)
-        for selection in selections:
-            t, at = selection.block, selection.columns
-            codes, columns = rows.codes[t][part], rows.columns[t][part]
-            known = codes >= 0
-            k = template.structures[t].k
-            for j in at:
-                place = template.offsets[t] + codes[known] * k + j
-                z[place, np.flatnonzero(known)] = columns[known, j]
-            own = columns[:, at] @ T[t][at]
-            fresh += np.where(known, 0.0, np.einsum("nk,nk->n", own, own))
-        a = template.multiply_transposed(T, z)
-        inner = fit.modes.factor.solve(a)
-        variance = np.einsum("qn,qn->n", a, inner) + fresh
-        if p:
-            x = sla.solve_triangular(R, rows.X[part].T, trans="T", check_finite=False)
-            x = x - products.ZtX.T @ template.multiply(shifted, inner)
-            half = sla.solve_triangular(RX, x, trans="T", check_finite=False)
-            variance = variance + np.einsum("pn,pn->n", half, half)
-        out[part] = variance
+    template = fit.template
+    T = template.factors(fit.theta)
+    chosen: dict[int, FloatArray] = {}
+    fresh = np.zeros(len(rows.X))
+    for selection in selections:
+        t, at = selection.block, selection.columns
+        columns = np.zeros_like(rows.columns[t])
+        columns[:, at] = rows.columns[t][:, at]
+        own = columns @ T[t]
+        fresh += np.where(rows.codes[t] < 0, np.einsum("nk,nk->n", own, own), 0.0)
+        S = template.shifts[t] if template.shifts else None
+        chosen[t] = columns if S is None else np.asarray(np.linalg.solve(S.T, columns.T).T)
+    effects = EffectsOfRows(chosen, {t: rows.codes[t] for t in chosen})
+    out = fresh if not chosen else fresh + conditional_forms(fit, effects)
+    if rows.X.shape[1]:
+        pulled = pulled_columns(fit)
+        widest = max((columns.shape[1] for columns in chosen.values()), default=1)
+        for part in chunks(len(out), rows.X.shape[1] * widest):
+            half = projected_rows(fit, rows.X[part], effects.of(part), pulled)
+            out[part] += np.einsum("pn,pn->n", half, half)
     return out
 
 

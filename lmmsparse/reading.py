@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ COMPRESSIONS = (".gz", ".bz2", ".zip", ".xz", ".zst")
 READABLE = "CSV (.csv), tab-separated (.tsv, .txt) and Parquet (.parquet, .pq) files"
 
 
-def read_data(source: str) -> pd.DataFrame:
+def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
     """Read a file by its suffix, or load the shipped data set of that name.
 
     Parameters
@@ -21,6 +22,8 @@ def read_data(source: str) -> pd.DataFrame:
     source : str
         Path of a CSV, tab-separated or Parquet file (text files may be compressed), or a name such
         as ``"sleepstudy"`` when there is no such file.
+    missing : sequence of str, optional
+        What stands for a missing value in text files, besides what pandas takes for one.
 
     Returns
     -------
@@ -56,12 +59,14 @@ def read_data(source: str) -> pd.DataFrame:
     kind = suffixes[-1] if suffixes else ""
     try:
         if kind == ".csv":
-            frame = pd.read_csv(path, low_memory=False)
+            frame = pd.read_csv(path, na_values=[*missing], low_memory=False)
             if len(frame.columns) == 1 and ";" in str(frame.columns[0]):
-                return pd.read_csv(path, sep=";", decimal=",", low_memory=False)
+                return pd.read_csv(
+                    path, sep=";", decimal=",", na_values=[*missing], low_memory=False
+                )
             return frame
         if kind in (".tsv", ".txt"):
-            return pd.read_csv(path, sep="\t", low_memory=False)
+            return pd.read_csv(path, sep="\t", na_values=[*missing], low_memory=False)
         if kind in (".parquet", ".pq"):
             return pd.read_parquet(path)
     except ImportError as error:

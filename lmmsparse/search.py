@@ -17,12 +17,15 @@ from lmmsparse.charts import ChartedObjective
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.design import Design
 from lmmsparse.errors import NumericalError, OptionError
+from lmmsparse.keywords import brief
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Bounds, Derivatives, Objective, Optimizer, Optimum, minimize_free
 
 SNAP = 1e-3
 NO_WORSE = 1e-9
 _FAR = 5.0
+# The criterion is even in every column of T: this far off, it differs by 1e-16 of its curvature.
+_DUST = 1e-8
 
 
 def search(
@@ -47,7 +50,7 @@ def search(
     template = objective.template
     scaled = StandardizedObjective(objective)
     bounds, free = scaled.bounds, template.free
-    first = start_values(objective, design) if start is None else _check_start(start, template)
+    first = start_values(scaled, design) if start is None else _check_start(start, template)
     first = template.with_held(first)
     target: Objective = scaled
     if not np.isfinite(bounds.limits).any():
@@ -69,9 +72,8 @@ def search(
             "The criterion could not be evaluated at the start values. The data may hold values "
             "that are far too large or too small. Check the predictors, or pass other start values."
         )
-    x, value = _snap_to_zero(scaled, found.x, found.value, bounds)
+    x, value, extra = _snap_to_zero(scaled, found.x, found.value, bounds)
     theta = Bounds(template.lower, template.upper, template.mirrors).canonical(scaled.to_theta(x))
-    extra = int(value != found.value or not np.array_equal(x, found.x))
     return replace(found, x=theta, value=value, trace=trace, evaluations=found.evaluations + extra)
 
 
@@ -201,7 +203,7 @@ def _standardizer_of_shifted(gram: FloatArray, S: FloatArray) -> FloatArray:
     return np.asarray(sla.solve_triangular(K, np.eye(len(K)), lower=True))
 
 
-def start_values(objective: ProfiledDeviance, design: Design) -> FloatArray:
+def start_values(objective: StandardizedObjective, design: Design) -> FloatArray:
     """θ to start from: moment estimates (lme4's) for random intercepts only, or unit size."""
     blocks = design.blocks
     simple = all(b.columns.shape[1] == 1 and np.ptp(b.columns) == 0 for b in blocks)
@@ -216,8 +218,7 @@ def start_values(objective: ProfiledDeviance, design: Design) -> FloatArray:
         if within > 0:
             scale = np.array([abs(float(b.columns[0, 0])) for b in blocks])
             return np.asarray(np.sqrt(np.array(between) / within) / scale)
-    unit = StandardizedObjective(objective)
-    return unit.to_theta(objective.template.start)
+    return objective.to_theta(objective.template.start)
 
 
 def _check_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
@@ -225,8 +226,8 @@ def _check_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
         theta = np.asarray(start, dtype=np.float64).ravel()
     except (TypeError, ValueError) as error:
         raise OptionError(
-            f"start={start!r} does not hold numbers. It gives the covariance parameters to start "
-            "from. Give one number per parameter, in the order of m.theta."
+            f"start={brief(start)} does not hold numbers. It gives the covariance parameters to "
+            "start from. Give one number per parameter, in the order of m.theta."
         ) from error
     if theta.shape != (template.n_theta,):
         raise OptionError(
@@ -253,17 +254,26 @@ def _check_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
 
 def _snap_to_zero(
     objective: StandardizedObjective, x: FloatArray, value: float, bounds: Bounds
-) -> tuple[FloatArray, float]:
-    """Set tiny diagonal entries to exactly zero where that does not raise the criterion."""
+) -> tuple[FloatArray, float, int]:
+    """Set tiny diagonal entries to exactly zero where that does not raise the criterion.
+
+    Returns the point, the criterion there, and how often that was evaluated.
+    """
+    evaluations = 0
     for group in bounds.mirrors:
         first = group[0]
         if x[first] == 0.0 or x[first] > SNAP:
+            continue
+        if np.abs(x[list(group)]).max() < _DUST:
+            x = x.copy()
+            x[list(group)] = 0.0
             continue
         trial = x.copy()
         trial[first] = 0.0
         rest = list(group[1:])
         trial[rest] = np.where(np.abs(trial[rest]) < 1e-6, 0.0, trial[rest])
         at_zero = objective(trial)
+        evaluations += 1
         if at_zero <= value + NO_WORSE:
             x, value = trial, min(at_zero, value) if at_zero < value else at_zero
-    return x, value
+    return x, value, evaluations

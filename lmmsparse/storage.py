@@ -31,6 +31,7 @@ from lmmsparse.design.state import (
 from lmmsparse.errors import Finding, LmmError, StorageError
 from lmmsparse.fit import Fit
 from lmmsparse.held import Held
+from lmmsparse.keywords import brief
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, Optimum, Status, TrustRegion
 from lmmsparse.solvers._sksparse import UNUSABLE
 from lmmsparse.solvers.base import PLSSolver
@@ -98,7 +99,7 @@ def _as_path(path: Any) -> Path:
         return Path(path)
     except TypeError as error:
         raise StorageError(
-            f"{path!r} is not a path. A model is stored in one file. Name it, for example "
+            f"{brief(path)} is not a path. A model is stored in one file. Name it, for example "
             "'model.lmm'."
         ) from error
 

@@ -32,8 +32,9 @@ def of_full_rank(
     theta : (n_theta,) array
     """
     out = theta.copy()
-    for structure, part, scale in zip(template.structures, template.slices, scales, strict=True):
-        rows, columns = np.array(structure.entries).T
+    for structure, part, scale, (rows, columns) in zip(
+        template.structures, template.slices, scales, template.places, strict=True
+    ):
         floor = _ALMOST_NOTHING * scale[rows]
         small = (rows == columns) & (np.abs(out[part]) < floor)
         if not small.any():
@@ -54,6 +55,8 @@ def away_from_limits(template: LambdaTemplate, theta: FloatArray) -> FloatArray:
     template : LambdaTemplate
     theta : (n_theta,) array
     """
+    if not template.has_limits:
+        return theta
     out = theta.copy()
     for structure, part in zip(template.structures, template.slices, strict=True):
         low, high = structure.lower(), structure.upper()

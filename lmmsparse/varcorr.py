@@ -53,8 +53,19 @@ class VarCorr:
     Parameters
     ----------
     terms : tuple of TermCovariance
+        One per random-effects term, in the order of the printout. Each has its ``group``, the
+        ``names`` of its k effects, ``covariance`` (k, k), ``sd`` (k,), ``correlation`` (k, k), and
+        ``correlated``: whether correlations are parameters of the model.
     sigma : float
-        Residual standard deviation.
+        Residual standard deviation (of an observation of weight 1).
+
+    Examples
+    --------
+    >>> import lmmsparse as lmm
+    >>> m = lmm.lmer("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+    >>> term = m.varcorr.terms[0]
+    >>> term.group, term.names, term.covariance.round(1).tolist()
+    ('Subject', ('Intercept', 'Days'), [[612.1, 9.6], [9.6, 35.1]])
     """
 
     def __init__(self, terms: tuple[TermCovariance, ...], sigma: float) -> None:
@@ -159,9 +170,10 @@ def relative_contributions(
         par = np.where(limited & (par > high - tol), high, par)
         par = np.where(limited & (par < low + tol), low, par)
         T = block.structure.factor(par)
-        w = fit.design.weights_or_one[:, None]
-        size = np.sqrt((w * block.columns**2).sum(axis=0) / fit.design.n)
-        U, s, _ = sla.svd(size[:, None] * T)
+        C, w = block.columns, fit.design.weights
+        squares = np.einsum("nk,nk->k", C, C if w is None else C * w[:, None])
+        size = np.sqrt(squares / fit.design.n)
+        U, s, _ = np.linalg.svd(size[:, None] * T)
         out.append((s, U, size))
     return out
 

@@ -73,6 +73,23 @@ def test_a_file_comes_before_a_data_set(tmp_path: Path, monkeypatch: pytest.Monk
         read_data("Dyestuff")
 
 
+def test_words_for_missing_values_and_notes_that_come_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = lmm.load_dataset("sleepstudy").astype({"Reaction": object})
+    data.loc[[3, 5], "Reaction"] = "timeout"
+    data["half"] = ["a", "a "] * 90
+    path = str(tmp_path / "sleep.csv")
+    data.to_csv(path, index=False)
+    assert main(["fit", SLEEP, path]) == 2
+    assert "All but 'timeout' are numbers" in capsys.readouterr().err
+    words = ["fit", "Reaction ~ half + (1|Subject)", path, "--missing", "timeout", "--ci", "boot"]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert "2 of 180 rows" in out
+    assert err.count("'a', 'a '") == 1
+
+
 def test_maximum_likelihood(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "Yield ~ 1 + (1|Batch)", "Dyestuff", "--ml"]) == 0
     assert "327.3" in capsys.readouterr().out

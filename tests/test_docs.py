@@ -69,6 +69,14 @@ def test_a_page_that_is_wrong_is_refused(block: str, complaint: str) -> None:
         pages.run(block, "a page")
 
 
+def test_a_block_is_left_out_of_tests_where_its_package_is_missing() -> None:
+    text = "```python needs=no_such_package\nimport no_such_package\n```\n"
+    ((_, output),) = pages.run(text, "a page", draw=False)
+    assert output == pages.Output()
+    with pytest.raises(pages.PageError, match="no_such_package"):
+        pages.run(text, "a page")
+
+
 def test_blocks_of_a_page_share_their_names_and_show_their_last_value() -> None:
     text = "```python\na = 2\n```\ntext\n```python hide\nprint('b')\na + 1\n```\n"
     (_, first), (block, second) = pages.run(text, "a page")

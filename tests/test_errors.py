@@ -27,6 +27,7 @@ from lmmsparse.errors import (
     NotIdentifiableError,
     OptionError,
     StorageError,
+    UnknownGroupError,
 )
 
 N = 60
@@ -108,7 +109,7 @@ FITS = [
     Case("unbalanced", "score ~ dose + (1|site", ("never closed",), FormulaError),
     Case("number as a group", "score ~ dose + (1|1)", ('"1"', "grouping"), FormulaError),
     # Response
-    Case("text response", "arm ~ dose + (1|site)", ("'arm'", "'high'", "pandas.to_numeric")),
+    Case("text response", "arm ~ dose + (1|site)", ("'arm'", "'high'", "numeric column")),
     Case("date response", PLAIN, ("'score'", "datetime64"), change={"score": DATES}),
     Case("complex response", PLAIN, ("'score'", "complex"), change={"score": np.ones(N) * 1j}),
     Case("constant response", PLAIN, ("'score'", "(3)", "60 rows"), change={"score": 3.0}),
@@ -276,6 +277,34 @@ FITS = [
         options={"weights": data()["size"].iloc[::-1]},
     ),
     Case("offset of another length", PLAIN, ("offset", "(5,)"), options={"offset": np.ones(5)}),
+    Case(
+        "numbers with a word among them",
+        "log(half) ~ dose + (1|site)",
+        ("'half'", "All but 'timeout'", "errors='coerce'"),
+        FormulaError,
+        change={"half": [*map(str, range(1, N)), "timeout"]},
+    ),
+    Case(
+        "measurements as text",
+        "score ~ half + (1|site)",
+        ("'half'", "60 different values", "to_numeric", "C(half)"),
+        change={"half": [f"{i / 4}" for i in range(N)]},
+    ),
+    Case(
+        "a name with a space in a call",
+        "log(reading time) ~ dose + (1|site)",
+        ("two names side by side", "`reading time`"),
+        FormulaError,
+    ),
+    Case("a coding that is not called", "score ~ C(arm, Sum) + (1|site)", ("'Sum'", "Sum()")),
+    Case("data that are a path", PLAIN, ("'x.csv'", "read_csv"), data=lambda _: Path("x.csv")),
+    Case(
+        "numbers that are text in a random term",
+        "score ~ 1 + (dose|site)",
+        ("Each level of dose",),
+        NotIdentifiableError,
+        change={"dose": [str(i % 20) for i in range(N)], "site": [i // 20 for i in range(N)]},
+    ),
     Case("one offset", PLAIN, ("offset", "60 rows"), options={"offset": 1.0}),
     Case("unknown offset", PLAIN, ("offset='shft'", "'shift'"), options={"offset": "shft"}),
     Case("text offset", "score ~ offset(arm) + (1|site)", ("offset(arm)", "numbers")),
@@ -565,6 +594,17 @@ WARNINGS = {
     "constant slope": ("score ~ 1 + (dose|site)", {"dose": 2.0}, "(dose|site)"),
     "far from zero": ("score ~ 1 + (dose|site)", {"dose": 2.4e8 + np.arange(N) % 7}, "center(x)"),
     "same grouping": ("score ~ 1 + (1|site) + (1|copy)", {"copy": data()["site"] + 5}, "'copy'"),
+    "misspelt level": (
+        "score ~ group + (1|site)",
+        {"group": ["plain", "Plain ", "other"] * 20},
+        "'Plain ', 'plain'",
+    ),
+    "misspelt group": (
+        "score ~ 1 + (1|group)",
+        {"group": ["a", "a ", "A", "b", "c", "d"] * 10},
+        "'a', 'a '.",
+    ),
+    "lag": ("score ~ lag(dose) + (1|site)", {}, "data.groupby(...)[...].shift()"),
     "no residuals": (PLAIN, {"score": 1.0 * data()["site"]}, "'score'"),
 }
 
@@ -605,7 +645,59 @@ def without(column: str) -> pd.DataFrame:
     return new().drop(columns=column)
 
 
+@pytest.mark.parametrize(
+    ("call", "hint"),
+    [
+        (lambda: model().fixed, "'fixef'"),
+        (lambda: model().random, "m.ranef"),
+        (lambda: model().plot.residual, "'residuals'"),
+        (lambda: lmm.glmer, "Gaussian"),  # type: ignore[attr-defined]
+        (lambda: lmm.fixef, "m.fixef"),  # type: ignore[attr-defined]
+    ],
+)
+def test_a_member_that_does_not_exist_is_guessed(call: Callable[[], Any], hint: str) -> None:
+    with pytest.raises(AttributeError, match=hint):
+        call()
+
+
+@cache
+def weighted() -> lmm.LinearMixedModel:
+    return lmm.lmer(PLAIN, data(), weights="size")
+
+
 QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] = {
+    "weights missing in new data": (
+        lambda: weighted().predict(without("size"), interval="prediction"),
+        DataError,
+        ("new data", "'size'"),
+    ),
+    "weights of new data that are zero": (
+        lambda: weighted().predict(new(size=[0, 1, 1, 1]), interval="prediction"),
+        DataError,
+        ("new data", "'size'", "1 values"),
+    ),
+    "group of other letters": (
+        lambda: model().ranef["Site"],
+        UnknownGroupError,
+        ("'Site'", "'site'"),
+    ),
+    "option of the bootstrap": (
+        lambda: model().confint(n=100),
+        OptionError,
+        ("n=100", "method='boot'"),
+    ),
+    "hypothesis as text": (
+        lambda: model().contrast("dose = 0"),
+        OptionError,
+        ("contrast({'dose': 1})", "rhs="),
+    ),
+    "model as start": (
+        lambda: lmm.lmer(PLAIN, data(), start=model()),
+        OptionError,
+        ("start=a LinearMixedModel", "m.theta"),
+    ),
+    "type by position": (lambda: lmm.anova(model(), "III"), OptionError, ("by name", "type=3")),
+    "search by name": (lambda: model().all_fit("bobyqa"), OptionError, ("progress=",)),
     "new level": (
         lambda: model().predict(new(site=99)),
         DataError,

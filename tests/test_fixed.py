@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import interpolate, optimize
 
@@ -294,3 +295,24 @@ def test_profiles_are_fits_with_the_parameter_held(name: str) -> None:
             fixed = lmm.lmer(STRUCTURES[name], data, reml=False, fixed={held: value})
             rise = fixed.deviance - free.deviance
             assert own["zeta"].iloc[i] ** 2 == pytest.approx(rise, rel=1e-4, abs=1e-6)
+
+
+def test_studies_with_known_variances_need_one_row_each() -> None:
+    """The random-effects meta-analysis, against its own likelihood."""
+    effect = np.array([70.0, 11.9, -4.1, 10.2, -1.0, 0.9, 27.0, 18.2])
+    se = np.array([14.9, 10.2, 16.3, 11.0, 9.4, 11.4, 10.4, 17.6])
+    data = pd.DataFrame({"study": list("ABCDEFGH"), "effect": effect, "w": se**-2})
+    with pytest.raises(lmm.NotIdentifiableError, match="fixed="):
+        lmm.lmer("effect ~ 1 + (1 | study)", data, weights="w")
+    m = lmm.lmer("effect ~ 1 + (1 | study)", data, weights="w", fixed={"sigma": 1.0})
+
+    def criterion(tau2: float) -> float:
+        v = tau2 + se**2
+        mean = np.sum(effect / v) / np.sum(1 / v)
+        fit = np.sum(np.log(2 * np.pi * v) + (effect - mean) ** 2 / v)
+        return float(fit + np.log(np.sum(1 / v)) - np.log(2 * np.pi))
+
+    tau2 = float(m.theta.iloc[0] ** 2)
+    assert criterion(tau2) == pytest.approx(m.reml_criterion, rel=1e-12)
+    assert min(criterion(tau2 * c) for c in (0.99, 1.01)) > m.reml_criterion
+    assert m.refit(effect + 1).fixef.iloc[0] == pytest.approx(m.fixef.iloc[0] + 1)

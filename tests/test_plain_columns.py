@@ -9,6 +9,7 @@ import pytest
 
 from lmmsparse.design import build_design, matrices
 from lmmsparse.design.columns import describe
+from lmmsparse.design.frame import Variables
 from lmmsparse.design.plain import plain_columns
 
 RNG = np.random.default_rng(3)
@@ -50,7 +51,10 @@ def _by_formulaic(text: str, monkeypatch: pytest.MonkeyPatch) -> tuple:
 
 def _learn(text: str) -> tuple:
     bare = set(FRAME.columns)
-    built, recipe, _ = matrices.learn({"fixed": text}, {"fixed": tuple(FRAME)}, FRAME, bare, {}, {})
+    table = Variables.of(FRAME, FRAME)
+    built, recipe, _ = matrices.learn(
+        {"fixed": text}, {"fixed": tuple(FRAME)}, table, list(FRAME), bare, {}, {}
+    )
     return *built["fixed"], recipe
 
 
@@ -70,7 +74,9 @@ def test_the_same_columns(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_plain(text: str) -> None:
     terms = list(matrices._parsed({"fixed": text}).fixed)
     columns = {name: describe(FRAME[name], name, set(FRAME), {}) for name in FRAME}
-    assert (plain_columns(terms, FRAME, columns) is not None) == (text in PLAIN)
+    assert (plain_columns(terms, Variables.of(FRAME, FRAME), columns) is not None) == (
+        text in PLAIN
+    )
 
 
 @pytest.mark.parametrize("name", sorted(models.MODELS))

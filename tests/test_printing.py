@@ -109,6 +109,42 @@ def test_html_shows_what_is_printed() -> None:
     assert "Pr(>Chisq)" in Cells(table._repr_html_()).cells
 
 
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda m: m.convergence, ("converged; expected further decrease",)),
+        (lambda m: m.profile("sigma"), ("Profile likelihood", ">22.", ">28.")),
+        (lambda m: m.bootstrap(9, rng=1), ("9 replicates", "Bias", "sd_Days|Subject")),
+        (lambda m: m.influence(), ("of single rows", "Cook", ">30<")),
+        (lambda m: m.influence("Subject"), ("of levels of Subject", ">309<")),
+        (lambda m: m.step(), ("Eliminated", "Model found: Reaction ~ Days + (Days | Subject)")),
+    ],
+)
+def test_what_methods_return_prints_and_has_html(call: Any, words: tuple[str, ...]) -> None:
+    value = call(fit("sleepstudy_slope_reml"))
+    page, text = value._repr_html_(), repr(value)
+    Cells(page)
+    for word in words:
+        assert word in page
+        assert word.strip("<>") in text
+    assert "object at" not in text
+
+
+def test_values_by_group_have_html() -> None:
+    m = fit("sleepstudy_slope_reml")
+    assert "Subject" in m.ranef._repr_html_()
+    assert "309" in m.ranef._repr_html_()
+    assert "<pre>array(" in m.cond_var._repr_html_()
+
+
+def test_findings_have_html_and_stay_data() -> None:
+    m = fit("dyestuff2_reml")
+    (finding,) = m.convergence.findings
+    assert finding._repr_html_().count("singular") >= 2
+    assert f"- {finding}" in str(m.convergence)
+    assert finding.message.split(".")[0] in m.convergence._repr_html_()
+
+
 def test_names_cannot_break_out() -> None:
     name = "<b>&|_$"
     table = lmm.Table({name: [1.0, -2e-9]}, ["<none>", "a_b%"], title="x < y & z", notes=["a|b"])

@@ -137,6 +137,9 @@ def test_without_standard_error_there_is_no_bar(monkeypatch: pytest.MonkeyPatch)
     [
         lambda m: m.all_fit(progress=True),
         lambda m: m.influence("Subject", progress=True),
+        lambda m: m.ranova(progress=True),
+        lambda m: m.step(progress=True),
+        lambda m: m.drop1(progress=True),
         lambda m: lmm.bootstrap_lrt(
             lmm.lmer("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy")),
             m,
@@ -149,6 +152,16 @@ def test_without_standard_error_there_is_no_bar(monkeypatch: pytest.MonkeyPatch)
 def test_long_methods_have_one(call: Any, capsys: pytest.CaptureFixture[str]) -> None:
     call(sleep())
     assert "100%" in capsys.readouterr().err
+
+
+def test_a_long_kenward_roger_has_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lmmsparse.inference import variance_information as module
+
+    monkeypatch.setattr(module, "bar", lambda *args: bar(*args, progress=True))
+    sleep().coef_table("kenward-roger")
+    assert "18/18" in capsys.readouterr().err
 
 
 # What is left -------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pages
 
 _MATH = re.compile(r'<(?P<tag>span|div) class="arithmatex">(?P<body>.*?)</(?P=tag)>', re.S)
+_PICTURE = re.compile(r"!\[[^]]*\]\((?P<name>[\w-]+\.png)\)")
 _INCLUDE = re.compile(r"^<!-- include: (?P<path>\S+) -->$", re.M)
 # The sign for a prime is drawn small and raised already; as a superscript it would vanish.
 _PRIME = re.compile(r"<msup>((?:(?!</?msup>).)*)<mi>&#x02032;</mi></msup>")
@@ -25,7 +26,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Put the output of each block below it, and the text of a file where it is to be included."""
     name = page.file.src_uri
-    markdown = _INCLUDE.sub(lambda match: _included(match["path"]), markdown)
+    markdown = _INCLUDE.sub(lambda match: _included(match["path"], name, config, files), markdown)
     try:
         results = pages.run(markdown, name)
     except pages.PageError as error:
@@ -51,12 +52,16 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     return "".join([*out, markdown[position:]])
 
 
-def _included(path: str) -> str:
+def _included(path: str, page: str, config: Any, files: Any) -> str:
     """A Markdown file from outside docs/ without its title, its headings one level deeper."""
     text = (_ROOT / path).read_text(encoding="utf-8")
     title, _, body = text.partition("\n")
     if not title.startswith("# "):
         raise PluginError(f"{path} does not begin with a title")
+    for picture in _PICTURE.findall(body):
+        source = (_ROOT / path).parent / picture
+        files.append(File.generated(config, f"figures/{picture}", content=source.read_bytes()))
+        body = body.replace(f"]({picture})", f"]({'../' * page.count('/')}figures/{picture})")
     body = body.replace(r"\|", "|")  # GitHub wants bars in tables escaped, even inside code
     return re.sub(r"^(#+) ", r"#\1 ", body, flags=re.M)
 

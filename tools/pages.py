@@ -7,6 +7,8 @@ A block opens with ```python and may carry options on the same line:
     raises          it must raise, which is shown; other blocks must not
     table           show a data frame or table as HTML, not as text
     alt="..."       what its figure shows, in words; a block that draws must have it
+    needs=name      a package it imports that the tests can do without: the test leaves the block
+                    out where that is not installed; the site cannot
 
 The site (`tools/docs_hooks.py`) and the tests (`tests/test_docs.py`) both run pages with this
 module, so that a page cannot show what the test did not see.
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib.util
 import io
 import re
 import shlex
@@ -51,6 +54,7 @@ class Block:
     code: str
     options: frozenset[str]
     alt: str
+    needs: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,15 +71,18 @@ def blocks(text: str) -> Iterator[Block]:
     """The Python blocks of a page, in order."""
     for match in _FENCE.finditer(text):
         line = text.count("\n", 0, match.start()) + 2
-        options, alt = set(), ""
+        options, alt, needs = set(), "", ""
         for word in shlex.split(match["options"]):
             if word.startswith("alt="):
                 alt = word[4:]
+            elif word.startswith("needs="):
+                needs = word[6:]
             elif word in _OPTIONS:
                 options.add(word)
             else:
                 raise PageError(f"line {line - 1}: a block has no option {word!r}")
-        yield Block(match.start(), match.end(), line, match["code"], frozenset(options), alt)
+        where = match.start(), match.end(), line
+        yield Block(*where, match["code"], frozenset(options), alt, needs)
 
 
 def run(
@@ -90,7 +97,8 @@ def run(
     namespace : dict, optional
         Where the page's names end up.
     draw : bool
-        False: figures are made, but not drawn; their text is empty.
+        False: figures are made, but not drawn; their text is empty. Blocks that need a package
+        which is not installed are left out.
 
     Returns
     -------
@@ -114,6 +122,8 @@ def run(
 
 def _run(block: Block, namespace: dict[str, Any], name: str, draw: bool) -> Output:
     where = f"{name}, line {block.line}"
+    if block.needs and not draw and importlib.util.find_spec(block.needs) is None:
+        return Output()
     printed, html, raised = io.StringIO(), "", ""
     with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stdout(printed):
         warnings.resetwarnings()

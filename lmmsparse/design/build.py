@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import BoolArray, FloatArray, IntArray
+from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.covariance import make_structure
 from lmmsparse.design.columns import (
     check_factors,
@@ -17,7 +17,7 @@ from lmmsparse.design.columns import (
     codings,
     response_values,
 )
-from lmmsparse.design.frame import as_frame, listed, tidy_column
+from lmmsparse.design.frame import Variables, as_frame, codes_and_categories, listed
 from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.matrices import learn
 from lmmsparse.design.names import columns_of, split_calls
@@ -106,12 +106,12 @@ def build_design(
     needed = {name for names in uses.values() for name in names}
     for expression in [*groups, *parsed.offsets]:
         needed |= set(columns_of(expression, frame.columns, own))
-    table = _tidy(frame[sorted(needed)].reset_index(drop=True))
+    table = Variables.of(frame, sorted(needed))
     extras = extra_columns(weights, offset, parsed.offsets, frame, table, own)
     keep, findings = complete_rows(table, extras, na_action, own, groups)
     rows = np.flatnonzero(keep)
     if len(rows) < len(table):
-        table = _tidy_rows(table, rows)
+        table = table.take(rows)
     check_response(parsed.response, table)
     coded = codings(contrasts, frame.columns, table)
     bare = {name for text in parts.values() for name in split_calls(text)[0]}
@@ -119,13 +119,13 @@ def build_design(
     coded = {name: value for name, value in coded.items() if name in used}
     while True:
         check_factors(parts, uses, table)
-        matrices, recipe, dropped = learn(parts, uses, table[used], bare, coded, own)
+        matrices, recipe, dropped = learn(parts, uses, table, used, bare, coded, own)
         if not dropped:
             break
         holes = set().union(*dropped.values())
         findings += dropped_by_expression(dropped, len(table), na_action)
         kept = np.setdiff1d(np.arange(len(table)), sorted(holes))
-        rows, before, table = rows[kept], table, _tidy_rows(table, kept)
+        rows, before, table = rows[kept], table, table.take(kept)
         if _levels(before) == _levels(table):  # otherwise columns of levels that are gone remain
             break
     y = response_values(parsed.response, matrices["response"], table)
@@ -248,21 +248,9 @@ def _own_names(context: Any) -> dict[str, Any]:
     return dict(context)
 
 
-def _tidy_rows(table: pd.DataFrame, rows: IntArray) -> pd.DataFrame:
-    """Some of the rows, without levels that do not occur in them."""
-    return _tidy(table.iloc[rows].reset_index(drop=True))
-
-
-def _tidy(table: pd.DataFrame) -> pd.DataFrame:
-    tidy = {str(name): tidy_column(column) for name, column in table.items()}
-    if all(tidy[str(name)] is column for name, column in table.items()):
-        return table
-    return pd.DataFrame(tidy, index=table.index)
-
-
-def _levels(table: pd.DataFrame) -> dict[str, int]:
+def _levels(table: Variables) -> dict[str, int]:
     return {
-        str(name): len(column.cat.categories)
+        name: len(codes_and_categories(column)[1])
         for name, column in table.items()
         if isinstance(column.dtype, pd.CategoricalDtype)
     }
@@ -282,7 +270,7 @@ def _rank_finding(lost: tuple[str, ...], names: tuple[str, ...]) -> Finding:
 def _blocks(
     parsed: MixedFormula,
     matrices: Mapping[str, tuple[FloatArray, tuple[str, ...]]],
-    table: pd.DataFrame,
+    table: Variables,
     context: Mapping[str, Any],
 ) -> tuple[list[RandomBlock], list[int]]:
     """Blocks by decreasing number of levels, ties in formula order, and that order."""

@@ -12,7 +12,13 @@ import pandas as pd
 from formulaic.transforms import contrasts as coding
 
 from lmmsparse._types import FloatArray
-from lmmsparse.design.frame import close_match, listed, tidy_column
+from lmmsparse.design.frame import (
+    Variables,
+    close_match,
+    codes_and_categories,
+    listed,
+    tidy_column,
+)
 from lmmsparse.design.names import split_calls
 from lmmsparse.errors import DataError, OptionError
 
@@ -51,7 +57,7 @@ _DECIMAL_COMMA = re.compile(r"\s*-?\d*,\d+\s*$")
 _LARGEST = 1e100
 
 
-def check_response(response: str, table: pd.DataFrame) -> None:
+def check_response(response: str, table: Variables) -> None:
     """The response must be a numeric column, if it is a plain column."""
     name = response.strip("`")
     if name not in table.columns:
@@ -59,7 +65,7 @@ def check_response(response: str, table: pd.DataFrame) -> None:
     column = table[name]
     if isinstance(column.dtype, pd.CategoricalDtype):
         levels = listed([repr(v) for v in column.cat.categories], 4)
-        remedy = "Convert the column, for example with pandas.to_numeric."
+        remedy = _to_numbers(name, column.cat.categories)
         if all(_DECIMAL_COMMA.match(str(value)) for value in column.cat.categories):
             remedy = (
                 "Its decimal sign is a comma. Read the file with pandas.read_csv(..., decimal=',')."
@@ -75,6 +81,46 @@ def check_response(response: str, table: pd.DataFrame) -> None:
         )
 
 
+def _to_numbers(name: str, levels: Iterable[Any]) -> str:
+    """How a column of text becomes numbers, with what in it is none."""
+    numbers, odd = _as_numbers(levels)
+    if not len(numbers):
+        return "None of it is a number. Name a numeric column."
+    if not odd or 2 * len(odd) > len(numbers) + len(odd):
+        return "Convert the column, for example with pandas.to_numeric."
+    return (
+        f"All but {listed([repr(v) for v in odd], 4)} are numbers. "
+        f"pandas.to_numeric(data[{name!r}], errors='coerce') converts them and makes the others "
+        "missing."
+    )
+
+
+def _as_numbers(levels: Iterable[Any]) -> tuple[FloatArray, list[Any]]:
+    """The numbers among texts, and the texts that are none."""
+    levels = list(levels)
+    values = pd.to_numeric(pd.Series(levels, dtype=object), errors="coerce").to_numpy(np.float64)
+    odd = [level for level, value in zip(levels, values, strict=True) if np.isnan(value)]
+    return values[~np.isnan(values)], odd
+
+
+def _is_measured(levels: Iterable[Any]) -> bool:
+    """Whether texts are mostly numbers and no labels: with fractions, or with a few words."""
+    numbers, odd = _as_numbers(levels)
+    return len(odd) < 0.1 * len(numbers) and bool(odd or np.any(numbers % 1))
+
+
+def text_explained(names: Iterable[str], table: pd.DataFrame) -> str:
+    """What to do about columns of text that an expression takes for numbers; empty if none is."""
+    for name in names:
+        if isinstance(table[name].dtype, pd.CategoricalDtype):
+            levels = table[name].cat.categories
+            return (
+                f"The column {name!r} is not numeric (it holds "
+                f"{listed([repr(v) for v in levels], 4)}). {_to_numbers(name, levels)}"
+            )
+    return ""
+
+
 def _is_real(column: pd.Series) -> bool:
     dtype = column.dtype
     if pd.api.types.is_complex_dtype(dtype):
@@ -83,7 +129,7 @@ def _is_real(column: pd.Series) -> bool:
 
 
 def response_values(
-    text: str, matrix: tuple[FloatArray, tuple[str, ...]], table: pd.DataFrame
+    text: str, matrix: tuple[FloatArray, tuple[str, ...]], table: Variables
 ) -> FloatArray:
     """The response as (n,) numbers."""
     values, names = matrix
@@ -116,7 +162,7 @@ def check_finite(what: str, values: FloatArray) -> None:
 
 
 def codings(
-    contrasts: Mapping[str, Any] | None, columns: Iterable[str], table: pd.DataFrame
+    contrasts: Mapping[str, Any] | None, columns: Iterable[str], table: Variables
 ) -> dict[str, Any]:
     """Column → formulaic contrasts, from what the user passed as ``contrasts=``.
 
@@ -125,7 +171,7 @@ def codings(
     contrasts : mapping or None
     columns : iterable of str
         All columns of the data.
-    table : DataFrame
+    table : Variables
         Those the formula uses, complete rows only.
     """
     if contrasts is not None and not isinstance(contrasts, Mapping):
@@ -150,7 +196,7 @@ def codings(
             chosen = chosen()
         if not isinstance(chosen, coding.Contrasts):
             chosen = _custom(name, value)
-        if isinstance(chosen, coding.CustomContrasts) and name in table:
+        if isinstance(chosen, coding.CustomContrasts) and name in table.columns:
             levels = table[name].astype("category").cat.categories
             if len(chosen.contrasts) != len(levels):
                 raise OptionError(
@@ -158,7 +204,7 @@ def codings(
                     f"{len(levels)} levels ({listed(levels)}). Each level needs a row. Give a "
                     "matrix with one row per level, in this order."
                 )
-        if name in table:
+        if name in table.columns:
             _check_has_levels(name, table[name])
         out[name] = chosen
     return out
@@ -193,7 +239,7 @@ def _custom(name: str, value: Any) -> Any:
 
 
 def check_factors(
-    parts: Mapping[str, str], uses: Mapping[str, tuple[str, ...]], table: pd.DataFrame
+    parts: Mapping[str, str], uses: Mapping[str, tuple[str, ...]], table: Variables
 ) -> None:
     """A predictor is numeric, or a factor with more than one level and not one level per row."""
     for part, text in parts.items():
@@ -211,13 +257,20 @@ def check_factors(
                         "start."
                     )
                 continue
-            levels = len(column.cat.categories)
+            levels = len(codes_and_categories(column)[1])
             if levels < 2:
                 raise DataError(
                     f"The factor {name!r} has a single level "
                     f"({listed(column.cat.categories)}) in the rows that are fitted. Its effect "
                     "cannot be estimated. Leave it out of the formula, or check which rows were "
                     "dropped."
+                )
+            if part == "fixed" and levels > 50 and _is_measured(column.cat.categories):
+                raise DataError(
+                    f"The fixed effect {name!r} is text with {levels} different values. Each would "
+                    f"get a coefficient of its own. {_to_numbers(name, column.cat.categories)} "
+                    f"Write C({name if name.isidentifier() else f'`{name}`'}) if every value is a "
+                    "level."
                 )
             if part == "fixed" and levels > 50 and levels >= 0.9 * len(table):
                 raise DataError(
@@ -233,7 +286,8 @@ def describe(
 ) -> ColumnInfo:
     """What a column is in this fit; `bare` are those that stand in a formula by themselves."""
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return ColumnInfo("categorical", tuple(column.cat.categories), name in contrasts)
+        levels = tuple(codes_and_categories(column)[1])
+        return ColumnInfo("categorical", levels, name in contrasts)
     if name in contrasts or (pd.api.types.is_bool_dtype(column.dtype) and name in bare):
         return ColumnInfo("categorical", tuple(column.astype("category").cat.categories), True)
     if pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):

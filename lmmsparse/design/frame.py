@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import ItemsView, Iterable, Mapping
+from os import PathLike
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
+from lmmsparse._types import BoolArray, IntArray
 from lmmsparse.errors import DataError
 
 
@@ -35,8 +37,8 @@ def as_frame(data: Any) -> pd.DataFrame:
         )
     if any(not isinstance(name, str) for name in frame.columns):
         frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
-    duplicated = frame.columns[frame.columns.duplicated()].unique()
-    if len(duplicated):
+    if not frame.columns.is_unique:
+        duplicated = frame.columns[frame.columns.duplicated()].unique()
         names = ", ".join(map(repr, duplicated))
         raise DataError(
             f"The data have more than one column named {names}. A formula could mean either. "
@@ -71,7 +73,8 @@ def _convert(data: Any) -> pd.DataFrame:
         return pd.DataFrame({name: data[name] for name in data.dtype.names})
     if isinstance(data, list) and data and all(isinstance(row, Mapping) for row in data):
         return pd.DataFrame(data)
-    if isinstance(data, str):
+    if isinstance(data, (str, PathLike)):
+        data = str(data)
         raise DataError(
             f"The data are text, {data!r}. A table with named columns is needed. Read the file "
             f"first, for example with pandas.read_csv({data!r})."
@@ -174,9 +177,87 @@ def tidy_column(values: pd.Series) -> pd.Series:
 
 def without_unused(values: pd.Series) -> pd.Series:
     """A categorical column without levels that do not occur."""
-    codes = values.cat.codes.to_numpy()
-    counts = np.bincount(codes[codes >= 0], minlength=len(values.cat.categories))
+    codes, categories = codes_and_categories(values)
+    counts = np.bincount(codes[codes >= 0], minlength=len(categories))
     return values if counts.all() else values.cat.remove_unused_categories()
+
+
+def codes_and_categories(values: pd.Series) -> tuple[IntArray, pd.Index]:
+    """The codes (−1 where missing) and the levels of a categorical column."""
+    array: Any = values.array  # the accessor of pandas makes Series on the way
+    return array.codes, array.categories
+
+
+def missing(values: pd.Series) -> BoolArray:
+    """Where a column has no value."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return np.asarray(codes_and_categories(values)[0] < 0)
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "fiub":
+        numbers = values.to_numpy()
+        return (
+            np.asarray(np.isnan(numbers))
+            if values.dtype.kind == "f"
+            else np.zeros(len(numbers), dtype=bool)
+        )
+    return np.asarray(values.isna().to_numpy(), dtype=bool)
+
+
+class Table(Protocol):
+    """What a DataFrame and `Variables` have in common."""
+
+    @property
+    def columns(self) -> Any: ...
+    @property
+    def index(self) -> pd.Index: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+class Variables:
+    """Columns of a table by name, as Series that share a RangeIndex.
+
+    What a DataFrame would be, where columns are only read one by one: making and cutting
+    DataFrames is most of the time that small data take.
+
+    Parameters
+    ----------
+    columns : mapping
+        Name → Series with a RangeIndex.
+    rows : int
+    """
+
+    def __init__(self, columns: Mapping[str, pd.Series], rows: int) -> None:
+        self.columns = dict(columns)
+        self.index: pd.Index = pd.RangeIndex(rows)
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, names: Iterable[str]) -> Variables:
+        """Tidy columns of a frame whose names are unique."""
+        rows = len(frame)
+        plain = isinstance(frame.index, pd.RangeIndex) and frame.index.equals(pd.RangeIndex(rows))
+        columns = {}
+        for name in names:
+            column = frame[name] if plain else frame[name].reset_index(drop=True)
+            columns[name] = tidy_column(column)
+        return cls(columns, rows)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, name: str) -> pd.Series:
+        return self.columns[name]
+
+    def items(self) -> ItemsView[str, pd.Series]:
+        return self.columns.items()
+
+    def take(self, rows: IntArray) -> Variables:
+        """Some of the rows, without levels that do not occur in them."""
+        taken = {n: c.iloc[rows].reset_index(drop=True) for n, c in self.items()}
+        return Variables({name: tidy_column(c) for name, c in taken.items()}, len(rows))
+
+    def frame(self, names: Iterable[str]) -> pd.DataFrame:
+        """Some of the columns as a DataFrame."""
+        return pd.DataFrame({name: self.columns[name] for name in names}, index=self.index)
 
 
 def _from_objects(values: pd.Series) -> pd.Series:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, IntArray
-from lmmsparse.design.frame import listed, without_unused
+from lmmsparse.design.frame import codes_and_categories, listed, without_unused
 from lmmsparse.errors import DataError
 
 
@@ -119,10 +119,8 @@ def _label(value: object) -> str:
 
 def _factorize(name: str, column: pd.Series) -> tuple[pd.Index, IntArray]:
     if isinstance(column.dtype, pd.CategoricalDtype):
-        trimmed = without_unused(column)
-        return pd.Index(
-            trimmed.cat.categories, tupleize_cols=False
-        ), trimmed.cat.codes.to_numpy().astype(np.intp)
+        codes, levels = codes_and_categories(without_unused(column))
+        return levels, codes.astype(np.intp)
     if np.ndim(column) != 1:
         raise DataError(
             f"The grouping factor {name!r} has more than one column. It needs one value per row. "

@@ -7,7 +7,7 @@ as plain values, so that a recipe can be stored without pickle and rebuilt witho
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -22,8 +22,8 @@ from formulaic.transforms.contrasts import C, Contrasts
 from formulaic.utils.null_handling import find_nulls
 
 from lmmsparse._types import BoolArray, FloatArray
-from lmmsparse.design.columns import ColumnInfo, describe, match_column
-from lmmsparse.design.frame import close_match
+from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
+from lmmsparse.design.frame import Variables, close_match
 from lmmsparse.design.names import check_expression, columns_of, namespace
 from lmmsparse.design.plain import Columns, plain_columns
 from lmmsparse.errors import DataError, FormulaError, LmmError
@@ -194,7 +194,8 @@ class MatrixRecipe:
 def learn(
     parts: Mapping[str, str],
     variables: Mapping[str, tuple[str, ...]],
-    frame: pd.DataFrame,
+    table: Variables,
+    used: Sequence[str],
     bare: set[str],
     contrasts: Mapping[str, Contrasts],
     context: Mapping[str, Any],
@@ -207,8 +208,10 @@ def learn(
         Part → formula text with an explicit intercept.
     variables : mapping
         Part → data columns it uses.
-    frame : DataFrame
-        Complete rows of tidy columns with a RangeIndex.
+    table : Variables
+        Complete rows of tidy columns.
+    used : sequence of str
+        The columns that any part uses.
     bare : set of str
         Columns that stand in a formula by themselves rather than inside a call only.
     contrasts : mapping
@@ -224,14 +227,14 @@ def learn(
     dropped : dict
         Expression → positions of the rows in which it came out missing, where there are any.
     """
-    columns = {str(name): describe(frame[name], str(name), bare, contrasts) for name in frame}
+    columns = {name: describe(table[name], name, bare, contrasts) for name in used}
     formulas = _parsed(parts)
     matrices: dict[str, Columns] = {}
     categories: dict[str, dict[str, tuple[Any, ...] | None]] = {}
     state: dict[str, Any] = {}
     dropped: dict[str, set[int]] = {}
     for part in parts:
-        plain = plain_columns(list(getattr(formulas, part)), frame, columns, sparse=part == "fixed")
+        plain = plain_columns(list(getattr(formulas, part)), table, columns, sparse=part == "fixed")
         if plain is not None:
             matrices[part], categories[part] = plain
     rest = {part: text for part, text in parts.items() if part not in matrices}
@@ -239,15 +242,16 @@ def learn(
         coded = [name for name, info in columns.items() if info.coded]
         own = namespace(context)
         for name in coded:
-            own[name] = C(frame[name].astype("category"), contrasts.get(name))
+            own[name] = C(table[name].astype("category"), contrasts.get(name))
         spec = ModelSpec.from_spec(_parsed(rest), output="numpy", na_action="drop")
-        built = _materialize(spec, frame.drop(columns=coded), own, dropped)
+        others = table.frame(name for name in used if name not in coded)
+        built = _materialize(spec, others, own, dropped)
         holes = sorted(set().union(*dropped.values()))
         for part in rest:
             matrix = getattr(built, part)
             learnt = matrix.model_spec
             names = tuple(str(name) for name in learnt.column_names)
-            n = len(frame) - len(holes)
+            n = len(table) - len(holes)
             matrices[part] = (_values(matrix) if names else np.zeros((n, 0)), names)
             state.update(learnt.transform_state)
             categories[part] = {
@@ -257,7 +261,7 @@ def learn(
             }
         for part in parts.keys() - rest.keys() if holes else ():
             values, names = matrices[part]
-            matrices[part] = (values[np.setdiff1d(np.arange(len(frame)), holes)], names)
+            matrices[part] = (values[np.setdiff1d(np.arange(len(table)), holes)], names)
     recipe = MatrixRecipe(
         dict(parts), dict(variables), columns, dict(contrasts), state, categories, dict(context)
     )
@@ -302,10 +306,12 @@ def _materialize(
         cause = error.__cause__ or error.__context__
         if isinstance(cause, LmmError):
             raise cause from error
-        raise FormulaError(
-            f"A term of the formula could not be evaluated: {_plain(error)} Check that its "
-            "arguments are columns and values of the right kind."
-        ) from error
+        used = [str(name) for name in frame if str(name) in str(error)]
+        what, why = _plain(error), text_explained(used, frame)
+        if why:  # plainer than what numpy or pandas say
+            what = what.partition(" [")[0]
+        why = why or "Check that its arguments are columns and values of the right kind."
+        raise FormulaError(f"A term of the formula could not be evaluated: {what} {why}") from error
     if dropped is not None and rows:
         found = {
             name: set(find_nulls(factor.values))

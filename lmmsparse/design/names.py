@@ -208,6 +208,11 @@ def unknown_name(name: str, columns: Iterable[str], called: bool = False) -> Dat
             f"Available are {', '.join(functions)} and np.…; pass functions of your own as "
             f"context={{{name!r}: {name}}}."
         )
+    if name in TRANSFORMS or name in FUNCTIONS:
+        return DataError(
+            f"The formula names {name!r}, which is not a column of the data but a function. It is "
+            f"only known when it is called. Write {name}(), in C(x, Sum()) for example."
+        )
     return DataError(
         f"The formula names {name!r}, which is not a column of the data."
         f"{close_match(name, columns)} The columns are {listed(columns, 20)}. Correct the name, or "

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 from formulaic.parser.types import Factor, Term
 
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.design.columns import ColumnInfo
+from lmmsparse.design.frame import Variables, codes_and_categories
 from lmmsparse.design.rank import FixedColumns
 
 _MANY = 50
@@ -28,7 +28,7 @@ Levels = dict[str, tuple[Any, ...] | None]
 
 def plain_columns(
     terms: Sequence[Term],
-    frame: pd.DataFrame,
+    table: Variables,
     columns: Mapping[str, ColumnInfo],
     sparse: bool = False,
 ) -> tuple[Columns, Levels] | None:
@@ -41,7 +41,7 @@ def plain_columns(
     ----------
     terms : sequence of Term
         As formulaic has read them.
-    frame : DataFrame
+    table : Variables
         Complete rows.
     columns : mapping
         Column → what it is.
@@ -55,24 +55,24 @@ def plain_columns(
     for term in terms:
         if _is_intercept(term):
             names.append("Intercept")
-            values.append(np.ones(len(frame)))
+            values.append(np.ones(len(table)))
             continue
         product: FloatArray | None = None
         for factor in term.factors:
             name = str(factor.expr)
             info = columns.get(name)
             lookup = factor.eval_method is Factor.EvalMethod.LOOKUP
-            if not lookup or info is None or info.coded or name not in frame.columns:
+            if not lookup or info is None or info.coded or name not in table.columns:
                 return None
             if info.kind == "numeric":
                 levels[name] = None
-                column = frame[name].to_numpy(dtype=np.float64)
+                column = table[name].to_numpy(dtype=np.float64)
                 product = column if product is None else product * column
             elif info.kind == "categorical" and len(term.factors) == 1 and with_intercept:
                 assert info.categories is not None
                 levels[name] = info.categories
                 names += [f"{name}[T.{level}]" for level in info.categories[1:]]
-                codes: IntArray = frame[name].cat.codes.to_numpy().astype(np.intp)
+                codes = codes_and_categories(table[name])[0].astype(np.intp)
                 values.append(_indicators(codes, len(info.categories)))
             else:
                 return None
@@ -81,7 +81,7 @@ def plain_columns(
             values.append(product)
     if len(set(names)) < len(names):
         return None
-    return (_side_by_side(values, len(frame), sparse), tuple(names)), levels
+    return (_side_by_side(values, len(table), sparse), tuple(names)), levels
 
 
 def _indicators(codes: IntArray, n_levels: int) -> sp.csr_array:

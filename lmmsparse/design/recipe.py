@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray, IntArray
-from lmmsparse.design.frame import check_order, close_match, listed, tidy_column
+from lmmsparse.design.frame import Table, check_order, close_match, listed, tidy_column
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.names import PLAIN_FUNCTIONS, check_expression, namespace
@@ -114,7 +114,7 @@ class Recipe:
         Raises
         ------
         DataError
-            If the fit's weights were an array.
+            If the fit's weights were an array, if the column is missing, or not all are positive.
         """
         if self.weights_column is None:
             raise DataError(
@@ -122,10 +122,23 @@ class Recipe:
                 "contain. The residual variance of the new rows is unknown. Fit with "
                 "weights='column' and give the new data that column."
             )
-        return column_or_array("weights", self.weights_column, newdata)
+        if self.weights_column not in newdata.columns:
+            raise DataError(
+                f"The new data have no column {self.weights_column!r}, the weights of the model. "
+                "The residual variance of a new observation is σ²/w. Add the column, with 1 for "
+                "observations of weight 1."
+            )
+        values = column_or_array("weights", self.weights_column, newdata)
+        if np.any(values <= 0):
+            raise DataError(
+                f"The weights {self.weights_column!r} of the new data hold "
+                f"{int(np.sum(values <= 0))} values that are zero or negative. The residual "
+                "variance of a new observation is σ²/w. Use positive weights."
+            )
+        return values
 
 
-def evaluate(expression: str, frame: pd.DataFrame, context: Mapping[str, Any]) -> Any:
+def evaluate(expression: str, frame: Table, context: Mapping[str, Any]) -> Any:
     """Evaluate a grouping or offset expression on the columns of a frame."""
     name = expression.strip("`") if expression.count("`") == 2 else expression
     if name in frame.columns:
@@ -153,9 +166,7 @@ def evaluate(expression: str, frame: pd.DataFrame, context: Mapping[str, Any]) -
         ) from error
 
 
-def evaluate_grouping(
-    expression: str, frame: pd.DataFrame, context: Mapping[str, Any]
-) -> pd.Series:
+def evaluate_grouping(expression: str, frame: Table, context: Mapping[str, Any]) -> pd.Series:
     """One factor of a grouping as a Series with a RangeIndex."""
     missing = [n for n in referenced_names(expression) if n not in frame.columns]
     missing = [n for n in missing if n not in (context or {})]
@@ -170,7 +181,9 @@ def evaluate_grouping(
             f"The grouping factor {expression!r} is a single value. It needs one value per row. "
             "Name a column of the data."
         )
-    series = pd.Series(values).reset_index(drop=True)
+    series = values if isinstance(values, pd.Series) else pd.Series(values)
+    if not isinstance(series.index, pd.RangeIndex) or (len(series) and series.index[0] != 0):
+        series = series.reset_index(drop=True)
     if len(series) != len(frame):
         raise DataError(
             f"The grouping factor {expression!r} has {len(series)} values for {len(frame)} rows. "
@@ -188,9 +201,7 @@ def _labels(series: pd.Series) -> pd.Series:
     return series.astype(object)
 
 
-def evaluate_numbers(
-    expression: str, frame: pd.DataFrame, context: Mapping[str, Any]
-) -> FloatArray:
+def evaluate_numbers(expression: str, frame: Table, context: Mapping[str, Any]) -> FloatArray:
     """An offset expression as (n,) numbers, NaN where missing."""
     values = evaluate(expression, frame, context)
     if np.ndim(values) == 0:
@@ -198,7 +209,7 @@ def evaluate_numbers(
     return column_or_array(f"offset({expression})", values, frame)
 
 
-def column_or_array(what: str, value: Any, frame: pd.DataFrame) -> FloatArray:
+def column_or_array(what: str, value: Any, frame: Table) -> FloatArray:
     """Weights or an offset, given as a column name or as an array, as (n,) numbers."""
     if isinstance(value, str):
         if value not in frame.columns:

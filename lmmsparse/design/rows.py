@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,12 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray
-from lmmsparse.design.frame import listed
+from lmmsparse.design.frame import Variables, listed
+from lmmsparse.design.frame import missing as missing_in
 from lmmsparse.design.recipe import column_or_array, evaluate_grouping, evaluate_numbers
 from lmmsparse.errors import DataError, Finding
+
+_OTHER_ROWS = re.compile(r"\blag\(|\.(shift|diff)\(|\bnp\.diff\(")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +32,7 @@ def extra_columns(
     offset: Any,
     offsets: tuple[str, ...],
     frame: pd.DataFrame,
-    table: pd.DataFrame,
+    table: Variables,
     context: Mapping[str, Any],
 ) -> Extras:
     """Read weights, and the offset as the sum of argument and formula."""
@@ -56,20 +60,18 @@ def extra_columns(
 
 
 def complete_rows(
-    table: pd.DataFrame,
+    table: Variables,
     extras: Extras,
     na_action: str,
     context: Mapping[str, Any],
     groups: set[str],
 ) -> tuple[BoolArray, list[Finding]]:
     """Rows that can be fitted, and what there is to say about the others."""
-    holes: dict[str, BoolArray] = {
-        str(name): column.isna().to_numpy() for name, column in table.items()
-    }
+    holes = {name: missing_in(column) for name, column in table.items()}
     for expression in sorted(groups):
         if expression.strip("`") not in table.columns:
             values = evaluate_grouping(expression, table, context)
-            holes[expression] = values.isna().to_numpy()
+            holes[expression] = missing_in(values)
     for name, numbers in (("weights", extras.weights), ("offset", extras.offset)):
         if numbers is not None:
             holes[name] = np.isnan(numbers)
@@ -113,10 +115,14 @@ def complete_rows(
 def dropped_by_expression(dropped: Mapping[str, set[int]], n: int, na_action: str) -> list[Finding]:
     """The finding for rows in which an expression came out undefined."""
     count = len(set().union(*dropped.values()))
-    text = (
-        f"{count} of {n} complete rows {{}} because {listed(dropped)} is undefined there (for "
-        "example the logarithm of a negative number)."
-    )
+    text = f"{count} of {n} complete rows {{}} because {listed(dropped)} is undefined there"
+    if any(_OTHER_ROWS.search(expression) for expression in dropped):
+        text += (
+            ". It takes values from other rows, whatever group these belong to. For values of the "
+            "same group make a column with data.groupby(...)[...].shift() first."
+        )
+    else:
+        text += " (for example the logarithm of a negative number)."
     if na_action == "raise":
         raise DataError(
             text.format("cannot be used") + " na_action='raise' does not allow this. Correct the "

@@ -17,6 +17,7 @@ from lmmsparse.fit import Fit
 from lmmsparse.inference.parameters import parameter_names, parameter_values
 from lmmsparse.inference.resample import Resampler
 from lmmsparse.inference.wald import check_level
+from lmmsparse.keywords import brief
 from lmmsparse.progress import run
 from lmmsparse.refit import refit_response
 from lmmsparse.refit_batched import can_batch
@@ -53,10 +54,10 @@ class Bootstrap:
     _replicates: pd.DataFrame = field(repr=False)
     findings: tuple[Finding, ...] = ()
 
-    def __repr__(self) -> str:
+    def _moments(self) -> Table:
         values = self._replicates
         of = "" if len(values) == self.requested else f" of {self.requested}"
-        table = Table(
+        return Table(
             {
                 "Estimate": self.original.tolist(),
                 "Bias": (values.mean() - self.original).tolist(),
@@ -66,7 +67,12 @@ class Bootstrap:
             title=f"Bootstrap, {len(values)}{of} replicates ({self.n_failed} failed)",
             notes=[finding.message for finding in self.findings],
         )
-        return str(table)
+
+    def __repr__(self) -> str:
+        return str(self._moments())
+
+    def _repr_html_(self) -> str:
+        return self._moments()._repr_html_()
 
     @property
     def n_failed(self) -> int:
@@ -245,8 +251,8 @@ def _as_series(value: Any) -> pd.Series:
             array = np.atleast_1d(np.asarray(value, dtype=np.float64)).ravel()
         except (TypeError, ValueError) as error:
             raise OptionError(
-                f"The statistic is {value!r}, which is not a number. Replicates are put into a "
-                "table of numbers. Return a number, an array, a Series or a mapping of numbers."
+                f"The statistic is {brief(value)}, which is not a number. Replicates are put into "
+                "a table of numbers. Return a number, an array, a Series or a mapping of numbers."
             ) from error
         names = pd.Index([f"t{i + 1}" for i in range(len(array))], dtype=object)
         return pd.Series(array, index=names)

@@ -67,6 +67,12 @@ def confidence_intervals(
             known = ["method", "level", "which", *_OPTIONS]
             raise OptionError(unknown_keyword("confint", name, known))
     check_method(method)
+    for name in ("n", "rng", "kind"):
+        if name in options and method != "boot":
+            raise OptionError(
+                f"{name}={options[name]!r} does not go with method={method!r}. It is about "
+                "bootstrap replicates. Leave it out, or pass method='boot'."
+            )
     level = check_level(level)
     n_jobs, progress = options.get("n_jobs", 1), options.get("progress")
     if method == "wald":

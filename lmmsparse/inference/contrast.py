@@ -40,9 +40,11 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
                 ) from error
         return hypothesis_matrix(fit, row)
     if isinstance(L, str):
+        named = [name for name in fit.design.x_names if name in L] or [*fit.design.x_names]
         raise OptionError(
             f"L={L!r} is text. A hypothesis is made of weights. Give them by name, for example "
-            f"contrast({{{L!r}: 1}})."
+            f"contrast({{{max(named, key=len, default='x')!r}: 1}}), and what it is compared with "
+            "as rhs=."
         )
     try:
         matrix = np.atleast_2d(np.asarray(L, dtype=np.float64))

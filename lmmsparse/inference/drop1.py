@@ -13,10 +13,13 @@ from lmmsparse.inference.anova import METHOD_NAMES, f_test
 from lmmsparse.inference.ddf import check_ddf, denominator_df
 from lmmsparse.inference.lrt import information, refit_ml
 from lmmsparse.inference.terms import FixedTerms
+from lmmsparse.progress import bar
 from lmmsparse.table import Table, blanks, counts, degrees, fixed, p_values
 
 
-def drop1_table(fit: Fit, test: str = "chisq", ddf: str = "satterthwaite") -> Table:
+def drop1_table(
+    fit: Fit, test: str = "chisq", ddf: str = "satterthwaite", progress: bool | None = None
+) -> Table:
     """Leave out each term in turn.
 
     Parameters
@@ -26,6 +29,8 @@ def drop1_table(fit: Fit, test: str = "chisq", ddf: str = "satterthwaite") -> Ta
         Likelihood ratios of ML fits with and without the term, or F tests of its coefficients.
     ddf : str
         Denominator degrees of freedom of the F tests.
+    progress : bool, optional
+        For refits, a bar at once (True), never (False), or after two seconds if somebody watches.
 
     Returns
     -------
@@ -41,7 +46,7 @@ def drop1_table(fit: Fit, test: str = "chisq", ddf: str = "satterthwaite") -> Ta
             f"test={test!r} does not exist. Terms are tested by likelihood ratio or by F. Choose "
             "'chisq' or 'F'."
         )
-    return _by_F(fit, ddf) if str(test).lower() == "f" else _by_likelihood(fit)
+    return _by_F(fit, ddf) if str(test).lower() == "f" else _by_likelihood(fit, progress)
 
 
 def _by_F(fit: Fit, ddf: str) -> Table:
@@ -64,23 +69,25 @@ def _by_F(fit: Fit, ddf: str) -> Table:
     )
 
 
-def _by_likelihood(fit: Fit) -> Table:
+def _by_likelihood(fit: Fit, progress: bool | None) -> Table:
     terms = FixedTerms(fit.design)
     whole = refit_ml(fit)
     chosen = terms.droppable()
     smaller = []
-    for i in chosen:
-        X, names = terms.reduced(i)
-        design = replace(fit.design, fixed=X, x_names=names, dropped=(), recipe=None)
-        smaller.append(
-            fit_design(
-                design,
-                reml=False,
-                optimizer=fit.optimizer,
-                solver=fit.solver,
-                fixed=fit.held,
+    with bar("drop1", len(chosen), "refits", progress) as shown:
+        for i in chosen:
+            X, names = terms.reduced(i)
+            design = replace(fit.design, fixed=X, x_names=names, dropped=(), recipe=None)
+            smaller.append(
+                fit_design(
+                    design,
+                    reml=False,
+                    optimizer=fit.optimizer,
+                    solver=fit.solver,
+                    fixed=fit.held,
+                )
             )
-        )
+            shown.update()
     npar = np.array([whole.npar - other.npar for other in smaller], dtype=np.float64)
     LRT = np.maximum(0.0, [other.criterion - whole.criterion for other in smaller])
     p = np.where(npar > 0, chi2_tail(LRT, np.maximum(npar, 1.0)), np.nan)

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.crossproducts import CrossProducts
 from lmmsparse.fit import Fit
+from lmmsparse.progress import bar
 from lmmsparse.solvers.blocked import lead_terms
 
 _COLUMNS = 4_000_000  # elements of the columns that are made together
@@ -83,23 +84,27 @@ def _with_the_rest(
     products, pairs = fit.products, sums.products
     places = np.concatenate([_rows(products, t) for t in rest])
     core, at = np.empty((len(places), len(places))), 0
-    for b in rest:
-        k, rows = products.sizes[b], _rows(products, b)
-        size = max(1, _COLUMNS // (products.q * k)) * k
-        for start in range(0, len(rows), size):
-            mine = rows[start : start + size]
-            width = len(mine) // k
-            unit = np.zeros((products.q, len(mine)))
-            unit[mine, np.arange(len(mine))] = 1.0
-            core[:, at : at + len(mine)] = fit.modes.factor.solve(unit)[places]
-            at += len(mine)
-            N = times_N(products.ZtZ[mine].toarray().T).reshape(products.q, width, k)
-            for a, ka in enumerate(products.sizes):
-                block = N[products.offsets[a] : products.offsets[a + 1]].reshape(-1, ka, width, k)
-                flat = block.transpose(0, 2, 1, 3).reshape(-1, ka * k)
-                pairs[a, b] = pairs.get((a, b), 0.0) + flat.T @ flat
-            own = N[mine].reshape(width, k, width, k)
-            sums.own[b][:] += np.einsum("likl->ik", own.transpose(0, 1, 3, 2))
+    with bar("variance information", len(places), "columns") as shown:
+        for b in rest:
+            k, rows = products.sizes[b], _rows(products, b)
+            size = max(1, _COLUMNS // (products.q * k)) * k
+            for start in range(0, len(rows), size):
+                mine = rows[start : start + size]
+                width = len(mine) // k
+                unit = np.zeros((products.q, len(mine)))
+                unit[mine, np.arange(len(mine))] = 1.0
+                core[:, at : at + len(mine)] = fit.modes.factor.solve(unit)[places]
+                at += len(mine)
+                N = times_N(products.ZtZ[mine].toarray().T).reshape(products.q, width, k)
+                for a, ka in enumerate(products.sizes):
+                    block = N[products.offsets[a] : products.offsets[a + 1]].reshape(
+                        -1, ka, width, k
+                    )
+                    flat = block.transpose(0, 2, 1, 3).reshape(-1, ka * k)
+                    pairs[a, b] = pairs.get((a, b), 0.0) + flat.T @ flat
+                own = N[mine].reshape(width, k, width, k)
+                sums.own[b][:] += np.einsum("likl->ik", own.transpose(0, 1, 3, 2))
+                shown.update(len(mine))
     for a, b in list(pairs):
         if a not in rest:
             ka, kb = products.sizes[a], products.sizes[b]

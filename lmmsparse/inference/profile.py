@@ -77,15 +77,20 @@ class Profile:
     _cutoff: float
     findings: tuple[Finding, ...] = ()
 
-    def __repr__(self) -> str:
+    def _limits(self) -> Table:
         limits = self.confint()
-        table = Table(
+        return Table(
             {"lower": limits["lower"].tolist(), "upper": limits["upper"].tolist()},
             [str(name) for name in limits.index],
             title="Profile likelihood, 95 % intervals",
             notes=[finding.message for finding in self.findings] + self._open_sides(0.95),
         )
-        return str(table)
+
+    def __repr__(self) -> str:
+        return str(self._limits())
+
+    def _repr_html_(self) -> str:
+        return self._limits()._repr_html_()
 
     def _open_sides(self, level: float) -> list[str]:
         """Where an interval has no limit, and what stands there instead."""

@@ -16,6 +16,7 @@ from lmmsparse.fit import Fit, fit_design
 from lmmsparse.formula import parse_formula
 from lmmsparse.held import Held
 from lmmsparse.inference.boundary import MIXTURE, boundary
+from lmmsparse.progress import bar
 from lmmsparse.table import Table, blanks, counts, fixed, p_values
 
 FORMATS = {
@@ -38,12 +39,14 @@ class Reduction:
     term: str = ""
 
 
-def ranova_table(fit: Fit) -> Table:
+def ranova_table(fit: Fit, progress: bool | None = None) -> Table:
     """Reduce every random-effects term in turn and compare likelihoods.
 
     Parameters
     ----------
     fit : Fit
+    progress : bool, optional
+        A bar at once (True), never (False), or after two seconds if somebody watches.
 
     Returns
     -------
@@ -61,7 +64,11 @@ def ranova_table(fit: Fit) -> Table:
     order = formula_order(fit.design)
     held = [i for i in order if not testable(fit, i)]
     reductions = [r for i in order if i not in held for r in reductions_of(fit.design, i)]
-    smaller = [reduced_fit(fit, reduction) for reduction in reductions]
+    smaller = []
+    with bar("ranova", len(reductions), "refits", progress) as shown:
+        for reduction in reductions:
+            smaller.append(reduced_fit(fit, reduction))
+            shown.update()
     results = [_criterion(fit, small) for small in smaller]
     criterion = np.array([fit.criterion, *(value for value, _ in results)])
     npar = np.array([fit.npar, *(n for _, n in results)], dtype=np.float64)

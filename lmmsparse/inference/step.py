@@ -24,10 +24,11 @@ from lmmsparse.inference.ranova import (
 )
 from lmmsparse.inference.reduced import formula_of, without_fixed, without_random
 from lmmsparse.inference.terms import FixedTerms
+from lmmsparse.render import Section, html_of, text_of
 from lmmsparse.table import Formatter, Table, blanks, counts, degrees, fixed, p_values, significant
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Step:
     """What backward elimination did.
 
@@ -47,11 +48,18 @@ class Step:
     formula: str
     model: Any
 
-    def __repr__(self) -> str:
+    def _sections(self) -> tuple[Section, ...]:
         left = self.formula or "a model made from arrays"
         if self.model is None:
             left += "  (no random effects left: a linear model)"
-        return f"{self.random}\n\n{self.fixed}\n\nModel found: {left}"
+        last = Section(lines=(f"Model found: {left}",))
+        return self.random.section, self.fixed.section, last
+
+    def __repr__(self) -> str:
+        return text_of(self._sections())
+
+    def _repr_html_(self) -> str:
+        return html_of(self._sections())
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +92,7 @@ def step(
     reduce_random: bool = True,
     reduce_fixed: bool = True,
     keep: Collection[str] = (),
+    progress: bool | None = None,
 ) -> Step:
     """Eliminate terms one by one, the least significant first.
 
@@ -100,6 +109,9 @@ def step(
         Whether to eliminate random effects, and fixed effects.
     keep : collection of str
         Fixed-effects terms that stay.
+    progress : bool, optional
+        For every round of tests of random effects a bar at once (True), never (False), or after
+        two seconds if somebody watches.
 
     Returns
     -------
@@ -133,19 +145,19 @@ def step(
             f"keep= names {unknown[0]!r}, which is not a term of the fixed effects. The terms are "
             f"{listed(labels)}. Name some of them."
         )
-    random, model = _random(fit, alpha_random if reduce_random else 1.0)
+    random, model = _random(fit, alpha_random if reduce_random else 1.0, progress)
     table, model = _fixed(model, ddf, alpha_fixed if reduce_fixed else 1.0, keep)
     if isinstance(model, Fit):
         return Step(random, table, formula_of(model.design), make_model(model))
     return Step(random, table, formula_of(model.design), None)
 
 
-def _random(fit: Fit, alpha: float) -> tuple[Table, Fit | _Linear]:
+def _random(fit: Fit, alpha: float, progress: bool | None) -> tuple[Table, Fit | _Linear]:
     rows: list[_Row] = []
     model, gone = fit, 0
     title = f"random effects ({'REML' if fit.reml else 'ML'})"
     while True:
-        table = ranova_table(model)
+        table = ranova_table(model, progress)
         frame = table.to_frame()
         values = frame.to_numpy(dtype=np.float64)
         labels = [str(label) for label in frame.index]

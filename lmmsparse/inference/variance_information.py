@@ -17,6 +17,7 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
 from lmmsparse.fit import Fit
 from lmmsparse.inference.eliminated_traces import PairSums, pair_sums
+from lmmsparse.progress import bar
 from lmmsparse.threads import one_thread
 
 _ELEMENTS = 4_000_000
@@ -162,35 +163,37 @@ class VarianceParts:
         }
         own = [np.zeros((k, k)) for k in sizes]
         total, squares = 0.0, 0.0
-        for b, levels, together in self._chunks():
-            k, offset = sizes[b], template.offsets[b]
-            width = 1 if together else len(levels)
-            places = offset + levels[:, None] * k + np.arange(k)
-            # Columns of Z'WZ, which is symmetric; for all levels together their sums.
-            GB = self._fit.products.ZtZ[places.ravel()]
-            if together:
-                GB = sp.kron(np.ones((1, len(levels))), sp.eye_array(k), format="csr") @ GB
-            N = self._N_from(GB.toarray().T).reshape(template.q, width, k)
-            for a, ka in enumerate(sizes):
-                block = N[template.offsets[a] : template.offsets[a + 1]]
-                rows = block.reshape(-1, ka, width, k).transpose(0, 2, 1, 3).reshape(-1, ka * k)
-                pairs[a, b] += rows.T @ rows
-            half = template.multiply_transposed(self._T, N.reshape(template.q, -1))
-            half = half.reshape(template.q, width, k)
-            for i, level in enumerate(levels if not together else []):
-                own[b] += N[offset + level * k : offset + (level + 1) * k, i]
-            if together:
-                own[b] += N[offset : template.offsets[b + 1], 0].reshape(-1, k, k).sum(axis=0)
-            own[b] -= np.tensordot(half, half, axes=([0, 1], [0, 1]))
-            white = half @ self._T[b]  # columns of Λ'NΛ
-            squares += float((white**2).sum())
-            if together:
-                mine = white[offset : template.offsets[b + 1], 0].reshape(-1, k, k)
-                total += float(np.einsum("lii->", mine))
-            else:
-                for i, level in enumerate(levels):
-                    at = offset + level * k
-                    total += float(np.trace(white[at : at + k, i]))
+        with bar("variance information", sum(template.n_levels), "levels") as shown:
+            for b, levels, together in self._chunks():
+                k, offset = sizes[b], template.offsets[b]
+                width = 1 if together else len(levels)
+                places = offset + levels[:, None] * k + np.arange(k)
+                # Columns of Z'WZ, which is symmetric; for all levels together their sums.
+                GB = self._fit.products.ZtZ[places.ravel()]
+                if together:
+                    GB = sp.kron(np.ones((1, len(levels))), sp.eye_array(k), format="csr") @ GB
+                N = self._N_from(GB.toarray().T).reshape(template.q, width, k)
+                for a, ka in enumerate(sizes):
+                    block = N[template.offsets[a] : template.offsets[a + 1]]
+                    rows = block.reshape(-1, ka, width, k).transpose(0, 2, 1, 3).reshape(-1, ka * k)
+                    pairs[a, b] += rows.T @ rows
+                half = template.multiply_transposed(self._T, N.reshape(template.q, -1))
+                half = half.reshape(template.q, width, k)
+                for i, level in enumerate(levels if not together else []):
+                    own[b] += N[offset + level * k : offset + (level + 1) * k, i]
+                if together:
+                    own[b] += N[offset : template.offsets[b + 1], 0].reshape(-1, k, k).sum(axis=0)
+                own[b] -= np.tensordot(half, half, axes=([0, 1], [0, 1]))
+                white = half @ self._T[b]  # columns of Λ'NΛ
+                squares += float((white**2).sum())
+                if together:
+                    mine = white[offset : template.offsets[b + 1], 0].reshape(-1, k, k)
+                    total += float(np.einsum("lii->", mine))
+                else:
+                    for i, level in enumerate(levels):
+                        at = offset + level * k
+                        total += float(np.trace(white[at : at + k, i]))
+                shown.update(len(levels))
         return self._assembled(pairs, own, total, squares)
 
     def _assembled(

@@ -8,7 +8,7 @@ from typing import Any
 from lmmsparse.fit import Fit
 from lmmsparse.inference.bootstrap import Bootstrap
 from lmmsparse.inference.profile import Profile
-from lmmsparse.keywords import checked_keywords
+from lmmsparse.keywords import checked_keywords, explained_members
 from lmmsparse.plots.caterpillar import plot_caterpillar
 from lmmsparse.plots.densities import plot_bootstrap
 from lmmsparse.plots.effects import plot_effects
@@ -19,6 +19,7 @@ from lmmsparse.plots.residuals import plot_residuals, plot_scale_location
 from lmmsparse.plots.shrinkage import plot_shrinkage
 
 
+@explained_members
 class ModelPlots:
     """The plots of a model, found under ``m.plot``.
 
