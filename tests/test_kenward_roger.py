@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 
 import lmmsparse as lmm
 from lmmsparse.errors import OptionError
+from lmmsparse.inference.eliminated_traces import pair_sums
+from lmmsparse.inference.variance_information import VarianceParts
 
 Array = np.ndarray[Any, Any]
 
@@ -192,3 +196,50 @@ def test_what_is_not_linear_is_refused() -> None:
     model = lmm.lmer("Reaction ~ Days + (Days | Subject)", data, fixed=fixed)
     with pytest.raises(OptionError, match=r"some, but not all, elements of .Days"):
         model.coef_table("kenward-roger")
+
+
+TRACES = [
+    "y ~ x + (1 | g) + (1 | h)",
+    "y ~ x + (x | g) + (a | h)",
+    "y ~ x + (1 | g) + (0 + x | g) + (z | h)",
+    "y ~ x + (x | h / a)",
+    "y ~ x + cs(0 + a | g) + (1 | h) + (1 | a)",
+    "y ~ x + diag(x + z | g) + (x + z | h)",
+]
+
+
+@pytest.mark.parametrize("formula", TRACES)
+@pytest.mark.parametrize("size", [0.6, 20.0, 1e-4, 0.0])
+def test_elimination_gives_the_traces_of_all_columns(formula: str, size: float) -> None:
+    rng = np.random.default_rng(8)
+    n = 160
+    data = pd.DataFrame(rng.normal(size=(n, 3)), columns=["x", "z", "y"])
+    data["g"], data["h"] = rng.integers(0, 14, n), rng.integers(0, 6, n)
+    data["a"], data["w"] = rng.choice(list("pqr"), n), rng.uniform(0.4, 2.5, n)
+    data["y"] += rng.normal(size=14)[data["g"]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lmm.errors.LmmWarning)
+        free = lmm.lmer(formula, data, weights="w")
+        fixed = {name: size * (1 + 0.1 * i) for i, name in enumerate(free.theta.index)}
+        fixed |= {name: 0.3 for name in fixed if name.endswith("rho")}
+        if size == 0.0:  # singular: one of the variances only
+            fixed |= {name: 0.7 for name in list(fixed)[1:]}
+        model = lmm.lmer(formula, data, weights="w", fixed=fixed)
+    parts = VarianceParts(model.fit)
+    assert pair_sums(model.fit, parts._N_from) is not None
+    found, expected = parts.traces(), parts._traces_by_columns()
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+
+
+def test_squares_of_the_largest_factor_are_not_made() -> None:
+    """Twenty thousand levels beside a few hundred: the work is that of the few hundred."""
+    rng = np.random.default_rng(0)
+    n = 60_000
+    g, h, x = rng.integers(0, 20_000, n), rng.integers(0, 300, n), rng.normal(size=n)
+    y = 1 + x + rng.normal(size=20_000)[g] + rng.normal(size=300)[h] + rng.normal(size=n)
+    model = lmm.lmer("y ~ x + (1 | g) + (1 | h)", pd.DataFrame({"y": y, "x": x, "g": g, "h": h}))
+    start = time.process_time()
+    table = model.coef_table("kenward-roger").to_frame()
+    assert time.process_time() - start < 8.0  # by columns twenty
+    by_satterthwaite = model.coef_table().to_frame()["df"]
+    np.testing.assert_allclose(table["df"], by_satterthwaite, rtol=0.01)

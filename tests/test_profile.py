@@ -274,6 +274,33 @@ def test_a_correlation_is_free_where_an_effect_does_not_vary(seed: Any) -> None:
     assert ("leaves it undetermined" in text) == ("Without a limit" in text)
 
 
+@pytest.mark.parametrize("seed", [8, 10])
+def test_a_common_correlation_with_deviations_that_come_and_go(seed: int) -> None:
+    """Where one standard deviation is zero there can be another, better minimum without it."""
+    rng = np.random.default_rng(seed)
+    groups = int(rng.integers(6, 15))
+    g, t = np.repeat(np.arange(groups), 6), np.tile(np.repeat(np.arange(3), 2), groups)
+    sd, rho = rng.choice([0, 0.3, 0.6, 1.0]), rng.choice([-0.3, 0, 0.5, 0.9])
+    L = np.linalg.cholesky((1 - rho + 1e-9) * np.eye(3) + rho)
+    y = (sd * rng.normal(size=(groups, 3)) @ L.T)[g, t] + rng.normal(size=len(g))
+    data = pd.DataFrame({"y": y, "t": t.astype(str), "g": g})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lmm.errors.LmmWarning)
+        m = lmm.lmer("y ~ 1 + cs(0 + t | g)", data, reml=False)
+    frame = m.profile("rho|g").to_frame()
+    for value, zeta in zip(frame["value"], frame["zeta"], strict=True):
+        found = [
+            minimize(
+                lambda sd, value=value: m.fit.objective(np.append(sd, value)),
+                start,
+                method="L-BFGS-B",
+                bounds=[(0, None)] * 3,
+            ).fun
+            for start in ([0.7, 0.1, 0.9], [0.8, 0, 1], [0, 0.3, 1], [0.5, 0.5, 0], [1, 1, 1])
+        ]
+        assert zeta**2 < min(found) - m.fit.criterion + 1e-5, value
+
+
 def test_the_frame_holds_the_curve_and_everything_along_it() -> None:
     m = model(*LME4["slope"][:2])
     found = m.profile()

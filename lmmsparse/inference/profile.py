@@ -317,7 +317,7 @@ def _problem(fit: Fit, index: int) -> Problem:
         return StandardDeviation(fit.objective, fit.theta, term, row)
     if linear:
         unit = fit.sigma if row == column else 1.0
-        return Element(fit.objective, fit.theta, index, unit)
+        return Element(fit.objective, fit.theta, index, unit, term)
     if not fit.template.free[part].all():
         raise OptionError(
             f"{parameter_names(fit)[index]} cannot be profiled: it is a function of several "

@@ -7,6 +7,7 @@ linear constraints on θ.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -293,10 +294,40 @@ class Element(_OfTheta):
         unit = float(self.scaled.to_theta(np.eye(len(self.theta)))[self.index, self.index])
         return 0.05 * self.estimate if self.estimate > 0 else 0.02 * self.unit * unit
 
+    @cached_property
+    def _deviations(self) -> list[int]:
+        """Where the standard deviations stand that a correlation is about, if it is one."""
+        template = self.objective.template
+        part = template.slices[self.term]
+        if not np.isfinite(template.upper[self.index]) or not template.free[part].all():
+            return []
+        return [i for i in range(part.start, part.stop) if np.isinf(template.upper[i])]
+
+    def _search(self, value: float, x: FloatArray, without: Sequence[int] = ()) -> Point:
+        """The optimum at a value of the element, without some standard deviations."""
+        unit = np.eye(len(self.theta))
+        origin = value / self.unit * unit[self.index]
+        return minimize_on_plane(self.scaled, unit[[self.index, *without]], x, origin=origin)
+
+    @cached_property
+    def _undetermined(self) -> list[Point]:
+        """The optima with no two standard deviations left, at which the correlation is anything."""
+        x, own = self.scaled.to_internal(self.theta), self._deviations
+        without = [[j for j in own if j != i] for i in own] if len(own) > 1 else [own]
+        return [self._search(self.estimate, x, zeros) for zeros in without]
+
     def solve(self, value: float, x: FloatArray) -> Point:
-        unit = np.eye(len(self.theta))[self.index]
-        found = minimize_on_plane(self.scaled, unit[None], x, origin=value / self.unit * unit)
-        return replace(found, value=value)
+        found = [self._search(value, x)]
+        if self._deviations:
+            # There may be a minimum with a standard deviation and another one without.
+            theta = self.scaled.to_theta(x)
+            typical = self.scaled.to_theta(self.scaled.template.start)
+            for i in self._deviations:
+                start = theta.copy()
+                start[i] = 0.0 if theta[i] > 1e-3 * typical[i] else typical[i]
+                found.append(self._search(value, self.scaled.to_internal(start)))
+            found += self._undetermined
+        return replace(min(found, key=lambda point: point.deviance), value=value)
 
     def user_theta(self, theta: FloatArray) -> FloatArray:
         return _in_order(self.objective.template, theta, self.term, self.order)

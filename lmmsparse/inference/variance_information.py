@@ -6,7 +6,7 @@ columns at a time. Variance parameters are those of `directions`, relative to σ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
 from lmmsparse.fit import Fit
+from lmmsparse.inference.eliminated_traces import PairSums, pair_sums
 from lmmsparse.progress import bar
 from lmmsparse.threads import one_thread
 
@@ -133,7 +134,27 @@ class VarianceParts:
 
     def traces(self) -> FloatArray:
         """tr(V⁻¹G_rV⁻¹G_s), (r, r)."""
-        template, n_obs = self._fit.template, self._fit.design.n
+        sums = None
+        if len(self._fit.design.groups) > 1:
+            sums = pair_sums(self._fit, self._N_from)
+        return self._traces_by_columns() if sums is None else self._traces_of(sums)
+
+    def _traces_of(self, sums: PairSums) -> FloatArray:
+        """The traces from sums over pairs of levels."""
+        T, sizes = self._T, [s.k for s in self._fit.template.structures]
+        own, squares = [N.copy() for N in sums.own], 0.0
+        total = float(sum(np.sum(t @ t.T * N) for t, N in zip(T, own, strict=True)))
+        for (a, b), flat in sums.products.items():
+            # Σ N_ba TT' N_ab, and the squares of Λ'NΛ.
+            H = flat.reshape(sizes[a], sizes[b], sizes[a], sizes[b])
+            minus = np.tensordot(T[a] @ T[a].T, H, axes=([0, 1], [0, 2]))
+            own[b] -= minus
+            squares += float(np.sum(T[b] @ T[b].T * minus))
+        return self._assembled(sums.products, own, total, squares)
+
+    def _traces_by_columns(self) -> FloatArray:
+        """The traces from all columns of N, some at a time."""
+        template = self._fit.template
         sizes = [s.k for s in template.structures]
         pairs = {
             (a, b): np.zeros((sizes[a] * sizes[b],) * 2)
@@ -173,6 +194,17 @@ class VarianceParts:
                         at = offset + level * k
                         total += float(np.trace(white[at : at + k, i]))
                 shown.update(len(levels))
+        return self._assembled(pairs, own, total, squares)
+
+    def _assembled(
+        self,
+        pairs: Mapping[tuple[int, int], FloatArray],
+        own: list[FloatArray],
+        total: float,
+        squares: float,
+    ) -> FloatArray:
+        """The traces from sums over levels; `total` and `squares` are of Λ'NΛ."""
+        sizes, n_obs = [s.k for s in self._fit.template.structures], self._fit.design.n
         r = len(self._entries)
         out = np.empty((r + 1, r + 1))
         for x, (a, E) in enumerate(self._entries):
