@@ -192,3 +192,10 @@ def test_what_is_not_linear_is_refused() -> None:
     model = lmm.lmer("Reaction ~ Days + (Days | Subject)", data, fixed=fixed)
     with pytest.raises(OptionError, match=r"some, but not all, elements of .Days"):
         model.coef_table("kenward-roger")
+
+
+@pytest.mark.parametrize("term", ["(1 | Subject)", "(Days | Subject)"])
+def test_without_fixed_effects_the_table_is_empty(term: str) -> None:
+    model = lmm.lmer(f"Reaction ~ 0 + {term}", lmm.load_dataset("sleepstudy"))
+    assert model.coef_table("kenward-roger").to_frame().empty
+    assert "No fixed effects" in str(model.summary("kenward-roger"))
