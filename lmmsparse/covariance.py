@@ -394,7 +394,7 @@ class LambdaTemplate:
                 # One product of long and small matrices instead of one small product per level.
                 wide = T.T[:, None, :, None] * np.eye(columns)[:, None, :]
                 flat = b[a:z].reshape(n, k * columns)
-                out[a:z] = (flat @ wide.reshape(flat.shape[1], -1)).reshape(out[a:z].shape)
+                out[a:z] = (flat @ wide.reshape(k * columns, k * columns)).reshape(out[a:z].shape)
             else:
                 out[a:z] = np.matmul(T, b[a:z].reshape(n, k, columns)).reshape(out[a:z].shape)
         return out

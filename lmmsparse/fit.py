@@ -199,7 +199,7 @@ def products_of(design: Design) -> tuple[CrossProducts, Response]:
     Q, basis = orthonormal(design.fixed, design.weights)
     products = cross_products(Q, basis, terms, design.weights)
     response = response_products(design.y, Q, terms, design.weights, design.offset)
-    _check_not_exact(design, response.yty)
+    check_not_exact(design, response.yty)
     return products, response
 
 
@@ -217,7 +217,19 @@ def make_objective(
     return ProfiledDeviance(system, template, products, response, reml, fixed.sigma)
 
 
-def _check_not_exact(design: Design, residual_squares: float) -> None:
+def check_not_exact(design: Design, residual_squares: float) -> None:
+    """Refuse a response of which the fixed effects leave nothing but rounding errors.
+
+    Parameters
+    ----------
+    design : Design
+    residual_squares : float
+        See `Response.yty`.
+
+    Raises
+    ------
+    DataError
+    """
     centred = design.y - design.offset_or_zero
     weights = 1.0 if design.weights is None else design.weights
     spread = float(np.sum(weights * (centred - centred.mean()) ** 2))

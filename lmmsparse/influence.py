@@ -143,7 +143,8 @@ def influence_of_rows(fit: Fit) -> Influence:
     -----
     With x̃ = x − X'WZΛM⁻¹Λ'z, the leverage is h = w [z'ΛM⁻¹Λ'z + |R_X⁻ᵀx̃|²]. Deleting a row while θ
     is held moves β̂ by exactly −(X'V⁻¹X)⁻¹ x̃ w r / (1 − h). Cook's distance is
-    w r² h / (p σ² (1 − h)²). For the last three see Cook & Weisberg (1982), chapter 3.
+    w r² h / (p σ² (1 − h)²), NaN without fixed effects. For the last three see Cook & Weisberg
+    (1982), chapter 3.
     """
     design = fit.design
     w, p = design.weights_or_one, design.p
@@ -152,7 +153,7 @@ def influence_of_rows(fit: Fit) -> Influence:
     with np.errstate(divide="ignore", invalid="ignore"):
         left = 1.0 - leverage
         student = np.sqrt(w) * residuals / (fit.sigma * np.sqrt(left))
-        cook = w * residuals**2 * leverage / (p * fit.sigma2 * left**2)
+        cook = w * residuals**2 * leverage / ((p or np.nan) * fit.sigma2 * left**2)
         dfbeta = -moved * (w * residuals / left)[:, None]
     index = design.output_index()
 
@@ -203,7 +204,8 @@ def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> 
 
     Notes
     -----
-    Every refit starts from θ of the fit. Cook's distance is dfbeta' Cov(β̂)⁻¹ dfbeta / p.
+    Every refit starts from θ of the fit. Cook's distance is dfbeta' Cov(β̂)⁻¹ dfbeta / p, NaN
+    without fixed effects.
     """
     design = fit.design
     codes, levels, name = _grouping(fit, groups)
@@ -242,7 +244,8 @@ def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> 
         dfbeta[len(done.results) :] = np.nan
         for label in labels[len(done.results) :]:
             problems[label] = "interrupted before it was left out"
-    cook = np.einsum("li,li->l", dfbeta, np.linalg.solve(fit.vcov, dfbeta.T).T) / max(1, design.p)
+    cook = np.einsum("li,li->l", dfbeta, np.linalg.solve(fit.vcov, dfbeta.T).T)
+    cook = cook / (design.p or np.nan)
     index = levels.rename(name)
     return Influence(
         cooks_distance=pd.Series(cook, index=index, name="cooks_distance"),

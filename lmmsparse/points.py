@@ -33,9 +33,10 @@ class Modes:
     u : (q,) array
         Spherical random effects.
     b : (q,) array
-        Random effects Λu.
+        Random effects Λu, of the columns that cross-products are taken of: Sb where these are
+        shifted (`Fit.b` is b itself).
     v : (q,) array
-        Z'W times the residual, which is Z'V⁻¹(y − Xβ).
+        Z'W times the residual, which is Z'V⁻¹(y − Xβ), of the same columns.
     """
 
     solution: PLSSolution

@@ -9,21 +9,19 @@ from lmmsparse.fit import Fit
 from lmmsparse.threads import one_thread
 
 
-def conditional_modes(fit: Fit, b: FloatArray | None = None) -> dict[str, FloatArray]:
+def conditional_modes(fit: Fit) -> dict[str, FloatArray]:
     """Conditional modes b = Λu per grouping factor, terms that share one side by side.
 
     Parameters
     ----------
     fit : Fit
-    b : (q,) array, optional
-        Other random effects to arrange in the same way.
 
     Returns
     -------
     dict
         Group → (levels, k) array.
     """
-    parts = fit.split(fit.b if b is None else b)
+    parts = fit.split(fit.b)
     return {
         group: np.concatenate([parts[t] for t in terms], axis=1)
         for group, terms in fit.design.groups.items()

@@ -15,7 +15,7 @@ from lmmsparse.design import Design, LevelKey, RandomBlock, listed
 from lmmsparse.design.grouping import Grouping, combined_labels
 from lmmsparse.design.rank import chosen_columns, independent_columns
 from lmmsparse.errors import DataError, Finding
-from lmmsparse.fit import Fit, fit_design, term_columns
+from lmmsparse.fit import Fit, check_not_exact, fit_design, term_columns
 from lmmsparse.fixed_columns import orthonormal
 from lmmsparse.search import StandardizedObjective, search
 from lmmsparse.threads import one_thread
@@ -66,7 +66,8 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
     Raises
     ------
     DataError
-        For values of the wrong length or kind.
+        For values of the wrong length or kind, and for a response that the fixed effects fit
+        exactly.
     """
     design = fit.design
     values = _per_row(design, "y", y)
@@ -107,6 +108,7 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
     terms = term_columns(design)
     Q, _ = orthonormal(design.fixed, design.weights)
     response = response_products(values, Q, terms, design.weights, design.offset)
+    check_not_exact(renewed, response.yty)
     objective = fit.objective.with_response(response)
     optimum = search(objective, renewed, start, fit.optimizer)
     result = replace(fit, design=renewed, optimum=optimum)

@@ -24,6 +24,7 @@ from lmmsparse.optimize import Bounds, Derivatives, Objective, Optimizer, Optimu
 SNAP = 1e-3
 NO_WORSE = 1e-9
 _FAR = 5.0
+_DEPENDENT = 1e-8
 # The criterion is even in every column of T: this far off, it differs by 1e-16 of its curvature.
 _DUST = 1e-8
 
@@ -196,8 +197,16 @@ def standardizer(gram: FloatArray) -> FloatArray:
 
 
 def _standardizer_of_shifted(gram: FloatArray, S: FloatArray) -> FloatArray:
-    """K⁻¹ for K lower triangular with K'K = S' gram S, without forming that product."""
-    upper = np.linalg.cholesky(gram).T @ S
+    """K⁻¹ for K lower triangular with K'K = S' gram S, about that where gram is singular.
+
+    The product is not formed: it would have lost the digits that the shift has saved. Nor would
+    diagonal scaling do: from far away, all columns look like the constant one.
+    """
+    size = np.sqrt(np.diag(gram))
+    correlation = gram / np.outer(size, size)
+    if np.linalg.eigvalsh(correlation)[0] < _DEPENDENT:
+        correlation += 1e-3 * np.eye(len(gram))  # less would let T grow where nothing holds it
+    upper = np.linalg.cholesky(correlation).T @ (size[:, None] * S)
     K = np.asarray(np.linalg.qr(upper[:, ::-1], mode="r"))[::-1, ::-1]
     K = K * np.where(np.diag(K) < 0, -1.0, 1.0)[:, None]
     return np.asarray(sla.solve_triangular(K, np.eye(len(K)), lower=True))

@@ -107,9 +107,7 @@ def degrees(values: Sequence[float]) -> list[str]:
 
 def counts(values: Sequence[float]) -> list[str]:
     """Whole numbers where they are whole, otherwise two decimals; missing ones stay empty."""
-    return [
-        "" if np.isnan(v) else (f"{v:.0f}" if float(v).is_integer() else f"{v:.2f}") for v in values
-    ]
+    return ["" if np.isnan(v) else _plain(v, 0 if float(v).is_integer() else 2) for v in values]
 
 
 def blanks(formatter: Formatter) -> Formatter:

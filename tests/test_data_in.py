@@ -251,3 +251,24 @@ def test_parts_of_dates_and_durations_predict(formula: str) -> None:
 def test_a_directory_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "y ~ x + (1|g)", str(tmp_path)]) == 2
     assert "is a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "uint32", "uint64", "float16", "float32"])
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "size ~ I(count - 5) + I(count**3) + (1 | site)",
+        "size ~ dose + offset(count - 5) + (1 | site)",
+        "size ~ poly(count, 2) + (I(count - 5) | site)",
+        "I(count - 5) ~ dose + (1 | site)",
+    ],
+)
+@pytest.mark.filterwarnings("ignore::lmmsparse.errors.LmmWarning")
+def test_numbers_of_few_bits_do_not_overflow(formula: str, kind: str) -> None:
+    """Counts of polars are of 32 bits without a sign, and 2 − 5 is not 4294967293."""
+    wide = lmm.lmer(formula, table())
+    frame = table(count=table()["count"].astype(kind))
+    for data in (frame, pl.from_pandas(frame)) if kind != "float16" else (frame,):
+        model = lmm.lmer(formula, data)
+        assert model.reml_criterion == pytest.approx(wide.reml_criterion, rel=1e-9)
+        np.testing.assert_allclose(model.predict(data.head(9)), wide.fitted[:9], rtol=1e-6)

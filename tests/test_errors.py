@@ -1224,3 +1224,11 @@ def test_unwritable_path_is_named(where: str, tmp_path: Path) -> None:
 def test_missing_file_is_the_usual_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         lmm.load(tmp_path / "none")
+
+
+def test_the_column_that_is_blamed_is_the_one_in_the_term() -> None:
+    data = lmm.load_dataset("sleepstudy").assign(f="a", t=["1.5", "2", "x"] * 60)
+    data.loc[::2, "f"] = "b"
+    with pytest.raises(FormulaError) as error:
+        lmm.lmer("Reaction ~ poly(t, 2) + f + (1 | Subject)", data)
+    assert "The column 't' is not numeric" in str(error.value)

@@ -158,3 +158,12 @@ def test_shares_of_variance(slopes: lmm.LinearMixedModel, intercepts: lmm.Linear
     r2 = slopes.r2()
     assert r2["marginal"] == pytest.approx(0.2775, abs=2e-3)
     assert r2["conditional"] == pytest.approx(0.7989, abs=2e-3)
+
+
+def test_without_fixed_effects_there_is_no_cooks_distance(sleepstudy: pd.DataFrame) -> None:
+    model = lmm.lmer("Reaction ~ 0 + (Days | Subject)", sleepstudy)
+    by_row, by_group = model.influence(), model.influence("Subject")
+    assert by_row.cooks_distance.isna().all()
+    assert by_group.cooks_distance.isna().all()
+    assert by_row.leverage.between(0.0, 1.0).all()
+    assert by_row.dfbeta.shape[1] == by_group.dfbeta.shape[1] == 0

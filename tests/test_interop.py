@@ -53,6 +53,23 @@ def test_arviz_reads_a_bootstrap() -> None:
     assert table["mean"]["sigma"] == pytest.approx(replicates.to_frame()["sigma"].mean(), abs=1e-3)
 
 
+def test_arviz_gets_replicates_in_which_a_correlation_is_not_determined() -> None:
+    _arviz()
+    from lmmsparse.interop.arviz import to_arviz
+
+    rng = np.random.default_rng(2)
+    g, x = np.repeat(np.arange(8), 6), np.tile(np.arange(6.0), 8)
+    y = 0.5 * rng.normal(size=8)[g] + 0.2 * rng.normal(size=8)[g] * x + rng.normal(size=48)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lmm.LmmWarning)
+        model = lmm.lmer("y ~ x + (x | g)", {"y": y, "x": x, "g": g})
+    replicates = model.bootstrap(200, rng=1)
+    frame = replicates.to_frame()
+    assert frame["cor_x.Intercept|g"].isna().any()
+    posterior = to_arviz(replicates).posterior
+    np.testing.assert_array_equal(posterior["sd_x|g"][0], frame["sd_x|g"])
+
+
 def test_arviz_reads_a_profile() -> None:
     _arviz()
     from lmmsparse.interop.arviz import to_arviz

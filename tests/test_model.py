@@ -349,6 +349,12 @@ def test_refit_is_a_fit_of_the_new_response() -> None:
     assert m.fit.criterion != pytest.approx(other.fit.criterion, abs=1e-3)
 
 
+def test_refit_to_what_the_fixed_effects_fit_exactly_is_refused() -> None:
+    m = lmm.lmer("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+    with pytest.raises(lmm.DataError, match="fixed effects fit the response exactly"):
+        m.refit(m.fit.design.X @ [250.0, 10.0])
+
+
 def test_refit_of_a_singular_fit_is_not_trapped() -> None:
     flat = lmm.load_dataset("Dyestuff2")
     with pytest.warns(lmm.SingularFitWarning, match=r"\(1 \| Batch\)"):

@@ -194,3 +194,10 @@ def test_heads_of_correlations_stay_different_and_narrow() -> None:
 def test_what_rounds_to_zero_has_no_sign() -> None:
     assert number(-0.0004, 3) == "0.000"
     assert number(-0.0006, 3) == "-0.001"
+
+
+def test_infinite_degrees_of_freedom_are_written_alike() -> None:
+    m = fit("cake_linear_reml")
+    for table in (m.coef_table("asymptotic"), m.emmeans("recipe", ddf="asymptotic")):
+        assert " Inf " in str(table)
+        assert " inf " not in str(table)

@@ -45,3 +45,18 @@ def test_terms_that_take_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = EffectsOfRows({1: block.columns}, {1: block.codes})
     got, want = _both(fit, rows, monkeypatch)
     np.testing.assert_allclose(got, want, rtol=1e-10)
+
+
+@pytest.mark.parametrize("solver", [None, lmm.Cholmod(), lmm.SuperLU(), lmm.Dense()])
+def test_rows_with_a_hole_leave_the_others_alone(solver: object) -> None:
+    data = lmm.load_dataset("sleepstudy").assign(part=lambda d: d["Days"] // 4)
+    model = lmm.lmer("Reaction ~ Days + (Days | Subject) + (1 | part)", data, solver=solver)
+    for rows in (9, 90):
+        new = data.head(rows).astype({"Days": float})
+        whole = model.predict(new, se=True)
+        new.loc[new.index[[1, 4]], "Days"] = np.nan
+        holes = model.predict(new, se=True)
+        assert holes.iloc[[1, 4]].isna().all(axis=None)
+        np.testing.assert_allclose(
+            holes.drop(index=new.index[[1, 4]]), whole.drop(index=new.index[[1, 4]]), rtol=1e-12
+        )

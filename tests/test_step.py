@@ -146,3 +146,14 @@ def test_a_model_made_from_arrays() -> None:
     left = model.step()
     assert left.formula == ""
     assert left.model.fixef.index.tolist() == ["the days", "one"]
+
+
+@pytest.mark.parametrize("name", ["lambda", "None", "np", "a:b"])
+def test_columns_with_names_that_mean_something_in_python(name: str) -> None:
+    plain = lmm.load_dataset("sleepstudy")
+    plain["z"] = np.random.default_rng(3).normal(size=len(plain))
+    data = plain.rename(columns={"Days": name})
+    left = lmm.lmer(f"Reaction ~ `{name}` + z + (`{name}` | Subject)", data).step()
+    want = lmm.lmer("Reaction ~ Days + z + (Days | Subject)", plain).step()
+    assert left.formula == f"Reaction ~ `{name}` + (`{name}` | Subject)"
+    assert left.model.reml_criterion == pytest.approx(want.model.reml_criterion, abs=1e-8)

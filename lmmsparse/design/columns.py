@@ -18,6 +18,7 @@ from lmmsparse.design.frame import (
     codes_and_categories,
     listed,
     tidy_column,
+    widened,
 )
 from lmmsparse.design.names import split_calls
 from lmmsparse.errors import DataError, OptionError
@@ -332,4 +333,4 @@ def match_column(name: str, column: pd.Series, info: ColumnInfo) -> pd.Series:
             f"{listed(map(repr, tidy.dropna().unique()[:1]))}. Its coefficient multiplies a "
             "number. Convert it to numbers."
         )
-    return tidy
+    return widened(tidy)

@@ -175,6 +175,19 @@ def tidy_column(values: pd.Series) -> pd.Series:
     return values
 
 
+def widened(values: pd.Series) -> pd.Series:
+    """Numbers of few bits as int64 or float64: what a formula computes of them must not overflow.
+
+    In eight bits without a sign 2 − 5 is 253, and 20² is 144.
+    """
+    dtype = values.dtype
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "iuf":
+        return values
+    whole = dtype.kind == "i" or (dtype.kind == "u" and dtype.itemsize < 8)
+    wide = np.dtype(np.int64 if whole else np.float64)
+    return values if dtype == wide else values.astype(wide)
+
+
 def without_unused(values: pd.Series) -> pd.Series:
     """A categorical column without levels that do not occur."""
     codes, categories = codes_and_categories(values)
@@ -256,8 +269,9 @@ class Variables:
         return Variables({name: tidy_column(c) for name, c in taken.items()}, len(rows))
 
     def frame(self, names: Iterable[str]) -> pd.DataFrame:
-        """Some of the columns as a DataFrame."""
-        return pd.DataFrame({name: self.columns[name] for name in names}, index=self.index)
+        """Some of the columns as a DataFrame to compute with."""
+        columns = {name: widened(self.columns[name]) for name in names}
+        return pd.DataFrame(columns, index=self.index)
 
 
 def _from_objects(values: pd.Series) -> pd.Series:

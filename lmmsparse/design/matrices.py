@@ -6,6 +6,7 @@ as plain values, so that a recipe can be stored without pickle and rebuilt witho
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -306,7 +307,7 @@ def _materialize(
         cause = error.__cause__ or error.__context__
         if isinstance(cause, LmmError):
             raise cause from error
-        used = [str(name) for name in frame if str(name) in str(error)]
+        used = [str(name) for name in frame if _names(str(error), str(name))]
         what, why = _plain(error), text_explained(used, frame)
         if why:  # plainer than what numpy or pandas say
             what = what.partition(" [")[0]
@@ -334,6 +335,11 @@ def _parse_parts(parts: tuple[tuple[str, str], ...]) -> Any:
         raise FormulaError(
             f"The formula could not be read: {_plain(error)} Check its operators and brackets."
         ) from error
+
+
+def _names(text: str, word: str) -> bool:
+    """Whether a word stands in a text, and not only its letters."""
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
 
 
 def _plain(error: BaseException) -> str:

@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray, IntArray
-from lmmsparse.design.frame import Table, check_order, close_match, listed, tidy_column
+from lmmsparse.design.frame import (
+    Table,
+    check_order,
+    close_match,
+    listed,
+    tidy_column,
+    widened,
+)
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.names import PLAIN_FUNCTIONS, check_expression, namespace
@@ -146,7 +153,7 @@ def evaluate(expression: str, frame: Table, context: Mapping[str, Any]) -> Any:
     used = check_expression(expression, [str(c) for c in frame.columns], context)
     text, local = expression.strip(), {}
     for i, column in enumerate(used):
-        local[f"column_{i}_"] = local[column] = frame[column]
+        local[f"column_{i}_"] = local[column] = widened(frame[column])
         text = text.replace(f"`{column}`", f"column_{i}_")
     scope = {**namespace(context), "np": np, **PLAIN_FUNCTIONS, **(context or {}), **local}
     try:

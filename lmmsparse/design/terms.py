@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from formulaic import ModelSpec
 
+from lmmsparse._tokens import quote_name
 from lmmsparse._types import FloatArray
 from lmmsparse.design.matrices import MatrixRecipe
 
@@ -92,7 +93,7 @@ def part_text(recipe: MatrixRecipe, part: str, keep: Collection[int]) -> str:
         factors = [str(factor.expr) for factor in entry.term.factors]
         pieces.append(
             ":".join(
-                f"`{name}`" if name in recipe.columns and not name.isidentifier() else name
+                quote_name(name, quoted=True) if name in recipe.columns else name
                 for name in factors
             )
         )

@@ -43,9 +43,10 @@ def to_arviz(result: Bootstrap | Profile, n: int = 1000) -> Any:
     Returns
     -------
     InferenceData
-        With one chain. Of a bootstrap every replicate that did not fail is a draw. Of a profile
-        the draws are the (i − ½)/n quantiles of each parameter's confidence distribution Φ(zeta):
-        intervals are those of the profile, but parameters are not drawn jointly.
+        With one chain. Of a bootstrap every replicate that did not fail is a draw; correlations of
+        effects without variance are NaN in it. Of a profile the draws are the (i − ½)/n quantiles
+        of each parameter's confidence distribution Φ(zeta): intervals are those of the profile, but
+        parameters are not drawn jointly.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def to_arviz(result: Bootstrap | Profile, n: int = 1000) -> Any:
     (1, 100)
     """
     if isinstance(result, Bootstrap):
-        draws = result.to_frame().dropna()
+        draws = result.to_frame().drop(index=result.failures.index)
         if draws.empty:
             raise DataError(
                 "All replicates of the bootstrap failed. There is nothing to convert. Look at its "

@@ -73,7 +73,7 @@ class DenseFactor:
         self._products = products
 
     def solve(self, b: FloatArray) -> FloatArray:
-        return np.asarray(sla.cho_solve((self._L, True), b))
+        return np.asarray(sla.cho_solve((self._L, True), b, check_finite=False))
 
     def inverse_blocks(self) -> list[FloatArray]:
         inverse = self.solve(np.eye(self._products.q))

@@ -20,12 +20,8 @@ from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts
 from lmmsparse.errors import NumericalError
 from lmmsparse.solvers._sksparse import SparseCholesky
+from lmmsparse.solvers.base import FAILED
 from lmmsparse.solvers.cholmod import CholmodSystem
-
-_FAILED = (
-    "The penalized normal equations could not be factored: a value is not finite or far too "
-    "large. Check predictors and weights for extreme values."
-)
 
 
 @dataclass(frozen=True)
@@ -98,15 +94,15 @@ class _Factor:
                 options={"SymmetricMode": True, "Equil": False},
             )
         except RuntimeError as error:  # exactly singular
-            raise NumericalError(_FAILED) from error
+            raise NumericalError(FAILED) from error
 
     def factorize(self, lower: sp.csc_matrix) -> None:
         if not np.isfinite(lower.data).all():
-            raise NumericalError(_FAILED)
+            raise NumericalError(FAILED)
         lu = self._lu(lower.data)
         pivots = lu.U.diagonal()
         if not ((pivots > 0) & (pivots < np.inf)).all():
-            raise NumericalError(_FAILED)
+            raise NumericalError(FAILED)
         self._L = lu.L.tocsc()
         self._root = np.sqrt(pivots)
         self._logdet = float(np.log(pivots).sum())
