@@ -63,7 +63,10 @@ class Fit:
 
     def __repr__(self) -> str:
         name = "REML criterion" if self.reml else "deviance"
-        return f"Fit by {self.solver!r}, {name} {self.criterion:.4f}, of\n{self.design!r}"
+        return (
+            f"Fit by {self.solver!r}, {name} {self.criterion:.4f}, of\n{self.design!r}\n"
+            f"Linear algebra: {self.objective.system.describe()}"
+        )
 
     @property
     def theta(self) -> FloatArray:

@@ -82,6 +82,9 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
             "y holds infinite values. Nothing can be fitted to them. Remove or correct them."
         )
     renewed = replace(design, y=values, weights=w)
+    if weights is not None and design.recipe is not None:
+        # The column that held the former weights says nothing about new data any more.
+        renewed = replace(renewed, recipe=replace(design.recipe, weights_column=None))
     keep = ~np.isnan(values)
     if w is not None:
         keep &= ~np.isnan(w) & (w > 0)

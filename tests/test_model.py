@@ -399,6 +399,16 @@ def test_refit_with_holes_and_weights() -> None:
     assert zero.fit.criterion == pytest.approx(weighted.fit.criterion, abs=1e-7)
 
 
+def test_the_column_of_former_weights_is_not_read_for_new_data() -> None:
+    m = fit("y ~ x + (x|g)", weights="w")
+    rows = data().head(3)
+    assert m.predict(rows, interval="prediction").notna().all(axis=None)
+    again = m.refit(data()["y"], weights=data()["w"].to_numpy() ** 2)
+    with pytest.raises(lmm.DataError, match="weights given as an array"):
+        again.predict(rows, interval="prediction")
+    assert m.refit(data()["y"]).predict(rows, interval="prediction").notna().all(axis=None)
+
+
 def test_refit_loses_a_level() -> None:
     m = fit("y ~ x + (1|half:k) + (1|f)")
     y = data()["y"].where((data()["g"] > 0) & (data()["f"] != "v"))

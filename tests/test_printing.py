@@ -134,7 +134,8 @@ def test_arrays_of_a_model_do_not_flood_the_screen() -> None:
     text = repr(fit("sleepstudy_slope_reml").fit)
     assert text == (
         "Fit by Blocked(), REML criterion 1743.6283, of\n"
-        "Design of Reaction: 180 rows, 2 fixed effects, random effects (Days|Subject): 18 × 2"
+        "Design of Reaction: 180 rows, 2 fixed effects, random effects (Days|Subject): 18 × 2\n"
+        "Linear algebra: elimination of 18 levels with 2 effects each, no core"
     )
 
 

@@ -50,10 +50,6 @@ class SparseCholesky(Protocol):
         """L⁻¹ P b."""
         ...
 
-    def half_solve_transposed(self, b: FloatArray) -> FloatArray:
-        """P' L⁻ᵀ b."""
-        ...
-
     def solve(self, b: FloatArray) -> FloatArray:
         """M⁻¹ b."""
         ...
@@ -102,10 +98,6 @@ class _Factor04:
     def half_solve(self, b: FloatArray) -> FloatArray:
         permuted = self._factor.apply_P(b)
         return np.asarray(self._factor.solve_L(permuted, use_LDLt_decomposition=False))
-
-    def half_solve_transposed(self, b: FloatArray) -> FloatArray:
-        z = self._factor.solve_Lt(b, use_LDLt_decomposition=False)
-        return np.asarray(self._factor.apply_Pt(z))
 
     def solve(self, b: FloatArray) -> FloatArray:
         return np.asarray(self._factor.solve_A(b))
@@ -157,12 +149,6 @@ class _Factor05:
 
     def half_solve(self, b: FloatArray) -> FloatArray:
         return self._solve(b[self._permutation], "L")
-
-    def half_solve_transposed(self, b: FloatArray) -> FloatArray:
-        z = self._solve(b, "Lt")
-        out = np.empty_like(z)
-        out[self._permutation] = z
-        return out
 
     def solve(self, b: FloatArray) -> FloatArray:
         return self._solve(b, "A")

@@ -62,10 +62,6 @@ class PLSFactor(Protocol):
         """The blocks of M⁻¹ where Z'WZ has blocks: per pair of terms an (m, k_s, k_t) array."""
         ...
 
-    def unwhiten(self, z: FloatArray) -> FloatArray:
-        """A matrix square root of M⁻¹ times z: if Var z = I then Var of the result is M⁻¹."""
-        ...
-
 
 class PLSSystem(Protocol):
     """The linear algebra of one model."""

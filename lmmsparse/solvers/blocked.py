@@ -230,11 +230,6 @@ class BlockedFactor:
         out = self._half_solve_transposed(*self.half_solve(*self._system.split(matrix)))
         return out[:, 0] if b.ndim == 1 else out
 
-    def unwhiten(self, z: FloatArray) -> FloatArray:
-        matrix = z[:, None] if z.ndim == 1 else z
-        out = self._half_solve_transposed(*self._system.split(matrix))
-        return out[:, 0] if z.ndim == 1 else out
-
     def inverse_blocks(self) -> list[FloatArray]:
         system = self._system
         own = np.matmul(np.swapaxes(self._inverse, 1, 2), self._inverse)

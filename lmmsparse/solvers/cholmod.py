@@ -189,6 +189,3 @@ class CholmodFactor:
 
     def inverse_blocks(self) -> list[FloatArray]:
         return self._inversion.blocks(self._factor)
-
-    def unwhiten(self, z: FloatArray) -> FloatArray:
-        return self._factor.half_solve_transposed(z)

@@ -78,6 +78,3 @@ class DenseFactor:
     def inverse_blocks(self) -> list[FloatArray]:
         inverse = self.solve(np.eye(self._products.q))
         return [inverse[self._products.coordinates(pair)] for pair in self._products.pairs]
-
-    def unwhiten(self, z: FloatArray) -> FloatArray:
-        return np.asarray(sla.solve_triangular(self._L, z, lower=True, trans="T"))

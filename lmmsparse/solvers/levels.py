@@ -115,12 +115,12 @@ class LevelSystem:
         T = np.zeros((K, K))
         for part, own in zip(self.parts, self.template.shifted_factors(theta), strict=True):
             T[part, part] = own
-        # T'AT is a linear map of A.
-        twice = (T.T[:, None, :, None] * T.T[None, :, None, :]).reshape(K * K, K * K)
-        M = twice @ self.A.reshape(K * K, L)
-        M[:: K + 1] += 1.0
+        # One side after the other: where T is large, both at once would lose digits.
+        half = (T.T @ self.A.reshape(K, K * L)).reshape(K, K, L)
+        M = np.matmul(T.T, half)
+        M.reshape(K * K, L)[:: K + 1] += 1.0
         with np.errstate(all="ignore"):
-            inverse, logdets = inverse_factors(M.reshape(K, K, L))
+            inverse, logdets = inverse_factors(M)
         logdet = float(logdets.sum())
         if not np.isfinite(logdet):
             raise NumericalError(FAILED)
@@ -164,10 +164,6 @@ class LevelFactor:
     def solve(self, b: FloatArray) -> FloatArray:
         half = small_product(self._inverse, self._system.split(b.reshape(len(b), -1)))
         return self._system.join(small_product(self._transposed, half)).reshape(b.shape)
-
-    def unwhiten(self, z: FloatArray) -> FloatArray:
-        split = self._system.split(z.reshape(len(z), -1))
-        return self._system.join(small_product(self._transposed, split)).reshape(z.shape)
 
     def inverse_blocks(self) -> list[FloatArray]:
         own = small_product(self._transposed, self._inverse)

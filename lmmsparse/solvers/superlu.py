@@ -114,7 +114,7 @@ class _Factor:
         y = spla.spsolve_triangular(self._L, b[self._permutation], unit_diagonal=True)
         return np.asarray((y.T / self._root).T)
 
-    def half_solve_transposed(self, b: FloatArray) -> FloatArray:
+    def _half_solve_transposed(self, b: FloatArray) -> FloatArray:
         z = spla.spsolve_triangular(
             self._L.T.tocsr(), (b.T / self._root).T, lower=False, unit_diagonal=True
         )
@@ -123,7 +123,7 @@ class _Factor:
         return out
 
     def solve(self, b: FloatArray) -> FloatArray:
-        x: FloatArray = self.half_solve_transposed(self.half_solve(b))
+        x: FloatArray = self._half_solve_transposed(self.half_solve(b))
         return x
 
     def lower(self) -> sp.csc_matrix:
