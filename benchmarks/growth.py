@@ -34,12 +34,12 @@ class Series:
 
 def slopes(n: int) -> tuple[str, pd.DataFrame]:
     """n rows in n / 10 groups with correlated slopes."""
-    return "y ~ x + (x | g)", _slopes(n, n // 10, 2)
+    return "y ~ x1 + (x1 | g)", _slopes(n, n // 10, 2)
 
 
 def rows_only(n: int) -> tuple[str, pd.DataFrame]:
     """n rows in 1,000 groups with correlated slopes."""
-    return "y ~ x + (x | g)", _slopes(n, 1000, 2)
+    return "y ~ x1 + (x1 | g)", _slopes(n, 1000, 2)
 
 
 def parameters(theta: int) -> tuple[str, pd.DataFrame]:
@@ -58,7 +58,7 @@ def _slopes(n: int, groups: int, k: int) -> pd.DataFrame:
     T = np.tril(rng.normal(size=(k, k))) * 0.3 + 0.5 * np.eye(k)
     effects = rng.normal(size=(groups, k)) @ T.T
     y = X.sum(axis=1) + np.einsum("nk,nk->n", X, effects[g]) + rng.normal(size=n)
-    columns = {"x" if k == 2 else f"x{i}": X[:, i] for i in range(1, k)}
+    columns = {f"x{i}": X[:, i] for i in range(1, k)}
     return pd.DataFrame({"y": y, **columns, "g": g})
 
 
