@@ -140,7 +140,7 @@ def table(measured: dict[str, dict[str, Any]], programs: list[str]) -> list[str]
             seconds = statistics.median(theirs["warm"])
             excess = (theirs["criterion"] or math.inf) - min(values)
             worse = "" if excess < 1e-3 else f", {excess:.2g} above"
-            cells.append(f"{_milliseconds(seconds)} (**{seconds / mine:.2g}**{worse})")
+            cells.append(f"{_milliseconds(seconds)} (**{_ratio(seconds / mine)}**{worse})")
         peaks = [f"{results[p]['peak_mb']:.0f}" if results.get(p) else "–" for p in programs[:2]]
         cells.append(" / ".join(peaks))
         lines.append("| " + " | ".join(cells) + " |")
@@ -149,6 +149,10 @@ def table(measured: dict[str, dict[str, Any]], programs: list[str]) -> list[str]
 
 def _milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:.1f}" if seconds < 0.1 else f"{1e3 * seconds:.0f}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
 def means(measured: dict[str, dict[str, Any]], programs: list[str]) -> list[str]:
@@ -165,7 +169,7 @@ def means(measured: dict[str, dict[str, Any]], programs: list[str]) -> list[str]
             ]
             if logs:
                 ratio = math.exp(statistics.mean(logs))
-                parts.append(f"{program} {ratio:.2g} × our time ({len(logs)} models)")
+                parts.append(f"{program} {_ratio(ratio)} × our time ({len(logs)} models)")
         if parts:
             lines.append(f"- {group}: " + ", ".join(parts))
     return lines
