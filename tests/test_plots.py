@@ -223,7 +223,9 @@ def test_many_levels_are_few_artists_without_names() -> None:
 def test_shrinkage_has_one_regression_per_level() -> None:
     m = sleep()
     pooled = pooling(m.fit, None)
-    for row, (_, part) in zip(pooled.alone, frame("sleepstudy").groupby("Subject"), strict=True):
+    for row, (_, part) in zip(
+        pooled.alone, frame("sleepstudy").groupby("Subject", observed=True), strict=True
+    ):
         assert_allclose(row, np.polyfit(part["Days"], part["Reaction"], 1)[::-1], rtol=1e-8)
     assert_allclose(pooled.partial, m.coef["Subject"])
     ax = m.plot.shrinkage()

@@ -322,7 +322,9 @@ def match_column(name: str, column: pd.Series, info: ColumnInfo) -> pd.Series:
                 "belongs to it. Remove those rows, or fit with data that contain the level."
             )
         return pd.Series(
-            pd.Categorical(values, categories=list(info.categories)), index=column.index, name=name
+            pd.Categorical(values.to_numpy(), categories=list(info.categories)),
+            index=column.index,
+            name=name,
         )
     tidy = tidy_column(column)
     if info.kind == "numeric" and not pd.api.types.is_numeric_dtype(tidy.dtype):

@@ -39,7 +39,7 @@ class LevelKey:
                 column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
             )
             missing |= values.isna().to_numpy()
-            codes = levels.get_indexer(pd.Index(values))
+            codes = levels.get_indexer(pd.Index(values, dtype=values.dtype))
             unknown |= codes < 0
             mixed = mixed * len(levels) + np.maximum(codes, 0)
         place = np.searchsorted(self.combinations, mixed)
