@@ -205,17 +205,15 @@ def missing(values: pd.Series) -> BoolArray:
     """Where a column has no value."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         return np.asarray(codes_and_categories(values)[0] < 0)
-    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "fiub":
-        numbers = values.to_numpy()
-        return (
-            np.asarray(np.isnan(numbers))
-            if values.dtype.kind == "f"
-            else np.zeros(len(numbers), dtype=bool)
-        )
+    kind = values.dtype.kind if isinstance(values.dtype, np.dtype) else ""
+    if kind == "f":
+        return np.asarray(np.isnan(values.to_numpy()))
+    if kind and kind in "iub":
+        return np.zeros(len(values), dtype=bool)
     return np.asarray(values.isna().to_numpy(), dtype=bool)
 
 
-class Table(Protocol):
+class Tabular(Protocol):
     """What a DataFrame and `Variables` have in common."""
 
     @property

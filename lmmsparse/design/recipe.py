@@ -11,7 +11,7 @@ import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray, IntArray
 from lmmsparse.design.frame import (
-    Table,
+    Tabular,
     check_order,
     close_match,
     listed,
@@ -145,7 +145,7 @@ class Recipe:
         return values
 
 
-def evaluate(expression: str, frame: Table, context: Mapping[str, Any]) -> Any:
+def evaluate(expression: str, frame: Tabular, context: Mapping[str, Any]) -> Any:
     """Evaluate a grouping or offset expression on the columns of a frame."""
     name = expression.strip("`") if expression.count("`") == 2 else expression
     if name in frame.columns:
@@ -173,7 +173,7 @@ def evaluate(expression: str, frame: Table, context: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def evaluate_grouping(expression: str, frame: Table, context: Mapping[str, Any]) -> pd.Series:
+def evaluate_grouping(expression: str, frame: Tabular, context: Mapping[str, Any]) -> pd.Series:
     """One factor of a grouping as a Series with a RangeIndex."""
     missing = [n for n in referenced_names(expression) if n not in frame.columns]
     missing = [n for n in missing if n not in (context or {})]
@@ -208,7 +208,7 @@ def _labels(series: pd.Series) -> pd.Series:
     return series.astype(object)
 
 
-def evaluate_numbers(expression: str, frame: Table, context: Mapping[str, Any]) -> FloatArray:
+def evaluate_numbers(expression: str, frame: Tabular, context: Mapping[str, Any]) -> FloatArray:
     """An offset expression as (n,) numbers, NaN where missing."""
     values = evaluate(expression, frame, context)
     if np.ndim(values) == 0:
@@ -216,7 +216,7 @@ def evaluate_numbers(expression: str, frame: Table, context: Mapping[str, Any]) 
     return column_or_array(f"offset({expression})", values, frame)
 
 
-def column_or_array(what: str, value: Any, frame: Table) -> FloatArray:
+def column_or_array(what: str, value: Any, frame: Tabular) -> FloatArray:
     """Weights or an offset, given as a column name or as an array, as (n,) numbers."""
     if isinstance(value, str):
         if value not in frame.columns:
