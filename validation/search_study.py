@@ -93,7 +93,8 @@ class Result:
 
     @property
     def allowed(self) -> float:
-        return HIGH + self.rounding
+        """What two values of the criterion may differ by, each with its own rounding error."""
+        return HIGH + 2.0 * self.rounding
 
     @property
     def limit(self) -> int:
@@ -307,8 +308,8 @@ def report(results: list[Result], seconds: float) -> str:
             "`Bobyqa` and, with up to "
             f"{NELDER_MEAD_UP_TO} parameters and {NELDER_MEAD_EFFECTS} random effects, "
             "`NelderMead`, from the same start. *Excess*: the criterion above the lowest of the "
-            f"three. *Above*: fits whose excess is more than {HIGH:g} plus the rounding error of "
-            "the criterion. *Evaluations*: median / maximum. *Seconds*: all fits of a kind, by "
+            f"three. *Above*: fits whose excess is more than {HIGH:g} plus the rounding errors of "
+            "the two criteria. *Evaluations*: median / maximum. *Seconds*: all fits of a kind, by "
             "search.",
             "",
             *by_kind(results),
