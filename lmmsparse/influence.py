@@ -12,11 +12,11 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.design import listed
 from lmmsparse.errors import DataError, LmmError, OptionError
 from lmmsparse.fit import Fit, fit_design
+from lmmsparse.linalg import chunks
 from lmmsparse.progress import run
 from lmmsparse.refit import subset, warm_start
 from lmmsparse.row_forms import (
     EffectsOfRows,
-    chunks,
     conditional_forms,
     projected_rows,
     pulled_columns,

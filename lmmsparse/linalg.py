@@ -6,12 +6,21 @@ most of the time of a small model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.linalg import blas, lapack
 
 from lmmsparse._types import FloatArray
 
 _BLOCK = 128
+_ELEMENTS = 4_000_000
+
+
+def chunks(n: int, width: int) -> Iterator[slice]:
+    """Slices of n rows of that width which have about four million elements each."""
+    size = max(1, _ELEMENTS // max(1, width))
+    return (slice(start, min(n, start + size)) for start in range(0, n, size))
 
 
 def solve_triangular(

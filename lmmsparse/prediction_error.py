@@ -14,6 +14,7 @@ from lmmsparse.distributions import normal_cdf, normal_quantile
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.satterthwaite import satterthwaite
+from lmmsparse.linalg import chunks
 from lmmsparse.predict import (
     NewRows,
     Selection,
@@ -25,7 +26,6 @@ from lmmsparse.predict import (
 )
 from lmmsparse.row_forms import (
     EffectsOfRows,
-    chunks,
     conditional_forms,
     projected_rows,
     pulled_columns,

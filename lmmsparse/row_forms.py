@@ -7,7 +7,7 @@ term are solved for, each once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,8 @@ import scipy.linalg as sla
 from lmmsparse._types import BoolArray, FloatArray, IntArray
 from lmmsparse.crossproducts import PairBlocks
 from lmmsparse.fit import Fit
+from lmmsparse.linalg import chunks
 
-_ELEMENTS = 4_000_000
 _FEW = 50  # rows for which solving costs less than the blocks of the inverse
 
 
@@ -47,12 +47,6 @@ class EffectsOfRows:
             {t: columns[part] for t, columns in self.columns.items()},
             {t: codes[part] for t, codes in self.codes.items()},
         )
-
-
-def chunks(n: int, width: int) -> Iterator[slice]:
-    """Slices of n rows that have about four million elements each."""
-    size = max(1, _ELEMENTS // max(1, width))
-    return (slice(start, min(n, start + size)) for start in range(0, n, size))
 
 
 def conditional_forms(fit: Fit, rows: EffectsOfRows) -> FloatArray:

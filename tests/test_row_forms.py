@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse import row_forms
+from lmmsparse import linalg, row_forms
 from lmmsparse.row_forms import EffectsOfRows, conditional_forms
 
 
@@ -25,7 +25,7 @@ def _both(
 @pytest.mark.parametrize("name", sorted(models.MODELS)[::5])
 def test_blocks_and_solves_agree(name: str, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """For observed pairs of levels, pairs never seen together, and levels that are new."""
-    monkeypatch.setattr(row_forms, "_ELEMENTS", elements)
+    monkeypatch.setattr(linalg, "_ELEMENTS", elements)
     fit = models.fit(name).fit
     rng = np.random.default_rng(3)
     some = rng.choice(fit.design.n, size=60)

@@ -16,10 +16,10 @@ import scipy.sparse as sp
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.crossproducts import CrossProducts
 from lmmsparse.fit import Fit
+from lmmsparse.linalg import chunks
 from lmmsparse.progress import bar
 from lmmsparse.solvers.blocked import lead_terms
 
-_COLUMNS = 4_000_000  # elements of the columns that are made together
 _CORE = 150_000_000  # elements of the matrices of the size of the rest
 _DENSE = 0.2
 _WELL = 1e4
@@ -87,10 +87,8 @@ def _with_the_rest(
     with bar("variance information", len(places), "columns") as shown:
         for b in rest:
             k, rows = products.sizes[b], _rows(products, b)
-            size = max(1, _COLUMNS // (products.q * k)) * k
-            for start in range(0, len(rows), size):
-                mine = rows[start : start + size]
-                width = len(mine) // k
+            for part in chunks(len(rows) // k, products.q * k):
+                mine, width = rows[part.start * k : part.stop * k], part.stop - part.start
                 unit = np.zeros((products.q, len(mine)))
                 unit[mine, np.arange(len(mine))] = 1.0
                 core[:, at : at + len(mine)] = fit.modes.factor.solve(unit)[places]
@@ -150,9 +148,7 @@ def _among_the_lead(
     n_levels, K, _ = A.shape
     c = len(core)
     R = np.empty_like(A)
-    size = max(1, _COLUMNS // c)
-    for start in range(0, n_levels, size):
-        mine = slice(start, start + size)
+    for mine in chunks(n_levels, c):
         for i in range(K):
             dense = F[i][mine] @ core
             for j in range(K):

@@ -17,10 +17,10 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
 from lmmsparse.fit import Fit
 from lmmsparse.inference.eliminated_traces import PairSums, pair_sums
+from lmmsparse.linalg import chunks
 from lmmsparse.progress import bar
 from lmmsparse.threads import one_thread
 
-_ELEMENTS = 4_000_000
 _WELL = 1e4
 
 
@@ -128,9 +128,8 @@ class VarianceParts:
             if apart:
                 yield t, np.arange(n), True
                 continue
-            size = max(1, _ELEMENTS // (template.q * structure.k))
-            for start in range(0, n, size):
-                yield t, np.arange(start, min(n, start + size)), False
+            for part in chunks(n, template.q * structure.k):
+                yield t, np.arange(part.start, part.stop), False
 
     def traces(self) -> FloatArray:
         """tr(V⁻¹G_rV⁻¹G_s), (r, r)."""
