@@ -1,6 +1,7 @@
 """A call whose arguments do not fit the function → an error that names the one that was meant.
 
-The signature is looked at before the call: a `TypeError` from inside the function is not touched.
+The signature is looked at when a call has failed: a `TypeError` from inside a function whose
+arguments fit is not touched.
 """
 
 from __future__ import annotations
@@ -142,10 +143,13 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
             if name not in known:
                 raise OptionError(unknown_keyword(called, name, known))
         try:
-            signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise OptionError(_misfit(called, parameters, kwargs, str(error))) from error
-        return function(*args, **kwargs)
+            return function(*args, **kwargs)
+        except TypeError:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:  # it was not entered
+                raise OptionError(_misfit(called, parameters, kwargs, str(error))) from error
+            raise
 
     return checked
 
