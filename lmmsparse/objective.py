@@ -225,7 +225,7 @@ class ProfiledDeviance:
     def _second_moments(self, point: Point, sigma2: float | None = None) -> list[FloatArray]:
         """Per term F, half the gradient in TT', (k, k)."""
         safe = away_from_limits(self.template, point.theta)
-        if safe is not point.theta and not np.array_equal(safe, point.theta):
+        if not np.array_equal(safe, point.theta):
             point = self._point(safe, sigma2)
         out = []
         for FT, T in zip(point.FT, point.T, strict=True):

@@ -20,13 +20,12 @@ from lmmsparse.errors import NumericalError, OptionError
 from lmmsparse.keywords import brief
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Bounds, Derivatives, Objective, Optimizer, Optimum, minimize_free
+from lmmsparse.tangents import ALMOST_NOTHING
 
 SNAP = 1e-3
 NO_WORSE = 1e-9
 _FAR = 5.0
 _DEPENDENT = 1e-8
-# The criterion is even in every column of T: this far off, it differs by 1e-16 of its curvature.
-_DUST = 1e-8
 
 
 def search(
@@ -273,7 +272,7 @@ def _snap_to_zero(
         first = group[0]
         if x[first] == 0.0 or x[first] > SNAP:
             continue
-        if np.abs(x[list(group)]).max() < _DUST:
+        if np.abs(x[list(group)]).max() < ALMOST_NOTHING:
             x = x.copy()
             x[list(group)] = 0.0
             continue

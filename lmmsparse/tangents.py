@@ -15,7 +15,7 @@ from lmmsparse.covariance import LambdaTemplate, Unstructured
 from lmmsparse.triangular import with_zero_columns
 
 # The criterion is even in every column of T: this far off, it differs by 1e-16 of its curvature.
-_ALMOST_NOTHING = 1e-8
+ALMOST_NOTHING = 1e-8
 _FROM_LIMIT = 1e-4
 
 
@@ -35,12 +35,12 @@ def of_full_rank(
     for structure, part, scale, (rows, columns) in zip(
         template.structures, template.slices, scales, template.places, strict=True
     ):
-        floor = _ALMOST_NOTHING * scale[rows]
+        floor = ALMOST_NOTHING * scale[rows]
         small = (rows == columns) & (np.abs(out[part]) < floor)
         if not small.any():
             continue
         if isinstance(structure, Unstructured):
-            T = with_zero_columns(structure.factor(out[part]), _ALMOST_NOTHING * scale)
+            T = with_zero_columns(structure.factor(out[part]), ALMOST_NOTHING * scale)
             out[part] = T[rows, columns]
             small = (rows == columns) & (np.abs(out[part]) < floor)
         out[part] = np.where(small, floor, out[part])

@@ -21,6 +21,7 @@ from lmmsparse.design.frame import (
     widened,
 )
 from lmmsparse.design.names import split_calls
+from lmmsparse.design.rank import LARGEST
 from lmmsparse.errors import DataError, OptionError
 
 
@@ -55,7 +56,6 @@ _CODINGS = {
 
 
 _DECIMAL_COMMA = re.compile(r"\s*-?\d*,\d+\s*$")
-_LARGEST = 1e100
 
 
 def check_response(response: str, table: Variables) -> None:
@@ -155,7 +155,7 @@ def check_finite(what: str, values: FloatArray) -> None:
             "Check it for divisions by zero and logarithms of zero."
         )
     largest = float(np.abs(values).max(initial=0.0))
-    if largest > _LARGEST or 0.0 < largest < 1.0 / _LARGEST:
+    if largest > LARGEST or 0.0 < largest < 1.0 / LARGEST:
         raise DataError(
             f"The largest value of the {what} is {largest:.3g}. Sums of squares of such numbers "
             "cannot be computed. Check the column, or change its units."

@@ -201,7 +201,7 @@ def codes_and_categories(values: pd.Series) -> tuple[IntArray, pd.Index]:
     return array.codes, array.categories
 
 
-def missing(values: pd.Series) -> BoolArray:
+def where_missing(values: pd.Series) -> BoolArray:
     """Where a column has no value."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         return np.asarray(codes_and_categories(values)[0] < 0)
@@ -211,6 +211,13 @@ def missing(values: pd.Series) -> BoolArray:
     if kind and kind in "iub":
         return np.zeros(len(values), dtype=bool)
     return np.asarray(values.isna().to_numpy(), dtype=bool)
+
+
+def renumbered(values: pd.Series) -> pd.Series:
+    """A column with the labels 0, 1, 2 and so on."""
+    index = values.index
+    plain = isinstance(index, pd.RangeIndex) and index.equals(pd.RangeIndex(len(index)))
+    return values if plain else values.reset_index(drop=True)
 
 
 class Tabular(Protocol):
@@ -244,13 +251,7 @@ class Variables:
     @classmethod
     def of(cls, frame: pd.DataFrame, names: Iterable[str]) -> Variables:
         """Tidy columns of a frame whose names are unique."""
-        rows = len(frame)
-        plain = isinstance(frame.index, pd.RangeIndex) and frame.index.equals(pd.RangeIndex(rows))
-        columns = {}
-        for name in names:
-            column = frame[name] if plain else frame[name].reset_index(drop=True)
-            columns[name] = tidy_column(column)
-        return cls(columns, rows)
+        return cls({name: tidy_column(renumbered(frame[name])) for name in names}, len(frame))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -263,8 +264,8 @@ class Variables:
 
     def take(self, rows: IntArray) -> Variables:
         """Some of the rows, without levels that do not occur in them."""
-        taken = {n: c.iloc[rows].reset_index(drop=True) for n, c in self.items()}
-        return Variables({name: tidy_column(c) for name, c in taken.items()}, len(rows))
+        taken = {n: tidy_column(renumbered(c.iloc[rows])) for n, c in self.items()}
+        return Variables(taken, len(rows))
 
     def frame(self, names: Iterable[str]) -> pd.DataFrame:
         """Some of the columns as a DataFrame to compute with."""

@@ -24,7 +24,7 @@ from formulaic.utils.null_handling import find_nulls
 
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
-from lmmsparse.design.frame import Variables, close_match
+from lmmsparse.design.frame import Variables, close_match, where_missing
 from lmmsparse.design.names import check_expression, columns_of, namespace
 from lmmsparse.design.plain import Columns, plain_columns
 from lmmsparse.errors import DataError, FormulaError, LmmError
@@ -176,7 +176,7 @@ class MatrixRecipe:
                 )
             column = newdata[name].reset_index(drop=True)
             out[name] = match_column(name, column, self.columns[name])
-            missing |= out[name].isna().to_numpy()
+            missing |= where_missing(out[name])
         return pd.DataFrame(out, index=range(len(newdata))), missing
 
     def matrix(self, part: str, newdata: pd.DataFrame) -> tuple[FloatArray, BoolArray]:

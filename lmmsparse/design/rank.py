@@ -12,6 +12,8 @@ from lmmsparse._types import BoolArray, FloatArray, IntArray
 
 FixedColumns: TypeAlias = FloatArray | sp.csr_array
 
+# Squares of larger numbers, or of those smaller than its inverse, cannot be summed.
+LARGEST = 1e100
 _TOLERANCE = 1e-7
 
 
@@ -28,9 +30,9 @@ def columns_not_finite(X: FixedColumns) -> IntArray:
     """Positions of the columns that hold infinite, undefined or huge values, or tiny ones only."""
     if isinstance(X, np.ndarray):
         largest = np.abs(X).max(axis=0, initial=0.0)
-        usable = (largest == 0.0) | ((largest >= 1e-100) & (largest <= 1e100))
+        usable = (largest == 0.0) | ((largest >= 1.0 / LARGEST) & (largest <= LARGEST))
         return np.flatnonzero(~usable)
-    return np.unique(X.indices[~(np.abs(X.data) <= 1e100)]).astype(np.intp)
+    return np.unique(X.indices[~(np.abs(X.data) <= LARGEST)]).astype(np.intp)
 
 
 def independent_columns(X: FixedColumns) -> BoolArray:

@@ -15,6 +15,7 @@ from lmmsparse.design.frame import (
     check_order,
     close_match,
     listed,
+    renumbered,
     tidy_column,
     widened,
 )
@@ -188,9 +189,7 @@ def evaluate_grouping(expression: str, frame: Tabular, context: Mapping[str, Any
             f"The grouping factor {expression!r} is a single value. It needs one value per row. "
             "Name a column of the data."
         )
-    series = values if isinstance(values, pd.Series) else pd.Series(values)
-    if not isinstance(series.index, pd.RangeIndex) or (len(series) and series.index[0] != 0):
-        series = series.reset_index(drop=True)
+    series = renumbered(values if isinstance(values, pd.Series) else pd.Series(values))
     if len(series) != len(frame):
         raise DataError(
             f"The grouping factor {expression!r} has {len(series)} values for {len(frame)} rows. "

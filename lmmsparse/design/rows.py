@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray
-from lmmsparse.design.frame import Variables, listed
-from lmmsparse.design.frame import missing as missing_in
+from lmmsparse.design.frame import Variables, listed, where_missing
 from lmmsparse.design.recipe import column_or_array, evaluate_grouping, evaluate_numbers
 from lmmsparse.errors import DataError, Finding
 
@@ -67,11 +66,11 @@ def complete_rows(
     groups: set[str],
 ) -> tuple[BoolArray, list[Finding]]:
     """Rows that can be fitted, and what there is to say about the others."""
-    holes = {name: missing_in(column) for name, column in table.items()}
+    holes = {name: where_missing(column) for name, column in table.items()}
     for expression in sorted(groups):
         if expression.strip("`") not in table.columns:
             values = evaluate_grouping(expression, table, context)
-            holes[expression] = missing_in(values)
+            holes[expression] = where_missing(values)
     for name, numbers in (("weights", extras.weights), ("offset", extras.offset)):
         if numbers is not None:
             holes[name] = np.isnan(numbers)

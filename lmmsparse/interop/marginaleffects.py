@@ -83,7 +83,7 @@ def for_marginaleffects(
             "belong together by position. Pass the data the model was fitted to."
         )
     response = design.response.strip("`")
-    if response in frame.columns and model.fit.design.recipe is not None:
+    if response in frame.columns:
         values = pd.to_numeric(frame[response].iloc[design.rows], errors="coerce").to_numpy()
         if not np.array_equal(values.astype(np.float64), design.y):
             raise DataError(

@@ -152,11 +152,11 @@ def _table(X: Any) -> pd.DataFrame:
     frame = as_frame(X)
     if any(isinstance(name, str) for name in X.columns):
         return frame
-    return frame.set_axis([f"x{j}" for j in range(frame.shape[1])], axis=1)
+    return _named(frame)
 
 
-def _named(X: FloatArray) -> pd.DataFrame:
-    return pd.DataFrame(X, columns=[f"x{j}" for j in range(X.shape[1])])
+def _named(X: FloatArray | pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(X).set_axis([f"x{j}" for j in range(X.shape[1])], axis=1)
 
 
 def _response(formula: Any, frame: pd.DataFrame) -> tuple[str, str]:
@@ -178,6 +178,7 @@ def _response(formula: Any, frame: pd.DataFrame) -> tuple[str, str]:
             f"The response {name!r} is a column of X. It would be among the predictors. Leave the "
             "column out of X, or the left side out of the formula."
         )
-    while not name or name in frame.columns:
-        name = f"{name or 'y'}" if "y" not in frame.columns else f"{name or 'y'}_"
+    name = name or "y"
+    while name in frame.columns:
+        name += "_"
     return name, f"{name} ~{right}"
