@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable
 
-from lmmsparse.errors import ConvergenceWarning, DesignWarning, Finding, SingularFitWarning
+from lmmsparse.errors import (
+    ConvergenceWarning,
+    DesignWarning,
+    Finding,
+    InterruptedWarning,
+    SingularFitWarning,
+)
 
 _WARNINGS: dict[str, type[Warning]] = {
     "singular": SingularFitWarning,
     "not-converged": ConvergenceWarning,
+    "better-optimum": ConvergenceWarning,
+    "interrupted": InterruptedWarning,
 }
 
 
@@ -29,3 +38,17 @@ def announce(findings: Iterable[Finding], stacklevel: int, told: Iterable[Findin
         if finding.level == "warning" and finding.message not in before:
             kind = _WARNINGS.get(finding.code, DesignWarning)
             warnings.warn(finding.message, kind, stacklevel=stacklevel)
+
+
+def tell(findings: Iterable[Finding]) -> None:
+    """Give the findings of level "warning" as warnings at the first line outside this package.
+
+    Parameters
+    ----------
+    findings : iterable of Finding
+    """
+    package = __name__.partition(".")[0]
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    announce(findings, level + 1)

@@ -9,8 +9,9 @@ import pandas as pd
 import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray, IntArray
+from lmmsparse.announce import tell
 from lmmsparse.design import listed
-from lmmsparse.errors import DataError, LmmError, OptionError
+from lmmsparse.errors import DataError, Finding, LmmError, OptionError
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.linalg import chunks
 from lmmsparse.progress import run
@@ -21,6 +22,7 @@ from lmmsparse.row_forms import (
     projected_rows,
     pulled_columns,
 )
+from lmmsparse.settle import Settled, findings_about, settle
 from lmmsparse.table import Table
 from lmmsparse.threads import one_thread
 
@@ -40,7 +42,12 @@ class Influence:
     group : str
         What was deleted; empty for single rows.
     problems : mapping, optional
-        Level → why the model could not be fitted without it; its measures are NaN.
+        Level → why the model could not be fitted without it (its measures are NaN), or why its
+        measures may be off.
+    findings : tuple of Finding, optional
+        What is to be said of all refits.
+    unconverged : tuple, optional
+        Levels whose refit did not reach its optimum; their measures may be off.
     """
 
     def __init__(
@@ -51,10 +58,14 @@ class Influence:
         rstudent: pd.Series | None = None,
         group: str = "",
         problems: dict[Any, str] | None = None,
+        findings: tuple[Finding, ...] = (),
+        unconverged: tuple[Any, ...] = (),
     ) -> None:
         self.cooks_distance = cooks_distance
         self.dfbeta = dfbeta
         self.problems = problems or {}
+        self.findings = findings
+        self.unconverged = unconverged
         self._leverage = leverage
         self._rstudent = rstudent
         self._group = group
@@ -103,11 +114,15 @@ class Influence:
     def _largest(self) -> Table:
         what = f"of levels of {self._group}" if self._group else "of single rows"
         largest = self.cooks_distance.nlargest(_SHOWN)
+        missing = len(set(self.problems) - set(self.unconverged))
         return Table(
             {"Cook's distance": largest.tolist()},
             [str(label) for label in largest.index],
             title=f"Influence {what}, the {len(largest)} largest of {len(self.cooks_distance)}",
-            notes=[f"Without measures, see problems: {len(self.problems)}."] * bool(self.problems),
+            notes=[
+                *([f"Without measures, see problems: {missing}."] if missing else []),
+                *(finding.message for finding in self.findings),
+            ],
         )
 
     def __repr__(self) -> str:
@@ -217,12 +232,13 @@ def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> 
     start = warm_start(fit)
     dfbeta = np.full((len(levels), design.p), np.nan)
     problems: dict[Any, str] = {}
+    off: dict[Any, Settled] = {}
     labels = list(levels)
 
     def leave_out(level: int) -> None:
         label = labels[level]
         try:
-            left = fit_design(
+            refit = fit_design(
                 subset(design, codes != level),
                 reml=fit.reml,
                 start=start,
@@ -230,6 +246,11 @@ def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> 
                 solver=fit.solver,
                 fixed=fit.held,
             )
+            settled = settle(refit)
+            left = settled.fit
+            if settled.trouble:
+                off[label] = settled
+                problems[label] = f"the refit has not reached its optimum: {settled.trouble}"
             kept = [design.x_names.index(name) for name in left.design.x_names]
             dfbeta[level, kept] = left.beta - fit.beta[kept]
             if len(kept) < design.p:
@@ -244,6 +265,8 @@ def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> 
         dfbeta[len(done.results) :] = np.nan
         for label in labels[len(done.results) :]:
             problems[label] = "interrupted before it was left out"
+    findings = findings_about([(str(label), each) for label, each in off.items()])
+    tell(findings)
     cook = np.einsum("li,li->l", dfbeta, np.linalg.solve(fit.vcov, dfbeta.T).T)
     cook = cook / (design.p or np.nan)
     index = levels.rename(name)
@@ -252,6 +275,8 @@ def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> 
         dfbeta=pd.DataFrame(dfbeta, index=index, columns=pd.Index(design.x_names, dtype=object)),
         group=name,
         problems=problems,
+        findings=findings,
+        unconverged=tuple(off),
     )
 
 

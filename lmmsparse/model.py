@@ -848,7 +848,7 @@ class LinearMixedModel:
         -------
         LinearMixedModel
         """
-        model = LinearMixedModel(refit_response(self._fit, y, weights))
+        model = LinearMixedModel(refit_response(self._fit, y, weights).fit)
         announce(model.convergence.findings, 4, self._fit.design.findings)
         return model
 

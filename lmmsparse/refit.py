@@ -17,7 +17,8 @@ from lmmsparse.design.rank import chosen_columns, independent_columns
 from lmmsparse.errors import DataError, Finding
 from lmmsparse.fit import Fit, check_not_exact, fit_design, term_columns
 from lmmsparse.fixed_columns import orthonormal
-from lmmsparse.search import StandardizedObjective, search
+from lmmsparse.search import search
+from lmmsparse.settle import Settled, off_zero, settle
 from lmmsparse.threads import one_thread
 
 
@@ -53,8 +54,10 @@ def _per_row(design: Design, what: str, values: Any) -> FloatArray:
 
 
 @one_thread
-def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
+def refit_response(fit: Fit, y: Any, weights: Any = None) -> Settled:
     """Fit the design of `fit` to another response, starting from its θ.
+
+    Where that does not lead to an optimum, other starts and searches are tried.
 
     Parameters
     ----------
@@ -100,7 +103,7 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
         renewed = replace(renewed, findings=(*renewed.findings, finding))
     require(check_design(renewed, fit.held.sigma is not None))
     if not keep.all() or weights is not None:
-        return fit_design(
+        left = fit_design(
             renewed,
             reml=fit.reml,
             start=start,
@@ -108,6 +111,7 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
             solver=fit.solver,
             fixed=fit.held,
         )
+        return settle(left)
     terms = term_columns(design)
     Q, _ = orthonormal(design.fixed, design.weights)
     response = response_products(values, Q, terms, design.weights, design.offset)
@@ -116,17 +120,12 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
     optimum = search(objective, renewed, start, fit.optimizer)
     result = replace(fit, design=renewed, optimum=optimum)
     result.__dict__["objective"] = objective
-    return result
+    return settle(result)
 
 
 def warm_start(fit: Fit) -> FloatArray:
     """θ of the fit, moved off zero so that a singular fit is not a trap for the next response."""
-    scaled = StandardizedObjective(fit.objective)
-    x = scaled.to_internal(fit.theta)
-    largest = float(np.abs(x).max(initial=0.0))
-    free = fit.template.free & (fit.template.start > 0)
-    x[free & (x <= 1e-2 * largest)] = 0.1 * max(largest, 1.0)
-    return scaled.to_theta(x)
+    return off_zero(fit.objective, fit.theta)
 
 
 def subset(design: Design, keep: BoolArray) -> Design:

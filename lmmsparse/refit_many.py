@@ -1,8 +1,9 @@
 """`Fit` and many responses → a table of estimates, one row per response.
 
-Where M is block diagonal all responses are searched together; other models are refitted one by one
-on the products and the symbolic work of the fit. Both start from the fit's θ and give what `refit`
-gives. What goes wrong with one response stays with that response.
+Where M is block diagonal all responses are searched together, and those that do not reach their
+optimum once more by themselves; other models are refitted one by one on the products and the
+symbolic work of the fit. Both start from the fit's θ and give what `refit` gives. What goes wrong
+with one response stays with that response.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray
-from lmmsparse.convergence import judge
 from lmmsparse.design import Design
 from lmmsparse.errors import DataError, LmmError, OptionError
 from lmmsparse.fit import Fit, term_columns
@@ -32,6 +32,7 @@ from lmmsparse.refit_batched import (
 )
 from lmmsparse.responses import ManyResponses, many_response_products
 from lmmsparse.search import search
+from lmmsparse.settle import Settled, settle
 from lmmsparse.threads import one_thread
 
 _CHUNK = 1_000_000
@@ -77,7 +78,8 @@ def refit_many(fit: Fit, Y: Any, n_jobs: int = 1, progress: bool | None = None) 
     if together.any():
         which = np.flatnonzero(together)
         out.put(which, _together(fit, values if together.all() else values[:, which]))
-    which = np.flatnonzero(usable & ~together)
+    failed = together & ~out.converged & (out.problem != FITTED_EXACTLY)
+    which = np.flatnonzero((usable & ~together) | failed)
     if which.size:
         parts = np.array_split(which, -(-which.size // _PART))
         done = run(
@@ -92,7 +94,7 @@ def refit_many(fit: Fit, Y: Any, n_jobs: int = 1, progress: bool | None = None) 
         for part, estimates in zip(parts, done.results, strict=False):
             out.put(part, estimates)
         for part in parts[len(done.results) :]:
-            out.problem[part] = "Interrupted before it was fitted."
+            out.problem[part[~failed[part]]] = "Interrupted before it was fitted."
     return _frame(fit, out, index)
 
 
@@ -176,7 +178,7 @@ def _one_by_one(fit: Fit, Y: FloatArray) -> Estimates:
                 optimum = search(objective, design, start, fit.optimizer)
                 new = replace(fit, design=design, optimum=optimum)
                 new.__dict__["objective"] = objective
-                _note(out, int(j), new)
+                _note(out, int(j), settle(new))
             except (LmmError, np.linalg.LinAlgError) as error:
                 out.problem[j] = str(error)
     return out
@@ -195,10 +197,10 @@ def _products(fit: Fit, Y: FloatArray) -> Iterator[tuple[slice, ManyResponses, B
         yield slice(a, a + size), responses, exact
 
 
-def _note(out: Estimates, j: int, fit: Fit) -> None:
+def _note(out: Estimates, j: int, settled: Settled) -> None:
     """Put down the estimates of one refit."""
-    verdict = judge(fit)
-    if any(finding.code == "exact-fit" for finding in verdict.findings):
+    fit, verdict = settled.fit, settled.verdict
+    if settled.exact:
         out.problem[j] = FITTED_EXACTLY
         return
     if not verdict.converged:

@@ -58,6 +58,7 @@ LAYERS = {
         "ranef",
         "refit",
         "refit_batched",
+        "settle",
         "row_forms",
         "refit_many",
         "predict",

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse.announce import tell
 from lmmsparse.distributions import normal_quantile
-from lmmsparse.errors import Finding, InterruptedWarning, LmmWarning, OptionError
+from lmmsparse.errors import Finding, LmmWarning, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.parameters import parameter_names, parameter_values
 from lmmsparse.inference.resample import Resampler
@@ -45,7 +46,10 @@ class Bootstrap:
     requested : int
         How many replicates were asked for; there are fewer where Ctrl-C ended it early.
     findings : tuple of Finding
-        What was met on the way: whether Ctrl-C ended it early.
+        What was met on the way: whether Ctrl-C ended it early, and how many refits did not reach
+        their optimum.
+    unconverged : tuple of int
+        The replicates whose refit did not reach its optimum; they are counted like the others.
     """
 
     original: pd.Series
@@ -53,6 +57,7 @@ class Bootstrap:
     requested: int
     _replicates: pd.DataFrame = field(repr=False)
     findings: tuple[Finding, ...] = ()
+    unconverged: tuple[int, ...] = ()
 
     def _moments(self) -> Table:
         values = self._replicates
@@ -189,18 +194,21 @@ def bootstrap(
         progress=progress,
         sizes=[len(chunk) for chunk in chunks],
     )
-    values = np.concatenate([part for part, _ in done.results])
-    reasons = [reason for _, part in done.results for reason in part]
+    values = np.concatenate([part for part, _, _ in done.results])
+    reasons = [reason for _, part, _ in done.results for reason in part]
     failed = {i: reason for i, reason in enumerate(reasons) if reason}
-    findings = (_interrupted(len(values), n),) if done.interrupted else ()
-    for finding in findings:
-        warnings.warn(finding.message, InterruptedWarning, stacklevel=4)
+    off = np.flatnonzero(np.concatenate([part for _, _, part in done.results]))
+    findings: tuple[Finding, ...] = ()
+    findings += (_interrupted(len(values), n),) if done.interrupted else ()
+    findings += (not_at_optimum(off.size, len(values)),) if off.size else ()
+    tell(findings)
     return Bootstrap(
         original,
         pd.Series(list(failed.values()), index=list(failed), dtype=object, name="reason"),
         int(n),
         pd.DataFrame(values, columns=original.index),
         findings,
+        tuple(int(i) for i in off),
     )
 
 
@@ -210,6 +218,22 @@ def _interrupted(done: int, n: int) -> Finding:
         "warning",
         f"The bootstrap was interrupted after {done} of {n} replicates. The result holds these; "
         "they are as good as any, but fewer. Call it again for all.",
+    )
+
+
+def not_at_optimum(n_off: int, n: int) -> Finding:
+    """Say that refits to drawn responses did not reach their optima.
+
+    Parameters
+    ----------
+    n_off, n : int
+        How many of how many.
+    """
+    return Finding(
+        "not-converged",
+        "warning",
+        f"{n_off} of {n} refits did not reach their optimum, whatever search was tried. They are "
+        "counted, but what depends on them may be off. Simplify the random effects.",
     )
 
 
@@ -266,26 +290,32 @@ def _replicates(
     statistic: Statistic | None,
     kind: str,
     names: pd.Index,
-) -> tuple[FloatArray, list[str]]:
-    """The statistic of each seed's response, NaN with a reason where it fails."""
+) -> tuple[FloatArray, list[str], BoolArray]:
+    """The statistic of each seed's response, NaN with a reason where it fails, and which are off.
+
+    Off are those whose refit did not reach its optimum.
+    """
     resampler = Resampler(fit, kind)
     responses = [resampler.draw(np.random.default_rng(seed)) for seed in seeds]
     if statistic is None:
         return _parameters(fit, np.column_stack(responses))
     values, reasons = np.full((len(seeds), len(names)), np.nan), [""] * len(seeds)
+    off = np.zeros(len(seeds), dtype=bool)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LmmWarning)
         for i, y in enumerate(responses):
             # Whatever goes wrong, in the refit or in the user's own function, is put down.
             try:
-                found = _as_series(statistic(make_model(refit_response(fit, y))))
+                settled = refit_response(fit, y)
+                found = _as_series(statistic(make_model(settled.fit)))
                 values[i] = found.reindex(names) if found.index.is_unique else found
+                off[i] = bool(settled.trouble)
             except Exception as error:
                 reasons[i] = f"{type(error).__name__}: {error}"
-    return values, reasons
+    return values, reasons, off
 
 
-def _parameters(fit: Fit, Y: FloatArray) -> tuple[FloatArray, list[str]]:
+def _parameters(fit: Fit, Y: FloatArray) -> tuple[FloatArray, list[str], BoolArray]:
     """All parameters of refits to the columns of `Y`."""
     table, d = refit_many(fit, Y, progress=False), fit.template.n_theta
     numbers = table.iloc[:, : d + 2 + fit.design.p].to_numpy(dtype=np.float64)
@@ -297,4 +327,5 @@ def _parameters(fit: Fit, Y: FloatArray) -> tuple[FloatArray, list[str]]:
         else:
             values[i, : d + 1] = parameter_values(fit, row[1 : d + 1], row[d + 1])
             values[i, d + 1 :] = row[d + 2 :]
-    return values, reasons
+    off = ~table["converged"].to_numpy(dtype=bool) & (np.array(reasons, dtype=object) == "")
+    return values, reasons, off

@@ -6,17 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse.announce import tell
 from lmmsparse.errors import DataError, NumericalError, OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.inference.bootstrap import BATCH, check_counts, chunks_of_seeds
-from lmmsparse.inference.lrt import likelihood_ratio_table
+from lmmsparse.inference.bootstrap import BATCH, check_counts, chunks_of_seeds, not_at_optimum
+from lmmsparse.inference.lrt import in_order, likelihood_ratio_table
 from lmmsparse.inference.profile import maximum_likelihood
 from lmmsparse.inference.resample import Resampler
 from lmmsparse.progress import run
+from lmmsparse.refit import refit_response
 from lmmsparse.refit_batched import can_batch
 from lmmsparse.refit_many import refit_many
+from lmmsparse.settle import findings_about
 from lmmsparse.table import Table, counts, fixed, p_values
+
+_ROUNDING = 1e-9
 
 
 def bootstrap_lrt_of_fits(
@@ -50,7 +55,8 @@ def bootstrap_lrt_of_fits(
     Davison & Hinkley (1997), Bootstrap Methods and their Application, section 4.2.
     """
     check_counts(n, n_jobs)
-    used = [maximum_likelihood(small), maximum_likelihood(large)]
+    settled = in_order([maximum_likelihood(small), maximum_likelihood(large)])
+    used = [each.fit for each in settled]
     if used[0].npar >= used[1].npar:
         raise OptionError(
             f"The first model has {used[0].npar} parameters and the second {used[1].npar}. The "
@@ -73,7 +79,8 @@ def bootstrap_lrt_of_fits(
         progress=progress,
         sizes=[len(seeds) for seeds in chunks],
     )
-    statistics = np.concatenate(drawn.results)
+    statistics = np.concatenate([part for part, _ in drawn.results])
+    n_off = int(sum(off.sum() for _, off in drawn.results))
     usable = statistics[~np.isnan(statistics)]
     if not usable.size:
         raise NumericalError(
@@ -88,6 +95,14 @@ def bootstrap_lrt_of_fits(
         notes.append(f"Interrupted after {len(statistics)} of {n} responses.")
     if len(usable) < len(statistics):
         notes.append(f"{len(statistics) - len(usable)} refits failed and are not counted.")
+    names = ("the small model", "the large model")
+    both = list(zip(names, (small, large), settled, strict=True))
+    findings = findings_about(
+        [(name, each) for name, fit, each in both if fit.reml], [b for b in both if not b[1].reml]
+    )
+    findings += (not_at_optimum(n_off, len(statistics)),) if n_off else ()
+    tell(findings)
+    notes += [finding.message for finding in findings]
     return Table(
         {
             "Chisq": [float(observed["Chisq"])] * 2,
@@ -101,12 +116,23 @@ def bootstrap_lrt_of_fits(
     )
 
 
-def _statistics(small: Fit, large: Fit, seeds: list[np.random.SeedSequence]) -> FloatArray:
-    """The likelihood-ratio statistics of responses drawn from the small model."""
+def _statistics(
+    small: Fit, large: Fit, seeds: list[np.random.SeedSequence]
+) -> tuple[FloatArray, BoolArray]:
+    """The likelihood-ratio statistics of responses drawn from the small model, and which are off.
+
+    NaN where a refit failed. Off are those of refits that did not reach their optimum. Where the
+    large model seems to fit worse, both are searched again from each other's θ.
+    """
     resampler = Resampler(small, "parametric")
     Y = np.column_stack([resampler.draw(np.random.default_rng(seed)) for seed in seeds])
-    criteria = [
-        refit_many(fit, Y, progress=False)["criterion"].to_numpy() for fit in (small, large)
-    ]
-    # NaN where a refit failed.
-    return np.asarray(np.maximum(criteria[0] - criteria[1], 0.0), dtype=np.float64)
+    tables = [refit_many(fit, Y, progress=False) for fit in (small, large)]
+    low, high = (table["criterion"].to_numpy() for table in tables)
+    statistics = low - high
+    off = ~np.logical_and(*(table["converged"].to_numpy(dtype=bool) for table in tables))
+    off &= ~np.isnan(statistics)
+    for j in np.flatnonzero(off | (statistics < -_ROUNDING * (1.0 + np.abs(high)))):
+        pair = in_order([refit_response(fit, Y[:, j]) for fit in (small, large)])
+        statistics[j] = pair[0].fit.criterion - pair[1].fit.criterion
+        off[j] = any(each.trouble for each in pair)
+    return np.maximum(statistics, 0.0), off

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from lmmsparse.announce import tell
 from lmmsparse.distributions import chi2_tail
-from lmmsparse.errors import OptionError
+from lmmsparse.errors import Finding, OptionError
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.inference.anova import METHOD_NAMES, f_test
 from lmmsparse.inference.ddf import check_ddf, denominator_df
 from lmmsparse.inference.lrt import information, refit_ml
 from lmmsparse.inference.terms import FixedTerms
 from lmmsparse.progress import bar
+from lmmsparse.settle import OWN, findings_about, nested, settle
 from lmmsparse.table import Table, blanks, counts, degrees, fixed, p_values
 
 
@@ -73,21 +76,33 @@ def _by_likelihood(fit: Fit, progress: bool | None) -> Table:
     terms = FixedTerms(fit.design)
     whole = refit_ml(fit)
     chosen = terms.droppable()
-    smaller = []
+    parts = []
     with bar("drop1", len(chosen), "refits", progress) as shown:
         for i in chosen:
             X, names = terms.reduced(i)
             design = replace(fit.design, fixed=X, x_names=names, dropped=(), recipe=None)
-            smaller.append(
-                fit_design(
-                    design,
-                    reml=False,
-                    optimizer=fit.optimizer,
-                    solver=fit.solver,
-                    fixed=fit.held,
-                )
+            small = fit_design(
+                design,
+                reml=False,
+                optimizer=fit.optimizer,
+                solver=fit.solver,
+                fixed=fit.held,
             )
+            parts.append(settle(small, [whole.fit.theta]))
             shown.update()
+    whole, parts = nested(whole, parts)
+    labels = ["<none>", *(terms.label(i) for i in chosen)]
+    refits = list(zip(labels[1:], parts, strict=True))
+    own = [] if fit.reml else [(OWN, fit, whole)]
+    findings = findings_about([("<none>", whole), *refits] if fit.reml else refits, own)
+    tell(findings)
+    return _likelihood_table(fit, labels, [each.fit for each in [whole, *parts]], findings)
+
+
+def _likelihood_table(
+    fit: Fit, labels: list[str], fits: list[Fit], findings: Sequence[Finding]
+) -> Table:
+    whole, *smaller = fits
     npar = np.array([whole.npar - other.npar for other in smaller], dtype=np.float64)
     LRT = np.maximum(0.0, [other.criterion - whole.criterion for other in smaller])
     p = np.where(npar > 0, chi2_tail(LRT, np.maximum(npar, 1.0)), np.nan)
@@ -98,9 +113,12 @@ def _by_likelihood(fit: Fit, progress: bool | None) -> Table:
             "LRT": [np.nan, *LRT.tolist()],
             "Pr(>Chisq)": [np.nan, *p.tolist()],
         },
-        ["<none>", *(terms.label(i) for i in chosen)],
+        labels,
         title="Single term deletions, likelihood ratios",
-        notes=["REML fits were refitted by maximum likelihood."] if fit.reml else [],
+        notes=[
+            *(["REML fits were refitted by maximum likelihood."] if fit.reml else []),
+            *(finding.message for finding in findings),
+        ],
         formats={
             "npar": counts,
             "AIC": fixed(2),

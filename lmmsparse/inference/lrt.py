@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
+from lmmsparse.announce import tell
 from lmmsparse.distributions import chi2_tail
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.inference.boundary import MIXTURE, boundary
+from lmmsparse.settle import Settled, also_from, carried, findings_about, settle
 from lmmsparse.table import Table, blanks, counts, fixed, p_values
 
 
@@ -23,13 +26,27 @@ def information(fit: Fit) -> tuple[float, float]:
     return fit.criterion + 2 * fit.npar, fit.criterion + np.log(fit.design.n) * fit.npar
 
 
-def refit_ml(fit: Fit) -> Fit:
-    """The same model fitted by maximum likelihood."""
+def refit_ml(fit: Fit) -> Settled:
+    """The same model fitted by maximum likelihood, at its optimum."""
     if not fit.reml:
-        return fit
-    return fit_design(
+        return settle(fit)
+    refit = fit_design(
         fit.design, reml=False, optimizer=fit.optimizer, solver=fit.solver, fixed=fit.held
     )
+    return settle(refit, [fit.theta])
+
+
+def in_order(fits: Sequence[Settled]) -> list[Settled]:
+    """Models from small to large, each at least as good as the one before allows.
+
+    θ of every model is tried for its neighbours: where a larger model would end above a smaller
+    one, it is searched again from there.
+    """
+    out = list(fits)
+    pairs = list(pairwise(range(len(out))))
+    for i, j in [*pairs, *((j, i) for i, j in reversed(pairs)), *pairs]:
+        out[j] = also_from(out[j], [carried(out[i].fit, out[j].fit)])
+    return out
 
 
 def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bool = True) -> Table:
@@ -63,21 +80,30 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
     if refit:
         if any(fit.reml for fit in fits):
             notes.append("REML fits were refitted by maximum likelihood.")
-        used = [refit_ml(fit) for fit in fits]
     else:
-        used = list(fits)
-        if len({fit.reml for fit in used}) > 1:
+        if len({fit.reml for fit in fits}) > 1:
             raise OptionError(
                 "Some of the models were fitted by REML and some by ML. Their likelihoods cannot "
                 "be compared. Leave out refit=False, or fit all in the same way."
             )
-        if used[0].reml and len({fit.design.x_names for fit in used}) > 1:
+        if fits[0].reml and len({fit.design.x_names for fit in fits}) > 1:
             raise OptionError(
                 "The models were fitted by REML and differ in their fixed effects. Their "
                 "restricted likelihoods cannot be compared. Leave out refit=False."
             )
-    order = sorted(range(len(used)), key=lambda i: used[i].npar)
-    used = [used[i] for i in order]
+    order = sorted(range(len(fits)), key=lambda i: fits[i].npar)
+    names = [labels[i] for i in order]
+    given = [fits[i] for i in order]
+    settled = in_order([refit_ml(fit) if refit else settle(fit) for fit in given])
+    own = [not (refit and fit.reml) for fit in given]
+    everything = list(zip(names, given, settled, own, strict=True))
+    findings = findings_about(
+        [(name, each) for name, _, each, mine in everything if not mine],
+        [(name, fit, each) for name, fit, each, mine in everything if mine],
+    )
+    tell(findings)
+    notes += [finding.message for finding in findings]
+    used = [each.fit for each in settled]
     criterion = np.array([fit.criterion for fit in used])
     npar = np.array([float(fit.npar) for fit in used])
     chisq = np.append(np.nan, np.maximum(0.0, criterion[:-1] - criterion[1:]))
@@ -109,7 +135,6 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
         notes.append(
             "Models with equally many parameters are not contained in each other: compare AIC."
         )
-    names = [labels[i] for i in order]
     mixture = [np.nan]
     for small, large, name, value, free in zip(
         used[:-1], used[1:], names[1:], chisq[1:], df[1:], strict=True

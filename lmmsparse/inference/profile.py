@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from lmmsparse._types import FloatArray
+from lmmsparse.announce import tell
 from lmmsparse.covariance import LambdaTemplate, Unstructured
 from lmmsparse.distributions import chi2_quantile, normal_quantile
 from lmmsparse.errors import (
-    ConvergenceWarning,
     Finding,
-    InterruptedWarning,
     NumericalError,
     OptionError,
 )
@@ -37,6 +35,7 @@ from lmmsparse.optimize import TrustRegion
 from lmmsparse.progress import run
 from lmmsparse.refit import warm_start
 from lmmsparse.search import search
+from lmmsparse.settle import Settled, findings_about, settle
 from lmmsparse.table import Table
 from lmmsparse.threads import one_thread
 
@@ -215,12 +214,11 @@ def profile(
     joint = float(np.sqrt(chi2_quantile(0.99, max(len(names), 1))))
     cutoff = exact[0] if exact else joint
     exact = exact or [float(normal_quantile(0.5 + share / 2)) for share in (0.95, 0.99)]
-    used = maximum_likelihood(fit)
-    findings: tuple[Finding, ...] = ()
+    settled, former = maximum_likelihood(fit), np.nan
     for _ in range(_RESTARTS):
         followed = run(
             _follow,
-            [(used, names.index(name), cutoff, tuple(exact)) for name in wanted],
+            [(settled.fit, names.index(name), cutoff, tuple(exact)) for name in wanted],
             "profile",
             unit="parameters",
             n_jobs=n_jobs,
@@ -229,18 +227,18 @@ def profile(
         )
         done = followed.results
         better = [result for result in done if isinstance(result, np.ndarray)]
+        used = settled.fit
         if not better or followed.interrupted:
             done = [result for result in done if not isinstance(result, np.ndarray)]
             curves = {name: result[0] for name, result in zip(wanted, done, strict=False)}
             estimates = {name: result[1] for name, result in zip(wanted, done, strict=False)}
+            findings = (*_about_fit(fit, settled, former), *_about_curves(curves))
             if followed.interrupted:
                 findings = (*findings, _interrupted(list(curves), wanted))
-                warnings.warn(findings[-1].message, InterruptedWarning, stacklevel=4)
+            tell(findings)
             return Profile(curves, estimates, names, cutoff, findings)
-        old = used.criterion
-        used = _searched(used, used.objective, better[0])
-        findings = (_better_optimum(old, used),)
-        warnings.warn(findings[0].message, ConvergenceWarning, stacklevel=4)
+        former = used.criterion
+        settled = _searched(used, used.objective, better[0])
     raise NumericalError(
         f"The profile met a better optimum {_RESTARTS} times in a row. The deviance has many "
         "local minima. Fit a simpler model, or use method='boot'."
@@ -256,6 +254,41 @@ def _interrupted(done: list[str], wanted: Sequence[str]) -> Finding:
     )
 
 
+def _about_fit(fit: Fit, settled: Settled, former: float) -> tuple[Finding, ...]:
+    """What is to be said of the optimum that the curves start from."""
+    if np.isfinite(former):
+        found = findings_about([("the fit", replace(settled, again=False))])
+        return (_better_optimum(former, settled.fit), *found)
+    if fit.reml:
+        return findings_about([("the refit by maximum likelihood", settled)])
+    return findings_about([], [("The fit", fit, settled)])
+
+
+def _about_curves(curves: Mapping[str, Curve]) -> tuple[Finding, ...]:
+    """Where the search with a parameter held did not reach its optimum."""
+    off = {
+        name: [point.value for point in curve.points if not point.converged]
+        for name, curve in curves.items()
+    }
+    where = [
+        f"{name} at {len(values)} of {len(curves[name].points)} values between {min(values):.4g} "
+        f"and {max(values):.4g}"
+        for name, values in off.items()
+        if values
+    ]
+    if not where:
+        return ()
+    return (
+        Finding(
+            "not-converged",
+            "warning",
+            "With the parameter held, the search did not reach the lowest deviance for "
+            f"{'; '.join(where)}. The curve is too high there, and intervals that end there are "
+            "too short. Simplify the random effects, or use method='boot'.",
+        ),
+    )
+
+
 def _better_optimum(old: float, used: Fit) -> Finding:
     return Finding(
         "better-optimum",
@@ -267,16 +300,18 @@ def _better_optimum(old: float, used: Fit) -> Finding:
 
 
 @one_thread
-def maximum_likelihood(fit: Fit) -> Fit:
+def maximum_likelihood(fit: Fit) -> Settled:
     """The same model fitted by maximum likelihood, from its θ and on its cross-products."""
-    return _searched(fit, fit.objective.with_reml(False), warm_start(fit)) if fit.reml else fit
+    if not fit.reml:
+        return settle(fit)
+    return _searched(fit, fit.objective.with_reml(False), warm_start(fit))
 
 
-def _searched(fit: Fit, objective: ProfiledDeviance, start: FloatArray) -> Fit:
+def _searched(fit: Fit, objective: ProfiledDeviance, start: FloatArray) -> Settled:
     optimum = search(objective, fit.design, start, TrustRegion())
     result = replace(fit, reml=False, optimum=optimum, optimizer=TrustRegion())
     result.__dict__["objective"] = objective
-    return result
+    return settle(result)
 
 
 @one_thread

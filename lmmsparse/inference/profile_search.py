@@ -9,12 +9,23 @@ import numpy as np
 import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray
+from lmmsparse.convergence import TOLERANCE, expected_decrease
 from lmmsparse.errors import NumericalError
 from lmmsparse.objective import ProfiledDeviance
-from lmmsparse.optimize import Bounds, Derivatives, Objective, OnPlane, TrustRegion
+from lmmsparse.optimize import (
+    Bobyqa,
+    Bounds,
+    Derivatives,
+    NelderMead,
+    Objective,
+    OnPlane,
+    Optimum,
+    TrustRegion,
+)
 from lmmsparse.search import StandardizedObjective
 
 _SEARCH = TrustRegion(tol=1e-7, max_eval=200)
+_PER_PARAMETER = 200  # evaluations of a search without derivatives
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +39,14 @@ class Point:
     deviance : float
     x : (n_theta,) array
         Standardized θ.
+    converged : bool
+        Whether the search has reached the optimum.
     """
 
     value: float
     deviance: float
     x: FloatArray
+    converged: bool = True
 
 
 def minimize(objective: Objective, start: FloatArray, bounds: Bounds) -> Point:
@@ -44,12 +58,42 @@ def minimize(objective: Objective, start: FloatArray, bounds: Bounds) -> Point:
         If the objective has no value at the start.
     """
     found = _SEARCH.minimize(objective, start, bounds)
+    arrived = _arrived(objective, found, bounds)
+    if np.isfinite(found.value) and not arrived:
+        found, arrived = _by_other_searches(objective, found, bounds)
     if not np.isfinite(found.value):
         raise NumericalError(
             "The deviance could not be evaluated while a parameter was held fixed. The model may "
             "be close to fitting the data exactly. Check the data, or use method='wald'."
         )
-    return Point(np.nan, found.value, found.x)
+    return Point(np.nan, found.value, found.x, arrived)
+
+
+def _arrived(objective: Objective, found: Optimum, bounds: Bounds) -> bool:
+    """Whether the objective cannot be lowered noticeably from where a search has ended."""
+    decrease = found.expected_decrease
+    if decrease is None:
+        try:
+            at = objective.derivatives(found.x)
+        except (NumericalError, np.linalg.LinAlgError):
+            return False
+        free = bounds.free(found.x, at.gradient)
+        decrease = expected_decrease(at.gradient[free], at.hessian[np.ix_(free, free)])
+    return decrease <= max(TOLERANCE, 1e-13 * abs(found.value))
+
+
+def _by_other_searches(
+    objective: Objective, found: Optimum, bounds: Bounds
+) -> tuple[Optimum, bool]:
+    """The best of what other searches find from where the first has ended; whether it arrived."""
+    best, most = found, _PER_PARAMETER * len(found.x)
+    for optimizer in (Bobyqa(max_eval=most), _SEARCH, NelderMead(max_eval=most), _SEARCH):
+        again = optimizer.minimize(objective, best.x, bounds)
+        if again.value <= best.value:
+            best = again
+            if _arrived(objective, best, bounds):
+                return best, True
+    return best, False
 
 
 def minimize_on_plane(

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lmmsparse._types import FloatArray
+from lmmsparse.announce import tell
 from lmmsparse.covariance import Diagonal, Unstructured
 from lmmsparse.design import Design, RandomBlock
 from lmmsparse.design.terms import INTERCEPT, FormulaTerm, formula_terms
 from lmmsparse.distributions import chi2_tail
+from lmmsparse.errors import Finding
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.formula import parse_formula
 from lmmsparse.held import Held
 from lmmsparse.inference.boundary import MIXTURE, boundary
 from lmmsparse.progress import bar
+from lmmsparse.settle import OWN, Settled, carried, findings_about, nested, settle
 from lmmsparse.table import Table, blanks, counts, fixed, p_values
 
 FORMATS = {
@@ -37,6 +41,66 @@ class Reduction:
     position: int
     block: RandomBlock | None
     term: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Reductions:
+    """A fit and every smaller version of its random effects.
+
+    Attributes
+    ----------
+    whole : Settled
+    what : list of Reduction
+    smaller : list of (Settled or Design)
+        The design where no random effect is left.
+    """
+
+    whole: Settled
+    what: list[Reduction]
+    smaller: list[Settled | Design]
+
+    @property
+    def refits(self) -> list[tuple[str, Settled]]:
+        """The smaller models that were fitted, with their labels."""
+        return [
+            (reduction.label, each)
+            for reduction, each in zip(self.what, self.smaller, strict=True)
+            if isinstance(each, Settled)
+        ]
+
+
+def reduced_fits(fit: Settled, progress: bool | None = None) -> Reductions:
+    """Fit every smaller version of the random effects.
+
+    Parameters
+    ----------
+    fit : Settled
+    progress : bool, optional
+        As for `ranova_table`.
+    """
+    whole, design = fit, fit.fit.design
+    order = [i for i in formula_order(design) if testable(fit.fit, i)]
+    reductions = [r for i in order for r in reductions_of(design, i)]
+    smaller: list[Settled | Design] = []
+    with bar("ranova", len(reductions), "refits", progress) as shown:
+        for reduction in reductions:
+            small = reduced_fit(whole.fit, reduction)
+            if isinstance(small, Fit):
+                smaller.append(settle(small, [carried(whole.fit, small)]))
+            else:
+                smaller.append(small)
+            shown.update()
+    fitted = [j for j, each in enumerate(smaller) if isinstance(each, Settled)]
+    template = whole.fit.template
+    nothing = [template.with_held(np.zeros(template.n_theta))]
+    whole, parts = nested(
+        whole,
+        [each for each in smaller if isinstance(each, Settled)],
+        nothing if len(fitted) < len(smaller) else [],
+    )
+    for j, part in zip(fitted, parts, strict=True):
+        smaller[j] = part
+    return Reductions(whole, reductions, smaller)
 
 
 def ranova_table(fit: Fit, progress: bool | None = None) -> Table:
@@ -61,14 +125,17 @@ def ranova_table(fit: Fit, progress: bool | None = None) -> Table:
     those of the mixture of χ² distributions that allows for it (see `Boundary`), NaN where it is
     not known.
     """
-    order = formula_order(fit.design)
-    held = [i for i in order if not testable(fit, i)]
-    reductions = [r for i in order if i not in held for r in reductions_of(fit.design, i)]
-    smaller = []
-    with bar("ranova", len(reductions), "refits", progress) as shown:
-        for reduction in reductions:
-            smaller.append(reduced_fit(fit, reduction))
-            shown.update()
+    found = reduced_fits(settle(fit), progress)
+    findings = findings_about(found.refits, [(OWN, fit, found.whole)])
+    tell(findings)
+    return table_of(found, findings)
+
+
+def table_of(found: Reductions, findings: Sequence[Finding] = ()) -> Table:
+    """The tests of a fit against its reductions."""
+    fit, reductions = found.whole.fit, found.what
+    smaller = [each.fit if isinstance(each, Settled) else each for each in found.smaller]
+    held = [i for i in formula_order(fit.design) if not testable(fit, i)]
     results = [_criterion(fit, small) for small in smaller]
     criterion = np.array([fit.criterion, *(value for value, _ in results)])
     npar = np.array([fit.npar, *(n for _, n in results)], dtype=np.float64)
@@ -84,6 +151,7 @@ def ranova_table(fit: Fit, progress: bool | None = None) -> Table:
             notes.append(f"{reduction.label}: {null.said(float(lrt))}")
     for i in held:
         notes.append(f"{fit.design.blocks[i].source}: not tested, as parameters of it are fixed.")
+    notes += [finding.message for finding in findings]
     return Table(
         {
             "npar": npar.tolist(),

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lmmsparse._types import FloatArray
+from lmmsparse.announce import tell
 from lmmsparse.design import Design, listed
-from lmmsparse.errors import OptionError
+from lmmsparse.errors import Finding, OptionError
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.inference.anova import METHOD_NAMES, f_test
 from lmmsparse.inference.ddf import Constant, DenominatorDF, check_ddf, denominator_df
-from lmmsparse.inference.ranova import (
-    FORMATS,
-    formula_order,
-    ranova_table,
-    reductions_of,
-    still_fixed,
-    testable,
-)
+from lmmsparse.inference.ranova import FORMATS, reduced_fits, still_fixed, table_of
 from lmmsparse.inference.reduced import formula_of, without_fixed, without_random
 from lmmsparse.inference.terms import FixedTerms
 from lmmsparse.render import Section, html_of, text_of
+from lmmsparse.settle import Settled, carried, findings_about, settle
 from lmmsparse.table import Formatter, Table, blanks, counts, degrees, fixed, p_values, significant
 
 
@@ -145,20 +140,31 @@ def step(
             f"keep= names {unknown[0]!r}, which is not a term of the fixed effects. The terms are "
             f"{listed(labels)}. Name some of them."
         )
-    random, model = _random(fit, alpha_random if reduce_random else 1.0, progress)
-    table, model = _fixed(model, ddf, alpha_fixed if reduce_fixed else 1.0, keep)
+    random, model, first = _random(fit, alpha_random if reduce_random else 1.0, progress)
+    table, model, second = _fixed(model, ddf, alpha_fixed if reduce_fixed else 1.0, keep)
+    tell([*first, *second])
     if isinstance(model, Fit):
         return Step(random, table, formula_of(model.design), make_model(model))
     return Step(random, table, formula_of(model.design), None)
 
 
-def _random(fit: Fit, alpha: float, progress: bool | None) -> tuple[Table, Fit | _Linear]:
+def _random(
+    fit: Fit, alpha: float, progress: bool | None
+) -> tuple[Table, Fit | _Linear, tuple[Finding, ...]]:
     rows: list[_Row] = []
-    model, gone = fit, 0
+    current, gone = settle(fit), 0
+    refits: list[tuple[str, Settled]] = []
+    own: list[tuple[str, Fit, Settled]] = []
     title = f"random effects ({'REML' if fit.reml else 'ML'})"
     while True:
-        table = ranova_table(model, progress)
-        frame = table.to_frame()
+        found = reduced_fits(current, progress)
+        model = found.whole.fit
+        if gone == 0:
+            own = [("The fit", fit, found.whole)]
+        else:
+            refits[-1] = (refits[-1][0], found.whole)
+        refits += found.refits
+        frame = table_of(found).to_frame()
         values = frame.to_numpy(dtype=np.float64)
         labels = [str(label) for label in frame.index]
         if not rows:
@@ -167,38 +173,49 @@ def _random(fit: Fit, alpha: float, progress: bool | None) -> tuple[Table, Fit |
         worst = int(np.argmax(p)) if len(p) else 0
         if not len(p) or p[worst] <= alpha:
             rows += [(name, 0, v.tolist()) for name, v in zip(labels[1:], values[1:], strict=True)]
-            return _table(rows, FORMATS, title), model
+            findings = findings_about(refits, own)
+            return _table(rows, FORMATS, title, findings), model, findings
         gone += 1
         rows.append((labels[worst + 1], gone, values[worst + 1].tolist()))
-        order = [i for i in formula_order(model.design) if testable(model, i)]
-        reduction = [r for i in order for r in reductions_of(model.design, i)][worst]
+        reduction = found.what[worst]
         design = without_random(model.design, reduction)
         if not design.blocks:
-            return _table(rows, FORMATS, title), _least_squares(design, model.held.sigma)
-        model = fit_design(
+            findings = findings_about(refits, own)
+            left = _least_squares(design, model.held.sigma)
+            return _table(rows, FORMATS, title, findings), left, findings
+        smaller = fit_design(
             design,
             reml=fit.reml,
             optimizer=fit.optimizer,
             solver=fit.solver,
             fixed=still_fixed(model, reduction),
         )
+        current = settle(smaller, [carried(model, smaller)])
+        refits.append((f"the model without {reduction.label}", current))
 
 
-def _table(rows: list[_Row], formats: Mapping[str, Formatter], of_what: str) -> Table:
+def _table(
+    rows: list[_Row],
+    formats: Mapping[str, Formatter],
+    of_what: str,
+    findings: Sequence[Finding] = (),
+) -> Table:
     columns = {"Eliminated": [np.nan if order < 0 else float(order) for _, order, _ in rows]}
     columns.update({name: [row[2][j] for row in rows] for j, name in enumerate(formats)})
     return Table(
         columns,
         [row[0] for row in rows],
         title=f"Backward elimination of {of_what}",
+        notes=[finding.message for finding in findings],
         formats={"Eliminated": counts, **formats},
     )
 
 
 def _fixed(
     model: Fit | _Linear, ddf: str, alpha: float, keep: list[str]
-) -> tuple[Table, Fit | _Linear]:
+) -> tuple[Table, Fit | _Linear, tuple[Finding, ...]]:
     rows: list[_Row] = []
+    refits: list[tuple[str, Settled]] = []
     gone = 0
     while True:
         terms = FixedTerms(model.design)
@@ -217,22 +234,32 @@ def _fixed(
             break
         gone += 1
         rows.append((terms.label(chosen[worst]), gone, tests[worst]))
-        model = _refitted(model, without_fixed(model.design, chosen[worst]))
+        design = without_fixed(model.design, chosen[worst])
+        if isinstance(model, Fit):
+            settled = _refitted(model, design)
+            refits.append((f"the model without {rows[-1][0]}", settled))
+            model = settled.fit
+        else:
+            model = _again_linear(model, design)
     used = METHOD_NAMES[ddf] if isinstance(model, Fit) else "least squares"
-    return _table(rows, _F_FORMATS, f"fixed effects, {used}"), model
+    findings = findings_about(refits)
+    return _table(rows, _F_FORMATS, f"fixed effects, {used}", findings), model, findings
 
 
-def _refitted(model: Fit | _Linear, design: Design) -> Fit | _Linear:
-    if isinstance(model, _Linear):
-        known = None if np.isfinite(model.method.joint(np.zeros((0, 0)))[1]) else model.sigma2
-        return _least_squares(design, None if known is None else float(np.sqrt(known)))
-    return fit_design(
+def _refitted(model: Fit, design: Design) -> Settled:
+    smaller = fit_design(
         design,
         reml=model.reml,
         optimizer=model.optimizer,
         solver=model.solver,
         fixed=model.held,
     )
+    return settle(smaller, [model.theta])
+
+
+def _again_linear(model: _Linear, design: Design) -> _Linear:
+    known = None if np.isfinite(model.method.joint(np.zeros((0, 0)))[1]) else model.sigma2
+    return _least_squares(design, None if known is None else float(np.sqrt(known)))
 
 
 def _least_squares(design: Design, sigma: float | None = None) -> _Linear:
