@@ -23,7 +23,7 @@ from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
 from lmmsparse.search import StandardizedObjective, search
 from lmmsparse.threads import one_thread
 
-OWN = "The fit (<none>)"  # in tables of deletions
+OWN = "the fit (<none>)"  # in tables of deletions
 
 _LOWER = 1e-6
 _ROUNDING = 1e-12
@@ -251,7 +251,9 @@ def findings_about(
     own : sequence of (str, Fit, Settled)
         The user's models, which were not fitted for the table: name, as given and as used.
     """
-    out = [better_optimum(name, given, used.fit) for name, given, used in own if used.again]
+    out = [
+        better_optimum(name, given.criterion, used.fit) for name, given, used in own if used.again
+    ]
     again = dict.fromkeys(name for name, each in refits if each.again and not each.trouble)
     if again:
         text = f"Searched more than once until the optimum was reached: {_some(list(again))}."
@@ -278,20 +280,24 @@ def _some(texts: list[str]) -> str:
     return "; ".join(texts[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
-def better_optimum(name: str, given: Fit, used: Fit) -> Finding:
-    """Say that a model of the user's has a better optimum than the one that was found for it.
+def better_optimum(name: str, former: float, used: Fit) -> Finding:
+    """Say that a model has a lower criterion than the one that was found for it.
 
     Parameters
     ----------
     name : str
-    given, used : Fit
+    former : float
+        The criterion that was found first.
+    used : Fit
     """
+    criterion = "REML criterion" if used.reml else "deviance"
     return Finding(
         "better-optimum",
         "warning",
-        f"{name} is not at the lowest criterion: {used.criterion:.6f} was found here, "
-        f"{given.criterion:.6f} by the fit. Everything here is about the better one, with theta "
-        f"{np.array2string(used.theta, precision=4)}. Fit again with start=[those values].",
+        f"A lower {criterion} ({used.criterion:.6f}) was found than that of {name} "
+        f"({former:.6f}), which is no optimum or a local one. Everything here is about the better "
+        f"one, with theta {np.array2string(used.theta, precision=4, separator=', ')}. Fit again "
+        "with start=[those values].",
     )
 
 

@@ -192,7 +192,7 @@ def three_effects() -> Any:
 @pytest.mark.parametrize("which", ["three effects", "dyestuff", "dyestuff2", "slope"])
 def test_zeta_is_the_root_of_the_rise_in_the_deviance(which: str) -> None:
     m = three_effects() if which == "three effects" else model(*LME4[which][:2])
-    fit = maximum_likelihood(m.fit)
+    fit = maximum_likelihood(m.fit).fit
     limits = m.confint()
     z = stats.norm.ppf(0.975)
     for name, (lower, upper) in limits.iterrows():
@@ -405,7 +405,7 @@ def test_structured_terms_have_profiles(term: str) -> None:
     b = rng.normal(size=(20, 1)) + 0.7 * rng.normal(size=(20, 3))
     data = pd.DataFrame({"y": b[g, t] + 0.5 * rng.normal(size=120), "t": t.astype(str), "g": g})
     m = lmm.lmer(f"y ~ 1 + {term}", data)
-    fit = maximum_likelihood(m.fit)
+    fit = maximum_likelihood(m.fit).fit
     for name, row in m.confint(which="theta_").iterrows():
         for limit in row:
             if 0 < abs(limit) < 1:

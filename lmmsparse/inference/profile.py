@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,6 +21,7 @@ from lmmsparse.fit import Fit
 from lmmsparse.inference.bootstrap import check_counts
 from lmmsparse.inference.parameters import known_parameters, parameter_names, parameter_values
 from lmmsparse.inference.profile_curve import BetterOptimumError, Curve, Problem, trace
+from lmmsparse.inference.profile_findings import about_curves, about_fit, interrupted
 from lmmsparse.inference.profile_fixed import FixedEffect
 from lmmsparse.inference.profile_problem import (
     Correlation,
@@ -35,7 +36,7 @@ from lmmsparse.optimize import TrustRegion
 from lmmsparse.progress import run
 from lmmsparse.refit import warm_start
 from lmmsparse.search import search
-from lmmsparse.settle import Settled, findings_about, settle
+from lmmsparse.settle import Settled, settle
 from lmmsparse.table import Table
 from lmmsparse.threads import one_thread
 
@@ -232,9 +233,9 @@ def profile(
             done = [result for result in done if not isinstance(result, np.ndarray)]
             curves = {name: result[0] for name, result in zip(wanted, done, strict=False)}
             estimates = {name: result[1] for name, result in zip(wanted, done, strict=False)}
-            findings = (*_about_fit(fit, settled, former), *_about_curves(curves))
+            findings = (*about_fit(fit, settled, former), *about_curves(curves))
             if followed.interrupted:
-                findings = (*findings, _interrupted(list(curves), wanted))
+                findings = (*findings, interrupted(list(curves), wanted))
             tell(findings)
             return Profile(curves, estimates, names, cutoff, findings)
         former = used.criterion
@@ -242,60 +243,6 @@ def profile(
     raise NumericalError(
         f"The profile met a better optimum {_RESTARTS} times in a row. The deviance has many "
         "local minima. Fit a simpler model, or use method='boot'."
-    )
-
-
-def _interrupted(done: list[str], wanted: Sequence[str]) -> Finding:
-    return Finding(
-        "interrupted",
-        "warning",
-        f"The profile was interrupted after {len(done)} of {len(wanted)} parameters. The result "
-        f"holds {', '.join(done)}. Profile the others with which=.",
-    )
-
-
-def _about_fit(fit: Fit, settled: Settled, former: float) -> tuple[Finding, ...]:
-    """What is to be said of the optimum that the curves start from."""
-    if np.isfinite(former):
-        found = findings_about([("the fit", replace(settled, again=False))])
-        return (_better_optimum(former, settled.fit), *found)
-    if fit.reml:
-        return findings_about([("the refit by maximum likelihood", settled)])
-    return findings_about([], [("The fit", fit, settled)])
-
-
-def _about_curves(curves: Mapping[str, Curve]) -> tuple[Finding, ...]:
-    """Where the search with a parameter held did not reach its optimum."""
-    off = {
-        name: [point.value for point in curve.points if not point.converged]
-        for name, curve in curves.items()
-    }
-    where = [
-        f"{name} at {len(values)} of {len(curves[name].points)} values between {min(values):.4g} "
-        f"and {max(values):.4g}"
-        for name, values in off.items()
-        if values
-    ]
-    if not where:
-        return ()
-    return (
-        Finding(
-            "not-converged",
-            "warning",
-            "With the parameter held, the search did not reach the lowest deviance for "
-            f"{'; '.join(where)}. The curve is too high there, and intervals that end there are "
-            "too short. Simplify the random effects, or use method='boot'.",
-        ),
-    )
-
-
-def _better_optimum(old: float, used: Fit) -> Finding:
-    return Finding(
-        "better-optimum",
-        "warning",
-        f"The profile met a lower deviance ({used.criterion:.6f}) than that of the fit "
-        f"({old:.6f}). The fit is a local minimum; the intervals are about the better one, with "
-        f"theta {np.array2string(used.theta, precision=4)}. Fit again with start=[those values].",
     )
 
 

@@ -160,7 +160,7 @@ def _random(
         found = reduced_fits(current, progress)
         model = found.whole.fit
         if gone == 0:
-            own = [("The fit", fit, found.whole)]
+            own = [("the fit", fit, found.whole)]
         else:
             refits[-1] = (refits[-1][0], found.whole)
         refits += found.refits
