@@ -261,7 +261,7 @@ def check_random_within_fixed(design: Design) -> list[Finding]:
     candidates = [block for block in design.blocks if block.n_levels <= design.p]
     if not candidates:
         return out
-    Q, _ = orthonormal(design.fixed)
+    Q, _ = orthonormal(design.fixed, names=design.x_names)
     for block in candidates:
         for name, column in zip(block.names, block.columns.T, strict=True):
             Z = np.zeros((design.n, block.n_levels))

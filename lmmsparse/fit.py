@@ -199,7 +199,7 @@ def products_of(design: Design) -> tuple[CrossProducts, Response]:
         If the fixed effects fit the response exactly.
     """
     terms = term_columns(design)
-    Q, basis = orthonormal(design.fixed, design.weights)
+    Q, basis = orthonormal(design.fixed, design.weights, design.x_names)
     products = cross_products(Q, basis, terms, design.weights)
     response = response_products(design.y, Q, terms, design.weights, design.offset)
     check_not_exact(design, response.yty)

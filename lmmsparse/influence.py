@@ -9,7 +9,7 @@ import pandas as pd
 import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray, IntArray
-from lmmsparse.announce import tell
+from lmmsparse.announce import announce
 from lmmsparse.design import listed
 from lmmsparse.errors import DataError, Finding, LmmError, OptionError
 from lmmsparse.fit import Fit, fit_design
@@ -266,7 +266,7 @@ def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> 
         for label in labels[len(done.results) :]:
             problems[label] = "interrupted before it was left out"
     findings = findings_about([(str(label), each) for label, each in off.items()])
-    tell(findings)
+    announce(findings)
     cook = np.einsum("li,li->l", dfbeta, np.linalg.solve(fit.vcov, dfbeta.T).T)
     cook = cook / (design.p or np.nan)
     index = levels.rename(name)

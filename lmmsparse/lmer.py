@@ -48,7 +48,7 @@ def _fit(
         progress=progress,
     )
     model = LinearMixedModel(fit)
-    announce(model.convergence.findings, 6)
+    announce(model.convergence.findings)
     return model
 
 

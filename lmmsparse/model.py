@@ -849,7 +849,7 @@ class LinearMixedModel:
         LinearMixedModel
         """
         model = LinearMixedModel(refit_response(self._fit, y, weights).fit)
-        announce(model.convergence.findings, 4, self._fit.design.findings)
+        announce(model.convergence.findings, self._fit.design.findings)
         return model
 
     @checked_keywords

@@ -10,7 +10,7 @@ import pandas as pd
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.predict import Selection, new_frame, new_rows, select_effects
+from lmmsparse.predict import Selection, new_frame, new_rows, select_effects, warn_of_undetermined
 
 
 def as_generator(rng: Any) -> np.random.Generator:
@@ -75,6 +75,7 @@ def simulate(
     else:
         every = [Selection(t, np.arange(b.k)) for t, b in enumerate(fit.design.blocks)]
         rows = new_rows(fit, newdata, every, "population")
+        warn_of_undetermined(fit, rows.undetermined)
         X, offset, columns, index = rows.X, rows.offset, rows.columns, rows.index
         weights = _new_weights(fit, newdata)
         codes, n_levels = _new_codes(fit, newdata)

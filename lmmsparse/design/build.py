@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._tokens import tokenize
+from lmmsparse._tokens import effect_key, tokenize
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.covariance import make_structure
 from lmmsparse.design.columns import (
@@ -23,9 +23,12 @@ from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.matrices import learn
 from lmmsparse.design.names import columns_of, split_calls
 from lmmsparse.design.rank import (
+    FixedColumns,
     chosen_columns,
+    clearly_independent,
     column_relations,
     columns_not_finite,
+    far_from_zero,
     independent_columns,
 )
 from lmmsparse.design.recipe import (
@@ -129,16 +132,17 @@ def build_design(
         kept = np.setdiff1d(np.arange(len(table)), sorted(holes))
         rows, before, table = rows[kept], table, table.take(kept)
         if _levels(before) == _levels(table):  # otherwise columns of levels that are gone remain
+            recipe = recipe.described(table)
             break
     y = response_values(parsed.response, matrices["response"], table)
     X, names = matrices["fixed"]
     check_finite("response " + repr(parsed.response), y)
     for j in columns_not_finite(X):
         check_finite(f"fixed-effects column {names[j]!r}", X[:, j])
-    independent = independent_columns(X)
+    independent = independent_columns(X, names)
     lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
-    if lost:
-        findings.append(_rank_finding(lost, names))
+    if not clearly_independent(X):
+        findings += _rank_findings(X, names, lost)
     blocks, order = _blocks(parsed, matrices, table, own)
     return Design(
         formula=parsed.text,
@@ -154,14 +158,14 @@ def build_design(
         rows=rows,
         na_action=na_action,
         findings=tuple(findings),
-        recipe=_recipe(parsed, recipe, (X, independent), blocks, order, weights, offset),
+        recipe=_recipe(parsed, recipe, (X, independent, names), blocks, order, weights, offset),
     )
 
 
 def _recipe(
     parsed: MixedFormula,
     matrices: Any,
-    fixed: tuple[FloatArray, BoolArray],
+    fixed: tuple[FloatArray, BoolArray, tuple[str, ...]],
     blocks: list[RandomBlock],
     order: list[int],
     weights: Any,
@@ -270,15 +274,39 @@ def _levels(table: Variables) -> dict[str, int]:
     }
 
 
-def _rank_finding(lost: tuple[str, ...], names: tuple[str, ...]) -> Finding:
-    return Finding(
-        "rank-deficient",
-        "warning",
-        f"The fixed effects are linearly dependent: {len(lost)} of {len(names)} columns were "
-        f"dropped ({listed(lost)}). Their coefficients cannot be told apart from the others'; the "
-        "fit and its predictions do not depend on the choice. Remove terms that repeat others, or "
-        "combinations of factor levels that do not occur.",
-    )
+def _rank_findings(X: FixedColumns, names: tuple[str, ...], lost: tuple[str, ...]) -> list[Finding]:
+    """What is dropped, and predictors so far from zero that digits are lost."""
+    out = []
+    is_far = far_from_zero(X, names)
+    far = [name for name, distant in zip(names, is_far, strict=True) if distant]
+    gone, stays = [n for n in far if n in lost], [n for n in far if n not in lost]
+    if gone:
+        text = (
+            f"{len(lost)} of {len(names)} columns of the fixed effects were dropped "
+            f"({listed(lost)}). {listed(gone)} {'is' if len(gone) == 1 else 'are'} so far from "
+            "zero, compared with the spread, that numbers of double precision cannot tell what is "
+            "added to the other columns. Subtract a typical value in the data before fitting, for "
+            "example the smallest. What is dropped then too repeats other columns."
+        )
+        out.append(Finding("rank-deficient", "warning", text))
+    elif lost:
+        text = (
+            f"The fixed effects are linearly dependent: {len(lost)} of {len(names)} columns were "
+            f"dropped ({listed(lost)}). Their coefficients cannot be told apart from the others'; "
+            "the fit does not depend on the choice. Remove terms that repeat others, or "
+            "combinations of factor levels that do not occur."
+        )
+        out.append(Finding("rank-deficient", "warning", text))
+    products = [name for name in stays if len(effect_key(name)) > 1]
+    if products:
+        text = (
+            f"The predictor in {listed(products)} is far from zero compared with its spread. "
+            "Coefficients and tests of the terms it interacts with are about zero, far outside "
+            "the data, and their digits are lost. Subtract a typical value in the data before "
+            "fitting, for example the smallest."
+        )
+        out.append(Finding("far-from-zero", "warning", text))
+    return out
 
 
 def _blocks(

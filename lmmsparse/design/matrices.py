@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -23,7 +23,7 @@ from formulaic.transforms.contrasts import C, Contrasts
 from formulaic.utils.null_handling import find_nulls
 
 from lmmsparse._types import BoolArray, FloatArray
-from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
+from lmmsparse.design.columns import ColumnInfo, describe, match_column, span_of, text_explained
 from lmmsparse.design.frame import Variables, close_match, where_missing
 from lmmsparse.design.names import check_expression, columns_of, namespace
 from lmmsparse.design.plain import Columns, plain_columns
@@ -70,6 +70,14 @@ class MatrixRecipe:
     def levels(self) -> dict[str, tuple[Any, ...] | None]:
         """Factor expression → levels, of all parts: each is learnt in the first that uses it."""
         return {e: levels for part in self.categories.values() for e, levels in part.items()}
+
+    def described(self, table: Variables) -> MatrixRecipe:
+        """The recipe with the means and ranges of other rows."""
+        columns = {
+            name: info if info.span is None else replace(info, span=span_of(table[name]))
+            for name, info in self.columns.items()
+        }
+        return replace(self, columns=columns)
 
     def names_of(self, text: str) -> tuple[str, ...]:
         """Names of the columns another formula part would have, on the variables of the fit.

@@ -25,6 +25,8 @@ from lmmsparse.design.names import PLAIN_FUNCTIONS, check_expression, namespace
 from lmmsparse.errors import DataError, FormulaError
 from lmmsparse.formula import referenced_names
 
+_SAME = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class GroupRecipe:
@@ -68,10 +70,32 @@ class Recipe:
     weights_column: str | None
     relations: FloatArray | None = None
 
-    def fixed(self, newdata: pd.DataFrame) -> FloatArray:
-        """X for new data, (n, p); NaN in rows with a missing value."""
+    def fixed(self, newdata: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
+        """X for new data, and rows whose mean the data of the fit do not determine.
+
+        Returns
+        -------
+        X : (n, p) array
+            NaN in such rows and in those with a missing value.
+        undetermined : (n,) bool array
+        """
         values, _ = self.matrices.matrix("fixed", newdata)
-        return values[:, self.kept]
+        X, undetermined = values[:, self.kept], ~self.determines(values)
+        X[undetermined] = np.nan
+        return X, undetermined
+
+    def determines(self, values: FloatArray) -> BoolArray:
+        """Rows of all fixed-effects columns for which Xβ can be estimated, (n,).
+
+        Those in which the columns that were dropped are the same combinations of the others as in
+        the data of the fit.
+        """
+        if self.relations is None:
+            return np.ones(len(values), dtype=bool)
+        own, dropped = values[:, self.kept], values[:, ~self.kept]
+        gap = np.abs(dropped - own @ self.relations)
+        size = np.abs(dropped) + np.abs(own) @ np.abs(self.relations)
+        return np.asarray(~np.any(gap > _SAME * size, axis=1))
 
     def random(self, block: int, newdata: pd.DataFrame) -> FloatArray:
         """Columns (n, k) of one random-effects term; NaN in rows with a missing value."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray
-from lmmsparse.announce import tell
+from lmmsparse.announce import announce
 from lmmsparse.distributions import normal_quantile
 from lmmsparse.errors import Finding, LmmWarning, OptionError
 from lmmsparse.fit import Fit
@@ -201,7 +201,7 @@ def bootstrap(
     findings: tuple[Finding, ...] = ()
     findings += (_interrupted(len(values), n),) if done.interrupted else ()
     findings += (not_at_optimum(off.size, len(values)),) if off.size else ()
-    tell(findings)
+    announce(findings)
     return Bootstrap(
         original,
         pd.Series(list(failed.values()), index=list(failed), dtype=object, name="reason"),

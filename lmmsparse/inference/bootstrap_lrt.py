@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lmmsparse._types import BoolArray, FloatArray
-from lmmsparse.announce import tell
+from lmmsparse.announce import announce
 from lmmsparse.errors import DataError, NumericalError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.bootstrap import BATCH, check_counts, chunks_of_seeds, not_at_optimum
@@ -101,7 +101,7 @@ def bootstrap_lrt_of_fits(
         [(name, each) for name, fit, each in both if fit.reml], [b for b in both if not b[1].reml]
     )
     findings += (not_at_optimum(n_off, len(statistics)),) if n_off else ()
-    tell(findings)
+    announce(findings)
     notes += [finding.message for finding in findings]
     return Table(
         {

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lmmsparse.announce import tell
+from lmmsparse.announce import announce
 from lmmsparse.distributions import chi2_tail
 from lmmsparse.errors import Finding, OptionError
 from lmmsparse.fit import Fit, fit_design
@@ -95,7 +95,7 @@ def _by_likelihood(fit: Fit, progress: bool | None) -> Table:
     refits = list(zip(labels[1:], parts, strict=True))
     own = [] if fit.reml else [(OWN, fit, whole)]
     findings = findings_about([("<none>", whole), *refits] if fit.reml else refits, own)
-    tell(findings)
+    announce(findings)
     return _likelihood_table(fit, labels, [each.fit for each in [whole, *parts]], findings)
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from lmmsparse.announce import tell
+from lmmsparse.announce import announce
 from lmmsparse.distributions import chi2_tail
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit, fit_design
@@ -101,7 +101,7 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
         [(name, each) for name, _, each, mine in everything if not mine],
         [(name, fit, each) for name, fit, each, mine in everything if mine],
     )
-    tell(findings)
+    announce(findings)
     notes += [finding.message for finding in findings]
     used = [each.fit for each in settled]
     criterion = np.array([fit.criterion for fit in used])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import FloatArray
-from lmmsparse.announce import tell
+from lmmsparse.announce import announce
 from lmmsparse.covariance import LambdaTemplate, Unstructured
 from lmmsparse.distributions import chi2_quantile, normal_quantile
 from lmmsparse.errors import (
@@ -236,7 +236,7 @@ def profile(
             findings = (*about_fit(fit, settled, former), *about_curves(curves))
             if followed.interrupted:
                 findings = (*findings, interrupted(list(curves), wanted))
-            tell(findings)
+            announce(findings)
             return Profile(curves, estimates, names, cutoff, findings)
         former = used.criterion
         settled = _searched(used, used.objective, better[0])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmmsparse._types import FloatArray
-from lmmsparse.announce import tell
+from lmmsparse.announce import announce
 from lmmsparse.covariance import Diagonal, Unstructured
 from lmmsparse.design import Design, RandomBlock
 from lmmsparse.design.terms import INTERCEPT, FormulaTerm, formula_terms
@@ -127,7 +127,7 @@ def ranova_table(fit: Fit, progress: bool | None = None) -> Table:
     """
     found = reduced_fits(settle(fit), progress)
     findings = findings_about(found.refits, [(OWN, fit, found.whole)])
-    tell(findings)
+    announce(findings)
     return table_of(found, findings)
 
 

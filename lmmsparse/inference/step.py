@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lmmsparse._types import FloatArray
-from lmmsparse.announce import tell
+from lmmsparse.announce import announce
 from lmmsparse.design import Design, listed
 from lmmsparse.errors import Finding, OptionError
 from lmmsparse.fit import Fit, fit_design
@@ -142,7 +142,7 @@ def step(
         )
     random, model, first = _random(fit, alpha_random if reduce_random else 1.0, progress)
     table, model, second = _fixed(model, ddf, alpha_fixed if reduce_fixed else 1.0, keep)
-    tell([*first, *second])
+    announce([*first, *second])
     if isinstance(model, Fit):
         return Step(random, table, formula_of(model.design), make_model(model))
     return Step(random, table, formula_of(model.design), None)

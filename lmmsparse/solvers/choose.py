@@ -5,12 +5,12 @@ Where scikit-sparse cannot be used, the rule falls back on what needs scipy only
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 
 import numpy as np
 import scipy.sparse as sp
 
+from lmmsparse.announce import warn
 from lmmsparse.crossproducts import CrossProducts
 from lmmsparse.errors import Finding, SlowSolverWarning
 from lmmsparse.solvers import _sksparse
@@ -75,7 +75,7 @@ def solver_findings(products: CrossProducts, solver: PLSSolver) -> list[Finding]
 @cache
 def _say() -> None:
     """Warn once in the life of a process."""
-    warnings.warn(_slower(), SlowSolverWarning, stacklevel=2)
+    warn(_slower(), SlowSolverWarning)
 
 
 def _slower() -> str:
