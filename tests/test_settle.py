@@ -22,7 +22,7 @@ from lmmsparse.inference.bootstrap_lrt import _statistics
 from lmmsparse.inference.ranova import least_squares_criterion, reduced_fit, reductions_of
 from lmmsparse.settle import Settled, also_from, carried, settle
 
-EARLY = lmm.TrustRegion(max_eval=3)
+EARLY = lmm.TrustRegion(max_eval=1)
 MAXIMAL = "current ~ voltage + I(voltage**2) + (voltage | Wafer) + (voltage | Wafer:Site)"
 
 
@@ -43,17 +43,23 @@ def quiet(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 
 @cache
+def uneven() -> pd.DataFrame:
+    """Where all subjects have the same days, moments are nearly estimates."""
+    return sleepstudy().drop(index=range(3, 180, 7))
+
+
+@cache
 def slopes(reml: bool = True, early: bool = False) -> lmm.LinearMixedModel:
     optimizer = EARLY if early else None
     formula = "Reaction ~ Days + (Days | Subject)"
-    return quiet(lmm.lmer, formula, sleepstudy(), reml=reml, optimizer=optimizer)
+    return quiet(lmm.lmer, formula, uneven(), reml=reml, optimizer=optimizer)
 
 
 @cache
 def small(reml: bool = True, early: bool = False) -> lmm.LinearMixedModel:
     optimizer = EARLY if early else None
     formula = "Reaction ~ Days + (1 | Subject) + (0 + Days | Subject)"
-    return quiet(lmm.lmer, formula, sleepstudy(), reml=reml, optimizer=optimizer)
+    return quiet(lmm.lmer, formula, uneven(), reml=reml, optimizer=optimizer)
 
 
 # -- what is wrong is searched again ---------------------------------------------------------------
@@ -118,7 +124,7 @@ def test_early_searches_change_no_table(reml: bool) -> None:
 def test_early_searches_change_no_refit() -> None:
     m, early = slopes(), slopes(early=True)
     Y = m.simulate(4, rng=1)
-    # From θ of the fit, three evaluations lead nowhere near the optimum of other responses.
+    # From θ of the fit, one evaluation leads nowhere near the optimum of other responses.
     early = type(m)(replace(m.fit, optimizer=EARLY))
     pd.testing.assert_frame_equal(early.refit_many(1e3 * Y), m.refit_many(1e3 * Y), rtol=1e-4)
     assert early.refit(Y["sim_1"]).convergence.converged
@@ -152,7 +158,6 @@ def test_a_larger_model_is_never_above_a_smaller_one() -> None:
         found = lmm.anova(small(False), wrong)
     right = lmm.anova(small(False), m)
     np.testing.assert_allclose(found.to_frame(), right.to_frame(), rtol=1e-6, atol=1e-6)
-    assert found["Chisq"].iloc[1] == pytest.approx(0.0639, abs=1e-3)
     with pytest.warns(ConvergenceWarning, match="that of the fit"):
         found = wrong.ranova()
     np.testing.assert_allclose(found.to_frame(), m.ranova().to_frame(), rtol=1e-6, atol=1e-6)
@@ -279,7 +284,7 @@ TABLES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: lmm.bootstrap_lrt(
             *(
                 type(m)(replace(m.fit, optimizer=lmm.TrustRegion(max_eval=1)))
-                for m in (small(), slopes())
+                for m in (small(False), slopes(False))
             ),
             3,
             rng=1,
