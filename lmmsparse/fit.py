@@ -28,6 +28,7 @@ from lmmsparse.design import Design
 from lmmsparse.errors import DataError
 from lmmsparse.fixed_columns import orthonormal
 from lmmsparse.held import NOTHING, Held, held_parameters
+from lmmsparse.identification import NullDirection, null_directions_of
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
 from lmmsparse.points import Modes
@@ -152,10 +153,22 @@ class Fit:
         """Deviance (ML) or REML criterion at θ."""
         return self.objective.value_of(self.modes.solution)
 
+    @cached_property
+    def null_directions(self) -> tuple[NullDirection, ...]:
+        """Combinations of covariance parameters that the data do not determine."""
+        return null_directions_of(
+            self.design, self.template, self.products, self.reml, self.held.sigma is not None
+        )
+
+    @property
+    def covariance_parameters(self) -> int:
+        """Covariance parameters with σ, without those that are held."""
+        return int(self.template.free.sum()) + (self.held.sigma is None)
+
     @property
     def npar(self) -> int:
-        """P + covariance parameters + 1, without those that are held."""
-        return self.design.p + int(self.template.free.sum()) + (self.held.sigma is None)
+        """P + covariance parameters + 1, without those that are held or not determined."""
+        return self.design.p + self.covariance_parameters - len(self.null_directions)
 
     @cached_property
     def derivatives(self) -> Derivatives:
@@ -283,8 +296,12 @@ def fit_design(
     solver = solver if solver is not None else choose_solver(products)
     objective = make_objective(design, reml, solver, products, response, held)
     chosen = optimizer if optimizer is not None else TrustRegion()
-    optimum = search(objective, design, start, chosen, progress)
+    null = null_directions_of(
+        design, objective.template, products, reml, held.sigma is not None
+    )
+    optimum = search(objective, design, start, chosen, progress, null)
     result = Fit(design, reml, optimum, chosen, solver, held)
-    # The objective exists already; a Fit would otherwise build it a second time.
+    # Both exist already; a Fit would otherwise make them a second time.
     result.__dict__["objective"] = objective
+    result.__dict__["null_directions"] = null
     return result
