@@ -17,6 +17,7 @@ from lmmsparse.covariance import Unstructured
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Derivatives
 from lmmsparse.triangular import directions, lower_triangular
+from lmmsparse.undetermined import Undetermined
 
 
 class ChartedObjective:
@@ -29,12 +30,19 @@ class ChartedObjective:
         The linear map of standardized coordinates to θ, lower triangular, block diagonal by term.
     rough : (n_theta,) array or None
         A point at which to look for a better one by the method of moments.
+    undetermined : Undetermined, optional
+        Directions in which steps are not to go.
     """
 
     def __init__(
-        self, objective: ProfiledDeviance, to_theta: FloatArray, rough: FloatArray | None = None
+        self,
+        objective: ProfiledDeviance,
+        to_theta: FloatArray,
+        rough: FloatArray | None = None,
+        undetermined: Undetermined | None = None,
     ) -> None:
         self._objective, self._to_theta, self._rough = objective, to_theta, rough
+        self._undetermined = undetermined
         # From the coordinates that derivatives are taken in: charts are standardized already.
         self._inner = to_theta.copy()
         self._terms = []
@@ -69,8 +77,15 @@ class ChartedObjective:
             return out
 
         rough = self._rough is not None and np.array_equal(x, self._rough)
-        at = self._objective.derivatives(self._to_theta @ x, ways, moments=rough)
+        theta = self._to_theta @ x
+        at = self._objective.derivatives(theta, ways, moments=rough)
         better = at.better
         if better is not None:
             better = sla.solve_triangular(self._to_theta, better, lower=True)
-        return replace(at.along(self._inner, move), better=better)
+        out = replace(at.along(self._inner, move), better=better)
+        if self._undetermined is None:
+            return out
+        along = self._undetermined.along(
+            self._objective.template, theta, ways, self._objective.column_scales
+        )
+        return out.kept_off(along @ self._inner)

@@ -155,7 +155,7 @@ class ProfiledDeviance:
             Propose a better θ by the method of moments.
         """
         theta = np.asarray(theta, dtype=np.float64)
-        point = self._point(of_full_rank(self.template, self._column_scales, theta))
+        point = self._point(of_full_rank(self.template, self.column_scales, theta))
         D = derivatives_of_T(self.template, theta, directions)
         changes = changes_of_TT(self.template, theta, D)
         F = self._second_moments(point)
@@ -183,7 +183,7 @@ class ProfiledDeviance:
         """The criterion with σ free: value, gradient and Hessian in (θ, log σ)."""
         theta = np.asarray(theta, dtype=np.float64)
         s2, d = sigma * sigma, self.template.n_theta
-        point = self._point(of_full_rank(self.template, self._column_scales, theta), s2)
+        point = self._point(of_full_rank(self.template, self.column_scales, theta), s2)
         D = derivatives_of_T(self.template, theta)
         changes = changes_of_TT(self.template, theta, D)
         F = self._second_moments(point, s2)
@@ -205,7 +205,7 @@ class ProfiledDeviance:
         return self._profiled_value(solution) + self.df * float(q - 1.0 - np.log(q))
 
     @cached_property
-    def _column_scales(self) -> list[FloatArray]:
+    def column_scales(self) -> list[FloatArray]:
         """Per term, 1 / the root mean square of each column: the natural unit of T's rows."""
         scales = []
         for pair in self.products.pairs:

@@ -48,6 +48,7 @@ LAYERS = {
         "observed_information",
         "points",
         "level_points",
+        "undetermined",
         "objective",
         "batched_objective",
     },

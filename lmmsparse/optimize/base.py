@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any, Protocol
@@ -12,6 +12,8 @@ import numpy as np
 
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.errors import NumericalError, OptionError
+
+_NO_PART = 1e-10
 
 
 class Status(Enum):
@@ -103,6 +105,27 @@ class Derivatives:
         return Derivatives(
             self.value, J.T @ self.gradient, J.T @ self.hessian @ J, exact, move, self.noise
         )
+
+    def kept_off(self, rows: FloatArray) -> Derivatives:
+        """The same with curvature along directions that the objective does not depend on.
+
+        The gradient has no part there, so that a step has none; where it cannot go another way, at
+        a singular point, it still may.
+
+        Parameters
+        ----------
+        rows : (m, d) array
+            A step s goes that way by rows · s.
+        """
+        _, size, V = np.linalg.svd(rows, full_matrices=False)
+        V = V[size > _NO_PART * size.max(initial=0.0)]
+
+        def stiffer(hessian: FloatArray) -> FloatArray:
+            usual = float(np.abs(np.diag(hessian)).mean())
+            return np.asarray(hessian + max(usual, 1.0) * V.T @ V)
+
+        exact = None if self.exact is None else stiffer(self.exact)
+        return replace(self, hessian=stiffer(self.hessian), exact=exact)
 
     def moved(self, x: FloatArray, step: FloatArray) -> FloatArray:
         """The point a step away from x, where these derivatives were taken."""
