@@ -21,7 +21,7 @@ from lmmsparse._types import FloatArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
 from lmmsparse.level_points import LevelPoint
-from lmmsparse.observed_information import is_cheap
+from lmmsparse.observed_information import is_cheap, is_possible
 from lmmsparse.optimize import Derivatives
 from lmmsparse.points import GeneralPoint, Modes, Point
 from lmmsparse.solvers.base import PLSSolution, PLSSystem
@@ -166,15 +166,17 @@ class ProfiledDeviance:
         hessian = squares + curvature
         if self.held_sigma is None:
             hessian -= np.outer(slope, slope) / self.df
-        exact = None
-        if self._traces_are_cheap:
+
+        def second() -> FloatArray:
             exact = hessian + squares - point.traces(changes)
-            exact = 0.5 * (exact + exact.T)
+            return np.asarray(0.5 * (exact + exact.T))
+
         return Derivatives(
             value=self.value_of(point.solution),
             gradient=self._gradient(theta, point, F, D),
             hessian=0.5 * (hessian + hessian.T),
-            exact=exact,
+            exact=second() if self._traces_are_cheap else None,
+            second=second if self._traces_are_possible else None,
             noise=self._noise(point.solution),
             better=point.moment_estimate() if moments else None,
         )
@@ -218,6 +220,10 @@ class ProfiledDeviance:
     @cached_property
     def _traces_are_cheap(self) -> bool:
         return is_cheap(self.products, self.reml)
+
+    @cached_property
+    def _traces_are_possible(self) -> bool:
+        return is_possible(self.products, self.reml)
 
     def _noise(self, solution: PLSSolution) -> float:
         return float(rounding_error(self.df, solution.pwrss / self.response.yty))

@@ -17,6 +17,7 @@ from lmmsparse.solvers.blocked import lead_terms
 
 _FEW_EFFECTS = 100
 _LARGEST_BORDER = 200
+_POSSIBLE = 4  # times as many effects, and columns of a border, where traces are seldom asked for
 
 
 def is_cheap(products: CrossProducts, reml: bool) -> bool:
@@ -27,10 +28,25 @@ def is_cheap(products: CrossProducts, reml: bool) -> bool:
     products : CrossProducts
     reml : bool
     """
-    if products.q <= _FEW_EFFECTS:
+    return _within(products, reml, 1)
+
+
+def is_possible(products: CrossProducts, reml: bool) -> bool:
+    """Whether the traces cost no more than some evaluations.
+
+    Parameters
+    ----------
+    products : CrossProducts
+    reml : bool
+    """
+    return _within(products, reml, _POSSIBLE)
+
+
+def _within(products: CrossProducts, reml: bool, times: int) -> bool:
+    if products.q <= times * _FEW_EFFECTS:
         return True
     border = sum(products.sizes) * products.p if reml else 0
-    return border <= _LARGEST_BORDER and len(lead_terms(products)) == len(products.sizes)
+    return border <= times * _LARGEST_BORDER and len(lead_terms(products)) == len(products.sizes)
 
 
 def traces(
