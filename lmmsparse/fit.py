@@ -28,7 +28,7 @@ from lmmsparse.design import Design
 from lmmsparse.errors import DataError
 from lmmsparse.fixed_columns import orthonormal
 from lmmsparse.held import NOTHING, Held, held_parameters
-from lmmsparse.identification import NullDirection, null_directions_of
+from lmmsparse.identification import Unidentified, unidentified
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
 from lmmsparse.points import Modes
@@ -36,6 +36,7 @@ from lmmsparse.search import search
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.choose import choose_solver
 from lmmsparse.threads import one_thread
+from lmmsparse.undetermined import Undetermined
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -154,11 +155,21 @@ class Fit:
         return self.objective.value_of(self.modes.solution)
 
     @cached_property
-    def null_directions(self) -> tuple[NullDirection, ...]:
+    def unidentified(self) -> Unidentified | None:
         """Combinations of covariance parameters that the data do not determine."""
-        return null_directions_of(
+        return unidentified(
             self.design, self.template, self.products, self.reml, self.held.sigma is not None
         )
+
+    @property
+    def away(self) -> Undetermined | None:
+        """Where a search of the same model must not go."""
+        return None if self.unidentified is None else self.unidentified.away
+
+    @property
+    def n_undetermined(self) -> int:
+        """How many combinations of covariance parameters the data do not determine."""
+        return 0 if self.unidentified is None else len(self.unidentified)
 
     @property
     def covariance_parameters(self) -> int:
@@ -168,7 +179,7 @@ class Fit:
     @property
     def npar(self) -> int:
         """P + covariance parameters + 1, without those that are held or not determined."""
-        return self.design.p + self.covariance_parameters - len(self.null_directions)
+        return self.design.p + self.covariance_parameters - self.n_undetermined
 
     @cached_property
     def derivatives(self) -> Derivatives:
@@ -296,12 +307,11 @@ def fit_design(
     solver = solver if solver is not None else choose_solver(products)
     objective = make_objective(design, reml, solver, products, response, held)
     chosen = optimizer if optimizer is not None else TrustRegion()
-    null = null_directions_of(
-        design, objective.template, products, reml, held.sigma is not None
-    )
-    optimum = search(objective, design, start, chosen, progress, null)
+    sigma_known = held.sigma is not None
+    unknown = unidentified(design, objective.template, products, reml, sigma_known)
+    away = None if unknown is None else unknown.away
+    optimum = search(objective, design, start, chosen, progress, away)
     result = Fit(design, reml, optimum, chosen, solver, held)
     # Both exist already; a Fit would otherwise make them a second time.
-    result.__dict__["objective"] = objective
-    result.__dict__["null_directions"] = null
+    result.__dict__.update(objective=objective, unidentified=unknown)
     return result

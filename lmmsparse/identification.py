@@ -24,8 +24,8 @@ from lmmsparse.covariance import LambdaTemplate, Unstructured
 from lmmsparse.crossproducts import CrossProducts, PairBlocks
 from lmmsparse.design import Design
 from lmmsparse.fixed_columns import InternalColumns, orthonormal
-from lmmsparse.standardize import standardizer
-from lmmsparse.tangents import changes_of_TT, derivatives_of_T
+from lmmsparse.search import standardizer
+from lmmsparse.undetermined import Undetermined
 
 _SUSPECT = 1e-6  # an eigenvalue of the Gram matrix below this is looked at again
 _NOTHING = 1e-9  # of the size of its parts, a combination of matrices is zero
@@ -36,31 +36,32 @@ _PROBES = 4
 
 
 @dataclass(frozen=True, eq=False)
-class NullDirection:
-    """A change of the covariance parameters that leaves the criterion as it is.
+class Unidentified:
+    """What the data do not determine.
 
     Attributes
     ----------
-    changes : tuple of (k, k) arrays
-        Per term, what is added to the covariance of its random effects.
-    residual : float
-        What is added to σ².
-    parameters : (d,) array
-        The same as multiples of the changes in `parameter_changes`, σ² last.
+    directions : Undetermined
+        Independent combinations of covariance parameters that the criterion does not depend on.
+    away : Undetermined or None
+        Those that change V and with it standard errors, which only REML has. The others are bounded,
+        as variances are not negative; along these a search could go to infinity.
     """
 
-    changes: tuple[FloatArray, ...]
-    residual: float
-    parameters: FloatArray
+    directions: Undetermined
+    away: Undetermined | None
+
+    def __len__(self) -> int:
+        return len(self.directions.residual)
 
 
-def null_directions_of(
+def unidentified(
     design: Design,
     template: LambdaTemplate,
     products: CrossProducts,
     reml: bool,
     sigma_known: bool = False,
-) -> tuple[NullDirection, ...]:
+) -> Unidentified | None:
     """Independent combinations of covariance parameters that the data do not determine.
 
     Parameters
@@ -79,11 +80,11 @@ def null_directions_of(
     looked at near one point: the rank of their derivatives is the same almost everywhere.
     """
     if _ruled_out(template, products, reml):
-        return ()
+        return None
     G = _gram_matrix(template, products, reml)
     G = G[:-1, :-1] if sigma_known else G
     if not len(G) or np.linalg.eigvalsh(G)[0] > _SUSPECT:
-        return ()
+        return None
     return _by_rows(design, template, reml, sigma_known)
 
 
@@ -333,50 +334,60 @@ def term_matrices(design: Design, template: LambdaTemplate, t: int) -> TermMatri
     return TermMatrices(block.codes, columns / size, E, np.diag(1.0 / size), block.n_levels)
 
 
-def project(Q: InternalColumns | None, root: FloatArray, r: FloatArray) -> FloatArray:
-    """R off the columns of X (None: r itself), with the weights' roots multiplied in."""
-    if Q is None:
-        return r
+def _off(Q: InternalColumns, root: FloatArray, r: FloatArray) -> FloatArray:
+    """R off the columns of X, with the roots of the weights multiplied in."""
     by = root if r.ndim == 1 else root[:, None]
     return np.asarray(r - by * Q.times(Q.transposed_times(by * r)))
 
 
 def _by_rows(
     design: Design, template: LambdaTemplate, reml: bool, sigma_known: bool
-) -> tuple[NullDirection, ...]:
+) -> Unidentified | None:
     terms = [term_matrices(design, template, t) for t in range(len(design.blocks))]
     root = np.sqrt(design.weights_or_one)
     Q = orthonormal(design.fixed, design.weights)[0] if reml and design.p else None
-    stack, squares = [], 0.0
+    stack, whole, squares = [], [], 0.0
     random = np.random.default_rng(11)
     probes = max(_PROBES, 2 + max(term.columns.shape[1] for term in terms) // 2)
     for _ in range(probes):
-        r = project(Q, root, random.normal(size=design.n))
-        parts = [term.times(r) for term in terms]
-        F = np.column_stack(parts if sigma_known else [*parts, r])
-        squares = squares + sum_of_squares(terms, random.normal(size=design.n), sigma_known)
-        stack.append(np.linalg.qr(project(Q, root, F), mode="r"))
+        r = random.normal(size=design.n)
+        F = _applied(terms, r, sigma_known)
+        size = np.einsum("nd,nd->d", F, F)
+        squares = squares + np.maximum(size, _LOST**2 * size.max())
+        whole.append(np.linalg.qr(F, mode="r"))
+        if Q is not None:
+            F = _off(Q, root, _applied(terms, _off(Q, root, r), sigma_known))
+            stack.append(np.linalg.qr(F, mode="r"))
     scale = 1.0 / np.sqrt(np.where(squares > 0, squares, 1.0))
-    _, s, Vt = np.linalg.svd(np.concatenate(stack) * scale)
+    null = _null_space(np.concatenate(stack or whole) * scale)
+    if not len(null):
+        return None
+    ends = np.cumsum([0, *(len(term.changes) for term in terms)]).tolist()
+
+    def directions(of: FloatArray) -> Undetermined:
+        parts = of * scale
+        changes = tuple(
+            term.back @ np.tensordot(parts[:, a:z], term.changes, axes=1) @ term.back.T
+            for term, (a, z) in zip(terms, pairwise(ends), strict=True)
+        )
+        return Undetermined(changes, np.zeros(len(of)) if sigma_known else parts[:, -1])
+
+    away = None
+    if Q is not None:
+        still = _null_space(np.concatenate(whole) * scale @ null.T)
+        others = np.linalg.svd(still)[2][len(still) :] if len(still) else np.eye(len(null))
+        away = directions(others @ null) if len(others) else None
+    return Unidentified(directions(null), away)
+
+
+def _applied(terms: Sequence[TermMatrices], r: FloatArray, sigma_known: bool) -> FloatArray:
+    """All V_i r, the residual's last, (n, d)."""
+    parts = [term.times(r) for term in terms]
+    return np.column_stack(parts if sigma_known else [*parts, r])
+
+
+def _null_space(F: FloatArray) -> FloatArray:
+    """Orthonormal combinations of columns of about unit length that are nothing, (m, d)."""
+    _, s, Vt = np.linalg.svd(F)
     s = np.append(s, np.zeros(len(Vt) - len(s)))
-    return tuple(
-        _direction(design, terms, vector * scale, sigma_known) for vector in Vt[s < _NOTHING]
-    )
-
-
-def sum_of_squares(terms: Sequence[TermMatrices], r: FloatArray, sigma_known: bool) -> FloatArray:
-    """Squared lengths of all V_i r, without the projection; (d,) or (d + 1,)."""
-    squares = [np.einsum("nd,nd->d", V, V) for V in (term.times(r) for term in terms)]
-    squares = [np.maximum(own, _LOST**2 * own.max(initial=0.0)) for own in squares]
-    return np.concatenate(squares if sigma_known else [*squares, [r @ r]])
-
-
-def _direction(
-    design: Design, terms: Sequence[TermMatrices], c: FloatArray, sigma_known: bool
-) -> NullDirection:
-    ends = np.cumsum([0, *(len(term.changes) for term in terms)])
-    changes = tuple(
-        term.back @ np.tensordot(c[a:z], term.changes, axes=1) @ term.back.T
-        for term, (a, z) in zip(terms, pairwise(ends.tolist()), strict=True)
-    )
-    return NullDirection(changes, 0.0 if sigma_known else float(c[-1]), c)
+    return np.asarray(Vt[s < _NOTHING])
