@@ -44,8 +44,8 @@ class Unidentified:
     directions : Undetermined
         Independent combinations of covariance parameters that the criterion does not depend on.
     away : Undetermined or None
-        Those that change V and with it standard errors, which only REML has. The others are bounded,
-        as variances are not negative; along these a search could go to infinity.
+        Those that change V and with it standard errors, which only REML has. The others are
+        bounded, as variances are not negative; along these a search could go to infinity.
     """
 
     directions: Undetermined
@@ -264,8 +264,8 @@ def _traces(A: FloatArray, B: FloatArray, left: FloatArray, right: FloatArray) -
         moved = [np.matmul(A @ E, np.swapaxes(B, 1, 2)).sum(axis=0) for E in right]
         return np.array([[np.vdot(E, F) for F in moved] for E in left])
     R = (A.reshape(m, -1).T @ B.reshape(m, -1)).reshape(ks, kt, ks, kt).transpose(2, 0, 1, 3)
-    R = np.ascontiguousarray(R).reshape(ks * ks, kt * kt)
-    return np.asarray(left.reshape(-1, ks * ks) @ R @ right.reshape(-1, kt * kt).T)
+    flat = np.ascontiguousarray(R).reshape(ks * ks, kt * kt)
+    return np.asarray(left.reshape(-1, ks * ks) @ flat @ right.reshape(-1, kt * kt).T)
 
 
 def _pulled(B: FloatArray, changes: FloatArray) -> FloatArray:
@@ -334,7 +334,7 @@ def term_matrices(design: Design, template: LambdaTemplate, t: int) -> TermMatri
     return TermMatrices(block.codes, columns / size, E, np.diag(1.0 / size), block.n_levels)
 
 
-def _off(Q: InternalColumns, root: FloatArray, r: FloatArray) -> FloatArray:
+def off_columns(Q: InternalColumns, root: FloatArray, r: FloatArray) -> FloatArray:
     """R off the columns of X, with the roots of the weights multiplied in."""
     by = root if r.ndim == 1 else root[:, None]
     return np.asarray(r - by * Q.times(Q.transposed_times(by * r)))
@@ -356,7 +356,7 @@ def _by_rows(
         squares = squares + np.maximum(size, _LOST**2 * size.max())
         whole.append(np.linalg.qr(F, mode="r"))
         if Q is not None:
-            F = _off(Q, root, _applied(terms, _off(Q, root, r), sigma_known))
+            F = off_columns(Q, root, _applied(terms, off_columns(Q, root, r), sigma_known))
             stack.append(np.linalg.qr(F, mode="r"))
     scale = 1.0 / np.sqrt(np.where(squares > 0, squares, 1.0))
     null = _null_space(np.concatenate(stack or whole) * scale)

@@ -52,7 +52,7 @@ LAYERS = {
         "objective",
         "batched_objective",
     },
-    6: {"charts", "search", "fit"},
+    6: {"charts", "search", "identification", "fit", "advice"},
     7: {
         "convergence",
         "varcorr",
@@ -65,6 +65,8 @@ LAYERS = {
         "prediction_error",
         "simulate",
         "singular",
+        "equivalent",
+        "not_identified",
         "influence",
         "inference",
         "storage",
