@@ -1,4 +1,4 @@
-"""Covariance parameters that the data do not determine: found, named, not counted, and written anew.
+"""Covariance parameters that the data do not determine: found, named, not counted, left out.
 
 Everything said is checked: the other way to write the model is fitted, with the same criterion and
 fewer parameters. Designs that determine everything, however badly scaled, must not be suspected.
@@ -36,7 +36,7 @@ def data() -> pd.DataFrame:
     d["c"] = np.array(["x", "y", "z"])[d["g"] % 3]
     d["z"], d["z3"] = 2.0 * (d["g"] % 2), 1.0 * (d["g"] % 3)
     d["h"] = d["g"] // 5
-    d["a"], d["x"], d["w"] = rng.normal(size=(2, len(d))).tolist() + [rng.uniform(1, 3, len(d))]
+    d["a"], d["x"], d["w"] = *rng.normal(size=(2, len(d))), rng.uniform(1, 3, len(d))
     d["far"], d["tiny"], d["near"] = 1e6 + d["x"], 1e-7 * d["x"], d["x"] + 1e-4 * d["a"]
     d["day"] = d["k"].astype(float)
     u = rng.normal(size=(30, 4)) * [1.2, 0.7, 0.6, 0.8]
@@ -179,7 +179,7 @@ def test_weights_count_and_rows_without_weight_do_not() -> None:
     assert fitted("y ~ b + (b | g)", odd).fit.n_undetermined == 0
     assert fitted("y ~ b + (b | g)", odd, weights="w").fit.n_undetermined == 1
     # And after a refit with other weights.
-    assert fitted("y ~ b + (b | g)", odd).refit(weights=odd["w"]).fit.n_undetermined == 1
+    assert fitted("y ~ b + (b | g)", odd).refit(odd["y"], weights=odd["w"]).fit.n_undetermined == 1
 
 
 def test_what_is_held_is_not_open() -> None:
@@ -216,7 +216,7 @@ def test_fitting_warns_and_a_saved_model_still_knows(tmp_path: Any) -> None:
     again = lmm.load(tmp_path / "m.lmm")
     assert again.npar == model.npar
     assert said(again) == said(model)
-    assert model.refit(model.y + 1.0).npar == model.npar
+    assert model.refit(data()["y"] + 1.0).npar == model.npar
 
 
 DETERMINED = [
