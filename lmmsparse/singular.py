@@ -199,7 +199,12 @@ def _next(fit: Fit, t: int, null: FloatArray) -> str | None:
         effects = effects_text(design, t, keep) if keep else None
         if effects is not None:
             ways.append((float(share[columns].sum()), effects))
-    return term_text(design, t, min(ways)[1]) if ways else None
+    if ways:
+        return term_text(design, t, min(ways)[1])
+    whole = effects_text(design, t, range(block.k))
+    if whole is None or not isinstance(block.structure, Unstructured):
+        return None
+    return f"diag{term_text(design, t, whole)}"  # no correlation
 
 
 def _droppable(design: Design, t: int) -> list[list[int]]:

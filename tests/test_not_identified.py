@@ -179,7 +179,9 @@ def test_weights_count_and_rows_without_weight_do_not() -> None:
     assert fitted("y ~ b + (b | g)", odd).fit.n_undetermined == 0
     assert fitted("y ~ b + (b | g)", odd, weights="w").fit.n_undetermined == 1
     # And after a refit with other weights.
-    assert fitted("y ~ b + (b | g)", odd).refit(odd["y"], weights=odd["w"]).fit.n_undetermined == 1
+    with pytest.warns(DesignWarning):
+        again = fitted("y ~ b + (b | g)", odd).refit(odd["y"], weights=odd["w"])
+    assert again.fit.n_undetermined == 1
 
 
 def test_what_is_held_is_not_open() -> None:
@@ -216,7 +218,9 @@ def test_fitting_warns_and_a_saved_model_still_knows(tmp_path: Any) -> None:
     again = lmm.load(tmp_path / "m.lmm")
     assert again.npar == model.npar
     assert said(again) == said(model)
-    assert model.refit(data()["y"] + 1.0).npar == model.npar
+    with pytest.warns(DesignWarning, match="cannot tell apart"):
+        other = model.refit(data()["y"] + 1.0)
+    assert other.npar == model.npar
 
 
 DETERMINED = [

@@ -1,4 +1,4 @@
-"""What a singular fit is said to equal is fitted and has the same criterion, and so on for the rest."""
+"""What a singular fit is said to equal is fitted and has the same criterion."""
 
 from __future__ import annotations
 
