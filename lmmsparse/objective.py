@@ -28,10 +28,10 @@ from lmmsparse.solvers.base import PLSSolution, PLSSystem
 from lmmsparse.solvers.levels import LevelSystem
 from lmmsparse.tangents import (
     away_from_limits,
-    changes_of_TT,
     curvatures,
     derivatives_of_T,
     of_full_rank,
+    turned,
 )
 
 
@@ -157,18 +157,18 @@ class ProfiledDeviance:
         theta = np.asarray(theta, dtype=np.float64)
         point = self._point(of_full_rank(self.template, self.column_scales, theta))
         D = derivatives_of_T(self.template, theta, directions)
-        changes = changes_of_TT(self.template, theta, D)
+        there = turned(self.template, self.column_scales, theta, point.theta, D)
         F = self._second_moments(point)
-        squares = point.squares(changes)
+        squares = point.squares(there)
         # Profiling σ² out takes the outer product off, per degree of freedom.
-        slope = point.pwrss_gradient(changes) / point.s2
+        slope = point.pwrss_gradient(there) / point.s2
         curvature = curvatures(self.template, theta, F, directions)
         hessian = squares + curvature
         if self.held_sigma is None:
             hessian -= np.outer(slope, slope) / self.df
 
         def second() -> FloatArray:
-            exact = hessian + squares - point.traces(changes)
+            exact = hessian + squares - point.traces(there)
             return np.asarray(0.5 * (exact + exact.T))
 
         return Derivatives(
@@ -187,12 +187,12 @@ class ProfiledDeviance:
         s2, d = sigma * sigma, self.template.n_theta
         point = self._point(of_full_rank(self.template, self.column_scales, theta), s2)
         D = derivatives_of_T(self.template, theta)
-        changes = changes_of_TT(self.template, theta, D)
+        there = turned(self.template, self.column_scales, theta, point.theta, D)
         F = self._second_moments(point, s2)
-        r2, slope = point.solution.pwrss, point.pwrss_gradient(changes)
+        r2, slope = point.solution.pwrss, point.pwrss_gradient(there)
         gradient = np.append(self._gradient(theta, point, F, D), 2.0 * (self.df - r2 / s2))
         hessian = np.empty((d + 1, d + 1))
-        hessian[:d, :d] = point.squares(changes) + curvatures(self.template, theta, F)
+        hessian[:d, :d] = point.squares(there) + curvatures(self.template, theta, F)
         hessian[:d, d] = hessian[d, :d] = -2.0 * slope / s2
         hessian[d, d] = 4.0 * r2 / s2
         return Derivatives(self._joint_value(point.solution, s2), gradient, hessian)
