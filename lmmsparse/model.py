@@ -171,7 +171,7 @@ class LinearMixedModel:
         Returns
         -------
         DataFrame
-            The residual parameter last; NaN for terms whose covariance is singular. Variances are
+            The residual parameter last; NaN for terms whose covariance is singular or not determined. Variances are
             far from normal with few groups: prefer `confint` for intervals.
 
         Examples

@@ -196,6 +196,15 @@ def test_what_is_held_is_not_open() -> None:
     assert two.fit.n_undetermined == 1
 
 
+def test_what_is_open_has_no_standard_error() -> None:
+    table = fitted("y ~ a + b + (b | g) + (1 | f)", data()).vcov_varcorr()
+    nothing = table.isna().all(axis=1)
+    assert nothing[[name for name in table.index if "|g" in name]].all()
+    assert table.loc["sigma", "sigma"] > 0
+    pair = fitted("y ~ x + (1 | g) + (0 + x | g)", pairs()).vcov_varcorr()
+    assert pair.isna().all(axis=None)
+
+
 def test_a_singular_choice_is_not_said_to_equal_another_model() -> None:
     model = fitted("y ~ x + (x | g) + (0 + I(2 * x) | g)", data())
     for finding in model.convergence.findings:
