@@ -171,8 +171,8 @@ class LinearMixedModel:
         Returns
         -------
         DataFrame
-            The residual parameter last; NaN for terms whose covariance is singular or not determined. Variances are
-            far from normal with few groups: prefer `confint` for intervals.
+            The residual parameter last; NaN for terms whose covariance is singular or not
+            determined. Variances are far from normal with few groups: prefer `confint`.
 
         Examples
         --------

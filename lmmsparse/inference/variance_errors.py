@@ -13,8 +13,8 @@ from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.parameters import parameter_names, parameter_values
 from lmmsparse.inference.satterthwaite import satterthwaite
-from lmmsparse.search import StandardizedObjective
 from lmmsparse.not_identified import clusters
+from lmmsparse.search import StandardizedObjective
 from lmmsparse.singular import null_directions
 
 SCALES = ("sdcor", "vcov")
