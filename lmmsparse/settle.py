@@ -321,12 +321,12 @@ def _value(fit: Fit, theta: FloatArray) -> float:
 
 def _searched(fit: Fit, start: FloatArray | None, optimizer: Optimizer) -> Fit:
     """The fit by another search, with all evaluations counted."""
-    found = search(fit.objective, fit.design, start, optimizer)
+    found = search(fit.objective, fit.design, start, optimizer, undetermined=fit.away)
     optimum = replace(
         found,
         evaluations=fit.optimum.evaluations + found.evaluations,
         trace=np.concatenate([fit.optimum.trace, found.trace]),
     )
     out = replace(fit, optimum=optimum)
-    out.__dict__["objective"] = fit.objective
+    out.__dict__.update(objective=fit.objective, unidentified=fit.unidentified)
     return out

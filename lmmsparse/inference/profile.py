@@ -255,10 +255,12 @@ def maximum_likelihood(fit: Fit) -> Settled:
 
 
 def _searched(fit: Fit, objective: ProfiledDeviance, start: FloatArray) -> Settled:
-    optimum = search(objective, fit.design, start, TrustRegion())
-    result = replace(fit, reml=False, optimum=optimum, optimizer=TrustRegion())
+    result = replace(fit, reml=False, optimizer=TrustRegion())
     result.__dict__["objective"] = objective
-    return settle(result)
+    optimum = search(objective, fit.design, start, TrustRegion(), undetermined=result.away)
+    found = replace(result, optimum=optimum)
+    found.__dict__.update(objective=objective, unidentified=result.unidentified)
+    return settle(found)
 
 
 @one_thread
