@@ -14,6 +14,7 @@ from functools import wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from lmmsparse.errors import OptionError
+from lmmsparse.options import yes_or_no
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,6 +47,19 @@ _NEEDED = {
     "n": "It counts the draws. Write for example n=1000.",
     "lmer.data": "The names in a formula are its columns. Write lmm.lmer(formula, data).",
     "for_marginaleffects.data": "Models do not keep theirs. Write for_marginaleffects(m, data).",
+}
+
+
+# Arguments that are True or False: what they ask.
+_QUESTIONS = {
+    "reml": "REML (True) and maximum likelihood (False) are the criteria there are.",
+    "progress": "It says whether the progress is shown.",
+    "se": "It asks for standard errors and limits beside the predictions.",
+    "conf_int": "It asks for confidence limits.",
+    "pairwise": "It asks for differences instead of means.",
+    "scaled": "It asks for residuals divided by sigma.",
+    "refit": "It says whether REML fits are refitted by maximum likelihood.",
+    "smooth": "It asks for a smooth line through the points.",
 }
 
 
@@ -104,12 +118,6 @@ def no_such_name(module: str, name: str) -> NoReturn:
     raise AttributeError(f"{text}. {_MAKERS[name]}" if name in _MAKERS else text, name=name)
 
 
-def brief(value: Any) -> str:
-    """A value as a message shows it: as it is written, or its type where that is long."""
-    text = repr(value)
-    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
-
-
 def explained_members(kind: C) -> C:
     """Decorate a class so that a member it does not have says what to write instead."""
     members = [name for name in dir(kind) if not name.startswith("_")]
@@ -136,12 +144,20 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
     parameters = [p for name, p in signature.parameters.items() if name != "self"]
     known = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
     called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+    flags = {p.name: p.default for p in parameters if p.annotation in ("bool", "bool | None")}
+    places = [(i, name) for i, name in enumerate(signature.parameters) if name in flags]
+    places = [(i, name) for i, name in places if not _by_name_only(signature, name)]
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        for name in kwargs:
+        for name, value in kwargs.items():
             if name not in known:
                 raise OptionError(unknown_keyword(called, name, known))
+            if name in flags and value is not flags[name]:
+                yes_or_no(name, value, _QUESTIONS.get(name, ""))
+        for i, name in places:
+            if i < len(args) and args[i] is not flags[name]:
+                yes_or_no(name, args[i], _QUESTIONS.get(name, ""))
         try:
             return function(*args, **kwargs)
         except TypeError:
@@ -152,6 +168,10 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
             raise
 
     return checked
+
+
+def _by_name_only(signature: inspect.Signature, name: str) -> bool:
+    return signature.parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
 
 
 def _misfit(

@@ -21,6 +21,7 @@ from lmmsparse.inference.lrt import likelihood_ratio_table
 from lmmsparse.keywords import checked_keywords
 from lmmsparse.model import LinearMixedModel
 from lmmsparse.optimize import Optimizer
+from lmmsparse.options import brief
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.storage import load_fit
 from lmmsparse.table import Table
@@ -52,21 +53,16 @@ def _fit(
     return model
 
 
-def _check_parts(optimizer: Any, solver: Any, reml: Any) -> None:
+def _check_parts(optimizer: Any, solver: Any) -> None:
     if optimizer is not None and not _has(optimizer, "minimize"):
         raise OptionError(
-            f"optimizer={optimizer!r} is not an optimizer. Searches are objects with their own "
-            "options. Pass one such as lmm.Bobyqa(), lmm.NelderMead() or lmm.TrustRegion()."
+            f"optimizer={brief(optimizer)} is not an optimizer. Searches are objects with their "
+            "own options. Pass one such as lmm.Bobyqa(), lmm.NelderMead() or lmm.TrustRegion()."
         )
     if solver is not None and not _has(solver, "build"):
         raise OptionError(
-            f"solver={solver!r} is not a solver. Solvers are objects with their own options. Pass "
-            "one such as lmm.Cholmod() or lmm.Dense()."
-        )
-    if not isinstance(reml, (bool, np.bool_)):
-        raise OptionError(
-            f"reml={reml!r} is neither True nor False. REML (True) and maximum likelihood (False) "
-            "are the criteria there are. Pass one of them."
+            f"solver={brief(solver)} is not a solver. Solvers are objects with their own options. "
+            "Pass one such as lmm.Cholmod() or lmm.Dense()."
         )
 
 
@@ -158,7 +154,7 @@ def lmer(
     >>> known.sigma, known.npar
     (5.0, 3)
     """
-    _check_parts(optimizer, solver, reml)
+    _check_parts(optimizer, solver)
     design = build_design(
         parse_formula(formula),
         data,
@@ -213,7 +209,7 @@ def fit_arrays(
     >>> round(m.reml_criterion, 4)
     164.7768
     """
-    _check_parts(optimizer, solver, reml)
+    _check_parts(optimizer, solver)
     design = design_from_arrays(y, X, random, weights=weights, offset=offset)
     return _fit(design, bool(reml), start, optimizer, solver, fixed)
 

@@ -13,6 +13,7 @@ from lmmsparse.design import Recipe, as_frame, close_match, listed
 from lmmsparse.errors import DataError, FormulaError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.formula import parse_formula
+from lmmsparse.options import one_of
 
 NEW_LEVELS = ("raise", "population", "nan")
 
@@ -231,12 +232,12 @@ def predict(
     index : pandas.Index
         Labels of the rows.
     """
-    if new_levels not in NEW_LEVELS:
-        raise OptionError(
-            f"new_levels={new_levels!r} does not exist. It says what to predict for levels of a "
-            "grouping factor that the fit has not seen. Choose one of "
-            f"{', '.join(map(repr, NEW_LEVELS))}."
-        )
+    one_of(
+        "new_levels",
+        new_levels,
+        NEW_LEVELS,
+        "It says what to predict for levels of a grouping factor that the fit has not seen.",
+    )
     selections = select_effects(fit, random)
     b = fit.split(fit.b)
     if newdata is None:

@@ -17,9 +17,9 @@ from lmmsparse.charts import ChartedObjective
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.design import Design
 from lmmsparse.errors import NumericalError, OptionError
-from lmmsparse.keywords import brief
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Bounds, Derivatives, Objective, Optimizer, Optimum, minimize_free
+from lmmsparse.options import brief
 from lmmsparse.tangents import ALMOST_NOTHING
 
 SNAP = 1e-3

@@ -31,8 +31,8 @@ from lmmsparse.design.state import (
 from lmmsparse.errors import Finding, LmmError, StorageError
 from lmmsparse.fit import Fit
 from lmmsparse.held import Held
-from lmmsparse.keywords import brief
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, Optimum, Status, TrustRegion
+from lmmsparse.options import brief
 from lmmsparse.solvers._sksparse import UNUSABLE
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.blocked import Blocked

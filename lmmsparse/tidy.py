@@ -10,12 +10,13 @@ import pandas as pd
 
 from lmmsparse.design import as_frame
 from lmmsparse.distributions import normal_quantile, t_quantile
-from lmmsparse.errors import DataError, OptionError
+from lmmsparse.errors import DataError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.lrt import information, loglik
 from lmmsparse.inference.parameters import parameter_names
-from lmmsparse.inference.wald import check_level, coefficient_table
+from lmmsparse.inference.wald import coefficient_table
 from lmmsparse.influence import influence_of_rows
+from lmmsparse.options import alternatives, check_level, names_in, one_of
 from lmmsparse.ranef import conditional_covariances, conditional_modes, effect_names
 from lmmsparse.varcorr import variance_components
 
@@ -59,13 +60,10 @@ def tidy(
     OptionError
         For effects of another kind.
     """
-    wanted = [effects] if isinstance(effects, str) else list(effects)
-    unknown = [kind for kind in wanted if kind not in EFFECTS]
-    if unknown or not wanted:
-        raise OptionError(
-            f"effects={effects!r} does not exist. It names what the rows are about. Choose from "
-            f"{', '.join(map(repr, EFFECTS))}."
-        )
+    why = "It names what the rows are about."
+    wanted = names_in("effects", effects, why, f"Choose {alternatives(EFFECTS)}.") or [""]
+    for kind in wanted:
+        one_of("effects", kind, EFFECTS, why)
     if level is not None:
         check_level(level)
     # Wald limits of fixed effects go with the tests beside them; all others are joined by name.

@@ -21,6 +21,7 @@ LAYERS = {
         "by_group",
         "distributions",
         "keywords",
+        "options",
         "linalg",
         "progress",
         "render",

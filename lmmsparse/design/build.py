@@ -37,6 +37,7 @@ from lmmsparse.design.rows import complete_rows, dropped_by_expression, extra_co
 from lmmsparse.design.types import Design, RandomBlock
 from lmmsparse.errors import DataError, Finding, FormulaError, OptionError
 from lmmsparse.formula import MixedFormula, parse_formula, referenced_names
+from lmmsparse.options import one_of
 
 
 def build_design(
@@ -83,12 +84,13 @@ def build_design(
     >>> design.X.shape, design.Z.shape
     ((180, 2), (180, 36))
     """
-    if na_action not in ("omit", "exclude", "raise"):
-        raise OptionError(
-            f"na_action={na_action!r} does not exist. It says what happens to rows with missing "
-            "values. They can be left out ('omit'), left out and shown as NaN in results "
-            "('exclude'), or refused ('raise')."
-        )
+    one_of(
+        "na_action",
+        na_action,
+        ("omit", "exclude", "raise"),
+        "It says what happens to rows with missing values: left out, left out and shown as NaN in "
+        "results, or refused.",
+    )
     parsed = parse_formula(formula) if isinstance(formula, str) else formula
     if not parsed.random:
         raise FormulaError(

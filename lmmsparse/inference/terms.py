@@ -20,6 +20,7 @@ from lmmsparse.design.terms import (
     typical_rows,
 )
 from lmmsparse.errors import OptionError
+from lmmsparse.options import brief, is_whole
 
 _ZERO = 1e-8
 
@@ -302,10 +303,11 @@ def check_type(kind: int) -> int:
         For anything else.
     """
     names = {"1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
-    if str(kind) not in names:
+    written = str(kind) if isinstance(kind, str) or is_whole(kind) else ""
+    if written not in names:
         raise OptionError(
-            f"type={kind!r} does not exist. It is the type of hypotheses about the terms. Choose "
-            "1 (sequential), 2 (adjusted for all terms that do not contain the term) or 3 "
+            f"type={brief(kind)} does not exist. It is the type of hypotheses about the terms. "
+            "Choose 1 (sequential), 2 (adjusted for all terms that do not contain the term) or 3 "
             "(averaged over the cells)."
         )
-    return names[str(kind)]
+    return names[written]

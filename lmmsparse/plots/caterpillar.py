@@ -10,7 +10,7 @@ from lmmsparse.design import listed
 from lmmsparse.distributions import normal_quantile
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.inference.wald import check_level
+from lmmsparse.options import check_level
 from lmmsparse.plots.figure import (
     GREY,
     INK,

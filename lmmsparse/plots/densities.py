@@ -13,7 +13,7 @@ from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.bootstrap import Bootstrap
 from lmmsparse.inference.parameters import parameter_names
-from lmmsparse.inference.wald import check_level
+from lmmsparse.options import check_level
 from lmmsparse.plots.figure import (
     BAND,
     GREY,

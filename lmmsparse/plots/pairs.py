@@ -11,7 +11,7 @@ from lmmsparse._types import ObjectArray
 from lmmsparse.distributions import chi2_quantile
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.inference.wald import check_level
+from lmmsparse.options import check_level
 from lmmsparse.plots.contours import contour
 from lmmsparse.plots.figure import (
     ACCENT,

@@ -14,7 +14,7 @@ from lmmsparse.distributions import chi2_quantile, normal_density, normal_quanti
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.profile import Profile, profile
-from lmmsparse.inference.wald import check_level
+from lmmsparse.options import check_level
 from lmmsparse.plots.figure import (
     ACCENT,
     BAND,
