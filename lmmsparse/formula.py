@@ -36,6 +36,7 @@ from lmmsparse._tree import (
     unwrap,
 )
 from lmmsparse.errors import FormulaError
+from lmmsparse.options import yes_or_no
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def parse_formula(text: str, one_sided: bool = False) -> MixedFormula:
             f"The formula is not a text but of type {type(text).__name__}. It is read as text. "
             'Write it in quotation marks and first, for example lmer("y ~ x + (1|group)", data).'
         )
-    return _taken_apart(text, bool(one_sided))
+    return _taken_apart(text, yes_or_no("one_sided", one_sided))
 
 
 @lru_cache(maxsize=256)

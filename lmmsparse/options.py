@@ -98,16 +98,34 @@ def names_in(name: str, value: Any, why: str, use: str) -> list[str]:
     ------
     OptionError
     """
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Iterable) and not isinstance(value, (Mapping, bytes)):
-        try:
-            names = list(value)
-        except Exception:  # iteration is the giver's code: an array without dimensions, say
-            names = [value]
-        if all(isinstance(item, str) for item in names):
-            return [str(item) for item in names]
+    names = several(value)
+    if all(isinstance(item, str) for item in names):
+        return [str(item) for item in names]
     raise OptionError(f"{name}={brief(value)} is neither a name nor several. {why} {use}")
+
+
+def several(value: Any) -> list[Any]:
+    """The items of a collection; a text, a mapping or what is no collection is one item."""
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
+        try:
+            return list(value)
+        except Exception:  # iteration is the giver's code: an array without dimensions, say
+            return [value]
+    return [value]
+
+
+def mapping(name: str, value: Any, why: str, use: str) -> Mapping[Any, Any]:
+    """A mapping; an empty one for None.
+
+    Raises
+    ------
+    OptionError
+    """
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return value
+    raise OptionError(f"{name}={brief(value)} is not a mapping. {why} {use}")
 
 
 def check_level(level: Any, name: str = "level") -> float:

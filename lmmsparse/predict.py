@@ -13,7 +13,7 @@ from lmmsparse.design import Recipe, as_frame, close_match, listed
 from lmmsparse.errors import DataError, FormulaError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.formula import parse_formula
-from lmmsparse.options import one_of
+from lmmsparse.options import brief, one_of
 
 NEW_LEVELS = ("raise", "population", "nan")
 
@@ -49,8 +49,8 @@ def select_effects(fit: Fit, random: bool | str) -> list[Selection]:
         return []
     if not isinstance(random, str):
         raise OptionError(
-            f"random={random!r} cannot be understood. It says which random effects take part. Use "
-            "True for all, False for none, or a one-sided formula such as '~(1|Subject)'."
+            f"random={brief(random)} cannot be understood. It says which random effects take part. "
+            "Use True for all, False for none, or a one-sided formula such as '~(1|Subject)'."
         )
     chosen: dict[int, set[int]] = {}
     for term in parse_formula(random, one_sided=True).random:

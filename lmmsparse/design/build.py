@@ -91,7 +91,7 @@ def build_design(
         "It says what happens to rows with missing values: left out, left out and shown as NaN in "
         "results, or refused.",
     )
-    parsed = parse_formula(formula) if isinstance(formula, str) else formula
+    parsed = formula if isinstance(formula, MixedFormula) else parse_formula(formula)
     if not parsed.random:
         raise FormulaError(
             f"The formula {parsed.text!r} has no random-effects term. A mixed model needs at "

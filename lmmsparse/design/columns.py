@@ -23,6 +23,7 @@ from lmmsparse.design.frame import (
 from lmmsparse.design.names import split_calls
 from lmmsparse.design.rank import LARGEST
 from lmmsparse.errors import DataError, OptionError
+from lmmsparse.options import brief, mapping
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,13 +176,10 @@ def codings(
     table : Variables
         Those the formula uses, complete rows only.
     """
-    if contrasts is not None and not isinstance(contrasts, Mapping):
-        raise OptionError(
-            f"contrasts={contrasts!r} does not say which column is meant. It is a mapping from "
-            "columns to codings. Write for example contrasts={'column': 'sum'}."
-        )
+    why = "It gives columns codings."
+    given = mapping("contrasts", contrasts, why, "Write contrasts={'column': 'sum'}.")
     out = {}
-    for name, value in (contrasts or {}).items():
+    for name, value in given.items():
         if name not in columns:
             raise DataError(
                 f"contrasts names {name!r}, which is not a column of the data."
@@ -190,7 +188,7 @@ def codings(
         chosen = _CODINGS.get(value.removeprefix("contr.")) if isinstance(value, str) else value
         if chosen is None:
             raise OptionError(
-                f"contrasts={{{name!r}: {value!r}}} does not exist. Choose one of "
+                f"contrasts={{{name!r}: {brief(value)}}} does not exist. Choose one of "
                 f"{', '.join(map(repr, _CODINGS))}, or pass formulaic contrasts."
             )
         if isinstance(chosen, type) and issubclass(chosen, coding.Contrasts):

@@ -11,6 +11,7 @@ from lmmsparse.distributions import f_tail, t_tail
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.ddf import denominator_df
+from lmmsparse.options import brief
 from lmmsparse.table import Table, coefficient_formats, counts, degrees, fixed, p_values
 
 
@@ -70,8 +71,8 @@ def _right_side(rhs: Any, rows: int) -> FloatArray:
         values = np.asarray(rhs, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"rhs={rhs!r} does not hold numbers. It is what the rows of L are compared with. Give "
-            "one number, or one per row."
+            f"rhs={brief(rhs)} does not hold numbers. It is what the rows of L are compared with. "
+            "Give one number, or one per row."
         ) from error
     if not np.isfinite(values).all():
         raise DataError(

@@ -17,7 +17,7 @@ from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.anova import METHOD_NAMES
 from lmmsparse.inference.ddf import DenominatorDF, check_ddf, denominator_df
-from lmmsparse.options import brief, check_level, names_in, one_of
+from lmmsparse.options import brief, check_level, mapping, names_in, one_of
 from lmmsparse.table import Table, as_precise_as, counts, fixed, p_values
 
 _ADJUSTMENTS = ("tukey", "holm", "bonferroni", "none")
@@ -78,20 +78,16 @@ def marginal_means(
     why = "Marginal means are for predictors of the fixed effects."
     use = f"Name one or several of {', '.join(map(repr, values))}."
     names = names_in("specs", specs, why, use)
-    if at is not None and not isinstance(at, Mapping):
-        raise OptionError(
-            f"at={brief(at)} does not say which column is meant. It is a mapping from columns to "
-            "values. Write for example at={'column': [1, 2]}."
-        )
-    for name in [*names, *(at or {})]:
+    at = mapping("at", at, "It gives columns values.", "Write at={'column': [1, 2]}.")
+    for name in [*names, *at]:
         if name not in values:
             raise _unknown_predictor(name, list(values))
     if not names or len(set(names)) < len(names):
         raise OptionError(
-            f"specs={specs!r} does not name one or several different predictors. There is one "
+            f"specs={brief(specs)} does not name one or several different predictors. There is one "
             "mean per combination of their levels. Name each predictor once."
         )
-    for name, chosen in (at or {}).items():
+    for name, chosen in at.items():
         one = isinstance(chosen, str) or np.ndim(chosen) == 0
         values[name] = (chosen,) if one else tuple(np.asarray(chosen, dtype=object).tolist())
         if not values[name]:

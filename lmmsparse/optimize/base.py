@@ -211,7 +211,7 @@ def check_positive(owner: str, **values: Any) -> None:
     OptionError
     """
     for name, value in values.items():
-        if not (is_number(value) and np.isfinite(value) and value > 0):
+        if not (is_number(value) and 0 < value < np.inf):
             raise OptionError(
                 f"{owner}({name}={brief(value)}) is not possible. It must be a positive number. "
                 "Leave it out for the default."

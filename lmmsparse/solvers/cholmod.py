@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
-from lmmsparse.errors import OptionError
+from lmmsparse.options import one_of
 from lmmsparse.solvers._sksparse import SparseCholesky, analyze, require_cholmod
 from lmmsparse.solvers.base import PLSSolution, eliminate
 from lmmsparse.solvers.pattern import MPattern
@@ -67,11 +67,7 @@ class Cholmod:
             ("ordering", self.ordering, _ORDERINGS),
             ("mode", self.mode, _MODES),
         ):
-            if value not in allowed:
-                raise OptionError(
-                    f"Cholmod({name}={value!r}) does not exist. CHOLMOD offers "
-                    f"{', '.join(map(repr, allowed))}. Choose one of these."
-                )
+            one_of(name, value, allowed, "It is how CHOLMOD factors.")
         require_cholmod()
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> CholmodSystem:
