@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,12 +39,13 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
         `source` looks like the name of a data set, and there is none of that name.
     """
     path = Path(source)
-    if "~" in source and not path.exists():
+    there = os.path.exists(source)  # False also for names that no file can have
+    if "~" in source and not there:
         raise DataError(
             f"{source!r} is a formula, but stands where the data file belongs. The formula comes "
             'first. Write lmmsparse fit "formula" file.'
         )
-    if not path.exists():
+    if not there:
         if source in DATASETS or (not path.suffix and path.name == source):
             return load_dataset(source)
         raise DataError(
@@ -54,6 +56,11 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
         raise DataError(
             f"{source!r} is a directory. The data must be one file. Name a file in it; several "
             "files are read by pyarrow.dataset or polars in Python."
+        )
+    if not path.is_file():
+        raise DataError(
+            f"{source!r} is a pipe or a device. The data are read from a file, which a suffix "
+            "tells the kind of. Write them to a file first."
         )
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSIONS]
     kind = suffixes[-1] if suffixes else ""
@@ -70,17 +77,25 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
         if kind in (".parquet", ".pq"):
             return pd.read_parquet(path)
     except ImportError as error:
+        package, what = (
+            ("pyarrow", "A Parquet file") if kind in (".parquet", ".pq") else ("zstandard", "This")
+        )
         raise DataError(
-            f"The Parquet file {source!r} cannot be read. That takes pyarrow, which is not "
-            "installed. Run `pip install pyarrow`, or give the data as CSV."
+            f"The file {source!r} cannot be read. {what} takes the package {package}, which is not "
+            f"installed. Run `pip install {package}`, or give the data as plain CSV."
+        ) from error
+    except MemoryError as error:
+        raise DataError(
+            f"The file {source!r} does not fit into memory. All its rows are read at once. Keep "
+            "the columns and rows that the model needs."
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(
             f"The file {source!r} is not UTF-8 text. Its letters cannot be read. Save it as UTF-8, "
             "for example as 'CSV UTF-8' in a spreadsheet program."
         ) from error
-    except (OSError, ValueError) as error:  # pandas' and pyarrow's parsers raise ValueErrors
-        reason = " ".join(str(error).split()).rstrip(".")
+    except Exception as error:  # every reader and every kind of compression has its own
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise DataError(
             f"The file {source!r} cannot be read as {kind}. The reader says: {reason}. Check that "
             "it holds what its suffix says, one row per observation under a row of column names."

@@ -74,7 +74,7 @@ LAYERS = {
     },
     8: {"summary", "plots"},
     9: {"model", "lmer"},
-    10: {"datasets", "reading", "demo", "cli", "interop", "__init__", "__main__"},
+    10: {"datasets", "reading", "demo", "cli", "terminal", "interop", "__init__", "__main__"},
 }
 LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}
 
