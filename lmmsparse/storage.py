@@ -231,7 +231,10 @@ def _decode_design(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Desi
     groupings = []
     for j, group in enumerate(meta["groupings"]):
         components = tuple(decode_index(c) for c in group["components"])
-        key = LevelKey(components, arrays[f"group{j}.combinations"])
+        combinations = arrays[f"group{j}.combinations"]
+        if combinations.ndim != 2 or combinations.shape[1] != len(components):
+            raise ValueError(f"combinations of {group['name']!r} of another number of factors")
+        key = LevelKey(components, combinations)
         codes = arrays[f"group{j}.codes"].astype(np.intp)
         groupings.append(Grouping(group["name"], decode_index(group["levels"]), codes, key))
     blocks = []

@@ -18,7 +18,13 @@ from lmmsparse.design.columns import (
     codings,
     response_values,
 )
-from lmmsparse.design.frame import Variables, as_frame, codes_and_categories, listed
+from lmmsparse.design.frame import (
+    Variables,
+    as_frame,
+    check_unique,
+    codes_and_categories,
+    listed,
+)
 from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.matrices import learn
 from lmmsparse.design.names import columns_of, split_calls
@@ -108,6 +114,7 @@ def build_design(
     needed = {name for names in uses.values() for name in names}
     for expression in [*groups, *parsed.offsets]:
         needed |= set(columns_of(expression, frame.columns, own))
+    check_unique(frame, needed | {name for name in (weights, offset) if isinstance(name, str)})
     table = Variables.of(frame, sorted(needed))
     extras = extra_columns(weights, offset, parsed.offsets, frame, table, own)
     keep, findings = complete_rows(table, extras, na_action, own, groups)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -23,12 +23,15 @@ from formulaic.transforms.contrasts import C, Contrasts
 from formulaic.utils.null_handling import find_nulls
 
 from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse.design.arguments import check_real
 from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
 from lmmsparse.design.frame import Variables, close_match, where_missing
-from lmmsparse.design.names import check_expression, columns_of, namespace
+from lmmsparse.design.names import check_expression, columns_of, namespace, split_calls
 from lmmsparse.design.plain import Columns, plain_columns
 from lmmsparse.errors import DataError, FormulaError, LmmError
 from lmmsparse.formula import referenced_names
+
+_LABELS = re.compile(r"(C|factor|interaction|dummy)\(")
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +168,7 @@ class MatrixRecipe:
         DataError
             For a missing column, a changed type, or a level the fit has not seen.
         """
-        names = self.variables[part]
+        names, labels = self.variables[part], labels_in([self.parts[part]])
         missing = np.zeros(len(newdata), dtype=bool)
         out = {}
         for name in names:
@@ -175,7 +178,7 @@ class MatrixRecipe:
                     f"{close_match(name, newdata.columns)} Add it to the new data."
                 )
             column = newdata[name].reset_index(drop=True)
-            out[name] = match_column(name, column, self.columns[name])
+            out[name] = match_column(name, column, self.columns[name], name in labels)
             missing |= where_missing(out[name])
         return pd.DataFrame(out, index=range(len(newdata))), missing
 
@@ -190,6 +193,13 @@ class MatrixRecipe:
             frame = frame.loc[keep].reset_index(drop=True)
             out[keep] = _values(self._materialize(spec, frame))
         return out, missing
+
+
+def labels_in(parts: Iterable[str]) -> set[str]:
+    """Columns of formula parts whose values are taken for labels, whatever they are."""
+    calls = [call for text in parts for call in split_calls(text)[1]]
+    found = (referenced_names(call) for call in calls if _LABELS.match(call))
+    return {name for names in found for name in names}
 
 
 def learn(
@@ -245,7 +255,7 @@ def learn(
         for name in coded:
             own[name] = C(table[name].astype("category"), contrasts.get(name))
         spec = ModelSpec.from_spec(_parsed(rest), output="numpy", na_action="drop")
-        others = table.frame(name for name in used if name not in coded)
+        others = table.frame((name for name in used if name not in coded), labels_in(rest.values()))
         built = _materialize(spec, others, own, dropped)
         holes = sorted(set().union(*dropped.values()))
         for part in rest:
@@ -271,6 +281,7 @@ def learn(
 
 def _values(matrix: Any) -> FloatArray:
     values = getattr(matrix, "__wrapped__", matrix)
+    check_real("A term of the formula", values)
     try:
         return np.ascontiguousarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:

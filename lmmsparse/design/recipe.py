@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray, IntArray
+from lmmsparse.design.arguments import aligned, check_real
 from lmmsparse.design.frame import (
     Tabular,
-    check_order,
     close_match,
     listed,
     renumbered,
@@ -20,6 +20,7 @@ from lmmsparse.design.frame import (
     widened,
 )
 from lmmsparse.design.grouping import LevelKey
+from lmmsparse.design.labels import check_types
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.names import PLAIN_FUNCTIONS, check_expression, namespace
 from lmmsparse.errors import DataError, FormulaError
@@ -68,6 +69,14 @@ class Recipe:
     weights_column: str | None
     relations: FloatArray | None = None
 
+    @property
+    def names(self) -> set[str]:
+        """All names the formula, the offset and the weights use."""
+        expressions = [*self.offsets, *(f for group in self.groups for f in group.factors)]
+        used = {name for text in expressions for name in referenced_names(text)}
+        columns = {name for name in (self.offset_column, self.weights_column) if name}
+        return used | columns | set(self.matrices.columns)
+
     def fixed(self, newdata: pd.DataFrame) -> FloatArray:
         """X for new data, (n, p); NaN in rows with a missing value."""
         values, _ = self.matrices.matrix("fixed", newdata)
@@ -85,6 +94,12 @@ class Recipe:
             evaluate_grouping(factor, newdata, self.matrices.context) for factor in group.factors
         ]
         codes, missing = group.key.encode(columns)
+        for factor, levels, column in zip(
+            group.factors, group.key.components, columns, strict=True
+        ):
+            unseen = column[(codes < 0) & ~missing]
+            if len(unseen):
+                check_types(f"The grouping factor {factor!r}", levels, unseen)
         shown = columns[0].astype(object)
         if len(columns) > 1:
             shown = columns[0].astype(str)
@@ -195,16 +210,15 @@ def evaluate_grouping(expression: str, frame: Tabular, context: Mapping[str, Any
             f"The grouping factor {expression!r} has {len(series)} values for {len(frame)} rows. "
             "It needs one value per row."
         )
-    return series if isinstance(series.dtype, pd.CategoricalDtype) else _labels(series)
+    return plain_labels(series)
 
 
-def _labels(series: pd.Series) -> pd.Series:
-    """Labels keep their type; nullable and text types become plain objects or numbers."""
-    if isinstance(series.dtype, np.dtype) and series.dtype != object:
+def plain_labels(series: pd.Series) -> pd.Series:
+    """Labels keep their type; nullable and Arrow's types become numpy's, or objects."""
+    dtype = series.dtype
+    if isinstance(dtype, (np.dtype, pd.CategoricalDtype, pd.DatetimeTZDtype)):
         return series
-    if pd.api.types.is_numeric_dtype(series.dtype) and not series.isna().any():
-        return pd.Series(series.to_numpy())
-    return series.astype(object)
+    return series.astype(object) if pd.api.types.is_string_dtype(dtype) else tidy_column(series)
 
 
 def evaluate_numbers(expression: str, frame: Tabular, context: Mapping[str, Any]) -> FloatArray:
@@ -227,8 +241,8 @@ def column_or_array(what: str, value: Any, frame: Tabular) -> FloatArray:
         source: Any = tidy_column(frame[value])
         what = f"{what}={value!r}"
     else:
-        source = value
-        check_order(what, value, frame.index)
+        source = aligned(what, value, frame.index)
+    check_real(what, source)
     try:
         if isinstance(getattr(source, "dtype", None), pd.CategoricalDtype):
             raise TypeError("not numeric")
