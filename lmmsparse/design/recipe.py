@@ -14,6 +14,7 @@ from lmmsparse.design.arguments import aligned, check_real
 from lmmsparse.design.frame import (
     Tabular,
     close_match,
+    holds_objects,
     listed,
     renumbered,
     tidy_column,
@@ -216,6 +217,8 @@ def evaluate_grouping(expression: str, frame: Tabular, context: Mapping[str, Any
 def plain_labels(series: pd.Series) -> pd.Series:
     """Labels keep their type; nullable and Arrow's types become numpy's, or objects."""
     dtype = series.dtype
+    if holds_objects(series) and pd.api.types.infer_dtype(series, skipna=True) == "decimal":
+        return tidy_column(series)  # as at the fit
     if isinstance(dtype, (np.dtype, pd.CategoricalDtype, pd.DatetimeTZDtype)):
         return series
     return series.astype(object) if pd.api.types.is_string_dtype(dtype) else tidy_column(series)
