@@ -201,7 +201,7 @@ def is_column_word(name: str) -> bool:
     return (
         name not in CONSTANTS
         and name not in _EXPRESSION_WORDS
-        and name.split(".")[0] not in NAMESPACES
+        and ("." not in name or name.split(".")[0] not in NAMESPACES)
     )
 
 

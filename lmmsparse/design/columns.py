@@ -366,4 +366,6 @@ def match_column(name: str, column: pd.Series, info: ColumnInfo, labels: bool = 
                 "multiplies a number. Convert it to numbers."
             )
         return tidy.where(tidy.notna(), np.nan).astype(np.float64)
+    if info.boolean and tidy.isin([0, 1]).all():
+        return tidy.astype(bool)
     return tidy if labels else widened(tidy)

@@ -19,12 +19,15 @@ from formulaic import Formula, ModelSpec
 from formulaic.errors import FormulaicError, FormulaicWarning
 from formulaic.materializers import PandasMaterializer
 from formulaic.parser.types import Factor
+from formulaic.transforms import TRANSFORMS
 from formulaic.transforms.contrasts import C, Contrasts
 from formulaic.utils.null_handling import find_nulls
+from interface_meta import override
 
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
+from lmmsparse.design.counting import COUNTED, called, counted, counting
 from lmmsparse.design.frame import Variables, close_match, where_missing
 from lmmsparse.design.names import check_expression, columns_of, namespace, split_calls
 from lmmsparse.design.plain import Columns, plain_columns
@@ -124,6 +127,8 @@ class MatrixRecipe:
                 row[name] = pd.Categorical(list(info.categories[:1]), list(info.categories))
             elif info.kind in ("date", "duration"):
                 row[name] = np.ones(1, "M8[ns]" if info.kind == "date" else "m8[ns]")
+            elif info.boolean:
+                row[name] = np.ones(1, dtype=bool)
             else:
                 row[name] = np.full(1, 1.0 if info.span is None else info.span[0])
         for expression, levels in categories.items():  # numbers as levels: one that is known
@@ -153,12 +158,22 @@ class MatrixRecipe:
         return self._materialize(spec, made_up, strict=False).model_spec
 
     def _materialize(self, spec: ModelSpec, frame: pd.DataFrame, strict: bool = True) -> Any:
-        """Evaluate a specification, handing over coded columns through the context."""
-        context = namespace(self.context)
-        coded = [name for name in frame.columns if self.columns[name].coded]
-        for name in coded:
-            context[name] = C(frame[name], self.contrasts.get(name))
-        return _materialize(spec, frame.drop(columns=coded), context, strict=strict)
+        """Evaluate a specification, with columns that have a coding of their own in it."""
+        infos = {name: self.columns[name] for name in frame.columns}
+        coded = {
+            name: C(frame[name], self.contrasts.get(name))
+            for name, info in infos.items()
+            if info.coded
+        }
+        plain = {
+            name: frame[name].astype(bool)
+            if info.boolean and info.kind == "categorical"
+            else frame[name]
+            for name, info in infos.items()
+        }
+        data = pd.DataFrame(plain, index=frame.index)
+        own, truths = namespace(self.context), booleans(self.columns)
+        return _materialize(spec, data, own, coded, truths, strict=strict)
 
     def prepare(self, part: str, newdata: pd.DataFrame) -> tuple[pd.DataFrame, BoolArray]:
         """The columns a part needs, coded as when the model was fitted, and rows with a hole.
@@ -250,13 +265,14 @@ def learn(
             matrices[part], categories[part] = plain
     rest = {part: text for part, text in parts.items() if part not in matrices}
     if rest:
-        coded = [name for name, info in columns.items() if info.coded]
-        own = namespace(context)
-        for name in coded:
-            own[name] = C(table[name].astype("category"), contrasts.get(name))
+        coded = {
+            name: C(table[name].astype("category"), contrasts.get(name))
+            for name, info in columns.items()
+            if info.coded
+        }
         spec = ModelSpec.from_spec(_parsed(rest), output="numpy", na_action="drop")
-        others = table.frame((name for name in used if name not in coded), labels_in(rest.values()))
-        built = _materialize(spec, others, own, dropped)
+        data = table.frame(used, labels_in(rest.values()))
+        built = _materialize(spec, data, namespace(context), coded, booleans(columns), dropped)
         holes = sorted(set().union(*dropped.values()))
         for part in rest:
             matrix = getattr(built, part)
@@ -291,10 +307,35 @@ def _values(matrix: Any) -> FloatArray:
         ) from error
 
 
+class _Materializer(PandasMaterializer):
+    """Bare names are columns in their coding, and truth values count in arithmetic."""
+
+    REGISTER_NAME = None
+    coded: Mapping[str, Any]
+    truths: frozenset[str]
+
+    @override
+    def _lookup(self, name: str) -> Any:
+        values, variables = super()._lookup(name)
+        return self.coded.get(name, values), variables
+
+    @override
+    def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> Any:
+        text = counting(expr, self.truths, frozenset(self.data.columns))
+        return super()._evaluate(text, metadata, spec)
+
+
+def booleans(columns: Mapping[str, ColumnInfo]) -> frozenset[str]:
+    """Names of the columns of truth values."""
+    return frozenset(name for name, info in columns.items() if info.boolean)
+
+
 def _materialize(
     spec: Any,
     frame: pd.DataFrame,
     context: Mapping[str, Any],
+    coded: Mapping[str, Any],
+    truths: frozenset[str],
     dropped: dict[str, set[int]] | None = None,
     strict: bool = True,
 ) -> Any:
@@ -302,7 +343,9 @@ def _materialize(
 
     `strict` makes an error of what formulaic warns about, such as a level it does not know.
     """
-    materializer = PandasMaterializer(frame, context=context)
+    functions = called({**TRANSFORMS, "np": np, **context}, frame.columns)
+    materializer = _Materializer(frame, context={**context, **functions, COUNTED: counted})
+    materializer.coded, materializer.truths = coded, truths
     rows: set[int] = set()
     try:
         with warnings.catch_warnings():

@@ -171,6 +171,7 @@ def check_expression(
             "arithmetic are possible inside a call. Check brackets, commas and quotes."
         ) from error
     known = set(TRANSFORMS) | set(FUNCTIONS) | set(PLAIN_FUNCTIONS) | set(extra)
+    functions = (known | {"np"}) - {"Q"}
     for node in ast.walk(tree):
         if not isinstance(node, _ALLOWED):
             raise FormulaError(
@@ -179,6 +180,8 @@ def check_expression(
             )
         if isinstance(node, ast.Name):
             name = quoted.get(node.id, node.id)
+            if name in functions and _is_called(tree, node):
+                continue
             if name in data:
                 used[name] = None
             elif name not in known:
@@ -194,7 +197,10 @@ def check_expression(
 
 
 def _is_called(tree: ast.AST, name: ast.Name) -> bool:
-    return any(isinstance(n, ast.Call) and n.func is name for n in ast.walk(tree))
+    owners = {n.func for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    if name.id == "np":
+        owners |= {f.value for f in owners if isinstance(f, ast.Attribute) and hasattr(np, f.attr)}
+    return name in owners
 
 
 def unknown_name(name: str, columns: Iterable[str], called: bool = False) -> DataError:

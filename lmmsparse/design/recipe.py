@@ -11,6 +11,7 @@ import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray, IntArray
 from lmmsparse.design.arguments import aligned, check_real
+from lmmsparse.design.counting import COUNTED, called, counted, counting
 from lmmsparse.design.frame import (
     Tabular,
     close_match,
@@ -172,10 +173,12 @@ def evaluate(expression: str, frame: Tabular, context: Mapping[str, Any]) -> Any
     for i, column in enumerate(used):
         local[f"column_{i}_"] = local[column] = widened(frame[column])
         text = text.replace(f"`{column}`", f"column_{i}_")
-    scope = {**namespace(context), "np": np, **PLAIN_FUNCTIONS, **(context or {}), **local}
+    functions = {**namespace(context), "np": np, **PLAIN_FUNCTIONS, **(context or {})}
+    scope = {**functions, **local, **called(functions, used), COUNTED: counted}
     try:
         with np.errstate(invalid="ignore", divide="ignore"):  # missing and infinite: found later
-            return eval(compile(text, "<formula>", "eval"), {"__builtins__": {}}, scope)
+            code = compile(counting(text, None, frozenset(used)), "<formula>", "eval")
+            return eval(code, {"__builtins__": {}}, scope)
     except (DataError, FormulaError):
         raise
     except NameError as error:
