@@ -28,7 +28,10 @@ LAYERS = {
         "threads",
     },
     1: {
+        "_limits",
         "_tokens",
+        "_expression",
+        "_parts",
         "_tree",
         "_parser",
         "_summands",

@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from formulaic import Formula, ModelSpec
-from formulaic.errors import FormulaicError, FormulaicWarning
-from formulaic.materializers import PandasMaterializer
-from formulaic.parser.types import Factor
+from formulaic.errors import FormulaicWarning
+from formulaic.parser.types import Factor, Term
 from formulaic.transforms.contrasts import C, Contrasts
 from formulaic.utils.null_handling import find_nulls
 
+from lmmsparse._parts import Variable, read_part
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
 from lmmsparse.design.frame import Variables, close_match, where_missing
-from lmmsparse.design.names import check_expression, columns_of, namespace
+from lmmsparse.design.materialize import Materializer
+from lmmsparse.design.names import columns_of
 from lmmsparse.design.plain import Columns, plain_columns
 from lmmsparse.errors import DataError, FormulaError, LmmError
 from lmmsparse.formula import referenced_names
@@ -135,9 +136,6 @@ class MatrixRecipe:
             for expression, levels in categories.items()
         }
         formula = _parsed({"part": text}).part
-        for factor in {factor for term in formula for factor in term.factors}:
-            if factor.eval_method is Factor.EvalMethod.PYTHON:  # the text may come from a file
-                check_expression(str(factor.expr), self.columns, self.context)
         spec = ModelSpec(
             formula=formula,
             transform_state=dict(self.transform_state),
@@ -150,12 +148,13 @@ class MatrixRecipe:
         return self._materialize(spec, made_up, strict=False).model_spec
 
     def _materialize(self, spec: ModelSpec, frame: pd.DataFrame, strict: bool = True) -> Any:
-        """Evaluate a specification, handing over coded columns through the context."""
-        context = namespace(self.context)
-        coded = [name for name in frame.columns if self.columns[name].coded]
-        for name in coded:
-            context[name] = C(frame[name], self.contrasts.get(name))
-        return _materialize(spec, frame.drop(columns=coded), context, strict=strict)
+        """Evaluate a specification, with the coded columns in their coding."""
+        coded = {
+            name: C(frame[name], self.contrasts.get(name))
+            for name in frame.columns
+            if self.columns[name].coded
+        }
+        return _materialize(spec, frame, coded, self.context, strict=strict)
 
     def prepare(self, part: str, newdata: pd.DataFrame) -> tuple[pd.DataFrame, BoolArray]:
         """The columns a part needs, coded as when the model was fitted, and rows with a hole.
@@ -240,13 +239,14 @@ def learn(
             matrices[part], categories[part] = plain
     rest = {part: text for part, text in parts.items() if part not in matrices}
     if rest:
-        coded = [name for name, info in columns.items() if info.coded]
-        own = namespace(context)
-        for name in coded:
-            own[name] = C(table[name].astype("category"), contrasts.get(name))
+        coded = {
+            name: C(table[name].astype("category"), contrasts.get(name))
+            for name, info in columns.items()
+            if info.coded
+        }
         spec = ModelSpec.from_spec(_parsed(rest), output="numpy", na_action="drop")
         others = table.frame(name for name in used if name not in coded)
-        built = _materialize(spec, others, own, dropped)
+        built = _materialize(spec, others, coded, context, dropped)
         holes = sorted(set().union(*dropped.values()))
         for part in rest:
             matrix = getattr(built, part)
@@ -283,6 +283,7 @@ def _values(matrix: Any) -> FloatArray:
 def _materialize(
     spec: Any,
     frame: pd.DataFrame,
+    coded: Mapping[str, Any],
     context: Mapping[str, Any],
     dropped: dict[str, set[int]] | None = None,
     strict: bool = True,
@@ -291,21 +292,24 @@ def _materialize(
 
     `strict` makes an error of what formulaic warns about, such as a level it does not know.
     """
-    materializer = PandasMaterializer(frame, context=context)
+    materializer = Materializer(frame, coded, context)
     rows: set[int] = set()
     try:
         with warnings.catch_warnings():
+            # The log of a negative number is found below; what else numpy and pandas say of the
+            # user's calculations is not about what is fitted.
+            for category in (RuntimeWarning, DeprecationWarning, FutureWarning, UserWarning):
+                warnings.simplefilter("ignore", category)
             warnings.simplefilter("error", FormulaicWarning)
-            warnings.simplefilter("ignore", RuntimeWarning)  # log of a negative number: found below
             if not strict:
                 warnings.simplefilter("ignore")
             # The method of the specification itself forgets which rows were dropped.
             matrix = materializer.get_model_matrix(spec, drop_rows=rows)
-    except LmmError:
+    except (LmmError, MemoryError):
         raise
-    except (FormulaicError, FormulaicWarning, SyntaxError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever the functions of a formula raise
         cause = error.__cause__ or error.__context__
-        if isinstance(cause, LmmError):
+        if isinstance(cause, LmmError | MemoryError):
             raise cause from error
         used = [str(name) for name in frame if _names(str(error), str(name))]
         what, why = _plain(error), text_explained(used, frame)
@@ -328,13 +332,16 @@ def _parsed(parts: Mapping[str, str]) -> Any:
 
 @lru_cache(maxsize=256)
 def _parse_parts(parts: tuple[tuple[str, str], ...]) -> Any:
-    """Formulaic's reading of several parts; the same formulas come back in every refit."""
-    try:
-        return Formula(**dict(parts))
-    except (FormulaicError, SyntaxError) as error:
-        raise FormulaError(
-            f"The formula could not be read: {_plain(error)} Check its operators and brackets."
-        ) from error
+    """Several parts as formulaic holds them; the same formulas come back in every refit."""
+    return Formula(**{part: [_term(term) for term in read_part(text)] for part, text in parts})
+
+
+def _term(variables: tuple[Variable, ...]) -> Term:
+    if not variables:
+        return Term([Factor("1", eval_method="literal")])
+    return Term(
+        Factor(v.text, eval_method="lookup" if v.is_column else "python") for v in variables
+    )
 
 
 def _names(text: str, word: str) -> bool:
