@@ -28,7 +28,7 @@ from lmmsparse.design.functions import (
     Arguments,
     Function,
 )
-from lmmsparse.design.values import (
+from lmmsparse.design.operands import (
     BINARY,
     COMPARED,
     SCALARS,
@@ -158,10 +158,7 @@ class Evaluator:
                     "Compute the column before fitting."
                 )
         if operation is not ast.Add and (is_text(left) or is_text(right)):
-            raise FormulaError(
-                f"{spelled(node)} calculates with text. Texts can be joined by + and compared, and "
-                "nothing else. Use numbers, or compute the column before fitting."
-            )
+            raise TypeError(f"{spelled(node)} calculates with text, which can only be joined by +")
         if isinstance(left, str) and isinstance(right, str) and len(left + right) > limits.TEXT:
             too_much("A text is made", f"{limits.TEXT:,} characters", "Shorten it.")
         self._check_shape(left, right)
@@ -375,10 +372,7 @@ class Evaluator:
 
     def _check_numbers(self, name: str, args: list[Any]) -> None:
         if any(is_text(value) for value in args):
-            raise FormulaError(
-                f"{name}() is given text. It calculates with numbers. Convert the column to "
-                "numbers first, or compare it with ==."
-            )
+            raise TypeError(f"{name}() calculates with numbers and is given text")
         self._check_shape(*args)
 
     def _check_arguments(self, name: str, values: list[Any]) -> None:

@@ -15,7 +15,7 @@ from lmmsparse import _limits as limits
 from lmmsparse._expression import read_expression
 from lmmsparse._limits import too_much
 from lmmsparse.design.evaluate import Evaluator
-from lmmsparse.design.values import shortened
+from lmmsparse.design.operands import shortened
 from lmmsparse.errors import FormulaError
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from lmmsparse._expression import bare, read_expression
+from lmmsparse._expression import Expression, bare, read_expression, spelled
 from lmmsparse._tokens import is_column_word, tokenize
 from lmmsparse.design.frame import close_match, listed
 from lmmsparse.design.functions import (
@@ -21,11 +21,12 @@ from lmmsparse.design.functions import (
     NUMPY,
     NUMPY_CONSTANTS,
 )
-from lmmsparse.design.values import shortened
+from lmmsparse.design.operands import shortened
 from lmmsparse.errors import DataError, FormulaError
 from lmmsparse.formula import referenced_names
 
 KNOWN = frozenset({*FUNCTIONS, "np", "contr"})
+LEARNING = frozenset(name for name, function in FUNCTIONS.items() if function.learns)
 # What users of R, mgcv and patsy write from habit.
 _HABITS = {
     "cbind": "A model has one response; fit one and use m.refit_many(Y) for the others.",
@@ -108,6 +109,19 @@ def check_expression(
                 "Compute the column before fitting, or pass a function through context=."
             )
     return tuple(used)
+
+
+def learning_calls(expression: Expression | None) -> tuple[str, ...]:
+    """The calls in an expression that keep what they learn from the data, such as poly(x, 2)."""
+    if expression is None or expression.called.isdisjoint(LEARNING):
+        return ()
+    return tuple(
+        spelled(node)
+        for node in ast.walk(expression.tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in LEARNING
+    )
 
 
 def _may_be_allowed(node: ast.Attribute, columns: set[str], context: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._expression import bare, read_expression
+from lmmsparse._parts import read_part
 from lmmsparse._types import BoolArray, FloatArray, IntArray
 from lmmsparse.design.evaluate import Evaluator
 from lmmsparse.design.frame import (
@@ -24,7 +25,7 @@ from lmmsparse.design.frame import (
 )
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.names import check_expression
+from lmmsparse.design.names import check_expression, columns_of, learning_calls
 from lmmsparse.errors import DataError, FormulaError, LmmError
 from lmmsparse.formula import referenced_names
 
@@ -147,6 +148,26 @@ class Recipe:
                 "variance of a new observation is σ²/w. Use positive weights."
             )
         return values
+
+
+def check_texts(recipe: Recipe) -> None:
+    """Hold the formula texts of a recipe that was read from a file to what the user's are held to.
+
+    Raises
+    ------
+    DataError, FormulaError
+        If a text cannot be read, uses a column that its part does not list, or what it learns from
+        the data is not there.
+    """
+    matrices = recipe.matrices
+    for part, text in matrices.parts.items():
+        columns_of(text, matrices.variables[part], matrices.context)
+        for variable in {variable for term in read_part(text) for variable in term}:
+            for call in learning_calls(variable.expression):
+                if call not in matrices.transform_state:
+                    raise FormulaError(f"What {call!r} has learnt from the data is missing.")
+    for expression in (*recipe.offsets, *(f for group in recipe.groups for f in group.factors)):
+        check_expression(expression, referenced_names(expression), matrices.context)
 
 
 def evaluate(expression: str, frame: Tabular, context: Mapping[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from formulaic.transforms import contrasts as coding
 from lmmsparse.design.columns import ColumnInfo
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.recipe import GroupRecipe, Recipe
+from lmmsparse.design.recipe import GroupRecipe, Recipe, check_texts
 from lmmsparse.errors import DataError, StorageError
 
 _CODINGS: dict[str, type[Any]] = {
@@ -227,7 +227,7 @@ def decode_recipe(meta: dict[str, Any], keys: Sequence[LevelKey]) -> Recipe:
         },
         context={name: NotStored(name) for name in meta["context"]},
     )
-    return Recipe(
+    recipe = Recipe(
         matrices=matrices,
         kept=np.array(meta["kept"], dtype=bool),
         groups=tuple(
@@ -240,3 +240,5 @@ def decode_recipe(meta: dict[str, Any], keys: Sequence[LevelKey]) -> Recipe:
         weights_column=meta["weights_column"],
         relations=decode(meta.get("relations")),
     )
+    check_texts(recipe)
+    return recipe
