@@ -31,7 +31,10 @@ LAYERS = {
         "threads",
     },
     1: {
+        "_limits",
         "_tokens",
+        "_expression",
+        "_parts",
         "_tree",
         "_parser",
         "_summands",

@@ -206,10 +206,12 @@ def _parts(parsed: MixedFormula, frame: pd.DataFrame) -> dict[str, str]:
     others = " + ".join(f"`{name}`" for name in frame.columns if name not in response)
 
     def expand(text: str) -> str:
-        pieces = text.split(" ")
-        if "." not in pieces:
-            return text
-        return " ".join(f"({others or '0'})" if piece == "." else piece for piece in pieces)
+        written, at = "", 0
+        for token in tokenize(text):
+            if token.kind == "name" and token.value == ".":
+                written += f"{text[at : token.start]}({others or '0'})"
+                at = token.end
+        return written + text[at:]
 
     parts = {"response": f"0 + {parsed.response}", "fixed": expand(parsed.fixed)}
     for i, term in enumerate(parsed.random):

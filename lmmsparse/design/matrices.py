@@ -16,20 +16,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from formulaic import Formula, ModelSpec
-from formulaic.errors import FormulaicError, FormulaicWarning
-from formulaic.materializers import PandasMaterializer
-from formulaic.parser.types import Factor
-from formulaic.transforms import TRANSFORMS
+from formulaic.errors import FormulaicWarning
+from formulaic.parser.types import Factor, Term
 from formulaic.transforms.contrasts import C, Contrasts
 from formulaic.utils.null_handling import find_nulls
-from interface_meta import override
 
+from lmmsparse._parts import Variable, read_part
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
-from lmmsparse.design.counting import COUNTED, called, counted, counting
 from lmmsparse.design.frame import Variables, close_match, where_missing
-from lmmsparse.design.names import check_expression, columns_of, namespace, split_calls
+from lmmsparse.design.materialize import Materializer
+from lmmsparse.design.names import columns_of, split_calls
 from lmmsparse.design.plain import Columns, plain_columns
 from lmmsparse.errors import DataError, FormulaError, LmmError
 from lmmsparse.formula import referenced_names
@@ -143,9 +141,6 @@ class MatrixRecipe:
             for expression, levels in categories.items()
         }
         formula = _parsed({"part": text}).part
-        for factor in {factor for term in formula for factor in term.factors}:
-            if factor.eval_method is Factor.EvalMethod.PYTHON:  # the text may come from a file
-                check_expression(str(factor.expr), self.columns, self.context)
         spec = ModelSpec(
             formula=formula,
             transform_state=dict(self.transform_state),
@@ -166,14 +161,11 @@ class MatrixRecipe:
             if info.coded
         }
         plain = {
-            name: frame[name].astype(bool)
-            if info.boolean and info.kind == "categorical"
-            else frame[name]
+            name: frame[name].astype(bool) if info.boolean and info.coded else frame[name]
             for name, info in infos.items()
         }
         data = pd.DataFrame(plain, index=frame.index)
-        own, truths = namespace(self.context), booleans(self.columns)
-        return _materialize(spec, data, own, coded, truths, strict=strict)
+        return _materialize(spec, data, coded, self.context, strict=strict)
 
     def prepare(self, part: str, newdata: pd.DataFrame) -> tuple[pd.DataFrame, BoolArray]:
         """The columns a part needs, coded as when the model was fitted, and rows with a hole.
@@ -272,7 +264,7 @@ def learn(
         }
         spec = ModelSpec.from_spec(_parsed(rest), output="numpy", na_action="drop")
         data = table.frame(used, labels_in(rest.values()))
-        built = _materialize(spec, data, namespace(context), coded, booleans(columns), dropped)
+        built = _materialize(spec, data, coded, context, dropped)
         holes = sorted(set().union(*dropped.values()))
         for part in rest:
             matrix = getattr(built, part)
@@ -307,35 +299,11 @@ def _values(matrix: Any) -> FloatArray:
         ) from error
 
 
-class _Materializer(PandasMaterializer):
-    """Bare names are columns in their coding, and truth values count in arithmetic."""
-
-    REGISTER_NAME = None
-    coded: Mapping[str, Any]
-    truths: frozenset[str]
-
-    @override
-    def _lookup(self, name: str) -> Any:
-        values, variables = super()._lookup(name)
-        return self.coded.get(name, values), variables
-
-    @override
-    def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> Any:
-        text = counting(expr, self.truths, frozenset(self.data.columns))
-        return super()._evaluate(text, metadata, spec)
-
-
-def booleans(columns: Mapping[str, ColumnInfo]) -> frozenset[str]:
-    """Names of the columns of truth values."""
-    return frozenset(name for name, info in columns.items() if info.boolean)
-
-
 def _materialize(
     spec: Any,
     frame: pd.DataFrame,
-    context: Mapping[str, Any],
     coded: Mapping[str, Any],
-    truths: frozenset[str],
+    context: Mapping[str, Any],
     dropped: dict[str, set[int]] | None = None,
     strict: bool = True,
 ) -> Any:
@@ -343,23 +311,24 @@ def _materialize(
 
     `strict` makes an error of what formulaic warns about, such as a level it does not know.
     """
-    functions = called({**TRANSFORMS, "np": np, **context}, frame.columns)
-    materializer = _Materializer(frame, context={**context, **functions, COUNTED: counted})
-    materializer.coded, materializer.truths = coded, truths
+    materializer = Materializer(frame, coded, context)
     rows: set[int] = set()
     try:
         with warnings.catch_warnings():
+            # The log of a negative number is found below; what else numpy and pandas say of the
+            # user's calculations is not about what is fitted.
+            for category in (RuntimeWarning, DeprecationWarning, FutureWarning, UserWarning):
+                warnings.simplefilter("ignore", category)
             warnings.simplefilter("error", FormulaicWarning)
-            warnings.simplefilter("ignore", RuntimeWarning)  # log of a negative number: found below
             if not strict:
                 warnings.simplefilter("ignore")
             # The method of the specification itself forgets which rows were dropped.
             matrix = materializer.get_model_matrix(spec, drop_rows=rows)
-    except LmmError:
+    except (LmmError, MemoryError):
         raise
-    except (FormulaicError, FormulaicWarning, SyntaxError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever the functions of a formula raise
         cause = error.__cause__ or error.__context__
-        if isinstance(cause, LmmError):
+        if isinstance(cause, LmmError | MemoryError):
             raise cause from error
         used = [str(name) for name in frame if _names(str(error), str(name))]
         what, why = _plain(error), text_explained(used, frame)
@@ -382,13 +351,16 @@ def _parsed(parts: Mapping[str, str]) -> Any:
 
 @lru_cache(maxsize=256)
 def _parse_parts(parts: tuple[tuple[str, str], ...]) -> Any:
-    """Formulaic's reading of several parts; the same formulas come back in every refit."""
-    try:
-        return Formula(**dict(parts))
-    except (FormulaicError, SyntaxError) as error:
-        raise FormulaError(
-            f"The formula could not be read: {_plain(error)} Check its operators and brackets."
-        ) from error
+    """Several parts as formulaic holds them; the same formulas come back in every refit."""
+    return Formula(**{part: [_term(term) for term in read_part(text)] for part, text in parts})
+
+
+def _term(variables: tuple[Variable, ...]) -> Term:
+    if not variables:
+        return Term([Factor("1", eval_method="literal")])
+    return Term(
+        Factor(v.text, eval_method="lookup" if v.is_column else "python") for v in variables
+    )
 
 
 def _names(text: str, word: str) -> bool:

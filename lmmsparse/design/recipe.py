@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmsparse._expression import bare, read_expression
+from lmmsparse._parts import read_part
 from lmmsparse._types import BoolArray, FloatArray, IntArray
 from lmmsparse.design.arguments import aligned, check_real
-from lmmsparse.design.counting import COUNTED, called, counted, counting
+from lmmsparse.design.evaluate import Evaluator
 from lmmsparse.design.frame import (
     Tabular,
     close_match,
@@ -24,8 +27,8 @@ from lmmsparse.design.frame import (
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.labels import check_types
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.names import PLAIN_FUNCTIONS, check_expression, namespace
-from lmmsparse.errors import DataError, FormulaError
+from lmmsparse.design.names import check_expression, columns_of, learning_calls
+from lmmsparse.errors import DataError, FormulaError, LmmError
 from lmmsparse.formula import referenced_names
 
 
@@ -163,29 +166,40 @@ class Recipe:
         return values
 
 
+def check_texts(recipe: Recipe) -> None:
+    """Hold the formula texts of a recipe that was read from a file to what the user's are held to.
+
+    Raises
+    ------
+    DataError, FormulaError
+        If a text cannot be read, uses a column that its part does not list, or what it learns from
+        the data is not there.
+    """
+    matrices = recipe.matrices
+    for part, text in matrices.parts.items():
+        columns_of(text, matrices.variables[part], matrices.context)
+        for variable in {variable for term in read_part(text) for variable in term}:
+            for call in learning_calls(variable.expression):
+                if call not in matrices.transform_state:
+                    raise FormulaError(f"What {call!r} has learnt from the data is missing.")
+    for expression in (*recipe.offsets, *(f for group in recipe.groups for f in group.factors)):
+        check_expression(expression, referenced_names(expression), matrices.context)
+
+
 def evaluate(expression: str, frame: Tabular, context: Mapping[str, Any]) -> Any:
     """Evaluate a grouping or offset expression on the columns of a frame."""
-    name = expression.strip("`") if expression.count("`") == 2 else expression
+    name = bare(expression)
     if name in frame.columns:
         return frame[name]
     used = check_expression(expression, [str(c) for c in frame.columns], context)
-    text, local = expression.strip(), {}
-    for i, column in enumerate(used):
-        local[f"column_{i}_"] = local[column] = widened(frame[column])
-        text = text.replace(f"`{column}`", f"column_{i}_")
-    functions = {**namespace(context), "np": np, **PLAIN_FUNCTIONS, **(context or {})}
-    scope = {**functions, **local, **called(functions, used), COUNTED: counted}
+    read = read_expression(expression)
+    columns = {column: widened(frame[column]) for column in used}
     try:
-        with np.errstate(invalid="ignore", divide="ignore"):  # missing and infinite: found later
-            code = compile(counting(text, None, frozenset(used)), "<formula>", "eval")
-            return eval(code, {"__builtins__": {}}, scope)
-    except (DataError, FormulaError):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # missing and infinite values are found later
+            return Evaluator(columns, len(frame), context or {})(read)
+    except (LmmError, MemoryError):
         raise
-    except NameError as error:
-        raise FormulaError(
-            f"{expression!r} uses {error.name}(). It learns from the data or looks at other rows, "
-            "which only predictors may do, not groupings and offsets. Compute the column first."
-        ) from error
     except Exception as error:
         raise FormulaError(
             f"{expression!r} could not be evaluated on the data "
@@ -203,6 +217,11 @@ def evaluate_grouping(expression: str, frame: Tabular, context: Mapping[str, Any
             f"{expression!r} needs.{close_match(missing[0], frame.columns)} Add it to the new data."
         )
     values = evaluate(expression, frame, context)
+    if np.ndim(values) > 1:
+        raise FormulaError(
+            f"The grouping factor {expression!r} has {np.shape(values)[1]} columns. It needs one "
+            "value per row. Name a single column."
+        )
     if np.ndim(values) == 0:
         raise FormulaError(
             f"The grouping factor {expression!r} is a single value. It needs one value per row. "

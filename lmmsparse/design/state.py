@@ -14,7 +14,7 @@ from lmmsparse._types import FloatArray
 from lmmsparse.design.columns import ColumnInfo
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.recipe import GroupRecipe, Recipe
+from lmmsparse.design.recipe import GroupRecipe, Recipe, check_texts
 from lmmsparse.design.types import Design
 from lmmsparse.design.values import decode, encode
 from lmmsparse.errors import DataError, StorageError
@@ -133,7 +133,7 @@ def decode_recipe(meta: Any, keys: Sequence[LevelKey]) -> Recipe:
     )
     if not matrices.contrasts.keys() <= columns.keys():
         raise ValueError("contrasts of columns that are not described")
-    return Recipe(
+    recipe = Recipe(
         matrices=matrices,
         kept=np.array(items(meta["kept"], flag), dtype=bool),
         groups=tuple(
@@ -146,6 +146,8 @@ def decode_recipe(meta: Any, keys: Sequence[LevelKey]) -> Recipe:
         weights_column=optional(meta["weights_column"], text),
         relations=optional(meta.get("relations"), _decode_numbers),
     )
+    check_texts(recipe)
+    return recipe
 
 
 def _decode_column(meta: Any) -> ColumnInfo:
