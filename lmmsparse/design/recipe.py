@@ -168,7 +168,7 @@ def check_texts(recipe: Recipe) -> None:
                     raise FormulaError(f"What {call!r} has learnt from the data is missing.")
     for expression in (*recipe.offsets, *(f for group in recipe.groups for f in group.factors)):
         read = read_expression(expression)  # of what table its columns are, the file does not say
-        check_expression(expression, set(read.names) - read.called, matrices.context)
+        check_expression(expression, read.names, matrices.context)
 
 
 def evaluate(expression: str, frame: Tabular, context: Mapping[str, Any]) -> Any:
