@@ -43,15 +43,15 @@ class Expression:
     tree : ast.expr
         The identifiers of names are as in `text`, backquotes included.
     names : tuple of str
-        The names in it, each once, without backquotes; not those of methods and arguments.
-    called : frozenset of str
-        Those that are called.
+        The names of values in it, each once, without backquotes; not those of methods and arguments.
+    called : tuple of str
+        The names of functions in it, those that are called.
     """
 
     text: str
     tree: ast.expr
     names: tuple[str, ...]
-    called: frozenset[str]
+    called: tuple[str, ...]
 
 
 @lru_cache(maxsize=1024)
@@ -79,12 +79,12 @@ def read_expression(text: str) -> Expression:
         ) from error
     _check(tree, text)
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     return Expression(
         text=spelled(tree),
         tree=tree,
-        names=tuple(dict.fromkeys(bare(node.id) for node in names)),
-        called=frozenset(bare(node.id) for node in names if id(node) in called),
+        names=tuple(dict.fromkeys(bare(n.id) for n in names if id(n) not in functions)),
+        called=tuple(dict.fromkeys(bare(n.id) for n in names if id(n) in functions)),
     )
 
 

@@ -92,16 +92,19 @@ def check_expression(
     data = set(columns)
     read = read_expression(expression)
     used: dict[str, None] = {}
+    for name in read.called:
+        if name == "Q":
+            raise FormulaError(
+                f"{expression!r} uses Q(). A formula reads names with spaces or signs in "
+                "backquotes. Write `my column` instead of Q('my column')."
+            )
+        if name not in own and name not in KNOWN:
+            raise unknown_name(name, columns, called=True)
     for name in read.names:
         if name in data:
             used[name] = None
         elif name not in own and name not in KNOWN:
-            if name == "Q":
-                raise FormulaError(
-                    f"{expression!r} uses Q(). A formula reads names with spaces or signs in "
-                    "backquotes. Write `my column` instead of Q('my column')."
-                )
-            raise unknown_name(name, columns, called=name in read.called)
+            raise unknown_name(name, columns)
     for node in ast.walk(read.tree):
         if isinstance(node, ast.Attribute) and not _may_be_allowed(node, data, own):
             raise FormulaError(
@@ -113,7 +116,7 @@ def check_expression(
 
 def learning_calls(expression: Expression | None) -> tuple[str, ...]:
     """The calls in an expression that keep what they learn from the data, such as poly(x, 2)."""
-    if expression is None or expression.called.isdisjoint(LEARNING):
+    if expression is None or LEARNING.isdisjoint(expression.called):
         return ()
     return tuple(
         spelled(node)

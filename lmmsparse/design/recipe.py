@@ -183,7 +183,8 @@ def check_texts(recipe: Recipe) -> None:
                 if call not in matrices.transform_state:
                     raise FormulaError(f"What {call!r} has learnt from the data is missing.")
     for expression in (*recipe.offsets, *(f for group in recipe.groups for f in group.factors)):
-        check_expression(expression, referenced_names(expression), matrices.context)
+        read = read_expression(expression)  # of what table its columns are, the file does not say
+        check_expression(expression, read.names, matrices.context)
 
 
 def evaluate(expression: str, frame: Tabular, context: Mapping[str, Any]) -> Any:
