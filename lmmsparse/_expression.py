@@ -43,7 +43,7 @@ class Expression:
     tree : ast.expr
         The identifiers of names are as in `text`, backquotes included.
     names : tuple of str
-        The names of values in it, each once, without backquotes; not those of methods and arguments.
+        The names of values in it, each once, without backquotes; not of methods and arguments.
     called : tuple of str
         The names of functions in it, those that are called.
     """
@@ -79,11 +79,18 @@ def read_expression(text: str) -> Expression:
         ) from error
     _check(tree, text)
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    outside = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "np"  # a column of that name has backquotes before a dot
+    }
     functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     return Expression(
         text=spelled(tree),
         tree=tree,
-        names=tuple(dict.fromkeys(bare(n.id) for n in names if id(n) not in functions)),
+        names=tuple(dict.fromkeys(bare(n.id) for n in names if id(n) not in functions | outside)),
         called=tuple(dict.fromkeys(bare(n.id) for n in names if id(n) in functions)),
     )
 

@@ -223,7 +223,11 @@ def is_column_word(name: str) -> bool:
 def quote_name(name: str, quoted: bool = False) -> str:
     """A column name as an expression: plain when that is unambiguous, else in backquotes."""
     plain = name.isidentifier() and unicodedata.normalize("NFKC", name) == name
-    if plain and not keyword.iskeyword(name) and not (quoted and not is_column_word(name)):
+    if (
+        plain
+        and not keyword.iskeyword(name)
+        and not (quoted and (name in NAMESPACES or not is_column_word(name)))
+    ):
         return name
     if not quoted and name.split(".")[0] in NAMESPACES:
         return name

@@ -10,55 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-_FUNCTIONS = frozenset(
-    [
-        "exp",
-        "exp2",
-        "exp10",
-        "log",
-        "log2",
-        "log10",
-        "log1p",
-        "expm1",
-        "sqrt",
-        "abs",
-        "sin",
-        "cos",
-        "tan",
-        "floor",
-        "ceil",
-        "round",
-        "numeric",
-        "poly",
-        "center",
-        "scale",
-        "bs",
-        "cr",
-        "cc",
-        "cs",
-        "lag",
-    ]
-)
-_METHODS = frozenset(
-    [
-        "diff",
-        "cumsum",
-        "cumprod",
-        "mean",
-        "median",
-        "std",
-        "var",
-        "sum",
-        "min",
-        "max",
-        "quantile",
-        "abs",
-        "clip",
-        "round",
-        "rank",
-    ]
-)
-_LOGICAL = frozenset(["np.invert", "np.isin", "np.where", "np.select", "np.asarray", "np.array"])
+_FUNCTIONS = frozenset({
+    "exp", "exp2", "exp10", "log", "log2", "log10", "log1p", "expm1", "sqrt", "abs", "sin", "cos",
+    "tan", "floor", "ceil", "round", "numeric", "poly", "center", "scale", "bs", "cr", "cc", "cs",
+    "lag",
+})  # fmt: skip
+_METHODS = frozenset({
+    "diff", "cumsum", "cumprod", "mean", "median", "std", "var", "sum", "min", "max", "quantile",
+    "abs", "clip", "round", "rank",
+})  # fmt: skip
+_LOGICAL = frozenset({"np.invert", "np.isin", "np.where", "np.select", "np.asarray", "np.array"})
 
 
 def counted(values: Any) -> Any:

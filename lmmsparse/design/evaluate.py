@@ -287,6 +287,8 @@ class Evaluator:
     def _is_outside(self, owner: ast.Name) -> bool:
         """Whether a name before a dot is no column: np, contr, or the user's."""
         name = bare(owner.id)
+        if owner.id == "np":  # a column of that name has backquotes before a dot
+            return True
         return name not in self._columns and not isinstance(
             self._own(name), (pd.Series, np.ndarray, np.number)
         )

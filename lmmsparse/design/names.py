@@ -132,12 +132,12 @@ def _may_be_allowed(node: ast.Attribute, columns: set[str], context: Mapping[str
     if node.attr.startswith("_"):
         return False
     root = node.value
+    if isinstance(root, ast.Name) and root.id == "np" and "np" not in context:
+        return node.attr in NUMPY or node.attr in NUMPY_CONSTANTS
     if not isinstance(root, ast.Name) or bare(root.id) in columns:
         return node.attr in ANY_ATTRIBUTE
     if root.id in context:
         return True
-    if root.id == "np":
-        return node.attr in NUMPY or node.attr in NUMPY_CONSTANTS
     return root.id == "contr" and node.attr in CODINGS
 
 
