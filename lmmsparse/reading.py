@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lmmsparse.datasets import DATASETS, load_dataset
+from lmmsparse.design.foreign import arrow_frame
 from lmmsparse.errors import DataError
 
 COMPRESSIONS = (".gz", ".bz2", ".zip", ".xz", ".zst")
@@ -59,16 +62,16 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
     kind = suffixes[-1] if suffixes else ""
     try:
         if kind == ".csv":
-            frame = pd.read_csv(path, na_values=[*missing], low_memory=False)
+            frame = _read_text(path, missing)
             if len(frame.columns) == 1 and ";" in str(frame.columns[0]):
-                return pd.read_csv(
-                    path, sep=";", decimal=",", na_values=[*missing], low_memory=False
-                )
+                return _read_text(path, missing, sep=";", decimal=",")
             return frame
         if kind in (".tsv", ".txt"):
-            return pd.read_csv(path, sep="\t", na_values=[*missing], low_memory=False)
+            return _read_text(path, missing, sep="\t")
         if kind in (".parquet", ".pq"):
-            return pd.read_parquet(path)
+            from pyarrow import parquet
+
+            return arrow_frame(parquet.read_table(path))
     except ImportError as error:
         raise DataError(
             f"The Parquet file {source!r} cannot be read. That takes pyarrow, which is not "
@@ -89,3 +92,20 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
         f"The file {source!r} is of a kind that is not known. lmmsparse reads {READABLE}, told "
         "apart by their suffix. Save it as one of these, for example as CSV."
     )
+
+
+def _read_text(path: Path, missing: Sequence[str], **options: Any) -> pd.DataFrame:
+    """A text file; whole numbers with a gap stay whole where doubles could not tell them apart."""
+    options = {"na_values": [*missing], "low_memory": False, **options}
+    frame: pd.DataFrame = pd.read_csv(path, **options)
+    large = [
+        name
+        for name in frame.columns[frame.dtypes == np.float64]
+        if frame[name].abs().max() > 2**53 and (frame[name].dropna() % 1 == 0).all()
+    ]
+    for name in large:
+        try:
+            frame[name] = pd.read_csv(path, usecols=[name], dtype={name: "Int64"}, **options)[name]
+        except (TypeError, ValueError, OverflowError):  # written as 1e20: doubles
+            continue
+    return frame

@@ -304,6 +304,7 @@ def describe(
         if pd.api.types.is_bool_dtype(column.dtype):
             levels = tuple(bool(level) for level in levels)
         return ColumnInfo("categorical", levels, True)
+    check_real(f"Column {name!r}", column)
     if pd.api.types.is_bool_dtype(column.dtype):
         return ColumnInfo("numeric", (False, True), span=_span(column))
     if pd.api.types.is_numeric_dtype(column.dtype) or holds_objects(column):
@@ -351,14 +352,14 @@ def match_column(name: str, column: pd.Series, info: ColumnInfo, labels: bool = 
         matched = pd.Categorical.from_codes(codes, categories=pd.Index(list(info.categories)))
         return pd.Series(matched, index=column.index, name=name)
     tidy = tidy_column(column)
+    if info.kind == "numeric" and isinstance(tidy.dtype, pd.CategoricalDtype):
+        levels = tidy.cat.categories
+        if pd.api.types.is_numeric_dtype(levels.dtype):
+            tidy = tidy_column(tidy.astype(levels.dtype if tidy.notna().all() else np.float64))
     if info.kind == "numeric" and not _is_real(tidy):
         if tidy.isna().all():
             return pd.Series(np.full(len(tidy), np.nan), index=tidy.index, name=name)
-        if pd.api.types.is_complex_dtype(tidy.dtype):
-            raise DataError(
-                f"Column {name!r} of the new data holds complex numbers. A predictor holds real "
-                "numbers. Take their real part or their absolute value."
-            )
+        check_real(f"Column {name!r} of the new data", tidy)
         if pd.api.types.infer_dtype(tidy, skipna=True) != "boolean":
             raise DataError(
                 f"Column {name!r} was numeric when the model was fitted, but in the new data it "

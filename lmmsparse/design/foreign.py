@@ -6,6 +6,7 @@ neighbours become one; time zones and intervals get lost.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,7 +87,9 @@ def duckdb_frame(data: Any) -> pd.DataFrame:
     types = getattr(data, "types", None) or [each[1] for each in data.description]
     if any(str(kind).startswith(("HUGEINT", "UHUGEINT", "DECIMAL")) for kind in types):
         try:
-            return arrow_frame(data.to_arrow_table())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that a result is copied for it
+                return arrow_frame(data.to_arrow_table())
         except ImportError:  # without pyarrow they are doubles
             pass
     return pd.DataFrame(data.df())

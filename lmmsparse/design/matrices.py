@@ -334,6 +334,12 @@ def _materialize(
         what, why = _plain(error), text_explained(used, frame)
         if why:  # plainer than what numpy or pandas say
             what = what.partition(" [")[0]
+        if "`extrapolation`" in str(error):
+            raise DataError(
+                f"{_factor_of(what)} is given values outside the range of those that it has learnt "
+                "from. A spline is not defined there. Write extrapolation='extend' in its call "
+                "to continue it, or keep to the range."
+            ) from error
         why = why or "Check that its arguments are columns and values of the right kind."
         raise FormulaError(f"A term of the formula could not be evaluated: {what} {why}") from error
     if dropped is not None and rows:
@@ -366,6 +372,12 @@ def _term(variables: tuple[Variable, ...]) -> Term:
 def _names(text: str, word: str) -> bool:
     """Whether a word stands in a text, and not only its letters."""
     return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
+
+
+def _factor_of(text: str) -> str:
+    """The term that a message of formulaic names."""
+    found = re.search(r"`(.*?)`", text)
+    return repr(found.group(1)) if found else "A term of the formula"
 
 
 def _plain(error: BaseException) -> str:
