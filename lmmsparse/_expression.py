@@ -16,7 +16,7 @@ from typing import Any
 
 from lmmsparse import _limits as limits
 from lmmsparse._limits import too_much
-from lmmsparse._tokens import Token, joined_words, python_words, spelled_text, tokenize
+from lmmsparse._tokens import NAMESPACES, Token, joined_words, python_words, spelled_text, tokenize
 from lmmsparse.errors import FormulaError
 
 _ALLOWED = (
@@ -196,7 +196,10 @@ def _plain(node: Any) -> Any:
     last operation is left as a tree.
     """
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return ast.Name(spelled_text(repr(node.value)), ast.Load())
+        text = spelled_text(repr(node.value))
+        if node.value.startswith("contr."):  # which would be read as the coding of that name
+            text = text.replace(".", "\\x2e", 1)
+        return ast.Name(text, ast.Load())
     if isinstance(node, ast.BinOp):
         chain = [node]
         while isinstance(chain[-1].left, ast.BinOp):
@@ -209,12 +212,29 @@ def _plain(node: Any) -> Any:
             left = ast.Name(text if _binds(done.op, outer.op) else f"({text})", ast.Load())
             done = ast.BinOp(left, outer.op, _plain(outer.right))
         return done
+    if isinstance(node, ast.Attribute):  # x.day by itself would be read as the name of a column
+        return _member(node, called=False)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        rest = ast.Call(ast.Constant(None), node.args, node.keywords)
+        written = _plain(rest)
+        written.func = _member(node.func, called=True)
+        return written
     fields = {}
     for name, value in ast.iter_fields(node):
         if isinstance(value, list):
             value = [_plain(v) if isinstance(v, ast.AST) else v for v in value]
         fields[name] = _plain(value) if isinstance(value, ast.AST) else value
     return type(node)(**fields)
+
+
+def _member(node: ast.Attribute, called: bool) -> ast.Attribute:
+    owner = node.value
+    if isinstance(owner, ast.Attribute):
+        return ast.Attribute(_member(owner, called), node.attr, ast.Load())
+    written = _plain(owner)
+    if isinstance(owner, ast.Name) and not called and owner.id not in NAMESPACES:
+        written = ast.Name(f"({owner.id})", ast.Load())
+    return ast.Attribute(written, node.attr, ast.Load())
 
 
 def _binds(inner: ast.operator, outer: ast.operator) -> bool:
@@ -236,6 +256,7 @@ def _check(tree: ast.expr, text: str) -> None:
         unpacked = isinstance(node, ast.keyword) and node.arg is None
         unpacked |= isinstance(node, ast.Dict) and None in node.keys
         strange = isinstance(node, ast.Constant) and not isinstance(node.value, _CONSTANTS)
+        strange |= isinstance(node, ast.Attribute) and isinstance(node.value, ast.Constant)
         if not isinstance(node, _ALLOWED) or unpacked or strange:
             raise FormulaError(
                 f"{_short(text)} uses Python syntax ({type(node).__name__}) that a formula does "

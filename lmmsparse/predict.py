@@ -134,7 +134,8 @@ def new_frame(fit: Fit, newdata: Any) -> tuple[Recipe, pd.DataFrame]:
             "formula. Compute X @ m.fixef and add the rows of m.ranef, or fit with lmm.lmer."
         )
     frame = as_frame(newdata)
-    check_unique(frame, recipe.names)
+    if not frame.columns.is_unique:
+        check_unique(frame, recipe.names)
     return recipe, frame
 
 

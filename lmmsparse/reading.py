@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.datasets import DATASETS, load_dataset
-from lmmsparse.design.foreign import arrow_frame
 from lmmsparse.errors import DataError
 
 COMPRESSIONS = (".gz", ".bz2", ".zip", ".xz", ".zst")
@@ -69,9 +68,10 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
         if kind in (".tsv", ".txt"):
             return _read_text(path, missing, sep="\t")
         if kind in (".parquet", ".pq"):
-            from pyarrow import parquet
-
-            return arrow_frame(parquet.read_table(path))
+            return _with_large_numbers(
+                pd.read_parquet(path),
+                lambda name: pd.read_parquet(path, columns=[name], dtype_backend="numpy_nullable"),
+            )
     except ImportError as error:
         raise DataError(
             f"The Parquet file {source!r} cannot be read. That takes pyarrow, which is not "
@@ -95,17 +95,20 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def _read_text(path: Path, missing: Sequence[str], **options: Any) -> pd.DataFrame:
-    """A text file; whole numbers with a gap stay whole where doubles could not tell them apart."""
     options = {"na_values": [*missing], "low_memory": False, **options}
-    frame: pd.DataFrame = pd.read_csv(path, **options)
-    large = [
-        name
-        for name in frame.columns[frame.dtypes == np.float64]
-        if frame[name].abs().max() > 2**53 and (frame[name].dropna() % 1 == 0).all()
-    ]
-    for name in large:
-        try:
-            frame[name] = pd.read_csv(path, usecols=[name], dtype={name: "Int64"}, **options)[name]
-        except (TypeError, ValueError, OverflowError):  # written as 1e20: doubles
-            continue
+    return _with_large_numbers(
+        pd.read_csv(path, **options),
+        lambda name: pd.read_csv(path, usecols=[name], dtype={name: "Int64"}, **options),
+    )
+
+
+def _with_large_numbers(frame: pd.DataFrame, read: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
+    """Whole numbers with a gap as such, where doubles could not tell them apart."""
+    for name in frame.columns[frame.dtypes == np.float64]:
+        values = frame[name].dropna()
+        if len(values) and values.abs().max() > 2**53 and (values % 1 == 0).all():
+            try:
+                frame[name] = read(name)[name].astype("Int64")
+            except (TypeError, ValueError, OverflowError):  # written as 1e20: doubles
+                continue
     return frame

@@ -351,8 +351,8 @@ def test_what_the_context_is_for() -> None:
         "np": np,
     }
     design = lmm.build_design(
-        "y ~ square(x) + I(special.expit(x) * math.pi) + I(x**3 * own.number) + w + numpy.log(x) "
-        "+ np.exp(x) + (1 | g)",
+        "y ~ square(x) + I(special.expit(x) * (math).pi) + I(x**3 * (own).number) + w "
+        "+ numpy.log(x) + np.exp(x) + (1 | g)",
         DATA,
         context=context,
     )
@@ -434,7 +434,9 @@ def test_files_run_nothing(change: str, target: Path) -> None:
 
 
 def test_new_data_run_nothing(target: Path) -> None:
-    m = lmm.lmer("y ~ poly(x, 2) + I(f == 'a') + (1 | g)", DATA)
-    odd = DATA.assign(f="__import__('os').mkdir('evil')", g="`eval`")
+    m = lmm.lmer("y ~ poly(x, 2) + f + (1 | g)", DATA)
+    odd = DATA.assign(g="__import__('os').mkdir('evil')")
     m.predict(odd, new_levels="population")
+    with pytest.raises(lmm.LmmError):
+        m.predict(DATA.assign(f="`eval`"))
     assert list(target.parent.iterdir()) == []

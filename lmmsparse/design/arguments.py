@@ -67,8 +67,11 @@ def places(what: str, labels: pd.Index, index: pd.Index) -> IntArray | None:
 
 def check_real(what: str, values: Any) -> None:
     """Refuse complex numbers."""
-    kinds = values.dtypes if isinstance(values, pd.DataFrame) else [np.asarray(values).dtype]
-    if any(pd.api.types.is_complex_dtype(kind) for kind in kinds):
+    if isinstance(values, pd.DataFrame):
+        kinds = list(values.dtypes)
+    else:
+        kinds = [values.dtype if hasattr(values, "dtype") else np.asarray(values).dtype]
+    if any(getattr(kind, "kind", "") == "c" for kind in kinds):
         raise DataError(
             f"{what} holds complex numbers. A linear mixed model is one of real numbers. Take "
             "their real part, or their absolute value."

@@ -40,7 +40,12 @@ def counted(values: Any) -> Any:
     return values.where(values.notna(), np.nan).astype(np.float64) if truth else values
 
 
-def computes(name: str) -> bool:
+def counted_for(name: str, values: list[Any]) -> list[Any]:
+    """What a function is given, counted if it calculates with numbers."""
+    return [counted(value) for value in values] if _computes(name) else values
+
+
+def _computes(name: str) -> bool:
     """Whether a function (``exp``, ``np.exp``) or method (``.sum``) calculates with numbers."""
     if name.startswith("np."):
         return name not in _LOGICAL and not name.startswith(("np.bitwise", "np.logical", "np.is"))

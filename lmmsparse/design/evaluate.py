@@ -18,7 +18,7 @@ import pandas as pd
 from lmmsparse import _limits as limits
 from lmmsparse._expression import Expression, bare, spelled
 from lmmsparse._limits import too_much
-from lmmsparse.design.counting import computes, counted
+from lmmsparse.design.counting import counted, counted_for
 from lmmsparse.design.functions import (
     ATTRIBUTES,
     CODINGS,
@@ -106,9 +106,7 @@ class Evaluator:
             case ast.BinOp():
                 return self._calculation(node)
             case ast.UnaryOp():
-                operand = self._value(node.operand)
-                sign = isinstance(node.op, (ast.USub, ast.UAdd))
-                return self._checked(UNARY[type(node.op)](counted(operand) if sign else operand))
+                return self._checked(UNARY[type(node.op)](self._value(node.operand)))
             case ast.BoolOp():
                 return self._alternatives(node)
             case ast.Compare():
@@ -313,7 +311,7 @@ class Evaluator:
 
     def _method(self, node: ast.Attribute, args: list[Any], named: Arguments) -> Any:
         value, name = self._value(node.value), node.attr
-        value = counted(value) if computes(f".{name}") else value
+        (value,) = counted_for(f".{name}", [value])
         kind = kind_of(value)
         if name not in METHODS.get(kind, {}):
             raise refused(node)
@@ -354,9 +352,7 @@ class Evaluator:
         state: dict[str, Any] | None = None,
     ) -> Any:
         """Call a function of the tables with arguments that its entry has."""
-        if computes(name):
-            args = [counted(value) for value in args]
-            named = {key: counted(value) for key, value in named.items()}
+        args = counted_for(name, args)
         if function.parameters == ("*",) and not named:
             self._check_arguments(name, args)
             check = function.check

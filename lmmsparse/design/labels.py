@@ -26,7 +26,7 @@ def positions(levels: pd.Index, values: pd.Series) -> IntArray:
         codes, categories = codes_and_categories(values)
         place = np.append(positions(levels, pd.Series(categories)), -1)
         return np.asarray(place[codes], dtype=np.intp)
-    if values.dtype == levels.dtype and isinstance(values.dtype, np.dtype):
+    if values.dtype == levels.dtype:
         found = levels.get_indexer(pd.Index(values))
     else:  # Python's own comparison is exact; pandas would compare large numbers as doubles
         found = _objects(levels).get_indexer(_objects(values))

@@ -160,11 +160,12 @@ class MatrixRecipe:
             for name, info in infos.items()
             if info.coded
         }
-        plain = {
-            name: frame[name].astype(bool) if info.boolean and info.coded else frame[name]
+        truths = {
+            name: frame[name].astype(bool)
             for name, info in infos.items()
+            if info.coded and info.boolean
         }
-        data = pd.DataFrame(plain, index=frame.index)
+        data = frame.assign(**truths) if truths else frame
         return _materialize(spec, data, coded, self.context, strict=strict)
 
     def prepare(self, part: str, newdata: pd.DataFrame) -> tuple[pd.DataFrame, BoolArray]:

@@ -13,6 +13,7 @@ import pandas as pd
 from lmmsparse import _limits as limits
 from lmmsparse._expression import spelled
 from lmmsparse._limits import too_much
+from lmmsparse.design.counting import counted
 from lmmsparse.errors import FormulaError
 
 SCALARS = (bool, int, float, np.generic, pd.Timestamp, pd.Timedelta)
@@ -26,7 +27,7 @@ BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.BitXor: operator.xor,
 }  # fmt: skip
 UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
-    ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Invert: operator.invert,
+    ast.UAdd: counted, ast.USub: lambda value: -counted(value), ast.Invert: operator.invert,
     ast.Not: operator.not_,
 }  # fmt: skip
 COMPARED: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {

@@ -198,7 +198,9 @@ def evaluate(expression: str, frame: Tabular, context: Mapping[str, Any]) -> Any
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # missing and infinite values are found later
-            return Evaluator(columns, len(frame), context or {})(read)
+            values = Evaluator(columns, len(frame), context or {})(read)
+            np.ndim(values)  # raises for lists of things that do not belong together
+            return values
     except (LmmError, MemoryError):
         raise
     except Exception as error:
