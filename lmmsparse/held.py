@@ -119,7 +119,7 @@ def held_parameters(design: Design, fixed: Mapping[str, Any] | Held | None) -> H
 
 
 def _number(name: Any, given: Any) -> float:
-    if isinstance(given, (bool, str)) or np.ndim(given) != 0:
+    if isinstance(given, (bool, str, complex, np.complexfloating)) or np.ndim(given) != 0:
         value = np.nan
     else:
         try:

@@ -80,6 +80,12 @@ _MEMBERS = {
     "scale": "Write m.sigma ** 2.",
     "random_effects": "Write m.ranef.",
     "random": "Write m.ranef.",
+    "effects": "Write m.fixef or m.ranef.",
+    "rsquared": "Write m.r2.",
+    "t_test": "Write m.contrast(L).",
+    "f_test": "Write m.contrast(L).",
+    "wald_test": "Write m.contrast(L).",
+    "model_matrix": "The matrices are members of m.fit and m.fit.design.",
     "p_values": "Write m.coef_table().",
     "fittedvalues": "Write m.fitted.",
     "resid": "Write m.residuals.",
@@ -118,6 +124,12 @@ def no_such_name(module: str, name: str) -> NoReturn:
     raise AttributeError(f"{text}. {_MAKERS[name]}" if name in _MAKERS else text, name=name)
 
 
+def _looks_like(name: str, member: str) -> bool:
+    """Whether a member may be meant: they begin alike, or differ by a letter."""
+    begin_alike = name[:4] == member[:4] and len(name) >= 4
+    return begin_alike or difflib.SequenceMatcher(None, name, member).ratio() >= 0.85
+
+
 def explained_members(kind: C) -> C:
     """Decorate a class so that a member it does not have says what to write instead."""
     members = [name for name in dir(kind) if not name.startswith("_")]
@@ -126,7 +138,8 @@ def explained_members(kind: C) -> C:
         if hasattr(kind, name):  # a property that raised: once more, for its own message
             return object.__getattribute__(self, name)
         text = f"{kind.__name__!r} object has no attribute {name!r}"
-        close = difflib.get_close_matches(name.lower(), members, n=1, cutoff=0.5)
+        close = [m for m in members if _looks_like(name.lower(), m)]
+        close = difflib.get_close_matches(name.lower(), close, n=1, cutoff=0.0)
         if name in _MEMBERS:
             text += f". {_MEMBERS[name]}"
         elif close and not name.startswith("_"):

@@ -79,7 +79,8 @@ def lmer(
     reml : bool
         REML (default) or maximum likelihood.
     weights, offset : str or (rows,) array, optional
-        Prior weights (residual variance σ²/w) and an offset, as column name or array.
+        Prior weights (residual variance σ²/w) and an offset, as column name or array. A Series goes
+        to the rows by its labels.
     na_action : {"omit", "exclude", "raise"}
         Rows with missing values: left out, left out and shown as NaN in results, or refused.
     contrasts : mapping, optional

@@ -469,7 +469,7 @@ class LinearMixedModel:
         Parameters
         ----------
         data : table, optional
-            The data of the fit, to keep all of its columns.
+            The data of the fit, in any order of the rows, to keep all of its columns.
         """
         return augment(self._fit, data)
 
@@ -836,7 +836,8 @@ class LinearMixedModel:
         Parameters
         ----------
         y : array
-            One value per fitted row, or per row of the original data. Missing values drop rows.
+            One value per fitted row, or per row of the original data. Missing values drop rows. A
+            Series goes to the rows by its labels.
         weights : array, optional
             New prior weights, in the same layout; the old ones if not given.
 
@@ -855,8 +856,9 @@ class LinearMixedModel:
         Parameters
         ----------
         Y : (rows, m) array or DataFrame
-            One response per column, one row per fitted row or per row of the original data. A
-            column with missing values is refitted without these rows.
+            One response per column, one row per fitted row or per row of the original data; a
+            DataFrame by its row labels. A column with missing values is refitted without these
+            rows.
         n_jobs : int
             Processes for responses that are refitted one by one: those with missing values, and
             all of models with several grouping factors. −1 for all processors. The responses of a

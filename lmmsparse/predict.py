@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray, IntArray
-from lmmsparse.design import Recipe, as_frame, close_match, listed
+from lmmsparse.design import Recipe, as_frame, check_unique, close_match, listed
 from lmmsparse.errors import DataError, FormulaError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.formula import parse_formula
@@ -134,7 +134,10 @@ def new_frame(fit: Fit, newdata: Any) -> tuple[Recipe, pd.DataFrame]:
             "The model cannot find its columns in a table. It was fitted from arrays, without a "
             "formula. Compute X @ m.fixef and add the rows of m.ranef, or fit with lmm.lmer."
         )
-    return recipe, as_frame(newdata)
+    frame = as_frame(newdata)
+    if not frame.columns.is_unique:
+        check_unique(frame, recipe.names)
+    return recipe, frame
 
 
 def new_rows(
@@ -157,7 +160,7 @@ def new_rows(
         level, missing, shown = recipe.levels(t, frame)
         bad = missing | (level < 0)
         if bad.any() and new_levels == "raise":
-            raise _level_error(fit.design.blocks[t].group, missing, level, shown, recipe, t)
+            raise _level_error(fit.design.blocks[t].group, missing, level, shown)
         unknown |= bad
         codes[t] = np.where(bad, -1, level)
     X = recipe.fixed(frame)
@@ -184,14 +187,7 @@ def _check_finite(values: FloatArray, names: tuple[str, ...]) -> None:
         )
 
 
-def _level_error(
-    group: str,
-    missing: BoolArray,
-    level: IntArray,
-    shown: pd.Series,
-    recipe: Recipe,
-    block: int,
-) -> DataError:
+def _level_error(group: str, missing: BoolArray, level: IntArray, shown: pd.Series) -> DataError:
     remedy = (
         "Use new_levels='population' to predict such rows without the group's random effects, or "
         "'nan' to leave them open."
@@ -203,14 +199,6 @@ def _level_error(
         )
     unseen = pd.unique(shown[level < 0].astype(str))
     new = listed(unseen)
-    components = recipe.groups[block].key.components
-    if len(components) == 1 and set(unseen) <= set(components[0].astype(str)):
-        have, given = (type(v).__name__ for v in (components[0][0], shown[level < 0].iloc[0]))
-        return DataError(
-            f"The levels of {group!r} in the new data ({new}) are of type {given}, those of the "
-            f"fit of type {have}. The number 1 and the text '1' are different levels. Convert the "
-            "column to the type it had in the fit."
-        )
     return DataError(
         f"The new data have levels of {group!r} that the fit has not seen: {new}. Their random "
         f"effects are unknown. {remedy}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lmmsparse.datasets import DATASETS, load_dataset
@@ -66,16 +68,17 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
     kind = suffixes[-1] if suffixes else ""
     try:
         if kind == ".csv":
-            frame = pd.read_csv(path, na_values=[*missing], low_memory=False)
+            frame = _read_text(path, missing)
             if len(frame.columns) == 1 and ";" in str(frame.columns[0]):
-                return pd.read_csv(
-                    path, sep=";", decimal=",", na_values=[*missing], low_memory=False
-                )
+                return _read_text(path, missing, sep=";", decimal=",")
             return frame
         if kind in (".tsv", ".txt"):
-            return pd.read_csv(path, sep="\t", na_values=[*missing], low_memory=False)
+            return _read_text(path, missing, sep="\t")
         if kind in (".parquet", ".pq"):
-            return pd.read_parquet(path)
+            return _with_large_numbers(
+                pd.read_parquet(path),
+                lambda name: pd.read_parquet(path, columns=[name], dtype_backend="numpy_nullable"),
+            )
     except ImportError as error:
         package, what = (
             ("pyarrow", "A Parquet file") if kind in (".parquet", ".pq") else ("zstandard", "This")
@@ -104,3 +107,23 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
         f"The file {source!r} is of a kind that is not known. lmmsparse reads {READABLE}, told "
         "apart by their suffix. Save it as one of these, for example as CSV."
     )
+
+
+def _read_text(path: Path, missing: Sequence[str], **options: Any) -> pd.DataFrame:
+    options = {"na_values": [*missing], "low_memory": False, **options}
+    return _with_large_numbers(
+        pd.read_csv(path, **options),
+        lambda name: pd.read_csv(path, usecols=[name], dtype={name: "Int64"}, **options),
+    )
+
+
+def _with_large_numbers(frame: pd.DataFrame, read: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
+    """Whole numbers with a gap as such, where doubles could not tell them apart."""
+    for name in frame.columns[frame.dtypes == np.float64]:
+        values = frame[name].dropna()
+        if len(values) and values.abs().max() > 2**53 and (values % 1 == 0).all():
+            try:
+                frame[name] = read(name)[name].astype("Int64")
+            except (TypeError, ValueError, OverflowError):  # written as 1e20: doubles
+                continue
+    return frame

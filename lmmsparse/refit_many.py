@@ -17,6 +17,7 @@ import pandas as pd
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.convergence import judge
 from lmmsparse.design import Design
+from lmmsparse.design.arguments import check_real
 from lmmsparse.errors import DataError, LmmError
 from lmmsparse.fit import Fit, term_columns
 from lmmsparse.fixed_columns import orthonormal
@@ -104,6 +105,9 @@ def _columns(design: Design, Y: Any) -> tuple[FloatArray, pd.Index]:
                 "one row per observation and one column per response."
             )
         frame = pd.DataFrame(array[:, None] if array.ndim == 1 else array)
+    check_real("Y", frame)
+    if isinstance(Y, (pd.Series, pd.DataFrame)):
+        frame = design.in_rows("Y", frame)
     try:
         values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:

@@ -231,6 +231,8 @@ def start_values(objective: StandardizedObjective, design: Design) -> FloatArray
 
 def _check_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
     try:
+        if np.iscomplexobj(start):
+            raise TypeError("complex numbers")
         theta = np.asarray(start, dtype=np.float64).ravel()
     except (TypeError, ValueError) as error:
         raise OptionError(

@@ -40,7 +40,7 @@ PLAIN = (
     "1 + z:x + x:z",
     "1 + (x + z + `my age`)**2",
 )
-NOT_PLAIN = ("0 + f", "1 + f:x", "1 + f*n", "1 + b", "1 + np.log(`my age`)", "1 + C(x)", "1 + 2:x")
+NOT_PLAIN = ("0 + f", "1 + f:x", "1 + f*n", "1 + b", "1 + np.log(`my age`)", "1 + C(x)")
 
 
 def _by_formulaic(text: str, monkeypatch: pytest.MonkeyPatch) -> tuple:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lmmsparse._types import FloatArray
+from lmmsparse.design.arguments import check_real
 from lmmsparse.distributions import f_tail, t_tail
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
@@ -48,6 +49,7 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
             "as rhs=."
         )
     try:
+        check_real("L", L)
         matrix = np.atleast_2d(np.asarray(L, dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise DataError(
@@ -67,6 +69,7 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
 
 
 def _right_side(rhs: Any, rows: int) -> FloatArray:
+    check_real("rhs", rhs)
     try:
         values = np.asarray(rhs, dtype=np.float64)
     except (TypeError, ValueError) as error:
