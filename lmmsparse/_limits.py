@@ -18,6 +18,7 @@ TEXT = 1_000  # characters of a text inside a formula, and of those it makes
 INTERACTIONS = 2_000  # terms of more than one variable
 PRODUCTS = 200_000  # pairs of terms that are looked at for them
 ORDER = 12  # variables of one term
+FACTORS = 7  # factors of one term that has no terms below it
 GROUPINGS = 100  # random-effects terms
 COLUMNS = 10_000  # of one part of a formula
 CELLS = 500_000_000  # numbers of one part of a formula: rows times columns

@@ -77,6 +77,17 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
             "value for each row. Write it with a column of the data."
         )
 
+    @classmethod
+    @_override
+    def _simplify_scoped_terms(cls, scoped_terms: Any) -> Any:
+        if len(scoped_terms) > 2**limits.FACTORS:
+            too_much(
+                "The formula has an interaction of too many factors",
+                f"{limits.FACTORS} factors without the interactions of lower order",
+                "Write them with *, or make one factor of some of them.",
+            )
+        return super()._simplify_scoped_terms(scoped_terms)
+
     @_override
     def _get_columns_for_term(
         self, factors: list[dict[str, Any]], spec: ModelSpec, scale: float = 1
