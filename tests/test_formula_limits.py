@@ -63,6 +63,10 @@ FIXED = (
     "I(f.astype('U999999999') == 'a')",
     "I(x.quantile(np.arange(99999) * 0) + x.quantile(np.arange(99998) * 0))",
     "I(np.random.rand(10**10))",
+    "I(np.round(x, 10**9))",
+    "I(x.round(-(10**12)))",
+    "round(x, 10**8)",
+    ":".join(f"C(x > {i})" for i in range(1, 9)),
     # transforms
     "hashed(f, levels=10**6)",
     "hashed(f, levels=10**8)",

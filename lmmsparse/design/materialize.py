@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from formulaic import ModelSpec
 from formulaic.materializers import PandasMaterializer
+from formulaic.materializers.types import FactorValues
 
 from lmmsparse import _limits as limits
 from lmmsparse._expression import read_expression
@@ -64,7 +65,7 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
 
     def _column(self, name: str, values: Any) -> Any:
         """Values that can be columns of a matrix: numbers or levels, one for each row."""
-        if isinstance(values, dict):  # of splines
+        if isinstance(values, FactorValues) and isinstance(values, dict):  # of splines
             return values
         shape = np.shape(values)
         if shape[:1] == (self.nrows,) and len(shape) <= 2:
