@@ -11,11 +11,10 @@ import keyword
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from lmmsparse import _limits as limits
-from lmmsparse._limits import too_much
+from lmmsparse._limits import remembered, too_much
 from lmmsparse._tokens import NAMESPACES, Token, joined_words, python_words, spelled_text, tokenize
 from lmmsparse.errors import FormulaError
 
@@ -54,7 +53,7 @@ class Expression:
     called: tuple[str, ...]
 
 
-@lru_cache(maxsize=1024)
+@remembered
 def read_expression(text: str) -> Expression:
     """Read a call or calculation.
 
@@ -78,6 +77,10 @@ def read_expression(text: str) -> Expression:
             "arithmetic are possible inside a call. Check brackets, commas and quotes."
         ) from error
     _check(tree, text)
+    try:
+        written = spelled(tree)
+    except RecursionError as error:  # who calls is deep already
+        raise FormulaError(f"{_short(text)} is nested too deeply. Simplify it.") from error
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     outside = {
         id(node.value)
@@ -88,7 +91,7 @@ def read_expression(text: str) -> Expression:
     }
     functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     return Expression(
-        text=spelled(tree),
+        text=written,
         tree=tree,
         names=tuple(dict.fromkeys(bare(n.id) for n in names if id(n) not in functions | outside)),
         called=tuple(dict.fromkeys(bare(n.id) for n in names if id(n) in functions)),

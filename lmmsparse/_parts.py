@@ -7,9 +7,9 @@ out. Texts of saved models come here too, so everything is read as if a stranger
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from lmmsparse._expression import Expression, read_expression
+from lmmsparse._limits import remembered
 from lmmsparse._parser import parse_side
 from lmmsparse._summands import Summands
 from lmmsparse._terms import expanded
@@ -37,7 +37,7 @@ class Variable:
     expression: Expression | None = field(default=None, compare=False)
 
 
-@lru_cache(maxsize=1024)
+@remembered
 def read_part(text: str) -> tuple[tuple[Variable, ...], ...]:
     """The terms of a formula part in the order of their columns; the intercept is ``()``.
 

@@ -11,10 +11,10 @@ import re
 import unicodedata
 import warnings
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 from lmmsparse import _limits as limits
+from lmmsparse._limits import remembered
 from lmmsparse.errors import FormulaError
 
 Kind = Literal["name", "quoted", "number", "string", "op", "end"]
@@ -70,7 +70,7 @@ def tokenize(text: str) -> list[Token]:
     return list(_tokens(text))
 
 
-@lru_cache(maxsize=1024)
+@remembered
 def _tokens(text: str) -> tuple[Token, ...]:
     tokens: list[Token] = []
     at = 0

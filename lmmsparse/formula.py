@@ -7,10 +7,10 @@ expressions that formulaic reads with exactly the meaning R would give the user'
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from lmmsparse import _limits as limits
 from lmmsparse._expression import check_python
+from lmmsparse._limits import remembered
 from lmmsparse._parser import parse_side
 from lmmsparse._summands import FoundBar, Summands, joined
 from lmmsparse._terms import groupings, term_labels
@@ -137,7 +137,7 @@ def parse_formula(text: str, one_sided: bool = False) -> MixedFormula:
     return _taken_apart(text, yes_or_no("one_sided", one_sided))
 
 
-@lru_cache(maxsize=256)
+@remembered
 def _taken_apart(text: str, one_sided: bool) -> MixedFormula:
     if len(text) > limits.CHARACTERS:
         limits.too_much(
@@ -160,7 +160,7 @@ def _taken_apart(text: str, one_sided: bool) -> MixedFormula:
         ) from error
 
 
-@lru_cache(maxsize=1024)
+@remembered
 def referenced_names(expression: str) -> tuple[str, ...]:
     """Names that look like columns in an expression or a formula part, each once, in order.
 

@@ -214,7 +214,12 @@ class Evaluator:
         for sign, item in zip(node.ops, node.comparators, strict=True):
             right = self._value(item)
             if not isinstance(sign, (ast.In, ast.NotIn, ast.Is, ast.IsNot)):
-                self._check_shape(*(v for v in (left, right) if not isinstance(v, (list, tuple))))
+                self._check_shape(
+                    *(
+                        np.empty(len(v)) if isinstance(v, (list, tuple)) else v
+                        for v in (left, right)
+                    )
+                )
             value = COMPARED[type(sign)](left, right)
             if item is not node.comparators[-1] and not value:
                 return value

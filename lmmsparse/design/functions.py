@@ -105,6 +105,11 @@ def _at_most(name: str, most: int) -> Check:
     return check
 
 
+def _decimals(given: Arguments, rows: int) -> None:
+    places = given.get("decimals", 0)
+    _at_most("decimals", limits.DECIMALS)({"decimals": -places if places < 0 else places}, rows)
+
+
 def _spline(given: Arguments, rows: int) -> None:
     _per_row(given, rows)
     _at_most("df", limits.KNOTS)(given, rows)
@@ -237,7 +242,7 @@ FUNCTIONS: dict[str, Function] = {
         )
     },
     "exp10": Function(_exp10, ("x",)),
-    "round": _numpy("round", "a", "decimals"),
+    "round": _numpy("round", "a", "decimals", check=_decimals),
     "I": Function(TRANSFORMS["I"], ("data",)),
     "dummy": Function(dummy, ("values", "level"), _per_row),
     "interaction": Function(interaction, ("*",), _per_row),
@@ -275,7 +280,7 @@ NUMPY: dict[str, Function] = {
     **{name: _numpy(name, *parameters) for name, parameters in _STATISTICS.items()},
     "where": _numpy("where", "condition", "x", "y"),
     "clip": _numpy("clip", "a", "a_min", "a_max"),
-    "round": _numpy("round", "a", "decimals"),
+    "round": _numpy("round", "a", "decimals", check=_decimals),
     "diff": _numpy("diff", "a", "n", "axis", check=_at_most("n", limits.REPEATS)),
     "interp": _numpy("interp", "x", "xp", "fp", "left", "right", "period"),
     "digitize": _numpy("digitize", "x", "bins", "right"),
@@ -356,10 +361,12 @@ METHODS: dict[str, Methods] = {
     "column": {
         **{name: (parameters, None) for name, parameters in _ON_NUMBERS.items()},
         "astype": (("dtype",), _kind_of_values),
+        "round": (("decimals",), _decimals),
     },
     "array": {
         **{name: (parameters, None) for name, parameters in _ON_ARRAYS.items()},
         "astype": (("dtype",), _kind_of_values),
+        "round": (("decimals",), _decimals),
     },
     "text": {
         **{name: (parameters, None) for name, parameters in _ON_TEXT.items()},

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from formulaic import ModelSpec
 from formulaic.materializers import PandasMaterializer
+from formulaic.materializers.types import FactorValues
 
 from lmmsparse import _limits as limits
 from lmmsparse._expression import read_expression
@@ -66,7 +67,7 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
 
     def _column(self, name: str, values: Any) -> Any:
         """Values that can be columns of a matrix: numbers or levels, one for each row."""
-        if isinstance(values, dict):  # of splines
+        if isinstance(values, FactorValues) and isinstance(values, dict):  # of splines
             return values
         shape = np.shape(values)
         if shape[:1] == (self.nrows,) and len(shape) <= 2:
@@ -78,6 +79,17 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
             f"{shortened(name)} is {what} where there are {self.nrows:,} rows. A term has one "
             "value for each row. Write it with a column of the data."
         )
+
+    @classmethod
+    @_override
+    def _simplify_scoped_terms(cls, scoped_terms: Any) -> Any:
+        if len(scoped_terms) > 2**limits.FACTORS:
+            too_much(
+                "The formula has an interaction of too many factors",
+                f"{limits.FACTORS} factors without the interactions of lower order",
+                "Write them with *, or make one factor of some of them.",
+            )
+        return super()._simplify_scoped_terms(scoped_terms)
 
     @_override
     def _get_columns_for_term(

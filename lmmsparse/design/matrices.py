@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from formulaic.parser.types import Factor, Term
 from formulaic.transforms.contrasts import C, Contrasts
 from formulaic.utils.null_handling import find_nulls
 
+from lmmsparse._limits import remembered
 from lmmsparse._parts import Variable, read_part
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.design.arguments import check_real
@@ -356,7 +357,7 @@ def _parsed(parts: Mapping[str, str]) -> Any:
     return _parse_parts(tuple(parts.items()))
 
 
-@lru_cache(maxsize=256)
+@remembered
 def _parse_parts(parts: tuple[tuple[str, str], ...]) -> Any:
     """Several parts as formulaic holds them; the same formulas come back in every refit."""
     return Formula(**{part: [_term(term) for term in read_part(text)] for part, text in parts})

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from lmmsparse._expression import Expression, bare, read_expression, spelled
+from lmmsparse._limits import remembered
 from lmmsparse._tokens import is_column_word, tokenize
 from lmmsparse.design.frame import close_match, listed
 from lmmsparse.design.functions import (
@@ -168,7 +168,7 @@ def unknown_name(name: str, columns: Iterable[str], called: bool = False) -> Dat
     )
 
 
-@lru_cache(maxsize=1024)
+@remembered
 def split_calls(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """A formula part → the names that stand by themselves, and the calls, as texts.
 
