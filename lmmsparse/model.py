@@ -32,6 +32,7 @@ from lmmsparse.inference.variance_errors import variance_errors
 from lmmsparse.inference.wald import coefficient_table
 from lmmsparse.influence import Influence, influence
 from lmmsparse.keywords import checked_keywords, explained_members
+from lmmsparse.not_identified import not_identified
 from lmmsparse.optimize import Optimum
 from lmmsparse.options import brief, check_level, is_number, is_whole, one_of
 from lmmsparse.plots import ModelPlots
@@ -171,8 +172,8 @@ class LinearMixedModel:
         Returns
         -------
         DataFrame
-            The residual parameter last; NaN for terms whose covariance is singular. Variances are
-            far from normal with few groups: prefer `confint` for intervals.
+            The residual parameter last; NaN for terms whose covariance is singular or not
+            determined. Variances are far from normal with few groups: prefer `confint`.
 
         Examples
         --------
@@ -354,7 +355,7 @@ class LinearMixedModel:
 
     @checked_keywords
     def rank_pca(self) -> dict[str, pd.DataFrame]:
-        """Principal components of the relative covariance per group: columns ``sd, cumulative``."""
+        """Principal components of each group's random effects, relative to σ, and their weights."""
         return ByGroup(principal_components(self._fit))
 
     @property
@@ -367,7 +368,8 @@ class LinearMixedModel:
         """The verdict on the fit, with its findings."""
         fit = self._fit
         found = check_design(fit.design, fit.held.sigma is not None)
-        return judge(fit, (*found, *solver_findings(fit.products, fit.solver)))
+        found = [*found, *not_identified(fit, found), *solver_findings(fit.products, fit.solver)]
+        return judge(fit, tuple(found))
 
     @checked_keywords
     def influence(self, groups: Any = None, progress: bool | None = None) -> Influence:

@@ -116,9 +116,9 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
     response = response_products(values, Q, terms, design.weights, design.offset)
     check_not_exact(renewed, response.yty)
     objective = fit.objective.with_response(response)
-    optimum = search(objective, renewed, start, fit.optimizer)
+    optimum = search(objective, renewed, start, fit.optimizer, undetermined=fit.away)
     result = replace(fit, design=renewed, optimum=optimum)
-    result.__dict__["objective"] = objective
+    result.__dict__.update(objective=objective, unidentified=fit.unidentified)
     return result
 
 

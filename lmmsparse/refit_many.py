@@ -174,9 +174,9 @@ def _one_by_one(fit: Fit, Y: FloatArray) -> Estimates:
             design = replace(fit.design, y=Y[:, j])
             objective = fit.objective.with_response(responses.one(i))
             try:
-                optimum = search(objective, design, start, fit.optimizer)
+                optimum = search(objective, design, start, fit.optimizer, undetermined=fit.away)
                 new = replace(fit, design=design, optimum=optimum)
-                new.__dict__["objective"] = objective
+                new.__dict__.update(objective=objective, unidentified=fit.unidentified)
                 _note(out, int(j), new)
             except (LmmError, np.linalg.LinAlgError) as error:
                 out.problem[j] = str(error)
