@@ -237,7 +237,7 @@ def _decode_design(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Desi
     blocks = []
     for i, block in enumerate(meta["blocks"]):
         structure: CovarianceStructure = _decode_option(block["structure"], _STRUCTURES)
-        columns = np.ascontiguousarray(arrays[f"block{i}.columns"], dtype=np.float64)
+        columns = np.asfortranarray(arrays[f"block{i}.columns"], dtype=np.float64)
         blocks.append(
             RandomBlock(
                 groupings[block["grouping"]],
@@ -272,7 +272,7 @@ def _decode_design(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Desi
 
 def _decode_fixed(arrays: Mapping[str, ObjectArray], p: int) -> FloatArray | sp.csr_array:
     if "X" in arrays:
-        return np.ascontiguousarray(arrays["X"], dtype=np.float64)
+        return np.asfortranarray(arrays["X"], dtype=np.float64)
     data, indices, indptr = (arrays[f"X.{name}"] for name in _SPARSE)
     X = sp.csr_array((data.astype(np.float64), indices, indptr), shape=(len(arrays["y"]), p))
     X.check_format()

@@ -274,8 +274,10 @@ class Variables:
 
 
 def _from_objects(values: pd.Series) -> pd.Series:
+    if values.dtype != object or pd.api.types.infer_dtype(values, skipna=True) == "string":
+        return _from_text(values)
     present = values[values.notna()]
-    kinds = set(map(type, present.array)) if values.dtype == object else {str}
+    kinds = set(map(type, present.array))
     if kinds and all(issubclass(k, (bool, np.bool_)) for k in kinds):
         return values if len(present) < len(values) else values.astype(bool)
     if kinds and not any(issubclass(k, str) for k in kinds):
@@ -300,3 +302,15 @@ def _from_objects(values: pd.Series) -> pd.Series:
             f"Column {values.name!r} holds values of type {names}, which cannot be levels. Numbers "
             "or text are needed. Convert it, for example with .astype(str)."
         ) from error
+
+
+def _from_text(values: pd.Series) -> pd.Series:
+    """Text as a Categorical with its levels in sorted order."""
+    codes, found = pd.factorize(values)  # by the column's own kind: the cheapest way
+    levels = np.asarray(found, dtype=object)
+    order = np.argsort(levels)
+    place = np.empty(len(order) + 1, dtype=np.intp)
+    place[order], place[-1] = np.arange(len(order)), -1
+    categories = pd.Index(levels[order])
+    text = pd.Categorical.from_codes(place[codes], categories=categories)
+    return pd.Series(text, index=values.index, name=values.name)

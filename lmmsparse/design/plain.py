@@ -102,8 +102,12 @@ def _side_by_side(
     if sparse and width > _MANY and filled < _MOSTLY_ZEROS * n * width:
         parts = [sp.csr_array(v[:, None]) if isinstance(v, np.ndarray) else v for v in values]
         return sp.csr_array(sp.hstack(parts, format="csr"))
-    full = [v if isinstance(v, np.ndarray) else v.toarray() for v in values]
-    return np.column_stack(full) if full else np.zeros((n, 0))
+    out, at = np.empty((n, width), order="F"), 0
+    for v in values:
+        own = 1 if isinstance(v, np.ndarray) else v.shape[1]
+        out[:, at : at + own] = v[:, None] if isinstance(v, np.ndarray) else v.toarray(order="F")
+        at += own
+    return out
 
 
 def _is_intercept(term: Term) -> bool:
