@@ -18,7 +18,6 @@ import scipy.sparse as sp
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.fixed_columns import Basis, InternalColumns
 
-
 _FEW_COLUMNS = 4
 _TABLE = 8  # cells per row that are cheaper to number than rows are to sort
 

@@ -146,7 +146,9 @@ def _blocks(random: Any, index: pd.Index, rows: IntArray) -> list[RandomBlock]:
             grouping = other.grouping
         structure = make_structure("us", columns.shape[1], None)
         source = f"({' + '.join(effects)} | {name})"
-        blocks.append(RandomBlock(grouping, effects, np.asfortranarray(columns[rows]), structure, source))
+        blocks.append(
+            RandomBlock(grouping, effects, np.asfortranarray(columns[rows]), structure, source)
+        )
     return blocks
 
 

@@ -149,9 +149,7 @@ def _indicators(
     return _Indicators(column, width, number)
 
 
-def _side_by_side(
-    values: Sequence[FloatArray | _Indicators], n: int, sparse: bool
-) -> FixedColumns:
+def _side_by_side(values: Sequence[FloatArray | _Indicators], n: int, sparse: bool) -> FixedColumns:
     widths = [1 if isinstance(v, np.ndarray) else v.width for v in values]
     width = sum(widths)
     if sparse and width > _MANY:
