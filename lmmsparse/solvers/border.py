@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.crossproducts import CrossProducts, PairBlocks
-from lmmsparse.linalg import subtract_square
+from lmmsparse.linalg import between, small_products, subtract_square
 
 _CHUNK = 100_000
 _DENSE_CHUNK = 8_000_000
@@ -108,7 +108,7 @@ class Border:
         for pair in self._pairs:
             core, lead_is_t = self._core_of(pair)
             start, n, k = self._shapes[core]
-            block = np.matmul(T[pair.s].T, np.matmul(pair.values, T[pair.t]))
+            block = between(T[pair.s], pair.values, T[pair.t])
             if not lead_is_t:
                 block = np.swapaxes(block, 1, 2)[np.lexsort((pair.rows, pair.cols))]
             at = self._place[start : start + n * k]
@@ -125,7 +125,7 @@ class Border:
         if layout.width == 1:
             Y = M12 * inverse[self._level, 0]
         else:
-            Y = np.matmul(inverse[self._level], M12[:, :, None])[:, :, 0]
+            Y = small_products(inverse[self._level], M12[:, :, None])[:, :, 0]
         if self._dense:
             full = np.zeros((layout.n_levels, layout.width, layout.n_core))
             full[self._level, :, self._column] = Y
@@ -249,9 +249,9 @@ class Border:
             return own, cross
         if isinstance(Y, np.ndarray):
             full = Y.reshape(self._layout.n_levels, w, -1)
-            P = np.matmul(np.swapaxes(inverse, 1, 2), full)
+            P = small_products(np.swapaxes(inverse, 1, 2), full)
             W = (P.reshape(Y.shape) @ S22).reshape(P.shape)
-            own += np.matmul(W, np.swapaxes(P, 1, 2))
+            own += np.einsum("lic,ljc->lij", W, P)
             return own, -W[self._level, :, self._column]
         dense = self._counts > max(64, self._layout.n_core // _DENSE_BELOW)
         for rows in self._rows_of(np.flatnonzero(dense)):
