@@ -298,7 +298,7 @@ def _decode_block(
     return RandomBlock(
         groupings[whole(meta["grouping"], 0, len(groupings) - 1)],
         names,
-        arrays.numbers(f"{name}.columns", n, len(names)),
+        np.asfortranarray(arrays.numbers(f"{name}.columns", n, len(names))),
         structure,
         text(meta["source"]),
         flag(meta["split"]),
@@ -307,7 +307,7 @@ def _decode_block(
 
 def _decode_fixed(arrays: Arrays, n: int, p: int) -> FloatArray | sp.csr_array:
     if "X" in arrays:
-        return arrays.numbers("X", n, p)
+        return np.asfortranarray(arrays.numbers("X", n, p))
     data = arrays.numbers("X.data", None)
     indices = arrays.whole("X.indices", len(data), p)
     indptr = arrays.whole("X.indptr", n + 1, len(data) + 1)

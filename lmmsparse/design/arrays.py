@@ -85,7 +85,7 @@ def design_from_arrays(
         formula="",
         response=str(getattr(y, "name", None) or "y"),
         y=response[rows],
-        fixed=np.ascontiguousarray(matrix[rows][:, keep]),
+        fixed=np.asfortranarray(matrix[rows][:, keep]),
         x_names=tuple(name for name, kept in zip(names, keep, strict=True) if kept),
         dropped=lost,
         blocks=tuple(sorted(blocks, key=lambda block: -block.n_levels)),
@@ -160,7 +160,9 @@ def _blocks(random: Any, index: pd.Index | None, rows: IntArray, n: int) -> list
             grouping = other.grouping
         structure = make_structure("us", columns.shape[1], None)
         source = f"({' + '.join(effects)} | {name})"
-        blocks.append(RandomBlock(grouping, effects, columns[rows], structure, source))
+        blocks.append(
+            RandomBlock(grouping, effects, np.asfortranarray(columns[rows]), structure, source)
+        )
     return blocks
 
 

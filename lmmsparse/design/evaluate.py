@@ -35,6 +35,7 @@ from lmmsparse.design.operands import (
     SCALARS,
     UNARY,
     WORD,
+    check_amount,
     check_arguments,
     check_rows,
     check_text,
@@ -360,8 +361,7 @@ class Evaluator:
         args = counted_for(name, args)
         if function.parameters == ("*",) and not named:
             self._check_arguments(name, args)
-            check = function.check
-            if check is not None:
+            if (check := function.check) is not None:
                 for value in args:
                     check({"values": value}, self._rows)
             return function.call(*args)
@@ -391,13 +391,7 @@ class Evaluator:
         """Arguments are data, in shapes that do not make more of it."""
         values = flattened(values)
         check_arguments(name, values)
-        count = sum(np.size(v) for v in values if isinstance(v, (pd.Series, np.ndarray)))
-        if count > self._largest:
-            too_much(
-                f"{name}() is given {count:,} values",
-                f"{self._largest:,} with these data",
-                "Compute the column before fitting.",
-            )
         arrays = [v for v in values if isinstance(v, (np.ndarray, pd.Series))]
+        check_amount(name, arrays, self._largest)
         if any(v.ndim > 1 for v in arrays):
             self._check_shape(*arrays)

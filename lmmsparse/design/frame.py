@@ -299,6 +299,8 @@ class Variables:
 
 
 def _from_objects(values: pd.Series) -> pd.Series:
+    if values.dtype != object or pd.api.types.infer_dtype(values, skipna=True) == "string":
+        return _from_text(values)
     present = values[values.notna()]
     kinds: set[type] = set(map(type, present.array)) if values.dtype == object else {str}
     if kinds and all(issubclass(k, (bool, np.bool_)) for k in kinds):
@@ -346,3 +348,16 @@ def _from_numbers(values: pd.Series, present: pd.Series, kinds: set[type]) -> pd
     filled = pd.Series(pd.NA, index=range(len(values)), dtype="Int64" if signed else "UInt64")
     filled[values.notna().to_numpy()] = numbers
     return pd.Series(filled.array, index=values.index, name=values.name)
+
+
+def _from_text(values: pd.Series) -> pd.Series:
+    """Text as a Categorical with its levels in sorted order."""
+    codes, found = pd.factorize(values)  # by the column's own kind: the cheapest way
+    levels = np.asarray(found, dtype=object)
+    order = np.array(sorted(range(len(levels)), key=levels.tolist().__getitem__), dtype=np.intp)
+    place = np.empty(len(order) + 1, dtype=np.intp)
+    place[order], place[-1] = np.arange(len(order)), -1
+    usual = pd.Index(levels[:1]).dtype  # of an index of such labels
+    categories = found[order] if found.dtype == usual else pd.Index(levels[order])
+    text = pd.Categorical.from_codes(place[codes], categories=categories, validate=False)
+    return pd.Series(text, index=values.index, name=values.name)

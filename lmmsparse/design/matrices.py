@@ -293,7 +293,7 @@ def _values(matrix: Any) -> FloatArray:
     values = getattr(matrix, "__wrapped__", matrix)
     check_real("A term of the formula", values)
     try:
-        return np.ascontiguousarray(values, dtype=np.float64)
+        return np.asfortranarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(
             f"A term of the formula does not give numbers ({error}). Dates and times, for example, "

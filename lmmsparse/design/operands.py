@@ -146,3 +146,14 @@ def refused(node: ast.expr) -> FormulaError:
 def shortened(text: str) -> str:
     """A piece of a formula in quotes for a message."""
     return repr(text) if len(text) <= 80 else repr(f"{text[:77]}...")
+
+
+def check_amount(name: str, arrays: list[Any], largest: int) -> None:
+    """Refuse a call that is given more numbers than there can be."""
+    count = sum(np.size(values) for values in arrays)
+    if count > largest:
+        too_much(
+            f"{name}() is given {count:,} values",
+            f"{largest:,} with these data",
+            "Compute the column before fitting.",
+        )

@@ -161,7 +161,7 @@ class FixedTerms:
         X, names = X[:, keep], tuple(np.array(names, dtype=object)[keep])
         independent = independent_columns(X)
         kept = tuple(name for name, stays in zip(names, independent, strict=True) if stays)
-        return np.ascontiguousarray(X[:, independent]), kept
+        return np.asfortranarray(X[:, independent]), kept
 
     def _recoded(self, i: int) -> tuple[FloatArray, tuple[str, ...]]:
         """The other terms by themselves: without intercept another factor gets all its levels."""
@@ -170,7 +170,7 @@ class FixedTerms:
         X = self._design.X @ full.matrix[:, others]
         independent = independent_columns(X)
         names = np.array(full.names, dtype=object)[others][independent]
-        return np.ascontiguousarray(X[:, independent]), tuple(names)
+        return np.asfortranarray(X[:, independent]), tuple(names)
 
     def deletion(self, i: int) -> FloatArray:
         """Rows for which Lβ = 0 is the model without a term, (rows, p)."""
