@@ -45,7 +45,7 @@ class TrustRegion:
     Nocedal & Wright (2006), Numerical Optimization, chapter 4.
     """
 
-    tol: float = 1e-7
+    tol: float = 1e-9
     max_eval: int = 300
     radius: float = 1.0
 
