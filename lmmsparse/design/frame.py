@@ -354,9 +354,10 @@ def _from_text(values: pd.Series) -> pd.Series:
     """Text as a Categorical with its levels in sorted order."""
     codes, found = pd.factorize(values)  # by the column's own kind: the cheapest way
     levels = np.asarray(found, dtype=object)
-    order = np.argsort(levels)
+    order = np.array(sorted(range(len(levels)), key=levels.tolist().__getitem__), dtype=np.intp)
     place = np.empty(len(order) + 1, dtype=np.intp)
     place[order], place[-1] = np.arange(len(order)), -1
-    categories = pd.Index(levels[order])
-    text = pd.Categorical.from_codes(place[codes], categories=categories)
+    usual = pd.Index(levels[:1]).dtype  # of an index of such labels
+    categories = found[order] if found.dtype == usual else pd.Index(levels[order])
+    text = pd.Categorical.from_codes(place[codes], categories=categories, validate=False)
     return pd.Series(text, index=values.index, name=values.name)
