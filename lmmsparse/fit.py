@@ -25,12 +25,14 @@ from lmmsparse.crossproducts import (
     response_products,
 )
 from lmmsparse.design import Design
-from lmmsparse.errors import DataError
+from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fixed_columns import orthonormal
 from lmmsparse.held import NOTHING, Held, held_parameters
 from lmmsparse.identification import Unidentified, unidentified
+from lmmsparse.keywords import checked_keywords
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
+from lmmsparse.options import brief
 from lmmsparse.points import Modes
 from lmmsparse.search import search
 from lmmsparse.solvers.base import PLSSolver
@@ -268,6 +270,31 @@ def check_not_exact(design: Design, residual_squares: float) -> None:
         )
 
 
+def check_parts(optimizer: Any, solver: Any) -> None:
+    """Refuse what is no search, and what is no linear algebra.
+
+    Raises
+    ------
+    OptionError
+    """
+    if optimizer is not None and not _has(optimizer, "minimize"):
+        raise OptionError(
+            f"optimizer={brief(optimizer)} is not an optimizer. Searches are objects with their "
+            "own options. Pass one such as lmm.Bobyqa(), lmm.NelderMead() or lmm.TrustRegion()."
+        )
+    if solver is not None and not _has(solver, "build"):
+        raise OptionError(
+            f"solver={brief(solver)} is not a solver. Solvers are objects with their own options. "
+            "Pass one such as lmm.Cholmod() or lmm.Dense()."
+        )
+
+
+def _has(option: Any, method: str) -> bool:
+    """Whether an object, not a class, has a method."""
+    return hasattr(option, method) and not isinstance(option, type)
+
+
+@checked_keywords
 @one_thread
 def fit_design(
     design: Design,
@@ -302,6 +329,12 @@ def fit_design(
     -------
     Fit
     """
+    if not isinstance(design, Design):
+        raise OptionError(
+            f"design={brief(design)} is not a design. It holds the arrays of a model. Pass what "
+            "lmm.build_design returns."
+        )
+    check_parts(optimizer, solver)
     held = held_parameters(design, fixed)
     products, response = products_of(design)
     solver = solver if solver is not None else choose_solver(products)

@@ -16,7 +16,7 @@ import numpy as np
 from lmmsparse._types import FloatArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
-from lmmsparse.linalg import solve_triangular
+from lmmsparse.linalg import solve_triangular, times_each
 from lmmsparse.moments import moment_estimate
 from lmmsparse.observed_information import Border, traces
 from lmmsparse.solvers.base import PLSFactor, PLSSolution, PLSSystem
@@ -147,7 +147,7 @@ class GeneralPoint:
         out = [np.zeros((k, k)) for k in products.sizes]
         for pair, S in zip(products.pairs, self.inverse, strict=True):
             # Σ_ℓ (Z'WZ Λ M⁻¹)_ℓℓ, collected from every stored block and its transpose.
-            BT = np.matmul(pair.values, self.T[pair.t])
+            BT = times_each(pair.values, self.T[pair.t])
             out[pair.s] += np.tensordot(BT, S, axes=([0, 2], [0, 2]))
             if pair.s != pair.t:
                 TB = np.matmul(self.T[pair.s].T, pair.values)

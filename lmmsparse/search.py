@@ -17,9 +17,9 @@ from lmmsparse.charts import ChartedObjective
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.design import Design
 from lmmsparse.errors import NumericalError, OptionError
-from lmmsparse.keywords import brief
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Bounds, Derivatives, Objective, Optimizer, Optimum, minimize_free
+from lmmsparse.options import brief
 from lmmsparse.tangents import ALMOST_NOTHING
 from lmmsparse.undetermined import Undetermined
 
@@ -251,6 +251,8 @@ def start_values(objective: StandardizedObjective, design: Design) -> FloatArray
 
 def _check_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
     try:
+        if np.iscomplexobj(start):
+            raise TypeError("complex numbers")
         theta = np.asarray(start, dtype=np.float64).ravel()
     except (TypeError, ValueError) as error:
         raise OptionError(

@@ -18,9 +18,13 @@ LAYERS = {
         "errors",
         "_types",
         "announce",
+        "archive",
         "by_group",
         "distributions",
+        "fields",
+        "files",
         "keywords",
+        "options",
         "linalg",
         "progress",
         "render",
@@ -28,7 +32,10 @@ LAYERS = {
         "threads",
     },
     1: {
+        "_limits",
         "_tokens",
+        "_expression",
+        "_parts",
         "_tree",
         "_parser",
         "_summands",
@@ -77,7 +84,7 @@ LAYERS = {
     },
     8: {"summary", "plots"},
     9: {"model", "lmer"},
-    10: {"datasets", "reading", "demo", "cli", "interop", "__init__", "__main__"},
+    10: {"datasets", "reading", "demo", "cli", "terminal", "interop", "__init__", "__main__"},
 }
 LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}
 

@@ -10,10 +10,11 @@ from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.announce import announce
 from lmmsparse.errors import DataError, NumericalError, OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.inference.bootstrap import BATCH, check_counts, chunks_of_seeds, not_at_optimum
+from lmmsparse.inference.bootstrap import BATCH, chunks_of_seeds, not_at_optimum
 from lmmsparse.inference.lrt import in_order, likelihood_ratio_table
 from lmmsparse.inference.profile import maximum_likelihood
 from lmmsparse.inference.resample import Resampler
+from lmmsparse.options import check_counts
 from lmmsparse.progress import run
 from lmmsparse.refit import refit_response
 from lmmsparse.refit_batched import can_batch

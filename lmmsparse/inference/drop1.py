@@ -9,15 +9,19 @@ import numpy as np
 
 from lmmsparse.announce import announce
 from lmmsparse.distributions import chi2_tail
-from lmmsparse.errors import Finding, OptionError
+from lmmsparse.errors import Finding
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.inference.anova import METHOD_NAMES, f_test
 from lmmsparse.inference.ddf import check_ddf, denominator_df
 from lmmsparse.inference.lrt import information, refit_ml
 from lmmsparse.inference.terms import FixedTerms
+from lmmsparse.options import one_of
 from lmmsparse.progress import bar
 from lmmsparse.settle import OWN, findings_about, nested, settle
 from lmmsparse.table import Table, blanks, counts, degrees, fixed, p_values
+
+TESTS = ("chisq", "F")
+_SPELLED = {"chisq": "chisq", "f": "F"}
 
 
 def drop1_table(
@@ -44,12 +48,9 @@ def drop1_table(
     ------
     OptionError
     """
-    if str(test).lower() not in ("chisq", "f"):
-        raise OptionError(
-            f"test={test!r} does not exist. Terms are tested by likelihood ratio or by F. Choose "
-            "'chisq' or 'F'."
-        )
-    return _by_F(fit, ddf) if str(test).lower() == "f" else _by_likelihood(fit, progress)
+    spelled = _SPELLED.get(test.lower(), test) if isinstance(test, str) else test
+    one_of("test", spelled, TESTS, "Terms are tested by likelihood ratio or by F.")
+    return _by_F(fit, ddf) if spelled == "F" else _by_likelihood(fit, progress)
 
 
 def _by_F(fit: Fit, ddf: str) -> Table:
@@ -80,7 +81,9 @@ def _by_likelihood(fit: Fit, progress: bool | None) -> Table:
     with bar("drop1", len(chosen), "refits", progress) as shown:
         for i in chosen:
             X, names = terms.reduced(i)
-            design = replace(fit.design, fixed=X, x_names=names, dropped=(), recipe=None)
+            design = replace(
+                fit.design, fixed=X, x_names=names, dropped=(), formula="", recipe=None
+            )
             small = fit_design(
                 design,
                 reml=False,

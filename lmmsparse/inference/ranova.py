@@ -248,7 +248,7 @@ def _without(
         if isinstance(structure, Diagonal) and len(names) > 1
         else Unstructured(len(names))
     )
-    return replace(block, columns=np.ascontiguousarray(columns), names=names, structure=smaller)
+    return replace(block, columns=np.asfortranarray(columns), names=names, structure=smaller)
 
 
 def _spans(columns: FloatArray, target: FloatArray) -> bool:
@@ -265,7 +265,7 @@ def reduced_fit(fit: Fit, reduction: Reduction) -> Fit | Design:
         del blocks[reduction.position]
     else:
         blocks[reduction.position] = reduction.block
-    design = replace(fit.design, blocks=tuple(blocks), recipe=None)
+    design = replace(fit.design, blocks=tuple(blocks), formula="", recipe=None)
     if not blocks:
         return design
     return fit_design(

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import FloatArray
-from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.parameters import parameter_names, parameter_values
 from lmmsparse.inference.satterthwaite import satterthwaite
 from lmmsparse.not_identified import clusters
+from lmmsparse.options import one_of
 from lmmsparse.search import StandardizedObjective
 from lmmsparse.singular import null_directions
 
@@ -45,11 +45,13 @@ def variance_errors(fit: Fit, scale: str = "sdcor") -> pd.DataFrame:
     ----------
     Pinheiro & Bates (2000), Mixed-Effects Models in S and S-PLUS, section 2.3.
     """
-    if scale not in SCALES:
-        raise OptionError(
-            f"scale={scale!r} does not exist. Covariance parameters are standard deviations and "
-            "correlations ('sdcor') or variances and covariances ('vcov'). Choose one of these."
-        )
+    one_of(
+        "scale",
+        scale,
+        SCALES,
+        "Covariance parameters are standard deviations and correlations, or variances and "
+        "covariances.",
+    )
     scaled = StandardizedObjective(fit.objective)
     point = np.append(scaled.to_internal(fit.theta), fit.sigma)
 

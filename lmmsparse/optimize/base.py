@@ -12,6 +12,7 @@ import numpy as np
 
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.errors import NumericalError, OptionError
+from lmmsparse.options import brief, is_number
 
 _NO_PART = 1e-10
 
@@ -271,14 +272,13 @@ def check_positive(owner: str, **values: Any) -> None:
     OptionError
     """
     for name, value in values.items():
-        number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-        if not (number and np.isfinite(value) and value > 0):
+        if not (is_number(value) and 0 < value < np.inf):
             raise OptionError(
-                f"{owner}({name}={value!r}) is not possible. It must be a positive number. Leave "
-                "it out for the default."
+                f"{owner}({name}={brief(value)}) is not possible. It must be a positive number. "
+                "Leave it out for the default."
             )
         if name == "max_eval" and value != int(value):
             raise OptionError(
-                f"{owner}({name}={value!r}) is not possible. It counts evaluations. Pass a whole "
-                "number."
+                f"{owner}({name}={brief(value)}) is not possible. It counts evaluations. Pass a "
+                "whole number."
             )
