@@ -348,7 +348,8 @@ def match_column(name: str, column: pd.Series, info: ColumnInfo, labels: bool = 
                 f"(levels: {shown}). No coefficient belongs to it. Remove those rows, or fit with "
                 "data that contain the level."
             )
-        matched = pd.Categorical.from_codes(codes, categories=pd.Index(list(info.categories)))
+        categories = pd.Index(list(info.categories), tupleize_cols=False)
+        matched = pd.Categorical.from_codes(codes, categories=categories)
         return pd.Series(matched, index=column.index, name=name)
     tidy = tidy_column(column)
     if info.kind == "numeric" and isinstance(tidy.dtype, pd.CategoricalDtype):

@@ -109,7 +109,7 @@ def combined_labels(key: LevelKey) -> pd.Index:
     for levels, codes in zip(key.components, key.combinations.T, strict=True):
         text = np.array([_label(value) for value in levels], dtype=object)[codes]
         labels = text if labels is None else labels + ":" + text
-    index: pd.Index = pd.Index(labels, dtype=object)
+    index: pd.Index = pd.Index(labels, dtype=object, tupleize_cols=False)
     return index
 
 

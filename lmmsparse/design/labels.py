@@ -27,7 +27,7 @@ def positions(levels: pd.Index, values: pd.Series) -> IntArray:
         place = np.append(positions(levels, pd.Series(categories)), -1)
         return np.asarray(place[codes], dtype=np.intp)
     if values.dtype == levels.dtype:
-        found = levels.get_indexer(pd.Index(values))
+        found = levels.get_indexer(pd.Index(values, tupleize_cols=False))
     else:  # Python's own comparison is exact; pandas would compare large numbers as doubles
         found = _objects(levels).get_indexer(_objects(values))
     return np.where(values.isna().to_numpy(), -1, found).astype(np.intp)
