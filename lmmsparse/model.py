@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmsparse._tokens import effect_key
 from lmmsparse._types import FloatArray
 from lmmsparse.all_fit import all_fit
 from lmmsparse.announce import announce
@@ -158,6 +159,7 @@ class LinearMixedModel:
         """Variances, standard deviations and correlations of the random effects."""
         return variance_components(self._fit)
 
+    @checked_keywords
     def vcov_varcorr(self, scale: str = "sdcor") -> pd.DataFrame:
         """Asymptotic covariance matrix of the estimated covariance parameters.
 
@@ -205,15 +207,21 @@ class LinearMixedModel:
 
     @property
     def coef(self) -> dict[str, pd.DataFrame]:
-        """`fixef` + `ranef` per level; an effect that is only random has fixed part 0."""
+        """`fixef` + `ranef` per level; an effect that is only random has fixed part 0.
+
+        The same effect may be written in another order (``b:a``) or coding (``f[b]``, ``f[T.b]``).
+        """
         out: dict[str, pd.DataFrame] = ByGroup()
+        fixed = self.fixef
+        names = {effect_key(name): name for name in fixed.index}
         for group, modes in self.ranef.items():
-            fixed = self.fixef
-            columns = [c for c in modes.columns if c not in fixed.index] + list(fixed.index)
+            own = [names.get(effect_key(str(name)), name) for name in modes.columns]
+            columns = [*(name for name in own if name not in fixed.index), *fixed.index]
             frame = pd.DataFrame(
                 {c: np.full(len(modes), fixed.get(c, 0.0)) for c in columns}, index=modes.index
             )
-            frame[modes.columns] += modes
+            for name, values in zip(own, modes.to_numpy().T, strict=True):
+                frame[name] += values
             out[group] = frame
         return out
 
@@ -370,7 +378,7 @@ class LinearMixedModel:
     def convergence(self) -> Convergence:
         """The verdict on the fit, with its findings."""
         fit = self._fit
-        found = check_design(fit.design, fit.held.sigma is not None)
+        found = check_design(fit.design, fit.held)
         return judge(fit, (*found, *solver_findings(fit.products, fit.solver)))
 
     @checked_keywords

@@ -98,7 +98,7 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
         )
         finding = Finding("zero-weights", "warning", text)
         renewed = replace(renewed, findings=(*renewed.findings, finding))
-    require(check_design(renewed, fit.held.sigma is not None))
+    require(check_design(renewed, fit.held))
     if not keep.all() or weights is not None:
         return fit_design(
             renewed,
