@@ -15,12 +15,12 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
-from lmmsparse._types import FloatArray, IntArray
+from lmmsparse._types import FloatArray, IntArray, ReadOnly
 from lmmsparse.fixed_columns import Basis, InternalColumns
 
 
 @dataclass(frozen=True, eq=False)
-class TermColumns:
+class TermColumns(ReadOnly):
     """What the engine needs of one random-effects term.
 
     Attributes
@@ -46,7 +46,7 @@ class TermColumns:
 
 
 @dataclass(frozen=True, eq=False)
-class PairBlocks:
+class PairBlocks(ReadOnly):
     """The stored blocks of Z'WZ between two terms s ≥ t (in term order, s below t).
 
     Attributes
@@ -66,7 +66,7 @@ class PairBlocks:
 
 
 @dataclass(frozen=True, eq=False)
-class CrossProducts:
+class CrossProducts(ReadOnly):
     """Z'WZ in blocks, Z'WX and X'WX (X stands for the internal columns, see `Basis`).
 
     Attributes
@@ -137,7 +137,7 @@ class CrossProducts:
 
 
 @dataclass(frozen=True, eq=False)
-class Response:
+class Response(ReadOnly):
     """The cross-products of the least-squares residual e = y − o − X β₀.
 
     Attributes

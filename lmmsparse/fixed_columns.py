@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import FloatArray, ReadOnly
 from lmmsparse.design.rank import origins
 from lmmsparse.errors import NumericalError
 from lmmsparse.linalg import solve_triangular
@@ -25,7 +25,7 @@ _DEPENDENT = (
 
 
 @dataclass(frozen=True, eq=False)
-class Basis:
+class Basis(ReadOnly):
     """The internal fixed-effects columns Q = X R⁻¹, orthonormal under W.
 
     Attributes
@@ -47,7 +47,7 @@ class Basis:
 
 
 @dataclass(frozen=True, eq=False)
-class InternalColumns:
+class InternalColumns(ReadOnly):
     """The columns Q of the fixed effects that the engine works with.
 
     Attributes

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._tokens import effect_key
 from lmmsparse._types import FloatArray
 from lmmsparse.all_fit import all_fit
 from lmmsparse.announce import announce
@@ -37,7 +36,12 @@ from lmmsparse.optimize import Optimum
 from lmmsparse.plots import ModelPlots
 from lmmsparse.predict import predict
 from lmmsparse.prediction_error import predict_with_error
-from lmmsparse.ranef import conditional_covariances, conditional_modes, effect_names
+from lmmsparse.ranef import (
+    coefficients_by_level,
+    conditional_covariances,
+    conditional_modes,
+    effect_names,
+)
 from lmmsparse.refit import refit_response
 from lmmsparse.refit_many import refit_many
 from lmmsparse.simulate import simulate
@@ -207,22 +211,12 @@ class LinearMixedModel:
 
     @property
     def coef(self) -> dict[str, pd.DataFrame]:
-        """`fixef` + `ranef` per level; an effect that is only random has fixed part 0.
-
-        The same effect may be written in another order (``b:a``) or coding (``f[b]``, ``f[T.b]``).
-        """
+        """`fixef` + `ranef` per level (`a:b` is `b:a`); a purely random effect has fixed part 0."""
         out: dict[str, pd.DataFrame] = ByGroup()
-        fixed = self.fixef
-        names = {effect_key(name): name for name in fixed.index}
-        for group, modes in self.ranef.items():
-            own = [names.get(effect_key(str(name)), name) for name in modes.columns]
-            columns = [*(name for name in own if name not in fixed.index), *fixed.index]
-            frame = pd.DataFrame(
-                {c: np.full(len(modes), fixed.get(c, 0.0)) for c in columns}, index=modes.index
-            )
-            for name, values in zip(own, modes.to_numpy().T, strict=True):
-                frame[name] += values
-            out[group] = frame
+        for group, (names, values) in coefficients_by_level(self._fit).items():
+            index = self._fit.design.blocks[self._fit.design.groups[group][0]].levels
+            columns = pd.Index(names, dtype=object)
+            out[group] = pd.DataFrame(values, index=index.rename(group), columns=columns)
         return out
 
     # -- likelihood --------------------------------------------------------------------------------

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import BoolArray, IntArray
+from lmmsparse._types import BoolArray, IntArray, ReadOnly
 from lmmsparse.design.frame import codes_and_categories, listed, without_unused
 from lmmsparse.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
-class LevelKey:
+class LevelKey(ReadOnly):
     """How values are recognized as levels: labels per factor, and the observed combinations.
 
     Attributes
@@ -49,7 +49,7 @@ class LevelKey:
 
 
 @dataclass(frozen=True, eq=False)
-class Grouping:
+class Grouping(ReadOnly):
     """A grouping factor.
 
     Attributes

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import BoolArray, FloatArray, IntArray
+from lmmsparse._types import BoolArray, FloatArray, IntArray, ReadOnly
 from lmmsparse.design.frame import (
     Tabular,
     check_order,
@@ -38,7 +38,7 @@ class GroupRecipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class Recipe(ReadOnly):
     """Everything needed to build model matrices from new data.
 
     Attributes
