@@ -5,11 +5,16 @@ JOBS ?= auto
 # Many small dense blocks: threads inside the BLAS cost more than they bring.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint bench validate comparison docs clean
+# What `make fuzz` tries: random inputs per test, and the seed they come from.
+EXAMPLES ?= 5000
+SEED ?= 1
+
+.PHONY: help setup demo test fuzz lint bench validate comparison docs clean
 
 help:
 	@echo "make demo        set up, fit the pig and Sitka models, show lmer's published figures beside them"
 	@echo "make test        set up, run the tests and the examples in the documentation strings"
+	@echo "make fuzz        random formulas, data, options and files: EXAMPLES=5000 of each test, from SEED=1"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench       time against lme4 (needs R with lme4) and write benchmarks/RESULTS.md"
 	@echo "make validate    compare with the stored lme4 references and write validation/RESULTS.md"
@@ -25,6 +30,10 @@ demo: setup
 
 test: setup
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+# A test passes with its figures printed: how many inputs it tried and what became of them.
+fuzz: setup
+	@LMMSPARSE_FUZZ=$(EXAMPLES) $(PY) -m pytest -n $(JOBS) -rP --hypothesis-seed=$(SEED) tests/test_fuzz_*.py $(ARGS)
 
 lint: setup
 	@.venv/bin/ruff check .

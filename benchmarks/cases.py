@@ -39,6 +39,7 @@ CHEM97 = "score ~ gcsecnt + (gcsecnt|school) + (1|lea)"
 EGSINGLE = "math ~ year * size + female + (year|childid) + (year|schoolid)"
 INSTEVAL = "y ~ service + (1|s) + (1|d) + (1|dept) + (1|dept:service)"
 MAXIMAL = "y ~ A + B + AB + (A + B + AB|s) + (A + B + AB|i)"
+FACTORS = "rt ~ congruency * task + (congruency|person)"
 NINE = "y ~ A + B + C + AB + AC + BC + ABC + (A + B|s) + (C|i)"
 STAR = "math ~ gr + cltype + sx + (1|id) + (1|tch) + (1|sch)"
 CASES = (
@@ -57,6 +58,8 @@ CASES = (
     Case("egsingle", "large", "egsingle", EGSINGLE, True, 4, 2, SLOW),
     Case("star", "large", "star", STAR, True, 3, 2, SLOW),
     Case("slopes 80,000", "large", "slopes-80k", "y ~ x + (x|g)", True, 4, 2, SLOW),
+    Case("factors 80,000", "large", "factors-80k", FACTORS, True, 4, 2, SLOW),
+    Case("few of many", "large", "few-60k", "y ~ x + (1|a) + (1|b)", True, 3, 2, SLOW),
     Case("crossed 60,000", "large", "crossed-60k", "y ~ x + (1|a) + (1|b)", True, 3, 2, SLOW),
     Case("maximal, 20 θ", "maximal", "maximal-20", MAXIMAL, True, 3, 2, SLOW),
     Case("crossed, 9 θ, p = 8", "maximal", "maximal-9", NINE, True, 2, 2, SLOW),
@@ -81,6 +84,36 @@ def _crossed(rows: int, a: int, b: int) -> pd.DataFrame:
     x = rng.normal(size=rows)
     y = 1.0 + 0.5 * x + rng.normal(size=a)[i] + 0.7 * rng.normal(size=b)[j] + rng.normal(size=rows)
     return pd.DataFrame({"y": y, "x": x, "a": pd.Categorical(i), "b": pd.Categorical(j)})
+
+
+def _few_of_many() -> pd.DataFrame:
+    """60,000 rows, 8,000 levels crossed with 1,200, of which a few are met much more often."""
+    rng = np.random.default_rng(12)
+    popularity = 1.0 / (np.arange(1_200) + 10.0) ** 1.6
+    i = rng.integers(8_000, size=60_000)
+    j = rng.choice(1_200, size=60_000, p=popularity / popularity.sum())
+    x = rng.normal(size=60_000)
+    y = 1.0 + 0.5 * x + rng.normal(size=8_000)[i] + 0.7 * rng.normal(size=1_200)[j]
+    y += rng.normal(size=60_000)
+    return pd.DataFrame({"y": y, "x": x, "a": pd.Categorical(i), "b": pd.Categorical(j)})
+
+
+def _factors(rows: int, people: int) -> pd.DataFrame:
+    """Reaction times in two factors of three levels; each person has done one of three tasks."""
+    rng = np.random.default_rng(3)
+    person, congruency = rng.integers(people, size=rows), rng.integers(3, size=rows)
+    task = person % 3
+    own = rng.normal(size=(people, 3)) * [50.0, 20.0, 15.0]
+    rt = 600.0 + own[person, 0] + np.where(congruency > 0, own[person, congruency], 0.0)
+    rt += 20.0 * congruency + 10.0 * task + 5.0 * congruency * task + 120.0 * rng.normal(size=rows)
+    return pd.DataFrame(
+        {
+            "rt": rt,
+            "congruency": pd.Categorical(np.array(["equal", "neutral", "other"])[congruency]),
+            "task": pd.Categorical(np.array(["colour", "flanker", "simon"])[task]),
+            "person": pd.Categorical([f"p{number:03d}" for number in person]),
+        }
+    )
 
 
 def _maximal(subjects: int, items: int, keep: float, three: bool) -> pd.DataFrame:
@@ -135,6 +168,8 @@ def _wide() -> pd.DataFrame:
 SIMULATED: dict[str, Callable[[], pd.DataFrame]] = {
     "slopes-80k": lambda: _slopes(80_000, 20_000),
     "million": lambda: _slopes(1_000_000, 100_000),
+    "factors-80k": lambda: _factors(80_000, 337),
+    "few-60k": _few_of_many,
     "crossed-60k": lambda: _crossed(60_000, 8_000, 1_200),
     "ratings": _ratings,
     "wide": _wide,

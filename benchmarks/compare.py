@@ -1,7 +1,8 @@
 """The same models fitted by lmmsparse, lme4, glmm, mixedlm, statsmodels → RESULTS.md, times.png.
 
-Timed is the whole fitting call on a data frame in memory, with each program's defaults and one BLAS
-thread. The programs take turns, each in a fresh process, so that a busy machine slows all of them.
+Timed is the whole fitting call on a data frame in memory whose factors are columns of text, with
+each program's defaults and one BLAS thread. The programs take turns, each in a fresh process, so
+that a busy machine slows all of them.
 Run: python benchmarks/compare.py [--only NAME ...] [--rounds N] [--no-write]
 Programs that are not installed are left out; PEERS_PYTHON may name an interpreter that has them.
 """
@@ -240,8 +241,9 @@ def main() -> None:
     page = [
         "# lmmsparse beside its peers",
         "",
-        "Written by `make bench`. Times of whole fitting calls with each program's defaults, one "
-        "BLAS thread, the programs taking turns in fresh processes; medians of the calls after the "
+        "Written by `make bench`. Times of whole fitting calls on tables whose factors are text, "
+        "with each program's defaults, one BLAS thread, the programs taking turns in fresh "
+        "processes; medians of the calls after the "
         "first, which is lmmsparse's *cold* column (imports are never counted). The ratio is the "
         "other program's time over ours: above one, we are faster. *Above the best* is the "
         "criterion minus the lowest any program reached; where another program stops more than "

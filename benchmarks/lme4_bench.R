@@ -4,8 +4,9 @@ suppressPackageStartupMessages(library(lme4))
 
 arguments <- commandArgs(trailingOnly = TRUE)
 formula <- as.formula(arguments[1])
-data <- read.csv(arguments[2])
-for (column in strsplit(arguments[3], ",")[[1]]) data[[column]] <- factor(data[[column]])
+# Factors are text, as in the tables that people read from files.
+factors <- strsplit(arguments[3], ",")[[1]]
+data <- read.csv(arguments[2], colClasses = setNames(rep("character", length(factors)), factors))
 reml <- arguments[4] == "REML"
 repeats <- as.integer(arguments[5])
 

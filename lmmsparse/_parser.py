@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from lmmsparse._tokens import CONSTANTS, Token, check_python
+from lmmsparse._expression import check_python
+from lmmsparse._tokens import CONSTANTS, Token
 from lmmsparse._tree import (
     Bar,
     Call,
@@ -238,6 +239,13 @@ class _Parser:
                     self._text,
                     token,
                 )
+            if token.kind == "name" and token.value == ".":
+                fail(
+                    f'The "." cannot stand inside {name.value}( ). It stands for all other columns '
+                    "and only works as a term of the fixed part. Write the columns you mean.",
+                    self._text,
+                    token,
+                )
         if len(tokens) > 3:
             check_python(tokens, self._text)
         return Call(tokens, name.start, tokens[-1].end)
@@ -261,7 +269,14 @@ class _Parser:
     def _special(self, name: Token) -> Special:
         self._take()
         bar = self.bar()
-        assert isinstance(bar, Bar)  # _call has seen the bar
+        if not isinstance(bar, Bar):  # it comes later
+            fail(
+                f'The first argument of {name.value}( ) has no "|". It is the effects and their '
+                f"grouping, {name.value}(effects | group). Write the | there, and effects joined "
+                "by +.",
+                self._text,
+                bar,
+            )
         if bar.double:
             fail(
                 f'"||" cannot stand inside {name.value}( ). "||" asks for uncorrelated effects '

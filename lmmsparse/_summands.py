@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
+from lmmsparse._expression import check_python
 from lmmsparse._terms import power_of, term_labels
-from lmmsparse._tokens import CONSTANTS, check_python, python_text
+from lmmsparse._tokens import CONSTANTS, python_text
 from lmmsparse._tree import (
     Bar,
     Call,

@@ -1,11 +1,12 @@
 """Syntax trees → term labels as R expands them, and groupings.
 
-A term is a set of variables (an int used as a bit set); variables are numbered by their first
-appearance, which is the order in which a label names them.
+A term is a set of variables, which are numbered by their first appearance; two terms of the same
+variables are one, and the first names them in its order.
 """
 
 from __future__ import annotations
 
+from lmmsparse import _limits as limits
 from lmmsparse._tokens import CONSTANTS
 from lmmsparse._tree import (
     Call,
@@ -42,19 +43,34 @@ def term_labels(node: Node, text: str) -> tuple[str, ...]:
         ``("x", "z", "x:z")`` for ``x*z``.
     """
     algebra = _Algebra(text)
-    terms = algebra.expand(node)
-    return tuple(algebra.label(term) for term in sorted(terms, key=int.bit_count))
+    terms = sorted(algebra.expand(node), key=len)
+    names = list(algebra.variables)
+    return tuple(":".join(names[i] for i in sorted(term)) for term in terms)
+
+
+def expanded(node: Node, text: str) -> tuple[tuple[Leaf, ...], ...]:
+    """The terms of a model expression as columns and calls, lowest order of interaction first.
+
+    The variables of a term are in the order in which the term, not the formula, names them.
+    """
+    algebra = _Algebra(text)
+    terms = sorted(algebra.expand(node), key=len)
+    leaves = list(algebra.variables.values())
+    return tuple(tuple(leaves[i] for i in term) for term in terms)
+
+
+_Term = tuple[int, ...]
 
 
 class _Algebra:
+    """Expands products; `variables` are those met, in order of appearance."""
+
     def __init__(self, text: str) -> None:
         self._text = text
-        self._variables: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self.variables: dict[str, Leaf] = {}
 
-    def label(self, term: int) -> str:
-        return ":".join(name for i, name in enumerate(self._variables) if term >> i & 1)
-
-    def expand(self, node: Node) -> list[int]:
+    def expand(self, node: Node) -> list[_Term]:
         match node:
             case Paren():
                 return self.expand(node.inner)
@@ -63,14 +79,14 @@ class _Algebra:
             case Number():
                 return []
             case Sum():
-                terms: list[int] = []
+                terms: dict[frozenset[int], _Term] = {}
                 for sign, item in node.items:
-                    expanded = self.expand(item)
-                    if sign > 0:
-                        terms = _unique(terms + expanded)
-                    else:
-                        terms = [term for term in terms if term not in expanded]
-                return terms
+                    for term in self.expand(item):
+                        if sign > 0:
+                            terms.setdefault(frozenset(term), term)
+                        else:
+                            terms.pop(frozenset(term), None)
+                return list(terms.values())
             case Product():
                 return self._product(node)
         fail(
@@ -80,7 +96,7 @@ class _Algebra:
             node,
         )
 
-    def _variable(self, leaf: Leaf) -> int:
+    def _variable(self, leaf: Leaf) -> _Term:
         if is_dot(leaf):
             fail(
                 'The "." cannot be used here. It stands for all other columns and only works as a '
@@ -89,44 +105,71 @@ class _Algebra:
                 leaf,
             )
         name = leaf_text(leaf, self._text)
-        if name not in self._variables:
-            self._variables.append(name)
-        return 1 << self._variables.index(name)
+        self.variables.setdefault(name, leaf)
+        return (self._numbers.setdefault(name, len(self._numbers)),)
 
-    def _product(self, node: Product) -> list[int]:
+    def _product(self, node: Product) -> list[_Term]:
         left = self.expand(node.left)
         if node.operator == "^":
             terms = left
             for _ in range(power_of(node, self._text) - 1):
-                terms = _interact(terms, left)
+                before = len(terms)
+                terms = self._interact(node, terms, left)
+                if len(terms) == before:  # every product there is
+                    break
             return terms
         right = self.expand(node.right)
         if not left or not right:  # an operand whose terms were all subtracted
             return [] if node.operator == ":" else left
         match node.operator:
             case ":":
-                return _interact(left, right)
+                return self._interact(node, left, right)
             case "*":
-                return _unique(left + right + _interact(left, right))
+                return _unique([*left, *right, *self._interact(node, left, right)])
             case "/":
-                return _unique(left + _interact([_union(left)], right))
+                return _unique([*left, *self._interact(node, [_union(left)], right)])
             case _:
-                return _interact(left, [_union(right)])
+                return self._interact(node, left, [_union(right)])
+
+    def _interact(self, node: Product, left: list[_Term], right: list[_Term]) -> list[_Term]:
+        if len(left) * len(right) > limits.PRODUCTS:
+            self._too_many(node, len(left) * len(right))
+        terms = _unique([tuple(dict.fromkeys((*a, *b))) for a in left for b in right])
+        if len(terms) > limits.INTERACTIONS:
+            self._too_many(node, len(terms))
+        longest = max(map(len, terms), default=0)
+        if longest > limits.ORDER:
+            limits.too_much(
+                f'"{_start_of(self._text, node)}" has a term of {longest} variables',
+                f"{limits.ORDER} variables in one term",
+                "Leave out interactions of high order.",
+                (self._text, node.start, node.end - node.start),
+            )
+        return terms
+
+    def _too_many(self, node: Product, count: int) -> None:
+        limits.too_much(
+            f'"{_start_of(self._text, node)}" stands for {count:,} terms',
+            f"{limits.INTERACTIONS:,} interactions",
+            "Write the terms that are needed, or a power such as (a + b + c)^2.",
+            (self._text, node.start, node.end - node.start),
+        )
 
 
-def _unique(terms: list[int]) -> list[int]:
-    return list(dict.fromkeys(terms))
+def _start_of(text: str, node: Node) -> str:
+    shown = slice_of(text, node)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
-def _interact(left: list[int], right: list[int]) -> list[int]:
-    return _unique([a | b for a in left for b in right])
-
-
-def _union(terms: list[int]) -> int:
-    union = 0
+def _unique(terms: list[_Term]) -> list[_Term]:
+    found: dict[frozenset[int], _Term] = {}
     for term in terms:
-        union |= term
-    return union
+        found.setdefault(frozenset(term), term)
+    return list(found.values())
+
+
+def _union(terms: list[_Term]) -> _Term:
+    return tuple(dict.fromkeys(i for term in terms for i in term))
 
 
 def power_of(node: Product, text: str) -> int:
@@ -150,7 +193,7 @@ def groupings(node: Node, text: str) -> list[tuple[Leaf, ...]]:
     in this order and without repetitions.
     """
     found: dict[frozenset[str], tuple[Leaf, ...]] = {}
-    for grouping in _groupings(node, text):
+    for grouping in _few(_groupings(node, text), node, text):
         found.setdefault(frozenset(_key(leaf, text) for leaf in grouping), grouping)
     return list(found.values())
 
@@ -223,7 +266,8 @@ def _combine(node: Product, text: str) -> list[tuple[Leaf, ...]]:
             text,
             node,
         )
-    left, right = _groupings(node.left, text), _groupings(node.right, text)
+    left = _few(_groupings(node.left, text), node, text)
+    right = _few(_groupings(node.right, text), node, text)
     match node.operator:
         case ":":
             return [_joined(text, a, b) for a in left for b in right]
@@ -234,6 +278,17 @@ def _combine(node: Product, text: str) -> list[tuple[Leaf, ...]]:
             return [*left, *(_joined(text, parents, b) for b in right)]
         case _:
             return [_joined(text, a, *right) for a in left]
+
+
+def _few(groupings: list[tuple[Leaf, ...]], node: Node, text: str) -> list[tuple[Leaf, ...]]:
+    if len(groupings) > limits.GROUPINGS:
+        limits.too_much(
+            f'"{_start_of(text, node)}" stands for {len(groupings):,} groupings or more',
+            f"{limits.GROUPINGS} random-effects terms",
+            "Write the groupings that are needed.",
+            (text, node.start, node.end - node.start),
+        )
+    return groupings
 
 
 def _joined(text: str, *parts: tuple[Leaf, ...]) -> tuple[Leaf, ...]:

@@ -9,10 +9,12 @@ import ast
 import keyword
 import re
 import unicodedata
+import warnings
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
+from lmmsparse import _limits as limits
+from lmmsparse._limits import remembered
 from lmmsparse.errors import FormulaError
 
 Kind = Literal["name", "quoted", "number", "string", "op", "end"]
@@ -68,10 +70,16 @@ def tokenize(text: str) -> list[Token]:
     return list(_tokens(text))
 
 
-@lru_cache(maxsize=1024)
+@remembered
 def _tokens(text: str) -> tuple[Token, ...]:
     tokens: list[Token] = []
     at = 0
+    if len(text) > limits.WRITTEN_OUT:
+        limits.too_much(
+            f"A part of the formula has {len(text):,} characters",
+            f"{limits.WRITTEN_OUT:,} with its columns written out",
+            "Name the columns that are needed.",
+        )
     while at < len(text):
         if text[at].isspace():
             at += 1
@@ -177,6 +185,13 @@ def _check_brackets(tokens: list[Token], text: str) -> None:
     for token in tokens:
         if token.is_op(*_OPENING):
             open_.append(token)
+            if len(open_) > limits.NESTING:
+                limits.too_much(
+                    "The formula is nested too deeply",
+                    f"{limits.NESTING} brackets inside each other",
+                    "Remove those that are not needed.",
+                    (text, token.start, 1),
+                )
         elif token.is_op(*_CLOSING):
             if not open_ or open_[-1].value != _PARTNER[token.value]:
                 raise FormulaError(
@@ -201,7 +216,7 @@ def is_column_word(name: str) -> bool:
     return (
         name not in CONSTANTS
         and name not in _EXPRESSION_WORDS
-        and name.split(".")[0] not in NAMESPACES
+        and ("." not in name or name.split(".")[0] not in NAMESPACES)
     )
 
 
@@ -227,7 +242,11 @@ def effect_key(name: str) -> frozenset[str]:
 def quote_name(name: str, quoted: bool = False) -> str:
     """A column name as an expression: plain when that is unambiguous, else in backquotes."""
     plain = name.isidentifier() and unicodedata.normalize("NFKC", name) == name
-    if plain and not keyword.iskeyword(name) and not (quoted and not is_column_word(name)):
+    if (
+        plain
+        and not keyword.iskeyword(name)
+        and not (quoted and (name in NAMESPACES or not is_column_word(name)))
+    ):
         return name
     if not quoted and name.split(".")[0] in NAMESPACES:
         return name
@@ -251,44 +270,22 @@ def python_text(tokens: tuple[Token, ...], *, display: bool = False) -> str:
 
     With `display` only names that could not be read otherwise keep their backquotes.
     """
-    return _join(tokens, [_spell(tokens, i, display) for i in range(len(tokens))])
+    return joined_words(tokens, python_words(tokens, display=display))
 
 
-def check_python(tokens: tuple[Token, ...], text: str) -> None:
-    """Raise a `FormulaError` when the tokens are not one complete Python expression."""
-    words = [_spell(tokens, i, False) for i in range(len(tokens))]
-    bare = ["_q" if word.startswith("`") else word for word in words]
-    try:
-        ast.parse(_join(tokens, bare), mode="eval")
-    except (SyntaxError, ValueError, MemoryError) as error:
-        start, end = tokens[0].start, tokens[-1].end
-        pair = _names_side_by_side(tokens)
-        raise FormulaError(
-            f'"{text[start:end]}" is not a complete expression. Inside a call the text is read as '
-            + (
-                f"Python: {pair} are two names side by side. Put a sign between them, or a column "
-                f"name with spaces in it into backquotes: `{pair}`."
-                if pair
-                else "Python: a comma, a sign or a name may be missing or in excess. Correct it, "
-                "or compute it as a column of the data first."
-            ),
-            text,
-            start,
-            end - start,
-        ) from error
+def python_words(tokens: tuple[Token, ...], *, display: bool = False) -> list[str]:
+    """Each token as Python spells it; columns that are no plain words stand in backquotes."""
+    return [_spell(tokens, i, display) for i in range(len(tokens))]
 
 
-def _names_side_by_side(tokens: tuple[Token, ...]) -> str:
-    """The first run of names with nothing between them; empty if there is none."""
-    run: list[str] = []
-    for token in tokens:
-        if token.kind == "name" and not keyword.iskeyword(token.value):
-            run.append(token.value)
-        elif len(run) > 1:
-            break
-        else:
-            run = []
-    return " ".join(run) if len(run) > 1 else ""
+def joined_words(tokens: tuple[Token, ...], words: list[str]) -> str:
+    """One word for each token as a text with tidy spacing."""
+    roles: list[str] = []
+    for i in range(len(tokens)):
+        roles.append(_role(tokens, i, roles))
+    return "".join(
+        (_gap(roles[i - 1], roles[i]) if i else "") + word for i, word in enumerate(words)
+    )
 
 
 def check_columns_callable(tokens: tuple[Token, ...], text: str) -> None:
@@ -318,7 +315,7 @@ def _spell(tokens: tuple[Token, ...], i: int, display: bool) -> str:
     if token.kind == "string":
         if i > 0 and tokens[i - 1].is_op(",", "=") and re.fullmatch(r".contr\.[A-Za-z]+.", value):
             return value[1:-1]  # C(f, "contr.sum") is R's other way to write C(f, contr.sum)
-        return re.sub(r"(?<!\\)[()\[\]{}`]", lambda found: f"\\x{ord(found[0]):02x}", value)
+        return spelled_text(value)
     if value == "^":
         return "**"
     if token.kind != "name" or is_attribute(tokens, i):
@@ -334,15 +331,19 @@ def _spell(tokens: tuple[Token, ...], i: int, display: bool) -> str:
     return value if display else quote_name(value)
 
 
-def _join(tokens: tuple[Token, ...], words: list[str]) -> str:
-    roles = [_role(tokens, i) for i in range(len(tokens))]
-    out = ""
-    for i, word in enumerate(words):
-        out += (_gap(roles[i - 1], roles[i]) if i else "") + word
-    return out
+def spelled_text(value: str) -> str:
+    """A text in quotes without signs that whoever reads it again could take for syntax."""
+    if "\\" in value:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # such as that "\\d" has no meaning in a text
+                value = repr(ast.literal_eval(value))
+        except (SyntaxError, ValueError):
+            return value
+    return re.sub(r"[()\[\]{}`]", lambda found: f"\\x{ord(found[0]):02x}", value)
 
 
-def _role(tokens: tuple[Token, ...], i: int) -> str:
+def _role(tokens: tuple[Token, ...], i: int, before_it: list[str]) -> str:
     token, before = tokens[i], tokens[i - 1] if i else None
     if token.kind == "name" and is_attribute(tokens, i):
         return "attribute"
@@ -357,7 +358,7 @@ def _role(tokens: tuple[Token, ...], i: int) -> str:
     if token.value in ("**", "^", ":", "="):
         return "tight"
     starts = before is None or (before.kind == "op" and before.value not in _CLOSING)
-    if token.value in ("+", "-", "~", "*") and (starts or _role(tokens, i - 1) == "keyword"):
+    if token.value in ("+", "-", "~", "*") and (starts or before_it[-1] == "keyword"):
         return "unary"
     return "binary"
 

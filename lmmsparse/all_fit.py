@@ -69,7 +69,7 @@ def _one_search(fit: Fit, optimizer: Optimizer, first: FloatArray) -> FloatArray
     """A row of the table; NaN if the search breaks down."""
     began = time.perf_counter()
     try:
-        found = search(fit.objective, fit.design, first, optimizer)
+        found = search(fit.objective, fit.design, first, optimizer, undetermined=fit.away)
     except (NumericalError, np.linalg.LinAlgError):
         return np.full(3 + fit.template.n_theta + fit.design.p, np.nan)
     seconds = time.perf_counter() - began

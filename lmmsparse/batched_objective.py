@@ -182,44 +182,51 @@ class ManyDeviances:
         A, X, D = design.levels.A, design.levels.X, design.D
         K, p, L = X.shape
         d, m, s2 = len(D), T.shape[2], solved.s2
-        # H = Z'V⁻¹Z level by level, VX = Z'V⁻¹X, v = Z'V⁻¹(y − Xβ).
+        # H = Z'V⁻¹Z level by level, HT = ATM⁻¹ and T'HT = I − M⁻¹, which lose no digits however
+        # large T is; VX = Z'V⁻¹X, v = Z'V⁻¹(y − Xβ), and UX and u are T' times these.
         WA = np.einsum("iaml,abl->ibml", W, A)
         H = A[:, :, None] - np.einsum("iaml,ibml->abml", WA, WA)
+        HT = np.einsum("iaml,ijml->ajml", WA, point.inverse)
+        THT = -np.einsum("iaml,ibml->abml", point.inverse, point.inverse)
+        for i in range(K):
+            THT[i, i] += 1.0
         VX = X[:, :, None] - np.einsum("iaml,ipml->apml", WA, point.WX)
-        VX = VX.reshape(K * p, m, L).transpose(1, 0, 2)
+        UX = np.einsum("iaml,ipml->apml", point.inverse, point.WX)
+        VX, UX = (each.reshape(K * p, m, L).transpose(1, 0, 2) for each in (VX, UX))
         r = point.y - np.matmul(solved.beta, X)
-        v = r - np.einsum("iaml,iml->aml", WA, np.einsum("iaml,aml->iml", W, r))
-        vv = np.einsum("aml,bml->abml", v, v)
-        sum_vv = vv.sum(axis=3)
-        minus = sum_vv / s2
+        half = np.einsum("iaml,aml->iml", W, r)
+        v = r - np.einsum("iaml,iml->aml", WA, half)
+        u = np.einsum("iaml,iml->aml", point.inverse, half)
+        vv, vu, uu = (a[:, None] * b for a, b in ((v, v), (v, u), (u, u)))
+        minus = vv.sum(axis=3) / s2
         if design.reml and p:
             gram = np.matmul(VX, VX.swapaxes(1, 2)).reshape(m, K, p, K, p)
             minus = minus + np.einsum("mapbq,pqm->abm", gram, solved.inverse)
-        # F T from H T = A T M⁻¹, which loses no digits however large T is.
-        counted = point.inverse * design.levels.count
-        FT = np.einsum("iaml,ijml->ajm", WA, counted) - np.einsum("abm,bcm->acm", minus, T)
+        FT = HT @ design.levels.count - np.einsum("abm,bcm->acm", minus, T)
         F = H @ design.levels.count - minus
-        # E_i = ∂(TT')/∂x_i; then c_i = E_i v in the notation of `objective`.
-        half = np.einsum("iab,cbm->miac", D, T)
-        E = (half + half.swapaxes(2, 3)).reshape(m, d, K * K)
         FD = np.einsum("abm,jbc->acjm", F, D).reshape(K * K, d * m)
         D_flat = D.reshape(d, K * K)
         gradient = 2.0 * (D_flat @ FT.reshape(K * K, m)).T
         curvature = 2.0 * (D_flat @ FD).reshape(d, d, m).transpose(2, 0, 1)
-        # Σ_levels c_i' H c_j, from the sums of products of H and vv'.
-        HV = np.matmul(
-            H.reshape(K * K, m, L).transpose(1, 0, 2), vv.reshape(K * K, m, L).transpose(1, 2, 0)
-        )
-        HV = HV.reshape(m, K, K, K, K).transpose(0, 1, 3, 2, 4).reshape(m, K * K, K * K)
-        AI = np.matmul(np.matmul(E, HV), E.swapaxes(1, 2))
+
+        def sums(first: FloatArray, second: FloatArray) -> FloatArray:
+            flat = first.reshape(K * K, m, L).transpose(1, 0, 2)
+            other = second.reshape(K * K, m, L).transpose(1, 2, 0)
+            return np.asarray(np.matmul(flat, other).reshape(m, K, K, K, K))
+
+        # Σ_levels v'E_i H E_j v as in `observed_information.sandwiches`.
+        form = (sums(H, uu) + sums(vv, THT)).transpose(0, 1, 3, 2, 4)
+        form = form + 2.0 * sums(HT, vu).transpose(0, 1, 4, 3, 2)
+        AI = np.matmul(np.matmul(D_flat, form.reshape(m, K * K, K * K)), D_flat.T)
         if p:
-            # X'V⁻¹Z c_i = Σ_levels VX' E_i v.
-            XVv = np.matmul(VX, v.transpose(1, 2, 0)).reshape(m, K, p, K)
-            XVZc = np.matmul(E, XVv.transpose(0, 1, 3, 2).reshape(m, K * K, p))
+            # X'V⁻¹Z E_i v = Σ_levels VX' D_i u + UX' D_i'v.
+            XVu = np.matmul(VX, u.transpose(1, 2, 0)).reshape(m, K, p, K).transpose(0, 1, 3, 2)
+            UXv = np.matmul(UX, v.transpose(1, 2, 0)).reshape(m, K, p, K).transpose(0, 3, 1, 2)
+            XVZc = np.matmul(D_flat, (XVu + UXv).reshape(m, K * K, p))
             inner = np.matmul(XVZc, solved.inverse.transpose(2, 0, 1))
             AI -= np.matmul(inner, XVZc.swapaxes(1, 2))
         if design.held_sigma is None:
-            cv = np.matmul(E, sum_vv.reshape(K * K, m).T[:, :, None])[:, :, 0]
+            cv = 2.0 * (D_flat @ vu.sum(axis=3).reshape(K * K, m)).T
             AI -= cv[:, :, None] * cv[:, None, :] / (s2 * design.df)[:, None, None]
         hessian = AI / s2[:, None, None] + curvature
         hessian = 0.5 * (hessian + hessian.swapaxes(1, 2))

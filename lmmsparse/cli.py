@@ -15,7 +15,6 @@ import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from lmmsparse import __version__
@@ -29,6 +28,7 @@ from lmmsparse.lmer import lmer
 from lmmsparse.model import LinearMixedModel
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
 from lmmsparse.reading import READABLE, read_data
+from lmmsparse.terminal import complain, discard, open_streams
 
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "bobyqa": Bobyqa,
@@ -50,23 +50,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit code: 0, or 2 when something the user gave cannot be used.
     """
-    options = _parser().parse_args(arguments)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", LmmWarning)
-            warnings.showwarning = _noting()
-            code = int(options.run(options))
-            sys.stdout.flush()
-            return code
+        return _run(arguments)
     except LmmError as error:
-        print(f"lmmsparse: {error}", file=sys.stderr)
+        complain(f"lmmsparse: {error}")
         return 2
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         return 0
+    except OSError as error:  # files have errors of their own: this is the terminal's
+        discard(sys.stdout)
+        complain(
+            f"lmmsparse: The results cannot be printed. The system says: {error.strerror}. Free "
+            "some space, or send the output to another place."
+        )
+        return 2
+    except MemoryError:
+        complain(
+            "lmmsparse: The memory does not suffice. The data or the model are too large for this "
+            "machine. Fit fewer rows, or simpler random effects."
+        )
+        return 2
     except KeyboardInterrupt:
-        print("lmmsparse: interrupted", file=sys.stderr)
+        complain("lmmsparse: interrupted")
         return 130
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    open_streams()
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit:  # help and versions are printed by then
+        sys.stdout.flush()
+        raise
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LmmWarning)
+        warnings.showwarning = _noting()
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
 
 
 def as_dictionary(model: LinearMixedModel, *, ranef: bool = False) -> dict[str, Any]:
@@ -145,6 +167,8 @@ def _fit(options: argparse.Namespace) -> int:
         check_ddf(options.ddf)
     if options.ci is not None:
         check_method(options.ci)
+    if options.json is not None:
+        _check_place(options.json, options.data)
     model = lmer(
         options.formula,
         read_data(options.data, options.missing),
@@ -176,9 +200,29 @@ def _optimizer(name: str | None) -> Optimizer | None:
     return None if name is None else OPTIMIZERS[name]()
 
 
+def _check_place(path: str, source: str) -> None:
+    """Refuse a place for results that would cost the data, before anything is fitted."""
+    if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+        raise DataError(
+            f"The results would replace the data: --json names {path!r}, which is the data file. "
+            "Results go to a file of their own. Give another name."
+        )
+    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
+        raise DataError(
+            f"The results cannot be written to {path!r}. It is a directory, or in one that does "
+            "not exist. Choose a file in a place that exists."
+        )
+
+
 def _write(path: str, text: str) -> None:
+    # A pipe that nobody reads is an error at once, where it would wait for ever.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NONBLOCK", 0)
     try:
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        place = os.open(path, flags, 0o666)
+        if hasattr(os, "set_blocking"):
+            os.set_blocking(place, True)
+        with open(place, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text + "\n")
     except OSError as error:
         raise DataError(
             f"The results cannot be written to {path!r}. The system says: {error.strerror}. Choose "
@@ -217,7 +261,7 @@ def _noting() -> Callable[..., None]:
     def note(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         label = "note" if issubclass(category, LmmWarning) else category.__name__
         if str(message) not in said:
-            print(f"{label}: {message}", file=sys.stderr)
+            complain(f"{label}: {message}")
         said.add(str(message))
 
     return note

@@ -13,6 +13,7 @@ import numpy as np
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.errors import Finding
 from lmmsparse.fit import Fit
+from lmmsparse.not_identified import undetermined_terms
 from lmmsparse.optimize import Derivatives, Status
 from lmmsparse.render import Section, html_of, text_of
 from lmmsparse.search import StandardizedObjective
@@ -182,7 +183,7 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
         )
     singular = is_singular(fit)
     if singular and converged:  # elsewhere it says nothing about the optimum
-        notes.append(singular_finding(fit))
+        notes.append(singular_finding(fit, undetermined_terms(fit)))
     return Convergence(
         converged=converged,
         singular=singular,

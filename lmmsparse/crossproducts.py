@@ -18,6 +18,9 @@ import scipy.sparse as sp
 from lmmsparse._types import FloatArray, IntArray, ReadOnly
 from lmmsparse.fixed_columns import Basis, InternalColumns
 
+_FEW_COLUMNS = 4
+_TABLE = 8  # cells per row that are cheaper to number than rows are to sort
+
 
 @dataclass(frozen=True, eq=False)
 class TermColumns(ReadOnly):
@@ -171,21 +174,40 @@ def _pair(terms: Sequence[TermColumns], s: int, t: int, weights: FloatArray | No
                 values[:, j, i] = values[:, i, j]
         levels = np.arange(a.n_levels)
         return PairBlocks(s, t, levels, levels, values)
-    # The row each observation falls into among the observed pairs of levels, in sorted order.
-    shape = (a.n_levels, b.n_levels)
-    ones = np.ones(len(a.codes))
-    counts = sp.csr_array((ones, (a.codes, b.codes)), shape=shape)
-    counts.sum_duplicates()
-    rows = np.repeat(np.arange(a.n_levels), np.diff(counts.indptr))
-    cols = counts.indices.astype(np.intp)
+    rows, cols, place = _observed_pairs(a, b)
     values = np.empty((len(rows), ks, kt))
     for i in range(ks):
         for j in range(kt):
             product = left[:, i] * b.columns[:, j]
-            summed = sp.csr_array((product, (a.codes, b.codes)), shape=shape)
-            summed.sum_duplicates()
-            values[:, i, j] = summed.data
+            values[:, i, j] = np.bincount(place, product, minlength=len(rows))
     return PairBlocks(s, t, rows, cols, values)
+
+
+def _observed_pairs(a: TermColumns, b: TermColumns) -> tuple[IntArray, IntArray, IntArray]:
+    """The pairs of levels that are observed, in sorted order, and the pair of each row."""
+    n, pairs = len(a.codes), a.n_levels * b.n_levels
+    if pairs <= _TABLE * n:
+        key = a.codes * b.n_levels + b.codes
+        found = np.flatnonzero(np.bincount(key, minlength=pairs))
+        numbers = np.empty(pairs, dtype=np.intp)
+        numbers[found] = np.arange(len(found))
+        rows, cols = np.divmod(found, b.n_levels)
+        return rows, cols, numbers[key]
+    order = _by_level(b.codes, b.n_levels)
+    order = order[_by_level(a.codes[order], a.n_levels)]
+    row, col = a.codes[order], b.codes[order]
+    new = np.ones(n, dtype=bool)
+    new[1:] = (row[1:] != row[:-1]) | (col[1:] != col[:-1])
+    place = np.empty(n, dtype=np.intp)
+    place[order] = np.cumsum(new) - 1
+    return row[new], col[new], place
+
+
+def _by_level(codes: IntArray, n_levels: int) -> IntArray:
+    """The rows of each level after those of the level before: a stable sort in linear time."""
+    n = len(codes)
+    by_row = sp.csc_array((np.ones(n, dtype=bool), codes, np.arange(n + 1)), shape=(n_levels, n))
+    return np.asarray(by_row.tocsr().indices, dtype=np.intp)
 
 
 def _grouped(term: TermColumns, Q: InternalColumns, WX: FloatArray | sp.csr_array) -> FloatArray:
@@ -198,6 +220,8 @@ def _grouped(term: TermColumns, Q: InternalColumns, WX: FloatArray | sp.csr_arra
 def _times(term: TermColumns, matrix: FloatArray) -> FloatArray:
     """Z_t' times a dense (n, m) matrix: (levels · k, m)."""
     k, m = term.columns.shape[1], matrix.shape[1]
+    if m > _FEW_COLUMNS:
+        return np.asarray(term.transposed @ np.ascontiguousarray(matrix))
     out = np.empty((term.n_levels, k, m))
     for i in range(k):
         for j in range(m):

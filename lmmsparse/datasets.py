@@ -16,6 +16,7 @@ import pandas as pd
 
 from lmmsparse.errors import OptionError
 from lmmsparse.keywords import checked_keywords
+from lmmsparse.options import brief
 
 
 @dataclass(frozen=True)
@@ -352,11 +353,11 @@ def load_dataset(name: str) -> pd.DataFrame:
 
 
 def _unknown(name: object) -> str:
-    wanted = str(name).casefold()
+    wanted = brief(name).strip("'").casefold()
     by_folded = {known.casefold(): known for known in DATASETS}
     close = [by_folded[match] for match in difflib.get_close_matches(wanted, by_folded, cutoff=0.6)]
     hint = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
     return (
-        f"There is no data set named {name!r}. {hint}"
+        f"There is no data set named {brief(name)}. {hint}"
         f"lmmsparse ships these: {', '.join(DATASETS)}. Names are case-sensitive."
     )

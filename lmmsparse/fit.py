@@ -25,16 +25,20 @@ from lmmsparse.crossproducts import (
     response_products,
 )
 from lmmsparse.design import Design
-from lmmsparse.errors import DataError
+from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fixed_columns import orthonormal
 from lmmsparse.held import NOTHING, Held, held_parameters
+from lmmsparse.identification import Unidentified, unidentified
+from lmmsparse.keywords import checked_keywords
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
+from lmmsparse.options import brief
 from lmmsparse.points import Modes
 from lmmsparse.search import search
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.choose import choose_solver
 from lmmsparse.threads import one_thread
+from lmmsparse.undetermined import Undetermined
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -152,10 +156,32 @@ class Fit:
         """Deviance (ML) or REML criterion at θ."""
         return self.objective.value_of(self.modes.solution)
 
+    @cached_property
+    def unidentified(self) -> Unidentified | None:
+        """Combinations of covariance parameters that the data do not determine."""
+        return unidentified(
+            self.design, self.template, self.products, self.reml, self.held.sigma is not None
+        )
+
+    @property
+    def away(self) -> Undetermined | None:
+        """Where a search of the same model must not go."""
+        return None if self.unidentified is None else self.unidentified.away
+
+    @property
+    def n_undetermined(self) -> int:
+        """How many combinations of covariance parameters the data do not determine."""
+        return 0 if self.unidentified is None else len(self.unidentified)
+
+    @property
+    def covariance_parameters(self) -> int:
+        """Covariance parameters with σ, without those that are held."""
+        return int(self.template.free.sum()) + (self.held.sigma is None)
+
     @property
     def npar(self) -> int:
-        """P + covariance parameters + 1, without those that are held."""
-        return self.design.p + int(self.template.free.sum()) + (self.held.sigma is None)
+        """P + covariance parameters + 1, without those that are held or not determined."""
+        return self.design.p + self.covariance_parameters - self.n_undetermined
 
     @cached_property
     def derivatives(self) -> Derivatives:
@@ -244,6 +270,31 @@ def check_not_exact(design: Design, residual_squares: float) -> None:
         )
 
 
+def check_parts(optimizer: Any, solver: Any) -> None:
+    """Refuse what is no search, and what is no linear algebra.
+
+    Raises
+    ------
+    OptionError
+    """
+    if optimizer is not None and not _has(optimizer, "minimize"):
+        raise OptionError(
+            f"optimizer={brief(optimizer)} is not an optimizer. Searches are objects with their "
+            "own options. Pass one such as lmm.Bobyqa(), lmm.NelderMead() or lmm.TrustRegion()."
+        )
+    if solver is not None and not _has(solver, "build"):
+        raise OptionError(
+            f"solver={brief(solver)} is not a solver. Solvers are objects with their own options. "
+            "Pass one such as lmm.Cholmod() or lmm.Dense()."
+        )
+
+
+def _has(option: Any, method: str) -> bool:
+    """Whether an object, not a class, has a method."""
+    return hasattr(option, method) and not isinstance(option, type)
+
+
+@checked_keywords
 @one_thread
 def fit_design(
     design: Design,
@@ -278,13 +329,22 @@ def fit_design(
     -------
     Fit
     """
+    if not isinstance(design, Design):
+        raise OptionError(
+            f"design={brief(design)} is not a design. It holds the arrays of a model. Pass what "
+            "lmm.build_design returns."
+        )
+    check_parts(optimizer, solver)
     held = held_parameters(design, fixed)
     products, response = products_of(design)
     solver = solver if solver is not None else choose_solver(products)
     objective = make_objective(design, reml, solver, products, response, held)
     chosen = optimizer if optimizer is not None else TrustRegion()
-    optimum = search(objective, design, start, chosen, progress)
+    sigma_known = held.sigma is not None
+    unknown = unidentified(design, objective.template, products, reml, sigma_known)
+    away = None if unknown is None else unknown.away
+    optimum = search(objective, design, start, chosen, progress, away)
     result = Fit(design, reml, optimum, chosen, solver, held)
-    # The objective exists already; a Fit would otherwise build it a second time.
-    result.__dict__["objective"] = objective
+    # Both exist already; a Fit would otherwise make them a second time.
+    result.__dict__.update(objective=objective, unidentified=unknown)
     return result

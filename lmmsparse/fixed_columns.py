@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.linalg import blas
 
 from lmmsparse._types import FloatArray, ReadOnly
 from lmmsparse.design.rank import origins
@@ -100,10 +101,10 @@ def orthonormal(
 ) -> tuple[InternalColumns, Basis]:
     """Return Q = X R⁻¹ with Q'WQ = I and the `Basis` that leads back.
 
-    A sparse X has its R from one Cholesky factorization of X'WX, as long as its columns are far
-    from dependent. Dense columns, scaled to length one, take two passes of Cholesky QR: as
-    accurate as Householder QR for any X that passed the rank check, at a third of the time and
-    without an n-sized workspace. Columns far from zero are moved first (`design.rank.origins`).
+    One Cholesky factorization of X'WX gives R, as long as the columns are far from dependent.
+    Others, scaled to length one, take passes of Cholesky QR until Q is orthonormal: as accurate as
+    Householder QR for any X that passed the rank check, at a third of the time and without an
+    n-sized workspace. Of these, columns far from zero are moved first (`design.rank.origins`).
 
     Raises
     ------
@@ -111,19 +112,27 @@ def orthonormal(
         If the columns of X are linearly dependent.
     """
     p = X.shape[1]
-    if not isinstance(X, np.ndarray):
-        found = _sparse(X, weights)
-        if found is not None:
-            return found
-        X = X.toarray()
     if p == 0:
-        return InternalColumns(X), Basis(R=np.zeros((0, 0)), logdet=0.0)
-    X, moved = origins(X, names, weights)
-    root = None if weights is None else np.sqrt(weights)[:, None]
-    length = np.sqrt(np.einsum("ij,ij->j", X, X if weights is None else X * weights[:, None]))
+        dense = X if isinstance(X, np.ndarray) else X.toarray()
+        return InternalColumns(dense), Basis(R=np.zeros((0, 0)), logdet=0.0)
+    columns = np.asfortranarray(X) if isinstance(X, np.ndarray) else X
+    gram = _gram(columns, weights)
+    length = np.sqrt(np.diag(gram))
     if not np.all(length > 0):
         raise NumericalError(_DEPENDENT)
-    Q, R = X / length, np.diag(length)
+    once = _root_once(gram, length)
+    if once is not None:
+        basis = Basis(R=once, logdet=_logdet(once))
+        if not isinstance(columns, np.ndarray):
+            return InternalColumns(columns, once), basis
+        return InternalColumns(blas.dtrsm(1.0, once, columns, side=1)), basis
+    if not isinstance(columns, np.ndarray):
+        columns = np.asfortranarray(columns.toarray())
+    columns, moved = origins(columns, names, weights)
+    if moved is not None:
+        length = np.sqrt(np.diag(_gram(columns, weights)))
+    root = None if weights is None else np.sqrt(weights)[:, None]
+    Q, R = columns / length, np.diag(length)
     for _ in range(3):
         S = Q if root is None else Q * root
         try:
@@ -132,31 +141,33 @@ def orthonormal(
             step = np.asarray(np.linalg.qr(S, mode="r"))
             if np.min(np.abs(np.diag(step))) <= 1e-13 * np.max(np.abs(np.diag(step))):
                 raise NumericalError(_DEPENDENT) from None
-        Q = solve_triangular(step, Q.T, transposed=True).T
+        Q = blas.dtrsm(1.0, step, Q, side=1)
         R = step @ R
         if np.max(np.abs(step - np.eye(p))) < 1e-10:
             break
-    Q = np.ascontiguousarray(Q)
     if moved is not None:
         R = solve_triangular(moved, R.T, transposed=True).T
     return InternalColumns(Q), Basis(R=R, logdet=_logdet(R))
 
 
-def _sparse(X: sp.csr_array, weights: FloatArray | None) -> tuple[InternalColumns, Basis] | None:
-    """Q as X and R; None if the columns of X are close to dependent."""
-    WX = X if weights is None else sp.csr_array(X.multiply(weights[:, None]))
-    gram = (X.T @ WX).toarray()
-    length = np.sqrt(np.diag(gram))
-    if not np.all(length > 0):
-        raise NumericalError(_DEPENDENT)
+def _gram(X: FloatArray | sp.csr_array, weights: FloatArray | None) -> FloatArray:
+    """X'WX, (p, p)."""
+    if not isinstance(X, np.ndarray):
+        WX = X if weights is None else sp.csr_array(X.multiply(weights[:, None]))
+        return np.asarray((X.T @ WX).toarray())
+    S = X if weights is None else X * np.sqrt(weights)[:, None]
+    return np.asarray(S.T @ S)
+
+
+def _root_once(gram: FloatArray, length: FloatArray) -> FloatArray | None:
+    """R with R'R = X'WX; None if the columns of X are close to dependent."""
     try:
         root = np.linalg.cholesky(gram / np.outer(length, length)).T
     except np.linalg.LinAlgError:
         return None
     if np.min(np.diag(root)) < _FAR_FROM_DEPENDENT:
         return None
-    R = np.asarray(root * length, dtype=np.float64)
-    return InternalColumns(X, R), Basis(R=R, logdet=_logdet(R))
+    return np.asarray(root * length, dtype=np.float64)
 
 
 def _logdet(R: FloatArray) -> float:

@@ -7,15 +7,16 @@ expressions that formulaic reads with exactly the meaning R would give the user'
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
+from lmmsparse import _limits as limits
+from lmmsparse._expression import check_python
+from lmmsparse._limits import remembered
 from lmmsparse._parser import parse_side
 from lmmsparse._summands import FoundBar, Summands, joined
 from lmmsparse._terms import groupings, term_labels
 from lmmsparse._tokens import (
     Token,
     check_columns_callable,
-    check_python,
     is_attribute,
     is_column_word,
     python_text,
@@ -36,6 +37,7 @@ from lmmsparse._tree import (
     unwrap,
 )
 from lmmsparse.errors import FormulaError
+from lmmsparse.options import yes_or_no
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,17 @@ def parse_formula(text: str, one_sided: bool = False) -> MixedFormula:
             f"The formula is not a text but of type {type(text).__name__}. It is read as text. "
             'Write it in quotation marks and first, for example lmer("y ~ x + (1|group)", data).'
         )
-    return _taken_apart(text, bool(one_sided))
+    return _taken_apart(text, yes_or_no("one_sided", one_sided))
 
 
-@lru_cache(maxsize=256)
+@remembered
 def _taken_apart(text: str, one_sided: bool) -> MixedFormula:
+    if len(text) > limits.CHARACTERS:
+        limits.too_much(
+            f"The formula has {len(text):,} characters",
+            f"{limits.CHARACTERS:,}",
+            'Choose the columns of the data and write "." for all of them.',
+        )
     tokens = tokenize(text)
     if tokens[0].kind == "end":
         raise FormulaError(
@@ -152,7 +160,7 @@ def _taken_apart(text: str, one_sided: bool) -> MixedFormula:
         ) from error
 
 
-@lru_cache(maxsize=1024)
+@remembered
 def referenced_names(expression: str) -> tuple[str, ...]:
     """Names that look like columns in an expression or a formula part, each once, in order.
 
@@ -199,6 +207,12 @@ def _parse(text: str, tokens: list[Token], one_sided: bool) -> MixedFormula:
     else:
         side.collect(tree)
     random = tuple(term for found in side.bars for term in _random_terms(found, text))
+    if len(random) > limits.GROUPINGS:
+        limits.too_much(
+            f"The formula has {len(random)} random-effects terms",
+            f"{limits.GROUPINGS}",
+            "Write the terms that are needed.",
+        )
     return MixedFormula(text, response, side.formula(), tuple(side.offsets), random)
 
 
@@ -338,6 +352,13 @@ def _random_terms(found: FoundBar, text: str) -> list[RandomTerm]:
     if bar.double:
         effects = ["1"] * side.intercept + [f"0 + {label}" for label in labels]
     groups = groupings(bar.right, text)
+    if len(effects) * len(groups) > limits.GROUPINGS:
+        limits.too_much(
+            f"A random term stands for {len(effects) * len(groups):,}",
+            f"{limits.GROUPINGS} random-effects terms",
+            "Write the terms that are needed.",
+            (text, source.start, source.end - source.start),
+        )
     return [
         RandomTerm(
             effects=effect,

@@ -15,6 +15,7 @@ import numpy as np
 from lmmsparse._types import BoolArray
 from lmmsparse.design import Design, close_match
 from lmmsparse.errors import OptionError
+from lmmsparse.options import mapping
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,12 @@ def held_parameters(design: Design, fixed: Mapping[str, Any] | Held | None) -> H
         return fixed
     if fixed is None:
         return Held()
-    if not isinstance(fixed, Mapping):
-        raise OptionError(
-            f"fixed={fixed!r} is not a mapping. It says which covariance parameters are held at "
-            "which values. Give, for example, fixed={'sigma': 1.0}."
-        )
+    why = "It says which covariance parameters are held at which values."
+    held_values = mapping("fixed", fixed, why, "Give, for example, fixed={'sigma': 1.0}.")
     names = theta_names(design)
     held: list[tuple[int, float]] = []
     sigma: float | None = None
-    for name, given in fixed.items():
+    for name, given in held_values.items():
         value = _number(name, given)
         if name == "sigma":
             if not value > 0:
@@ -121,7 +119,7 @@ def held_parameters(design: Design, fixed: Mapping[str, Any] | Held | None) -> H
 
 
 def _number(name: Any, given: Any) -> float:
-    if isinstance(given, (bool, str)) or np.ndim(given) != 0:
+    if isinstance(given, (bool, str, complex, np.complexfloating)) or np.ndim(given) != 0:
         value = np.nan
     else:
         try:

@@ -10,6 +10,7 @@ import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.design import listed
+from lmmsparse.design.recipe import plain_labels
 from lmmsparse.errors import DataError, LmmError, OptionError
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.linalg import chunks
@@ -272,7 +273,7 @@ def _grouping(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
             f"groups has {np.ndim(groups)} dimensions. Every row belongs to one group. Pass one "
             "label per row, or the name of a grouping factor."
         )
-    labels = pd.Series(groups)
+    labels = plain_labels(pd.Series(design.in_rows("groups", groups)))
     if len(labels) == len(design.index):
         labels = labels.iloc[design.rows]
     elif len(labels) != design.n:

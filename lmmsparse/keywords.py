@@ -14,6 +14,7 @@ from functools import wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from lmmsparse.errors import OptionError
+from lmmsparse.options import yes_or_no
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,6 +50,19 @@ _NEEDED = {
 }
 
 
+# Arguments that are True or False: what they ask.
+_QUESTIONS = {
+    "reml": "REML (True) and maximum likelihood (False) are the criteria there are.",
+    "progress": "It says whether the progress is shown.",
+    "se": "It asks for standard errors and limits beside the predictions.",
+    "conf_int": "It asks for confidence limits.",
+    "pairwise": "It asks for differences instead of means.",
+    "scaled": "It asks for residuals divided by sigma.",
+    "refit": "It says whether REML fits are refitted by maximum likelihood.",
+    "smooth": "It asks for a smooth line through the points.",
+}
+
+
 # What a fitted model is asked for by users of R, statsmodels and scikit-learn.
 _MEMBERS = {
     "anova": "Write lmm.anova(m), or lmm.anova(m1, m2).",
@@ -66,6 +80,12 @@ _MEMBERS = {
     "scale": "Write m.sigma ** 2.",
     "random_effects": "Write m.ranef.",
     "random": "Write m.ranef.",
+    "effects": "Write m.fixef or m.ranef.",
+    "rsquared": "Write m.r2.",
+    "t_test": "Write m.contrast(L).",
+    "f_test": "Write m.contrast(L).",
+    "wald_test": "Write m.contrast(L).",
+    "model_matrix": "The matrices are members of m.fit and m.fit.design.",
     "p_values": "Write m.coef_table().",
     "fittedvalues": "Write m.fitted.",
     "resid": "Write m.residuals.",
@@ -104,10 +124,10 @@ def no_such_name(module: str, name: str) -> NoReturn:
     raise AttributeError(f"{text}. {_MAKERS[name]}" if name in _MAKERS else text, name=name)
 
 
-def brief(value: Any) -> str:
-    """A value as a message shows it: as it is written, or its type where that is long."""
-    text = repr(value)
-    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
+def _looks_like(name: str, member: str) -> bool:
+    """Whether a member may be meant: they begin alike, or differ by a letter."""
+    begin_alike = name[:4] == member[:4] and len(name) >= 4
+    return begin_alike or difflib.SequenceMatcher(None, name, member).ratio() >= 0.85
 
 
 def explained_members(kind: C) -> C:
@@ -118,7 +138,8 @@ def explained_members(kind: C) -> C:
         if hasattr(kind, name):  # a property that raised: once more, for its own message
             return object.__getattribute__(self, name)
         text = f"{kind.__name__!r} object has no attribute {name!r}"
-        close = difflib.get_close_matches(name.lower(), members, n=1, cutoff=0.5)
+        close = [m for m in members if _looks_like(name.lower(), m)]
+        close = difflib.get_close_matches(name.lower(), close, n=1, cutoff=0.0)
         if name in _MEMBERS:
             text += f". {_MEMBERS[name]}"
         elif close and not name.startswith("_"):
@@ -136,12 +157,20 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
     parameters = [p for name, p in signature.parameters.items() if name != "self"]
     known = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
     called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+    flags = {p.name: p.default for p in parameters if p.annotation in ("bool", "bool | None")}
+    places = [(i, name) for i, name in enumerate(signature.parameters) if name in flags]
+    places = [(i, name) for i, name in places if not _by_name_only(signature, name)]
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        for name in kwargs:
+        for name, value in kwargs.items():
             if name not in known:
                 raise OptionError(unknown_keyword(called, name, known))
+            if name in flags and value is not flags[name]:
+                yes_or_no(name, value, _QUESTIONS.get(name, ""))
+        for i, name in places:
+            if i < len(args) and args[i] is not flags[name]:
+                yes_or_no(name, args[i], _QUESTIONS.get(name, ""))
         try:
             return function(*args, **kwargs)
         except TypeError:
@@ -152,6 +181,10 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
             raise
 
     return checked
+
+
+def _by_name_only(signature: inspect.Signature, name: str) -> bool:
+    return signature.parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
 
 
 def _misfit(

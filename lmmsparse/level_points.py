@@ -14,7 +14,7 @@ import numpy as np
 from lmmsparse._types import FloatArray
 from lmmsparse.linalg import solve_triangular
 from lmmsparse.moments import moment_estimate
-from lmmsparse.observed_information import traces_of_levels
+from lmmsparse.observed_information import Border, Inner, sandwiches, traces_of_levels
 from lmmsparse.points import Model
 from lmmsparse.solvers.levels import LevelSystem, small_product
 
@@ -47,16 +47,20 @@ class LevelPoint:
         self._half = small_product(levels.W, residual[:, None])
         self._P = small_product(levels.W, system.A)
         self._v = residual - self._from_right(self._half)[:, 0]
-        self._vv = self._v[:, None] * self._v[None]
+        # T'v, which is the spherical random effects.
+        self._u = small_product(levels.inverse.swapaxes(0, 1), self._half)[:, 0]
 
     def _from_right(self, C: FloatArray) -> FloatArray:
         """P'C level by level."""
         return small_product(self._P.swapaxes(0, 1), C)
 
     @cached_property
-    def _H(self) -> FloatArray:
-        """Z'V⁻¹Z of every level, (K, K, levels)."""
-        return self._system.A - self._from_right(self._P)
+    def _inner(self) -> Inner:
+        inverse = self._levels.inverse
+        Y = -small_product(inverse.swapaxes(0, 1), inverse)
+        Y.reshape(len(Y) ** 2, -1)[:: len(Y) + 1] += 1.0
+        H = self._system.A - self._from_right(self._P)
+        return Inner(H, self._from_right(inverse), Y)
 
     @cached_property
     def _VX(self) -> FloatArray:
@@ -64,11 +68,12 @@ class LevelPoint:
         return self._system.X - self._from_right(self._levels.WX)
 
     @cached_property
-    def _VXR(self) -> FloatArray:
-        """Z'V⁻¹X R_X⁻¹ of every level, (K, p, levels)."""
+    def _border(self) -> Border:
+        """Z'V⁻¹X R_X⁻¹ and T' times it, of every level, (K, p, levels)."""
         RX = self.solution.RX
         root = solve_triangular(RX, np.eye(len(RX)), transposed=True)
-        return np.asarray(np.matmul(root, self._VX))
+        UX = small_product(self._levels.inverse.swapaxes(0, 1), self._levels.WX)
+        return Border(np.matmul(root, self._VX), np.matmul(root, UX))
 
     @property
     def VX(self) -> FloatArray:
@@ -85,51 +90,53 @@ class LevelPoint:
         out = np.matmul(self._P, levels.inverse.swapaxes(1, 2)).sum(axis=0)
         minus = self._sum_vv / self.s2
         if self._model.reml and len(self.solution.RX):
-            A = self._VXR.reshape(K, -1)
+            A = self._border.A.reshape(K, -1)
             minus = minus + A @ A.T
         out -= minus @ levels.T
         return [out[part, part] for part in self._system.parts]
 
-    def pwrss_gradient(self, changes: Sequence[FloatArray]) -> FloatArray:
-        sums = self._sum_vv
+    def pwrss_gradient(self, directions: Sequence[FloatArray]) -> FloatArray:
+        sums = self._v @ self._u.T
         return np.concatenate(
             [
-                -(E.reshape(len(E), -1) @ sums[part, part].ravel())
-                for part, E in zip(self._system.parts, changes, strict=True)
+                -2.0 * (D.reshape(len(D), -1) @ sums[part, part].ravel())
+                for part, D in zip(self._system.parts, directions, strict=True)
             ]
         )
 
-    def _side_by_side(self, changes: Sequence[FloatArray]) -> FloatArray:
-        """∂(TT') of all terms, (n_theta, K, K)."""
+    def _side_by_side(self, directions: Sequence[FloatArray]) -> FloatArray:
+        """∂T of all terms, (n_theta, K, K)."""
         K = self._system.K
-        if len(changes) == 1:
-            return changes[0]
-        out = np.zeros((sum(map(len, changes)), K, K))
-        for own, part, E in zip(
-            self._model.template.slices, self._system.parts, changes, strict=True
+        if len(directions) == 1:
+            return directions[0]
+        out = np.zeros((sum(map(len, directions)), K, K))
+        for own, part, D in zip(
+            self._model.template.slices, self._system.parts, directions, strict=True
         ):
-            out[own, part, part] = E
+            out[own, part, part] = D
         return out
 
-    def squares(self, changes: Sequence[FloatArray]) -> FloatArray:
-        K, p = self._system.K, len(self.solution.RX)
-        E = self._side_by_side(changes).reshape(-1, K * K)
-        HV = self._H.reshape(K * K, -1) @ self._vv.reshape(K * K, -1).T
-        HV = HV.reshape(K, K, K, K).transpose(2, 0, 1, 3).reshape(K * K, K * K)
-        out = E @ HV @ E.T
-        if p:
-            Xv = self._VXR.reshape(K * p, -1) @ self._v.T
-            XVZc = E @ Xv.reshape(K, p, K).transpose(0, 2, 1).reshape(K * K, p)
+    def squares(self, directions: Sequence[FloatArray]) -> FloatArray:
+        v, u, D = self._v, self._u, self._side_by_side(directions)
+        vv, vu, uu = v[:, None] * v, v[:, None] * u, u[:, None] * u
+        out = sandwiches(self._inner, vv, vu, uu, D)
+        if len(self.solution.RX):
+            # X'V⁻¹Z E_i v = A'D_iu + B'D_i'v, summed over levels.
+            K, (A, B) = self._system.K, self._border
+            sums = A.reshape(-1, A.shape[2]) @ u.T
+            sums = sums.reshape(K, -1, K).transpose(0, 2, 1)
+            sums = sums + (B.reshape(-1, A.shape[2]) @ v.T).reshape(K, -1, K).transpose(2, 0, 1)
+            XVZc = D.reshape(len(D), -1) @ sums.reshape(K * K, -1)
             out -= XVZc @ XVZc.T
         return np.asarray(out / self.s2)
 
-    def traces(self, changes: Sequence[FloatArray]) -> FloatArray:
-        border = self._VXR if self._model.reml else None
-        return traces_of_levels(self._H, border, self._side_by_side(changes))
+    def traces(self, directions: Sequence[FloatArray]) -> FloatArray:
+        border = self._border if self._model.reml else None
+        return traces_of_levels(self._inner, border, self._side_by_side(directions))
 
     def moment_estimate(self) -> FloatArray | None:
-        system, levels = self._system, self._levels
-        u = system.join(small_product(levels.inverse.swapaxes(0, 1), self._half))[:, 0]
+        system = self._system
+        u = system.join(self._u[:, None])[:, 0]
         inverse = system.factor(self.theta).inverse_blocks()
         products, template = self._model.products, self._model.template
         return moment_estimate(products, template, self.theta, u, self.solution.pwrss, inverse)

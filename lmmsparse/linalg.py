@@ -15,6 +15,7 @@ from lmmsparse._types import FloatArray
 
 _BLOCK = 128
 _ELEMENTS = 4_000_000
+_UNROLLED = 3
 
 
 def chunks(n: int, width: int) -> Iterator[slice]:
@@ -54,6 +55,33 @@ def subtract_square(S: FloatArray, Y: FloatArray) -> None:
     result = blas.dsyrk(-1.0, Y.T, beta=1.0, c=S, lower=1, overwrite_c=1)
     if result is not S and not np.shares_memory(result, S):
         S[:] = result
+
+
+def times_each(blocks: FloatArray, T: FloatArray) -> FloatArray:
+    """Every block times the same matrix, (m, r, k) and (k, l) → (m, r, l): one product."""
+    m, r, k = blocks.shape
+    if k == 1 and T.shape[1] == 1:
+        return np.asarray(blocks * T[0, 0])
+    return np.asarray((blocks.reshape(m * r, k) @ T).reshape(m, r, T.shape[1]))
+
+
+def between(left: FloatArray, blocks: FloatArray, right: FloatArray) -> FloatArray:
+    """Left' B right for every block B, (m, r, c), by products of long and small matrices."""
+    half = times_each(blocks, right)
+    if half.shape[1] == 1:
+        return half * left[0, 0] if left.shape[1] == 1 else times_each(half.swapaxes(1, 2), left)
+    return times_each(np.ascontiguousarray(half.swapaxes(1, 2)), left).swapaxes(1, 2)
+
+
+def small_products(A: FloatArray, B: FloatArray) -> FloatArray:
+    """A B for stacks of matrices, (m, r, k) and (m, k, c); for small k without a call for each."""
+    k = A.shape[2]
+    if k > _UNROLLED:
+        return np.asarray(np.matmul(A, B))
+    out = A[:, :, 0, None] * B[:, 0, None]
+    for i in range(1, k):
+        out += A[:, :, i, None] * B[:, i, None]
+    return np.asarray(out)
 
 
 def inverse_from_factor(L: FloatArray) -> FloatArray:

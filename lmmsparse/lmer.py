@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lmmsparse.announce import announce
 from lmmsparse.checks import check_design, require
 from lmmsparse.design import Design, build_design, design_from_arrays
 from lmmsparse.errors import OptionError
-from lmmsparse.fit import fit_design
+from lmmsparse.fit import check_parts, fit_design
 from lmmsparse.formula import parse_formula
 from lmmsparse.held import held_parameters
 from lmmsparse.inference.anova import anova_table
@@ -52,29 +50,6 @@ def _fit(
     return model
 
 
-def _check_parts(optimizer: Any, solver: Any, reml: Any) -> None:
-    if optimizer is not None and not _has(optimizer, "minimize"):
-        raise OptionError(
-            f"optimizer={optimizer!r} is not an optimizer. Searches are objects with their own "
-            "options. Pass one such as lmm.Bobyqa(), lmm.NelderMead() or lmm.TrustRegion()."
-        )
-    if solver is not None and not _has(solver, "build"):
-        raise OptionError(
-            f"solver={solver!r} is not a solver. Solvers are objects with their own options. Pass "
-            "one such as lmm.Cholmod() or lmm.Dense()."
-        )
-    if not isinstance(reml, (bool, np.bool_)):
-        raise OptionError(
-            f"reml={reml!r} is neither True nor False. REML (True) and maximum likelihood (False) "
-            "are the criteria there are. Pass one of them."
-        )
-
-
-def _has(option: Any, method: str) -> bool:
-    """Whether an object, not a class, has a method."""
-    return hasattr(option, method) and not isinstance(option, type)
-
-
 @checked_keywords
 @one_thread
 def lmer(
@@ -104,7 +79,8 @@ def lmer(
     reml : bool
         REML (default) or maximum likelihood.
     weights, offset : str or (rows,) array, optional
-        Prior weights (residual variance σ²/w) and an offset, as column name or array.
+        Prior weights (residual variance σ²/w) and an offset, as column name or array. A Series goes
+        to the rows by its labels.
     na_action : {"omit", "exclude", "raise"}
         Rows with missing values: left out, left out and shown as NaN in results, or refused.
     contrasts : mapping, optional
@@ -158,7 +134,7 @@ def lmer(
     >>> known.sigma, known.npar
     (5.0, 3)
     """
-    _check_parts(optimizer, solver, reml)
+    check_parts(optimizer, solver)
     design = build_design(
         parse_formula(formula),
         data,
@@ -213,7 +189,7 @@ def fit_arrays(
     >>> round(m.reml_criterion, 4)
     164.7768
     """
-    _check_parts(optimizer, solver, reml)
+    check_parts(optimizer, solver)
     design = design_from_arrays(y, X, random, weights=weights, offset=offset)
     return _fit(design, bool(reml), start, optimizer, solver, fixed)
 
@@ -290,11 +266,6 @@ def anova(
         raise OptionError(
             "anova() was given no model. It tests the terms of one, or compares several. Pass the "
             "models, for example lmm.anova(m) or lmm.anova(m1, m2)."
-        )
-    if not isinstance(refit, (bool, np.bool_)):
-        raise OptionError(
-            f"refit={refit!r} is neither True nor False. It says whether REML fits are refitted by "
-            "maximum likelihood. Pass one of them."
         )
     if len(models) == 1:
         return anova_table(models[0].fit, type, ddf)

@@ -29,10 +29,12 @@ from lmmsparse.inference.profile import Profile, profile
 from lmmsparse.inference.ranova import ranova_table
 from lmmsparse.inference.step import Step, step
 from lmmsparse.inference.variance_errors import variance_errors
-from lmmsparse.inference.wald import check_level, coefficient_table
+from lmmsparse.inference.wald import coefficient_table
 from lmmsparse.influence import Influence, influence
 from lmmsparse.keywords import checked_keywords, explained_members
+from lmmsparse.not_identified import not_identified
 from lmmsparse.optimize import Optimum
+from lmmsparse.options import brief, check_level, is_number, is_whole, one_of
 from lmmsparse.plots import ModelPlots
 from lmmsparse.predict import predict
 from lmmsparse.prediction_error import predict_with_error
@@ -176,8 +178,8 @@ class LinearMixedModel:
         Returns
         -------
         DataFrame
-            The residual parameter last; NaN for terms whose covariance is singular. Variances are
-            far from normal with few groups: prefer `confint` for intervals.
+            The residual parameter last; NaN for terms whose covariance is singular or not
+            determined. Variances are far from normal with few groups: prefer `confint`.
 
         Examples
         --------
@@ -315,13 +317,9 @@ class LinearMixedModel:
             For another kind.
         """
         values = self._fit.design.y - self._fit.fitted
+        one_of("kind", kind, ("response", "pearson"), "It is how residuals are scaled.")
         if kind == "pearson":
             values = values * np.sqrt(self._fit.design.weights_or_one)
-        elif kind != "response":
-            raise OptionError(
-                f"kind={kind!r} does not exist. Residuals are of kind 'response' or 'pearson'. "
-                "Choose one of these."
-            )
         return self._per_row(values / self.sigma if scaled else values, "residuals")
 
     @property
@@ -350,17 +348,16 @@ class LinearMixedModel:
         OptionError
             If it is not a number, or negative.
         """
-        number = isinstance(tol, (int, float, np.number)) and not isinstance(tol, bool)
-        if not number or not tol >= 0:
+        if not is_number(tol) or not tol >= 0:
             raise OptionError(
-                f"tol={tol!r} is not a number from 0 on. It says how small counts as zero. Use, "
-                "for example, tol=1e-4."
+                f"tol={brief(tol)} is not a number from 0 on. It says how small counts as zero. "
+                "Use, for example, tol=1e-4."
             )
         return is_singular(self._fit, tol)
 
     @checked_keywords
     def rank_pca(self) -> dict[str, pd.DataFrame]:
-        """Principal components of the relative covariance per group: columns ``sd, cumulative``."""
+        """Principal components of each group's random effects, relative to σ, and their weights."""
         return ByGroup(principal_components(self._fit))
 
     @property
@@ -373,7 +370,8 @@ class LinearMixedModel:
         """The verdict on the fit, with its findings."""
         fit = self._fit
         found = check_design(fit.design, fit.held)
-        return judge(fit, (*found, *solver_findings(fit.products, fit.solver)))
+        found = [*found, *not_identified(fit, found), *solver_findings(fit.products, fit.solver)]
+        return judge(fit, tuple(found))
 
     @checked_keywords
     def influence(self, groups: Any = None, progress: bool | None = None) -> Influence:
@@ -475,7 +473,7 @@ class LinearMixedModel:
         Parameters
         ----------
         data : table, optional
-            The data of the fit, to keep all of its columns.
+            The data of the fit, in any order of the rows, to keep all of its columns.
         """
         return augment(self._fit, data)
 
@@ -802,10 +800,10 @@ class LinearMixedModel:
                 theta_draws,
                 rng,
             )
-        if theta_draws:
+        if not is_whole(theta_draws) or theta_draws != 0:
             raise OptionError(
-                f"theta_draws={theta_draws!r} goes with standard errors or limits. The prediction "
-                "itself does not depend on it. Pass se=True or interval= too."
+                f"theta_draws={brief(theta_draws)} goes with standard errors or limits. The "
+                "prediction itself does not depend on it. Pass se=True or interval= too."
             )
         values, index = predict(self._fit, newdata, random, new_levels, offset)
         return pd.Series(values, index=index, name="predicted")
@@ -842,7 +840,8 @@ class LinearMixedModel:
         Parameters
         ----------
         y : array
-            One value per fitted row, or per row of the original data. Missing values drop rows.
+            One value per fitted row, or per row of the original data. Missing values drop rows. A
+            Series goes to the rows by its labels.
         weights : array, optional
             New prior weights, in the same layout; the old ones if not given.
 
@@ -861,8 +860,9 @@ class LinearMixedModel:
         Parameters
         ----------
         Y : (rows, m) array or DataFrame
-            One response per column, one row per fitted row or per row of the original data. A
-            column with missing values is refitted without these rows.
+            One response per column, one row per fitted row or per row of the original data; a
+            DataFrame by its row labels. A column with missing values is refitted without these
+            rows.
         n_jobs : int
             Processes for responses that are refitted one by one: those with missing values, and
             all of models with several grouping factors. −1 for all processors. The responses of a

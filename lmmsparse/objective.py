@@ -21,17 +21,17 @@ from lmmsparse._types import FloatArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
 from lmmsparse.level_points import LevelPoint
-from lmmsparse.observed_information import is_cheap
+from lmmsparse.observed_information import is_cheap, is_possible
 from lmmsparse.optimize import Derivatives
 from lmmsparse.points import GeneralPoint, Modes, Point
 from lmmsparse.solvers.base import PLSSolution, PLSSystem
 from lmmsparse.solvers.levels import LevelSystem
 from lmmsparse.tangents import (
     away_from_limits,
-    changes_of_TT,
     curvatures,
     derivatives_of_T,
     of_full_rank,
+    turned,
 )
 
 
@@ -155,26 +155,28 @@ class ProfiledDeviance:
             Propose a better θ by the method of moments.
         """
         theta = np.asarray(theta, dtype=np.float64)
-        point = self._point(of_full_rank(self.template, self._column_scales, theta))
+        point = self._point(of_full_rank(self.template, self.column_scales, theta))
         D = derivatives_of_T(self.template, theta, directions)
-        changes = changes_of_TT(self.template, theta, D)
+        there = turned(self.template, self.column_scales, theta, point.theta, D)
         F = self._second_moments(point)
-        squares = point.squares(changes)
+        squares = point.squares(there)
         # Profiling σ² out takes the outer product off, per degree of freedom.
-        slope = point.pwrss_gradient(changes) / point.s2
+        slope = point.pwrss_gradient(there) / point.s2
         curvature = curvatures(self.template, theta, F, directions)
         hessian = squares + curvature
         if self.held_sigma is None:
             hessian -= np.outer(slope, slope) / self.df
-        exact = None
-        if self._traces_are_cheap:
-            exact = hessian + squares - point.traces(changes)
-            exact = 0.5 * (exact + exact.T)
+
+        def second() -> FloatArray:
+            exact = hessian + squares - point.traces(there)
+            return np.asarray(0.5 * (exact + exact.T))
+
         return Derivatives(
             value=self.value_of(point.solution),
             gradient=self._gradient(theta, point, F, D),
             hessian=0.5 * (hessian + hessian.T),
-            exact=exact,
+            exact=second() if self._traces_are_cheap else None,
+            second=second if self._traces_are_possible else None,
             noise=self._noise(point.solution),
             better=point.moment_estimate() if moments else None,
         )
@@ -183,14 +185,14 @@ class ProfiledDeviance:
         """The criterion with σ free: value, gradient and Hessian in (θ, log σ)."""
         theta = np.asarray(theta, dtype=np.float64)
         s2, d = sigma * sigma, self.template.n_theta
-        point = self._point(of_full_rank(self.template, self._column_scales, theta), s2)
+        point = self._point(of_full_rank(self.template, self.column_scales, theta), s2)
         D = derivatives_of_T(self.template, theta)
-        changes = changes_of_TT(self.template, theta, D)
+        there = turned(self.template, self.column_scales, theta, point.theta, D)
         F = self._second_moments(point, s2)
-        r2, slope = point.solution.pwrss, point.pwrss_gradient(changes)
+        r2, slope = point.solution.pwrss, point.pwrss_gradient(there)
         gradient = np.append(self._gradient(theta, point, F, D), 2.0 * (self.df - r2 / s2))
         hessian = np.empty((d + 1, d + 1))
-        hessian[:d, :d] = point.squares(changes) + curvatures(self.template, theta, F)
+        hessian[:d, :d] = point.squares(there) + curvatures(self.template, theta, F)
         hessian[:d, d] = hessian[d, :d] = -2.0 * slope / s2
         hessian[d, d] = 4.0 * r2 / s2
         return Derivatives(self._joint_value(point.solution, s2), gradient, hessian)
@@ -205,7 +207,7 @@ class ProfiledDeviance:
         return self._profiled_value(solution) + self.df * float(q - 1.0 - np.log(q))
 
     @cached_property
-    def _column_scales(self) -> list[FloatArray]:
+    def column_scales(self) -> list[FloatArray]:
         """Per term, 1 / the root mean square of each column: the natural unit of T's rows."""
         scales = []
         for pair in self.products.pairs:
@@ -218,6 +220,10 @@ class ProfiledDeviance:
     @cached_property
     def _traces_are_cheap(self) -> bool:
         return is_cheap(self.products, self.reml)
+
+    @cached_property
+    def _traces_are_possible(self) -> bool:
+        return is_possible(self.products, self.reml)
 
     def _noise(self, solution: PLSSolution) -> float:
         return float(rounding_error(self.df, solution.pwrss / self.response.yty))

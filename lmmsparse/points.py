@@ -16,9 +16,9 @@ import numpy as np
 from lmmsparse._types import FloatArray, ReadOnly
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
-from lmmsparse.linalg import solve_triangular
+from lmmsparse.linalg import solve_triangular, times_each
 from lmmsparse.moments import moment_estimate
-from lmmsparse.observed_information import traces
+from lmmsparse.observed_information import Border, traces
 from lmmsparse.solvers.base import PLSFactor, PLSSolution, PLSSystem
 
 
@@ -91,15 +91,15 @@ class Point(Protocol):
         """Per term F T with F = Σ_levels of [Z'V⁻¹Z − vv'/s² (− the X part for REML)]_ℓℓ."""
         ...
 
-    def pwrss_gradient(self, changes: Sequence[FloatArray]) -> FloatArray:
-        """∂r² = −Σ_levels v' ∂(TT') v, (n_theta,)."""
+    def pwrss_gradient(self, directions: Sequence[FloatArray]) -> FloatArray:
+        """∂r² = −2 Σ_levels v' ∂T u, (n_theta,)."""
         ...
 
-    def squares(self, changes: Sequence[FloatArray]) -> FloatArray:
+    def squares(self, directions: Sequence[FloatArray]) -> FloatArray:
         """Average information with σ² held: y'P V_i P V_j P y / s², (n_theta, n_theta)."""
         ...
 
-    def traces(self, changes: Sequence[FloatArray]) -> FloatArray:
+    def traces(self, directions: Sequence[FloatArray]) -> FloatArray:
         """tr(P V_i P V_j), (n_theta, n_theta)."""
         ...
 
@@ -129,7 +129,8 @@ class GeneralPoint:
         left = right - products.times(effects)
         self.modes = Modes(solution, factor, solved[:, p], effects[:, p], left[:, p])
         self._UX, self._VX = solved[:, :p], left[:, :p]
-        self._VXR = self._VX @ solve_triangular(solution.RX, np.eye(p))
+        root = solve_triangular(solution.RX, np.eye(p))
+        self._border = Border(self._VX @ root, self._UX @ root)
 
     @property
     def VX(self) -> FloatArray:
@@ -146,7 +147,7 @@ class GeneralPoint:
         out = [np.zeros((k, k)) for k in products.sizes]
         for pair, S in zip(products.pairs, self.inverse, strict=True):
             # Σ_ℓ (Z'WZ Λ M⁻¹)_ℓℓ, collected from every stored block and its transpose.
-            BT = np.matmul(pair.values, self.T[pair.t])
+            BT = times_each(pair.values, self.T[pair.t])
             out[pair.s] += np.tensordot(BT, S, axes=([0, 2], [0, 2]))
             if pair.s != pair.t:
                 TB = np.matmul(self.T[pair.s].T, pair.values)
@@ -157,43 +158,50 @@ class GeneralPoint:
             v = self.modes.v[a:z].reshape(-1, k)
             minus = v.T @ v / self.s2
             if self._model.reml:
-                A = self._VXR[a:z].reshape(len(v), k, products.p)
+                A = self._border.A[a:z].reshape(len(v), k, products.p)
                 minus += np.tensordot(A, A, axes=([0, 2], [0, 2]))
             out[t] -= minus @ self.T[t]
         return out
 
-    def pwrss_gradient(self, changes: Sequence[FloatArray]) -> FloatArray:
-        template = self._model.template
-        out = np.empty(template.n_theta)
-        for t, (part, E) in enumerate(zip(template.slices, changes, strict=True)):
-            v = self.modes.v[template.offsets[t] : template.offsets[t + 1]]
-            v = v.reshape(-1, E.shape[1])
-            out[part] = -(E.reshape(len(E), -1) @ (v.T @ v).ravel())
+    def _by_level(self, t: int, vector: FloatArray) -> FloatArray:
+        """Term t's part of a (q,) vector, (levels, k)."""
+        offsets = self._model.template.offsets
+        return vector[offsets[t] : offsets[t + 1]].reshape(-1, len(self.T[t]))
+
+    def pwrss_gradient(self, directions: Sequence[FloatArray]) -> FloatArray:
+        out = np.empty(self._model.template.n_theta)
+        for t, (part, D) in enumerate(zip(self._model.template.slices, directions, strict=True)):
+            v, u = self._by_level(t, self.modes.v), self._by_level(t, self.modes.u)
+            out[part] = -2.0 * (D.reshape(len(D), -1) @ (v.T @ u).ravel())
         return out
 
-    def squares(self, changes: Sequence[FloatArray]) -> FloatArray:
+    def squares(self, directions: Sequence[FloatArray]) -> FloatArray:
         products, template = self._model.products, self._model.template
-        C = np.zeros((products.q, template.n_theta))
-        for t, (part, E) in enumerate(zip(template.slices, changes, strict=True)):
-            # ∂(ΛΛ') v, level by level.
+        # ∂(ΛΛ') v = C + Λ K with C = ∂Λ u and K = ∂Λ' v: where Λ is large, the sum is not formed.
+        C, K = np.zeros((2, products.q, template.n_theta))
+        for t, (part, D) in enumerate(zip(template.slices, directions, strict=True)):
             a, z = template.offsets[t], template.offsets[t + 1]
-            columns = self.modes.v[a:z].reshape(-1, E.shape[1]) @ E.transpose(2, 1, 0).reshape(
-                E.shape[1], -1
-            )
-            C[a:z, part] = columns.reshape(z - a, len(E))
+            for into, vector, moved in (
+                (C, self.modes.u, D.transpose(2, 1, 0)),
+                (K, self.modes.v, D.transpose(1, 2, 0)),
+            ):
+                columns = self._by_level(t, vector) @ moved.reshape(len(moved), -1)
+                into[a:z, part] = columns.reshape(z - a, len(D))
         GC = products.times(C)
         LtGC = template.multiply_transposed(self.T, GC)
-        out = C.T @ GC - LtGC.T @ self.modes.factor.solve(LtGC)
+        # With Λ'Z'V⁻¹ZΛ = I − M⁻¹ the squares complete each other.
+        both = LtGC - K
+        out = C.T @ GC + K.T @ K - both.T @ self.modes.factor.solve(both)
         if products.p:
-            E = products.ZtX.T @ C - self._UX.T @ LtGC
+            E = products.ZtX.T @ C - self._UX.T @ both
             E = solve_triangular(self.modes.solution.RX, E, transposed=True)
             out -= E.T @ E
         return np.asarray(out / self.s2)
 
-    def traces(self, changes: Sequence[FloatArray]) -> FloatArray:
-        border = self._VXR if self._model.reml else None
+    def traces(self, directions: Sequence[FloatArray]) -> FloatArray:
+        border = self._border if self._model.reml else None
         products, solve = self._model.products, self.modes.factor.solve
-        return traces(products, self.T, changes, self.inverse, solve, border)
+        return traces(products, self.T, directions, self.inverse, solve, border)
 
     def moment_estimate(self) -> FloatArray | None:
         products, template = self._model.products, self._model.template

@@ -10,10 +10,11 @@ import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray, IntArray
 from lmmsparse.announce import warn
-from lmmsparse.design import Recipe, as_frame, close_match, listed
+from lmmsparse.design import Recipe, as_frame, check_unique, close_match, listed
 from lmmsparse.errors import DataError, DesignWarning, FormulaError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.formula import parse_formula
+from lmmsparse.options import brief, one_of
 
 NEW_LEVELS = ("raise", "population", "nan")
 
@@ -49,8 +50,8 @@ def select_effects(fit: Fit, random: bool | str) -> list[Selection]:
         return []
     if not isinstance(random, str):
         raise OptionError(
-            f"random={random!r} cannot be understood. It says which random effects take part. Use "
-            "True for all, False for none, or a one-sided formula such as '~(1|Subject)'."
+            f"random={brief(random)} cannot be understood. It says which random effects take part. "
+            "Use True for all, False for none, or a one-sided formula such as '~(1|Subject)'."
         )
     chosen: dict[int, set[int]] = {}
     for term in parse_formula(random, one_sided=True).random:
@@ -137,7 +138,10 @@ def new_frame(fit: Fit, newdata: Any) -> tuple[Recipe, pd.DataFrame]:
             "The model cannot find its columns in a table. It was fitted from arrays, without a "
             "formula. Compute X @ m.fixef and add the rows of m.ranef, or fit with lmm.lmer."
         )
-    return recipe, as_frame(newdata)
+    frame = as_frame(newdata)
+    if not frame.columns.is_unique:
+        check_unique(frame, recipe.names)
+    return recipe, frame
 
 
 def new_rows(
@@ -160,7 +164,7 @@ def new_rows(
         level, missing, shown = recipe.levels(t, frame)
         bad = missing | (level < 0)
         if bad.any() and new_levels == "raise":
-            raise _level_error(fit.design.blocks[t].group, missing, level, shown, recipe, t)
+            raise _level_error(fit.design.blocks[t].group, missing, level, shown)
         unknown |= bad
         codes[t] = np.where(bad, -1, level)
     X, undetermined = recipe.fixed(frame)
@@ -200,14 +204,7 @@ def warn_of_undetermined(fit: Fit, undetermined: BoolArray) -> None:
         )
 
 
-def _level_error(
-    group: str,
-    missing: BoolArray,
-    level: IntArray,
-    shown: pd.Series,
-    recipe: Recipe,
-    block: int,
-) -> DataError:
+def _level_error(group: str, missing: BoolArray, level: IntArray, shown: pd.Series) -> DataError:
     remedy = (
         "Use new_levels='population' to predict such rows without the group's random effects, or "
         "'nan' to leave them open."
@@ -219,14 +216,6 @@ def _level_error(
         )
     unseen = pd.unique(shown[level < 0].astype(str))
     new = listed(unseen)
-    components = recipe.groups[block].key.components
-    if len(components) == 1 and set(unseen) <= set(components[0].astype(str)):
-        have, given = (type(v).__name__ for v in (components[0][0], shown[level < 0].iloc[0]))
-        return DataError(
-            f"The levels of {group!r} in the new data ({new}) are of type {given}, those of the "
-            f"fit of type {have}. The number 1 and the text '1' are different levels. Convert the "
-            "column to the type it had in the fit."
-        )
     return DataError(
         f"The new data have levels of {group!r} that the fit has not seen: {new}. Their random "
         f"effects are unknown. {remedy}"
@@ -248,12 +237,12 @@ def predict(
     index : pandas.Index
         Labels of the rows.
     """
-    if new_levels not in NEW_LEVELS:
-        raise OptionError(
-            f"new_levels={new_levels!r} does not exist. It says what to predict for levels of a "
-            "grouping factor that the fit has not seen. Choose one of "
-            f"{', '.join(map(repr, NEW_LEVELS))}."
-        )
+    one_of(
+        "new_levels",
+        new_levels,
+        NEW_LEVELS,
+        "It says what to predict for levels of a grouping factor that the fit has not seen.",
+    )
     selections = select_effects(fit, random)
     b = fit.split(fit.b)
     if newdata is None:

@@ -11,10 +11,10 @@ import pandas as pd
 
 from lmmsparse._types import FloatArray
 from lmmsparse.distributions import normal_cdf, normal_quantile
-from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.satterthwaite import satterthwaite
 from lmmsparse.linalg import chunks
+from lmmsparse.options import as_generator, one_of, whole_number
 from lmmsparse.predict import (
     NewRows,
     Selection,
@@ -31,7 +31,6 @@ from lmmsparse.row_forms import (
     pulled_columns,
 )
 from lmmsparse.search import StandardizedObjective
-from lmmsparse.simulate import as_generator
 from lmmsparse.threads import one_thread
 
 INTERVALS = ("confidence", "prediction")
@@ -79,15 +78,19 @@ def predict_with_error(
     conditional variances plus the variance of the conditional means, and limits are quantiles of
     the mixture of the conditional normal distributions. The prediction stays that at θ̂.
     """
-    if interval is not None and interval not in INTERVALS:
-        raise OptionError(
-            f"interval={interval!r} does not exist. Choose 'confidence' (for the predicted mean) "
-            "or 'prediction' (for a new observation)."
-        )
+    if interval is not None:
+        why = "Limits are those of the predicted mean, or of a new observation."
+        one_of("interval", interval, INTERVALS, why)
     values, index = predict(fit, newdata, random, new_levels, offset)
     selections = select_effects(fit, random)
     rows = _rows(fit, newdata, selections, new_levels, offset)
-    check_draws(theta_draws)
+    theta_draws = whole_number(
+        "theta_draws",
+        theta_draws,
+        0,
+        "It says over how many values of the covariance parameters predictions are averaged.",
+        "Use 0 for none, or some 200.",
+    )
     observed = interval == "prediction"
     tail = 0.5 - level / 2.0
     if theta_draws:
@@ -95,7 +98,7 @@ def predict_with_error(
         mixture = _Mixture(
             [
                 _conditional(drawn, sigma2, newdata, rows, selections, observed)
-                for drawn, sigma2 in _drawn_fits(fit, int(theta_draws), rng)
+                for drawn, sigma2 in _drawn_fits(fit, theta_draws, rng)
             ]
         )
         variance, lower, upper = mixture.variance, mixture.quantile(tail), mixture.quantile(-tail)
@@ -117,21 +120,6 @@ def predict_with_error(
         "upper": values + upper,
     }
     return pd.DataFrame(columns, index=index)
-
-
-def check_draws(theta_draws: Any) -> None:
-    """Refuse a number of draws that is none.
-
-    Raises
-    ------
-    OptionError
-    """
-    whole = isinstance(theta_draws, (int, np.integer)) and not isinstance(theta_draws, bool)
-    if not whole or theta_draws < 0:
-        raise OptionError(
-            f"theta_draws={theta_draws!r} is not a number of draws. It says over how many values "
-            "of the covariance parameters predictions are averaged. Use 0 for none, or some 200."
-        )
 
 
 def _conditional(

@@ -12,6 +12,7 @@ from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.checks import check_design, require
 from lmmsparse.crossproducts import response_products
 from lmmsparse.design import Design, LevelKey, RandomBlock, listed
+from lmmsparse.design.arguments import check_real
 from lmmsparse.design.grouping import Grouping, combined_labels
 from lmmsparse.design.rank import chosen_columns, column_relations, independent_columns
 from lmmsparse.errors import DataError, Finding
@@ -24,7 +25,7 @@ from lmmsparse.threads import one_thread
 def _per_row(design: Design, what: str, values: Any) -> FloatArray:
     """Values on the fitted rows, given for them or for all rows of the original data."""
     if np.ndim(values) == 2 and np.shape(values)[1] == 1:
-        values = np.asarray(values)[:, 0]
+        values = values.iloc[:, 0] if isinstance(values, pd.DataFrame) else np.asarray(values)[:, 0]
     if isinstance(values, str):
         raise DataError(
             f"{what} is text, {values!r}. The data of the fit are not kept, so that a column "
@@ -35,6 +36,8 @@ def _per_row(design: Design, what: str, values: Any) -> FloatArray:
             f"{what} has {np.ndim(values)} dimensions. One response is fitted at a time. Pass one "
             "value per row."
         )
+    check_real(what, values)
+    values = design.in_rows(what, values)
     try:
         array = np.array(pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan))
     except (TypeError, ValueError) as error:
@@ -113,9 +116,9 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
     response = response_products(values, Q, terms, design.weights, design.offset)
     check_not_exact(renewed, response.yty)
     objective = fit.objective.with_response(response)
-    optimum = search(objective, renewed, start, fit.optimizer)
+    optimum = search(objective, renewed, start, fit.optimizer, undetermined=fit.away)
     result = replace(fit, design=renewed, optimum=optimum)
-    result.__dict__["objective"] = objective
+    result.__dict__.update(objective=objective, unidentified=fit.unidentified)
     return result
 
 
@@ -189,7 +192,7 @@ def _subset_block(block: RandomBlock, keep: BoolArray) -> RandomBlock:
     old = block.grouping
     if len(old.key.components) == 1:
         levels = old.levels[present]
-        key = LevelKey((levels,), np.arange(len(present), dtype=np.int64))
+        key = LevelKey.of(levels)
     else:
         key = LevelKey(old.key.components, old.key.combinations[present])
         levels = combined_labels(key)

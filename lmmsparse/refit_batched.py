@@ -11,13 +11,13 @@ from lmmsparse.batched_objective import ManyDeviances, SharedDesign
 from lmmsparse.convergence import TOLERANCE, expected_decrease, fits_exactly
 from lmmsparse.covariance import Diagonal, LambdaTemplate, Unstructured
 from lmmsparse.fit import Fit
+from lmmsparse.identification import generic_theta
 from lmmsparse.merged_levels import level_blocks, merge_levels
 from lmmsparse.optimize import Bounds, TrustRegion
 from lmmsparse.optimize.batched import ManyOptima, minimize_many
 from lmmsparse.refit import warm_start
 from lmmsparse.responses import ManyResponses
 from lmmsparse.search import NO_WORSE, SNAP, StandardizedObjective, standardizer
-from lmmsparse.singular import generic_theta
 from lmmsparse.solvers.blocked import Blocked, lead_terms
 
 _CHUNK = 60_000

@@ -17,10 +17,12 @@ import pandas as pd
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.convergence import judge
 from lmmsparse.design import Design
-from lmmsparse.errors import DataError, LmmError, OptionError
+from lmmsparse.design.arguments import check_real
+from lmmsparse.errors import DataError, LmmError
 from lmmsparse.fit import Fit, term_columns
 from lmmsparse.fixed_columns import orthonormal
 from lmmsparse.held import theta_names
+from lmmsparse.options import check_jobs
 from lmmsparse.progress import run
 from lmmsparse.refit import refit_response, warm_start
 from lmmsparse.refit_batched import (
@@ -64,11 +66,7 @@ def refit_many(fit: Fit, Y: Any, n_jobs: int = 1, progress: bool | None = None) 
     OptionError
         For another `n_jobs`.
     """
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, (int, np.integer)) or n_jobs == 0:
-        raise OptionError(
-            f"n_jobs={n_jobs!r} is not a number of processes. Responses that are refitted one by "
-            "one can be shared between them. Use 1 or more, or -1 for all processors."
-        )
+    check_jobs(n_jobs)
     values, index = _columns(fit.design, Y)
     out = Estimates.none(values.shape[1], fit.template.n_theta, fit.design.p)
     complete = _look(fit.design, values, out)
@@ -106,7 +104,10 @@ def _columns(design: Design, Y: Any) -> tuple[FloatArray, pd.Index]:
                 f"Y has {array.ndim} dimensions. Every column is one response. Pass an array with "
                 "one row per observation and one column per response."
             )
-        frame = pd.DataFrame(array.reshape(len(array), -1) if array.ndim == 1 else array)
+        frame = pd.DataFrame(array[:, None] if array.ndim == 1 else array)
+    check_real("Y", frame)
+    if isinstance(Y, (pd.Series, pd.DataFrame)):
+        frame = design.in_rows("Y", frame)
     try:
         values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
@@ -173,9 +174,9 @@ def _one_by_one(fit: Fit, Y: FloatArray) -> Estimates:
             design = replace(fit.design, y=Y[:, j])
             objective = fit.objective.with_response(responses.one(i))
             try:
-                optimum = search(objective, design, start, fit.optimizer)
+                optimum = search(objective, design, start, fit.optimizer, undetermined=fit.away)
                 new = replace(fit, design=design, optimum=optimum)
-                new.__dict__["objective"] = objective
+                new.__dict__.update(objective=objective, unidentified=fit.unidentified)
                 _note(out, int(j), new)
             except (LmmError, np.linalg.LinAlgError) as error:
                 out.problem[j] = str(error)

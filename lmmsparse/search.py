@@ -17,10 +17,11 @@ from lmmsparse.charts import ChartedObjective
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.design import Design
 from lmmsparse.errors import NumericalError, OptionError
-from lmmsparse.keywords import brief
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import Bounds, Derivatives, Objective, Optimizer, Optimum, minimize_free
+from lmmsparse.options import brief
 from lmmsparse.tangents import ALMOST_NOTHING
+from lmmsparse.undetermined import Undetermined
 
 SNAP = 1e-3
 NO_WORSE = 1e-9
@@ -34,6 +35,7 @@ def search(
     start: FloatArray | None,
     optimizer: Optimizer,
     progress: bool = False,
+    undetermined: Undetermined | None = None,
 ) -> Optimum:
     """Minimize the criterion in standardized coordinates and report in θ.
 
@@ -46,9 +48,11 @@ def search(
     optimizer : Optimizer
     progress : bool
         Print every evaluation to the standard error stream.
+    undetermined : Undetermined, optional
+        What the search is to keep off.
     """
     template = objective.template
-    scaled = StandardizedObjective(objective)
+    scaled = StandardizedObjective(objective, undetermined)
     bounds, free = scaled.bounds, template.free
     first = start_values(scaled, design) if start is None else _check_start(start, template)
     first = template.with_held(first)
@@ -60,7 +64,7 @@ def search(
             np.array_equal(first, scaled.to_theta(template.start)) or np.abs(x).max() > _FAR
         )
         map_ = scaled.to_theta(np.eye(template.n_theta))
-        target = ChartedObjective(objective, map_, x if rough else None)
+        target = ChartedObjective(objective, map_, x if rough else None, undetermined)
     target = Announced(target) if progress else target
     found = minimize_free(optimizer, target, scaled.to_internal(first), bounds, free)
     if np.any(bounds.held(found.x) & free):
@@ -111,10 +115,18 @@ class StandardizedObjective:
     lower triangular, a linear map of θ̃ to θ that keeps every bound at zero; the model is the same
     and the units of the predictors disappear from the search. Where elements of T are held, K is
     diagonal, so that they are coordinates of the search too.
+
+    Parameters
+    ----------
+    objective : ProfiledDeviance
+    undetermined : Undetermined, optional
+        Directions in which steps are not to go.
     """
 
-    def __init__(self, objective: ProfiledDeviance) -> None:
-        self._objective = objective
+    def __init__(
+        self, objective: ProfiledDeviance, undetermined: Undetermined | None = None
+    ) -> None:
+        self._objective, self._undetermined = objective, undetermined
         self.template = template = objective.template
         products = objective.products
         self._map = np.eye(template.n_theta)
@@ -153,7 +165,15 @@ class StandardizedObjective:
         return self._objective(self._map @ x)
 
     def derivatives(self, x: FloatArray) -> Derivatives:
-        return self._objective.derivatives(self._map @ x).along(self._map)
+        theta = self.to_theta(x)
+        at = self._objective.derivatives(theta).along(self._map)
+        if self._undetermined is None:
+            return at
+        nothing = [None] * len(self.template.structures)
+        rows = self._undetermined.along(
+            self.template, theta, nothing, self._objective.column_scales
+        )
+        return at.kept_off(rows @ self._map)
 
 
 class Announced:
@@ -231,6 +251,8 @@ def start_values(objective: StandardizedObjective, design: Design) -> FloatArray
 
 def _check_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
     try:
+        if np.iscomplexobj(start):
+            raise TypeError("complex numbers")
         theta = np.asarray(start, dtype=np.float64).ravel()
     except (TypeError, ValueError) as error:
         raise OptionError(

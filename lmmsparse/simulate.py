@@ -10,26 +10,8 @@ import pandas as pd
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
+from lmmsparse.options import as_generator, brief, whole_number
 from lmmsparse.predict import Selection, new_frame, new_rows, select_effects, warn_of_undetermined
-
-
-def as_generator(rng: Any) -> np.random.Generator:
-    """A numpy Generator from a Generator or a seed.
-
-    Raises
-    ------
-    OptionError
-        If it is neither.
-    """
-    if isinstance(rng, np.random.Generator):
-        return rng
-    whole = isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0
-    if whole or isinstance(rng, np.random.SeedSequence):
-        return np.random.default_rng(rng)
-    raise OptionError(
-        f"rng={rng!r} is neither a random generator nor a seed. Results must be reproducible. Pass "
-        "rng=np.random.default_rng(1), or a whole number such as rng=1."
-    )
 
 
 def simulate(
@@ -58,11 +40,7 @@ def simulate(
     -----
     y* = Xβ + Zb* + offset + ε with b* ~ N(0, σ²ΛΛ') and ε_i ~ N(0, σ²/w_i).
     """
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise OptionError(
-            f"n={n!r} is not a positive whole number. It is the number of responses to draw. Ask "
-            "for 1 or more."
-        )
+    n = whole_number("n", n, 1, "It is the number of responses to draw.", "Ask for 1 or more.")
     generator = as_generator(rng)
     kept = _kept(fit, random)
     if newdata is None:
@@ -103,11 +81,11 @@ def simulate(
 
 def _kept(fit: Fit, random: str) -> list[Any]:
     """Per block, which effects keep their conditional modes; (k,) bool arrays."""
-    if random not in ("new", "keep") and not (isinstance(random, str) and "~" in random):
+    if not isinstance(random, str) or (random not in ("new", "keep") and "~" not in random):
         raise OptionError(
-            f"random={random!r} cannot be understood. It says where the random effects come from. "
-            "Use 'new' to draw them, 'keep' to keep the estimated ones, or a one-sided formula of "
-            "the terms to keep."
+            f"random={brief(random)} cannot be understood. It says where the random effects come "
+            "from. Use 'new' to draw them, 'keep' to keep the estimated ones, or a one-sided "
+            "formula of the terms to keep."
         )
     chosen = select_effects(fit, random == "keep" if random in ("new", "keep") else random)
     kept = [np.zeros(block.k, dtype=bool) for block in fit.design.blocks]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import numpy as np
 import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray
-from lmmsparse.covariance import Diagonal, LambdaTemplate, Unstructured
-from lmmsparse.design import RandomBlock, listed
+from lmmsparse.advice import effects_text, formula_with, term_text, written
+from lmmsparse.covariance import Diagonal, Unstructured
+from lmmsparse.design import Design, listed
+from lmmsparse.design.terms import INTERCEPT, formula_terms
 from lmmsparse.errors import Finding
 from lmmsparse.fit import Fit
+from lmmsparse.identification import generic_theta
 from lmmsparse.varcorr import relative_contributions
 
 _NOTHING = 2e-3
@@ -46,12 +51,6 @@ def null_directions(fit: Fit, tol: float = 1e-4) -> list[FloatArray]:
     return out
 
 
-def generic_theta(template: LambdaTemplate) -> FloatArray:
-    """Some θ with all variances that what is held allows, (n_theta,)."""
-    rest = np.random.default_rng(7).uniform(0.2, 0.8, template.n_theta)
-    return template.with_held(rest)
-
-
 def _echelon(rows: FloatArray) -> FloatArray:
     """Combinations of the rows with as many zeros as elimination with pivoting gives, (m, k)."""
     out = rows.copy()
@@ -81,78 +80,149 @@ def is_singular(fit: Fit, tol: float = 1e-4) -> bool:
     return any(len(null) for null in null_directions(fit, tol))
 
 
-def singular_finding(fit: Fit) -> Finding:
-    """Say what does not vary, and which model the fit equals."""
-    parts, simpler = [], []
-    for block, null in zip(fit.design.blocks, null_directions(fit), strict=True):
-        if len(null):
-            what, model = _said(block, null)
-            parts.append(what)
-            simpler.append(model)
-    return Finding(
-        "singular",
-        "warning",
+def singular_finding(fit: Fit, open_terms: Collection[int] = ()) -> Finding:
+    """Say what does not vary, which model the fit equals, and which to try next.
+
+    Parameters
+    ----------
+    fit : Fit
+    open_terms : collection of int
+        Positions of terms of which something is not determined: what they show is a choice.
+    """
+    design, nulls = fit.design, null_directions(fit)
+    singular = [t for t, null in enumerate(nulls) if len(null) and t not in open_terms]
+    if not singular:
+        return Finding(
+            "singular",
+            "info",
+            "The covariance that is shown is singular. It is one of many that fit equally well, "
+            "and others of these may not be.",
+        )
+    parts = [_said(design, t, nulls[t]) for t in singular]
+    equal = [_equal(design, t, nulls[t]) for t in singular]
+    text = (
         f"The fit is singular: {'; '.join(parts)}. The data support fewer random effects than the "
-        "model has. The optimum is a valid one; tests of the affected terms are conservative. It "
-        f"equals the model {' and '.join(simpler)}.",
+        "model has. The optimum is a valid one; tests of the affected terms are conservative."
     )
+    if all(way is not None for way in equal):
+        formula = _whole(design, dict(zip(singular, equal, strict=True)))
+        said = " and ".join(_in_place(design, t, w) for t, w in zip(singular, equal, strict=True))
+        text += f" It equals the model {said}{f': {formula}' if formula else ''}."
+    if any(way is None or "I(" in way for way in equal):
+        smaller = {t: _next(fit, t, nulls[t]) for t in singular}
+        if all(way is not None for way in smaller.values()):
+            formula = _whole(design, smaller)
+            text += f" Next to try: {formula}." if formula else ""
+        if any(len(nulls[t]) > 1 and design.blocks[t].k > 2 for t in singular):
+            text += " m.rank_pca() has the directions."
+    return Finding("singular", "warning", text)
 
 
-def _said(block: RandomBlock, null: FloatArray) -> tuple[str, str]:
-    """What does not vary in a term, and what could be written in its place."""
-    names, source = block.names, block.source
+def ranks(fit: Fit) -> str:
+    """In how many dimensions the random effects of singular terms vary, in a few words."""
+    parts = []
+    for t, (block, null) in enumerate(zip(fit.design.blocks, null_directions(fit), strict=True)):
+        if len(null) and block.k == 1:
+            parts.append(f"{written(fit.design, t)} has no variance")
+        elif len(null):
+            left = block.k - len(null)
+            parts.append(f"{written(fit.design, t)} varies in {left} of {block.k} dimensions")
+    return "; ".join(parts)
+
+
+def _whole(design: Design, ways: Mapping[int, str | None]) -> str | None:
+    return formula_with(design, {t: way or "" for t, way in ways.items()})
+
+
+def _said(design: Design, t: int, null: FloatArray) -> str:
+    """What does not vary in a term."""
+    block, source = design.blocks[t], written(design, t)
+    names = block.names
     if len(null) == block.k:
         verb = "variance of" if block.k == 1 else "variances of"
         are = "is" if block.k == 1 else "are"
-        what = f"the estimated {verb} {listed(names)} in {source} {are} zero"
-        return what, f"without {listed(names)} in {source}"
+        return f"the estimated {verb} {listed(names)} in {source} {are} zero"
     pure = (null != 0).sum(axis=1) == 1
     zero = [names[int(np.argmax(row != 0))] for row in null[pure]]
-    combined = [_sum(row, names) for row in null[~pure]]
+    if not pure.all() and block.k > 2:
+        left = block.k - len(null)
+        return f"in {source} the random effects vary in {left} of {block.k} dimensions"
     pieces = []
     if zero:
         many = len(zero) > 1
         pieces.append(f"the variance{'s' * many} of {listed(zero)} {'are' if many else 'is'} zero")
-    if combined:
-        pieces.append(
-            f"{listed(combined, 3)} {'are' if len(combined) > 1 else 'is'} zero in every "
-            f"level of {block.group}"
-        )
-    if block.k == 2 and combined and block.structure.correlated:
-        sign = "−1" if null[0].prod() > 0 else "+1"
-        pieces.append(f"a correlation of {sign}")
-    return f"in {source} {', '.join(pieces)}", _in_place(block, null, zero, bool(combined))
+    if not pure.all():
+        pieces.append(f"{_sum(null[~pure][0], names)} is zero in every level of {block.group}")
+        if block.structure.correlated:
+            pieces.append(f"a correlation of {'−1' if null[0].prod() > 0 else '+1'}")
+    return f"in {source} {', '.join(pieces)}"
 
 
-def _in_place(block: RandomBlock, null: FloatArray, zero: list[str], combined: bool) -> str:
-    linear = isinstance(block.structure, Unstructured | Diagonal)
-    if not linear:
-        return f"with {block.k - len(null)} instead of {block.k} effects in {block.source}"
-    if not combined:
-        rest = [name for name in block.names if name not in zero]
-        if all(map(_plain, rest)):
-            return f"with {_term(rest, block)} in place of {block.source}"
-        return f"without {listed(zero)} in {block.source}"
-    if len(null) == block.k - 1 and all(map(_plain, block.names)):
-        weights = sla.null_space(null)[:, 0]
-        weights = (
-            weights / weights[int(np.argmax(np.abs(weights) > _NOTHING * np.abs(weights).max()))]
-        )
-        column = _sum(weights, ["1" if n == "Intercept" else n for n in block.names], "*")
-        return f"with (0 + I({column}) | {block.group}) in place of {block.source}"
-    return f"with {block.k - len(null)} instead of {block.k} effects in {block.source}"
+def _equal(design: Design, t: int, null: FloatArray) -> str | None:
+    """A term that makes the same fit, empty if none is needed; None if none can be written."""
+    block = design.blocks[t]
+    if len(null) == block.k:
+        return ""
+    if not isinstance(block.structure, Unstructured | Diagonal):
+        return None
+    pure = (null != 0).sum(axis=1) == 1
+    if pure.all():
+        zero = {int(np.argmax(row != 0)) for row in null}
+        effects = effects_text(design, t, [j for j in range(block.k) if j not in zero])
+        return None if effects is None else term_text(design, t, effects)
+    if block.k > 2 or not all(map(_plain, block.names)):
+        return None
+    weights = sla.null_space(null)[:, 0]
+    weights = weights / weights[int(np.argmax(np.abs(weights) > _NOTHING * np.abs(weights).max()))]
+    column = _sum(weights, ["1" if n == "Intercept" else n for n in block.names], "*")
+    return term_text(design, t, f"0 + I({column})")
+
+
+def _in_place(design: Design, t: int, way: str | None) -> str:
+    if way:
+        return f"with {way} in place of {written(design, t)}"
+    return f"without {listed(design.blocks[t].names)} in {written(design, t)}"
+
+
+def _next(fit: Fit, t: int, null: FloatArray) -> str | None:
+    """A smaller term, without the effects of highest order that vary least."""
+    design = fit.design
+    equal = _equal(design, t, null)
+    if equal is not None and "I(" not in equal:
+        return equal
+    block = design.blocks[t]
+    covariance = fit.template.factors(fit.theta)[t]
+    share = np.mean(block.columns**2, axis=0) * np.sum(covariance**2, axis=1)
+    ways = []
+    for columns in _droppable(design, t):
+        keep = [j for j in range(block.k) if j not in columns]
+        effects = effects_text(design, t, keep) if keep else None
+        if effects is not None:
+            ways.append((float(share[columns].sum()), effects))
+    if ways:
+        return term_text(design, t, min(ways)[1])
+    whole = effects_text(design, t, range(block.k))
+    if whole is None or not isinstance(block.structure, Unstructured):
+        return None
+    return f"diag{term_text(design, t, whole)}"  # no correlation
+
+
+def _droppable(design: Design, t: int) -> list[list[int]]:
+    """Columns of the parts of a term that no other part builds on."""
+    block = design.blocks[t]
+    if design.recipe is None:
+        return [[j] for j in range(block.k) if block.names[j] != "Intercept"]
+    terms = formula_terms(design.recipe.matrices, f"random{t}")
+    return [
+        list(term.columns)
+        for term in terms
+        if term.label != INTERCEPT and not any(term.is_marginal_to(other) for other in terms)
+    ]
 
 
 def _plain(name: str) -> bool:
     """Whether the name of an effect can be written in a formula as it is."""
     return name.isidentifier()
-
-
-def _term(names: list[str], block: RandomBlock) -> str:
-    tag = "diag" if isinstance(block.structure, Diagonal) and len(names) > 1 else ""
-    rest = [name for name in names if name != "Intercept"]
-    text = " + ".join(rest if len(rest) < len(names) and rest else ["0", *rest] if rest else ["1"])
-    return f"{tag}({text} | {block.group})"
 
 
 def _sum(weights: FloatArray, names: list[str] | tuple[str, ...], times: str = " ") -> str:

@@ -1,37 +1,43 @@
 """`Fit` ↔ one file: a zip archive of plain arrays and JSON, without pickle.
 
-Nothing in a file is executed when it is read. What the formula names is checked again before it is
-evaluated on new data.
+Nothing in a file is executed when it is read, and nothing in it is believed: every field is checked
+by its type, its range and what it has to agree with, formulas as if the user had written them, and
+at the end the criterion of the model that was read has to be the one that was stored.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import zipfile
-import zlib
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from lmmsparse._types import FloatArray, ObjectArray
+from lmmsparse._types import FloatArray, IntArray, ObjectArray
+from lmmsparse.archive import Archive, Arrays, write_archive
+from lmmsparse.convergence import fits_exactly
 from lmmsparse.correlated import AR1, CompoundSymmetry
 from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
 from lmmsparse.design import Design, Grouping, LevelKey, RandomBlock
-from lmmsparse.design.state import (
-    decode_index,
-    decode_recipe,
-    encode_index,
-    encode_recipe,
+from lmmsparse.design.state import check_recipe, decode_recipe, encode_recipe
+from lmmsparse.design.values import decode_index, encode_index, same_labels
+from lmmsparse.errors import Finding, StorageError
+from lmmsparse.fields import (
+    choice,
+    flag,
+    items,
+    number,
+    optional,
+    options,
+    plain,
+    record,
+    text,
+    whole,
 )
-from lmmsparse.errors import Finding, LmmError, StorageError
+from lmmsparse.files import opened
 from lmmsparse.fit import Fit
 from lmmsparse.held import Held
-from lmmsparse.keywords import brief
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, Optimum, Status, TrustRegion
 from lmmsparse.solvers._sksparse import UNUSABLE
 from lmmsparse.solvers.base import PLSSolver
@@ -39,15 +45,19 @@ from lmmsparse.solvers.blocked import Blocked
 from lmmsparse.solvers.cholmod import Cholmod
 from lmmsparse.solvers.dense import Dense
 from lmmsparse.solvers.superlu import SuperLU
+from lmmsparse.threads import one_thread
 
 _FORMAT = "lmmsparse model"
-_VERSION = 1
+_VERSION = 2  # 1 had no list of its arrays and no checksums
 _OPTIMIZERS: dict[str, type[Any]] = {c.__name__: c for c in (TrustRegion, Bobyqa, NelderMead)}
 _SPARSE = ("data", "indices", "indptr")
 _SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Blocked, Cholmod, Dense, SuperLU)}
 _STRUCTURES: dict[str, type[Any]] = {
     c.__name__: c for c in (Unstructured, Diagonal, CompoundSymmetry, AR1)
 }
+# Other processors and libraries round otherwise: what criteria of one model may differ by, per
+# observation and per unit of the criterion.
+_ROUNDING = 1e-6
 
 
 def save_fit(fit: Fit, path: str | Path) -> None:
@@ -77,31 +87,14 @@ def save_fit(fit: Fit, path: str | Path) -> None:
     }
     arrays["optimum.x"] = fit.optimum.x
     arrays["optimum.trace"] = fit.optimum.trace
-    target = _as_path(path)
-    if target.is_dir() or not target.parent.is_dir():
-        raise StorageError(
-            f"{target} cannot be written: "
-            + ("it is a directory" if target.is_dir() else f"there is no directory {target.parent}")
-            + ". A model is stored in one file. Name a file in a directory that exists."
-        )
-    partial = target.with_name(target.name + ".part")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("model.json", json.dumps(meta))
-        for name, array in arrays.items():
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
-            archive.writestr(f"{name}.npy", buffer.getvalue())
-    partial.replace(target)
+    write_archive(path, meta, {name: _plain_array(array) for name, array in arrays.items()})
 
 
-def _as_path(path: Any) -> Path:
-    try:
-        return Path(path)
-    except TypeError as error:
-        raise StorageError(
-            f"{brief(path)} is not a path. A model is stored in one file. Name it, for example "
-            "'model.lmm'."
-        ) from error
+def _plain_array(array: ObjectArray) -> ObjectArray:
+    """Double precision and whole numbers: nothing else is in a file."""
+    if array.dtype.kind == "f":
+        return array.astype(np.float64, copy=False)
+    return array.astype(np.int64 if array.dtype.itemsize > 4 else np.int32, copy=False)
 
 
 def load_fit(path: str | Path) -> Fit:
@@ -110,50 +103,41 @@ def load_fit(path: str | Path) -> Fit:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If there is no such file (it is a `StorageError` too).
     StorageError
         If it is not a model, is damaged, or was written by a newer version.
     """
-    source = _as_path(path)
-    if source.is_dir():
+    with opened(path) as file:
+        try:
+            archive = Archive(file)
+            if not archive.has_model:
+                raise StorageError(_foreign(path))
+            meta, as_written = archive.json()
+            version = _version(path, meta)
+            if version > 1 and not as_written:
+                raise ValueError("its text is not what was stored")
+            return _decode(meta, Arrays(archive, meta.get("arrays") if version > 1 else None))
+        except (StorageError, MemoryError):
+            raise
+        except zipfile.BadZipFile as error:
+            raise StorageError(_foreign(path)) from error
+        except Exception as error:  # whatever a damaged file brings about
+            raise StorageError(
+                f"{path} is damaged: {type(error).__name__} while reading it ({error!s:.200}). It "
+                "cannot be restored from what is left. Save the model again."
+            ) from error
+
+
+def _version(path: str | Path, meta: Any) -> int:
+    if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
+        raise StorageError(_foreign(path))
+    version = whole(meta["version"], low=1)
+    if version > _VERSION:
         raise StorageError(
-            f"{source} is a directory. A model is stored in one file. Name the file that "
-            "m.save(path) has written."
+            f"{path} was written by a newer version of lmmsparse. Its file version is {version}, "
+            f"readable is {_VERSION}. Update lmmsparse to read it."
         )
-    try:
-        with zipfile.ZipFile(source) as archive:
-            if "model.json" not in archive.namelist():
-                raise StorageError(_foreign(path))
-            meta = json.loads(archive.read("model.json"))
-            if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
-                raise StorageError(_foreign(path))
-            if meta["version"] > _VERSION:
-                raise StorageError(
-                    f"{path} was written by a newer version of lmmsparse. Its file version is "
-                    f"{meta['version']}, readable is {_VERSION}. Update lmmsparse to read it."
-                )
-            arrays = {
-                name.removesuffix(".npy"): np.lib.format.read_array(
-                    io.BytesIO(archive.read(name)), allow_pickle=False
-                )
-                for name in archive.namelist()
-                if name.endswith(".npy")
-            }
-        return _decode(meta, arrays)
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
-    except StorageError:
-        raise
-    except zipfile.BadZipFile as error:
-        raise StorageError(_foreign(path)) from error
-    except (
-        KeyError, ValueError, TypeError, IndexError, AttributeError, EOFError, OSError,
-        RuntimeError, MemoryError, OverflowError, LmmError, zipfile.error, zlib.error,
-    ) as error:  # fmt: skip
-        raise StorageError(
-            f"{path} is damaged: {type(error).__name__} while reading it ({error}). It cannot be "
-            "restored from what is left. Save the model again."
-        ) from error
+    return version
 
 
 def _foreign(path: str | Path) -> str:
@@ -170,11 +154,13 @@ def _encode_option(option: Any, known: dict[str, type[Any]]) -> dict[str, Any]:
             f"The model was fitted with {name}, which is not part of lmmsparse and cannot be "
             f"stored. Refit with one of {', '.join(known)} before saving."
         )
-    return {"name": name, "options": asdict(option)}
+    return {"name": name, "options": plain(option)}
 
 
-def _decode_option(meta: dict[str, Any], known: dict[str, type[Any]]) -> Any:
-    return known[meta["name"]](**meta["options"])
+def _decode_option(meta: Any, known: dict[str, type[Any]]) -> Any:
+    record(meta, ("name", "options"))
+    kind = known[choice(meta["name"], known)]
+    return kind(**options(meta["options"], kind))
 
 
 def _encode_design(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, Any]:
@@ -195,7 +181,7 @@ def _encode_design(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, 
             j = len(groupings)
             groupings.append(block.grouping)
             arrays[f"group{j}.codes"] = block.grouping.codes
-            arrays[f"group{j}.combinations"] = block.grouping.key.combinations
+            arrays[f"group{j}.combinations"] = block.grouping.key.combinations.ravel()
         arrays[f"block{i}.columns"] = block.columns
         blocks.append(
             {
@@ -227,96 +213,176 @@ def _encode_design(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, 
     }
 
 
-def _decode_design(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Design:
-    groupings = []
-    for j, group in enumerate(meta["groupings"]):
-        components = tuple(decode_index(c) for c in group["components"])
-        key = LevelKey(components, arrays[f"group{j}.combinations"])
-        codes = arrays[f"group{j}.codes"].astype(np.intp)
-        groupings.append(Grouping(group["name"], decode_index(group["levels"]), codes, key))
-    blocks = []
-    for i, block in enumerate(meta["blocks"]):
-        structure: CovarianceStructure = _decode_option(block["structure"], _STRUCTURES)
-        columns = np.ascontiguousarray(arrays[f"block{i}.columns"], dtype=np.float64)
-        blocks.append(
-            RandomBlock(
-                groupings[block["grouping"]],
-                tuple(block["names"]),
-                columns,
-                structure,
-                block["source"],
-                bool(block["split"]),
-            )
-        )
-    recipe = meta["recipe"]
+_DESIGN = (
+    "formula", "response", "x_names", "dropped", "na_action", "findings", "index", "groupings",
+    "blocks", "recipe",
+)  # fmt: skip
+
+
+def _decode_design(meta: Any, arrays: Arrays) -> Design:
+    record(meta, _DESIGN)
+    y = arrays.numbers("y", None)
+    x_names, dropped = items(meta["x_names"], text), items(meta["dropped"], text)
+    index = decode_index(meta["index"])
+    na_action = choice(meta["na_action"], ("omit", "exclude", "raise"))
+    if na_action == "exclude":
+        arrays.check_allocation(len(index))
+    groupings = [
+        _decode_grouping(group, f"group{j}", len(y), arrays)
+        for j, group in enumerate(items(meta["groupings"], dict))
+    ]
+    blocks = [
+        _decode_block(block, f"block{i}", len(y), groupings, arrays)
+        for i, block in enumerate(items(meta["blocks"], dict))
+    ]
+    if not blocks or any(all(b.grouping is not g for b in blocks) for g in groupings):
+        raise ValueError("grouping factors without terms")
+    weights = arrays.numbers("weights", len(y)) if "weights" in arrays else None
+    if weights is not None and not (weights > 0).all():
+        raise ValueError("weights that are not positive")
     keys = [block.grouping.key for block in blocks]
     design = Design(
-        formula=str(meta["formula"]),
-        response=str(meta["response"]),
-        y=arrays["y"].astype(np.float64),
-        fixed=_decode_fixed(arrays, len(meta["x_names"])),
-        x_names=tuple(meta["x_names"]),
-        dropped=tuple(meta["dropped"]),
+        formula=text(meta["formula"]),
+        response=text(meta["response"]),
+        y=y,
+        fixed=_decode_fixed(arrays, len(y), len(x_names)),
+        x_names=x_names,
+        dropped=dropped,
         blocks=tuple(blocks),
-        weights=arrays.get("weights"),
-        offset=arrays.get("offset"),
-        index=decode_index(meta["index"]),
-        rows=arrays["rows"].astype(np.intp),
-        na_action=str(meta["na_action"]),
-        findings=tuple(Finding(*finding) for finding in meta["findings"]),
-        recipe=None if recipe is None else decode_recipe(recipe, keys),
+        weights=weights,
+        offset=arrays.numbers("offset", len(y)) if "offset" in arrays else None,
+        index=index,
+        rows=arrays.whole("rows", len(y), len(index), increasing=True),
+        na_action=na_action,
+        findings=tuple(_decode_finding(each) for each in items(meta["findings"], list)),
+        recipe=optional(meta["recipe"], lambda recipe: decode_recipe(recipe, keys)),
     )
-    _check_shapes(design)
+    check_recipe(design)
     return design
 
 
-def _decode_fixed(arrays: Mapping[str, ObjectArray], p: int) -> FloatArray | sp.csr_array:
+def _decode_finding(meta: list[Any]) -> Finding:
+    code, level, message = items(meta, text, 3)
+    choice(level, ("info", "warning", "error"))
+    return Finding(code, level, message)  # type: ignore[arg-type]
+
+
+def _decode_grouping(meta: Any, name: str, n: int, arrays: Arrays) -> Grouping:
+    record(meta, ("name", "levels", "components"))
+    levels = decode_index(meta["levels"])
+    components = items(meta["components"], decode_index)
+    shape = [len(component) for component in components]
+    flat = arrays.whole(f"{name}.combinations", len(levels) * len(shape), max(shape, default=0))
+    combinations = flat.reshape(-1, len(shape) or 1)
+    if (combinations >= shape).any() or not _in_order(combinations):
+        raise ValueError(f"{name}.combinations holds what is not possible")
+    key = LevelKey(components, combinations.astype(np.int64, copy=False))
+    if not components or not same_labels(levels, key):
+        raise ValueError(f"the levels of {meta['name']} do not belong to its factors")
+    return Grouping(text(meta["name"]), levels, arrays.whole(f"{name}.codes", n, len(levels)), key)
+
+
+def _in_order(rows: IntArray) -> bool:
+    """Whether rows increase, the first column before the others."""
+    step = np.diff(rows, axis=0)
+    first = step[np.arange(len(step)), np.argmax(step != 0, axis=1)]
+    return bool((first > 0).all())
+
+
+def _decode_block(
+    meta: Any, name: str, n: int, groupings: list[Grouping], arrays: Arrays
+) -> RandomBlock:
+    record(meta, ("grouping", "names", "structure", "source", "split"))
+    structure: CovarianceStructure = _decode_option(meta["structure"], _STRUCTURES)
+    names = items(meta["names"], text, structure.k)
+    return RandomBlock(
+        groupings[whole(meta["grouping"], 0, len(groupings) - 1)],
+        names,
+        np.asfortranarray(arrays.numbers(f"{name}.columns", n, len(names))),
+        structure,
+        text(meta["source"]),
+        flag(meta["split"]),
+    )
+
+
+def _decode_fixed(arrays: Arrays, n: int, p: int) -> FloatArray | sp.csr_array:
     if "X" in arrays:
-        return np.ascontiguousarray(arrays["X"], dtype=np.float64)
-    data, indices, indptr = (arrays[f"X.{name}"] for name in _SPARSE)
-    X = sp.csr_array((data.astype(np.float64), indices, indptr), shape=(len(arrays["y"]), p))
-    X.check_format()
+        return np.asfortranarray(arrays.numbers("X", n, p))
+    data = arrays.numbers("X.data", None)
+    indices = arrays.whole("X.indices", len(data), p)
+    indptr = arrays.whole("X.indptr", n + 1, len(data) + 1)
+    X = sp.csr_array((data, indices, indptr), shape=(n, p))
+    X.check_format(full_check=True)
     return X
 
 
-def _check_shapes(design: Design) -> None:
-    n = design.n
-    lengths = [design.fixed.shape[0], len(design.rows), *(len(b.codes) for b in design.blocks)]
-    lengths += [len(b.columns) for b in design.blocks]
-    lengths += [len(a) for a in (design.weights, design.offset) if a is not None]
-    fits = all(length == n for length in lengths) and design.p == len(design.x_names)
-    for block in design.blocks:
-        fits = fits and block.k == len(block.names) == block.structure.k
-        fits = fits and int(block.codes.min()) >= 0 and int(block.codes.max()) < block.n_levels
-    if not fits:
-        raise ValueError("arrays of different lengths")
+def _decode_held(meta: Any, lower: FloatArray, upper: FloatArray) -> Held:
+    record(meta, ("theta", "sigma"))
+    theta: list[tuple[int, float]] = []
+    for position, value in items(meta["theta"], lambda pair: items(pair, lambda each: each, 2)):
+        i = whole(position, theta[-1][0] + 1 if theta else 0, len(lower) - 1)
+        theta.append((i, number(value, lower[i], upper[i])))
+    sigma = optional(meta["sigma"], number)
+    if sigma is not None and not sigma > 0:
+        raise ValueError("a residual standard deviation that is not positive")
+    return Held(tuple(theta), sigma)
 
 
-def _decode_held(meta: dict[str, Any]) -> Held:
-    held = meta.get("held", {"theta": [], "sigma": None})
-    sigma = None if held["sigma"] is None else float(held["sigma"])
-    return Held(tuple((int(i), float(value)) for i, value in held["theta"]), sigma)
-
-
-def _decode(meta: dict[str, Any], arrays: dict[str, ObjectArray]) -> Fit:
-    found = meta["optimum"]
-    optimum = Optimum(
-        x=arrays["optimum.x"].astype(np.float64),
-        value=float(found["value"]),
-        status=Status[found["status"]],
-        evaluations=int(found["evaluations"]),
-        optimizer=str(found["optimizer"]),
-        trace=arrays["optimum.trace"],
-        expected_decrease=found["expected_decrease"],
+def _decode_optimum(meta: Any, lower: FloatArray, upper: FloatArray, arrays: Arrays) -> Optimum:
+    record(meta, ("value", "status", "evaluations", "optimizer", "expected_decrease"))
+    x = arrays.numbers("optimum.x", len(lower))
+    if not ((lower <= x) & (x <= upper)).all():
+        raise ValueError("covariance parameters beyond their bounds")
+    evaluations = whole(meta["evaluations"], low=1)
+    trace = arrays.any_numbers("optimum.trace", None, len(x) + 1)
+    if np.isnan(trace).any() or len(trace) > evaluations:
+        raise ValueError("a search that cannot have been")
+    return Optimum(
+        x=x,
+        value=number(meta["value"]),
+        status=Status[choice(meta["status"], Status.__members__)],
+        evaluations=evaluations,
+        optimizer=choice(meta["optimizer"], _OPTIMIZERS),
+        trace=trace,
+        expected_decrease=optional(meta["expected_decrease"], number),
     )
+
+
+_MODEL = ("format", "version", "reml", "design", "optimum", "optimizer", "solver")
+
+
+def _decode(meta: dict[str, Any], arrays: Arrays) -> Fit:
+    record(meta, _MODEL, ("held", "arrays"))
     optimizer: Optimizer = _decode_option(meta["optimizer"], _OPTIMIZERS)
     solver: PLSSolver
     if meta["solver"]["name"] == Cholmod.__name__ and UNUSABLE:
+        options(meta["solver"]["options"], Cholmod)
         solver = SuperLU()  # the same sums without scikit-sparse
     else:
         solver = _decode_option(meta["solver"], _SOLVERS)
     design = _decode_design(meta["design"], arrays)
-    fit = Fit(design, bool(meta["reml"]), optimum, optimizer, solver, _decode_held(meta))
-    if len(optimum.x) != fit.template.n_theta:
-        raise ValueError("the number of covariance parameters does not match the design")
+    lower = np.concatenate([block.structure.lower() for block in design.blocks])
+    upper = np.concatenate([block.structure.upper() for block in design.blocks])
+    optimum = _decode_optimum(meta["optimum"], lower, upper, arrays)
+    held = _decode_held(meta.get("held", {"theta": [], "sigma": None}), lower, upper)
+    if not all(np.isclose(optimum.x[i], value) for i, value in held.theta):
+        raise ValueError("covariance parameters that are held at other values")
+    arrays.check_all_taken()
+    fit = Fit(design, flag(meta["reml"]), optimum, optimizer, solver, held)
+    _check_criterion(fit)
     return fit
+
+
+@one_thread
+def _check_criterion(fit: Fit) -> None:
+    """Refuse a model whose criterion is not the one its search has found.
+
+    What is computed for this is kept: nearly all uses of a model begin with it.
+    """
+    found, stored = fit.criterion, fit.optimum.value
+    close = abs(found - stored) <= _ROUNDING * (fit.design.n + abs(stored))
+    modes, response = fit.modes, fit.objective.response
+    squares = modes.solution.pwrss - float(modes.u @ modes.u)
+    exact = fits_exactly(squares, response.yty, response.beta0, fit.design.n)
+    if not close and not exact:  # of an exact fit the criterion is lost in rounding
+        raise ValueError(f"its criterion is {found:.6g}, not {stored:.6g} as stored")

@@ -15,12 +15,15 @@ from lmmsparse.held import theta_names
 from lmmsparse.inference.ddf import check_ddf
 from lmmsparse.inference.lrt import information, loglik
 from lmmsparse.inference.wald import coefficient_table
+from lmmsparse.not_identified import briefly
 from lmmsparse.render import Grid, Section, aligned, html_of, markdown_of, text_of
+from lmmsparse.singular import ranks
 from lmmsparse.table import Table, as_precise_as, number
 from lmmsparse.varcorr import VarCorr, variance_components
 
 _CORRELATIONS_UP_TO = 12
 _WIDTH = 88
+_SHORT = ("singular", "not-identified")
 _FIXED = {
     "none": "Fixed effects:",
     "satterthwaite": "Fixed effects (t-tests with Satterthwaite's degrees of freedom):",
@@ -143,17 +146,21 @@ def _abbreviated(names: Sequence[str], length: int = 6) -> list[str]:
     return out if clear else _abbreviated(names, length + 2)
 
 
-def _verdict(convergence: Convergence) -> str:
+def _verdict(fit: Fit, convergence: Convergence) -> str:
     if not convergence.converged:
         return "Convergence: the optimum has not been reached."
-    shape = "is singular" if convergence.singular else "is not singular"
-    return f"Convergence: the optimum has been reached; the fit {shape}."
+    if not convergence.singular:
+        return "Convergence: the optimum has been reached; the fit is not singular."
+    text = f"Convergence: the optimum has been reached. The fit is singular: {ranks(fit)}."
+    return textwrap.fill(text, _WIDTH, subsequent_indent="  ")
 
 
-def _notes(convergence: Convergence) -> tuple[str, ...]:
-    """What deserves attention, with advice."""
-    notes = [f.message for f in convergence.findings if f.level != "info"]
-    notes += [f.message for f in convergence.findings if f.code == "missing-rows"]
+def _notes(fit: Fit, convergence: Convergence) -> tuple[str, ...]:
+    """What deserves attention, with advice; in short what fitting has warned of."""
+    findings = convergence.findings
+    notes = [f.message for f in findings if f.level != "info" and f.code not in _SHORT]
+    notes += briefly(fit, findings)
+    notes += [f.message for f in findings if f.code == "missing-rows"]
     return tuple(
         textwrap.fill(f"Note: {note}", _WIDTH, subsequent_indent="  ")
         for note in dict.fromkeys(notes)
@@ -185,7 +192,7 @@ def summarize(fit: Fit, convergence: Convergence, ddf: str) -> Summary:
     correlations = _correlations(fit)
     if correlations is not None:
         sections.append(Section("Correlation of fixed effects:", correlations))
-    sections.append(Section(lines=(_verdict(convergence), *_notes(convergence))))
+    sections.append(Section(lines=(_verdict(fit, convergence), *_notes(fit, convergence))))
     return Summary(table, varcorr, tuple(sections))
 
 
@@ -215,7 +222,9 @@ def short_print(fit: Fit, convergence: Convergence) -> str:
         str(varcorr),
         _counts(fit),
     ]
-    notes = _notes(convergence)
+    notes = _notes(fit, convergence)
+    if convergence.singular and convergence.converged:
+        notes = (*notes, _verdict(fit, convergence))
     if fit.design.p:
         cells = as_precise_as(np.sqrt(np.diag(fit.vcov)).tolist())(fit.beta.tolist())
         parts += ["Fixed effects:", *_wrapped(fit.design.x_names, cells)]

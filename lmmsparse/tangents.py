@@ -47,6 +47,34 @@ def of_full_rank(
     return out
 
 
+def turned(
+    template: LambdaTemplate,
+    scales: Sequence[FloatArray],
+    theta: FloatArray,
+    full: FloatArray,
+    directions: Sequence[FloatArray],
+) -> Sequence[FloatArray]:
+    """∂T at `full`, the point of full rank beside θ, that change TT' as `directions` do at θ.
+
+    Parameters
+    ----------
+    template : LambdaTemplate
+    scales : sequence of (k,) arrays
+        As for `of_full_rank`.
+    theta, full : (n_theta,) arrays
+    directions : sequence of (parameters, k, k) arrays
+    """
+    if np.array_equal(theta, full):
+        return directions
+    out = []
+    for T, moved, scale, D in zip(
+        template.factors(theta), template.factors(full), scales, directions, strict=True
+    ):
+        U, _, V = np.linalg.svd(T.T @ (moved / scale[:, None] ** 2))
+        out.append(D if np.array_equal(T, moved) else np.matmul(D, U @ V))
+    return out
+
+
 def away_from_limits(template: LambdaTemplate, theta: FloatArray) -> FloatArray:
     """θ with correlations off their bounds, where T is singular but may not be moved.
 

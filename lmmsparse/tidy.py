@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmsparse._types import IntArray
 from lmmsparse.design import as_frame
+from lmmsparse.design.arguments import places
+from lmmsparse.design.frame import check_unique, tidy_column
 from lmmsparse.distributions import normal_quantile, t_quantile
-from lmmsparse.errors import DataError, OptionError
+from lmmsparse.errors import DataError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.lrt import information, loglik
 from lmmsparse.inference.parameters import parameter_names
-from lmmsparse.inference.wald import check_level, coefficient_table
+from lmmsparse.inference.wald import coefficient_table
 from lmmsparse.influence import influence_of_rows
+from lmmsparse.options import alternatives, check_level, names_in, one_of
 from lmmsparse.ranef import conditional_covariances, conditional_modes, effect_names
 from lmmsparse.varcorr import variance_components
 
@@ -59,13 +63,10 @@ def tidy(
     OptionError
         For effects of another kind.
     """
-    wanted = [effects] if isinstance(effects, str) else list(effects)
-    unknown = [kind for kind in wanted if kind not in EFFECTS]
-    if unknown or not wanted:
-        raise OptionError(
-            f"effects={effects!r} does not exist. It names what the rows are about. Choose from "
-            f"{', '.join(map(repr, EFFECTS))}."
-        )
+    why = "It names what the rows are about."
+    wanted = names_in("effects", effects, why, f"Choose {alternatives(EFFECTS)}.") or [""]
+    for kind in wanted:
+        one_of("effects", kind, EFFECTS, why)
     if level is not None:
         check_level(level)
     # Wald limits of fixed effects go with the tests beside them; all others are joined by name.
@@ -206,7 +207,7 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
         If `data` has another number of rows.
     """
     design = fit.design
-    frame = _variables(fit) if data is None else _rows_of(fit, data)
+    frame, order = (_variables(fit), None) if data is None else _rows_of(fit, data)
     measures = influence_of_rows(fit)
     weights = design.weights_or_one
     residuals = design.y - fit.fitted
@@ -225,8 +226,10 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
     columns = {name: design.pad(values) for name, values in new.items()}
     columns["_hat"] = measures.leverage.to_numpy()
     columns["_cooksd"] = measures.cooks_distance.to_numpy()
-    order = ["_fitted", "_resid", "_hat", "_cooksd", *list(new)[2:]]
-    return frame.assign(**{name: columns[name] for name in order})
+    names = ["_fitted", "_resid", "_hat", "_cooksd", *list(new)[2:]]
+    for name in names:
+        frame[name] = columns[name] if order is None else columns[name][order]
+    return frame
 
 
 def _variables(fit: Fit) -> pd.DataFrame:
@@ -248,12 +251,38 @@ def _variables(fit: Fit) -> pd.DataFrame:
     return out
 
 
-def _rows_of(fit: Fit, data: Any) -> pd.DataFrame:
+def _rows_of(fit: Fit, data: Any) -> tuple[pd.DataFrame, IntArray | None]:
+    """The rows of the data that results have, and where their results are; None: in their order."""
     design, frame = fit.design, as_frame(data)
     if len(frame) != len(design.index):
         raise DataError(
             f"The data have {len(frame)} rows, but those of the fit had {len(design.index)}. Rows "
-            "belong together by position. Pass the data the model was fitted to."
+            "belong together by their labels. Pass the data the model was fitted to."
         )
-    whole = design.na_action == "exclude"
-    return frame.copy() if whole else frame.iloc[design.rows].copy()
+    at = places("The table", frame.index, design.index)
+    row_of = np.arange(len(frame)) if at is None else at  # row of the data of each row of the fit
+    _check_response(fit, frame, row_of)
+    place = np.full(len(frame), -1)
+    kept = np.arange(len(frame)) if design.na_action == "exclude" else design.rows
+    place[row_of[kept]] = np.arange(len(kept))
+    there = place >= 0
+    return frame[there].copy(), None if at is None else place[there]
+
+
+def _check_response(fit: Fit, frame: pd.DataFrame, row_of: IntArray) -> None:
+    """Refuse data whose response is another: its residuals would be wrong."""
+    name = fit.design.response.strip("`")
+    if name not in frame.columns:
+        return
+    check_unique(frame, [name])
+    values = tidy_column(frame[name])
+    if not pd.api.types.is_numeric_dtype(values.dtype):
+        return
+    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)[row_of[fit.design.rows]]
+    other = int(np.sum(numbers != fit.design.y))
+    if other:
+        raise DataError(
+            f"The column {name!r} differs from the response of the model in {other} of its "
+            f"{len(numbers)} rows. What the fit says of a row would stand beside another response. "
+            f"Pass the data of the fit; after refit(y), data.assign({name}=y)."
+        )

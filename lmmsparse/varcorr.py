@@ -184,16 +184,20 @@ def principal_components(fit: Fit) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict
-        Group → DataFrame with rows ``PC1, PC2, …`` and columns ``sd`` (relative to σ) and
-        ``cumulative`` (share of variance).
+        Group → DataFrame with rows ``PC1, PC2, …`` and columns ``sd`` (relative to σ),
+        ``cumulative`` (share of variance) and the weight of each effect.
     """
     out = {}
     factors = fit.template.factors(fit.theta)
     for group, terms in fit.design.groups.items():
         T = sla.block_diag(*(factors[t] for t in terms))
-        s = sla.svdvals(T)
+        U, s, _ = sla.svd(T)
         total = float((s**2).sum())
         share = np.cumsum(s**2) / total if total > 0 else np.full(len(s), np.nan)
         index = pd.Index([f"PC{i + 1}" for i in range(len(s))])
-        out[group] = pd.DataFrame({"sd": s, "cumulative": share}, index=index)
+        names = [name for t in terms for name in fit.design.blocks[t].names]
+        frame = pd.DataFrame({"sd": s, "cumulative": share}, index=index)
+        # The largest weight of a component is positive.
+        signs = np.sign(U[np.abs(U).argmax(axis=0), np.arange(len(s))])
+        out[group] = frame.join(pd.DataFrame((U * signs).T, index=index, columns=names))
     return out

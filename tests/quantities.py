@@ -166,22 +166,24 @@ def sigma(model: lmm.LinearMixedModel, ref: Reference) -> Errors:
 
 
 def information(model: lmm.LinearMixedModel, ref: Reference) -> Errors:
-    """Log-likelihood, AIC and BIC, in their own units."""
+    """Log-likelihood, AIC and BIC, in their own units; lme4 counts what is not determined too."""
+    more = model.fit.n_undetermined
     return {
         "loglik": worst(model.loglik, ref["logLik"]),
-        "aic": worst(model.aic, ref["AIC"]),
-        "bic": worst(model.bic, ref["BIC"]),
+        "aic": worst(model.aic + 2 * more, ref["AIC"]),
+        "bic": worst(model.bic + np.log(model.nobs) * more, ref["BIC"]),
     }
 
 
 def counts(model: lmm.LinearMixedModel, ref: Reference) -> Errors:
     """Rows, levels, parameters and residual degrees of freedom: whole numbers, equal or not."""
+    more = model.fit.n_undetermined  # lme4 counts it too
     ours = {naming.group(name): n for name, n in model.n_groups.items()}
     theirs = {naming.group(entry["group"]): entry["n_levels"] for entry in ref["ranef"]}
     return {
         "nobs": worst(model.nobs, ref["n"]),
-        "npar": worst(model.npar, ref["df"]),
-        "df_resid": worst(model.df_resid, ref["df_resid"]),
+        "npar": worst(model.npar + more, ref["df"]),
+        "df_resid": worst(model.df_resid - more, ref["df_resid"]),
         "n_groups": float(ours != theirs),
     }
 

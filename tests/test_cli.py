@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -312,3 +316,96 @@ def test_a_closed_pipe_is_not_an_error() -> None:
         process.wait()
         assert process.stderr is not None
         assert b"Traceback" not in process.stderr.read()
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command line as a shell takes it, `lmmsparse` standing for this Python's."""
+    words = command.replace("lmmsparse ", f"{sys.executable} -m lmmsparse ", 1)
+    return subprocess.run(
+        words, shell=True, capture_output=True, text=True, cwd=folder, timeout=120, check=False
+    )
+
+
+FIT = "lmmsparse fit 'Reaction ~ Days + (Days|Subject)' "
+
+
+def damaged(name: str, path: Path) -> None:
+    """Write a file that is not what its name says, or not all of it."""
+    text = lmm.load_dataset("sleepstudy").to_csv(index=False).encode()
+    packed = {"gz": gzip.compress, "xz": lzma.compress, "bz2": bz2.compress}
+    kind = name.rpartition(".")[2]
+    if name.startswith("cut"):
+        path.write_bytes(packed[kind](text)[:-30])
+    else:
+        path.write_bytes(np.random.default_rng(1).bytes(400))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "cut.csv.gz",
+            "cut.csv.xz",
+            "cut.csv.bz2",
+            "noise.csv.gz",
+            "noise.csv.xz",
+            "noise.csv.bz2",
+        ),
+        *("noise.csv.zip", "noise.csv.zst", "noise.parquet", "noise.csv", "noise.tsv.gz"),
+    ],
+)
+def test_damaged_files_get_one_paragraph(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged(name, tmp_path / name)
+    assert main(["fit", SLEEP, str(tmp_path / name)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("lmmsparse: ")
+    assert name in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (FIT + "sleep.csv > /dev/full", "No space left"),
+        ("lmmsparse datasets > /dev/full", "No space left"),
+        (FIT + "sleep.csv >&-", "standard output is closed"),
+        ("lmmsparse --version >&-", "standard output is closed"),
+        (FIT + "nothing.csv 2>&-", ""),
+        (FIT + "nothing.csv 2>/dev/full", ""),
+        (FIT + "sleep.csv --json /dev/full", "cannot be written"),
+        ("mkfifo pipe.csv; " + FIT + "pipe.csv", "is a pipe"),
+        ("mkfifo out; " + FIT + "sleep.csv --json out", "cannot be written"),
+        (FIT + "sleep.csv --json sleep.csv", "would replace the data"),
+        ("ln -s sleep.csv twin; " + FIT + "sleep.csv --json twin", "would replace the data"),
+        (FIT + "sleep.csv --json .", "cannot be written"),
+        (FIT + "sleep.csv --json none/out.json", "cannot be written"),
+        (FIT + "a" * 300 + ".csv", "no file"),
+    ],
+)
+def test_places_that_cannot_be_used_get_one_paragraph(
+    command: str, words: str, sleep_csv: str, tmp_path: Path
+) -> None:
+    before = Path(sleep_csv).read_bytes()
+    done = run(command, tmp_path)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert done.stderr.count("lmmsparse: ") == (1 if words else 0)
+    assert Path(sleep_csv).read_bytes() == before
+
+
+def test_a_terminal_without_the_letters_gets_others(sleep_csv: str, tmp_path: Path) -> None:
+    fit = FIT.replace("Days|Subject", "Days|Kind") + "other.csv"
+    table = (
+        lmm.load_dataset("sleepstudy").astype({"Subject": str}).rename(columns={"Subject": "Kind"})
+    )
+    table["Kind"] = "Größe −" + table["Kind"]
+    table.to_csv(tmp_path / "other.csv", index=False)
+    done = run("PYTHONIOENCODING=ascii " + fit + " --ranef", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Grosse -308" in done.stdout.replace("Gro\\xdfe", "Grosse")
+    assert "?" not in done.stdout

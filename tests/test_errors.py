@@ -271,10 +271,10 @@ FITS = [
     Case("zero weights", PLAIN, ("weights", "zero"), options={"weights": np.zeros(N)}),
     Case("missing weights", PLAIN, ("weights: 60",), options={"weights": np.full(N, np.nan)}),
     Case(
-        "weights in another order",
+        "weights of other rows",
         PLAIN,
-        ("weights", "another order"),
-        options={"weights": data()["size"].iloc[::-1]},
+        ("weights", "row labels", "0 is not among them", "to_numpy"),
+        options={"weights": data()["size"].set_axis(range(3, N + 3))},
     ),
     Case("offset of another length", PLAIN, ("offset", "(5,)"), options={"offset": np.ones(5)}),
     Case(
@@ -441,17 +441,6 @@ FITS = [
         PLAIN,
         ("'dose'", "more than one"),
         data=lambda frame: pd.concat([frame, frame[["dose"]]], axis=1),
-    ),
-    Case(
-        "names that become equal",
-        PLAIN,
-        ("'1'", "more than one"),
-        data=lambda frame: (
-            frame.assign(**{"1": 1})
-            .set_axis([*frame.columns, "1"], axis=1)
-            .assign(x=2)
-            .rename(columns={"x": 1})
-        ),
     ),
     Case(
         "MultiIndex columns",
@@ -734,7 +723,7 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
     "group of another type": (
         lambda: model().predict(new(site="0")),
         DataError,
-        ("'site'", "str", "int64", "Convert the column"),
+        ("'site'", "'0' (str)", "0 (int)", "Convert the column"),
     ),
     "unknown group": (
         lambda: model().predict(random="~(1|plot)"),
@@ -766,7 +755,7 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
     "new level of a factor": (
         lambda: model().predict(new(arm="medium")),
         DataError,
-        ("'arm'", "'medium'", "high, low, none"),
+        ("'arm'", "'medium'", "'high', 'low', 'none'"),
     ),
     "missing column": (lambda: model().predict(without("dose")), DataError, ("'dose'", "new data")),
     "missing group column": (
@@ -1074,7 +1063,10 @@ ARRAYS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "negative weights": ({"weights": np.full(N, -1.0)}, ("weights", "60 negative")),
     "zero weights": ({"weights": np.zeros(N)}, ("weights", "zero")),
     "length of weights": ({"weights": np.ones(3)}, ("weights has 3 rows",)),
-    "another order": ({"X": data()[["dose"]].iloc[::-1]}, ("X", "another order")),
+    "other rows": (
+        {"X": data()[["dose"]].set_axis(range(3, N + 3))},
+        ("X", "0 is not among them"),
+    ),
     "same name": (
         {"random": [(pd.Series(np.arange(N) % k, name="g"), None) for k in (5, 6)]},
         ("'g'", "Rename"),

@@ -22,6 +22,7 @@ FRAME = pd.DataFrame(
         "f": pd.Categorical(RNG.choice(list("pqr"), size=30)),
         "n": pd.Categorical(np.arange(30) % 3 + 1),
         "t": pd.Categorical(np.arange(30) % 2, ordered=True),
+        "w": pd.Categorical(np.arange(30) % 12),
         "b": np.arange(30) % 2 == 0,
     }
 )
@@ -39,8 +40,31 @@ PLAIN = (
     "1 + x + f + n + t",
     "1 + z:x + x:z",
     "1 + (x + z + `my age`)**2",
+    "1 + f*n",
+    "1 + n*f",
+    "1 + f*n*t",
+    "1 + f*x",
+    "1 + f*z*n",
+    "1 + z*x*f*`my age`",
+    "1 + w*f",
+    "1 + w*t*z",
+    "1 + (f + n + t)**2",
+    "1 + f + n + x:z + f:n",
+    "0 + x + x:f",
 )
-NOT_PLAIN = ("0 + f", "1 + f:x", "1 + f*n", "1 + b", "1 + np.log(`my age`)", "1 + C(x)", "1 + 2:x")
+NOT_PLAIN = (
+    "0 + f",
+    "1 + f:x",
+    "1 + f:n",
+    "1 + f + f:n",
+    "1 + f + n + t + f:n:t",
+    "0 + f*n",
+    "1 + b",
+    "1 + b*f",
+    "1 + np.log(`my age`)",
+    "1 + C(x)",
+    "1 + f*C(n)",
+)
 
 
 def _by_formulaic(text: str, monkeypatch: pytest.MonkeyPatch) -> tuple:

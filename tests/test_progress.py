@@ -225,7 +225,7 @@ def test_interrupted_searches_are_noted(monkeypatch: pytest.MonkeyPatch) -> None
     from lmmsparse import all_fit as module
 
     search, halt = module.search, halt_at(3)
-    monkeypatch.setattr(module, "search", lambda *args: halt() and search(*args))
+    monkeypatch.setattr(module, "search", lambda *args, **rest: halt() and search(*args, **rest))
     table = sleep().all_fit()
     assert len(table.to_frame()) == 2
     assert "Interrupted after 2 of 5" in str(table)

@@ -79,7 +79,11 @@ def test_several_directions() -> None:
         assert len(null) == 2
         b = model.ranef[group].to_numpy()
         assert np.abs(b @ null.T).max() < 2e-2 * np.abs(b).max()
-    assert "with 2 instead of 4 effects" in _said(model)
+    said = _said(model)
+    for term in ("(A * B | subj)", "(A * B | item)"):
+        assert f"in {term} the random effects vary in 2 of 4 dimensions" in said
+    assert "Next to try: rt ~ A * B + (A + B | subj) + (A + B | item)." in said
+    assert len(said) < 500
 
 
 def test_variances_of_variances_in_a_balanced_design() -> None:

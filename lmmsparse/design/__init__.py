@@ -3,7 +3,7 @@
 from lmmsparse.design.arrays import design_from_arrays
 from lmmsparse.design.build import build_design
 from lmmsparse.design.columns import ColumnInfo
-from lmmsparse.design.frame import as_frame, close_match, listed
+from lmmsparse.design.frame import as_frame, check_unique, close_match, listed
 from lmmsparse.design.grouping import Grouping, LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.rank import own_share
@@ -21,6 +21,7 @@ __all__ = [
     "Recipe",
     "as_frame",
     "build_design",
+    "check_unique",
     "close_match",
     "design_from_arrays",
     "listed",

@@ -10,9 +10,10 @@ import pandas as pd
 
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import make_structure
-from lmmsparse.design.frame import check_order
+from lmmsparse.design.arguments import aligned, check_real
 from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.rank import independent_columns
+from lmmsparse.design.recipe import plain_labels
 from lmmsparse.design.types import Design, RandomBlock
 from lmmsparse.errors import DataError, Finding
 
@@ -45,6 +46,10 @@ def design_from_arrays(
     DataError
         For arrays of different lengths, missing or infinite values, or no random term.
     """
+    index = _labels([y, X, *_given(random), weights, offset])
+    if index is not None:
+        y, X = aligned("y", y, index), aligned("X", X, index)
+        weights, offset = aligned("weights", weights, index), aligned("offset", offset, index)
     response = _numbers("y", y, 1)
     n = len(response)
     if n == 0:
@@ -52,9 +57,6 @@ def design_from_arrays(
     matrix = _numbers("X", X, 2, n)
     w = None if weights is None else _numbers("weights", weights, 1, n)
     o = None if offset is None else _numbers("offset", offset, 1, n)
-    index = y.index if isinstance(y, pd.Series) else pd.RangeIndex(n)
-    for what, values in (("X", X), ("weights", weights), ("offset", offset)):
-        check_order(what, values, index)
     rows = np.arange(n)
     findings = []
     if w is not None:
@@ -78,18 +80,18 @@ def design_from_arrays(
             "coefficients cannot be told apart from the others'. Leave them out of X."
         )
         findings.append(Finding("rank-deficient", "warning", text))
-    blocks = _blocks(random, index, rows)
+    blocks = _blocks(random, index, rows, n)
     return Design(
         formula="",
         response=str(getattr(y, "name", None) or "y"),
         y=response[rows],
-        fixed=np.ascontiguousarray(matrix[rows][:, keep]),
+        fixed=np.asfortranarray(matrix[rows][:, keep]),
         x_names=tuple(name for name, kept in zip(names, keep, strict=True) if kept),
         dropped=lost,
         blocks=tuple(sorted(blocks, key=lambda block: -block.n_levels)),
         weights=None if w is None else w[rows],
         offset=None if o is None else o[rows],
-        index=index,
+        index=y.index if isinstance(y, pd.Series) else pd.RangeIndex(n),
         rows=rows,
         na_action="omit",
         findings=tuple(findings),
@@ -97,8 +99,19 @@ def design_from_arrays(
     )
 
 
-def _blocks(random: Any, index: pd.Index, rows: IntArray) -> list[RandomBlock]:
-    n = len(index)
+def _labels(given: list[Any]) -> pd.Index | None:
+    """The row labels of the first input that has any: those of the others are held to them."""
+    return next((v.index for v in given if isinstance(v, (pd.Series, pd.DataFrame))), None)
+
+
+def _given(random: Any) -> list[Any]:
+    try:
+        return [values for groups, Z in random for values in (groups, Z)]
+    except (TypeError, ValueError):
+        return []
+
+
+def _blocks(random: Any, index: pd.Index | None, rows: IntArray, n: int) -> list[RandomBlock]:
     try:
         terms = [(groups, Z) for groups, Z in random]
     except (TypeError, ValueError) as error:
@@ -113,8 +126,9 @@ def _blocks(random: Any, index: pd.Index, rows: IntArray) -> list[RandomBlock]:
         )
     blocks: list[RandomBlock] = []
     for i, (groups, Z) in enumerate(terms):
-        check_order(f"The groups of term {i + 1}", groups, index)
-        check_order(f"Z of term {i + 1}", Z, index)
+        if index is not None:
+            groups = aligned(f"groups of term {i + 1}", groups, index)
+            Z = aligned(f"Z of term {i + 1}", Z, index)
         labels = groups if isinstance(groups, pd.Series) else _series(groups, i)
         name = str(labels.name if labels.name is not None else f"group{i + 1}")
         if len(labels) != n:
@@ -134,7 +148,7 @@ def _blocks(random: Any, index: pd.Index, rows: IntArray) -> list[RandomBlock]:
                 "None for a random intercept."
             )
         effects = ("Intercept",) if Z is None else _names(Z, columns, "z")
-        grouping = make_grouping(name, [labels.iloc[rows].reset_index(drop=True)])
+        grouping = make_grouping(name, [plain_labels(labels.iloc[rows].reset_index(drop=True))])
         for other in blocks:
             if other.group != name:
                 continue
@@ -146,7 +160,9 @@ def _blocks(random: Any, index: pd.Index, rows: IntArray) -> list[RandomBlock]:
             grouping = other.grouping
         structure = make_structure("us", columns.shape[1], None)
         source = f"({' + '.join(effects)} | {name})"
-        blocks.append(RandomBlock(grouping, effects, columns[rows], structure, source))
+        blocks.append(
+            RandomBlock(grouping, effects, np.asfortranarray(columns[rows]), structure, source)
+        )
     return blocks
 
 
@@ -160,6 +176,7 @@ def _series(groups: Any, i: int) -> pd.Series:
 
 
 def _numbers(what: str, values: Any, ndim: int, n: int | None = None) -> FloatArray:
+    check_real(what, values)
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:

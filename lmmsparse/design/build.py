@@ -20,7 +20,13 @@ from lmmsparse.design.columns import (
     codings,
     response_values,
 )
-from lmmsparse.design.frame import Variables, as_frame, codes_and_categories, listed
+from lmmsparse.design.frame import (
+    Variables,
+    as_frame,
+    check_unique,
+    codes_and_categories,
+    listed,
+)
 from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.matrices import MatrixRecipe, learn
 from lmmsparse.design.names import columns_of, split_calls
@@ -43,6 +49,7 @@ from lmmsparse.design.sequence import positions, put_in_order
 from lmmsparse.design.types import Design, RandomBlock
 from lmmsparse.errors import DataError, Finding, FormulaError, OptionError
 from lmmsparse.formula import MixedFormula, parse_formula, referenced_names
+from lmmsparse.options import one_of
 
 
 def build_design(
@@ -89,13 +96,14 @@ def build_design(
     >>> design.X.shape, design.Z.shape
     ((180, 2), (180, 36))
     """
-    if na_action not in ("omit", "exclude", "raise"):
-        raise OptionError(
-            f"na_action={na_action!r} does not exist. It says what happens to rows with missing "
-            "values. They can be left out ('omit'), left out and shown as NaN in results "
-            "('exclude'), or refused ('raise')."
-        )
-    parsed = parse_formula(formula) if isinstance(formula, str) else formula
+    one_of(
+        "na_action",
+        na_action,
+        ("omit", "exclude", "raise"),
+        "It says what happens to rows with missing values: left out, left out and shown as NaN in "
+        "results, or refused.",
+    )
+    parsed = formula if isinstance(formula, MixedFormula) else parse_formula(formula)
     if not parsed.random:
         raise FormulaError(
             f"The formula {parsed.text!r} has no random-effects term. A mixed model needs at "
@@ -114,6 +122,7 @@ def build_design(
     needed = {name for names in uses.values() for name in names}
     for expression in [*groups, *parsed.offsets]:
         needed |= set(columns_of(expression, frame.columns, own))
+    check_unique(frame, needed | {name for name in (weights, offset) if isinstance(name, str)})
     table = Variables.of(frame, sorted(needed))
     extras = extra_columns(weights, offset, parsed.offsets, frame, table, own)
     keep, findings = complete_rows(table, extras, na_action, own, groups)
@@ -208,10 +217,12 @@ def _parts(parsed: MixedFormula, frame: pd.DataFrame) -> dict[str, str]:
     others = " + ".join(f"`{name}`" for name in frame.columns if name not in response)
 
     def expand(text: str) -> str:
-        pieces = text.split(" ")
-        if "." not in pieces:
-            return text
-        return " ".join(f"({others or '0'})" if piece == "." else piece for piece in pieces)
+        written, at = "", 0
+        for token in tokenize(text):
+            if token.kind == "name" and token.value == ".":
+                written += f"{text[at : token.start]}({others or '0'})"
+                at = token.end
+        return written + text[at:]
 
     parts = {"response": f"0 + {parsed.response}", "fixed": expand(parsed.fixed)}
     for i, term in enumerate(parsed.random):

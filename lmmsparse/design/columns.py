@@ -12,17 +12,21 @@ import pandas as pd
 from formulaic.transforms import contrasts as coding
 
 from lmmsparse._types import FloatArray
+from lmmsparse.design.arguments import check_real
 from lmmsparse.design.frame import (
     Variables,
     close_match,
     codes_and_categories,
+    holds_objects,
     listed,
     tidy_column,
     widened,
 )
+from lmmsparse.design.labels import check_types, positions, python_value
 from lmmsparse.design.names import split_calls
 from lmmsparse.design.rank import LARGEST
 from lmmsparse.errors import DataError, OptionError
+from lmmsparse.options import brief, mapping
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +37,7 @@ class ColumnInfo:
     ----------
     kind : {"numeric", "categorical", "date", "duration", "other"}
     categories : tuple or None
-        Levels of a categorical column.
+        Levels of a categorical column; of a numeric one False and True if it holds truth values.
     coded : bool
         Whether it is handed over with its contrasts (see `MatrixRecipe.contrasts`).
     span : tuple or None
@@ -44,6 +48,11 @@ class ColumnInfo:
     categories: tuple[Any, ...] | None = None
     coded: bool = False
     span: tuple[float, float, float] | None = None
+
+    @property
+    def boolean(self) -> bool:
+        """Whether it holds truth values, which count as 0 and 1 in arithmetic."""
+        return bool(self.categories) and all(isinstance(c, bool) for c in self.categories or ())
 
 
 _CODINGS = {
@@ -126,7 +135,8 @@ def _is_real(column: pd.Series) -> bool:
     dtype = column.dtype
     if pd.api.types.is_complex_dtype(dtype):
         return False
-    return bool(pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype))
+    numeric = pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)
+    return bool(numeric or holds_objects(column))
 
 
 def response_values(
@@ -175,13 +185,10 @@ def codings(
     table : Variables
         Those the formula uses, complete rows only.
     """
-    if contrasts is not None and not isinstance(contrasts, Mapping):
-        raise OptionError(
-            f"contrasts={contrasts!r} does not say which column is meant. It is a mapping from "
-            "columns to codings. Write for example contrasts={'column': 'sum'}."
-        )
+    why = "It gives columns codings."
+    given = mapping("contrasts", contrasts, why, "Write contrasts={'column': 'sum'}.")
     out = {}
-    for name, value in (contrasts or {}).items():
+    for name, value in given.items():
         if name not in columns:
             raise DataError(
                 f"contrasts names {name!r}, which is not a column of the data."
@@ -190,7 +197,7 @@ def codings(
         chosen = _CODINGS.get(value.removeprefix("contr.")) if isinstance(value, str) else value
         if chosen is None:
             raise OptionError(
-                f"contrasts={{{name!r}: {value!r}}} does not exist. Choose one of "
+                f"contrasts={{{name!r}: {brief(value)}}} does not exist. Choose one of "
                 f"{', '.join(map(repr, _CODINGS))}, or pass formulaic contrasts."
             )
         if isinstance(chosen, type) and issubclass(chosen, coding.Contrasts):
@@ -225,6 +232,7 @@ def _check_has_levels(name: str, column: pd.Series) -> None:
 
 
 def _custom(name: str, value: Any) -> Any:
+    check_real(f"contrasts[{name!r}]", value)
     try:
         chosen = coding.CustomContrasts(value)
         numbers = np.asarray(chosen.contrasts, dtype=np.float64)
@@ -290,8 +298,14 @@ def describe(
         levels = tuple(codes_and_categories(column)[1])
         return ColumnInfo("categorical", levels, name in contrasts)
     if name in contrasts or (pd.api.types.is_bool_dtype(column.dtype) and name in bare):
-        return ColumnInfo("categorical", tuple(column.astype("category").cat.categories), True)
-    if pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
+        levels = tuple(column.astype("category").cat.categories)
+        if pd.api.types.is_bool_dtype(column.dtype):
+            levels = tuple(bool(level) for level in levels)
+        return ColumnInfo("categorical", levels, True)
+    check_real(f"Column {name!r}", column)
+    if pd.api.types.is_bool_dtype(column.dtype):
+        return ColumnInfo("numeric", (False, True), span=span_of(column))
+    if pd.api.types.is_numeric_dtype(column.dtype) or holds_objects(column):
         return ColumnInfo("numeric", span=span_of(column))
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "mM":
         return ColumnInfo("date" if column.dtype.kind == "M" else "duration")
@@ -304,8 +318,16 @@ def span_of(column: pd.Series) -> tuple[float, float, float]:
     return float(values.mean()), float(values.min()), float(values.max())
 
 
-def match_column(name: str, column: pd.Series, info: ColumnInfo) -> pd.Series:
+def match_column(name: str, column: pd.Series, info: ColumnInfo, labels: bool = False) -> pd.Series:
     """A column of new data in the form it had in the fit.
+
+    Parameters
+    ----------
+    name : str
+    column : Series
+    info : ColumnInfo
+    labels : bool
+        Whether the formula uses its values as labels, which must stay what they are.
 
     Raises
     ------
@@ -314,26 +336,37 @@ def match_column(name: str, column: pd.Series, info: ColumnInfo) -> pd.Series:
     """
     if info.kind == "categorical":
         assert info.categories is not None
-        values = column.astype(object)
-        unknown = values[values.notna() & ~values.isin(list(info.categories))].unique()
+        levels = pd.Index(list(info.categories), dtype=object, tupleize_cols=False)
+        codes = positions(levels, column)
+        unknown = column[column.notna().to_numpy() & (codes < 0)]
         if len(unknown):
+            check_types(f"Column {name!r}", levels, unknown)
+            shown = listed(repr(python_value(level)) for level in levels)
             raise DataError(
-                f"Column {name!r} of the new data has the level {unknown[0]!r}, which the data of "
-                f"the fit did not have (levels: {listed(info.categories)}). No coefficient "
-                "belongs to it. Remove those rows, or fit with data that contain the level."
+                f"Column {name!r} of the new data has the level "
+                f"{python_value(unknown.iloc[0])!r}, which the data of the fit did not have "
+                f"(levels: {shown}). No coefficient belongs to it. Remove those rows, or fit with "
+                "data that contain the level."
             )
-        return pd.Series(
-            pd.Categorical(values.to_numpy(), categories=list(info.categories)),
-            index=column.index,
-            name=name,
-        )
+        categories = pd.Index(list(info.categories), tupleize_cols=False)
+        matched = pd.Categorical.from_codes(codes, categories=categories)
+        return pd.Series(matched, index=column.index, name=name)
     tidy = tidy_column(column)
-    if info.kind == "numeric" and not pd.api.types.is_numeric_dtype(tidy.dtype):
+    if info.kind == "numeric" and isinstance(tidy.dtype, pd.CategoricalDtype):
+        levels = tidy.cat.categories
+        if pd.api.types.is_numeric_dtype(levels.dtype):
+            tidy = tidy_column(tidy.astype(levels.dtype if tidy.notna().all() else np.float64))
+    if info.kind == "numeric" and not _is_real(tidy):
         if tidy.isna().all():
             return pd.Series(np.full(len(tidy), np.nan), index=tidy.index, name=name)
-        raise DataError(
-            f"Column {name!r} was numeric when the model was fitted, but in the new data it holds "
-            f"{listed(map(repr, tidy.dropna().unique()[:1]))}. Its coefficient multiplies a "
-            "number. Convert it to numbers."
-        )
-    return widened(tidy)
+        check_real(f"Column {name!r} of the new data", tidy)
+        if pd.api.types.infer_dtype(tidy, skipna=True) != "boolean":
+            raise DataError(
+                f"Column {name!r} was numeric when the model was fitted, but in the new data it "
+                f"holds {listed(map(repr, tidy.dropna().unique()[:1]))}. Its coefficient "
+                "multiplies a number. Convert it to numbers."
+            )
+        return tidy.where(tidy.notna(), np.nan).astype(np.float64)
+    if info.boolean and tidy.isin([0, 1]).all():
+        return tidy.astype(bool)
+    return tidy if labels else widened(tidy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import ItemsView, Iterable, Mapping
+from numbers import Number
 from os import PathLike
 from typing import Any, Protocol
 
@@ -11,6 +12,14 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, IntArray
+from lmmsparse.design.foreign import (
+    arrow_frame,
+    duckdb_frame,
+    exact_list,
+    from_arrow,
+    polars_frame,
+    records_frame,
+)
 from lmmsparse.errors import DataError
 
 
@@ -26,7 +35,7 @@ def as_frame(data: Any) -> pd.DataFrame:
     Raises
     ------
     DataError
-        If it is none of these, is empty, or its column names are ambiguous.
+        If it is none of these, or is empty.
     """
     frame = _convert(data)
     if isinstance(frame.columns, pd.MultiIndex):
@@ -37,18 +46,24 @@ def as_frame(data: Any) -> pd.DataFrame:
         )
     if any(not isinstance(name, str) for name in frame.columns):
         frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
-    if not frame.columns.is_unique:
-        duplicated = frame.columns[frame.columns.duplicated()].unique()
-        names = ", ".join(map(repr, duplicated))
-        raise DataError(
-            f"The data have more than one column named {names}. A formula could mean either. "
-            "Rename or drop the repeated columns."
-        )
     if len(frame) == 0:
         raise DataError(
             "The data have no rows. At least one is needed. Check how they were read and filtered."
         )
     return frame
+
+
+def check_unique(frame: Tabular, names: Iterable[str]) -> None:
+    """Refuse columns whose name another column has too."""
+    if frame.columns.is_unique:
+        return
+    repeated = set(frame.columns[frame.columns.duplicated()])
+    used = sorted(repeated.intersection(names))
+    if used:
+        raise DataError(
+            f"The data have more than one column named {', '.join(map(repr, used))}. The formula "
+            "could mean either. Rename or drop the repeated columns."
+        )
 
 
 def _convert(data: Any) -> pd.DataFrame:
@@ -58,7 +73,7 @@ def _convert(data: Any) -> pd.DataFrame:
         return _from_mapping(data)
     module = type(data).__module__.partition(".")[0]
     if module == "polars" and hasattr(data, "get_columns"):
-        return pd.DataFrame({column.name: _polars_column(column) for column in data.get_columns()})
+        return polars_frame(data)
     if module == "polars" and hasattr(data, "collect"):
         return _convert(data.collect())
     if module == "pyarrow" and hasattr(data, "to_table"):  # a data set of several files
@@ -66,13 +81,13 @@ def _convert(data: Any) -> pd.DataFrame:
     if module == "pyarrow" and hasattr(data, "read_all"):  # a stream of batches
         data = data.read_all()
     if module == "pyarrow" and hasattr(data, "to_pandas"):
-        return pd.DataFrame(data.to_pandas())
+        return arrow_frame(data)
     if module in ("duckdb", "_duckdb") and hasattr(data, "df"):  # a relation, or a result
-        return pd.DataFrame(data.df())
+        return duckdb_frame(data)
     if isinstance(data, np.ndarray) and data.dtype.names is not None:
         return pd.DataFrame({name: data[name] for name in data.dtype.names})
     if isinstance(data, list) and data and all(isinstance(row, Mapping) for row in data):
-        return pd.DataFrame(data)
+        return records_frame(data)
     if isinstance(data, (str, PathLike)):
         data = str(data)
         raise DataError(
@@ -109,34 +124,11 @@ def _from_mapping(data: Mapping[Any, Any]) -> pd.DataFrame:
             "The Series in the data have different indexes. It is not clear which rows belong "
             "together. Put them into one DataFrame, or pass them as arrays."
         )
-    return pd.DataFrame(dict(data), index=None if arrays or not data else [0])
-
-
-def _polars_column(column: Any) -> Any:
-    kind = str(column.dtype)
-    if kind.startswith(("Categorical", "Enum")):
-        text = column.cast(str).to_list()
-        # Categories of a string cache have no order of their own.
-        known = column.dtype.categories if kind.startswith("Enum") else sorted({*text} - {None})
-        return pd.Categorical(text, categories=[str(category) for category in known])
-    if kind in ("String", "Utf8") or column.dtype.is_nested() or kind == "Object":
-        return column.to_list()
-    if kind == "Boolean" and column.null_count():
-        return column.to_list()
-    return column.to_numpy()
-
-
-def check_order(what: str, values: Any, index: pd.Index) -> None:
-    """Refuse a Series that has the rows' labels in another order: values go by position."""
-    if not isinstance(values, (pd.Series, pd.DataFrame)) or len(values) != len(index):
-        return
-    if values.index.equals(index) or not (values.index.is_unique and index.is_unique):
-        return
-    if values.index.isin(index).all():
-        raise DataError(
-            f"{what} has the same row labels as the data, but in another order. Values are taken "
-            "by position. Sort them like the data, or pass an array if they are in order already."
-        )
+    columns = {
+        name: exact_list(values) if isinstance(values, (list, tuple)) else values
+        for name, values in data.items()
+    }
+    return pd.DataFrame(columns, index=None if arrays or not data else [0])
 
 
 def close_match(name: str, choices: Iterable[object]) -> str:
@@ -156,18 +148,19 @@ def listed(values: Iterable[object], limit: int = 8) -> str:
 def tidy_column(values: pd.Series) -> pd.Series:
     """A column as numpy numbers, or as a Categorical without unused levels.
 
-    Text and objects become categories in sorted order; nullable numbers become float64. Booleans
-    and dates are left alone.
+    Text and objects become categories in sorted order. Booleans and dates are left alone, and so
+    are numbers that would not stay what they are: whole numbers with missing ones among them, which
+    become numpy's when these are gone, and numbers beyond 64 bits, which are kept as objects.
     """
     dtype = values.dtype
+    if isinstance(dtype, pd.ArrowDtype) and not _numeric(dtype) and dtype.kind != "U":
+        return tidy_column(from_arrow(values))
     if isinstance(dtype, pd.CategoricalDtype):
         return without_unused(values)
     if pd.api.types.is_bool_dtype(dtype) and not isinstance(dtype, np.dtype):
         return values.astype(object if values.isna().any() else bool)
     if pd.api.types.is_numeric_dtype(dtype):
-        if isinstance(dtype, np.dtype):
-            return values
-        return pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan), index=values.index)
+        return values if isinstance(dtype, np.dtype) else _from_nullable(values)
     if isinstance(dtype, np.dtype) and dtype.kind in "mM":
         return values
     if pd.api.types.is_string_dtype(dtype) or dtype == np.dtype(object):
@@ -175,17 +168,45 @@ def tidy_column(values: pd.Series) -> pd.Series:
     return values
 
 
+def _numeric(dtype: Any) -> bool:
+    return bool(pd.api.types.is_numeric_dtype(dtype) and dtype.kind in "iufb")
+
+
+def _from_nullable(values: pd.Series) -> pd.Series:
+    kind = values.dtype.kind
+    if kind in "iu" and values.isna().any():
+        return values
+    if kind in "iu":
+        numbers = values.to_numpy(dtype=np.dtype(f"{kind}8"))
+    else:
+        numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    return pd.Series(numbers, index=values.index, name=values.name)
+
+
 def widened(values: pd.Series) -> pd.Series:
-    """Numbers of few bits as int64 or float64: what a formula computes of them must not overflow.
+    """Numbers to compute with, as int64 or float64: results must not overflow.
 
     In eight bits without a sign 2 − 5 is 253, and 20² is 144.
     """
     dtype = values.dtype
+    if holds_objects(values) or (not isinstance(dtype, np.dtype) and _numeric(dtype)):
+        numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        return pd.Series(numbers, index=values.index, name=values.name)
     if not isinstance(dtype, np.dtype) or dtype.kind not in "iuf":
         return values
-    whole = dtype.kind == "i" or (dtype.kind == "u" and dtype.itemsize < 8)
+    whole = dtype.kind == "i" or (
+        dtype.kind == "u" and (dtype.itemsize < 8 or values.max() < 2**63)
+    )
     wide = np.dtype(np.int64 if whole else np.float64)
     return values if dtype == wide else values.astype(wide)
+
+
+def holds_objects(values: pd.Series) -> bool:
+    """Whether a column keeps its numbers as Python's own, such as whole ones beyond 64 bits."""
+    if values.dtype != object:
+        return False
+    first = next((value for value in values.array if not pd.isna(value)), None)
+    return isinstance(first, Number) and not isinstance(first, (bool, np.bool_))
 
 
 def without_unused(values: pd.Series) -> pd.Series:
@@ -267,27 +288,28 @@ class Variables:
         taken = {n: tidy_column(renumbered(c.iloc[rows])) for n, c in self.items()}
         return Variables(taken, len(rows))
 
-    def frame(self, names: Iterable[str]) -> pd.DataFrame:
-        """Some of the columns as a DataFrame to compute with."""
-        columns = {name: widened(self.columns[name]) for name in names}
+    def frame(self, names: Iterable[str], labels: Iterable[str] = ()) -> pd.DataFrame:
+        """Some of the columns as a DataFrame to compute with, `labels` among them as they are."""
+        exact = set(labels)
+        columns = {
+            name: self.columns[name] if name in exact else widened(self.columns[name])
+            for name in names
+        }
         return pd.DataFrame(columns, index=self.index)
 
 
 def _from_objects(values: pd.Series) -> pd.Series:
+    if values.dtype != object or pd.api.types.infer_dtype(values, skipna=True) == "string":
+        return _from_text(values)
     present = values[values.notna()]
-    kinds = set(map(type, present.array)) if values.dtype == object else {str}
+    kinds: set[type] = set(map(type, present.array)) if values.dtype == object else {str}
     if kinds and all(issubclass(k, (bool, np.bool_)) for k in kinds):
         return values if len(present) < len(values) else values.astype(bool)
-    if kinds and not any(issubclass(k, str) for k in kinds):
-        try:  # numbers in an object column (Decimal, mixed int and float)
-            numbers = pd.to_numeric(values)
-        except (TypeError, ValueError):
-            numbers = None
-        if numbers is not None and pd.api.types.is_numeric_dtype(numbers.dtype):
-            return tidy_column(numbers)
+    if kinds and all(issubclass(k, Number) for k in kinds):
+        return _from_numbers(values, present, kinds)
     names = " and ".join(sorted(k.__name__ for k in kinds))
-    text = [k for k in kinds if issubclass(k, str)]
-    if text and len(text) < len(kinds):
+    apart = [k for k in kinds if issubclass(k, (str, bytes, Number))]
+    if apart and not any(all(issubclass(k, kind) for k in kinds) for kind in (str, bytes)):
         raise DataError(
             f"Column {values.name!r} mixes values of different types ({names}). The number 1 and "
             "the text '1' would be different levels. Convert it to one type, for example with "
@@ -300,3 +322,42 @@ def _from_objects(values: pd.Series) -> pd.Series:
             f"Column {values.name!r} holds values of type {names}, which cannot be levels. Numbers "
             "or text are needed. Convert it, for example with .astype(str)."
         ) from error
+
+
+def _from_numbers(values: pd.Series, present: pd.Series, kinds: set[type]) -> pd.Series:
+    """Numbers in an object column (Decimal, int with None) in a type that holds them."""
+    if any(issubclass(k, (complex, np.complexfloating)) for k in kinds):
+        return values.astype(np.complex128)
+    try:
+        floats = values.astype(np.float64)
+    except OverflowError:
+        return values
+    if all(issubclass(k, (float, np.floating)) for k in kinds) or np.isinf(floats).any():
+        return floats
+    whole = bool((floats.dropna() % 1 == 0).all()) and all(v == int(v) for v in present.array)
+    if not whole:
+        return floats if floats.nunique() == present.nunique() else values
+    numbers = [int(v) for v in present.array]
+    low, high = min(numbers), max(numbers)
+    signed = low >= -(2**63) and high < 2**63
+    if not signed and (low < 0 or high >= 2**64):
+        return values
+    if len(present) == len(values):
+        exact = np.array(numbers, dtype=np.int64 if signed else np.uint64)
+        return pd.Series(exact, index=values.index, name=values.name)
+    filled = pd.Series(pd.NA, index=range(len(values)), dtype="Int64" if signed else "UInt64")
+    filled[values.notna().to_numpy()] = numbers
+    return pd.Series(filled.array, index=values.index, name=values.name)
+
+
+def _from_text(values: pd.Series) -> pd.Series:
+    """Text as a Categorical with its levels in sorted order."""
+    codes, found = pd.factorize(values)  # by the column's own kind: the cheapest way
+    levels = np.asarray(found, dtype=object)
+    order = np.array(sorted(range(len(levels)), key=levels.tolist().__getitem__), dtype=np.intp)
+    place = np.empty(len(order) + 1, dtype=np.intp)
+    place[order], place[-1] = np.arange(len(order)), -1
+    usual = pd.Index(levels[:1]).dtype  # of an index of such labels
+    categories = found[order] if found.dtype == usual else pd.Index(levels[order])
+    text = pd.Categorical.from_codes(place[codes], categories=categories, validate=False)
+    return pd.Series(text, index=values.index, name=values.name)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, IntArray, ReadOnly
 from lmmsparse.design.frame import codes_and_categories, listed, without_unused
+from lmmsparse.design.labels import positions
 from lmmsparse.errors import DataError
 
 
@@ -21,31 +23,35 @@ class LevelKey(ReadOnly):
     ----------
     components : tuple of pandas.Index
         Levels of each factor of an interaction (one for a plain factor).
-    combinations : (levels,) int array
-        Sorted mixed-radix codes of the combinations that are observed.
+    combinations : (levels, factors) int array
+        The level of each factor in each observed combination, in lexicographic order.
     """
 
     components: tuple[pd.Index, ...]
     combinations: IntArray
 
+    @classmethod
+    def of(cls, levels: pd.Index) -> LevelKey:
+        """The key to a single factor."""
+        return cls((levels,), np.arange(len(levels), dtype=np.int64)[:, None])
+
     def encode(self, columns: Sequence[pd.Series]) -> tuple[IntArray, BoolArray]:
         """Level of each row (−1 for an unknown one) and whether a value is missing, both (n,)."""
-        n = len(columns[0])
-        missing = np.zeros(n, dtype=bool)
-        unknown = np.zeros(n, dtype=bool)
-        mixed = np.zeros(n, dtype=np.int64)
-        for levels, column in zip(self.components, columns, strict=True):
-            values = (
-                column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
+        missing = np.zeros(len(columns[0]), dtype=bool)
+        for column in columns:
+            missing |= column.isna().to_numpy()
+        codes = [positions(*pair) for pair in zip(self.components, columns, strict=True)]
+        known, place = self.combinations[:, 0], codes[0]
+        for j in range(1, len(codes)):  # two at a time: the product of all may be beyond 64 bits
+            m = len(self.components[j])
+            pairs, known = np.unique(
+                known.astype(np.int64) * m + self.combinations[:, j], return_inverse=True
             )
-            missing |= values.isna().to_numpy()
-            codes = levels.get_indexer(pd.Index(values, dtype=values.dtype))
-            unknown |= codes < 0
-            mixed = mixed * len(levels) + np.maximum(codes, 0)
-        place = np.searchsorted(self.combinations, mixed)
-        place = np.minimum(place, len(self.combinations) - 1)
-        found = (self.combinations[place] == mixed) & ~unknown
-        return np.where(found, place, -1).astype(np.intp), missing
+            mixed = place.astype(np.int64) * m + codes[j]
+            place = np.minimum(np.searchsorted(pairs, mixed), len(pairs) - 1)
+            unknown = (pairs[place] != mixed) | (mixed < 0) | (codes[j] < 0)
+            place = np.where(unknown, -1, place)
+        return place.astype(np.intp), missing
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,29 +91,25 @@ def make_grouping(name: str, columns: Sequence[pd.Series]) -> Grouping:
         levels, codes = _factorize(name, column)
         components.append(levels)
         coded.append(codes)
-    if len(columns) == 1:
-        key = LevelKey((components[0],), np.arange(len(components[0]), dtype=np.int64))
-        return Grouping(name, components[0], coded[0], key)
-    mixed = np.zeros(len(coded[0]), dtype=np.int64)
-    for levels, codes in zip(components, coded, strict=True):
-        mixed = mixed * len(levels) + codes
-    combinations, codes = np.unique(mixed, return_inverse=True)
+    codes, combinations = coded[0], np.arange(len(components[0]), dtype=np.int64)[:, None]
+    for levels, others in zip(components[1:], coded[1:], strict=True):
+        # Two at a time: the product of all may be beyond 64 bits.
+        mixed = codes.astype(np.int64) * len(levels) + others
+        pairs, codes = np.unique(mixed, return_inverse=True)
+        before, last = np.divmod(pairs, len(levels))
+        combinations = np.column_stack([combinations[before], last])
     key = LevelKey(tuple(components), combinations)
-    return Grouping(name, combined_labels(key), codes.astype(np.intp), key)
+    labels = components[0] if len(components) == 1 else combined_labels(key)
+    return Grouping(name, labels, codes.astype(np.intp), key)
 
 
 def combined_labels(key: LevelKey) -> pd.Index:
     """Labels such as ``"1:x"`` of the observed combinations."""
-    parts = []
-    rest = key.combinations.copy()
-    for levels in reversed(key.components):
-        rest, code = np.divmod(rest, len(levels))
-        text = np.array([_label(value) for value in levels], dtype=object)
-        parts.append(text[code])
-    labels = parts[-1]
-    for part in reversed(parts[:-1]):
-        labels = labels + ":" + part
-    index: pd.Index = pd.Index(labels, dtype=object)
+    labels: Any = None
+    for levels, codes in zip(key.components, key.combinations.T, strict=True):
+        text = np.array([_label(value) for value in levels], dtype=object)[codes]
+        labels = text if labels is None else labels + ":" + text
+    index: pd.Index = pd.Index(labels, dtype=object, tupleize_cols=False)
     return index
 
 

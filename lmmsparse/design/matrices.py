@@ -8,27 +8,32 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from formulaic import Formula, ModelSpec
-from formulaic.errors import FormulaicError, FormulaicWarning
-from formulaic.materializers import PandasMaterializer
-from formulaic.parser.types import Factor
+from formulaic.errors import FormulaicWarning
+from formulaic.parser.types import Factor, Term
 from formulaic.transforms.contrasts import C, Contrasts
 from formulaic.utils.null_handling import find_nulls
 
+from lmmsparse._limits import remembered
+from lmmsparse._parts import Variable, read_part
 from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse.design.arguments import check_real
 from lmmsparse.design.columns import ColumnInfo, describe, match_column, span_of, text_explained
 from lmmsparse.design.frame import Variables, close_match, where_missing
-from lmmsparse.design.names import check_expression, columns_of, namespace
+from lmmsparse.design.materialize import Materializer
+from lmmsparse.design.names import columns_of, split_calls
 from lmmsparse.design.plain import Columns, plain_columns
 from lmmsparse.errors import DataError, FormulaError, LmmError
 from lmmsparse.formula import referenced_names
+
+_LABELS = re.compile(r"(C|factor|interaction|dummy)\(")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +134,8 @@ class MatrixRecipe:
                 row[name] = pd.Categorical(list(info.categories[:1]), list(info.categories))
             elif info.kind in ("date", "duration"):
                 row[name] = np.ones(1, "M8[ns]" if info.kind == "date" else "m8[ns]")
+            elif info.boolean:
+                row[name] = np.ones(1, dtype=bool)
             else:
                 row[name] = np.full(1, 1.0 if info.span is None else info.span[0])
         for expression, levels in categories.items():  # numbers as levels: one that is known
@@ -143,9 +150,6 @@ class MatrixRecipe:
             for expression, levels in categories.items()
         }
         formula = _parsed({"part": text}).part
-        for factor in {factor for term in formula for factor in term.factors}:
-            if factor.eval_method is Factor.EvalMethod.PYTHON:  # the text may come from a file
-                check_expression(str(factor.expr), self.columns, self.context)
         spec = ModelSpec(
             formula=formula,
             transform_state=dict(self.transform_state),
@@ -158,12 +162,20 @@ class MatrixRecipe:
         return self._materialize(spec, made_up, strict=False).model_spec
 
     def _materialize(self, spec: ModelSpec, frame: pd.DataFrame, strict: bool = True) -> Any:
-        """Evaluate a specification, handing over coded columns through the context."""
-        context = namespace(self.context)
-        coded = [name for name in frame.columns if self.columns[name].coded]
-        for name in coded:
-            context[name] = C(frame[name], self.contrasts.get(name))
-        return _materialize(spec, frame.drop(columns=coded), context, strict=strict)
+        """Evaluate a specification, with columns that have a coding of their own in it."""
+        infos = {name: self.columns[name] for name in frame.columns}
+        coded = {
+            name: C(frame[name], self.contrasts.get(name))
+            for name, info in infos.items()
+            if info.coded
+        }
+        truths = {
+            name: frame[name].astype(bool)
+            for name, info in infos.items()
+            if info.coded and info.boolean
+        }
+        data = frame.assign(**truths) if truths else frame
+        return _materialize(spec, data, coded, self.context, strict=strict)
 
     def prepare(self, part: str, newdata: pd.DataFrame) -> tuple[pd.DataFrame, BoolArray]:
         """The columns a part needs, coded as when the model was fitted, and rows with a hole.
@@ -173,7 +185,7 @@ class MatrixRecipe:
         DataError
             For a missing column, a changed type, or a level the fit has not seen.
         """
-        names = self.variables[part]
+        names, labels = self.variables[part], labels_in([self.parts[part]])
         missing = np.zeros(len(newdata), dtype=bool)
         out = {}
         for name in names:
@@ -183,7 +195,7 @@ class MatrixRecipe:
                     f"{close_match(name, newdata.columns)} Add it to the new data."
                 )
             column = newdata[name].reset_index(drop=True)
-            out[name] = match_column(name, column, self.columns[name])
+            out[name] = match_column(name, column, self.columns[name], name in labels)
             missing |= where_missing(out[name])
         return pd.DataFrame(out, index=range(len(newdata))), missing
 
@@ -198,6 +210,13 @@ class MatrixRecipe:
             frame = frame.loc[keep].reset_index(drop=True)
             out[keep] = _values(self._materialize(spec, frame))
         return out, missing
+
+
+def labels_in(parts: Iterable[str]) -> set[str]:
+    """Columns of formula parts whose values are taken for labels, whatever they are."""
+    calls = [call for text in parts for call in split_calls(text)[1]]
+    found = (referenced_names(call) for call in calls if _LABELS.match(call))
+    return {name for names in found for name in names}
 
 
 def learn(
@@ -248,13 +267,14 @@ def learn(
             matrices[part], categories[part] = plain
     rest = {part: text for part, text in parts.items() if part not in matrices}
     if rest:
-        coded = [name for name, info in columns.items() if info.coded]
-        own = namespace(context)
-        for name in coded:
-            own[name] = C(table[name].astype("category"), contrasts.get(name))
+        coded = {
+            name: C(table[name].astype("category"), contrasts.get(name))
+            for name, info in columns.items()
+            if info.coded
+        }
         spec = ModelSpec.from_spec(_parsed(rest), output="numpy", na_action="drop")
-        others = table.frame(name for name in used if name not in coded)
-        built = _materialize(spec, others, own, dropped)
+        data = table.frame(used, labels_in(rest.values()))
+        built = _materialize(spec, data, coded, context, dropped)
         holes = sorted(set().union(*dropped.values()))
         for part in rest:
             matrix = getattr(built, part)
@@ -279,8 +299,9 @@ def learn(
 
 def _values(matrix: Any) -> FloatArray:
     values = getattr(matrix, "__wrapped__", matrix)
+    check_real("A term of the formula", values)
     try:
-        return np.ascontiguousarray(values, dtype=np.float64)
+        return np.asfortranarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(
             f"A term of the formula does not give numbers ({error}). Dates and times, for example, "
@@ -291,6 +312,7 @@ def _values(matrix: Any) -> FloatArray:
 def _materialize(
     spec: Any,
     frame: pd.DataFrame,
+    coded: Mapping[str, Any],
     context: Mapping[str, Any],
     dropped: dict[str, set[int]] | None = None,
     strict: bool = True,
@@ -299,26 +321,35 @@ def _materialize(
 
     `strict` makes an error of what formulaic warns about, such as a level it does not know.
     """
-    materializer = PandasMaterializer(frame, context=context)
+    materializer = Materializer(frame, coded, context)
     rows: set[int] = set()
     try:
         with warnings.catch_warnings():
+            # The log of a negative number is found below; what else numpy and pandas say of the
+            # user's calculations is not about what is fitted.
+            for category in (RuntimeWarning, DeprecationWarning, FutureWarning, UserWarning):
+                warnings.simplefilter("ignore", category)
             warnings.simplefilter("error", FormulaicWarning)
-            warnings.simplefilter("ignore", RuntimeWarning)  # log of a negative number: found below
             if not strict:
                 warnings.simplefilter("ignore")
             # The method of the specification itself forgets which rows were dropped.
             matrix = materializer.get_model_matrix(spec, drop_rows=rows)
-    except LmmError:
+    except (LmmError, MemoryError):
         raise
-    except (FormulaicError, FormulaicWarning, SyntaxError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever the functions of a formula raise
         cause = error.__cause__ or error.__context__
-        if isinstance(cause, LmmError):
+        if isinstance(cause, LmmError | MemoryError):
             raise cause from error
         used = [str(name) for name in frame if _names(str(error), str(name))]
         what, why = _plain(error), text_explained(used, frame)
         if why:  # plainer than what numpy or pandas say
             what = what.partition(" [")[0]
+        if "`extrapolation`" in str(error):
+            raise DataError(
+                f"{_factor_of(what)} is given values outside the range of those that it has learnt "
+                "from. A spline is not defined there. Write extrapolation='extend' in its call "
+                "to continue it, or keep to the range."
+            ) from error
         why = why or "Check that its arguments are columns and values of the right kind."
         raise FormulaError(f"A term of the formula could not be evaluated: {what} {why}") from error
     if dropped is not None and rows:
@@ -334,20 +365,29 @@ def _parsed(parts: Mapping[str, str]) -> Any:
     return _parse_parts(tuple(parts.items()))
 
 
-@lru_cache(maxsize=256)
+@remembered
 def _parse_parts(parts: tuple[tuple[str, str], ...]) -> Any:
-    """Formulaic's reading of several parts; the same formulas come back in every refit."""
-    try:
-        return Formula(**dict(parts))
-    except (FormulaicError, SyntaxError) as error:
-        raise FormulaError(
-            f"The formula could not be read: {_plain(error)} Check its operators and brackets."
-        ) from error
+    """Several parts as formulaic holds them; the same formulas come back in every refit."""
+    return Formula(**{part: [_term(term) for term in read_part(text)] for part, text in parts})
+
+
+def _term(variables: tuple[Variable, ...]) -> Term:
+    if not variables:
+        return Term([Factor("1", eval_method="literal")])
+    return Term(
+        Factor(v.text, eval_method="lookup" if v.is_column else "python") for v in variables
+    )
 
 
 def _names(text: str, word: str) -> bool:
     """Whether a word stands in a text, and not only its letters."""
     return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
+
+
+def _factor_of(text: str) -> str:
+    """The term that a message of formulaic names."""
+    found = re.search(r"`(.*?)`", text)
+    return repr(found.group(1)) if found else "A term of the formula"
 
 
 def _plain(error: BaseException) -> str:

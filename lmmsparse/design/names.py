@@ -1,52 +1,43 @@
 """Names a formula may use, and a check of every expression before it is evaluated.
 
-A formula is evaluated by Python, and a saved model carries its formula. Only columns, the functions
-listed here, formulaic's transforms, numpy's numerical functions and the user's `context` are
-therefore reachable: no builtins, no private attributes, no input or output.
+Whatever is wrong with an expression can be said from its names, before any data are looked at.
+What is evaluated, and that nothing else is reached, is up to `evaluate`.
 """
 
 from __future__ import annotations
 
 import ast
-import re
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from formulaic.materializers.types import FactorValues
-from formulaic.transforms import TRANSFORMS
-
+from lmmsparse._expression import Expression, bare, read_expression, spelled
+from lmmsparse._limits import remembered
 from lmmsparse._tokens import is_column_word, tokenize
 from lmmsparse.design.frame import close_match, listed
+from lmmsparse.design.functions import (
+    ANY_ATTRIBUTE,
+    CODINGS,
+    FUNCTIONS,
+    NUMPY,
+    NUMPY_CONSTANTS,
+)
+from lmmsparse.design.operands import shortened
 from lmmsparse.errors import DataError, FormulaError
 from lmmsparse.formula import referenced_names
 
-_NP_FUNCTIONS = {
-    "where", "clip", "minimum", "maximum", "round", "cumsum", "diff", "mean", "median", "std",
-    "var", "sum", "min", "max", "interp", "digitize", "asarray", "array", "isin", "pi", "e", "nan",
-    "float64", "int64", "select", "abs", "linspace", "arange", "quantile", "percentile",
-}  # fmt: skip
-_METHODS = {
-    "str", "dt", "cat", "lower", "upper", "strip", "len", "slice", "contains", "startswith",
-    "endswith", "replace", "codes", "year", "month", "day", "hour", "dayofweek", "days",
-    "total_seconds", "astype", "clip", "abs", "round", "shift", "rank", "fillna", "isin", "between",
-    "cumsum", "cumprod", "diff", "mean", "median", "std", "var", "sum", "min", "max", "isna",
-    "notna", "eq", "ne", "lt", "le", "gt", "ge", "T", "values", "quantile",
-}  # fmt: skip
-_ALLOWED = (
-    ast.Expression, ast.Call, ast.Name, ast.Attribute, ast.Constant, ast.BinOp, ast.UnaryOp,
-    ast.BoolOp, ast.Compare, ast.List, ast.Tuple, ast.Dict, ast.Subscript, ast.Slice, ast.keyword,
-    ast.IfExp, ast.Load, ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
-)  # fmt: skip
+KNOWN = frozenset({*FUNCTIONS, "np", "contr"})
+LEARNING = frozenset(name for name, function in FUNCTIONS.items() if function.learns)
 # What users of R, mgcv and patsy write from habit.
 _HABITS = {
     "cbind": "A model has one response; fit one and use m.refit_many(Y) for the others.",
     "s": "Smooth terms are not fitted here; bs(x, df=5) is a spline without penalty.",
     "te": "Smooth terms are not fitted here; bs(x, df=5) is a spline without penalty.",
-    "ns": "Write cr(x, df=5) for a natural cubic spline.",
-    "rcs": "Write cr(x, df=5) for a natural cubic spline.",
+    "ns": "Write cr(x, df=5, constraints='center') for a natural cubic spline.",
+    "rcs": "Write cr(x, df=5, constraints='center') for a natural cubic spline.",
+    "c": "Write a list in square brackets, such as [2, 3].",
+    "list": "Write a list in square brackets, such as [2, 3].",
+    "seq": "Write a list in square brackets, such as [1, 2, 3], or np.arange(1, 4).",
+    "cut": "Make the column with pandas.cut first.",
     "relevel": "Write C(x, Treatment('level')) for another reference level.",
     "ordered": "Make the column an ordered pandas Categorical.",
     "as.factor": "Write factor(x).",
@@ -54,62 +45,11 @@ _HABITS = {
     "ifelse": "Write np.where(condition, a, b).",
     "pow": "Write I(x ** 2).",
 }
-_QUOTED = re.compile(r"`([^`]*)`")
 
 
-def dummy(values: Any, level: Any = None) -> Any:
-    """Indicator columns of a factor's levels: one level, or all but the first."""
-    series = pd.Series(values).astype("category")
-    chosen = list(series.cat.categories[1:]) if level is None else np.atleast_1d(level).tolist()
-    unknown = [v for v in chosen if v not in set(series.cat.categories)]
-    if unknown:
-        raise DataError(
-            f"dummy(): {unknown[0]!r} is not a level of {series.name!r}. Its levels are "
-            f"{listed(series.cat.categories)}. Name one of these."
-        )
-    columns = [(series == v).to_numpy(dtype=np.float64) for v in chosen]
-    if len(columns) == 1:
-        return columns[0]
-    values = np.column_stack(columns) if columns else np.zeros((len(series), 0))
-    names = tuple(str(v) for v in chosen)
-    return FactorValues(values, column_names=names)
-
-
-def interaction(*columns: Any) -> pd.Series:
-    """Labels of the combinations of several factors, joined by "."; missing where one is."""
-    series = [pd.Series(column) for column in columns]
-    missing = np.logical_or.reduce([s.isna().to_numpy() for s in series])
-    text = series[0].astype(str)
-    for other in series[1:]:
-        text = text + "." + other.astype(str)
-    return text.astype(object).mask(missing)
-
-
-def factor(values: Any, *args: Any, **kwargs: Any) -> Any:
-    """R's name for treating a column as categorical."""
-    return TRANSFORMS["C"](values, *args, **kwargs)
-
-
-def _as_numeric(values: Any) -> Any:
-    return pd.to_numeric(pd.Series(values).astype(object)).astype(np.float64)
-
-
-FUNCTIONS: dict[str, Any] = {
-    "sqrt": np.sqrt, "abs": np.abs, "sin": np.sin, "cos": np.cos, "tan": np.tan, "log1p": np.log1p,
-    "expm1": np.expm1, "floor": np.floor, "ceil": np.ceil, "round": np.round, "dummy": dummy,
-    "interaction": interaction, "factor": factor, "numeric": _as_numeric,
-}  # fmt: skip
-PLAIN_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "factor": lambda values, *a, **k: values,
-    "C": lambda values, *a, **k: values,
-    "I": lambda values: values,
-    **{name: TRANSFORMS[name] for name in ("exp", "exp2", "exp10", "log", "log2", "log10")},
-}
-
-
-def namespace(context: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a formula may name besides columns and formulaic's own transforms."""
-    return {**FUNCTIONS, **(context or {})}
+def own_names(context: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The names of `context` that a formula may use: not those that Python keeps for itself."""
+    return {name: value for name, value in (context or {}).items() if not name.startswith("__")}
 
 
 def columns_of(
@@ -123,12 +63,12 @@ def columns_of(
         As `check_expression`.
     """
     columns = list(columns)
-    known, own = set(columns), dict(context or {})
+    known, own = set(columns), own_names(context)
     used: dict[str, None] = {}
     for name in referenced_names(text):
         if name in known:
             used[name] = None
-        elif name not in own and name not in FUNCTIONS:
+        elif name not in own:
             raise unknown_name(name, columns)
     for call in split_calls(text)[1]:
         used.update(dict.fromkeys(check_expression(call, columns, own)))
@@ -152,63 +92,71 @@ def check_expression(
     FormulaError
         For syntax that has no place in a formula.
     """
-    columns, extra = list(columns), dict(context or {})
+    columns, own = list(columns), own_names(context)
     data = set(columns)
+    read = read_expression(expression)
     used: dict[str, None] = {}
-    quoted: dict[str, str] = {}
-
-    def stand_in(match: re.Match[str]) -> str:
-        name = f"quoted_{len(quoted)}_"
-        quoted[name] = match.group(1)
-        return name
-
-    text = _QUOTED.sub(stand_in, expression)
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except SyntaxError as error:
-        raise FormulaError(
-            f"{expression!r} cannot be read as an expression. Only columns, functions and "
-            "arithmetic are possible inside a call. Check brackets, commas and quotes."
-        ) from error
-    known = set(TRANSFORMS) | set(FUNCTIONS) | set(PLAIN_FUNCTIONS) | set(extra)
-    for node in ast.walk(tree):
-        if not isinstance(node, _ALLOWED):
+    for name in read.called:
+        if name == "Q":
             raise FormulaError(
-                f"{expression!r} uses Python syntax ({type(node).__name__}) that a formula does "
-                "not allow. Compute the column first, or pass a function through context=."
+                f"{expression!r} uses Q(). A formula reads names with spaces or signs in "
+                "backquotes. Write `my column` instead of Q('my column')."
             )
-        if isinstance(node, ast.Name):
-            name = quoted.get(node.id, node.id)
-            if name in data:
-                used[name] = None
-            elif name not in known:
-                raise unknown_name(name, columns, called=_is_called(tree, node))
-            elif name == "Q":
-                raise FormulaError(
-                    f"{expression!r} uses Q(). A formula reads names with spaces or signs in "
-                    "backquotes. Write `my column` instead of Q('my column')."
-                )
-        if isinstance(node, ast.Attribute):
-            _check_attribute(expression, node, data, extra)
+        if name not in own and name not in KNOWN:
+            raise unknown_name(name, columns, called=True)
+    for name in read.names:
+        if name in data:
+            used[name] = None
+        elif name not in own and name not in KNOWN:
+            raise unknown_name(name, columns)
+    for node in ast.walk(read.tree):
+        if isinstance(node, ast.Attribute) and not _may_be_allowed(node, data, own):
+            raise FormulaError(
+                f"{shortened(expression)} uses .{node.attr}, which a formula does not allow. "
+                "Compute the column before fitting, or pass a function through context=."
+            )
     return tuple(used)
 
 
-def _is_called(tree: ast.AST, name: ast.Name) -> bool:
-    return any(isinstance(n, ast.Call) and n.func is name for n in ast.walk(tree))
+def learning_calls(expression: Expression | None) -> tuple[str, ...]:
+    """The calls in an expression that keep what they learn from the data, such as poly(x, 2)."""
+    if expression is None or LEARNING.isdisjoint(expression.called):
+        return ()
+    return tuple(
+        spelled(node)
+        for node in ast.walk(expression.tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in LEARNING
+    )
+
+
+def _may_be_allowed(node: ast.Attribute, columns: set[str], context: Mapping[str, Any]) -> bool:
+    """Whether an attribute is one that some value of a formula may have."""
+    if node.attr.startswith("_"):
+        return False
+    root = node.value
+    if isinstance(root, ast.Name) and root.id == "np" and "np" not in context:
+        return node.attr in NUMPY or node.attr in NUMPY_CONSTANTS
+    if not isinstance(root, ast.Name) or bare(root.id) in columns:
+        return node.attr in ANY_ATTRIBUTE
+    if root.id in context:
+        return True
+    return root.id == "contr" and node.attr in CODINGS
 
 
 def unknown_name(name: str, columns: Iterable[str], called: bool = False) -> DataError:
     """The error for a name that stands for nothing."""
     columns = list(columns)
     if called:
-        functions = sorted(set(TRANSFORMS) | set(FUNCTIONS))
+        functions = sorted(FUNCTIONS)
         hint = f" {_HABITS[name]}" if name in _HABITS else close_match(name, functions)
         return DataError(
             f"The formula calls {name}(), which is not known.{hint} "
             f"Available are {', '.join(functions)} and np.…; pass functions of your own as "
             f"context={{{name!r}: {name}}}."
         )
-    if name in TRANSFORMS or name in FUNCTIONS:
+    if name in FUNCTIONS:
         return DataError(
             f"The formula names {name!r}, which is not a column of the data but a function. It is "
             f"only known when it is called. Write {name}(), in C(x, Sum()) for example."
@@ -220,31 +168,7 @@ def unknown_name(name: str, columns: Iterable[str], called: bool = False) -> Dat
     )
 
 
-def _check_attribute(
-    expression: str, node: ast.Attribute, columns: set[str], context: Mapping[str, Any]
-) -> None:
-    root: ast.AST = node
-    while isinstance(root, (ast.Attribute, ast.Call, ast.Subscript)):
-        root = root.func if isinstance(root, ast.Call) else root.value
-    name = root.id if isinstance(root, ast.Name) else ""
-    attr = node.attr
-    direct = isinstance(node.value, ast.Name)
-    if attr.startswith("_"):
-        allowed = False
-    elif name == "np" and direct:
-        allowed = attr in _NP_FUNCTIONS or isinstance(getattr(np, attr, None), np.ufunc)
-    elif (name == "contr" and direct) or (name in context and name not in columns):
-        allowed = True
-    else:
-        allowed = attr in _METHODS
-    if not allowed:
-        raise FormulaError(
-            f"{expression!r} uses .{attr}, which a formula does not allow. Compute the column "
-            "before fitting, or pass a function through context=."
-        )
-
-
-@lru_cache(maxsize=1024)
+@remembered
 def split_calls(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """A formula part → the names that stand by themselves, and the calls, as texts.
 

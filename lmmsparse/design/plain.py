@@ -8,6 +8,8 @@ so do new data.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from lmmsparse.design.frame import Variables, codes_and_categories
 from lmmsparse.design.rank import FixedColumns
 
 _MANY = 50
+_FEW = 8
 _MOSTLY_ZEROS = 0.1
 
 Columns = tuple[FixedColumns, tuple[str, ...]]
@@ -34,8 +37,9 @@ def plain_columns(
 ) -> tuple[Columns, Levels] | None:
     """The columns of a formula part with their names, and the levels of its factors.
 
-    None if the part is not plain: its terms must be 1, products of numeric columns, or, where there
-    is an intercept, factors with treatment coding that stand by themselves.
+    None if the part is not plain: its terms must be 1, or products of numeric columns and factors
+    with treatment coding. Every such product without one of its factors must come before it, as in
+    `f*g`: otherwise the factor is coded by all of its levels.
 
     Parameters
     ----------
@@ -49,17 +53,19 @@ def plain_columns(
         Whether columns may be sparse where they are many and mostly zeros.
     """
     names: list[str] = []
-    values: list[FloatArray | sp.csr_array] = []
+    values: list[FloatArray | _Indicators] = []
     levels: Levels = {}
-    with_intercept = any(_is_intercept(term) for term in terms)
+    before: set[frozenset[str]] = set()
     for term in terms:
         if _is_intercept(term):
+            before.add(frozenset())
             names.append("Intercept")
             values.append(np.ones(len(table)))
             continue
-        product: FloatArray | None = None
-        for factor in term.factors:
-            name = str(factor.expr)
+        number: FloatArray | None = None
+        factors: list[str] = []
+        expressions = [str(factor.expr) for factor in term.factors]
+        for name, factor in zip(expressions, term.factors, strict=True):
             info = columns.get(name)
             lookup = factor.eval_method is Factor.EvalMethod.LOOKUP
             if not lookup or info is None or info.coded or name not in table.columns:
@@ -67,43 +73,101 @@ def plain_columns(
             if info.kind == "numeric":
                 levels[name] = None
                 column = table[name].to_numpy(dtype=np.float64)
-                product = column if product is None else product * column
-            elif info.kind == "categorical" and len(term.factors) == 1 and with_intercept:
+                number = column if number is None else number * column
+            elif info.kind == "categorical" and frozenset(expressions) - {name} in before:
                 assert info.categories is not None
                 levels[name] = info.categories
-                names += [f"{name}[T.{level}]" for level in info.categories[1:]]
-                codes = codes_and_categories(table[name])[0].astype(np.intp)
-                values.append(_indicators(codes, len(info.categories)))
+                factors.append(name)
             else:
                 return None
-        if product is not None:
-            names.append(":".join(str(factor.expr) for factor in term.factors))
-            values.append(product)
+        before.add(frozenset(expressions))
+        parts = [
+            [f"{name}[T.{level}]" for level in (levels[name] or ())[1:]]
+            if name in factors
+            else [name]
+            for name in expressions
+        ]
+        # The levels of the first factor change fastest.
+        names += [":".join(reversed(each)) for each in product(*reversed(parts))]
+        if factors:
+            values.append(_indicators(factors, table, levels, number))
+        elif number is not None:
+            values.append(number)
     if len(set(names)) < len(names):
         return None
     return (_side_by_side(values, len(table), sparse), tuple(names)), levels
 
 
-def _indicators(codes: IntArray, n_levels: int) -> sp.csr_array:
-    """Indicators of all levels but the first."""
-    after = codes > 0
-    starts = np.concatenate([[0], np.cumsum(after)])
-    return sp.csr_array(
-        (np.ones(starts[-1]), codes[after] - 1, starts),
-        shape=(len(codes), n_levels - 1),
-    )
+@dataclass(frozen=True, eq=False)
+class _Indicators:
+    """Columns of which each row has an element in one, or in none.
+
+    Attributes
+    ----------
+    column : (n,) int array
+        Which one; negative for none.
+    width : int
+    number : (n,) array or None
+        The elements; 1 if not given.
+    """
+
+    column: IntArray
+    width: int
+    number: FloatArray | None
+
+    def sparse(self) -> sp.csr_array:
+        there = self.column >= 0
+        starts = np.concatenate([[0], np.cumsum(there)])
+        data = np.ones(starts[-1]) if self.number is None else self.number[there]
+        return sp.csr_array((data, self.column[there], starts), shape=(len(there), self.width))
+
+    def fill(self, out: FloatArray) -> None:
+        """Write the columns into an (n, width) array that stands column by column."""
+        if self.width <= _FEW:
+            for j in range(self.width):
+                out[:, j] = self.column == j
+                if self.number is not None:
+                    out[:, j] *= self.number
+            return
+        out[:] = 0.0
+        there = np.flatnonzero(self.column >= 0)
+        out[there, self.column[there]] = 1.0 if self.number is None else self.number[there]
 
 
-def _side_by_side(
-    values: Sequence[FloatArray | sp.csr_array], n: int, sparse: bool
-) -> FixedColumns:
-    width = sum(1 if isinstance(v, np.ndarray) else v.shape[1] for v in values)
-    filled = sum(n if isinstance(v, np.ndarray) else v.nnz for v in values)
-    if sparse and width > _MANY and filled < _MOSTLY_ZEROS * n * width:
-        parts = [sp.csr_array(v[:, None]) if isinstance(v, np.ndarray) else v for v in values]
-        return sp.csr_array(sp.hstack(parts, format="csr"))
-    full = [v if isinstance(v, np.ndarray) else v.toarray() for v in values]
-    return np.column_stack(full) if full else np.zeros((n, 0))
+def _indicators(
+    factors: Sequence[str], table: Variables, levels: Levels, number: FloatArray | None
+) -> _Indicators:
+    """One column for every combination of levels other than the first."""
+    column, width = np.zeros(len(table), dtype=np.intp), 1
+    none = np.zeros(len(table), dtype=bool)
+    for name in factors:
+        codes = codes_and_categories(table[name])[0]
+        column += width * (codes.astype(np.intp) - 1)
+        none |= codes == 0
+        width *= len(levels[name] or ()) - 1
+    column[none] = -1
+    return _Indicators(column, width, number)
+
+
+def _side_by_side(values: Sequence[FloatArray | _Indicators], n: int, sparse: bool) -> FixedColumns:
+    widths = [1 if isinstance(v, np.ndarray) else v.width for v in values]
+    width = sum(widths)
+    if sparse and width > _MANY:
+        filled = sum(n if isinstance(v, np.ndarray) else int((v.column >= 0).sum()) for v in values)
+        if filled < _MOSTLY_ZEROS * n * width:
+            parts = [
+                sp.csr_array(v[:, None]) if isinstance(v, np.ndarray) else v.sparse()
+                for v in values
+            ]
+            return sp.csr_array(sp.hstack(parts, format="csr"))
+    out, at = np.empty((n, width), order="F"), 0
+    for v, own in zip(values, widths, strict=True):
+        if isinstance(v, np.ndarray):
+            out[:, at] = v
+        else:
+            v.fill(out[:, at : at + own])
+        at += own
+    return out
 
 
 def _is_intercept(term: Term) -> bool:

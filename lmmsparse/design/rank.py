@@ -27,11 +27,11 @@ _ZERO = 1e-9
 
 
 def chosen_columns(X: FixedColumns, chosen: BoolArray) -> FixedColumns:
-    """Some columns of X, laid out row by row."""
+    """Some columns of X, laid out column by column."""
     if chosen.all():
-        return np.ascontiguousarray(X) if isinstance(X, np.ndarray) else X
+        return np.asfortranarray(X) if isinstance(X, np.ndarray) else X
     if isinstance(X, np.ndarray):
-        return np.ascontiguousarray(X[:, chosen])
+        return np.asfortranarray(X[:, chosen])
     return sp.csr_array(X[:, np.flatnonzero(chosen)])
 
 
@@ -148,7 +148,7 @@ def origins(
         if np.array_equal(A, np.eye(p)):
             break
         moved = np.flatnonzero(np.triu(A, 1).any(axis=0))
-        X = X.copy()
+        X = X.copy(order="K")
         X[:, moved] = X[:, moved] + X @ (A - np.eye(p))[:, moved]
         total = A if total is None else total @ A
     return X, total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,20 +10,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmsparse._expression import bare, read_expression
+from lmmsparse._parts import read_part
 from lmmsparse._types import BoolArray, FloatArray, IntArray, ReadOnly
+from lmmsparse.design.arguments import aligned, check_real
+from lmmsparse.design.evaluate import Evaluator
 from lmmsparse.design.frame import (
     Tabular,
-    check_order,
     close_match,
+    holds_objects,
     listed,
     renumbered,
     tidy_column,
     widened,
 )
 from lmmsparse.design.grouping import LevelKey
+from lmmsparse.design.labels import check_types
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.names import PLAIN_FUNCTIONS, check_expression, namespace
-from lmmsparse.errors import DataError, FormulaError
+from lmmsparse.design.names import check_expression, columns_of, learning_calls
+from lmmsparse.errors import DataError, FormulaError, LmmError
 from lmmsparse.formula import referenced_names
 
 _SAME = 1e-6
@@ -70,6 +76,14 @@ class Recipe(ReadOnly):
     weights_column: str | None
     relations: FloatArray | None = None
 
+    @property
+    def names(self) -> set[str]:
+        """All names the formula, the offset and the weights use."""
+        expressions = [*self.offsets, *(f for group in self.groups for f in group.factors)]
+        used = {name for text in expressions for name in referenced_names(text)}
+        columns = {name for name in (self.offset_column, self.weights_column) if name}
+        return used | columns | set(self.matrices.columns)
+
     def fixed(self, newdata: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
         """X for new data, and rows whose mean the data of the fit do not determine.
 
@@ -109,6 +123,12 @@ class Recipe(ReadOnly):
             evaluate_grouping(factor, newdata, self.matrices.context) for factor in group.factors
         ]
         codes, missing = group.key.encode(columns)
+        for factor, levels, column in zip(
+            group.factors, group.key.components, columns, strict=True
+        ):
+            unseen = column[(codes < 0) & ~missing]
+            if len(unseen):
+                check_types(f"The grouping factor {factor!r}", levels, unseen)
         shown = columns[0].astype(object)
         if len(columns) > 1:
             shown = columns[0].astype(str)
@@ -170,27 +190,43 @@ class Recipe(ReadOnly):
         return values
 
 
+def check_texts(recipe: Recipe) -> None:
+    """Hold the formula texts of a recipe that was read from a file to what the user's are held to.
+
+    Raises
+    ------
+    DataError, FormulaError
+        If a text cannot be read, uses a column that its part does not list, or what it learns from
+        the data is not there.
+    """
+    matrices = recipe.matrices
+    for part, text in matrices.parts.items():
+        columns_of(text, matrices.variables[part], matrices.context)
+        for variable in {variable for term in read_part(text) for variable in term}:
+            for call in learning_calls(variable.expression):
+                if call not in matrices.transform_state:
+                    raise FormulaError(f"What {call!r} has learnt from the data is missing.")
+    for expression in (*recipe.offsets, *(f for group in recipe.groups for f in group.factors)):
+        read = read_expression(expression)  # of what table its columns are, the file does not say
+        check_expression(expression, read.names, matrices.context)
+
+
 def evaluate(expression: str, frame: Tabular, context: Mapping[str, Any]) -> Any:
     """Evaluate a grouping or offset expression on the columns of a frame."""
-    name = expression.strip("`") if expression.count("`") == 2 else expression
+    name = bare(expression)
     if name in frame.columns:
         return frame[name]
     used = check_expression(expression, [str(c) for c in frame.columns], context)
-    text, local = expression.strip(), {}
-    for i, column in enumerate(used):
-        local[f"column_{i}_"] = local[column] = widened(frame[column])
-        text = text.replace(f"`{column}`", f"column_{i}_")
-    scope = {**namespace(context), "np": np, **PLAIN_FUNCTIONS, **(context or {}), **local}
+    read = read_expression(expression)
+    columns = {column: widened(frame[column]) for column in used}
     try:
-        with np.errstate(invalid="ignore", divide="ignore"):  # missing and infinite: found later
-            return eval(compile(text, "<formula>", "eval"), {"__builtins__": {}}, scope)
-    except (DataError, FormulaError):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # missing and infinite values are found later
+            values = Evaluator(columns, len(frame), context or {})(read)
+            np.ndim(values)  # raises for lists of things that do not belong together
+            return values
+    except (LmmError, MemoryError):
         raise
-    except NameError as error:
-        raise FormulaError(
-            f"{expression!r} uses {error.name}(). It learns from the data or looks at other rows, "
-            "which only predictors may do, not groupings and offsets. Compute the column first."
-        ) from error
     except Exception as error:
         raise FormulaError(
             f"{expression!r} could not be evaluated on the data "
@@ -208,6 +244,11 @@ def evaluate_grouping(expression: str, frame: Tabular, context: Mapping[str, Any
             f"{expression!r} needs.{close_match(missing[0], frame.columns)} Add it to the new data."
         )
     values = evaluate(expression, frame, context)
+    if np.ndim(values) > 1:
+        raise FormulaError(
+            f"The grouping factor {expression!r} has {np.shape(values)[1]} columns. It needs one "
+            "value per row. Name a single column."
+        )
     if np.ndim(values) == 0:
         raise FormulaError(
             f"The grouping factor {expression!r} is a single value. It needs one value per row. "
@@ -219,16 +260,17 @@ def evaluate_grouping(expression: str, frame: Tabular, context: Mapping[str, Any
             f"The grouping factor {expression!r} has {len(series)} values for {len(frame)} rows. "
             "It needs one value per row."
         )
-    return series if isinstance(series.dtype, pd.CategoricalDtype) else _labels(series)
+    return plain_labels(series)
 
 
-def _labels(series: pd.Series) -> pd.Series:
-    """Labels keep their type; nullable and text types become plain objects or numbers."""
-    if isinstance(series.dtype, np.dtype) and series.dtype != object:
+def plain_labels(series: pd.Series) -> pd.Series:
+    """Labels keep their type; nullable and Arrow's types become numpy's, or objects."""
+    dtype = series.dtype
+    if holds_objects(series) and pd.api.types.infer_dtype(series, skipna=True) == "decimal":
+        return tidy_column(series)  # as at the fit
+    if isinstance(dtype, (np.dtype, pd.CategoricalDtype, pd.DatetimeTZDtype)):
         return series
-    if pd.api.types.is_numeric_dtype(series.dtype) and not series.isna().any():
-        return pd.Series(series.to_numpy())
-    return series.astype(object)
+    return series.astype(object) if pd.api.types.is_string_dtype(dtype) else tidy_column(series)
 
 
 def evaluate_numbers(expression: str, frame: Tabular, context: Mapping[str, Any]) -> FloatArray:
@@ -251,8 +293,8 @@ def column_or_array(what: str, value: Any, frame: Tabular) -> FloatArray:
         source: Any = tidy_column(frame[value])
         what = f"{what}={value!r}"
     else:
-        source = value
-        check_order(what, value, frame.index)
+        source = aligned(what, value, frame.index)
+    check_real(what, source)
     try:
         if isinstance(getattr(source, "dtype", None), pd.CategoricalDtype):
             raise TypeError("not numeric")

@@ -1,21 +1,25 @@
-"""Recipes and labels ↔ JSON values; every type is named, unknown ones are refused."""
+"""Recipes ↔ JSON; what is read is checked against the design that it is to make."""
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from formulaic.transforms import contrasts as coding
 
+from lmmsparse._types import FloatArray
 from lmmsparse.design.columns import ColumnInfo
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.recipe import GroupRecipe, Recipe
+from lmmsparse.design.recipe import GroupRecipe, Recipe, check_texts
+from lmmsparse.design.types import Design
+from lmmsparse.design.values import decode, encode
 from lmmsparse.errors import DataError, StorageError
+from lmmsparse.fields import choice, flag, items, mapping, optional, record, text
+from lmmsparse.formula import parse_formula
 
 _CODINGS: dict[str, type[Any]] = {
     c.__name__: c
@@ -29,7 +33,11 @@ _CODINGS: dict[str, type[Any]] = {
         coding.CustomContrasts,
     )
 }
-_TYPED = ("datetime64", "timedelta64", "interval", "period")
+_KINDS = ("numeric", "categorical", "date", "duration", "other")
+
+
+class NotStoredError(DataError):
+    """A function of the user's own that is wanted from a file."""
 
 
 @dataclass(frozen=True)
@@ -39,117 +47,10 @@ class NotStored:
     name: str
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise DataError(
+        raise NotStoredError(
             f"The formula uses {self.name}, which was passed as context= when the model was "
             "fitted. Files do not hold functions. Predict for new data before saving, or fit again."
         )
-
-
-def encode(value: Any) -> Any:
-    """A value as JSON with its type: numbers, text, times, intervals, arrays, lists, mappings.
-
-    Raises
-    ------
-    StorageError
-        For any other type.
-    """
-    if value is None or isinstance(value, (str, bool)):
-        return value
-    if isinstance(value, np.bool_):
-        return bool(value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, (float, np.floating)):
-        return {"f": float(value).hex()}
-    if isinstance(value, np.ndarray):
-        return {"array": [encode(v) for v in value.ravel().tolist()], "shape": list(value.shape)}
-    if isinstance(value, pd.Interval):
-        return {"interval": [encode(value.left), encode(value.right), value.closed]}
-    if isinstance(value, pd.Timestamp):
-        return {"timestamp": value.isoformat()}
-    if isinstance(value, pd.Timedelta):
-        return {"timedelta": value.isoformat()}
-    if isinstance(value, pd.Period):
-        return {"period": [str(value), value.freqstr]}
-    if isinstance(value, datetime.date):
-        return {"date": value.isoformat()}
-    if isinstance(value, tuple):
-        return {"tuple": [encode(v) for v in value]}
-    if isinstance(value, list):
-        return {"list": [encode(v) for v in value]}
-    if isinstance(value, dict):
-        return {"dict": [[encode(k), encode(v)] for k, v in value.items()]}
-    if isinstance(value, pd.Series):
-        return encode(value.to_numpy())
-    raise StorageError(
-        f"A value of type {type(value).__name__} ({value!r}) cannot be stored. Files hold numbers, "
-        "text, dates and intervals. Convert such labels to text before fitting."
-    )
-
-
-def decode(value: Any) -> Any:
-    """The inverse of `encode`."""
-    if not isinstance(value, dict):
-        return value
-    ((kind, content),) = ((k, v) for k, v in value.items() if k != "shape")
-    if kind == "f":
-        return float.fromhex(content)
-    if kind == "array":
-        return np.array([decode(v) for v in content]).reshape(value["shape"])
-    if kind == "interval":
-        return pd.Interval(decode(content[0]), decode(content[1]), closed=content[2])
-    if kind == "timestamp":
-        return pd.Timestamp(content)
-    if kind == "timedelta":
-        return pd.Timedelta(content)
-    if kind == "period":
-        return pd.Period(content[0], freq=content[1])
-    if kind == "date":
-        return datetime.date.fromisoformat(content)
-    if kind == "tuple":
-        return tuple(decode(v) for v in content)
-    if kind == "list":
-        return [decode(v) for v in content]
-    if kind == "dict":
-        return {decode(k): decode(v) for k, v in content}
-    raise ValueError(f"unknown kind of value {kind!r}")
-
-
-def encode_index(index: pd.Index) -> dict[str, Any]:
-    """Labels as JSON."""
-    if isinstance(index, pd.RangeIndex):
-        return {"range": [index.start, index.stop, index.step], "name": encode(index.name)}
-    if isinstance(index, pd.MultiIndex):
-        return {"tuples": [encode(v) for v in index], "names": [encode(n) for n in index.names]}
-    return {
-        "values": [encode(v) for v in index.tolist()],
-        "dtype": _dtype(index),
-        "name": encode(index.name),
-    }
-
-
-def _dtype(index: pd.Index) -> str:
-    if isinstance(index, pd.CategoricalIndex):
-        return "object"
-    text = str(index.dtype)
-    simple = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64")
-    if text in (*simple, "float64", "float32", "bool", "str"):
-        return text
-    return text if text.startswith(_TYPED) else "object"
-
-
-def decode_index(meta: dict[str, Any]) -> pd.Index:
-    """The inverse of `encode_index`."""
-    if "range" in meta:
-        start, stop, step = meta["range"]
-        return pd.RangeIndex(start, stop, step, name=decode(meta["name"]))
-    if "tuples" in meta:
-        names = [decode(n) for n in meta["names"]]
-        return pd.MultiIndex.from_tuples([decode(v) for v in meta["tuples"]], names=names)
-    values = [decode(v) for v in meta["values"]]
-    name, dtype = decode(meta["name"]), meta["dtype"]
-    index: pd.Index = pd.Index(values, dtype=dtype, name=name, tupleize_cols=False)
-    return index
 
 
 def _encode_contrasts(contrasts: Any) -> dict[str, Any]:
@@ -167,9 +68,10 @@ def _encode_contrasts(contrasts: Any) -> dict[str, Any]:
     return {"name": name, "options": options}
 
 
-def _decode_contrasts(meta: dict[str, Any]) -> Any:
-    options = {key: decode(value) for key, value in meta["options"].items()}
-    return _CODINGS[meta["name"]](**options)
+def _decode_contrasts(meta: Any) -> Any:
+    record(meta, ("name", "options"))
+    options = mapping(meta["options"], decode)
+    return _CODINGS[choice(meta["name"], _CODINGS)](**options)
 
 
 def encode_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -204,39 +106,149 @@ def encode_recipe(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def decode_recipe(meta: dict[str, Any], keys: Sequence[LevelKey]) -> Recipe:
+_RECIPE = (
+    "parts", "variables", "columns", "contrasts", "transform_state", "categories", "context",
+    "kept", "groups", "offsets", "offset_column", "offset_array", "weights_column",
+)  # fmt: skip
+
+
+def decode_recipe(meta: Any, keys: Sequence[LevelKey]) -> Recipe:
     """The inverse of `encode_recipe`; `keys` are those of the design's blocks, in order."""
-    columns = {
-        name: ColumnInfo(
-            c["kind"], decode(c["categories"]), bool(c["coded"]), decode(c.get("span"))
-        )
-        for name, c in meta["columns"].items()
-    }
-    variables = {part: tuple(names) for part, names in meta["variables"].items()}
+    record(meta, _RECIPE, ("relations",))
+    parts = ("fixed", *(f"random{i}" for i in range(len(keys))))
+    columns = mapping(meta["columns"], _decode_column)
+    variables = mapping(record(meta["variables"], parts), lambda names: items(names, text))
     if not all(name in columns for names in variables.values() for name in names):
         raise ValueError("the formula uses columns that are not described")
     matrices = MatrixRecipe(
-        parts={str(k): str(v) for k, v in meta["parts"].items()},
+        parts=mapping(record(meta["parts"], parts), text),
         variables=variables,
         columns=columns,
-        contrasts={name: _decode_contrasts(c) for name, c in meta["contrasts"].items()},
-        transform_state=decode(meta["transform_state"]),
-        categories={
-            part: {expression: decode(levels) for expression, levels in factors.items()}
-            for part, factors in meta["categories"].items()
-        },
-        context={name: NotStored(name) for name in meta["context"]},
-    )
-    return Recipe(
-        matrices=matrices,
-        kept=np.array(meta["kept"], dtype=bool),
-        groups=tuple(
-            GroupRecipe(g["name"], tuple(g["factors"]), key)
-            for g, key in zip(meta["groups"], keys, strict=True)
+        contrasts=mapping(meta["contrasts"], _decode_contrasts),
+        transform_state=_decode_state(meta["transform_state"]),
+        categories=mapping(
+            record(meta["categories"], parts), lambda factors: mapping(factors, _decode_levels)
         ),
-        offsets=tuple(meta["offsets"]),
-        offset_column=meta["offset_column"],
-        offset_array=bool(meta["offset_array"]),
-        weights_column=meta["weights_column"],
-        relations=decode(meta.get("relations")),
+        context={name: NotStored(name) for name in items(meta["context"], text)},
     )
+    if not matrices.contrasts.keys() <= columns.keys():
+        raise ValueError("contrasts of columns that are not described")
+    recipe = Recipe(
+        matrices=matrices,
+        kept=np.array(items(meta["kept"], flag), dtype=bool),
+        groups=tuple(
+            _decode_group(group, key)
+            for group, key in zip(items(meta["groups"], dict), keys, strict=True)
+        ),
+        offsets=items(meta["offsets"], text),
+        offset_column=optional(meta["offset_column"], text),
+        offset_array=flag(meta["offset_array"]),
+        weights_column=optional(meta["weights_column"], text),
+        relations=optional(meta.get("relations"), _decode_numbers),
+    )
+    check_texts(recipe)
+    return recipe
+
+
+def _decode_column(meta: Any) -> ColumnInfo:
+    record(meta, ("kind", "categories", "coded"), ("span",))
+    kind, levels = choice(meta["kind"], _KINDS), _decode_levels(meta["categories"])
+    truth = levels == (False, True) and kind == "numeric"
+    if (levels is None) != (kind != "categorical") and not truth:
+        raise ValueError("levels of what has none, or none of what has")
+    span = decode(meta.get("span"))
+    if span is not None:
+        if not isinstance(span, tuple) or [type(each) for each in span] != [float] * 3:
+            raise ValueError("mean and range of a column expected")
+        if not span[1] <= span[2] or not np.isfinite(span[1:]).all() == np.isfinite(span[0]):
+            raise ValueError("mean and range that do not belong together")
+    return ColumnInfo(kind, levels, flag(meta["coded"]), span)
+
+
+def _decode_levels(meta: Any) -> tuple[Any, ...] | None:
+    """Levels of a factor, each once; None for what is no factor."""
+    levels = decode(meta)
+    if levels is None:
+        return None
+    if not isinstance(levels, tuple) or len(set(levels)) < len(levels) or not levels:
+        raise ValueError(f"levels expected, not {meta!r:.80}")
+    if any(each is None or each != each for each in levels):
+        raise ValueError("a level that is missing")
+    return levels
+
+
+def _decode_state(meta: Any) -> dict[str, Any]:
+    """What transforms have learnt: of every expression a mapping, all numbers finite."""
+    state = decode(meta)
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise ValueError("what transforms have learnt is no mapping")
+    for learnt in state.values():
+        if not isinstance(learnt, dict) or not _finite(learnt):
+            raise ValueError("what a transform has learnt is not possible")
+    return state
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_finite(each) for each in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(_finite(each) for each in value)
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return bool(np.isfinite(value).all())
+    return not isinstance(value, float) or bool(np.isfinite(value))
+
+
+def _decode_numbers(meta: Any) -> FloatArray:
+    values = decode(meta)
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not _finite(values):
+        raise ValueError("an array of finite numbers expected")
+    return values
+
+
+def _decode_group(meta: Any, key: LevelKey) -> GroupRecipe:
+    record(meta, ("name", "factors"))
+    return GroupRecipe(text(meta["name"]), items(meta["factors"], text, len(key.components)), key)
+
+
+def check_recipe(design: Design) -> None:
+    """Refuse a recipe that does not make the columns of its design.
+
+    Raises
+    ------
+    ValueError, LmmError
+    """
+    recipe = design.recipe
+    if recipe is None:
+        if design.formula:
+            raise ValueError("a formula without its recipe")
+        return
+    kept, relations = recipe.kept, recipe.relations
+    if len(kept) != design.p + len(design.dropped) or kept.sum() != design.p:
+        raise ValueError("columns of X that are neither kept nor dropped")
+    if relations is not None and (relations.ndim != 2 or sum(relations.shape) != len(kept)):
+        raise ValueError("relations between columns of X that are not there")
+    if [group.name for group in recipe.groups] != [block.group for block in design.blocks]:
+        raise ValueError("grouping factors of other names")
+    if recipe.weights_column is not None and design.weights is None:
+        raise ValueError("a column of weights without weights")
+    makes_offset = bool(recipe.offsets) or recipe.offset_array or recipe.offset_column is not None
+    if makes_offset != (design.offset is not None):
+        raise ValueError("an offset that nothing makes")
+    parsed = parse_formula(design.formula)
+    if len(parsed.random) != len(design.blocks) or parsed.offsets != recipe.offsets:
+        raise ValueError("a formula of another model")
+    with suppress(NotStoredError):
+        _check_columns(design, recipe, parsed.fixed)
+
+
+def _check_columns(design: Design, recipe: Recipe, fixed: str) -> None:
+    matrices = recipe.matrices
+    names = matrices.specification("fixed").column_names
+    if tuple(np.array(names, dtype=object)[recipe.kept]) != design.x_names:
+        raise ValueError("a recipe of other fixed effects")
+    same = fixed == matrices.parts["fixed"] or "." in fixed.split(" ")
+    if not same and matrices.names_of(fixed) != tuple(names):
+        raise ValueError("a formula of other fixed effects")
+    for i, block in enumerate(design.blocks):
+        if tuple(matrices.specification(f"random{i}").column_names) != block.names:
+            raise ValueError("a recipe of other random effects")

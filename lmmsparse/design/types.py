@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import scipy.sparse as sp
 
 from lmmsparse._types import FloatArray, IntArray, ReadOnly
 from lmmsparse.covariance import CovarianceStructure, Unstructured
+from lmmsparse.design.arguments import aligned
 from lmmsparse.design.grouping import Grouping
 from lmmsparse.design.recipe import Recipe
 from lmmsparse.errors import Finding
@@ -188,6 +190,13 @@ class Design(ReadOnly):
             shape = (n, block.n_levels * k)
             parts.append(sp.csr_array((block.columns.ravel(), indices, indptr), shape=shape))
         return sp.csr_array(sp.hstack(parts, format="csr"))
+
+    def in_rows(self, what: str, values: Any) -> Any:
+        """A Series or DataFrame in the order of the rows, of all or of those that are fitted."""
+        if not isinstance(values, (pd.Series, pd.DataFrame)):
+            return values
+        whole = len(values) == len(self.index)
+        return aligned(what, values, self.index if whole else self.index[self.rows])
 
     def output_index(self) -> pd.Index:
         """The index of fitted values and residuals."""

@@ -17,16 +17,15 @@ from lmmsparse.errors import Finding, InterruptedWarning, LmmWarning, OptionErro
 from lmmsparse.fit import Fit
 from lmmsparse.inference.parameters import parameter_names, parameter_values
 from lmmsparse.inference.resample import Resampler
-from lmmsparse.inference.wald import check_level
-from lmmsparse.keywords import brief
+from lmmsparse.options import as_generator, brief, check_counts, check_level, one_of
 from lmmsparse.progress import run
 from lmmsparse.refit import refit_response
 from lmmsparse.refit_batched import can_batch
 from lmmsparse.refit_many import refit_many
-from lmmsparse.simulate import as_generator
 from lmmsparse.table import Table
 
 KINDS = ("parametric", "semiparametric")
+INTERVALS = ("percentile", "basic", "normal")
 _VALUES = 2_000_000
 BATCH = 128
 
@@ -106,11 +105,7 @@ class Bootstrap:
         tail = 0.5 - check_level(level) / 2
         center = self.original.to_numpy()
         limits = np.full((len(center), 2), np.nan)
-        if kind not in ("percentile", "basic", "normal"):
-            raise OptionError(
-                f"kind={kind!r} does not exist. It says how replicates become an interval. Use "
-                "'percentile', 'basic' or 'normal'."
-            )
+        one_of("kind", kind, INTERVALS, "It says how replicates become an interval.")
         for j, column in enumerate(self._replicates.to_numpy().T):
             values = column[~np.isnan(column)]
             if len(values) < 2:
@@ -162,15 +157,11 @@ def bootstrap(
         After Ctrl-C, that of the replicates until then, with a warning.
     """
     check_counts(n, n_jobs)
-    if kind not in KINDS:
-        raise OptionError(
-            f"kind={kind!r} does not exist. It says where new responses come from. Use "
-            "'parametric' or 'semiparametric'."
-        )
+    one_of("kind", kind, KINDS, "It says where new responses come from.")
     if statistic is not None and not callable(statistic):
         raise OptionError(
-            f"statistic={statistic!r} is not a function. It is called with every refitted model. "
-            "Write for example statistic=lambda m: m.fixef."
+            f"statistic={brief(statistic)} is not a function. It is called with every refitted "
+            "model. Write for example statistic=lambda m: m.fixef."
         )
     if statistic is None:
         estimates = np.concatenate([parameter_values(fit, fit.theta, fit.sigma), fit.beta])
@@ -225,22 +216,6 @@ def chunks_of_seeds(
     seeds = np.random.SeedSequence(entropy.tolist()).spawn(int(n))
     size = max(1, min(_VALUES // fit.design.n, size))
     return [seeds[a : a + size] for a in range(0, len(seeds), size)]
-
-
-def check_counts(n: Any, n_jobs: Any) -> None:
-    """Refuse numbers of replicates and processes that are none.
-
-    Raises
-    ------
-    OptionError
-    """
-    for name, value in (("n", n), ("n_jobs", n_jobs)):
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not whole or (value < 1 and not (name == "n_jobs" and value < 0)):
-            raise OptionError(
-                f"{name}={value!r} is not a positive whole number. It counts "
-                f"{'replicates' if name == 'n' else 'processes'}. Use 1 or more."
-            )
 
 
 def _as_series(value: Any) -> pd.Series:

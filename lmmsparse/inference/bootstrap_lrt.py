@@ -9,10 +9,11 @@ import numpy as np
 from lmmsparse._types import FloatArray
 from lmmsparse.errors import DataError, NumericalError, OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.inference.bootstrap import BATCH, check_counts, chunks_of_seeds
+from lmmsparse.inference.bootstrap import BATCH, chunks_of_seeds
 from lmmsparse.inference.lrt import likelihood_ratio_table
 from lmmsparse.inference.profile import maximum_likelihood
 from lmmsparse.inference.resample import Resampler
+from lmmsparse.options import check_counts
 from lmmsparse.progress import run
 from lmmsparse.refit_batched import can_batch
 from lmmsparse.refit_many import refit_many

@@ -9,6 +9,7 @@ for the null directions. Its distribution is a mixture of χ² distributions (χ
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import scipy.linalg as sla
@@ -25,6 +26,8 @@ from lmmsparse.triangular import lower_triangular
 MIXTURE = "Pr(>Chibarsq)"
 _DRAWS = 11  # 2 to this power
 _STEPS = 400
+_STILL = 1e-7
+_EVENING = 6
 _ALMOST = 1e-8
 
 
@@ -69,7 +72,7 @@ class Boundary:
         if self.sizes == (1,):
             below = chi2_tail(LRT, self.inside) if self.inside else 0.0
             return float(0.5 * below + 0.5 * chi2_tail(LRT, self.df))
-        shares = self._shares()
+        shares = self._shares
         with np.errstate(divide="ignore"):
             return float(chi2_tail(LRT / shares, self.df).mean())
 
@@ -80,6 +83,7 @@ class Boundary:
         many = "the variance" if self.sizes == (1,) else "variances"
         return f"{p} by {self}, as {many} cannot be negative."
 
+    @cached_property
     def _shares(self) -> FloatArray:
         """Share of a squared length that stays when random directions are projected on the cone.
 
@@ -239,50 +243,83 @@ def _spans(X: FloatArray, columns: FloatArray) -> bool:
 def _projected(points: FloatArray, metric: FloatArray, sizes: tuple[int, ...]) -> FloatArray:
     """Nearest points of the product of cones of semidefinite matrices, in a metric, (n, d).
 
-    Matrices are their lower triangles, row by row. Accelerated projected gradients with restarts.
+    Matrices are their lower triangles, row by row. Accelerated projected gradients with restarts,
+    each point as long as it needs, in coordinates in which few steps are needed.
     """
-    scale = 1.0 / np.sqrt(np.diag(metric))
-    # In a scaled metric, by one number per row and column of each matrix so that cones stay cones.
-    own, at = np.ones(len(metric)), 0
-    for m in sizes:
-        rows, columns = np.tril_indices(m)
-        ends = at + np.flatnonzero(rows == columns)
-        root = np.sqrt(scale[ends])
-        # Off the diagonal an element stands for two: with √½ lengths are those of the matrices.
-        half = np.where(rows == columns, 1.0, np.sqrt(0.5))
-        own[at : at + len(rows)] = root[rows] * root[columns] * half
-        at += len(rows)
-    H = metric * np.outer(own, own)
-    target = points / own
+    # With √2 off the diagonal, where an element stands for two, lengths are those of the matrices.
+    ends = [np.equal(*np.tril_indices(m)) for m in sizes]
+    length = np.where(np.concatenate(ends), 1.0, np.sqrt(2.0))
+    A = _evened(metric / np.outer(length, length), sizes)
+    H = A.T @ (metric / np.outer(length, length)) @ A
+    target = np.asarray(np.linalg.solve(A, (points * length).T).T, dtype=np.float64)
     step = 1.0 / float(np.linalg.eigvalsh(H)[-1])
+    found = np.empty_like(target)
+    left = np.arange(len(target))
     x = _on_cone(target, sizes)
-    y, momentum = x.copy(), 1.0
+    y, momentum = x.copy(), np.ones(len(x))
     for _ in range(_STEPS):
         new = _on_cone(y - step * (y - target) @ H, sizes)
         later = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
         uphill = np.einsum("ni,ni->n", y - new, new - x) > 0
-        y = new + np.where(uphill, 0.0, (momentum - 1.0) / later)[:, None] * (new - x)
-        change = float(np.abs(new - x).max())
-        x, momentum = new, later
-        if change < 1e-7:
+        ahead = np.where(uphill, 0.0, (momentum - 1.0) / later)
+        y = new + ahead[:, None] * (new - x)
+        moving = np.abs(new - x).max(axis=1) >= _STILL
+        found[left] = new
+        left, target, x, y = left[moving], target[moving], new[moving], y[moving]
+        momentum = np.where(uphill, 1.0, later)[moving]
+        if not len(left):
             break
-    return np.asarray(x * own)
+    return np.asarray(found @ A.T / length)
+
+
+def _evened(H: FloatArray, sizes: tuple[int, ...]) -> FloatArray:
+    """New coordinates S = C S* C' of each matrix, which leave its cone as it is, (d, d).
+
+    Information about a covariance matrix is about S → WSW. Where it is so exactly, C = W^-½ makes
+    it the identity, and W² is what it makes of the identity matrix.
+    """
+    A = np.eye(len(H))
+    for _ in range(_EVENING):
+        now, parts, at = A.T @ H @ A, [], 0
+        for m in sizes:
+            part = slice(at, at + m * (m + 1) // 2)
+            rows, columns = np.tril_indices(m)
+            squared = _matrices(now[part, part] @ (rows == columns))
+            values, vectors = np.linalg.eigh(squared)
+            values = np.maximum(values, 1e-3 * values[-1])
+            C = (vectors * values**-0.25) @ vectors.T
+            parts.append(_triangles(C @ _matrices(np.eye(len(rows))) @ C.T).T)
+            at = part.stop
+        A = A @ sla.block_diag(*parts)
+    return A
+
+
+def _matrices(triangles: FloatArray) -> FloatArray:
+    """Symmetric matrices (…, m, m) from their lower triangles, √2 off the diagonal."""
+    m = int(np.sqrt(2 * triangles.shape[-1]))
+    rows, columns = np.tril_indices(m)
+    out = np.empty((*triangles.shape[:-1], m, m))
+    out[..., rows, columns] = triangles / np.where(rows == columns, 1.0, np.sqrt(2.0))
+    out[..., columns, rows] = out[..., rows, columns]
+    return out
+
+
+def _triangles(matrices: FloatArray) -> FloatArray:
+    """The inverse of `_matrices`."""
+    rows, columns = np.tril_indices(matrices.shape[-1])
+    return matrices[..., rows, columns] * np.where(rows == columns, 1.0, np.sqrt(2.0))
 
 
 def _on_cone(points: FloatArray, sizes: tuple[int, ...]) -> FloatArray:
     """The nearest semidefinite matrices; elements off the diagonal are times √2."""
     out, at = points.copy(), 0
     for m in sizes:
-        rows, columns = np.tril_indices(m)
-        part = slice(at, at + len(rows))
+        part = slice(at, at + m * (m + 1) // 2)
         if m == 1:
             out[:, part] = np.maximum(points[:, part], 0.0)
         else:
-            twice = np.where(rows == columns, 1.0, np.sqrt(2.0))
-            full = np.zeros((len(points), m, m))
-            full[:, rows, columns] = full[:, columns, rows] = points[:, part] / twice
-            values, vectors = np.linalg.eigh(full)
+            values, vectors = np.linalg.eigh(_matrices(points[:, part]))
             full = (vectors * np.maximum(values, 0.0)[:, None]) @ np.swapaxes(vectors, 1, 2)
-            out[:, part] = full[:, rows, columns] * twice
-        at += len(rows)
+            out[:, part] = _triangles(full)
+        at = part.stop
     return out

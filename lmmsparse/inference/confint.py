@@ -12,8 +12,9 @@ from lmmsparse.fit import Fit
 from lmmsparse.inference.bootstrap import bootstrap
 from lmmsparse.inference.parameters import parameter_names
 from lmmsparse.inference.profile import profile
-from lmmsparse.inference.wald import check_level, select_rows, wald_intervals
+from lmmsparse.inference.wald import select_rows, wald_intervals
 from lmmsparse.keywords import unknown_keyword
+from lmmsparse.options import brief, check_level, one_of
 
 METHODS = ("profile", "wald", "boot")
 _OPTIONS = ("n_jobs", "progress", "n", "rng", "kind")
@@ -27,12 +28,7 @@ def check_method(method: str) -> str:
     OptionError
         If there is no such kind.
     """
-    if method not in METHODS:
-        raise OptionError(
-            f"method={method!r} is not available. It names the kind of interval. Use "
-            "method='profile', 'wald' or 'boot'."
-        )
-    return method
+    return one_of("method", method, METHODS, "It names the kind of interval.")
 
 
 def confidence_intervals(
@@ -70,7 +66,7 @@ def confidence_intervals(
     for name in ("n", "rng", "kind"):
         if name in options and method != "boot":
             raise OptionError(
-                f"{name}={options[name]!r} does not go with method={method!r}. It is about "
+                f"{name}={brief(options[name])} does not go with method={method!r}. It is about "
                 "bootstrap replicates. Leave it out, or pass method='boot'."
             )
     level = check_level(level)

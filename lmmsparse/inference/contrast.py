@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from lmmsparse._types import FloatArray
+from lmmsparse.design.arguments import check_real
 from lmmsparse.distributions import f_tail, t_tail
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.ddf import denominator_df
+from lmmsparse.options import brief
 from lmmsparse.table import Table, coefficient_formats, counts, degrees, fixed, p_values
 
 
@@ -47,6 +49,7 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
             "as rhs=."
         )
     try:
+        check_real("L", L)
         matrix = np.atleast_2d(np.asarray(L, dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise DataError(
@@ -66,12 +69,13 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
 
 
 def _right_side(rhs: Any, rows: int) -> FloatArray:
+    check_real("rhs", rhs)
     try:
         values = np.asarray(rhs, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"rhs={rhs!r} does not hold numbers. It is what the rows of L are compared with. Give "
-            "one number, or one per row."
+            f"rhs={brief(rhs)} does not hold numbers. It is what the rows of L are compared with. "
+            "Give one number, or one per row."
         ) from error
     if not np.isfinite(values).all():
         raise DataError(

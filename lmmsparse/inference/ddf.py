@@ -8,10 +8,10 @@ from typing import Protocol
 import numpy as np
 
 from lmmsparse._types import FloatArray
-from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.kenward_roger import kenward_roger
 from lmmsparse.inference.satterthwaite import satterthwaite
+from lmmsparse.options import one_of
 
 METHODS = ("satterthwaite", "kenward-roger", "residual", "asymptotic", "none")
 
@@ -55,13 +55,10 @@ def check_ddf(ddf: str) -> str:
     OptionError
         If there is no such method.
     """
-    spelled = ddf.lower() if isinstance(ddf, str) else ddf
-    if spelled not in METHODS:
-        raise OptionError(
-            f"ddf={ddf!r} does not exist. It names the method for the degrees of freedom of the "
-            f"tests. Choose one of {', '.join(map(repr, METHODS))}."
-        )
-    return str(spelled)
+    if isinstance(ddf, str) and ddf.lower() in METHODS:
+        return ddf.lower()
+    why = "It names the method for the degrees of freedom of the tests."
+    return one_of("ddf", ddf, METHODS, why)
 
 
 def denominator_df(fit: Fit, ddf: str) -> DenominatorDF:

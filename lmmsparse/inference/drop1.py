@@ -7,14 +7,17 @@ from dataclasses import replace
 import numpy as np
 
 from lmmsparse.distributions import chi2_tail
-from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.inference.anova import METHOD_NAMES, f_test
 from lmmsparse.inference.ddf import check_ddf, denominator_df
 from lmmsparse.inference.lrt import information, refit_ml
 from lmmsparse.inference.terms import FixedTerms
+from lmmsparse.options import one_of
 from lmmsparse.progress import bar
 from lmmsparse.table import Table, blanks, counts, degrees, fixed, p_values
+
+TESTS = ("chisq", "F")
+_SPELLED = {"chisq": "chisq", "f": "F"}
 
 
 def drop1_table(
@@ -41,12 +44,9 @@ def drop1_table(
     ------
     OptionError
     """
-    if str(test).lower() not in ("chisq", "f"):
-        raise OptionError(
-            f"test={test!r} does not exist. Terms are tested by likelihood ratio or by F. Choose "
-            "'chisq' or 'F'."
-        )
-    return _by_F(fit, ddf) if str(test).lower() == "f" else _by_likelihood(fit, progress)
+    spelled = _SPELLED.get(test.lower(), test) if isinstance(test, str) else test
+    one_of("test", spelled, TESTS, "Terms are tested by likelihood ratio or by F.")
+    return _by_F(fit, ddf) if spelled == "F" else _by_likelihood(fit, progress)
 
 
 def _by_F(fit: Fit, ddf: str) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -17,7 +17,7 @@ from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.anova import METHOD_NAMES
 from lmmsparse.inference.ddf import DenominatorDF, check_ddf, denominator_df
-from lmmsparse.inference.wald import check_level
+from lmmsparse.options import brief, check_level, mapping, names_in, one_of
 from lmmsparse.table import Table, as_precise_as, counts, fixed, p_values
 
 _ADJUSTMENTS = ("tukey", "holm", "bonferroni", "none")
@@ -75,26 +75,19 @@ def marginal_means(
     matrices = recipe.matrices
     values: dict[str, tuple[Any, ...]] = dict(factor_levels(matrices, "fixed"))
     values.update({n: (span[0],) for n, span in covariates(matrices, "fixed").items()})
-    if not isinstance(specs, Iterable):
-        raise OptionError(
-            f"specs={specs!r} is not a name. Marginal means are for predictors of the fixed "
-            f"effects. Name one or several of {', '.join(map(repr, values))}."
-        )
-    if at is not None and not isinstance(at, Mapping):
-        raise OptionError(
-            f"at={at!r} does not say which column is meant. It is a mapping from columns to "
-            "values. Write for example at={'column': [1, 2]}."
-        )
-    names = [specs] if isinstance(specs, str) else list(specs)
-    for name in [*names, *(at or {})]:
+    why = "Marginal means are for predictors of the fixed effects."
+    use = f"Name one or several of {', '.join(map(repr, values))}."
+    names = names_in("specs", specs, why, use)
+    at = mapping("at", at, "It gives columns values.", "Write at={'column': [1, 2]}.")
+    for name in [*names, *at]:
         if name not in values:
             raise _unknown_predictor(name, list(values))
     if not names or len(set(names)) < len(names):
         raise OptionError(
-            f"specs={specs!r} does not name one or several different predictors. There is one "
+            f"specs={brief(specs)} does not name one or several different predictors. There is one "
             "mean per combination of their levels. Name each predictor once."
         )
-    for name, chosen in (at or {}).items():
+    for name, chosen in at.items():
         one = isinstance(chosen, str) or np.ndim(chosen) == 0
         values[name] = (chosen,) if one else tuple(np.asarray(chosen, dtype=object).tolist())
         if not values[name]:
@@ -165,11 +158,8 @@ def emmeans_table(
     Table
         ``emmean, SE, df, lower.CL, upper.CL`` or ``estimate, SE, df, t.ratio, p.value``.
     """
-    if adjust not in _ADJUSTMENTS:
-        raise OptionError(
-            f"adjust={adjust!r} does not exist. It says how p-values allow for the number of "
-            f"comparisons. Choose one of {', '.join(map(repr, _ADJUSTMENTS))}."
-        )
+    why = "It says how p-values allow for the number of comparisons."
+    one_of("adjust", adjust, _ADJUSTMENTS, why)
     level, ddf = check_level(level), check_ddf(ddf)
     means = marginal_means(fit, specs, at)
     method = denominator_df(fit, ddf)

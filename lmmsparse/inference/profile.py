@@ -20,7 +20,6 @@ from lmmsparse.errors import (
     OptionError,
 )
 from lmmsparse.fit import Fit
-from lmmsparse.inference.bootstrap import check_counts
 from lmmsparse.inference.parameters import known_parameters, parameter_names, parameter_values
 from lmmsparse.inference.profile_curve import BetterOptimumError, Curve, Problem, trace
 from lmmsparse.inference.profile_fixed import FixedEffect
@@ -31,9 +30,10 @@ from lmmsparse.inference.profile_problem import (
     StandardDeviation,
     reordered,
 )
-from lmmsparse.inference.wald import check_level, select_rows
+from lmmsparse.inference.wald import select_rows
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import TrustRegion
+from lmmsparse.options import check_jobs, check_level
 from lmmsparse.progress import run
 from lmmsparse.refit import warm_start
 from lmmsparse.search import search
@@ -203,7 +203,7 @@ def profile(
     ------
     OptionError, NumericalError
     """
-    check_counts(1, n_jobs)
+    check_jobs(n_jobs)
     names = [*parameter_names(fit), *fit.design.x_names]
     wanted = names if which is None else list(dict.fromkeys(select_rows(which, names, fit)))
     exact = [float(normal_quantile(0.5 + check_level(level) / 2))] if level is not None else []

@@ -180,7 +180,7 @@ def _without(
         if isinstance(structure, Diagonal) and len(names) > 1
         else Unstructured(len(names))
     )
-    return replace(block, columns=np.ascontiguousarray(columns), names=names, structure=smaller)
+    return replace(block, columns=np.asfortranarray(columns), names=names, structure=smaller)
 
 
 def _spans(columns: FloatArray, target: FloatArray) -> bool:

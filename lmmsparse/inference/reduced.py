@@ -39,7 +39,7 @@ def without_fixed(design: Design, i: int) -> Design:
     if recipe is None:
         keep = np.setdiff1d(np.arange(design.p), terms.columns(i))
         names = tuple(design.x_names[j] for j in keep)
-        return replace(design, fixed=np.ascontiguousarray(design.X[:, keep]), x_names=names)
+        return replace(design, fixed=np.asfortranarray(design.X[:, keep]), x_names=names)
     text = part_text(recipe.matrices, "fixed", [j for j in range(len(terms.terms)) if j != i])
     matrices = _with_part(recipe.matrices, "fixed", text)
     M = _combination(recipe.matrices, matrices, "fixed")
@@ -57,7 +57,7 @@ def without_fixed(design: Design, i: int) -> Design:
     )
     out = replace(
         design,
-        fixed=np.ascontiguousarray(X[:, independent]),
+        fixed=np.asfortranarray(X[:, independent]),
         x_names=tuple(name for name, stays in zip(all_names, independent, strict=True) if stays),
         dropped=tuple(n for n, stays in zip(all_names, independent, strict=True) if not stays),
         findings=tuple(f for f in design.findings if f.code != "rank-deficient"),
@@ -111,7 +111,7 @@ def _block(
     return replace(
         old,
         names=names,
-        columns=np.ascontiguousarray(old.columns @ M),
+        columns=np.asfortranarray(old.columns @ M),
         structure=structure,
         source=_term(structure, matrices.parts[part], old.group),
         split=False,

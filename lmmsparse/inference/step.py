@@ -24,6 +24,7 @@ from lmmsparse.inference.ranova import (
 )
 from lmmsparse.inference.reduced import formula_of, without_fixed, without_random
 from lmmsparse.inference.terms import FixedTerms
+from lmmsparse.options import names_in, share
 from lmmsparse.render import Section, html_of, text_of
 from lmmsparse.table import Formatter, Table, blanks, counts, degrees, fixed, p_values, significant
 
@@ -132,13 +133,11 @@ def step(
     """
     ddf = check_ddf(ddf)
     for name, alpha in (("alpha_random", alpha_random), ("alpha_fixed", alpha_fixed)):
-        if isinstance(alpha, (bool, str)) or not 0.0 <= float(alpha) <= 1.0:
-            raise OptionError(
-                f"{name}={alpha!r} is not between 0 and 1. It is the p-value above which terms go. "
-                f"Use, for example, {name}=0.05."
-            )
+        why = "It is the p-value above which terms go."
+        share(name, alpha, why, f"Use, for example, {name}=0.05.", ends=True)
     labels = [term.label for term in FixedTerms(fit.design).terms]
-    keep = [keep] if isinstance(keep, str) else list(keep)
+    why = "It names the terms of the fixed effects that stay."
+    keep = names_in("keep", keep, why, f"Name some of {listed(labels)}.")
     unknown = [name for name in keep if name not in labels]
     if unknown:
         raise OptionError(

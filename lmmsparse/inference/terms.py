@@ -20,6 +20,7 @@ from lmmsparse.design.terms import (
     typical_rows,
 )
 from lmmsparse.errors import OptionError
+from lmmsparse.options import brief, is_whole
 
 _ZERO = 1e-8
 
@@ -168,7 +169,7 @@ class FixedTerms:
         X, names = X[:, keep], tuple(np.array(names, dtype=object)[keep])
         independent = independent_columns(X, names)
         kept = tuple(name for name, stays in zip(names, independent, strict=True) if stays)
-        return np.ascontiguousarray(X[:, independent]), kept
+        return np.asfortranarray(X[:, independent]), kept
 
     def _recoded(self, i: int) -> tuple[FloatArray, tuple[str, ...]]:
         """The other terms by themselves: without intercept another factor gets all its levels."""
@@ -177,7 +178,7 @@ class FixedTerms:
         X = self._design.X @ full.matrix[:, others]
         names = np.array(full.names, dtype=object)[others]
         independent = independent_columns(X, names.tolist())
-        return np.ascontiguousarray(X[:, independent]), tuple(names[independent])
+        return np.asfortranarray(X[:, independent]), tuple(names[independent])
 
     def deletion(self, i: int) -> FloatArray:
         """Rows for which Lβ = 0 is the model without a term, (rows, p)."""
@@ -373,10 +374,11 @@ def check_type(kind: int) -> int:
         For anything else.
     """
     names = {"1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
-    if str(kind) not in names:
+    written = str(kind) if isinstance(kind, str) or is_whole(kind) else ""
+    if written not in names:
         raise OptionError(
-            f"type={kind!r} does not exist. It is the type of hypotheses about the terms. Choose "
-            "1 (sequential), 2 (adjusted for all terms that do not contain the term) or 3 "
+            f"type={brief(kind)} does not exist. It is the type of hypotheses about the terms. "
+            "Choose 1 (sequential), 2 (adjusted for all terms that do not contain the term) or 3 "
             "(averaged over the cells)."
         )
-    return names[str(kind)]
+    return names[written]

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import FloatArray
-from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.parameters import parameter_names, parameter_values
 from lmmsparse.inference.satterthwaite import satterthwaite
+from lmmsparse.not_identified import clusters
+from lmmsparse.options import one_of
 from lmmsparse.search import StandardizedObjective
 from lmmsparse.singular import null_directions
 
@@ -32,8 +33,8 @@ def variance_errors(fit: Fit, scale: str = "sdcor") -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        (r, r), the residual parameter last; NaN for a term whose covariance is singular, zero for
-        what the user holds.
+        (r, r), the residual parameter last; NaN for a term whose covariance is singular or not
+        determined, zero for what the user holds.
 
     Raises
     ------
@@ -44,11 +45,13 @@ def variance_errors(fit: Fit, scale: str = "sdcor") -> pd.DataFrame:
     ----------
     Pinheiro & Bates (2000), Mixed-Effects Models in S and S-PLUS, section 2.3.
     """
-    if scale not in SCALES:
-        raise OptionError(
-            f"scale={scale!r} does not exist. Covariance parameters are standard deviations and "
-            "correlations ('sdcor') or variances and covariances ('vcov'). Choose one of these."
-        )
+    one_of(
+        "scale",
+        scale,
+        SCALES,
+        "Covariance parameters are standard deviations and correlations, or variances and "
+        "covariances.",
+    )
     scaled = StandardizedObjective(fit.objective)
     point = np.append(scaled.to_internal(fit.theta), fit.sigma)
 
@@ -61,8 +64,12 @@ def variance_errors(fit: Fit, scale: str = "sdcor") -> pd.DataFrame:
         move = step * (np.arange(len(point)) == i)
         J[:, i] = (values(point + move) - values(point - move)) / (2.0 * step)
     covariance = np.asarray(J @ satterthwaite(fit).parameter_covariance @ J.T)
-    for null, part in zip(null_directions(fit), fit.template.slices, strict=True):
-        if len(null):
+    found = clusters(fit)
+    unknown = {t for cluster in found for t in cluster.entries}
+    if any(cluster.residual for cluster in found):
+        covariance[-1] = covariance[:, -1] = np.nan
+    for t, (null, part) in enumerate(zip(null_directions(fit), fit.template.slices, strict=True)):
+        if len(null) or t in unknown:
             covariance[part] = np.nan
             covariance[:, part] = np.nan
     names = parameter_names(fit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,27 +13,8 @@ from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.ddf import check_ddf, denominator_df
 from lmmsparse.inference.parameters import parameter_names
+from lmmsparse.options import check_level, names_in
 from lmmsparse.table import Table, coefficient_formats
-
-
-def check_level(level: float) -> float:
-    """A confidence level as a float strictly between 0 and 1.
-
-    Raises
-    ------
-    OptionError
-        For anything else.
-    """
-    if isinstance(level, bool) or not isinstance(level, (int, float, np.number)):
-        raise OptionError(
-            f"level={level!r} is not a number. It is a share. Use, for example, level=0.95."
-        )
-    if not 0.0 < float(level) < 1.0:
-        raise OptionError(
-            f"level={level!r} is not between 0 and 1. It is a share, not a percentage. Use, for "
-            "example, level=0.95 for 95 %."
-        )
-    return float(level)
 
 
 def coefficient_table(fit: Fit, ddf: str) -> Table:
@@ -107,12 +88,8 @@ def select_rows(which: str | Sequence[str], names: list[str], fit: Fit) -> list[
     OptionError
         For a name that is no parameter.
     """
-    if not isinstance(which, (str, Iterable)):
-        raise OptionError(
-            f"which={which!r} is not a parameter's name. Parameters are chosen by name. Give one "
-            f"or several of {', '.join(names)}."
-        )
-    wanted = [which] if isinstance(which, str) else list(which)
+    use = f"Give one or several of {', '.join(names)}."
+    wanted = names_in("which", which, "Parameters are chosen by name.", use)
     p = len(fit.design.x_names)
     out: list[str] = []
     for name in wanted:

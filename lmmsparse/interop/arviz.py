@@ -18,6 +18,7 @@ from lmmsparse.distributions import normal_quantile
 from lmmsparse.errors import DataError, MissingPackageError, OptionError
 from lmmsparse.inference.bootstrap import Bootstrap
 from lmmsparse.inference.profile import Profile
+from lmmsparse.options import whole_number
 
 try:
     with warnings.catch_warnings():
@@ -77,11 +78,7 @@ def to_arviz(result: Bootstrap | Profile, n: int = 1000) -> Any:
         values = {str(name): draws[name].to_numpy() for name in draws}
         sampler = "bootstrap"
     elif isinstance(result, Profile):
-        whole = isinstance(n, (int, np.integer)) and not isinstance(n, bool)
-        if not whole or n < 1:
-            raise OptionError(
-                f"n={n!r} is not a positive whole number. It counts quantiles. Use 1 or more."
-            )
+        n = whole_number("n", n, 1, "It counts quantiles.", "Use 1 or more.")
         points = result.to_frame().groupby("parameter", sort=False)
         values = {str(name): _quantiles(curve, int(n)) for name, curve in points}
         sampler = "profile"

@@ -18,6 +18,7 @@ from lmmsparse.errors import DataError, MissingPackageError, OptionError
 from lmmsparse.inference.ddf import denominator_df
 from lmmsparse.keywords import checked_keywords
 from lmmsparse.model import LinearMixedModel
+from lmmsparse.options import brief
 from lmmsparse.predict import warn_of_undetermined
 
 try:
@@ -168,8 +169,8 @@ class _Model(ModelAbstract):  # type: ignore[misc]
         if isinstance(vcov, str):
             if vcov not in ("satterthwaite", "kenward-roger"):
                 raise OptionError(
-                    f"vcov={vcov!r} does not exist for a mixed model. It is the covariance matrix "
-                    "of the fixed effects. Use True, 'kenward-roger', or a matrix."
+                    f"vcov={brief(vcov)} does not exist for a mixed model. It is the covariance "
+                    "matrix of the fixed effects. Use True, 'kenward-roger', or a matrix."
                 )
             return self._widened(np.asarray(denominator_df(self._model.fit, vcov).covariance))
         return self._widened(self._model.vcov.to_numpy())

@@ -12,6 +12,7 @@ from lmmsparse._types import FloatArray
 from lmmsparse.design import as_frame
 from lmmsparse.errors import MissingPackageError, OptionError
 from lmmsparse.lmer import lmer
+from lmmsparse.options import brief
 
 try:
     from sklearn.base import BaseEstimator, RegressorMixin
@@ -163,7 +164,8 @@ def _response(formula: Any, frame: pd.DataFrame) -> tuple[str, str]:
     """The name of the response's column, and the formula with it."""
     if not isinstance(formula, str) or "~" not in formula:
         raise OptionError(
-            f"formula={formula!r} is not a formula. It names predictors and random effects. Write "
+            f"formula={brief(formula)} is not a formula. It names predictors and random effects. "
+            "Write "
             'for example "~ x + (1 | group)".'
         )
     left, _, right = formula.partition("~")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any, Protocol
@@ -12,6 +12,9 @@ import numpy as np
 
 from lmmsparse._types import BoolArray, FloatArray, ReadOnly
 from lmmsparse.errors import NumericalError, OptionError
+from lmmsparse.options import brief, is_number
+
+_NO_PART = 1e-10
 
 
 class Status(Enum):
@@ -67,6 +70,21 @@ class Bounds:
         return np.asarray(~held)
 
 
+class Frame(Protocol):
+    """Coordinates around a point, in which a step from it is taken."""
+
+    def moved(self, step: FloatArray) -> FloatArray:
+        """The point a step away."""
+        ...
+
+    def carried(self, step: FloatArray, there: Any) -> FloatArray:
+        """P, (d, d), that takes directions at the end of a step to the frame `there`.
+
+        A gradient g there is P'g in the coordinates here.
+        """
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Derivatives:
     """The objective at a point, to second order.
@@ -79,8 +97,10 @@ class Derivatives:
         Good for steps from far away; near a minimum it may be approximate.
     exact : (d, d) array or None
         Second derivatives, where the objective has them to give.
-    move : callable or None
-        Where a step leads, if gradient and Hessians are in other coordinates than the point.
+    second : callable or None
+        Makes `exact`, where that costs too much to be done at every point.
+    frame : Frame or None
+        The coordinates of gradient and Hessians, if they are others than those of the point.
     noise : float
         How far rounding may have put `value` off.
     better : (d,) array or None
@@ -91,22 +111,64 @@ class Derivatives:
     gradient: FloatArray
     hessian: FloatArray
     exact: FloatArray | None = None
-    move: Callable[[FloatArray], FloatArray] | None = None
+    second: Callable[[], FloatArray] | None = None
+    frame: Frame | None = None
     noise: float = 0.0
     better: FloatArray | None = None
 
-    def along(
-        self, J: FloatArray, move: Callable[[FloatArray], FloatArray] | None = None
-    ) -> Derivatives:
+    def along(self, J: FloatArray) -> Derivatives:
         """The same in coordinates z of which these are J z (and no better point)."""
-        exact = None if self.exact is None else J.T @ self.exact @ J
+        exact, second = self.exact, self.second
         return Derivatives(
-            self.value, J.T @ self.gradient, J.T @ self.hessian @ J, exact, move, self.noise
+            self.value,
+            J.T @ self.gradient,
+            J.T @ self.hessian @ J,
+            None if exact is None else J.T @ exact @ J,
+            None if second is None else lambda: np.asarray(J.T @ second() @ J),
+            noise=self.noise,
         )
+
+    def kept_off(self, rows: FloatArray) -> Derivatives:
+        """The same with curvature along directions that the objective does not depend on.
+
+        The gradient has no part there, so that a step has none; where it cannot go another way, at
+        a singular point, it still may.
+
+        Parameters
+        ----------
+        rows : (m, d) array
+            A step s goes that way by rows · s.
+        """
+        _, size, V = np.linalg.svd(rows, full_matrices=False)
+        V = V[size > _NO_PART * size.max(initial=0.0)]
+
+        def stiffer(hessian: FloatArray) -> FloatArray:
+            usual = float(np.abs(np.diag(hessian)).mean())
+            return np.asarray(hessian + max(usual, 1.0) * V.T @ V)
+
+        exact, second = self.exact, self.second
+        return replace(
+            self,
+            hessian=stiffer(self.hessian),
+            exact=None if exact is None else stiffer(exact),
+            second=None if second is None else lambda: stiffer(second()),
+        )
+
+    def with_second(self) -> Derivatives:
+        """The same with second derivatives, if the objective has them to give."""
+        if self.exact is not None or self.second is None:
+            return self
+        return replace(self, exact=self.second())
 
     def moved(self, x: FloatArray, step: FloatArray) -> FloatArray:
         """The point a step away from x, where these derivatives were taken."""
-        return x + step if self.move is None else self.move(step)
+        return x + step if self.frame is None else self.frame.moved(step)
+
+    def carried(self, step: FloatArray, there: Derivatives) -> FloatArray:
+        """P of `Frame.carried`, (d, d), for derivatives taken where the step leads."""
+        if self.frame is None or there.frame is None:
+            return np.eye(len(step))
+        return self.frame.carried(step, there.frame)
 
 
 class Objective(Protocol):
@@ -210,14 +272,13 @@ def check_positive(owner: str, **values: Any) -> None:
     OptionError
     """
     for name, value in values.items():
-        number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-        if not (number and np.isfinite(value) and value > 0):
+        if not (is_number(value) and 0 < value < np.inf):
             raise OptionError(
-                f"{owner}({name}={value!r}) is not possible. It must be a positive number. Leave "
-                "it out for the default."
+                f"{owner}({name}={brief(value)}) is not possible. It must be a positive number. "
+                "Leave it out for the default."
             )
         if name == "max_eval" and value != int(value):
             raise OptionError(
-                f"{owner}({name}={value!r}) is not possible. It counts evaluations. Pass a whole "
-                "number."
+                f"{owner}({name}={brief(value)}) is not possible. It counts evaluations. Pass a "
+                "whole number."
             )

@@ -17,7 +17,7 @@ class OnPlane:
     Parameters
     ----------
     objective : Objective
-        Without `Derivatives.move`.
+        Without `Derivatives.frame`.
     origin : (d,) array
     N : (d, m) array
     """
@@ -46,7 +46,7 @@ def minimize_free(
     ----------
     optimizer : Optimizer
     objective : Objective
-        In coordinates of its own, without `Derivatives.move` unless all are free.
+        In coordinates of its own, without `Derivatives.frame` unless all are free.
     start : (d,) array
     bounds : Bounds
         Mirrors with coordinates that are held must have been left out.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from lmmsparse.optimize.base import (
 _NEAR = 0.3  # length of a step along which a Hessian hardly changes
 _QUADRATIC = 0.1  # predicted decrease below which the objective is close to quadratic
 _MUCH_BETTER = 0.3
+_RIGHT = (0.6, 1.6)  # what a step brings, in terms of what was promised, where the Hessian is right
+_ASIDE = 1e-4  # the step of differences
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,9 @@ class TrustRegion:
             step, predicted = model.step(x, here, radius, bounds)
             length, point = float(np.linalg.norm(step)), here.moved(x, step)
             if predicted < max(self.tol, here.noise):
+                if model.doubtful(here):
+                    here = model.renewed(record, x, here, bounds, self.max_eval)
+                    continue
                 record(point)  # the last step is free: keep it if it is no worse
                 status = Status.CONVERGED
                 break
@@ -85,9 +90,11 @@ class TrustRegion:
                 radius = 0.25 * length
             elif ratio > 0.75 and length > 0.9 * radius:
                 radius *= 3.0
-            model.learn(here, there, step)
+            here, there = model.learn(here, there, step, ratio)
             if ratio > 1e-4:
                 x, here = point, there
+            if model.misleads:
+                here = model.renewed(record, x, here, bounds, self.max_eval)
         reached = predicted if status is Status.CONVERGED else None
         return record.optimum(status, "TrustRegion", bounds, reached)
 
@@ -96,13 +103,17 @@ class _Model:
     """Which Hessian to step with: the approximate one far away, second derivatives near the end.
 
     Average information is the better guide where the objective is not quadratic at all; where it
-    is, it can be wrong by a factor that makes every step too long or too short.
+    is, it can be wrong by a factor that makes every step too long or too short. Where it has been
+    wrong twice in a row and the objective does not give second derivatives by itself, they are
+    asked for, or made of differences of the gradient and kept up by what later gradients say.
     """
 
     def __init__(self, d: int, limited: bool) -> None:
         self._correction = np.zeros((d, d))
         self._limited = limited
         self._exact_is_better = False
+        self._wrong = 0
+        self._asks = False
 
     def step(
         self, x: FloatArray, here: Derivatives, radius: float, bounds: Bounds
@@ -114,8 +125,11 @@ class _Model:
             return _bounded_step(x, here.gradient, here.exact, radius, bounds)
         return step, predicted
 
-    def learn(self, here: Derivatives, there: Derivatives, step: FloatArray) -> None:
-        """Compare what was promised with what has happened."""
+    def learn(
+        self, here: Derivatives, there: Derivatives, step: FloatArray, ratio: float
+    ) -> tuple[Derivatives, Derivatives]:
+        """Compare what was promised with what has happened, and mend second derivatives by it."""
+        self._wrong = 0 if _RIGHT[0] < ratio < _RIGHT[1] else self._wrong + 1
         if here.exact is not None:
             slope, found = float(here.gradient @ step), there.value - here.value
             missed = [
@@ -124,23 +138,69 @@ class _Model:
             ]
             self._exact_is_better = missed[1] < _MUCH_BETTER * missed[0]
         elif self._limited and np.linalg.norm(step) < _NEAR:
-            self._correction = _secant(self._correction, here, there, step)
+            # Average information is a poor Hessian where the covariance has a form that the data
+            # do not follow, which only structures with limits impose.
+            model = 0.5 * (here.hessian + there.hessian) + self._correction
+            self._correction += _rank_one(there.gradient - here.gradient - model @ step, step)
+        if not self._asks:
+            return here, there
+        there = there.with_second()
+        if here.exact is not None and there.exact is None:
+            P = here.carried(step, there)
+            change = P.T @ there.gradient - here.gradient
+            exact = here.exact + _rank_one(change - here.exact @ step, step)
+            here, there = replace(here, exact=exact), replace(there, exact=P @ exact @ P.T)
+        return here, there
+
+    @property
+    def misleads(self) -> bool:
+        """Whether the last two steps have both brought something else than was promised."""
+        return self._wrong >= 2
+
+    def doubtful(self, here: Derivatives) -> bool:
+        """Whether the end may not be believed: the last promise was wrong, by a mere guide."""
+        return here.exact is None and self._wrong > 0
+
+    def renewed(
+        self, record: Recorder, x: FloatArray, here: Derivatives, bounds: Bounds, max_eval: int
+    ) -> Derivatives:
+        """The same derivatives with second ones, made for this point."""
+        self._wrong = 0
+        if here.exact is not None and not self._asks:
+            return here  # the objective gives them at every point
+        self._asks = self._exact_is_better = True
+        if here.second is not None:
+            return here.with_second()
+        if len(record.rows) + len(x) > max_eval:
+            return here
+        exact = _by_differences(record, x, here, bounds)
+        return here if exact is None else replace(here, exact=exact)
 
 
-def _secant(
-    correction: FloatArray, here: Derivatives, there: Derivatives, step: FloatArray
-) -> FloatArray:
-    """Mend the Hessian by what the gradient has done along a step (symmetric rank one).
+def _by_differences(
+    record: Recorder, x: FloatArray, here: Derivatives, bounds: Bounds
+) -> FloatArray | None:
+    """Second derivatives from the gradient a little way off in every coordinate; d evaluations."""
+    upper = bounds.limits[1]
+    columns = []
+    for i in range(len(x)):
+        step = np.zeros(len(x))
+        step[i] = _ASIDE if x[i] + _ASIDE <= upper[i] else -_ASIDE
+        there = record.derivatives(here.moved(x, step))
+        if there is None:
+            return None
+        gradient = here.carried(step, there).T @ there.gradient
+        columns.append((gradient - here.gradient) / step[i])
+    exact = np.array(columns)
+    return np.asarray(0.5 * (exact + exact.T))
 
-    Average information is a poor Hessian where the covariance has a form that the data do not
-    follow, which only structures with limits impose.
-    """
-    model = 0.5 * (here.hessian + there.hessian) + correction
-    missed = there.gradient - here.gradient - model @ step
+
+def _rank_one(missed: FloatArray, step: FloatArray) -> FloatArray:
+    """What the gradient has done along a step and the Hessian did not say (symmetric rank one)."""
     along = float(missed @ step)
     if abs(along) <= 1e-8 * float(np.linalg.norm(missed) * np.linalg.norm(step)):
-        return correction
-    return np.asarray(correction + np.outer(missed, missed) / along)
+        return np.zeros((len(step), len(step)))
+    return np.asarray(np.outer(missed, missed) / along)
 
 
 def _bounded_step(

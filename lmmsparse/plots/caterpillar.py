@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from lmmsparse.design import listed
 from lmmsparse.distributions import normal_quantile
-from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.inference.wald import check_level
+from lmmsparse.options import check_level, one_of
 from lmmsparse.plots.figure import (
     GREY,
     INK,
@@ -36,11 +34,9 @@ def plot_caterpillar(fit: Fit, group: str | None, level: float, order: str | Non
     """
     z = float(normal_quantile(0.5 + check_level(level) / 2.0))
     effects = effects_of(fit, group)
-    if order is not None and order not in effects.names:
-        raise OptionError(
-            f"order={order!r} is not an effect of {effects.group!r}. Levels are put in the order "
-            f"of one of the effects {listed(effects.names)}. Name one of these."
-        )
+    if order is not None:
+        why = f"Levels are put in the order of one of the effects of {effects.group!r}."
+        one_of("order", order, effects.names, why)
     by = effects.names.index(order) if order is not None else 0
     rows = np.argsort(effects.modes[:, by], kind="stable")
     n = len(rows)

@@ -13,7 +13,7 @@ from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.bootstrap import Bootstrap
 from lmmsparse.inference.parameters import parameter_names
-from lmmsparse.inference.wald import check_level
+from lmmsparse.options import brief, check_level, names_in
 from lmmsparse.plots.figure import (
     BAND,
     GREY,
@@ -46,13 +46,11 @@ def plot_bootstrap(
         )
     frame = replicates.to_frame()
     names = [str(name) for name in frame.columns]
-    wanted = names if which is None else [which] if isinstance(which, str) else list(which)
-    unknown = [name for name in wanted if name not in names]
-    if unknown or not wanted:
-        raise OptionError(
-            f"which={which!r} is not in the bootstrap. It has {', '.join(names)}. Name one or "
-            "several of these."
-        )
+    why = "Numbers of the bootstrap are chosen by name."
+    use = f"Name one or several of {', '.join(names)}."
+    wanted = names if which is None else names_in("which", which, why, use)
+    if not wanted or not set(wanted) <= set(names):
+        raise OptionError(f"which={brief(which)} is not in the bootstrap. {why} {use}")
     limits = replicates.confint(level, kind)
     axes = panels(len(wanted), ax, (3.4, 2.8))
     labels = parameter_labels(fit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from lmmsparse.design.terms import covariates, factor_levels
 from lmmsparse.errors import DesignWarning, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.emmeans import emmeans_table
+from lmmsparse.options import brief, mapping, names_in, one_of
 from lmmsparse.plots.figure import (
     INK,
     SERIES,
@@ -27,6 +28,7 @@ from lmmsparse.plots.figure import (
 )
 
 _POINTS = 41
+_WHY = "Effects are drawn along the predictors of the fixed effects."
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +72,12 @@ def plot_effects(
             "The model has no predictors among its fixed effects. Effects are drawn along "
             "predictors. For the random effects see m.plot.caterpillar()."
         )
+    if by is not None:
+        one_of("by", by, list(values), _WHY)
     wanted = [name for name in values if name != by]
     if specs is not None:
-        several = isinstance(specs, Iterable) and not isinstance(specs, str)
-        wanted = [str(name) for name in specs] if several else [str(specs)]
-    for name in [*wanted, *([by] if by is not None else [])]:
+        wanted = names_in("specs", specs, _WHY, f"Name some of {', '.join(map(repr, values))}.")
+    for name in wanted:
         if name not in values:
             raise OptionError(
                 f"{name!r} is not a predictor of the fixed effects. Effects are drawn along the "
@@ -82,8 +85,8 @@ def plot_effects(
             )
     if not wanted or by in wanted:
         raise OptionError(
-            f"specs={specs!r} with by={by!r} leaves nothing to draw. Each panel is about one "
-            "predictor other than by=. Name a predictor of the fixed effects."
+            f"specs={brief(specs)} with by={brief(by)} leaves nothing to draw. Each panel is about "
+            "one predictor other than by=. Name a predictor of the fixed effects."
         )
     axes = panels(len(wanted), ax, (3.8, 3.3), sharey=True)
     groups = [None] if by is None else list(values[by])
@@ -120,11 +123,12 @@ def _values(fit: Fit, by: str | None, at: Mapping[str, Any] | None) -> dict[str,
     out: dict[str, tuple[Any, ...]] = dict(factor_levels(recipe.matrices, "fixed"))
     numbers = covariates(recipe.matrices, "fixed")
     for name, (mean, low, high) in numbers.items():
-        few = name == by
+        few = isinstance(by, str) and name == by
         out[name] = (low, mean, high) if few else tuple(np.linspace(low, high, _POINTS).tolist())
+    at = mapping("at", at, "It gives columns values.", "Write at={'column': [1, 2]}.")
     order = recipe.matrices.variables["fixed"]
     out = {name: out[name] for name in sorted(out, key=order.index)}
-    for name, chosen in (at or {}).items():
+    for name, chosen in at.items():
         if name in out:
             one = isinstance(chosen, str) or np.ndim(chosen) == 0
             out[name] = (chosen,) if one else tuple(np.asarray(chosen, dtype=object).tolist())

@@ -10,6 +10,7 @@ from lmmsparse._types import FloatArray, ObjectArray
 from lmmsparse.design import close_match, listed
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
+from lmmsparse.options import brief
 from lmmsparse.ranef import conditional_covariances, conditional_modes, effect_names
 
 
@@ -54,10 +55,10 @@ def chosen_group(fit: Fit, group: str | None) -> str:
                 f"{listed(groups)}."
             )
         return next(iter(groups))
-    if group not in groups:
+    if not isinstance(group, str) or group not in groups:
         raise OptionError(
-            f"group={group!r} is not a grouping factor of the model."
-            f"{close_match(str(group), groups)} Its grouping factors are {listed(groups)}. Name "
+            f"group={brief(group)} is not a grouping factor of the model."
+            f"{close_match(brief(group), groups)} Its grouping factors are {listed(groups)}. Name "
             "one of these."
         )
     return group

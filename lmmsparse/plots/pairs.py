@@ -11,7 +11,7 @@ from lmmsparse._types import ObjectArray
 from lmmsparse.distributions import chi2_quantile
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.inference.wald import check_level
+from lmmsparse.options import check_level, several
 from lmmsparse.plots.contours import contour
 from lmmsparse.plots.figure import (
     ACCENT,
@@ -37,8 +37,7 @@ def plot_pairs(fit: Fit, given: Any, levels: float | Sequence[float], ax: Any) -
     OptionError
         With fewer than two parameters, or if the profile does not reach far enough.
     """
-    several = levels if isinstance(levels, Sequence) else [levels]
-    shares = sorted(check_level(level) for level in several)
+    shares = sorted(check_level(level, "levels") for level in several(levels))
     if not shares:
         raise OptionError(
             "levels=() is empty. Contours are drawn at levels of confidence. Give at least one, "

@@ -14,7 +14,7 @@ from lmmsparse.distributions import chi2_quantile, normal_density, normal_quanti
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.profile import Profile, profile
-from lmmsparse.inference.wald import check_level
+from lmmsparse.options import check_level, one_of
 from lmmsparse.plots.figure import (
     ACCENT,
     BAND,
@@ -99,11 +99,7 @@ def plot_profile(fit: Fit, given: Any, kind: str, level: float, ax: Any) -> Any:
     OptionError
         For a kind that does not exist.
     """
-    if kind not in KINDS:
-        raise OptionError(
-            f"kind={kind!r} does not exist. It says what is drawn of a profile. Use 'zeta' (signed "
-            "root), 'density', or 'deviance'."
-        )
+    one_of("kind", kind, KINDS, "It says what is drawn of a profile; zeta is the signed root.")
     level = check_level(level)
     profiled = as_profile(fit, given)
     limits = profiled.confint(level)

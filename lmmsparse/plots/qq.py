@@ -9,7 +9,7 @@ import numpy as np
 
 from lmmsparse._types import FloatArray
 from lmmsparse.fit import Fit
-from lmmsparse.inference.wald import check_level
+from lmmsparse.options import check_level
 from lmmsparse.plots.bands import normal_band
 from lmmsparse.plots.figure import (
     BAND,

@@ -11,6 +11,7 @@ from lmmsparse._types import BoolArray
 from lmmsparse.design import listed
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
+from lmmsparse.options import brief, names_in
 from lmmsparse.plots.figure import (
     ACCENT,
     GREY,
@@ -36,12 +37,15 @@ def plot_shrinkage(fit: Fit, group: str | None, effects: Sequence[str] | None, a
     """
     pooled = pooling(fit, group)
     names = pooled.effects.names
-    chosen = [effects] if isinstance(effects, str) else list(effects or names[:2])
+    why = f"The plot is about one or two effects of {pooled.effects.group!r}."
+    use = f"Name one or two of {listed(names)}."
+    chosen = list(names[:2]) if effects is None else names_in("effects", effects, why, use)
     unknown = [name for name in chosen if name not in names]
-    if unknown or len(chosen) > 2 or len(set(chosen)) < len(chosen):
+    if unknown or not 1 <= len(chosen) <= 2 or len(set(chosen)) < len(chosen):
         raise OptionError(
-            f"effects={effects!r} cannot be drawn. The plot is about one or two different effects "
-            f"of {pooled.effects.group!r}, which has {listed(names)}. Name one or two of these."
+            f"effects={brief(effects)} cannot be drawn. The plot is about one or two different "
+            f"effects of {pooled.effects.group!r}, which has {listed(names)}. Name one or two of "
+            "these."
         )
     at = [names.index(name) for name in chosen]
     (ax,) = panels(1, ax, (4.8, 4.4))

@@ -18,7 +18,7 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, PairBlocks, Response
 from lmmsparse.errors import NumericalError
-from lmmsparse.linalg import inverse_from_factor, solve_triangular
+from lmmsparse.linalg import between, inverse_from_factor, small_products, solve_triangular
 from lmmsparse.solvers.base import FAILED, PLSSolution, PLSSystem, eliminate
 from lmmsparse.solvers.border import Border
 from lmmsparse.solvers.levels import LevelSystem
@@ -148,7 +148,7 @@ class BlockedSystem:
         M11 = np.zeros((self.n_levels, self.width, self.width))
         for pair in self.products.pairs:
             if pair.s in self.lead_slice and pair.t in self.lead_slice:
-                block = np.matmul(T[pair.s].T, np.matmul(pair.values, T[pair.t]))
+                block = between(T[pair.s], pair.values, T[pair.t])
                 below, left = self.lead_slice[pair.s], self.lead_slice[pair.t]
                 M11[:, below, left] = block
                 if pair.s != pair.t:
@@ -162,7 +162,7 @@ class BlockedSystem:
         Y = self.border.values(T, inverse)
         S = np.zeros((self.n_core, self.n_core), order="F")
         for pair, rows, cols in self._core_pairs:
-            S[rows, cols] = np.matmul(T[pair.s].T, np.matmul(pair.values, T[pair.t]))
+            S[rows, cols] = between(T[pair.s], pair.values, T[pair.t])
         S[np.diag_indices(self.n_core)] += 1.0
         self.border.subtract_gram(S, Y)
         L22, info = sla.lapack.dpotrf(S, lower=1, clean=1, overwrite_a=1)
@@ -213,7 +213,7 @@ class BlockedFactor:
 
     def half_solve(self, b1: FloatArray, b2: FloatArray) -> tuple[FloatArray, FloatArray]:
         """L⁻¹ b in two parts."""
-        c1 = np.matmul(self._inverse, b1)
+        c1 = small_products(self._inverse, b1)
         if self._Y is None or self._L22 is None:
             return c1, b2
         rest = b2 - self._Y.T @ c1.reshape(self._Y.shape[0], c1.shape[2])
@@ -223,7 +223,7 @@ class BlockedFactor:
         if self._Y is not None and self._L22 is not None:
             c2 = solve_triangular(self._L22, c2, lower=True, transposed=True)
             c1 = c1 - (self._Y @ c2).reshape(c1.shape)
-        return self._system.join(np.matmul(np.swapaxes(self._inverse, 1, 2), c1), c2)
+        return self._system.join(small_products(np.swapaxes(self._inverse, 1, 2), c1), c2)
 
     def solve(self, b: FloatArray) -> FloatArray:
         matrix = b[:, None] if b.ndim == 1 else b
@@ -232,7 +232,7 @@ class BlockedFactor:
 
     def inverse_blocks(self) -> list[FloatArray]:
         system = self._system
-        own = np.matmul(np.swapaxes(self._inverse, 1, 2), self._inverse)
+        own = small_products(np.swapaxes(self._inverse, 1, 2), self._inverse)
         S22, cross = np.zeros((0, 0)), np.zeros((0, system.width))
         if self._Y is not None and self._L22 is not None:
             S22 = inverse_from_factor(self._L22)

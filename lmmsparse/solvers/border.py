@@ -6,7 +6,7 @@ effects of the core. The pattern is fixed; only values change with θ.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -14,11 +14,12 @@ import scipy.sparse as sp
 
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.crossproducts import CrossProducts, PairBlocks
-from lmmsparse.linalg import subtract_square
+from lmmsparse.linalg import between, small_products, subtract_square
 
 _CHUNK = 100_000
 _DENSE_CHUNK = 8_000_000
 _MOST_PLACES = 20_000_000
+_MOST_MEETINGS = 300_000
 _MOSTLY_FILLED = 0.15
 _DENSE_UP_TO = 20_000_000
 _SMALL = 20_000
@@ -107,7 +108,7 @@ class Border:
         for pair in self._pairs:
             core, lead_is_t = self._core_of(pair)
             start, n, k = self._shapes[core]
-            block = np.matmul(T[pair.s].T, np.matmul(pair.values, T[pair.t]))
+            block = between(T[pair.s], pair.values, T[pair.t])
             if not lead_is_t:
                 block = np.swapaxes(block, 1, 2)[np.lexsort((pair.rows, pair.cols))]
             at = self._place[start : start + n * k]
@@ -124,7 +125,7 @@ class Border:
         if layout.width == 1:
             Y = M12 * inverse[self._level, 0]
         else:
-            Y = np.matmul(inverse[self._level], M12[:, :, None])[:, :, 0]
+            Y = small_products(inverse[self._level], M12[:, :, None])[:, :, 0]
         if self._dense:
             full = np.zeros((layout.n_levels, layout.width, layout.n_core))
             full[self._level, :, self._column] = Y
@@ -151,15 +152,20 @@ class Border:
             S[product.row, product.col] -= product.data
             return
         entries = self._by_entry(Y)
-        products = []
-        for levels, at in self._batches:
-            if self._is_heavy[levels[0]]:
-                continue
-            P = entries[at]
-            rows, cols = np.tril_indices(at.shape[1])
-            products.append(np.einsum("ltw,ltw->lt", P[:, rows], P[:, cols]).ravel())
-        if products:
-            summed = np.bincount(self._places, np.concatenate(products), minlength=S.size)
+        if self._meetings is not None:
+            one, other = self._meetings
+            products = entries[:, 0].take(one) * entries[:, 0].take(other)
+        else:
+            parts = []
+            for levels, at in self._batches:
+                if self._is_heavy[levels[0]]:
+                    continue
+                P = entries[at]
+                rows, cols = _lower_triangle(at.shape[1])
+                parts.append(np.einsum("ltw,ltw->lt", P[:, rows], P[:, cols]).ravel())
+            products = np.concatenate(parts) if parts else np.zeros(0)
+        if len(self._places):
+            summed = np.bincount(self._places, products, minlength=S.size)
             S.T[:] -= summed.reshape(S.shape)
 
     def _rows_of(self, levels: IntArray) -> list[IntArray]:
@@ -195,9 +201,23 @@ class Border:
             if self._is_heavy[levels[0]]:
                 continue
             neighbours = self._column[at]
-            rows, cols = np.tril_indices(at.shape[1])
+            rows, cols = _lower_triangle(at.shape[1])
             places.append((neighbours[:, cols] * self._layout.n_core + neighbours[:, rows]).ravel())
         return np.concatenate(places) if places else np.zeros(0, dtype=np.intp)
+
+    @cached_property
+    def _meetings(self) -> tuple[IntArray, IntArray] | None:
+        """The two entries that meet at each of `_places`; None where batches are the faster way."""
+        if self._layout.width > 1 or self._places is None or len(self._places) > _MOST_MEETINGS:
+            return None
+        one, other = [], []
+        for levels, at in self._batches:
+            if not self._is_heavy[levels[0]]:
+                rows, cols = _lower_triangle(at.shape[1])
+                one.append(at[:, rows].ravel())
+                other.append(at[:, cols].ravel())
+        none = np.zeros(0, dtype=np.intp)
+        return (np.concatenate(one), np.concatenate(other)) if one else (none, none)
 
     @cached_property
     def _batches(self) -> list[tuple[IntArray, IntArray]]:
@@ -229,9 +249,9 @@ class Border:
             return own, cross
         if isinstance(Y, np.ndarray):
             full = Y.reshape(self._layout.n_levels, w, -1)
-            P = np.matmul(np.swapaxes(inverse, 1, 2), full)
+            P = small_products(np.swapaxes(inverse, 1, 2), full)
             W = (P.reshape(Y.shape) @ S22).reshape(P.shape)
-            own += np.matmul(W, np.swapaxes(P, 1, 2))
+            own += np.einsum("lic,ljc->lij", W, P)
             return own, -W[self._level, :, self._column]
         dense = self._counts > max(64, self._layout.n_core // _DENSE_BELOW)
         for rows in self._rows_of(np.flatnonzero(dense)):
@@ -244,8 +264,11 @@ class Border:
             which = np.repeat(np.arange(len(levels)), self._counts[levels])
             cross[at] = -W[which, :, self._column[at]]
         entries, flat, n = self._by_entry(Y), S22.ravel(order="K"), len(S22)  # symmetric
+        in_one_go = self._places is not None and self._meetings is not None
+        if in_one_go:
+            self._invert_meetings(entries, flat, inverse, own, cross)
         for levels, at in self._batches:
-            if dense[levels[0]]:
+            if dense[levels[0]] or (in_one_go and not self._is_heavy[levels[0]]):
                 continue
             if w == 1 and at.shape[1] <= _BY_PAIRS_UP_TO:
                 P = entries[at.T, 0] * inverse[levels, 0, 0]
@@ -260,6 +283,29 @@ class Border:
             cross[at] = -W
         return own, cross
 
+    def _invert_meetings(
+        self,
+        entries: FloatArray,
+        flat: FloatArray,
+        inverse: FloatArray,
+        own: FloatArray,
+        cross: FloatArray,
+    ) -> None:
+        """What `inverse` gives for all light levels, from every two entries that meet in one."""
+        assert self._places is not None
+        assert self._meetings is not None
+        one, other = self._meetings
+        if not len(one):
+            return
+        P = entries[:, 0] * inverse[self._level, 0, 0]
+        met = flat.take(self._places)
+        W = np.bincount(one, met * P.take(other), minlength=self.nnz)
+        met[one == other] = 0.0
+        W += np.bincount(other, met * P.take(one), minlength=self.nnz)
+        light = ~self._is_heavy[self._level]
+        cross[light, 0] = -W[light]
+        own[:, 0, 0] += np.bincount(self._level, P * W, minlength=len(own))
+
     def blocks(self, pair: PairBlocks, cross: FloatArray) -> FloatArray:
         """The border's values in the layout of one pair, (m, k_s, k_t)."""
         core, lead_is_t = self._core_of(pair)
@@ -271,6 +317,12 @@ class Border:
         out = np.empty((n, block.shape[2], k))
         out[np.lexsort((pair.rows, pair.cols))] = np.swapaxes(block, 1, 2)
         return out
+
+
+@lru_cache(maxsize=512)
+def _lower_triangle(n: int) -> tuple[IntArray, IntArray]:
+    rows, cols = np.tril_indices(n)
+    return rows, cols
 
 
 def _symmetric_product(flat: FloatArray, n: int, neighbours: IntArray, P: FloatArray) -> FloatArray:

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
-from lmmsparse.errors import OptionError
+from lmmsparse.options import one_of
 from lmmsparse.solvers._sksparse import SparseCholesky, analyze, require_cholmod
 from lmmsparse.solvers.base import PLSSolution, eliminate
 from lmmsparse.solvers.pattern import MPattern
@@ -25,6 +25,8 @@ from lmmsparse.solvers.selected_inverse import SelectedInverse
 _ORDERINGS = ("auto", "amd", "metis", "nesdis", "natural")
 _MODES = ("auto", "simplicial", "supernodal")
 _METIS_PAYS_ABOVE = 1e7  # operations; analysing with METIS costs as much as several of these
+_THIN = 200.0  # operations per element of L
+_SIMPLICIAL_UP_TO = 6e7
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Cholmod:
         Fill-reducing ordering. ``"auto"`` analyses with AMD and, where that leaves many operations,
         with METIS too, and keeps the one that needs fewer.
     mode : {"auto", "simplicial", "supernodal"}
-        CHOLMOD's kind of factorization.
+        CHOLMOD's kind of factorization. ``"auto"`` is CHOLMOD's own choice, but simplicial where
+        columns of the factor hardly repeat each other.
 
     Raises
     ------
@@ -67,11 +70,7 @@ class Cholmod:
             ("ordering", self.ordering, _ORDERINGS),
             ("mode", self.mode, _MODES),
         ):
-            if value not in allowed:
-                raise OptionError(
-                    f"Cholmod({name}={value!r}) does not exist. CHOLMOD offers "
-                    f"{', '.join(map(repr, allowed))}. Choose one of these."
-                )
+            one_of(name, value, allowed, "It is how CHOLMOD factors.")
         require_cholmod()
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> CholmodSystem:
@@ -84,9 +83,16 @@ class Cholmod:
         if self.ordering != "auto":
             return analyze(lower, self.ordering, self.mode), title.format(self.ordering)
         first = analyze(lower, amd, self.mode)
-        if several and (cost := _operations(first, lower)) >= _METIS_PAYS_ABOVE:
+        if not several:
+            return first, title.format(amd)
+        operations, stored = _size(first, lower)
+        thin = operations < _THIN * stored and operations < _SIMPLICIAL_UP_TO
+        if self.mode == "auto" and thin:
+            # Columns of L hardly repeat each other: supernodes would be small.
+            return analyze(lower, amd, "simplicial"), title.format(amd)
+        if operations >= _METIS_PAYS_ABOVE:
             second = analyze(lower, "metis", self.mode)
-            if _operations(second, lower) < cost:
+            if _size(second, lower)[0] < operations:
                 return second, title.format("metis")
         return first, title.format(amd)
 
@@ -149,10 +155,11 @@ class CholmodSystem:
         return CholmodFactor(self._factor.copy(), self._inversion)
 
 
-def _operations(factor: SparseCholesky, matrix: sp.csc_matrix) -> float:
-    """Multiplications of one factorization (of which this is the first)."""
+def _size(factor: SparseCholesky, matrix: sp.csc_matrix) -> tuple[float, float]:
+    """Multiplications of one factorization (of which this is the first), and elements of L."""
     factor.factorize(matrix)
-    return float((np.diff(factor.lower().indptr).astype(np.float64) ** 2).sum())
+    counts = np.diff(factor.lower().indptr).astype(np.float64)
+    return float(counts @ counts), float(counts.sum())
 
 
 class Inversion:

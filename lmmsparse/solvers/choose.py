@@ -6,10 +6,12 @@ Where scikit-sparse cannot be used, the rule falls back on what needs scipy only
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
 
+from lmmsparse._types import FloatArray
 from lmmsparse.announce import warn
 from lmmsparse.crossproducts import CrossProducts
 from lmmsparse.errors import Finding, SlowSolverWarning
@@ -19,17 +21,26 @@ from lmmsparse.solvers.blocked import Blocked, lead_terms
 from lmmsparse.solvers.cholmod import Cholmod
 from lmmsparse.solvers.superlu import SuperLU
 
-_SMALL_CORE = 300
+_SMALL_CORE = 120
 _LARGEST_CORE = 6000
 _DENSE_ENOUGH = 0.2
 _COUNT_UP_TO = 2e7
+
+# Milliseconds of a fit, fitted to those of 118 simulated crossed designs of nine kinds: what
+# `cost_terms` gives times these.
+_WEIGHTS = {
+    "Blocked": np.array([14.0, 1.75e-7, 1e-4, 1.7e-3]),
+    "Cholmod": np.array([10.0, 1.5e-7, 2e-3, 2.2e-3, 0.45]),
+    "SuperLU": np.array([20.0, 1.1e-5, 3e-3, 9.8e-3, 0.2]),
+}
 
 
 def choose_solver(products: CrossProducts) -> PLSSolver:
     """Return the solver used when none is given.
 
-    `Blocked` where what remains after eliminating the largest factor is small, or large and mostly
-    filled; `Cholmod` where it stays sparse or would not fit in memory.
+    `Blocked` where what remains after eliminating the largest factor, the core, is small or mostly
+    filled. Otherwise the core is ordered and factored once, which tells what `Cholmod` would cost,
+    and the cheaper of the two is taken.
 
     Parameters
     ----------
@@ -43,16 +54,13 @@ def choose_solver(products: CrossProducts) -> PLSSolver:
     Warns
     -----
     SlowSolverWarning
-        If it would be `Cholmod` and scikit-sparse cannot be used: `Blocked` takes its place, or
-        `SuperLU` where the dense core would be too large.
+        If it would be `Cholmod` and scikit-sparse cannot be used: `SuperLU` or `Blocked` takes its
+        place, whichever is cheaper.
     """
-    core = _core(products)
-    if core <= _SMALL_CORE or _is_dense(products, core):
-        return Blocked()
-    if not _sksparse.UNUSABLE:
-        return Cholmod()
-    _say()
-    return Blocked() if core <= _LARGEST_CORE else SuperLU()
+    solver, stands_in = _choose(products)
+    if stands_in:
+        _say()
+    return solver
 
 
 def solver_findings(products: CrossProducts, solver: PLSSolver) -> list[Finding]:
@@ -66,10 +74,7 @@ def solver_findings(products: CrossProducts, solver: PLSSolver) -> list[Finding]
     """
     if not _sksparse.UNUSABLE or not isinstance(solver, (Blocked, SuperLU)):
         return []
-    core = _core(products)
-    if core <= _SMALL_CORE or _is_dense(products, core):
-        return []
-    return [Finding("slow-solver", "info", _slower())]
+    return [Finding("slow-solver", "info", _slower())] if _choose(products)[1] else []
 
 
 @cache
@@ -86,20 +91,29 @@ def _slower() -> str:
     )
 
 
-def _core(products: CrossProducts) -> int:
-    """Number of random effects besides those of the largest factor."""
+def _choose(products: CrossProducts) -> tuple[PLSSolver, bool]:
+    """The solver, and whether it stands in for `Cholmod`."""
     lead = lead_terms(products)
-    return int(products.q - sum(products.offsets[t + 1] - products.offsets[t] for t in lead))
+    core = products.q - sum(products.offsets[t + 1] - products.offsets[t] for t in lead)
+    if core <= _SMALL_CORE:
+        return Blocked(), False
+    graph = core_graph(products, lead)
+    if core > _LARGEST_CORE:
+        return (SuperLU(), True) if _sksparse.UNUSABLE else (Cholmod(), False)
+    if graph is None or graph.nnz >= _DENSE_ENOUGH * graph.shape[0] ** 2:
+        return Blocked(), False
+    costs = fit_costs(products, lead, graph)
+    if costs["Blocked"] <= costs["Cholmod"]:
+        return Blocked(), False
+    if not _sksparse.UNUSABLE:
+        return Cholmod(), False
+    return (SuperLU() if costs["SuperLU"] < costs["Blocked"] else Blocked()), True
 
 
-def _is_dense(products: CrossProducts, core: int) -> bool:
-    return core <= _LARGEST_CORE and (core_density(products, lead_terms(products)) >= _DENSE_ENOUGH)
+def core_graph(products: CrossProducts, lead: tuple[int, ...]) -> sp.csc_array | None:
+    """Which levels of the core meet once the largest factor is eliminated, symmetric.
 
-
-def core_density(products: CrossProducts, lead: tuple[int, ...]) -> float:
-    """Share of nonzero elements in the core once the largest factor is eliminated.
-
-    Taken as 1 where counting them would cost more than an evaluation.
+    None where finding out would cost more than an evaluation.
 
     Parameters
     ----------
@@ -108,24 +122,87 @@ def core_density(products: CrossProducts, lead: tuple[int, ...]) -> float:
         Terms of the largest factor.
     """
     first = lead[0]
-    size = (products.offsets[first + 1] - products.offsets[first]) // products.sizes[first]
-    levels, columns = [], []
-    n_levels = {
-        t: (products.offsets[t + 1] - products.offsets[t]) // k
-        for t, k in enumerate(products.sizes)
-    }
+    n_levels = [b - a for a, b in pairwise(products.offsets)]
+    n_levels = [n // k for n, k in zip(n_levels, products.sizes, strict=True)]
     core = [t for t in range(len(products.sizes)) if t not in lead]
-    starts = dict(
-        zip(core, np.cumsum([0, *(n_levels[t] for t in core)])[:-1].tolist(), strict=True)
-    )
+    starts = dict(zip(core, np.cumsum([0, *(n_levels[t] for t in core)]).tolist(), strict=False))
     total = sum(n_levels[t] for t in core)
-    for pair in products.pairs:
-        if pair.t == first and pair.s in starts:
-            levels.append(pair.cols)
-            columns.append(pair.rows + starts[pair.s])
-    level, column = np.concatenate(levels), np.concatenate(columns)
-    met = np.bincount(level, minlength=size).astype(np.float64)
+    border = [pair for pair in products.pairs if pair.t == first and pair.s in starts]
+    level = np.concatenate([pair.cols for pair in border])
+    column = np.concatenate([pair.rows + starts[pair.s] for pair in border])
+    met = np.bincount(level, minlength=n_levels[first]).astype(np.float64)
     if float((met**2).sum()) > _COUNT_UP_TO:
-        return 1.0
-    border = sp.csr_array((np.ones(len(level)), (level, column)), shape=(size, total))
-    return float((border.T @ border).nnz) / float(total) ** 2
+        return None
+    # Of 0 and 1 in floating point, so that no sum of products is zero.
+    Z = sp.csr_array((np.ones(len(level)), (level, column)), shape=(n_levels[first], total))
+    graph = sp.csc_array(Z.T @ Z)
+    for pair in products.pairs:
+        if pair.s in starts and pair.t in starts and pair.s != pair.t:
+            at = (pair.rows + starts[pair.s], pair.cols + starts[pair.t])
+            own = sp.csc_array((np.ones(len(pair.rows)), at), shape=graph.shape)
+            graph = graph + own + own.T
+    return graph
+
+
+def fit_costs(
+    products: CrossProducts, lead: tuple[int, ...], graph: sp.csc_array
+) -> dict[str, float]:
+    """What a fit costs by each solver, in milliseconds of the machine they were fitted on.
+
+    Parameters
+    ----------
+    products : CrossProducts
+    lead : tuple of int
+        Terms of the largest factor.
+    graph : csc_array
+        From `core_graph`.
+    """
+    x = cost_terms(products, lead, graph)
+    return {name: float(weights @ x[name]) for name, weights in _WEIGHTS.items()}
+
+
+def cost_terms(
+    products: CrossProducts, lead: tuple[int, ...], graph: sp.csc_array
+) -> dict[str, FloatArray]:
+    """What the cost of a fit by each solver is linear in; arguments as for `fit_costs`."""
+    width = sum(products.sizes[t] for t in lead)
+    effects = products.offsets[lead[0] + 1] // products.sizes[lead[0]] * width
+    core = products.q - effects
+    per_level = core / graph.shape[0]
+    border = sum(
+        pair.values.size for pair in products.pairs if (pair.s in lead) != (pair.t in lead)
+    )
+    L = _filled(graph)
+    counts = np.diff(L.indptr) * per_level
+    operations, stored = per_level * float(counts @ counts), per_level * float(counts.sum())
+    sparse = np.array([1.0, operations, stored, border, _height(L)])
+    dense = np.array([1.0, core**3, core**2, border * width])
+    return {"Blocked": dense, "Cholmod": sparse, "SuperLU": sparse}
+
+
+def _filled(graph: sp.csc_array) -> sp.csc_matrix:
+    """The pattern of the factor of any matrix with this graph."""
+    lower = sp.csc_matrix(sp.tril(graph))
+    lower.sort_indices()
+    columns = np.repeat(np.arange(lower.shape[0]), np.diff(lower.indptr))
+    lower.data = np.where(lower.indices == columns, 2.0 * lower.shape[0], -1.0)
+    if _sksparse.UNUSABLE:
+        return SuperLU().analyze(lower)[0].lower()
+    factor = _sksparse.analyze(lower, "amd", "simplicial")
+    factor.factorize(lower)
+    return factor.lower()
+
+
+def _height(L: sp.csc_matrix) -> float:
+    """The longest way through the elimination tree, over runs of columns with the same rows."""
+    counts = np.diff(L.indptr)
+    parent = np.arange(len(counts))
+    below = counts > 1
+    parent[below] = L.indices[L.indptr[:-1][below] + 1]
+    step = np.ones(len(counts), dtype=int)
+    step[:-1][(parent[:-1] == np.arange(1, len(counts))) & (counts[:-1] == counts[1:] + 1)] = 0
+    height = [0] * len(counts)
+    for node, (above, more) in enumerate(zip(parent.tolist(), step.tolist(), strict=True)):
+        if above != node:
+            height[above] = max(height[above], height[node] + more)
+    return float(max(height))

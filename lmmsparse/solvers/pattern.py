@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts
+from lmmsparse.linalg import between
 
 
 class MPattern:
@@ -72,7 +73,7 @@ class MPattern:
             if pair.values.shape[1:] == (1, 1):
                 data[slots] = pair.values * (Ts[0, 0] * Tt[0, 0])
             else:
-                data[slots] = np.matmul(Ts.T, np.matmul(pair.values, Tt))
+                data[slots] = between(Ts, pair.values, Tt)
         data[self._diagonal] += 1.0
         return data
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import lapack
 
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.linalg import inverse_from_factor, solve_triangular
@@ -37,6 +38,8 @@ class _Batch:
         one large supernode by itself.
     at : (b, m) int array
         Where their rows stand in the parent's front.
+    inner : (b, m, m) int array or None
+        Where Σ_II stands among all fronts; None for one supernode by itself.
     parent_start, parent_size : (b,) int arrays
         The parent's front among all fronts.
     is_parent : (c,) int array
@@ -50,6 +53,7 @@ class _Batch:
     m: int
     places: IntArray | None
     at: IntArray
+    inner: IntArray | None
     parent_start: IntArray
     parent_size: IntArray
     is_parent: IntArray
@@ -183,14 +187,21 @@ class SelectedInverse:
             begin = self._front_start[nodes[is_parent]]
             front = begin[:, None, None] + own[:, :, None] * size[:, None, None] + own[:, None, :]
             front[~(exists[:, :, None] & exists[:, None, :])] = self._front_start[-1]
+        parent_start = self._front_start[parent]
+        parent_size = self._width[parent] + self._n_rows[parent]
+        inner = None
+        if m and len(nodes) > 1:
+            begin = parent_start[:, None] + at * parent_size[:, None]
+            inner = begin[:, :, None] + at[:, None, :]
         return _Batch(
             nodes=nodes,
             w=w,
             m=m,
             places=column_places,
             at=at,
-            parent_start=self._front_start[parent],
-            parent_size=self._width[parent] + self._n_rows[parent],
+            inner=inner,
+            parent_start=parent_start,
+            parent_size=parent_size,
             is_parent=is_parent,
             front=front,
         )
@@ -213,26 +224,26 @@ class SelectedInverse:
         for batch in self._batches:
             m = batch.m
             SII = np.zeros((len(batch.nodes), 0, 0))
-            if m and len(batch.nodes) == 1:
+            if batch.inner is not None:
+                SII = fronts.take(batch.inner)
+            elif m:
                 start, size, at = int(batch.parent_start[0]), int(batch.parent_size[0]), batch.at[0]
                 front = fronts[start : start + size**2].reshape(size, size)
                 a, z = int(at[0]), int(at[-1]) + 1
                 SII = front[a:z, a:z] if z - a == m else front[at].take(at, axis=1)
                 SII = SII[None]
-            elif m:
-                rows = batch.parent_start[:, None] + batch.at * batch.parent_size[:, None]
-                SII = fronts[rows[:, :, None] + batch.at[:, None, :]]
             if batch.places is None or batch.front is None:
                 self._alone(data, out, fronts, batch, SII[0])
                 continue
             w, keep = batch.w, batch.is_parent
-            columns = _together(L[batch.places], SII)
+            columns = _together(L.take(batch.places), SII)
             out[batch.places] = columns
             if len(keep):
+                kept = columns if len(keep) == len(columns) else columns[keep]
                 front = np.empty((len(keep), w + m, w + m))
-                front[:, :, :w] = columns[keep]
-                front[:, :w, w:] = np.swapaxes(columns[keep, w:], 1, 2)
-                front[:, w:, w:] = SII[keep]
+                front[:, :, :w] = kept
+                front[:, :w, w:] = kept[:, w:].swapaxes(1, 2)
+                front[:, w:, w:] = SII if kept is columns else SII[keep]
                 fronts[batch.front] = front
         return out[:-2]
 
@@ -265,28 +276,41 @@ class SelectedInverse:
 def _together(L: FloatArray, SII: FloatArray) -> FloatArray:
     """Columns of Σ for a stack of small supernodes, [Σ_JJ; Σ_IJ] (b, w + m, w) as L's are."""
     w = L.shape[2]
+    if w == 1:
+        return _one_column(L, SII)
     inverse = _triangular_inverse(L[:, :w])
-    SJJ = np.matmul(np.swapaxes(inverse, 1, 2), inverse)
     out = np.empty_like(L)
-    out[:, :w] = SJJ
+    np.matmul(inverse.swapaxes(1, 2), inverse, out=out[:, :w])
     if L.shape[1] > w:
         Y = np.matmul(L[:, w:], inverse)
-        SIJ = -np.matmul(SII, Y)
-        out[:, :w] -= np.matmul(np.swapaxes(Y, 1, 2), SIJ)
-        out[:, w:] = SIJ
+        SIJ = np.negative(np.matmul(SII, Y), out=out[:, w:])
+        out[:, :w] -= np.matmul(Y.swapaxes(1, 2), SIJ)
+    return out
+
+
+def _one_column(L: FloatArray, SII: FloatArray) -> FloatArray:
+    """The same for supernodes of one column, which most leaves are."""
+    inverse = 1.0 / L[:, 0]
+    out = np.empty_like(L)
+    out[:, 0] = inverse * inverse
+    if L.shape[1] > 1:
+        Y = L[:, 1:, 0] * inverse
+        SIJ = np.einsum("bij,bj->bi", SII, Y)
+        out[:, 1:, 0] = -SIJ
+        out[:, 0, 0] += np.einsum("bi,bi->b", Y, SIJ)
     return out
 
 
 def _triangular_inverse(L: FloatArray) -> FloatArray:
     """Inverse of a stack of lower-triangular matrices, (b, w, w)."""
-    if L.shape[1] == 1:
-        return 1.0 / L
+    if len(L) <= 2 * L.shape[1]:
+        return np.stack([lapack.dtrtri(each, lower=1)[0] for each in L])
     out = np.zeros_like(L)
-    for j in range(L.shape[1]):  # forward substitution on all matrices at once
-        out[:, j, j] = 1.0 / L[:, j, j]
-        if j:
-            row = np.matmul(L[:, j, None, :j], out[:, :j, :j])[:, 0, :]
-            out[:, j, :j] = -row * out[:, j, j, None]
+    diagonal = np.einsum("bjj->bj", out)
+    np.divide(1.0, np.einsum("bjj->bj", L), out=diagonal)
+    for j in range(1, L.shape[1]):  # forward substitution on all matrices at once
+        row = np.matmul(L[:, j, None, :j], out[:, :j, :j])
+        np.multiply(row[:, 0], -diagonal[:, j, None], out=out[:, j, :j])
     return out
 
 

@@ -1,0 +1,78 @@
+"""What is given beside a table, a response or weights → its values in the order of the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse._types import IntArray
+from lmmsparse.errors import DataError
+
+
+def aligned(what: str, values: Any, index: pd.Index) -> Any:
+    """A Series or DataFrame in the order of the rows' labels; anything else as it is.
+
+    Parameters
+    ----------
+    what : str
+        For messages.
+    values : Any
+    index : Index
+        The labels of the rows.
+
+    Raises
+    ------
+    DataError
+        As `places`.
+    """
+    if not isinstance(values, (pd.Series, pd.DataFrame)):
+        return values
+    at = places(what, values.index, index)
+    return values if at is None else values.iloc[at]
+
+
+def places(what: str, labels: pd.Index, index: pd.Index) -> IntArray | None:
+    """Where each row of `index` is among the labels of the same length; None if in their places.
+
+    Labels 0, 1, 2, … that the rows do not have are none: such values go by position.
+
+    Raises
+    ------
+    DataError
+        If the labels are not those of the rows, or repeated in another order.
+    """
+    if len(labels) != len(index) or labels.equals(index):
+        return None
+    numbered = isinstance(labels, pd.RangeIndex) and labels.equals(pd.RangeIndex(len(labels)))
+    unique = labels.is_unique and index.is_unique
+    at = labels.get_indexer(index) if unique else np.full(len(index), -1)
+    if (at >= 0).all():
+        return np.asarray(at, dtype=np.intp)
+    if numbered:
+        return None
+    position = "Pass an array, for example .to_numpy(), if they are in the order of the rows."
+    if not unique:
+        raise DataError(
+            f"{what} has row labels that are repeated, or belongs to rows whose labels are, and "
+            f"they are in another order. Rows cannot be told apart by label. {position}"
+        )
+    strange = index[at < 0][0]
+    raise DataError(
+        f"{what} does not have the row labels of the data; {strange!r} is not among them. Values "
+        f"of a Series or DataFrame belong to rows by their labels. {position}"
+    )
+
+
+def check_real(what: str, values: Any) -> None:
+    """Refuse complex numbers."""
+    if isinstance(values, pd.DataFrame):
+        kinds = list(values.dtypes)
+    else:
+        kinds = [values.dtype if hasattr(values, "dtype") else np.asarray(values).dtype]
+    if any(getattr(kind, "kind", "") == "c" for kind in kinds):
+        raise DataError(
+            f"{what} holds complex numbers. A linear mixed model is one of real numbers. Take "
+            "their real part, or their absolute value."
+        )

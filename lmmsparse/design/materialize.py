@@ -1,0 +1,117 @@
+"""Formulaic's way from terms to columns, with expressions evaluated by us and sizes looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from formulaic import ModelSpec
+from formulaic.materializers import PandasMaterializer
+from formulaic.materializers.types import FactorValues
+
+from lmmsparse import _limits as limits
+from lmmsparse._expression import read_expression
+from lmmsparse._limits import too_much
+from lmmsparse.design.evaluate import Evaluator
+from lmmsparse.design.operands import shortened
+from lmmsparse.errors import FormulaError
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _override(method: _Method) -> _Method:
+    """Formulaic wants to be told which of its methods are replaced."""
+    marked: _Method = PandasMaterializer.override(method)
+    return marked
+
+
+class Materializer(PandasMaterializer):  # type: ignore[misc]
+    """Makes the columns of formula parts from a table and the user's own names.
+
+    Nothing of a formula's text is evaluated by formulaic: names are looked up among the columns and
+    the user's own names only, expressions are given to `Evaluator`.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    coded : mapping
+        Columns whose coding is prescribed, as formulaic's factors, where they stand by themselves;
+        expressions compute with the values.
+    own : mapping
+        The user's own names.
+    """
+
+    def __init__(
+        self, frame: pd.DataFrame, coded: Mapping[str, Any], own: Mapping[str, Any]
+    ) -> None:
+        super().__init__(frame)
+        self._columns = {str(name): frame[name] for name in frame}
+        self._coded = coded
+        self._own = own
+
+    @_override
+    def _lookup(self, name: str) -> tuple[Any, set[Any]]:
+        if name in self._columns:
+            return self._coded.get(name, self._columns[name]), set()
+        if name not in self._own:
+            raise FormulaError(f"{name!r} is not a column of the data.")
+        return self._column(name, self._own[name]), set()
+
+    @_override
+    def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> tuple[Any, set[Any]]:
+        evaluator = Evaluator(self._columns, self.nrows, self._own, spec.transform_state)
+        return self._column(expr, evaluator(read_expression(expr))), set()
+
+    def _column(self, name: str, values: Any) -> Any:
+        """Values that can be columns of a matrix: numbers or levels, one for each row."""
+        if isinstance(values, FactorValues) and isinstance(values, dict):  # of splines
+            return values
+        shape = np.shape(values)
+        if shape[:1] == (self.nrows,) and len(shape) <= 2:
+            return values
+        what = "a single value" if not shape else f"values of shape {shape}"
+        if not isinstance(values, (pd.Series, np.ndarray, float, int, list, tuple, str)):
+            what = f"of type {type(values).__name__}"
+        raise FormulaError(
+            f"{shortened(name)} is {what} where there are {self.nrows:,} rows. A term has one "
+            "value for each row. Write it with a column of the data."
+        )
+
+    @classmethod
+    @_override
+    def _simplify_scoped_terms(cls, scoped_terms: Any) -> Any:
+        if len(scoped_terms) > 2**limits.FACTORS:
+            too_much(
+                "The formula has an interaction of too many factors",
+                f"{limits.FACTORS} factors without the interactions of lower order",
+                "Write them with *, or make one factor of some of them.",
+            )
+        return super()._simplify_scoped_terms(scoped_terms)
+
+    @_override
+    def _get_columns_for_term(
+        self, factors: list[dict[str, Any]], spec: ModelSpec, scale: float = 1
+    ) -> dict[str, Any]:
+        width = prod(len(factor) for factor in factors)
+        if width > limits.COLUMNS or width * self.nrows > limits.CELLS:
+            _too_wide(width, self.nrows)
+        return dict(super()._get_columns_for_term(factors, spec, scale))
+
+    @_override
+    def _combine_columns(
+        self, cols: Sequence[tuple[str, Any]], spec: ModelSpec, drop_rows: Sequence[int]
+    ) -> Any:
+        if len(cols) > limits.COLUMNS or len(cols) * self.nrows > limits.CELLS:
+            _too_wide(len(cols), self.nrows)
+        return super()._combine_columns(cols, spec, drop_rows)
+
+
+def _too_wide(width: int, rows: int) -> None:
+    too_much(
+        f"Terms of the formula make {width:,} columns of {rows:,} rows",
+        f"{limits.COLUMNS:,} columns and {limits.CELLS:,} numbers",
+        "Leave out interactions of factors with many levels, or use such a factor as a grouping.",
+    )
