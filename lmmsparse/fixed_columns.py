@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import blas
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import FloatArray, ReadOnly
 from lmmsparse.design.rank import origins
 from lmmsparse.errors import NumericalError
 from lmmsparse.linalg import solve_triangular
@@ -26,7 +26,7 @@ _DEPENDENT = (
 
 
 @dataclass(frozen=True, eq=False)
-class Basis:
+class Basis(ReadOnly):
     """The internal fixed-effects columns Q = X R⁻¹, orthonormal under W.
 
     Attributes
@@ -48,7 +48,7 @@ class Basis:
 
 
 @dataclass(frozen=True, eq=False)
-class InternalColumns:
+class InternalColumns(ReadOnly):
     """The columns Q of the fixed effects that the engine works with.
 
     Attributes
@@ -104,7 +104,7 @@ def orthonormal(
     One Cholesky factorization of X'WX gives R, as long as the columns are far from dependent.
     Others, scaled to length one, take passes of Cholesky QR until Q is orthonormal: as accurate as
     Householder QR for any X that passed the rank check, at a third of the time and without an
-    n-sized workspace. Columns far from zero are moved first (`design.rank.origins`).
+    n-sized workspace. Of these, columns far from zero are moved first (`design.rank.origins`).
 
     Raises
     ------
@@ -127,13 +127,12 @@ def orthonormal(
             return InternalColumns(columns, once), basis
         return InternalColumns(blas.dtrsm(1.0, once, columns, side=1)), basis
     if not isinstance(columns, np.ndarray):
-        columns = columns.toarray()
+        columns = np.asfortranarray(columns.toarray())
     columns, moved = origins(columns, names, weights)
-    length = np.sqrt(np.diag(_gram(columns, weights)))
-    if not np.all(length > 0):
-        raise NumericalError(_DEPENDENT)
+    if moved is not None:
+        length = np.sqrt(np.diag(_gram(columns, weights)))
     root = None if weights is None else np.sqrt(weights)[:, None]
-    Q, R = np.asfortranarray(columns / length), np.diag(length)
+    Q, R = columns / length, np.diag(length)
     for _ in range(3):
         S = Q if root is None else Q * root
         try:

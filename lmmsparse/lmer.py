@@ -35,7 +35,7 @@ def _fit(
     progress: bool = False,
 ) -> LinearMixedModel:
     held = held_parameters(design, fixed)
-    require(check_design(design, held.sigma is not None))
+    require(check_design(design, held))
     fit = fit_design(
         design,
         reml=reml,

@@ -104,7 +104,7 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Settled:
         )
         finding = Finding("zero-weights", "warning", text)
         renewed = replace(renewed, findings=(*renewed.findings, finding))
-    require(check_design(renewed, fit.held.sigma is not None))
+    require(check_design(renewed, fit.held))
     if not keep.all() or weights is not None:
         left = fit_design(
             renewed,

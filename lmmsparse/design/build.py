@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 
 from lmmsparse._tokens import effect_key, tokenize
 from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse.correlated import AR1
 from lmmsparse.covariance import make_structure
 from lmmsparse.design.columns import (
     check_factors,
@@ -26,7 +28,7 @@ from lmmsparse.design.frame import (
     listed,
 )
 from lmmsparse.design.grouping import make_grouping
-from lmmsparse.design.matrices import learn
+from lmmsparse.design.matrices import MatrixRecipe, learn
 from lmmsparse.design.names import columns_of, split_calls
 from lmmsparse.design.rank import (
     FixedColumns,
@@ -43,6 +45,7 @@ from lmmsparse.design.recipe import (
     evaluate_grouping,
 )
 from lmmsparse.design.rows import complete_rows, dropped_by_expression, extra_columns
+from lmmsparse.design.sequence import positions, put_in_order
 from lmmsparse.design.types import Design, RandomBlock
 from lmmsparse.errors import DataError, Finding, FormulaError, OptionError
 from lmmsparse.formula import MixedFormula, parse_formula, referenced_names
@@ -126,6 +129,7 @@ def build_design(
     rows = np.flatnonzero(keep)
     if len(rows) < len(table):
         table = table.take(rows)
+    table = put_in_order(table, _sequences(parsed), frame)
     check_response(parsed.response, table)
     coded = codings(contrasts, frame.columns, table)
     bare = {name for text in parts.values() for name in split_calls(text)[0]}
@@ -153,6 +157,7 @@ def build_design(
     if not clearly_independent(X):
         findings += _rank_findings(X, names, lost)
     blocks, order = _blocks(parsed, matrices, table, own)
+    blocks = _with_steps(parsed, recipe, blocks, order, frame, findings)
     return Design(
         formula=parsed.text,
         response=parsed.response,
@@ -317,6 +322,31 @@ def _rank_findings(X: FixedColumns, names: tuple[str, ...], lost: tuple[str, ...
             "fitting, for example the smallest."
         )
         out.append(Finding("far-from-zero", "warning", text))
+    return out
+
+
+def _sequences(parsed: MixedFormula) -> list[str]:
+    """Factors of autoregressive terms that stand there by themselves."""
+    terms = [term for term in parsed.random if term.structure == "ar1"]
+    return [name for term in terms for name in split_calls(term.effects)[0]]
+
+
+def _with_steps(
+    parsed: MixedFormula,
+    recipe: MatrixRecipe,
+    blocks: list[RandomBlock],
+    order: list[int],
+    frame: pd.DataFrame,
+    findings: list[Finding],
+) -> list[RandomBlock]:
+    """Autoregressive terms with the steps between their levels, and what is said about them."""
+    out = []
+    for block, i in zip(blocks, order, strict=True):
+        if isinstance(block.structure, AR1):
+            at, said = positions(recipe, f"random{i}", frame, block.source)
+            findings += said
+            block = replace(block, structure=replace(block.structure, at=at))
+        out.append(block)
     return out
 
 

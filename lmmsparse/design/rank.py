@@ -148,7 +148,7 @@ def origins(
         if np.array_equal(A, np.eye(p)):
             break
         moved = np.flatnonzero(np.triu(A, 1).any(axis=0))
-        X = X.copy()
+        X = X.copy(order="K")
         X[:, moved] = X[:, moved] + X @ (A - np.eye(p))[:, moved]
         total = A if total is None else total @ A
     return X, total

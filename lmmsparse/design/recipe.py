@@ -12,7 +12,7 @@ import pandas as pd
 
 from lmmsparse._expression import bare, read_expression
 from lmmsparse._parts import read_part
-from lmmsparse._types import BoolArray, FloatArray, IntArray
+from lmmsparse._types import BoolArray, FloatArray, IntArray, ReadOnly
 from lmmsparse.design.arguments import aligned, check_real
 from lmmsparse.design.evaluate import Evaluator
 from lmmsparse.design.frame import (
@@ -44,7 +44,7 @@ class GroupRecipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class Recipe(ReadOnly):
     """Everything needed to build model matrices from new data.
 
     Attributes
