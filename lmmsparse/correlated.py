@@ -193,8 +193,8 @@ class AR1(_Correlated):
     at: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.at is not None:  # files hold a list
-            object.__setattr__(self, "at", tuple(int(place) for place in self.at))
+        if self.at is not None and (len(self.at) != self.k or np.any(np.diff(self.at) <= 0)):
+            raise ValueError(f"{self.k} increasing positions expected, not {self.at!r:.80}")
 
     @property
     def _lowest(self) -> float:

@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 
 import lmmsparse as lmm
 from lmmsparse.correlated import AR1
+from lmmsparse.fields import options
 
 SEEN = (1, 2, 3, 4, 5, 6, 10)
 
@@ -132,3 +133,9 @@ def test_positions_are_saved(tmp_path: Path) -> None:
     assert loaded.loglik == pytest.approx(m.loglik)
     assert loaded.refit(d["y"]).loglik == pytest.approx(m.loglik)
     assert loaded.predict(d.head(7)).to_numpy() == pytest.approx(m.fitted.head(7).to_numpy())
+
+
+@pytest.mark.parametrize("at", [[0, 1], [0, 1, 1], [2, 1, 0], [0, 1, "2"], [0, 1, 10**30], 3])
+def test_positions_that_are_none_are_refused_in_a_file(at: object) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        AR1(**options({"k": 3, "hom": True, "at": at}, AR1))
