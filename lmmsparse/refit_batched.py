@@ -210,6 +210,7 @@ def can_batch(fit: Fit) -> bool:
         and len(lead_terms(fit.products)) == len(structures)
         # Beside an element that is held, a diagonal one may not cross zero.
         and not np.isfinite(np.array(bounds.limits)[:, template.free]).any()
+        and fit.away is None  # steps of many searches are not kept off anything
     )
 
 

@@ -170,6 +170,19 @@ def test_an_effect_in_one_level_that_the_fixed_effect_takes() -> None:
     assert ml.fit.n_undetermined == 0
 
 
+def test_many_refits_are_those_of_the_simpler_model() -> None:
+    model = fitted("gain ~ race + (race | age)", ages())
+    simpler = fitted(rewritten(said(model))[0], ages())
+    Y = model.simulate(12, rng=1)
+    found, right = model.refit_many(Y), simpler.refit_many(Y)
+    assert found["converged"].all()
+    for column in ("criterion", "sigma", "Intercept", "race[T.W]", "se_Intercept", "se_race[T.W]"):
+        np.testing.assert_allclose(found[column], right[column], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found["criterion"], right["criterion"], atol=1e-6)
+    # The standard error of the race that occurs at one age depends on the choice: no huge one.
+    assert found["se_race[T.H]"].max() < 10.0
+
+
 def test_weights_count_and_rows_without_weight_do_not() -> None:
     d = data()
     weighted = fitted("y ~ b + (b | g)", d, weights="w")
