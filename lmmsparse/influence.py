@@ -23,7 +23,7 @@ from lmmsparse.row_forms import (
     projected_rows,
     pulled_columns,
 )
-from lmmsparse.settle import Settled, findings_about, settle
+from lmmsparse.settle import Settled, about_given, findings_about, settle
 from lmmsparse.table import Table
 from lmmsparse.threads import one_thread
 
@@ -46,7 +46,7 @@ class Influence:
         Level → why the model could not be fitted without it (its measures are NaN), or why its
         measures may be off.
     findings : tuple of Finding, optional
-        What is to be said of all refits.
+        What is to be said of the fit and of all refits.
     unconverged : tuple, optional
         Levels whose refit did not reach its optimum; their measures may be off.
     """
@@ -177,11 +177,14 @@ def influence_of_rows(fit: Fit) -> Influence:
         return pd.Series(np.array(design.pad(values)), index=index, name=name)
 
     columns = {name: design.pad(dfbeta[:, j]) for j, name in enumerate(design.x_names)}
+    findings = about_given(fit)
+    announce(findings)
     return Influence(
         cooks_distance=series(cook, "cooks_distance"),
         dfbeta=pd.DataFrame(columns, index=index),
         leverage=series(leverage, "leverage"),
         rstudent=series(student, "rstudent"),
+        findings=findings,
     )
 
 
@@ -266,7 +269,8 @@ def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> 
         dfbeta[len(done.results) :] = np.nan
         for label in labels[len(done.results) :]:
             problems[label] = "interrupted before it was left out"
-    findings = findings_about([(str(label), each) for label, each in off.items()])
+    findings = about_given(fit)
+    findings += findings_about([(str(label), each) for label, each in off.items()])
     announce(findings)
     cook = np.einsum("li,li->l", dfbeta, np.linalg.solve(fit.vcov, dfbeta.T).T)
     cook = cook / (design.p or np.nan)

@@ -280,6 +280,24 @@ def _some(texts: list[str]) -> str:
     return "; ".join(texts[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
+def about_given(fit: Fit) -> tuple[Finding, ...]:
+    """Say that a fit whose estimates others are compared with is not at its optimum.
+
+    Parameters
+    ----------
+    fit : Fit
+        The user's own, which is used as it is.
+    """
+    trouble = Settled(fit, judge(fit)).trouble
+    if not trouble:
+        return ()
+    text = (
+        f"The fit itself is not at its optimum: {trouble}. Everything here is about it or compared "
+        "with it. Fit the model again, for example from start=m.theta."
+    )
+    return (Finding("not-converged", "warning", text),)
+
+
 def better_optimum(name: str, former: float, used: Fit) -> Finding:
     """Say that a model has a lower criterion than the one that was found for it.
 
@@ -291,13 +309,13 @@ def better_optimum(name: str, former: float, used: Fit) -> Finding:
     used : Fit
     """
     criterion = "REML criterion" if used.reml else "deviance"
+    theta = ", ".join(f"{value:.4g}" for value in used.theta)
     return Finding(
         "better-optimum",
         "warning",
         f"A lower {criterion} ({used.criterion:.6f}) was found than that of {name} "
         f"({former:.6f}), which is no optimum or a local one. Everything here is about the better "
-        f"one, with theta {np.array2string(used.theta, precision=4, separator=', ')}. Fit again "
-        "with start=[those values].",
+        f"one. Fit again with start=[{theta}].",
     )
 
 

@@ -75,6 +75,24 @@ def test_deletions_of_wafer(reml: bool, optimizer: Any) -> None:
     assert table["AIC"].iloc[0] == pytest.approx(-332.119481 + 20, abs=1e-5)
 
 
+@pytest.mark.parametrize("optimizer", [None, EARLY, lmm.NelderMead(max_eval=5)])
+def test_reductions_of_wafer(optimizer: Any) -> None:
+    """lmerTest 3.1-3, `ranova`: REML criterion −316.8790265."""
+    m = quiet(lmm.lmer, MAXIMAL, wafer(), optimizer=optimizer)
+    table = quiet(m.ranova)
+    assert table["logLik"].iloc[0] == pytest.approx(158.43951, abs=1e-5)
+    np.testing.assert_allclose(table["LRT"].iloc[1:], [69.693230, 73.731276], atol=1e-5)
+
+
+def test_the_start_that_is_named_leads_to_the_better_optimum() -> None:
+    m = slopes(early=True)
+    text = str(quiet(m.ranova))
+    start = [float(x) for x in text.partition("start=[")[2].partition("]")[0].split(", ")]
+    again = lmm.lmer("Reaction ~ Days + (Days | Subject)", uneven(), start=start)
+    assert again.fit.criterion == pytest.approx(slopes().fit.criterion, abs=1e-8)
+    assert again.fit.optimum.evaluations <= 3
+
+
 @pytest.mark.parametrize("reml", [True, False])
 def test_comparisons_of_wafer(reml: bool) -> None:
     terms = ("(voltage | Wafer) + (1 | Wafer:Site)", "(voltage | Wafer) + (voltage | Wafer:Site)")
@@ -131,6 +149,7 @@ def test_early_searches_change_no_refit() -> None:
     right, found = m.influence("Subject"), early.influence("Subject")
     np.testing.assert_allclose(found.dfbeta, right.dfbeta, rtol=1e-3, atol=1e-4)
     assert not found.problems
+    assert not found.findings
     a, b = (quiet(one.bootstrap, 5, rng=3).to_frame() for one in (m, early))
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
@@ -141,6 +160,25 @@ def test_a_profile_of_an_early_search() -> None:
     with pytest.warns(ConvergenceWarning, match="lower deviance"):
         found = slopes(False, early=True).profile("sigma")
     np.testing.assert_allclose(found.confint(), slopes().profile("sigma").confint(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: m.influence(),
+        lambda m: m.influence("Subject"),
+        lambda m: m.bootstrap(3, rng=1),
+        lambda m: m.bootstrap(3, rng=1, statistic=lambda m: m.fixef),
+    ],
+)
+def test_a_fit_that_others_are_compared_with_is_looked_at_too(call: Callable[..., Any]) -> None:
+    decrease = slopes(early=True).convergence.expected_decrease
+    with pytest.warns(ConvergenceWarning, match="The fit itself is not at its optimum"):
+        found = call(slopes(early=True))
+    (finding,) = found.findings
+    assert f"fall by another {decrease:.2g}" in finding.message
+    assert finding.message in repr(found)
+    assert not call(slopes()).findings
 
 
 def at(m: lmm.LinearMixedModel, theta: Any) -> lmm.LinearMixedModel:

@@ -22,6 +22,7 @@ from lmmsparse.progress import run
 from lmmsparse.refit import refit_response
 from lmmsparse.refit_batched import can_batch
 from lmmsparse.refit_many import refit_many
+from lmmsparse.settle import about_given
 from lmmsparse.table import Table
 
 KINDS = ("parametric", "semiparametric")
@@ -45,8 +46,8 @@ class Bootstrap:
     requested : int
         How many replicates were asked for; there are fewer where Ctrl-C ended it early.
     findings : tuple of Finding
-        What was met on the way: whether Ctrl-C ended it early, and how many refits did not reach
-        their optimum.
+        What was met on the way: whether the fit itself is not at its optimum, whether Ctrl-C ended
+        it early, and how many refits did not reach their optimum.
     unconverged : tuple of int
         The replicates whose refit did not reach its optimum; they are counted like the others.
     """
@@ -189,7 +190,7 @@ def bootstrap(
     reasons = [reason for _, part, _ in done.results for reason in part]
     failed = {i: reason for i, reason in enumerate(reasons) if reason}
     off = np.flatnonzero(np.concatenate([part for _, _, part in done.results]))
-    findings: tuple[Finding, ...] = ()
+    findings = about_given(fit)
     findings += (_interrupted(len(values), n),) if done.interrupted else ()
     findings += (not_at_optimum(off.size, len(values)),) if off.size else ()
     announce(findings)
