@@ -14,6 +14,7 @@ from lmmsparse.design import listed
 from lmmsparse.design.recipe import plain_labels
 from lmmsparse.errors import DataError, Finding, LmmError, OptionError
 from lmmsparse.fit import Fit, fit_design
+from lmmsparse.keywords import checked_keywords
 from lmmsparse.linalg import chunks
 from lmmsparse.progress import run
 from lmmsparse.refit import subset, warm_start
@@ -101,6 +102,7 @@ class Influence:
             )
         return values
 
+    @checked_keywords
     def to_frame(self) -> pd.DataFrame:
         """All measures side by side: ``leverage, rstudent`` (by row), ``cooks_distance``, dfbeta.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.announce import announce
@@ -45,6 +46,7 @@ def bootstrap_lrt_of_fits(
     -------
     Table
         Rows ``LRT`` (chi-square distribution) and ``bootstrap``; columns ``Chisq, Df, Pr(>Chisq)``.
+        Without p-values, and with a note, where the small model is not contained in the large one.
 
     Notes
     -----
@@ -63,12 +65,22 @@ def bootstrap_lrt_of_fits(
             f"The first model has {used[0].npar} parameters and the second {used[1].npar}. The "
             "first is tested within the second. Pass the smaller model first."
         )
-    observed = likelihood_ratio_table(used, ["small", "large"]).to_frame().iloc[1]
+    compared = likelihood_ratio_table(used, ["small", "large"])
+    observed = compared.to_frame().iloc[1]
     if not np.array_equal(small.design.offset_or_zero, large.design.offset_or_zero):
         raise DataError(
             "The models have different offsets. A response of one cannot be given to the other. "
             "Fit both with the same offset."
         )
+    names = ("the small model", "the large model")
+    both = list(zip(names, (small, large), settled, strict=True))
+    findings = findings_about(
+        [(name, each) for name, fit, each in both if fit.reml], [b for b in both if not b[1].reml]
+    )
+    if np.isnan(observed["Pr(>Chisq)"]):
+        announce(findings)
+        notes = [*compared.notes, *(finding.message for finding in findings)]
+        return _table(observed, np.nan, notes)
     together = can_batch(used[0]) and can_batch(used[1])
     chunks = chunks_of_seeds(used[0], n, rng, BATCH if together else BATCH // 16)
     drawn = run(
@@ -96,14 +108,13 @@ def bootstrap_lrt_of_fits(
         notes.append(f"Interrupted after {len(statistics)} of {n} responses.")
     if len(usable) < len(statistics):
         notes.append(f"{len(statistics) - len(usable)} refits failed and are not counted.")
-    names = ("the small model", "the large model")
-    both = list(zip(names, (small, large), settled, strict=True))
-    findings = findings_about(
-        [(name, each) for name, fit, each in both if fit.reml], [b for b in both if not b[1].reml]
-    )
     findings += (not_at_optimum(n_off, len(statistics)),) if n_off else ()
     announce(findings)
     notes += [finding.message for finding in findings]
+    return _table(observed, p, notes)
+
+
+def _table(observed: pd.Series, p: float, notes: list[str]) -> Table:
     return Table(
         {
             "Chisq": [float(observed["Chisq"])] * 2,
