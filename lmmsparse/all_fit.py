@@ -12,14 +12,15 @@ from lmmsparse.fit import Fit
 from lmmsparse.held import theta_names
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
 from lmmsparse.progress import run
-from lmmsparse.search import StandardizedObjective, search, start_values
+from lmmsparse.search import StandardizedObjective, search
+from lmmsparse.start import Start, further_starts, start_values
 from lmmsparse.table import Table, counts, fixed
 from lmmsparse.threads import one_thread
 
 
 @one_thread
 def all_fit(fit: Fit, progress: bool | None = None) -> Table:
-    """Search with every optimizer, and with the trust region from perturbed starts.
+    """Search with every optimizer, and with the trust region from further starts.
 
     Parameters
     ----------
@@ -34,14 +35,15 @@ def all_fit(fit: Fit, progress: bool | None = None) -> Table:
         search that breaks down has NaN. After Ctrl-C, the searches that were finished.
     """
     design = fit.design
-    start = start_values(StandardizedObjective(fit.objective), design)
-    searches: list[tuple[str, Optimizer, FloatArray]] = [
+    scaled = StandardizedObjective(fit.objective)
+    start = Start("", fit.template.with_held(start_values(scaled, design)))
+    searches: list[tuple[str, Optimizer, Start]] = [
         ("TrustRegion", TrustRegion(), start),
         ("Bobyqa", Bobyqa(), start),
         ("NelderMead", NelderMead(), start),
-        ("TrustRegion, start × 10", TrustRegion(), _inside(fit, 10.0 * start)),
-        ("TrustRegion, start / 10", TrustRegion(), _inside(fit, 0.1 * start)),
     ]
+    for other in further_starts(scaled):
+        searches.append((f"TrustRegion from {other.name}", TrustRegion(), other))
     names = [f"theta {name}" for name in theta_names(fit.design)]
     done = run(
         _one_search,
@@ -65,7 +67,7 @@ def all_fit(fit: Fit, progress: bool | None = None) -> Table:
     )
 
 
-def _one_search(fit: Fit, optimizer: Optimizer, first: FloatArray) -> FloatArray:
+def _one_search(fit: Fit, optimizer: Optimizer, first: Start) -> FloatArray:
     """A row of the table; NaN if the search breaks down."""
     began = time.perf_counter()
     try:
@@ -76,7 +78,3 @@ def _one_search(fit: Fit, optimizer: Optimizer, first: FloatArray) -> FloatArray
     internal = fit.objective.response.beta0 + fit.objective.solution(found.x).beta
     beta = fit.products.basis.coefficients(internal)
     return np.concatenate([[found.value], found.x, beta, [found.evaluations, seconds]])
-
-
-def _inside(fit: Fit, theta: FloatArray) -> FloatArray:
-    return np.asarray(np.clip(theta, fit.template.lower, fit.template.upper))

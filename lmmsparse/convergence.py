@@ -11,15 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse.charts import ChartedObjective
 from lmmsparse.errors import Finding
 from lmmsparse.fit import Fit
 from lmmsparse.not_identified import undetermined_terms
-from lmmsparse.optimize import Derivatives, Status
+from lmmsparse.optimize import Derivatives, Objective, Optimum, Status, second_by_differences
 from lmmsparse.render import Section, html_of, text_of
 from lmmsparse.search import StandardizedObjective
 from lmmsparse.singular import is_singular, singular_finding
+from lmmsparse.start import is_lost
 
 TOLERANCE = 1e-4
+RECENT = 20
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -41,6 +44,8 @@ class Convergence:
         Evaluations of the criterion.
     findings : tuple of Finding
         Everything noticed about data, design and fit.
+    further_evaluations : int
+        Evaluations of searches from other starts, which led to no lower criterion.
     """
 
     converged: bool
@@ -49,15 +54,18 @@ class Convergence:
     status: str
     evaluations: int
     findings: tuple[Finding, ...]
+    further_evaluations: int = 0
 
     @property
     def section(self) -> Section:
         """The verdict in one line and what was found below it."""
         verdict = "converged" if self.converged else "not converged"
         shape = " (singular)" if self.singular else ""
+        more = self.further_evaluations
+        further = f", {more} more from further starts" if more else ""
         title = (
             f"{verdict}{shape}; expected further decrease of the criterion "
-            f"{max(0.0, self.expected_decrease):.1e}; {self.evaluations} evaluations"
+            f"{max(0.0, self.expected_decrease):.1e}; {self.evaluations} evaluations{further}"
         )
         return Section(title, lines=tuple(f"- {finding}" for finding in self.findings))
 
@@ -113,17 +121,100 @@ def fits_exactly(
     return np.asarray(~(np.asarray(squares) > bound))
 
 
-def _fall_from_saddle(objective: StandardizedObjective, x: FloatArray, at: Derivatives) -> float:
+def decrease_by_derivatives(fit: Fit) -> float:
+    """How much lower the criterion can get, by its gradient and exact second derivatives.
+
+    They are taken in charts, where no point is singular; where correlations are parameters with
+    limits or something is held, in standardized coordinates, of those that are free to move.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    scaled = StandardizedObjective(fit.objective, fit.away)
+    x, bounds = scaled.to_internal(fit.theta), scaled.bounds
+    charted = bool(np.all(np.isinf(bounds.limits)))
+    target: Objective = scaled
+    if charted:
+        map_ = scaled.to_theta(np.eye(len(x)))
+        target = ChartedObjective(fit.objective, map_, undetermined=fit.away)
+    at = target.derivatives(x).with_second()
+    hessian = at.exact
+    if hessian is None:
+        hessian = second_by_differences(target.derivatives, x, at, bounds)
+    if hessian is None:
+        hessian = at.hessian
+    if charted:
+        return expected_decrease(at.gradient, hessian) + _fall_from_saddle(target, x, at, hessian)
+    free = bounds.free(x, at.gradient) & fit.template.free
+    return expected_decrease(at.gradient[free], hessian[np.ix_(free, free)])
+
+
+def _fall_from_saddle(
+    objective: Objective, x: FloatArray, at: Derivatives, hessian: FloatArray
+) -> float:
     """How far the criterion falls along its most negative curvature, where the slope may be zero.
 
     A search that keeps to bounds can stop at such a point: where variances are zero, the criterion
     is even in the columns of T, and its gradient vanishes.
     """
-    values, vectors = np.linalg.eigh(at.hessian)
-    if values[0] > -1e-6 * max(1.0, float(np.abs(values).max())):
+    values, vectors = np.linalg.eigh(hessian)
+    if not len(values) or values[0] > -1e-6 * max(1.0, float(np.abs(values).max())):
         return 0.0
-    steps = [sign * step * vectors[:, 0] for sign in (1, -1) for step in (0.01, 0.1, 0.3, 1, 3)]
-    return max(0.0, *(at.value - objective(x + step) for step in steps))
+    ways = [sign * step * vectors[:, 0] for sign in (1, -1) for step in (0.01, 0.1, 0.3, 1, 3)]
+    return max(0.0, *(at.value - objective(at.moved(x, way)) for way in ways))
+
+
+def recent_fall(optimum: Optimum) -> float | None:
+    """How much the last `RECENT` evaluations have lowered the criterion; None if not known."""
+    values = np.minimum.accumulate(optimum.trace[:, -1])
+    return float(values[-RECENT] - values[-1]) if len(values) >= RECENT else None
+
+
+def _not_converged(fit: Fit, decrease: float, fall: float | None) -> Finding:
+    optimum = fit.optimum
+    if fall is not None and fall > TOLERANCE:
+        expected = (
+            f"its last {RECENT} evaluations have lowered the criterion by {fall:.2g}, and it can "
+            f"be expected to fall by another {max(decrease, fall):.2g} or more"
+        )
+    else:
+        expected = f"the criterion can be expected to fall by another {decrease:.2g}"
+    return Finding(
+        "not-converged",
+        "warning",
+        f"The search has not reached the optimum: {expected} "
+        f"({optimum.optimizer}: {optimum.status.value}). Estimates and standard errors may be "
+        "off. Refit with another optimizer, for example optimizer=lmm.TrustRegion(), or from "
+        "start=m.theta.",
+    )
+
+
+def _lost(fit: Fit) -> Finding:
+    digits = fit.objective.lost_digits(fit.theta)
+    return Finding(
+        "not-converged",
+        "warning",
+        "The random effects have grown to more than 10,000 times the size of the residuals, where "
+        f"the criterion is nearly flat and rounding may put it off by {digits:.1g}: this cannot be "
+        "told from an optimum. Usually random effects carry a mean for which there is no fixed "
+        "effect. Add the fixed effects of all random effects, or simplify the random effects.",
+    )
+
+
+def _exact_fit(fit: Fit) -> Finding | None:
+    modes, response = fit.modes, fit.objective.response
+    squares = modes.solution.pwrss - float(modes.u @ modes.u)
+    if not fits_exactly(squares, response.yty, response.beta0, fit.objective.products.n):
+        return None
+    return Finding(
+        "exact-fit",
+        "warning",
+        f"The random effects fit the response {fit.design.response!r} (almost) exactly: "
+        f"no more than {max(squares, _EPS * response.yty) / response.yty:.1g} of its "
+        "variation is left for the residuals. The residual variance and all that depends "
+        "on it are lost in rounding. Check whether the response repeats within groups.",
+    )
 
 
 def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
@@ -135,52 +226,31 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
     findings : tuple of Finding
         What the checks of the design have found, to be kept with the verdict.
     """
-    found = fit.optimum.expected_decrease
-    if found is None:
-        scaled = StandardizedObjective(fit.objective)
-        x = scaled.to_internal(fit.theta)
-        at = scaled.derivatives(x)
-        bounds = scaled.bounds
-        free = bounds.free(x, at.gradient) & fit.template.free
-        found = expected_decrease(at.gradient[free], at.hessian[np.ix_(free, free)])
-        if np.all(np.isinf(bounds.limits)):
-            found += _fall_from_saddle(scaled, x, at)
-    decrease, noise = found, 1e-13 * abs(fit.criterion)
-    converged = decrease <= max(TOLERANCE, noise)
+    optimum, noise = fit.optimum, 1e-13 * abs(fit.criterion)
+    decrease = optimum.expected_decrease
+    if decrease is None:
+        decrease = decrease_by_derivatives(fit)
+    stopped = optimum.status is Status.MAX_EVALUATIONS
+    fall = recent_fall(optimum) if stopped else None
+    converged = max(decrease, fall or 0.0) <= max(TOLERANCE, noise)
     notes = list(findings)
+    exact = _exact_fit(fit)
     if not converged:
-        notes.append(
-            Finding(
-                "not-converged",
-                "warning",
-                f"The search has not reached the optimum: the criterion can be expected to fall "
-                f"by another {decrease:.2g} ({fit.optimum.optimizer}: {fit.optimum.status.value}). "
-                "Estimates and standard errors may be off. Refit with another optimizer, for "
-                "example optimizer=lmm.TrustRegion(), or from start=m.theta.",
-            )
-        )
-    elif fit.optimum.status is Status.MAX_EVALUATIONS:
+        notes.append(_not_converged(fit, decrease, fall))
+    elif exact is None and is_lost(StandardizedObjective(fit.objective).to_internal(fit.theta)):
+        converged = False
+        notes.append(_lost(fit))
+    elif stopped:
         notes.append(
             Finding(
                 "evaluation-limit",
                 "info",
-                f"The search ended at its limit of {fit.optimum.evaluations} evaluations, but at "
+                f"The search ended at its limit of {optimum.evaluations} evaluations, but at "
                 "an optimum.",
             )
         )
-    modes, response = fit.modes, fit.objective.response
-    squares = modes.solution.pwrss - float(modes.u @ modes.u)
-    if fits_exactly(squares, response.yty, response.beta0, fit.objective.products.n):
-        notes.append(
-            Finding(
-                "exact-fit",
-                "warning",
-                f"The random effects fit the response {fit.design.response!r} (almost) exactly: "
-                f"no more than {max(squares, _EPS * response.yty) / response.yty:.1g} of its "
-                "variation is left for the residuals. The residual variance and all that depends "
-                "on it are lost in rounding. Check whether the response repeats within groups.",
-            )
-        )
+    if exact is not None:
+        notes.append(exact)
     singular = is_singular(fit)
     if singular and converged:  # elsewhere it says nothing about the optimum
         notes.append(singular_finding(fit, undetermined_terms(fit)))
@@ -188,7 +258,8 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
         converged=converged,
         singular=singular,
         expected_decrease=decrease,
-        status=fit.optimum.status.value,
-        evaluations=fit.optimum.evaluations,
+        status=optimum.status.value,
+        evaluations=optimum.evaluations,
         findings=tuple(notes),
+        further_evaluations=optimum.further_evaluations,
     )

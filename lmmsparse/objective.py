@@ -34,6 +34,8 @@ from lmmsparse.tangents import (
     turned,
 )
 
+_EPS = float(np.finfo(np.float64).eps)
+
 
 def rounding_error(df: int, left: float | FloatArray) -> FloatArray:
     """The rounding error of a criterion with r² = left · y'Wy: what two sums leave of each other.
@@ -177,7 +179,7 @@ class ProfiledDeviance:
             hessian=0.5 * (hessian + hessian.T),
             exact=second() if self._traces_are_cheap else None,
             second=second if self._traces_are_possible else None,
-            noise=self._noise(point.solution),
+            noise=self._noise(theta, point.solution),
             better=point.moment_estimate() if moments else None,
         )
 
@@ -225,8 +227,20 @@ class ProfiledDeviance:
     def _traces_are_possible(self) -> bool:
         return is_possible(self.products, self.reml)
 
-    def _noise(self, solution: PLSSolution) -> float:
-        return float(rounding_error(self.df, solution.pwrss / self.response.yty))
+    def lost_digits(self, theta: FloatArray) -> float:
+        """How far rounding of Z'WZ may have put log|M| off.
+
+        Columns of T that are large, or large in parts that cancel, multiply the rounding errors
+        of Z'WZ; M itself may be no larger than one.
+        """
+        size = 0.0
+        for T, scale in zip(self.template.factors(theta), self.column_scales, strict=True):
+            size += float((np.abs(T / scale[:, None]).sum(axis=0) ** 2).sum())
+        return _EPS * self.products.n * size
+
+    def _noise(self, theta: FloatArray, solution: PLSSolution) -> float:
+        of_sums = float(rounding_error(self.df, solution.pwrss / self.response.yty))
+        return of_sums + self.lost_digits(theta)
 
     def _second_moments(self, point: Point, sigma2: float | None = None) -> list[FloatArray]:
         """Per term F, half the gradient in TT', (k, k)."""

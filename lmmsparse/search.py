@@ -7,6 +7,7 @@ flipped so that diagonals are not negative, tiny variances set to zero where tha
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,25 +15,50 @@ import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray
 from lmmsparse.charts import ChartedObjective
-from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.design import Design
-from lmmsparse.errors import NumericalError, OptionError
+from lmmsparse.errors import NumericalError
 from lmmsparse.objective import ProfiledDeviance
-from lmmsparse.optimize import Bounds, Derivatives, Objective, Optimizer, Optimum, minimize_free
-from lmmsparse.options import brief
+from lmmsparse.optimize import (
+    Bobyqa,
+    Bounds,
+    Derivatives,
+    NelderMead,
+    Objective,
+    Optimizer,
+    Optimum,
+    QuasiNewton,
+    Status,
+    TrustRegion,
+    minimize_free,
+)
+from lmmsparse.start import (
+    Start,
+    checked_start,
+    further_starts,
+    is_cheap,
+    is_lost,
+    lacks_fixed_effects,
+    lacks_variance,
+    start_values,
+    starts_at_limits,
+)
 from lmmsparse.tangents import ALMOST_NOTHING
 from lmmsparse.undetermined import Undetermined
 
 SNAP = 1e-3
 NO_WORSE = 1e-9
 _FAR = 5.0
+_PATIENCE = 60  # evaluations of a search from a further start
+_PER_PARAMETER = 200  # evaluations of a search without derivatives
+_SIMPLEX_UP_TO = 6  # parameters
+_HALVINGS = 40
 _DEPENDENT = 1e-8
 
 
 def search(
     objective: ProfiledDeviance,
     design: Design,
-    start: FloatArray | None,
+    start: FloatArray | Start | None,
     optimizer: Optimizer,
     progress: bool = False,
     undetermined: Undetermined | None = None,
@@ -44,68 +70,169 @@ def search(
     objective : ProfiledDeviance
     design : Design
         Only asked for start values.
-    start : (n_theta,) array or None
+    start : (n_theta,) array or Start or None
+        Where to begin. With None, further starts follow where there may be more than one minimum
+        and an evaluation is cheap.
     optimizer : Optimizer
     progress : bool
         Print every evaluation to the standard error stream.
     undetermined : Undetermined, optional
         What the search is to keep off.
     """
-    template = objective.template
-    scaled = StandardizedObjective(objective, undetermined)
-    bounds, free = scaled.bounds, template.free
-    first = start_values(scaled, design) if start is None else _check_start(start, template)
-    first = template.with_held(first)
-    target: Objective = scaled
-    if not np.isfinite(bounds.limits).any():
-        # From nowhere in particular, or from far away, moment estimates can save half the way.
-        x = scaled.to_internal(first)
-        rough = start is None and (
-            np.array_equal(first, scaled.to_theta(template.start)) or np.abs(x).max() > _FAR
-        )
-        map_ = scaled.to_theta(np.eye(template.n_theta))
-        target = ChartedObjective(objective, map_, x if rough else None, undetermined)
-    target = Announced(target) if progress else target
-    found = minimize_free(optimizer, target, scaled.to_internal(first), bounds, free)
-    if np.any(bounds.held(found.x) & free):
-        found = _from_other_starts(target, scaled, found, optimizer, bounds)
-    trace = np.array(found.trace)
-    trace[:, :-1] = scaled.to_theta(trace[:, :-1].T).T
+    searches = _Searches(objective, design, optimizer, progress, undetermined)
+    if isinstance(start, Start):
+        first = start
+    elif start is None:
+        first = searches.default_start()
+    else:
+        first = Start("", checked_start(start, objective.template))
+    found = searches.run(optimizer, first)
     if not np.isfinite(found.value):
         raise NumericalError(
             "The criterion could not be evaluated at the start values. The data may hold values "
             "that are far too large or too small. Check the predictors, or pass other start values."
         )
-    x, value, extra = _snap_to_zero(scaled, found.x, found.value, bounds)
-    theta = Bounds(template.lower, template.upper, template.mirrors).canonical(scaled.to_theta(x))
-    return replace(found, x=theta, value=value, trace=trace, evaluations=found.evaluations + extra)
+    return searches.reported(searches.carried_on(searches.lowest(found, start is None)))
 
 
-def _from_other_starts(
-    target: Objective,
-    scaled: StandardizedObjective,
-    found: Optimum,
-    optimizer: Optimizer,
-    bounds: Bounds,
-) -> Optimum:
-    """The best of several searches, where the first has ended at a limit.
+class _Searches:
+    """Searches of one criterion, from several starts and by several optimizers."""
 
-    With standard deviations of zero or a correlation at its bound there can be more than one
-    minimum: these starts are on either side of no correlation.
+    def __init__(
+        self,
+        objective: ProfiledDeviance,
+        design: Design,
+        optimizer: Optimizer,
+        progress: bool,
+        undetermined: Undetermined | None,
+    ) -> None:
+        self._objective, self._design, self._optimizer = objective, design, optimizer
+        self._progress, self._undetermined = progress, undetermined
+        self._template = objective.template
+        self._scaled = StandardizedObjective(objective, undetermined)
+        self._bounds = self._scaled.bounds
+        self._limited = bool(np.isfinite(self._bounds.limits).any())
+
+    def default_start(self) -> Start:
+        """The start values; from nowhere in particular, or from far away, with their moments."""
+        template, scaled = self._template, self._scaled
+        theta = template.with_held(start_values(scaled, self._design))
+        rough = (
+            np.array_equal(theta, scaled.to_theta(template.start))
+            or np.abs(scaled.to_internal(theta)).max() > _FAR
+        )
+        return Start("", theta, moments=rough)
+
+    def run(self, optimizer: Optimizer, start: Start) -> Optimum:
+        """One search, in standardized coordinates."""
+        scaled, x = self._scaled, self._scaled.to_internal(start.theta)
+        target: Objective = scaled
+        if not self._limited and not isinstance(optimizer, QuasiNewton):
+            map_ = scaled.to_theta(np.eye(len(x)))
+            rough = x if start.moments else None
+            target = ChartedObjective(self._objective, map_, rough, self._undetermined)
+        target = Announced(target) if self._progress else target
+        return minimize_free(optimizer, target, x, self._bounds, self._template.free)
+
+    def lowest(self, found: Optimum, from_default: bool) -> Optimum:
+        """The best of this search and of those from further starts, if there is need of any."""
+        best, further = found, 0
+        for start in self._further_starts(found, from_default):
+            other = self.run(self._shortened(), start)
+            further += other.evaluations
+            if self._believable(other) < self._believable(best) - NO_WORSE:
+                best = replace(other, start=start.name)
+        if best is not found:
+            further += found.evaluations - best.evaluations
+        return replace(best, further_evaluations=further)
+
+    def _further_starts(self, found: Optimum, from_default: bool) -> Iterator[Start]:
+        theta = self._scaled.to_theta(found.x)
+        at_limit = bool(np.any(self._bounds.held(found.x) & self._template.free))
+        several = from_default and isinstance(self._optimizer, TrustRegion)
+        products = self._objective.products
+        if is_lost(found.x) and not from_default:
+            yield self.default_start()
+        if several and is_cheap(products) and self._template.free.any():
+            if at_limit or lacks_fixed_effects(products) or lacks_variance(self._objective, theta):
+                yield from further_starts(self._scaled)
+        elif at_limit:
+            yield from starts_at_limits(self._scaled)
+
+    def _shortened(self) -> Optimizer:
+        """The optimizer, for a search that may only find again what is known."""
+        if not isinstance(self._optimizer, TrustRegion):
+            return self._optimizer
+        return replace(self._optimizer, max_eval=min(_PATIENCE, self._optimizer.max_eval))
+
+    def _believable(self, found: Optimum) -> float:
+        """The criterion, with what rounding may have taken off."""
+        theta = self._scaled.to_theta(found.x)
+        return found.value + self._objective.lost_digits(theta)
+
+    def carried_on(self, found: Optimum) -> Optimum:
+        """The same if the search has ended at a minimum; otherwise what others find from there."""
+        mine = self._optimizer
+        if not isinstance(mine, TrustRegion) or mine.max_eval != TrustRegion.max_eval:
+            return found  # a limit that the user has set is kept
+        for optimizer in (mine, *other_searches(self._template.n_theta)):
+            if found.status is Status.CONVERGED or is_lost(found.x):
+                break
+            if optimizer is mine and found.evaluations >= mine.max_eval:
+                continue
+            other = self.run(optimizer, Start("", self._scaled.to_theta(found.x)))
+            ended = replace(
+                other if other.value <= found.value + NO_WORSE else found,
+                evaluations=found.evaluations + other.evaluations,
+                start=found.start,
+                further_evaluations=found.further_evaluations,
+                trace=np.concatenate([found.trace, other.trace]),
+            )
+            found = ended
+        return found
+
+    def reported(self, found: Optimum) -> Optimum:
+        """The same in θ, canonical, with tiny variances set to zero where that costs nothing."""
+        scaled, template = self._scaled, self._template
+        if is_lost(found.x):
+            found = self._within_reach(found)
+        trace = np.array(found.trace)
+        trace[:, :-1] = scaled.to_theta(trace[:, :-1].T).T
+        x, value, extra = _snap_to_zero(scaled, found.x, found.value, self._bounds)
+        box = Bounds(template.lower, template.upper, template.mirrors)
+        theta = box.canonical(scaled.to_theta(x))
+        evaluations = found.evaluations + extra
+        return replace(found, x=theta, value=value, trace=trace, evaluations=evaluations)
+
+    def _within_reach(self, found: Optimum) -> Optimum:
+        """The same, nearer to zero if the criterion cannot be evaluated there.
+
+        Where a model fits exactly, a search goes on until the arithmetic breaks down.
+        """
+        x = found.x
+        for _ in range(_HALVINGS):
+            try:
+                self._scaled.derivatives(x)
+                return replace(found, x=x, value=self._scaled(x))
+            except (NumericalError, np.linalg.LinAlgError):
+                x = np.where(self._template.free & ~np.isfinite(self._bounds.limits[1]), x / 2, x)
+        return found
+
+
+def other_searches(n_theta: int) -> Iterator[Optimizer]:
+    """What is tried from where a second-order search has stopped short, one after the other.
+
+    Parameters
+    ----------
+    n_theta : int
     """
-    template = scaled.template
-    searches = [found]
-    for share in (-0.9, 0.9):
-        start = template.start.copy()
-        low, high = template.lower, template.upper
-        limited = np.isfinite(high) & template.free
-        start[limited] = abs(share) * (low if share < 0 else high)[limited]
-        first = scaled.to_internal(start)
-        searches.append(minimize_free(optimizer, target, first, bounds, template.free))
-    best = min(searches, key=lambda each: each.value)
-    best = best if best.value < found.value - NO_WORSE else found
-    trace = np.concatenate([each.trace for each in searches])
-    return replace(best, trace=trace, evaluations=sum(each.evaluations for each in searches))
+    most = _PER_PARAMETER * n_theta
+    yield QuasiNewton()
+    yield TrustRegion()
+    yield Bobyqa(max_eval=most)
+    if n_theta <= _SIMPLEX_UP_TO:
+        yield NelderMead(max_eval=most)
+    yield TrustRegion()
 
 
 class StandardizedObjective:
@@ -229,57 +356,6 @@ def _standardizer_of_shifted(gram: FloatArray, S: FloatArray) -> FloatArray:
     K = np.asarray(np.linalg.qr(upper[:, ::-1], mode="r"))[::-1, ::-1]
     K = K * np.where(np.diag(K) < 0, -1.0, 1.0)[:, None]
     return np.asarray(sla.solve_triangular(K, np.eye(len(K)), lower=True))
-
-
-def start_values(objective: StandardizedObjective, design: Design) -> FloatArray:
-    """θ to start from: moment estimates (lme4's) for random intercepts only, or unit size."""
-    blocks = design.blocks
-    simple = all(b.columns.shape[1] == 1 and np.ptp(b.columns) == 0 for b in blocks)
-    if simple and len({b.group for b in blocks}) == len(blocks):
-        y = design.y
-        between = []
-        for block in blocks:
-            counts = np.bincount(block.codes, minlength=block.n_levels)
-            means = np.bincount(block.codes, y, minlength=block.n_levels) / counts
-            between.append(float(np.var(means[block.codes], ddof=1)))
-        within = float(np.var(y, ddof=1)) - sum(between)
-        if within > 0:
-            scale = np.array([abs(float(b.columns[0, 0])) for b in blocks])
-            return np.asarray(np.sqrt(np.array(between) / within) / scale)
-    return objective.to_theta(objective.template.start)
-
-
-def _check_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
-    try:
-        if np.iscomplexobj(start):
-            raise TypeError("complex numbers")
-        theta = np.asarray(start, dtype=np.float64).ravel()
-    except (TypeError, ValueError) as error:
-        raise OptionError(
-            f"start={brief(start)} does not hold numbers. It gives the covariance parameters to "
-            "start from. Give one number per parameter, in the order of m.theta."
-        ) from error
-    if theta.shape != (template.n_theta,):
-        raise OptionError(
-            f"start has {theta.size} values, but the model has {template.n_theta} covariance "
-            "parameters. Each of them needs a start. Give one value per parameter, in the order of "
-            "m.theta."
-        )
-    if not np.isfinite(theta).all():
-        raise OptionError(
-            "start holds values that are not finite. A search starts from a point. Give finite "
-            "numbers."
-        )
-    theta = template.with_held(theta)
-    outside = np.flatnonzero((theta < template.lower) | (theta > template.upper))
-    if outside.size:
-        i = int(outside[0])
-        raise OptionError(
-            f"start[{i}] = {theta[i]:g} is outside its bounds ({template.lower[i]:g} to "
-            f"{template.upper[i]:g}). Diagonal entries of the covariance factor cannot be "
-            "negative. Give a value inside."
-        )
-    return theta
 
 
 def _snap_to_zero(

@@ -38,7 +38,15 @@ from lmmsparse.fields import (
 from lmmsparse.files import opened
 from lmmsparse.fit import Fit
 from lmmsparse.held import Held
-from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, Optimum, Status, TrustRegion
+from lmmsparse.optimize import (
+    Bobyqa,
+    NelderMead,
+    Optimizer,
+    Optimum,
+    QuasiNewton,
+    Status,
+    TrustRegion,
+)
 from lmmsparse.solvers._sksparse import UNUSABLE
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.blocked import Blocked
@@ -78,6 +86,8 @@ def save_fit(fit: Fit, path: str | Path) -> None:
             "value": fit.optimum.value,
             "status": fit.optimum.status.name,
             "evaluations": fit.optimum.evaluations,
+            "further_evaluations": fit.optimum.further_evaluations,
+            "start": fit.optimum.start,
             "optimizer": fit.optimum.optimizer,
             "expected_decrease": fit.optimum.expected_decrease,
         },
@@ -329,7 +339,8 @@ def _decode_held(meta: Any, lower: FloatArray, upper: FloatArray) -> Held:
 
 
 def _decode_optimum(meta: Any, lower: FloatArray, upper: FloatArray, arrays: Arrays) -> Optimum:
-    record(meta, ("value", "status", "evaluations", "optimizer", "expected_decrease"))
+    usual = ("value", "status", "evaluations", "optimizer", "expected_decrease")
+    record(meta, usual, optional=("further_evaluations", "start"))
     x = arrays.numbers("optimum.x", len(lower))
     if not ((lower <= x) & (x <= upper)).all():
         raise ValueError("covariance parameters beyond their bounds")
@@ -342,9 +353,11 @@ def _decode_optimum(meta: Any, lower: FloatArray, upper: FloatArray, arrays: Arr
         value=number(meta["value"]),
         status=Status[choice(meta["status"], Status.__members__)],
         evaluations=evaluations,
-        optimizer=choice(meta["optimizer"], _OPTIMIZERS),
+        optimizer=choice(meta["optimizer"], (*_OPTIMIZERS, QuasiNewton.__name__)),
         trace=trace,
         expected_decrease=optional(meta["expected_decrease"], number),
+        further_evaluations=whole(meta.get("further_evaluations", 0), low=0),
+        start=text(meta.get("start", "")),
     )
 
 

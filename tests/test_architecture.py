@@ -59,7 +59,7 @@ LAYERS = {
         "objective",
         "batched_objective",
     },
-    6: {"charts", "search", "identification", "fit", "advice"},
+    6: {"charts", "start", "search", "identification", "fit", "advice"},
     7: {
         "convergence",
         "varcorr",

@@ -1,8 +1,17 @@
 """Searches: objective, start, bounds → the minimum and what the search did."""
 
-from lmmsparse.optimize.base import Bounds, Derivatives, Objective, Optimizer, Optimum, Status
+from lmmsparse.optimize.base import (
+    Bounds,
+    Derivatives,
+    Objective,
+    Optimizer,
+    Optimum,
+    Status,
+    second_by_differences,
+)
 from lmmsparse.optimize.bounded import Bobyqa, NelderMead
 from lmmsparse.optimize.free import OnPlane, minimize_free
+from lmmsparse.optimize.quasi_newton import QuasiNewton
 from lmmsparse.optimize.trust_region import TrustRegion
 
 __all__ = [
@@ -14,7 +23,9 @@ __all__ = [
     "OnPlane",
     "Optimizer",
     "Optimum",
+    "QuasiNewton",
     "Status",
     "TrustRegion",
     "minimize_free",
+    "second_by_differences",
 ]

@@ -15,6 +15,7 @@ from lmmsparse.errors import NumericalError, OptionError
 from lmmsparse.options import brief, is_number
 
 _NO_PART = 1e-10
+_ASIDE = 1e-4  # the step of differences
 
 
 class Status(Enum):
@@ -171,6 +172,37 @@ class Derivatives:
         return self.frame.carried(step, there.frame)
 
 
+def second_by_differences(
+    derivatives: Callable[[FloatArray], Derivatives | None],
+    x: FloatArray,
+    here: Derivatives,
+    bounds: Bounds,
+) -> FloatArray | None:
+    """Second derivatives from the gradient a little way off in every coordinate, (d, d).
+
+    Parameters
+    ----------
+    derivatives : callable
+        Evaluated d times; None where it breaks down, as then is the answer.
+    x : (d,) array
+    here : Derivatives
+        At x.
+    bounds : Bounds
+    """
+    upper = bounds.limits[1]
+    columns = []
+    for i in range(len(x)):
+        step = np.zeros(len(x))
+        step[i] = _ASIDE if x[i] + _ASIDE <= upper[i] else -_ASIDE
+        there = derivatives(here.moved(x, step))
+        if there is None:
+            return None
+        gradient = here.carried(step, there).T @ there.gradient
+        columns.append((gradient - here.gradient) / step[i])
+    exact = np.array(columns)
+    return np.asarray(0.5 * (exact + exact.T))
+
+
 class Objective(Protocol):
     """What is minimized."""
 
@@ -190,7 +222,7 @@ class Optimum(ReadOnly):
         The objective there.
     status : Status
     evaluations : int
-        Evaluations of the objective, with or without derivatives.
+        Evaluations of the objective, with or without derivatives, on the way there.
     optimizer : str
         Which search.
     trace : (evaluations, d + 1) array
@@ -198,6 +230,10 @@ class Optimum(ReadOnly):
     expected_decrease : float or None
         How much lower the search's last exact derivatives say the objective can get; None for a
         search without derivatives.
+    further_evaluations : int
+        Evaluations of other searches, whose starts led to no lower value.
+    start : str
+        Where the search began, if not at the start values.
     """
 
     x: FloatArray
@@ -207,6 +243,8 @@ class Optimum(ReadOnly):
     optimizer: str
     trace: FloatArray = field(repr=False)
     expected_decrease: float | None = None
+    further_evaluations: int = 0
+    start: str = ""
 
     @property
     def success(self) -> bool:

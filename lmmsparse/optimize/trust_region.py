@@ -16,13 +16,13 @@ from lmmsparse.optimize.base import (
     Recorder,
     Status,
     check_positive,
+    second_by_differences,
 )
 
 _NEAR = 0.3  # length of a step along which a Hessian hardly changes
 _QUADRATIC = 0.1  # predicted decrease below which the objective is close to quadratic
 _MUCH_BETTER = 0.3
 _RIGHT = (0.6, 1.6)  # what a step brings, in terms of what was promised, where the Hessian is right
-_ASIDE = 1e-4  # the step of differences
 
 
 @checked_construction
@@ -175,26 +175,8 @@ class _Model:
             return here.with_second()
         if len(record.rows) + len(x) > max_eval:
             return here
-        exact = _by_differences(record, x, here, bounds)
+        exact = second_by_differences(record.derivatives, x, here, bounds)
         return here if exact is None else replace(here, exact=exact)
-
-
-def _by_differences(
-    record: Recorder, x: FloatArray, here: Derivatives, bounds: Bounds
-) -> FloatArray | None:
-    """Second derivatives from the gradient a little way off in every coordinate; d evaluations."""
-    upper = bounds.limits[1]
-    columns = []
-    for i in range(len(x)):
-        step = np.zeros(len(x))
-        step[i] = _ASIDE if x[i] + _ASIDE <= upper[i] else -_ASIDE
-        there = record.derivatives(here.moved(x, step))
-        if there is None:
-            return None
-        gradient = here.carried(step, there).T @ there.gradient
-        columns.append((gradient - here.gradient) / step[i])
-    exact = np.array(columns)
-    return np.asarray(0.5 * (exact + exact.T))
 
 
 def _rank_one(missed: FloatArray, step: FloatArray) -> FloatArray:
