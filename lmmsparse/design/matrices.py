@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,7 +25,7 @@ from lmmsparse._limits import remembered
 from lmmsparse._parts import Variable, read_part
 from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.design.arguments import check_real
-from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
+from lmmsparse.design.columns import ColumnInfo, describe, match_column, span_of, text_explained
 from lmmsparse.design.frame import Variables, close_match, where_missing
 from lmmsparse.design.materialize import Materializer
 from lmmsparse.design.names import columns_of, split_calls
@@ -75,6 +75,14 @@ class MatrixRecipe:
     def levels(self) -> dict[str, tuple[Any, ...] | None]:
         """Factor expression → levels, of all parts: each is learnt in the first that uses it."""
         return {e: levels for part in self.categories.values() for e, levels in part.items()}
+
+    def described(self, table: Variables) -> MatrixRecipe:
+        """The recipe with the means and ranges of other rows."""
+        columns = {
+            name: info if info.span is None else replace(info, span=span_of(table[name]))
+            for name, info in self.columns.items()
+        }
+        return replace(self, columns=columns)
 
     def names_of(self, text: str) -> tuple[str, ...]:
         """Names of the columns another formula part would have, on the variables of the fit.

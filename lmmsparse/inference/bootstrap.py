@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import FloatArray
+from lmmsparse.announce import warn
 from lmmsparse.distributions import normal_quantile
 from lmmsparse.errors import Finding, InterruptedWarning, LmmWarning, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.parameters import parameter_names, parameter_values
 from lmmsparse.inference.resample import Resampler
+from lmmsparse.keywords import checked_keywords
 from lmmsparse.options import as_generator, brief, check_counts, check_level, one_of
 from lmmsparse.progress import run
 from lmmsparse.refit import refit_response
@@ -78,10 +80,12 @@ class Bootstrap:
         """Number of replicates without a result."""
         return len(self.failures)
 
+    @checked_keywords
     def to_frame(self) -> pd.DataFrame:
         """One row per replicate, one column per number of the statistic; NaN where it failed."""
         return self._replicates.copy()
 
+    @checked_keywords
     def confint(self, level: float = 0.95, kind: str = "percentile") -> pd.DataFrame:
         """Bootstrap intervals.
 
@@ -185,7 +189,7 @@ def bootstrap(
     failed = {i: reason for i, reason in enumerate(reasons) if reason}
     findings = (_interrupted(len(values), n),) if done.interrupted else ()
     for finding in findings:
-        warnings.warn(finding.message, InterruptedWarning, stacklevel=4)
+        warn(finding.message, InterruptedWarning)
     return Bootstrap(
         original,
         pd.Series(list(failed.values()), index=list(failed), dtype=object, name="reason"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import FloatArray
+from lmmsparse.announce import warn
 from lmmsparse.covariance import LambdaTemplate, Unstructured
 from lmmsparse.distributions import chi2_quantile, normal_quantile
 from lmmsparse.errors import (
@@ -31,6 +31,7 @@ from lmmsparse.inference.profile_problem import (
     reordered,
 )
 from lmmsparse.inference.wald import select_rows
+from lmmsparse.keywords import checked_keywords
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import TrustRegion
 from lmmsparse.options import check_jobs, check_level
@@ -120,6 +121,7 @@ class Profile:
             )
         return [note]
 
+    @checked_keywords
     def confint(self, level: float = 0.95) -> pd.DataFrame:
         """Intervals of the values whose zeta is not too large.
 
@@ -149,6 +151,7 @@ class Profile:
         index = pd.Index(list(self._curves), dtype=object)
         return pd.DataFrame(np.array(limits), index=index, columns=["lower", "upper"])
 
+    @checked_keywords
     def to_frame(self) -> pd.DataFrame:
         """The points of the curves.
 
@@ -235,12 +238,12 @@ def profile(
             estimates = {name: result[1] for name, result in zip(wanted, done, strict=False)}
             if followed.interrupted:
                 findings = (*findings, _interrupted(list(curves), wanted))
-                warnings.warn(findings[-1].message, InterruptedWarning, stacklevel=4)
+                warn(findings[-1].message, InterruptedWarning)
             return Profile(curves, estimates, names, cutoff, findings)
         old = used.criterion
         used = _searched(used, used.objective, better[0])
         findings = (_better_optimum(old, used),)
-        warnings.warn(findings[0].message, ConvergenceWarning, stacklevel=4)
+        warn(findings[0].message, ConvergenceWarning)
     raise NumericalError(
         f"The profile met a better optimum {_RESTARTS} times in a row. The deviance has many "
         "local minima. Fit a simpler model, or use method='boot'."

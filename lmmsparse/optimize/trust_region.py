@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmmsparse._types import FloatArray
+from lmmsparse.keywords import checked_construction
 from lmmsparse.optimize.base import (
     Bounds,
     Derivatives,
@@ -24,6 +25,7 @@ _MUCH_BETTER = 0.3
 _RIGHT = (0.6, 1.6)  # what a step brings, in terms of what was promised, where the Hessian is right
 
 
+@checked_construction
 @dataclass(frozen=True)
 class TrustRegion:
     """Second-order search: exact gradient, average information plus curvature, trust region.
