@@ -38,15 +38,8 @@ from lmmsparse.fields import (
 from lmmsparse.files import opened
 from lmmsparse.fit import Fit
 from lmmsparse.held import Held
-from lmmsparse.optimize import (
-    Bobyqa,
-    NelderMead,
-    Optimizer,
-    Optimum,
-    QuasiNewton,
-    Status,
-    TrustRegion,
-)
+from lmmsparse.optimize import Bobyqa, NelderMead, QuasiNewton, TrustRegion
+from lmmsparse.optimize.base import Optimizer, Optimum, Status
 from lmmsparse.solvers._sksparse import UNUSABLE
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.blocked import Blocked
