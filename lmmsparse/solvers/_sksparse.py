@@ -108,6 +108,7 @@ class _Factor04:
     def __init__(self, factor: Any, logdet: float = np.nan) -> None:
         self._factor = factor
         self._logdet = logdet
+        self._is_LL = False
 
     def factorize(self, lower: sp.csc_matrix) -> None:
         try:
@@ -115,6 +116,7 @@ class _Factor04:
                 self._factor.cholesky_inplace(lower)
         except cholmod.CholmodNotPositiveDefiniteError as error:
             raise NumericalError(_NOT_POSITIVE_DEFINITE) from error
+        self._is_LL = False
         self._logdet = _logdet(self._factor.D())
 
     def logdet(self) -> float:
@@ -123,7 +125,9 @@ class _Factor04:
     def half_solve(self, b: FloatArray) -> FloatArray:
         with _enough_memory():
             permuted = self._factor.apply_P(b)
-            return np.asarray(self._factor.solve_L(permuted, use_LDLt_decomposition=False))
+            out = np.asarray(self._factor.solve_L(permuted, use_LDLt_decomposition=False))
+            self._is_LL = True
+            return out
 
     def solve(self, b: FloatArray) -> FloatArray:
         with _enough_memory():
@@ -139,6 +143,10 @@ class _Factor04:
         return np.asarray(self._factor.P(), dtype=np.intp)
 
     def copy(self) -> SparseCholesky:
+        # The first half of a solution turns LDL' into LL', in place: a copy that is made before
+        # and one that is made after would differ in their last digits.
+        if not self._is_LL:
+            self.half_solve(np.zeros(len(self._factor.P())))
         with _enough_memory():
             return _Factor04(self._factor.copy(), self._logdet)
 
