@@ -24,6 +24,7 @@ from lmmsparse.refit import refit_response
 from lmmsparse.refit_batched import can_batch
 from lmmsparse.refit_many import refit_many
 from lmmsparse.table import Table
+from lmmsparse.threads import filtered
 
 KINDS = ("parametric", "semiparametric")
 INTERVALS = ("percentile", "basic", "normal")
@@ -252,8 +253,7 @@ def _replicates(
     if statistic is None:
         return _parameters(fit, np.column_stack(responses))
     values, reasons = np.full((len(seeds), len(names)), np.nan), [""] * len(seeds)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LmmWarning)
+    with filtered(("ignore", LmmWarning)):
         for i, y in enumerate(responses):
             # Whatever goes wrong, in the refit or in the user's own function, is put down.
             try:
