@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import keyword
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from lmmsparse import _limits as limits
 from lmmsparse._limits import remembered, too_much
 from lmmsparse._tokens import NAMESPACES, Token, joined_words, python_words, spelled_text, tokenize
 from lmmsparse.errors import FormulaError
+from lmmsparse.threads import filtered
 
 _ALLOWED = (
     ast.Call, ast.Name, ast.Attribute, ast.Constant, ast.BinOp, ast.UnaryOp, ast.BoolOp,
@@ -126,8 +126,7 @@ def parsed(tokens: tuple[Token, ...], text: str) -> ast.expr:
             words[i] = f"{prefix}{i}"
             stands_for[words[i]] = word
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as that "\\d" has no meaning in a text
+        with filtered(("ignore", Warning)):  # such as that "\\d" has no meaning in a text
             tree = ast.parse(joined_words(tokens, words), mode="eval").body
     except (ValueError, MemoryError, RecursionError) as error:
         raise SyntaxError(str(error)) from error

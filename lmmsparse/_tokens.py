@@ -9,13 +9,13 @@ import ast
 import keyword
 import re
 import unicodedata
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 from lmmsparse import _limits as limits
 from lmmsparse._limits import remembered
 from lmmsparse.errors import FormulaError
+from lmmsparse.threads import filtered
 
 Kind = Literal["name", "quoted", "number", "string", "op", "end"]
 
@@ -335,8 +335,7 @@ def spelled_text(value: str) -> str:
     """A text in quotes without signs that whoever reads it again could take for syntax."""
     if "\\" in value:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # such as that "\\d" has no meaning in a text
+            with filtered(("ignore", Warning)):  # such as that "\\d" has no meaning in a text
                 value = repr(ast.literal_eval(value))
         except (SyntaxError, ValueError):
             return value

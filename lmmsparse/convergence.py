@@ -171,15 +171,12 @@ def recent_fall(optimum: Optimum) -> float | None:
     return float(values[-RECENT] - values[-1]) if len(values) >= RECENT else None
 
 
-def _not_converged(fit: Fit, decrease: float, fall: float | None) -> Finding:
+def _not_converged(fit: Fit, decrease: float) -> Finding:
     optimum = fit.optimum
-    if fall is not None and fall > TOLERANCE:
-        expected = (
-            f"its last {RECENT} evaluations have lowered the criterion by {fall:.2g}, and it can "
-            f"be expected to fall by another {max(decrease, fall):.2g} or more"
-        )
-    else:
-        expected = f"the criterion can be expected to fall by another {decrease:.2g}"
+    fall = recent_fall(optimum) if optimum.status is Status.MAX_EVALUATIONS else None
+    expected = f"the criterion can be expected to fall by another {decrease:.2g}"
+    if fall is not None:
+        expected += f"; the last {RECENT} evaluations lowered it by {fall:.2g}"
     return Finding(
         "not-converged",
         "warning",
@@ -231,12 +228,11 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
     if decrease is None:
         decrease = decrease_by_derivatives(fit)
     stopped = optimum.status is Status.MAX_EVALUATIONS
-    fall = recent_fall(optimum) if stopped else None
-    converged = max(decrease, fall or 0.0) <= max(TOLERANCE, noise)
+    converged = decrease <= max(TOLERANCE, noise)
     notes = list(findings)
     exact = _exact_fit(fit)
     if not converged:
-        notes.append(_not_converged(fit, decrease, fall))
+        notes.append(_not_converged(fit, decrease))
     elif exact is None and is_lost(StandardizedObjective(fit.objective).to_internal(fit.theta)):
         converged = False
         notes.append(_lost(fit))

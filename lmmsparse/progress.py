@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeVar
 
 from joblib import Parallel, delayed, effective_n_jobs
 
+from lmmsparse.threads import filtered
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of widgets that are missing in a notebook
     from tqdm.auto import tqdm
@@ -95,8 +97,7 @@ def run(
             raise
         return Run(results, interrupted=True)
     finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tasks that were started and are not needed
+        with filtered(("ignore", Warning)):  # of tasks that were started and are not needed
             stream.close()
     return Run(results, interrupted=False)
 

@@ -142,7 +142,7 @@ def lacks_fixed_effects(products: CrossProducts) -> bool:
         own, products.offsets[:-1], products.offsets[1:], products.sizes, strict=True
     ):
         squares = np.diag(pair.values.sum(axis=0))
-        along = products.ZtX[a:z].reshape(-1, k, p).sum(axis=0)
+        along = products.ZtX[a:z].reshape((z - a) // k, k, p).sum(axis=0)
         within = np.einsum("kp,pk->k", along, np.linalg.solve(products.XtX, along.T))
         if np.any(squares - within > _IN_SPAN * squares):
             return True

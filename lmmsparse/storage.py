@@ -38,15 +38,8 @@ from lmmsparse.fields import (
 from lmmsparse.files import opened
 from lmmsparse.fit import Fit
 from lmmsparse.held import Held
-from lmmsparse.optimize import (
-    Bobyqa,
-    NelderMead,
-    Optimizer,
-    Optimum,
-    QuasiNewton,
-    Status,
-    TrustRegion,
-)
+from lmmsparse.optimize import Bobyqa, NelderMead, QuasiNewton, TrustRegion
+from lmmsparse.optimize.base import Optimizer, Optimum, Status
 from lmmsparse.solvers._sksparse import UNUSABLE
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.blocked import Blocked
@@ -57,7 +50,10 @@ from lmmsparse.threads import one_thread
 
 _FORMAT = "lmmsparse model"
 _VERSION = 2  # 1 had no list of its arrays and no checksums
-_OPTIMIZERS: dict[str, type[Any]] = {c.__name__: c for c in (TrustRegion, Bobyqa, NelderMead)}
+_OPTIMIZERS: dict[str, type[Any]] = {
+    c.__name__: c for c in (TrustRegion, Bobyqa, NelderMead, QuasiNewton)
+}
+_OPTIMUM = ("value", "status", "evaluations", "optimizer", "expected_decrease")
 _SPARSE = ("data", "indices", "indptr")
 _SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Blocked, Cholmod, Dense, SuperLU)}
 _STRUCTURES: dict[str, type[Any]] = {
@@ -339,8 +335,7 @@ def _decode_held(meta: Any, lower: FloatArray, upper: FloatArray) -> Held:
 
 
 def _decode_optimum(meta: Any, lower: FloatArray, upper: FloatArray, arrays: Arrays) -> Optimum:
-    usual = ("value", "status", "evaluations", "optimizer", "expected_decrease")
-    record(meta, usual, optional=("further_evaluations", "start"))
+    record(meta, _OPTIMUM, optional=("further_evaluations", "start"))
     x = arrays.numbers("optimum.x", len(lower))
     if not ((lower <= x) & (x <= upper)).all():
         raise ValueError("covariance parameters beyond their bounds")
@@ -353,7 +348,7 @@ def _decode_optimum(meta: Any, lower: FloatArray, upper: FloatArray, arrays: Arr
         value=number(meta["value"]),
         status=Status[choice(meta["status"], Status.__members__)],
         evaluations=evaluations,
-        optimizer=choice(meta["optimizer"], (*_OPTIMIZERS, QuasiNewton.__name__)),
+        optimizer=choice(meta["optimizer"], _OPTIMIZERS),
         trace=trace,
         expected_decrease=optional(meta["expected_decrease"], number),
         further_evaluations=whole(meta.get("further_evaluations", 0), low=0),

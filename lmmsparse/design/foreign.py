@@ -6,12 +6,13 @@ neighbours become one; time zones and intervals get lost.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from lmmsparse.threads import filtered
 
 _LARGEST = 2**53  # whole numbers up to here are doubles too
 
@@ -87,8 +88,7 @@ def duckdb_frame(data: Any) -> pd.DataFrame:
     types = getattr(data, "types", None) or [each[1] for each in data.description]
     if any(str(kind).startswith(("HUGEINT", "UHUGEINT", "DECIMAL")) for kind in types):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # that a result is copied for it
+            with filtered(("ignore", UserWarning)):  # that a result is copied for it
                 return arrow_frame(data.to_arrow_table())
         except ImportError:  # without pyarrow they are doubles
             pass

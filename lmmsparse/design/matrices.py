@@ -7,7 +7,6 @@ as plain values, so that a recipe can be stored without pickle and rebuilt witho
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,6 +31,7 @@ from lmmsparse.design.names import columns_of, split_calls
 from lmmsparse.design.plain import Columns, plain_columns
 from lmmsparse.errors import DataError, FormulaError, LmmError
 from lmmsparse.formula import referenced_names
+from lmmsparse.threads import filtered
 
 _LABELS = re.compile(r"(C|factor|interaction|dummy)\(")
 
@@ -309,6 +309,17 @@ def _values(matrix: Any) -> FloatArray:
         ) from error
 
 
+# The log of a negative number is found later; what else numpy and pandas say of the user's
+# calculations is not about what is fitted.
+_STRICT: list[tuple[str, type[Warning]]] = [
+    ("error", FormulaicWarning),
+    *(
+        ("ignore", kind)
+        for kind in (RuntimeWarning, DeprecationWarning, FutureWarning, UserWarning)
+    ),
+]
+
+
 def _materialize(
     spec: Any,
     frame: pd.DataFrame,
@@ -324,14 +335,7 @@ def _materialize(
     materializer = Materializer(frame, coded, context)
     rows: set[int] = set()
     try:
-        with warnings.catch_warnings():
-            # The log of a negative number is found below; what else numpy and pandas say of the
-            # user's calculations is not about what is fitted.
-            for category in (RuntimeWarning, DeprecationWarning, FutureWarning, UserWarning):
-                warnings.simplefilter("ignore", category)
-            warnings.simplefilter("error", FormulaicWarning)
-            if not strict:
-                warnings.simplefilter("ignore")
+        with filtered(*(_STRICT if strict else [("ignore", Warning)])):
             # The method of the specification itself forgets which rows were dropped.
             matrix = materializer.get_model_matrix(spec, drop_rows=rows)
     except (LmmError, MemoryError):

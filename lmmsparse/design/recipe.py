@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +29,7 @@ from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.names import check_expression, columns_of, learning_calls
 from lmmsparse.errors import DataError, FormulaError, LmmError
 from lmmsparse.formula import referenced_names
+from lmmsparse.threads import filtered
 
 _SAME = 1e-6
 
@@ -220,8 +220,8 @@ def evaluate(expression: str, frame: Tabular, context: Mapping[str, Any]) -> Any
     read = read_expression(expression)
     columns = {column: widened(frame[column]) for column in used}
     try:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # missing and infinite values are found later
+        # Missing and infinite values are found later.
+        with np.errstate(all="ignore"), filtered(("ignore", Warning)):
             values = Evaluator(columns, len(frame), context or {})(read)
             np.ndim(values)  # raises for lists of things that do not belong together
             return values

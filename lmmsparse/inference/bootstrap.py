@@ -25,6 +25,7 @@ from lmmsparse.refit_batched import can_batch
 from lmmsparse.refit_many import refit_many
 from lmmsparse.settle import about_given
 from lmmsparse.table import Table
+from lmmsparse.threads import filtered
 
 KINDS = ("parametric", "semiparametric")
 INTERVALS = ("percentile", "basic", "normal")
@@ -280,8 +281,7 @@ def _replicates(
         return _parameters(fit, np.column_stack(responses))
     values, reasons = np.full((len(seeds), len(names)), np.nan), [""] * len(seeds)
     off = np.zeros(len(seeds), dtype=bool)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LmmWarning)
+    with filtered(("ignore", LmmWarning)):
         for i, y in enumerate(responses):
             # Whatever goes wrong, in the refit or in the user's own function, is put down.
             try:

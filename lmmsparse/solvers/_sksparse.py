@@ -10,7 +10,8 @@ not installed, or its libraries do not load, this module still imports: `UNUSABL
 from __future__ import annotations
 
 import copy
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ import scipy.sparse as sp
 
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.errors import MissingPackageError, NumericalError
+from lmmsparse.threads import filtered
 
 UNUSABLE = ""
 try:
@@ -27,6 +29,11 @@ except (ImportError, OSError, ValueError) as error:  # not there, no libcholmod,
     UNUSABLE = f"{type(error).__name__}: {error}"
 
 IS_04 = hasattr(cholmod, "analyze")
+_EXHAUSTED: tuple[type[Exception], ...] = tuple(
+    getattr(cholmod, f"Cholmod{name}Error")
+    for name in ("OutOfMemory", "TooLarge", "Overflow")
+    if hasattr(cholmod, f"Cholmod{name}Error")
+)
 
 
 class SparseCholesky(Protocol):
@@ -39,6 +46,8 @@ class SparseCholesky(Protocol):
         ------
         NumericalError
             If the matrix is not positive definite or has values that are not finite.
+        MemoryError
+            If there is too little of it.
         """
         ...
 
@@ -73,6 +82,21 @@ _NOT_POSITIVE_DEFINITE = (
 )
 
 
+_TOO_LARGE = (
+    "CHOLMOD has no memory for the factor of this model, which grows with the levels of crossed "
+    "grouping factors and with the effects of each. Fit fewer levels or simpler random-effects "
+    "terms, or use a machine with more memory."
+)
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    try:
+        yield
+    except _EXHAUSTED as error:
+        raise MemoryError(_TOO_LARGE) from error
+
+
 def _logdet(pivots: FloatArray) -> float:
     # Simplicial factorizations pass over negative pivots, and all of them over NaN.
     if not ((pivots > 0) & (pivots < np.inf)).all():
@@ -84,26 +108,34 @@ class _Factor04:
     def __init__(self, factor: Any, logdet: float = np.nan) -> None:
         self._factor = factor
         self._logdet = logdet
+        self._is_LL = False
 
     def factorize(self, lower: sp.csc_matrix) -> None:
         try:
-            self._factor.cholesky_inplace(lower)
+            with _enough_memory():
+                self._factor.cholesky_inplace(lower)
         except cholmod.CholmodNotPositiveDefiniteError as error:
             raise NumericalError(_NOT_POSITIVE_DEFINITE) from error
+        self._is_LL = False
         self._logdet = _logdet(self._factor.D())
 
     def logdet(self) -> float:
         return self._logdet
 
     def half_solve(self, b: FloatArray) -> FloatArray:
-        permuted = self._factor.apply_P(b)
-        return np.asarray(self._factor.solve_L(permuted, use_LDLt_decomposition=False))
+        with _enough_memory():
+            permuted = self._factor.apply_P(b)
+            out = np.asarray(self._factor.solve_L(permuted, use_LDLt_decomposition=False))
+            self._is_LL = True
+            return out
 
     def solve(self, b: FloatArray) -> FloatArray:
-        return np.asarray(self._factor.solve_A(b))
+        with _enough_memory():
+            return np.asarray(self._factor.solve_A(b))
 
     def lower(self) -> sp.csc_matrix:
-        L = self._factor.copy().L()
+        with _enough_memory():
+            L = self._factor.copy().L()
         L.sort_indices()
         return L
 
@@ -111,7 +143,12 @@ class _Factor04:
         return np.asarray(self._factor.P(), dtype=np.intp)
 
     def copy(self) -> SparseCholesky:
-        return _Factor04(self._factor.copy(), self._logdet)
+        # The first half of a solution turns LDL' into LL', in place: a copy that is made before
+        # and one that is made after would differ in their last digits.
+        if not self._is_LL:
+            self.half_solve(np.zeros(len(self._factor.P())))
+        with _enough_memory():
+            return _Factor04(self._factor.copy(), self._logdet)
 
 
 class _Factor05:
@@ -125,9 +162,10 @@ class _Factor05:
         self._logdet = np.nan
 
     def factorize(self, lower: sp.csc_matrix) -> None:
-        factor = self._symbolic.copy()
         try:
-            factor.factorize(lower, ldl=False)
+            with _enough_memory():
+                factor = self._symbolic.copy()
+                factor.factorize(lower, ldl=False)
         except cholmod.CholmodNotPositiveDefiniteError as error:
             raise NumericalError(_NOT_POSITIVE_DEFINITE) from error
         view = factor.factor
@@ -142,9 +180,10 @@ class _Factor05:
     def _solve(self, b: FloatArray, system: str) -> FloatArray:
         b = np.require(b, np.float64, ["F", "W"])  # what is read-only is refused
         if self._factor.rcond > len(b) * np.finfo(np.float64).eps:
-            return np.asarray(self._factor.solve(b, system=system))
-        with warnings.catch_warnings():  # of pivots that differ much, as they do when θ is large
-            warnings.simplefilter("ignore", cholmod.CholmodWarning)
+            with _enough_memory():
+                return np.asarray(self._factor.solve(b, system=system))
+        # Of pivots that differ much, as they do when θ is large.
+        with filtered(("ignore", cholmod.CholmodWarning)), _enough_memory():
             return np.asarray(self._factor.solve(b, system=system))
 
     def half_solve(self, b: FloatArray) -> FloatArray:
@@ -210,8 +249,9 @@ def analyze(lower: sp.csc_matrix, ordering: str, mode: str) -> SparseCholesky:
         If scikit-sparse cannot be used.
     """
     require_cholmod()
-    if IS_04:
-        return _Factor04(cholmod.analyze(lower, mode=mode, ordering_method=ordering))
-    return _Factor05(
-        cholmod.CholeskyFactor(lower, lower=True, order=ordering, supernodal_mode=mode)
-    )
+    with _enough_memory():
+        if IS_04:
+            return _Factor04(cholmod.analyze(lower, mode=mode, ordering_method=ordering))
+        return _Factor05(
+            cholmod.CholeskyFactor(lower, lower=True, order=ordering, supernodal_mode=mode)
+        )

@@ -141,10 +141,11 @@ class BlockedSystem:
         return out
 
     def _factorize(self, theta: FloatArray) -> BlockedFactor:
-        if self._last is None or not np.array_equal(self._last[0], theta):
+        last = self._last  # other threads may put another in its place
+        if last is None or not np.array_equal(last[0], theta):
             factor = self._compute(self.template.shifted_factors(theta))
-            self._last = (theta.copy(), factor)
-        return self._last[1]
+            last = self._last = (theta.copy(), factor)
+        return last[1]
 
     def _compute(self, T: list[FloatArray]) -> BlockedFactor:
         M11 = np.zeros((self.n_levels, self.width, self.width))

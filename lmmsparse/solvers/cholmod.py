@@ -1,13 +1,15 @@
 """Cross-products → the penalized least-squares problem by sparse Cholesky factorization (CHOLMOD).
 
 One symbolic analysis on the structural pattern, one numeric refactorization in place per θ. The
-factor is the only thing that changes; it never leaves the system.
+factor is the only thing that changes; it never leaves the system. Threads take turns at it, and at
+the copies of it: these share CHOLMOD's workspace.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -121,6 +123,7 @@ class CholmodSystem:
         self._matrix: sp.csc_matrix = self._pattern.matrix(data)
         self._factor, self._title = options.analyze(self._matrix, len(products.sizes) > 1)
         self._factored_at: FloatArray | None = None
+        self._lock = Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (CholmodSystem, (self._products, self._template, self._options))
@@ -131,30 +134,33 @@ class CholmodSystem:
             f"{self._pattern.nnz} stored elements in the lower triangle of M"
         )
 
-    def _factorize(self, theta: FloatArray) -> list[FloatArray]:
-        factors = self._template.shifted_factors(theta)
+    def _factorize(self, theta: FloatArray, factors: list[FloatArray]) -> None:
         if self._factored_at is None or not np.array_equal(self._factored_at, theta):
             self._factored_at = None
             self._matrix.data[:] = self._pattern.values(factors)
             self._factor.factorize(self._matrix)
             self._factored_at = theta.copy()
-        return factors
 
     def solve(self, theta: FloatArray, response: Response) -> PLSSolution:
-        factors = self._factorize(theta)
+        factors = self._template.shifted_factors(theta)
         border = np.empty((self._products.q, self._products.p + 1), order="F")
         border[:, :-1] = self._products.ZtX
         border[:, -1] = response.Zty
-        C = self._factor.half_solve(self._template.multiply_transposed(factors, border))
-        return eliminate(self._factor.logdet(), C.T @ C, self._products, response)
+        border = self._template.multiply_transposed(factors, border)
+        with self._lock:
+            self._factorize(theta, factors)
+            C, logdet = self._factor.half_solve(border), self._factor.logdet()
+        return eliminate(logdet, C.T @ C, self._products, response)
 
     @cached_property
     def _inversion(self) -> Inversion:
         return Inversion(self._factor, self._pattern)
 
     def factor(self, theta: FloatArray) -> CholmodFactor:
-        self._factorize(theta)
-        return CholmodFactor(self._factor.copy(), self._inversion)
+        factors = self._template.shifted_factors(theta)
+        with self._lock:
+            self._factorize(theta, factors)
+            return CholmodFactor(self._factor.copy(), self._inversion, self._lock)
 
 
 def _size(factor: SparseCholesky, matrix: sp.csc_matrix) -> tuple[float, float]:
@@ -181,20 +187,24 @@ class Inversion:
         stored = np.repeat(np.arange(q), np.diff(L.indptr)) * q + L.indices
         self._places: IntArray = np.searchsorted(stored, low * q + high)
 
-    def blocks(self, factor: SparseCholesky) -> list[FloatArray]:
-        inverse = self._selected(factor.lower().data)
+    def blocks(self, L: sp.csc_matrix) -> list[FloatArray]:
+        inverse = self._selected(L.data)
         return self._pattern.blocks(inverse[self._places])
 
 
 class CholmodFactor:
     """`PLSFactor` that owns its factor."""
 
-    def __init__(self, factor: SparseCholesky, inversion: Inversion) -> None:
+    def __init__(self, factor: SparseCholesky, inversion: Inversion, lock: Lock) -> None:
         self._factor = factor
         self._inversion = inversion
+        self._lock = lock
 
     def solve(self, b: FloatArray) -> FloatArray:
-        return self._factor.solve(b)
+        with self._lock:
+            return self._factor.solve(b)
 
     def inverse_blocks(self) -> list[FloatArray]:
-        return self._inversion.blocks(self._factor)
+        with self._lock:
+            L = self._factor.lower()
+        return self._inversion.blocks(L)

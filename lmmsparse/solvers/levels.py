@@ -106,9 +106,10 @@ class LevelSystem:
 
     def at(self, theta: FloatArray) -> Levels:
         """The factorization at θ; the last one is kept."""
-        if self._last is None or not np.array_equal(self._last.theta, theta):
-            self._last = self._factorize(np.array(theta))
-        return self._last
+        last = self._last  # other threads may put another in its place
+        if last is None or not np.array_equal(last.theta, theta):
+            last = self._last = self._factorize(np.array(theta))
+        return last
 
     def _factorize(self, theta: FloatArray) -> Levels:
         K, L = self.K, self.n_levels

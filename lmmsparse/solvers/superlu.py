@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -113,13 +114,11 @@ class _Factor:
         return self._logdet
 
     def half_solve(self, b: FloatArray) -> FloatArray:
-        y = spla.spsolve_triangular(self._L, b[self._permutation], unit_diagonal=True)
+        y = _solve_triangular(self._L, b[self._permutation], lower=True)
         return np.asarray((y.T / self._root).T)
 
     def _half_solve_transposed(self, b: FloatArray) -> FloatArray:
-        z = spla.spsolve_triangular(
-            self._L.T.tocsr(), (b.T / self._root).T, lower=False, unit_diagonal=True
-        )
+        z = _solve_triangular(self._L.T.tocsr(), (b.T / self._root).T, lower=False)
         out: FloatArray = np.empty_like(b)
         out[self._permutation] = z
         return out
@@ -143,6 +142,16 @@ class _Factor:
 
     def copy(self) -> SparseCholesky:
         return copy.copy(self)
+
+
+# scipy changes the list of warning filters in there: what two threads at once would leave as it is.
+_turn = Lock()
+
+
+def _solve_triangular(A: sp.spmatrix, b: FloatArray, lower: bool) -> FloatArray:
+    """A⁻¹b for a triangular A with ones on its diagonal."""
+    with _turn:
+        return np.asarray(spla.spsolve_triangular(A, b, lower=lower, unit_diagonal=True))
 
 
 def _keys(matrix: sp.csc_matrix) -> IntArray:
