@@ -231,11 +231,13 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
     converged = decrease <= max(TOLERANCE, noise)
     notes = list(findings)
     exact = _exact_fit(fit)
-    if not converged:
-        notes.append(_not_converged(fit, decrease))
-    elif exact is None and is_lost(StandardizedObjective(fit.objective).to_internal(fit.theta)):
+    if exact is not None:
+        notes.append(exact)
+    elif is_lost(StandardizedObjective(fit.objective).to_internal(fit.theta)):
         converged = False
         notes.append(_lost(fit))
+    elif not converged:
+        notes.append(_not_converged(fit, decrease))
     elif stopped:
         notes.append(
             Finding(
@@ -245,8 +247,6 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
                 "an optimum.",
             )
         )
-    if exact is not None:
-        notes.append(exact)
     singular = is_singular(fit)
     if singular and converged:  # elsewhere it says nothing about the optimum
         notes.append(singular_finding(fit, undetermined_terms(fit)))

@@ -236,7 +236,7 @@ class ProfiledDeviance:
         size = 0.0
         for T, scale in zip(self.template.factors(theta), self.column_scales, strict=True):
             size += float((np.abs(T / scale[:, None]).sum(axis=0) ** 2).sum())
-        return _EPS * self.products.n * size
+        return 2.0 * _EPS * self.products.n * size
 
     def _noise(self, theta: FloatArray, solution: PLSSolution) -> float:
         of_sums = float(rounding_error(self.df, solution.pwrss / self.response.yty))

@@ -24,6 +24,7 @@ _NO_VARIANCE = 1e-4
 _SMALL, _LARGE = 0.1, 30.0  # in units of the residual's standard deviation
 _NEAR_LIMIT = 0.9
 _LOST = 1e4
+_EXACT = 1e-8
 
 
 class Coordinates(Protocol):
@@ -176,7 +177,7 @@ def start_values(coordinates: Coordinates, design: Design) -> FloatArray:
             means = np.bincount(block.codes, y, minlength=block.n_levels) / counts
             between.append(float(np.var(means[block.codes], ddof=1)))
         within = float(np.var(y, ddof=1)) - sum(between)
-        if within > 0:
+        if within > _EXACT * sum(between):  # otherwise nothing is left for the residuals
             scale = np.array([abs(float(b.columns[0, 0])) for b in blocks])
             return np.asarray(np.sqrt(np.array(between) / within) / scale)
     return coordinates.to_theta(coordinates.template.start)
