@@ -90,9 +90,11 @@ def further_starts(coordinates: Coordinates) -> Iterator[Start]:
         return template.with_held(theta(x))
 
     yield Start("a tenth of unit size", point(_SMALL))
-    yield Start(f"moments at {_LARGE:g} times unit size", point(_LARGE), True)
-    yield Start("theta = 1", template.with_held(unit))
-    if sides.any():
+    if not bounded.any():
+        yield Start(f"moments at {_LARGE:g} times unit size", point(_LARGE), True)
+    if not np.allclose(theta(unit), unit):
+        yield Start("theta = 1", template.with_held(unit))
+    if sides.any() and not bounded.any():
         yield Start(
             f"moments at {_LARGE:g} times unit size, negative correlations", point(_LARGE, -1), True
         )
