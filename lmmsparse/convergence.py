@@ -19,7 +19,7 @@ from lmmsparse.optimize import Derivatives, Objective, Optimum, Status, second_b
 from lmmsparse.render import Section, html_of, text_of
 from lmmsparse.search import StandardizedObjective
 from lmmsparse.singular import is_singular, singular_finding
-from lmmsparse.start import is_lost
+from lmmsparse.start import LOST, is_lost
 
 TOLERANCE = 1e-4
 RECENT = 20
@@ -187,6 +187,12 @@ def _not_converged(fit: Fit, decrease: float) -> Finding:
     )
 
 
+def _is_lost(fit: Fit) -> bool:
+    if fit.objective.largest_size(fit.theta) <= LOST:
+        return False
+    return is_lost(StandardizedObjective(fit.objective).to_internal(fit.theta))
+
+
 def _lost(fit: Fit) -> Finding:
     digits = fit.objective.lost_digits(fit.theta)
     return Finding(
@@ -233,7 +239,7 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
     exact = _exact_fit(fit)
     if exact is not None:
         notes.append(exact)
-    elif is_lost(StandardizedObjective(fit.objective).to_internal(fit.theta)):
+    elif _is_lost(fit):
         converged = False
         notes.append(_lost(fit))
     elif not converged:

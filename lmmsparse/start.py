@@ -23,7 +23,7 @@ _IN_SPAN = 1e-8
 _NO_VARIANCE = 1e-4
 _SMALL, _LARGE = 0.1, 30.0  # in units of the residual's standard deviation
 _NEAR_LIMIT = 0.9
-_LOST = 1e4
+LOST = 1e4
 _EXACT = 1e-8
 
 
@@ -64,7 +64,7 @@ def is_lost(x: FloatArray) -> bool:
     x : (n_theta,) array
         Standardized coordinates.
     """
-    return bool(np.abs(x).max(initial=0.0) > _LOST)
+    return bool(np.abs(x).max(initial=0.0) > LOST)
 
 
 def further_starts(coordinates: Coordinates) -> Iterator[Start]:
