@@ -19,7 +19,7 @@ from lmmsparse.optimize import Derivatives, Objective, Optimum, Status, second_b
 from lmmsparse.render import Section, html_of, text_of
 from lmmsparse.search import StandardizedObjective
 from lmmsparse.singular import is_singular, singular_finding
-from lmmsparse.start import is_lost
+from lmmsparse.start import LOST, is_lost
 
 TOLERANCE = 1e-4
 RECENT = 20
@@ -187,6 +187,12 @@ def _not_converged(fit: Fit, decrease: float) -> Finding:
     )
 
 
+def _is_lost(fit: Fit) -> bool:
+    if fit.objective.largest_size(fit.theta) <= LOST:
+        return False
+    return is_lost(StandardizedObjective(fit.objective).to_internal(fit.theta))
+
+
 def _lost(fit: Fit) -> Finding:
     digits = fit.objective.lost_digits(fit.theta)
     return Finding(
@@ -231,11 +237,13 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
     converged = decrease <= max(TOLERANCE, noise)
     notes = list(findings)
     exact = _exact_fit(fit)
-    if not converged:
-        notes.append(_not_converged(fit, decrease))
-    elif exact is None and is_lost(StandardizedObjective(fit.objective).to_internal(fit.theta)):
+    if exact is not None:
+        notes.append(exact)
+    elif _is_lost(fit):
         converged = False
         notes.append(_lost(fit))
+    elif not converged:
+        notes.append(_not_converged(fit, decrease))
     elif stopped:
         notes.append(
             Finding(
@@ -245,8 +253,6 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
                 "an optimum.",
             )
         )
-    if exact is not None:
-        notes.append(exact)
     singular = is_singular(fit)
     if singular and converged:  # elsewhere it says nothing about the optimum
         notes.append(singular_finding(fit, undetermined_terms(fit)))

@@ -227,16 +227,20 @@ class ProfiledDeviance:
     def _traces_are_possible(self) -> bool:
         return is_possible(self.products, self.reml)
 
+    def largest_size(self, theta: FloatArray) -> float:
+        """A bound on the size of the random effects, over σ, with the parts that cancel."""
+        squares = 0.0
+        for T, scale in zip(self.template.factors(theta), self.column_scales, strict=True):
+            squares += float((np.abs(T / scale[:, None]).sum(axis=0) ** 2).sum())
+        return float(np.sqrt(squares))
+
     def lost_digits(self, theta: FloatArray) -> float:
         """How far rounding of Z'WZ may have put log|M| off.
 
         Columns of T that are large, or large in parts that cancel, multiply the rounding errors
         of Z'WZ; M itself may be no larger than one.
         """
-        size = 0.0
-        for T, scale in zip(self.template.factors(theta), self.column_scales, strict=True):
-            size += float((np.abs(T / scale[:, None]).sum(axis=0) ** 2).sum())
-        return _EPS * self.products.n * size
+        return 2.0 * _EPS * self.products.n * self.largest_size(theta) ** 2
 
     def _noise(self, theta: FloatArray, solution: PLSSolution) -> float:
         of_sums = float(rounding_error(self.df, solution.pwrss / self.response.yty))

@@ -47,6 +47,7 @@ from lmmsparse.undetermined import Undetermined
 
 SNAP = 1e-3
 NO_WORSE = 1e-9
+_NOTICEABLE = 1e-6
 _FAR = 5.0
 _PATIENCE = 60  # evaluations of a search from a further start
 _PER_PARAMETER = 200  # evaluations of a search without derivatives
@@ -175,20 +176,19 @@ class _Searches:
         mine = self._optimizer
         if not isinstance(mine, TrustRegion) or mine.max_eval != TrustRegion.max_eval:
             return found  # a limit that the user has set is kept
-        for optimizer in (mine, *other_searches(self._template.n_theta)):
-            if found.status is Status.CONVERGED or is_lost(found.x):
+        searches = [mine, *other_searches(self._template.n_theta)]
+        if found.evaluations >= mine.max_eval:
+            del searches[0]
+        for optimizer in searches:
+            # Only derivatives tell that a search is over.
+            confirmed = found.status is Status.CONVERGED and found.expected_decrease is not None
+            if confirmed or is_lost(found.x):
                 break
-            if optimizer is mine and found.evaluations >= mine.max_eval:
+            try:
+                other = self.run(optimizer, Start("", self._scaled.to_theta(found.x)))
+            except NumericalError:
                 continue
-            other = self.run(optimizer, Start("", self._scaled.to_theta(found.x)))
-            ended = replace(
-                other if other.value <= found.value + NO_WORSE else found,
-                evaluations=found.evaluations + other.evaluations,
-                start=found.start,
-                further_evaluations=found.further_evaluations,
-                trace=np.concatenate([found.trace, other.trace]),
-            )
-            found = ended
+            found = _followed(found, other)
         return found
 
     def reported(self, found: Optimum) -> Optimum:
@@ -217,6 +217,20 @@ class _Searches:
             except (NumericalError, np.linalg.LinAlgError):
                 x = np.where(self._template.free & ~np.isfinite(self._bounds.limits[1]), x / 2, x)
         return found
+
+
+def _followed(found: Optimum, other: Optimum) -> Optimum:
+    """The better end of a search and of one that went on from there; named is who has got there."""
+    better = other if other.value <= found.value + NO_WORSE else found
+    further = other.value < found.value - _NOTICEABLE
+    return replace(
+        better,
+        optimizer=other.optimizer if further else found.optimizer,
+        start=found.start,
+        evaluations=found.evaluations + other.evaluations,
+        further_evaluations=found.further_evaluations,
+        trace=np.concatenate([found.trace, other.trace]),
+    )
 
 
 def other_searches(n_theta: int) -> Iterator[Optimizer]:

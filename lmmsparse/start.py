@@ -23,7 +23,8 @@ _IN_SPAN = 1e-8
 _NO_VARIANCE = 1e-4
 _SMALL, _LARGE = 0.1, 30.0  # in units of the residual's standard deviation
 _NEAR_LIMIT = 0.9
-_LOST = 1e4
+LOST = 1e4
+_EXACT = 1e-8
 
 
 class Coordinates(Protocol):
@@ -63,7 +64,7 @@ def is_lost(x: FloatArray) -> bool:
     x : (n_theta,) array
         Standardized coordinates.
     """
-    return bool(np.abs(x).max(initial=0.0) > _LOST)
+    return bool(np.abs(x).max(initial=0.0) > LOST)
 
 
 def further_starts(coordinates: Coordinates) -> Iterator[Start]:
@@ -89,9 +90,11 @@ def further_starts(coordinates: Coordinates) -> Iterator[Start]:
         return template.with_held(theta(x))
 
     yield Start("a tenth of unit size", point(_SMALL))
-    yield Start(f"moments at {_LARGE:g} times unit size", point(_LARGE), True)
-    yield Start("theta = 1", template.with_held(unit))
-    if sides.any():
+    if not bounded.any():
+        yield Start(f"moments at {_LARGE:g} times unit size", point(_LARGE), True)
+    if not np.allclose(theta(unit), unit):
+        yield Start("theta = 1", template.with_held(unit))
+    if sides.any() and not bounded.any():
         yield Start(
             f"moments at {_LARGE:g} times unit size, negative correlations", point(_LARGE, -1), True
         )
@@ -176,7 +179,7 @@ def start_values(coordinates: Coordinates, design: Design) -> FloatArray:
             means = np.bincount(block.codes, y, minlength=block.n_levels) / counts
             between.append(float(np.var(means[block.codes], ddof=1)))
         within = float(np.var(y, ddof=1)) - sum(between)
-        if within > 0:
+        if within > _EXACT * sum(between):  # otherwise nothing is left for the residuals
             scale = np.array([abs(float(b.columns[0, 0])) for b in blocks])
             return np.asarray(np.sqrt(np.array(between) / within) / scale)
     return coordinates.to_theta(coordinates.template.start)
