@@ -234,7 +234,7 @@ def off_zero(objective: ProfiledDeviance, theta: FloatArray) -> FloatArray:
     scaled, template = StandardizedObjective(objective), objective.template
     x = scaled.to_internal(theta)
     largest = float(np.abs(x).max(initial=0.0))
-    free = template.free & (template.start > 0)
+    free = template.free & (template.start > 0) & np.isinf(template.upper)
     x[free & (x <= 1e-2 * largest)] = 0.1 * max(largest, 1.0)
     return scaled.to_theta(x)
 
