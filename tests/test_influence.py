@@ -177,7 +177,7 @@ def test_r_squared_is_that_of_performance(name: str) -> None:
         data = data[first & data["Days"].isin([0, 4, 8])]
     m = lmm.lmer(formula, data)
     assert m.r2()["marginal"] == pytest.approx(marginal, abs=2e-6)
-    assert m.r2()["conditional"] == pytest.approx(conditional, abs=2e-6)
+    assert m.r2()["conditional"] == pytest.approx(conditional, abs=5e-6)
 
 
 @pytest.mark.parametrize("weights", [None, "w"])
