@@ -252,7 +252,7 @@ def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> 
                 solver=fit.solver,
                 fixed=fit.held,
             )
-            settled = settle(refit)
+            settled = settle(refit, warm=True)
             left = settled.fit
             if settled.trouble:
                 off[label] = settled

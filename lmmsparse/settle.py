@@ -66,18 +66,26 @@ class Settled:
 
 
 @one_thread
-def settle(fit: Fit, starts: Sequence[FloatArray] = ()) -> Settled:
+def settle(fit: Fit, starts: Sequence[FloatArray] = (), warm: bool = False) -> Settled:
     """The fit itself if it is at its optimum, otherwise the best that other searches find.
 
     Parameters
     ----------
     fit : Fit
     starts : sequence of (n_theta,) arrays
-        θ at which the optimum cannot lie higher: that of a model nested in this one, or of one it
-        is nested in. Where the criterion is lower there, the fit is a local minimum.
+        θ of models that contain this one or are contained in it. The search is made from there too:
+        what it has found from its own start values can be a local minimum.
+    warm : bool
+        Whether the fit was started from θ of another one, so that its own start values have not
+        been tried. They are where the fit is singular, which a local minimum often is.
     """
     best = also_from(Settled(fit, judge(fit)), starts)
     if _done(best, starts):
+        others: list[FloatArray | None] = [off_zero(fit.objective, theta) for theta in starts]
+        if warm and best.verdict.singular:
+            others.append(None)
+        for start in () if best.exact else others:
+            best = _better(best, start, TrustRegion())
         return best
     best = _better(best, None, TrustRegion())
     for optimizer in _other_searches(fit.template.n_theta):

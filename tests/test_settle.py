@@ -232,6 +232,14 @@ def test_a_local_minimum_is_left_for_a_lower_start() -> None:
         assert not found.trouble
 
 
+def test_a_reduction_with_several_minima_is_searched_from_the_larger_model_too() -> None:
+    """Neither singular nor seen by a bound: the minima are at 16320.49, 16310.79 and 16304.49."""
+    data = pd.read_csv(VALIDATION / "search_data" / "hard_5213_star.csv.gz")
+    m = quiet(lmm.lmer, "tch ~ 1 + (1 | math) + (sch | math:gr)", data)
+    table = quiet(m.ranova)
+    assert table["logLik"].loc["(1 | math)"] == pytest.approx(-16304.487620 / 2, abs=1e-5)
+
+
 # -- θ of one model for another --------------------------------------------------------------------
 
 
