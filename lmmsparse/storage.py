@@ -111,7 +111,7 @@ def load_fit(path: str | Path) -> Fit:
                 raise StorageError(_foreign(path))
             meta, as_written = archive.json()
             version = _version(path, meta)
-            if version > 1 and not as_written:
+            if not as_written and (version > 1 or "arrays" in meta):
                 raise ValueError("its text is not what was stored")
             return _decode(meta, Arrays(archive, meta.get("arrays") if version > 1 else None))
         except (StorageError, MemoryError):
@@ -330,7 +330,7 @@ def _decode_optimum(meta: Any, lower: FloatArray, upper: FloatArray, arrays: Arr
     x = arrays.numbers("optimum.x", len(lower))
     if not ((lower <= x) & (x <= upper)).all():
         raise ValueError("covariance parameters beyond their bounds")
-    evaluations = whole(meta["evaluations"], low=1)
+    evaluations = whole(meta["evaluations"], 1, 2**53)
     trace = arrays.any_numbers("optimum.trace", None, len(x) + 1)
     if np.isnan(trace).any() or len(trace) > evaluations:
         raise ValueError("a search that cannot have been")
