@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
@@ -735,6 +736,7 @@ def test_files_cannot_run_code(
     meta = json.loads(parts["model.json"])
     ATTACKS[attack](meta["design"]["recipe"], CODE.format(str(target)))
     parts["model.json"] = json.dumps(meta).encode()
+    parts["model.json.sha256"] = hashlib.sha256(parts["model.json"]).hexdigest().encode()
     changed = io.BytesIO()
     with zipfile.ZipFile(changed, "w") as archive:
         for name, content in parts.items():
