@@ -220,6 +220,25 @@ def is_column_word(name: str) -> bool:
     )
 
 
+def effect_key(name: str) -> frozenset[str]:
+    """The factors of an effect's name, by which it is the same in any order and part of a formula.
+
+    Examples
+    --------
+    >>> effect_key("f[T.b]:x") == effect_key("x:f[b]")
+    True
+    >>> effect_key("Intercept")
+    frozenset()
+    """
+    pieces, depth, start = [], 0, 0
+    for i, char in enumerate(name + ":"):
+        depth += (char in "([{") - (char in ")]}")
+        if i == len(name) or (char == ":" and depth <= 0):
+            pieces.append(name[start:i].replace("[T.", "["))
+            start = i + 1
+    return frozenset(pieces) - {"Intercept"}
+
+
 def quote_name(name: str, quoted: bool = False) -> str:
     """A column name as an expression: plain when that is unambiguous, else in backquotes."""
     plain = name.isidentifier() and unicodedata.normalize("NFKC", name) == name

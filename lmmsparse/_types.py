@@ -1,10 +1,11 @@
-"""Array aliases used throughout, and the one helper that freezes an array."""
+"""Array aliases used throughout, and what makes arrays read-only."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
@@ -12,9 +13,31 @@ IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 ObjectArray = NDArray[Any]
 
+T = TypeVar("T", bound=np.generic)
 
-def frozen(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a read-only view of `array` (a copy is never made)."""
+
+def frozen(array: NDArray[T]) -> NDArray[T]:
+    """A read-only view of an array; nothing is copied, and the array itself stays as it is."""
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+class ReadOnly:
+    """Base of frozen dataclasses whose arrays cannot be written either.
+
+    However they come to be: made, replaced, unpickled or copied.
+    """
+
+    def __post_init__(self) -> None:
+        own = self.__dict__
+        for name, value in own.items():
+            if isinstance(value, np.ndarray):
+                own[name] = frozen(value)
+            elif isinstance(value, sp.csr_array):
+                parts = (frozen(value.data), frozen(value.indices), frozen(value.indptr))
+                own[name] = sp.csr_array(parts, shape=value.shape, copy=False)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        ReadOnly.__post_init__(self)

@@ -17,6 +17,7 @@ from lmmsparse.covariance import CovarianceStructure
 from lmmsparse.design import Design, RandomBlock, listed, own_share
 from lmmsparse.errors import DataError, Finding, NotIdentifiableError
 from lmmsparse.fixed_columns import orthonormal
+from lmmsparse.held import NOTHING, Held
 
 _NEARLY = 1e-7
 _READABLE = 1000
@@ -56,22 +57,11 @@ def check_rows(design: Design) -> list[Finding]:
 
 
 def check_levels(design: Design) -> list[Finding]:
-    """Every grouping factor needs more than one level, and fewer levels than rows."""
+    """Every grouping factor needs fewer levels than rows, and better several."""
     out = []
     for name, terms in design.groups.items():
         levels = design.blocks[terms[0]].n_levels
-        if levels < 2:
-            out.append(
-                Finding(
-                    "one-level",
-                    "error",
-                    f"The grouping factor {name!r} has a single level "
-                    f"({design.blocks[terms[0]].levels[0]}) in the rows that are fitted. Variation "
-                    "between levels cannot be estimated from one. Remove the term, or check which "
-                    "rows were dropped.",
-                )
-            )
-        elif levels >= design.n:
+        if levels >= design.n:
             out.append(
                 Finding(
                     "levels-vs-rows",
@@ -82,7 +72,7 @@ def check_levels(design: Design) -> list[Finding]:
                     "standard deviation if it is known: fixed={'sigma': 1.0}.",
                 )
             )
-        elif levels < 5:
+        elif 1 < levels < 5:
             out.append(
                 Finding(
                     "few-levels",
@@ -261,7 +251,7 @@ def check_random_within_fixed(design: Design) -> list[Finding]:
     candidates = [block for block in design.blocks if block.n_levels <= design.p]
     if not candidates:
         return out
-    Q, _ = orthonormal(design.fixed)
+    Q, _ = orthonormal(design.fixed, names=design.x_names)
     for block in candidates:
         for name, column in zip(block.names, block.columns.T, strict=True):
             Z = np.zeros((design.n, block.n_levels))
@@ -338,14 +328,14 @@ _CHECKED: WeakKeyDictionary[Design, list[Finding]] = WeakKeyDictionary()
 _BESIDE_RESIDUALS = ("levels-vs-rows", "effects-vs-rows")
 
 
-def check_design(design: Design, sigma_known: bool = False) -> list[Finding]:
+def check_design(design: Design, held: Held = NOTHING) -> list[Finding]:
     """Everything noticed while building the design and by all checks.
 
     Parameters
     ----------
     design : Design
-    sigma_known : bool
-        Whether the residual standard deviation is held rather than estimated.
+    held : Held
+        Covariance parameters that are not estimated.
 
     Returns
     -------
@@ -354,8 +344,33 @@ def check_design(design: Design, sigma_known: bool = False) -> list[Finding]:
     if design not in _CHECKED:  # asked for before the search and by the verdict after it
         found = [finding for check in CHECKS for finding in check(design)]
         _CHECKED[design] = [*design.findings, *found]
-    found = _CHECKED[design]
-    return [f for f in found if not (sigma_known and f.code in _BESIDE_RESIDUALS)]
+    known = _BESIDE_RESIDUALS if held.sigma is not None else ()
+    found = [f for f in _CHECKED[design] if f.code not in known]
+    return [*found, *_check_single_levels(design, held)]
+
+
+def _check_single_levels(design: Design, held: Held) -> list[Finding]:
+    """A single level tells a variance only if several of its effects share it.
+
+    Or if the variance is not estimated.
+    """
+    free = ~held.held(sum(block.structure.n_par for block in design.blocks))
+    out, at = [], 0
+    for block in design.blocks:
+        wanted = int(free[at : at + block.structure.n_par].sum())
+        at += block.structure.n_par
+        if block.n_levels == 1 and wanted and wanted >= block.k:
+            out.append(
+                Finding(
+                    "one-level",
+                    "error",
+                    f"The grouping factor {block.group!r} has a single level ({block.levels[0]}) "
+                    "in the rows that are fitted. Variation between levels cannot be estimated "
+                    "from one. Remove the term, check which rows were dropped, or hold the "
+                    f"standard deviation if it is known.",
+                )
+            )
+    return out
 
 
 def require(findings: Iterable[Finding]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import FloatArray, IntArray
 
 # At its bounds C is singular, and a diagonal of its Cholesky factor has an infinite slope. Squares
 # of such diagonals are kept above this: Λ is exact to 1e-12, and T ∂T' has its finite limit.
@@ -164,7 +164,7 @@ class CompoundSymmetry(_Correlated):
 
 @dataclass(frozen=True)
 class AR1(_Correlated):
-    """Effects in a sequence; those i and j steps along it have the correlation ρ^|i − j|.
+    """Effects in a sequence; those d steps apart have the correlation ρ^d.
 
     Parameters
     ----------
@@ -172,10 +172,13 @@ class AR1(_Correlated):
         Number of random effects per level, at least 2.
     hom : bool
         Whether all effects share one standard deviation.
+    at : tuple of int, optional
+        Increasing positions of the effects in the sequence; 0, 1, … if not given.
 
     Notes
     -----
-    The Cholesky factor of C has ρ^i in its first column and √(1 − ρ²) ρ^(i − j) in the others.
+    The Cholesky factor of C has ρ^(i − i₀) in its first column and √(1 − ρ^2s) ρ^(i − j) in the
+    others, with the positions i of a row and j of a column and the step s before j.
 
     Examples
     --------
@@ -187,26 +190,39 @@ class AR1(_Correlated):
     """
 
     hom: bool = True
+    at: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.at is not None and (len(self.at) != self.k or np.any(np.diff(self.at) <= 0)):
+            raise ValueError(f"{self.k} increasing positions expected, not {self.at!r:.80}")
 
     @property
     def _lowest(self) -> float:
         return -1.0
 
+    @property
+    def _places(self) -> IntArray:
+        return np.arange(self.k) if self.at is None else np.array(self.at, dtype=np.intp)
+
     def _cholesky(self, rho: float) -> tuple[FloatArray, FloatArray]:
-        steps = np.subtract.outer(np.arange(self.k), np.arange(self.k))
+        places = self._places
+        steps = np.subtract.outer(places, places)
         below = steps >= 0
         power, first, _ = _powers(rho, np.where(below, steps, 0))
-        root = np.sqrt(max(1.0 - rho * rho, _FLOOR))
+        before = np.diff(places, prepend=places[0] - 1)
+        square, slope_of_square, _ = _powers(rho, 2 * before)
+        root = np.sqrt(np.maximum(1.0 - square, _FLOOR))
         L = np.where(below, power * root, 0.0)
-        slope = np.where(below, first * root - power * rho / root, 0.0)
+        slope = np.where(below, first * root - 0.5 * power * slope_of_square / root, 0.0)
         L[:, 0], slope[:, 0] = power[:, 0], first[:, 0]
         return L, slope
 
     def _correlation(self, rho: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-        return _powers(rho, np.abs(np.subtract.outer(np.arange(self.k), np.arange(self.k))))
+        return _powers(rho, np.abs(np.subtract.outer(self._places, self._places)))
 
 
-def _powers(rho: float, e: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _powers(rho: float, e: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """ρ^e with its first and second derivatives by ρ, for whole e ≥ 0."""
     first = e * rho ** np.maximum(e - 1, 0)
-    return rho**e, first, e * (e - 1) * rho ** np.maximum(e - 2, 0)
+    second = e * (e - 1) * rho ** np.maximum(e - 2, 0)
+    return np.asarray(rho**e, dtype=np.float64), first, second

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
-from lmmsparse._types import FloatArray, IntArray
+from lmmsparse._types import FloatArray, IntArray, ReadOnly
 from lmmsparse.fixed_columns import Basis, InternalColumns
 
 _FEW_COLUMNS = 4
@@ -23,7 +23,7 @@ _TABLE = 8  # cells per row that are cheaper to number than rows are to sort
 
 
 @dataclass(frozen=True, eq=False)
-class TermColumns:
+class TermColumns(ReadOnly):
     """What the engine needs of one random-effects term.
 
     Attributes
@@ -49,7 +49,7 @@ class TermColumns:
 
 
 @dataclass(frozen=True, eq=False)
-class PairBlocks:
+class PairBlocks(ReadOnly):
     """The stored blocks of Z'WZ between two terms s ≥ t (in term order, s below t).
 
     Attributes
@@ -69,7 +69,7 @@ class PairBlocks:
 
 
 @dataclass(frozen=True, eq=False)
-class CrossProducts:
+class CrossProducts(ReadOnly):
     """Z'WZ in blocks, Z'WX and X'WX (X stands for the internal columns, see `Basis`).
 
     Attributes
@@ -140,7 +140,7 @@ class CrossProducts:
 
 
 @dataclass(frozen=True, eq=False)
-class Response:
+class Response(ReadOnly):
     """The cross-products of the least-squares residual e = y − o − X β₀.
 
     Attributes

@@ -268,7 +268,9 @@ class _Check:
         design = fit.design
         self._fit, self._terms = fit, terms
         self._root = np.sqrt(design.weights_or_one)
-        self._Q = orthonormal(design.fixed, design.weights)[0] if fit.reml and design.p else None
+        self._Q = None
+        if fit.reml and design.p:
+            self._Q, _ = orthonormal(design.fixed, design.weights, design.x_names)
         width = 2 + sum(design.blocks[t].k for t in terms) // 2
         self._probes = np.random.default_rng(5).normal(size=(max(4, width), design.n))
         self._sigma = fit.held.sigma is None

@@ -74,7 +74,14 @@ def optional(value: Any, each: Callable[[Any], T]) -> T | None:
     return None if value is None else each(value)
 
 
-_KINDS: dict[str, Callable[[Any], Any]] = {"int": whole, "float": number, "bool": flag, "str": text}
+_POSITIONS = "tuple[int, ...] | None"
+_KINDS: dict[str, Callable[[Any], Any]] = {
+    "int": whole,
+    "float": number,
+    "bool": flag,
+    "str": text,
+    _POSITIONS: lambda value: optional(value, _positions),
+}
 
 
 def options(value: Any, kind: type[Any]) -> dict[str, Any]:
@@ -85,5 +92,14 @@ def options(value: Any, kind: type[Any]) -> dict[str, Any]:
 
 def plain(option: Any) -> dict[str, Any]:
     """The inverse of `options`: numbers of numpy become plain ones."""
-    kinds = {"int": int, "float": float, "bool": bool, "str": str}
+    kinds: dict[str, Callable[[Any], Any]]
+    kinds = {"int": int, "float": float, "bool": bool, "str": str, _POSITIONS: _plain_positions}
     return {f.name: kinds[str(f.type)](getattr(option, f.name)) for f in fields(option)}
+
+
+def _positions(value: Any) -> tuple[int, ...]:
+    return items(value, lambda place: whole(place, 0, 1e9))
+
+
+def _plain_positions(value: Any) -> list[int] | None:
+    return None if value is None else [int(place) for place in value]

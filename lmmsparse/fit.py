@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg as sla
 import scipy.sparse as sp
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import FloatArray, frozen
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import (
     CrossProducts,
@@ -107,7 +107,7 @@ class Fit:
     def beta(self) -> FloatArray:
         """Fixed effects, (p,)."""
         internal = self.objective.response.beta0 + self.modes.solution.beta
-        return self.products.basis.coefficients(internal)
+        return frozen(self.products.basis.coefficients(internal))
 
     @cached_property
     def sigma2(self) -> float:
@@ -127,7 +127,7 @@ class Fit:
             return np.zeros((0, 0))
         RX = self.modes.solution.RX @ self.products.basis.R
         inverse = sla.solve_triangular(RX, np.eye(p), check_finite=False)
-        return np.asarray(self.sigma2 * inverse @ inverse.T)
+        return frozen(np.asarray(self.sigma2 * inverse @ inverse.T))
 
     @property
     def b(self) -> FloatArray:
@@ -141,7 +141,7 @@ class Fit:
         mu = design.fixed @ self.beta + design.offset_or_zero
         for block, part in zip(design.blocks, self.split(self.b), strict=True):
             mu = mu + np.einsum("nk,nk->n", block.columns, part[block.codes])
-        return mu
+        return frozen(mu)
 
     def split(self, b: FloatArray) -> list[FloatArray]:
         """A (q,) vector as one (levels, k) array per term."""
@@ -225,7 +225,7 @@ def products_of(design: Design) -> tuple[CrossProducts, Response]:
         If the fixed effects fit the response exactly.
     """
     terms = term_columns(design)
-    Q, basis = orthonormal(design.fixed, design.weights)
+    Q, basis = orthonormal(design.fixed, design.weights, design.x_names)
     products = cross_products(Q, basis, terms, design.weights)
     response = response_products(design.y, Q, terms, design.weights, design.offset)
     check_not_exact(design, response.yty)

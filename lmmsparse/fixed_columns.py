@@ -6,13 +6,15 @@ thousand levels, is never filled in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import blas
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import FloatArray, ReadOnly
+from lmmsparse.design.rank import origins
 from lmmsparse.errors import NumericalError
 from lmmsparse.linalg import solve_triangular
 
@@ -24,7 +26,7 @@ _DEPENDENT = (
 
 
 @dataclass(frozen=True, eq=False)
-class Basis:
+class Basis(ReadOnly):
     """The internal fixed-effects columns Q = X R⁻¹, orthonormal under W.
 
     Attributes
@@ -46,7 +48,7 @@ class Basis:
 
 
 @dataclass(frozen=True, eq=False)
-class InternalColumns:
+class InternalColumns(ReadOnly):
     """The columns Q of the fixed effects that the engine works with.
 
     Attributes
@@ -93,14 +95,16 @@ class InternalColumns:
 
 
 def orthonormal(
-    X: FloatArray | sp.csr_array, weights: FloatArray | None = None
+    X: FloatArray | sp.csr_array,
+    weights: FloatArray | None = None,
+    names: Sequence[str] | None = None,
 ) -> tuple[InternalColumns, Basis]:
     """Return Q = X R⁻¹ with Q'WQ = I and the `Basis` that leads back.
 
     One Cholesky factorization of X'WX gives R, as long as the columns are far from dependent.
     Others, scaled to length one, take passes of Cholesky QR until Q is orthonormal: as accurate as
     Householder QR for any X that passed the rank check, at a third of the time and without an
-    n-sized workspace.
+    n-sized workspace. Of these, columns far from zero are moved first (`design.rank.origins`).
 
     Raises
     ------
@@ -124,6 +128,9 @@ def orthonormal(
         return InternalColumns(blas.dtrsm(1.0, once, columns, side=1)), basis
     if not isinstance(columns, np.ndarray):
         columns = np.asfortranarray(columns.toarray())
+    columns, moved = origins(columns, names, weights)
+    if moved is not None:
+        length = np.sqrt(np.diag(_gram(columns, weights)))
     root = None if weights is None else np.sqrt(weights)[:, None]
     Q, R = columns / length, np.diag(length)
     for _ in range(3):
@@ -138,6 +145,8 @@ def orthonormal(
         R = step @ R
         if np.max(np.abs(step - np.eye(p))) < 1e-10:
             break
+    if moved is not None:
+        R = solve_triangular(moved, R.T, transposed=True).T
     return InternalColumns(Q), Basis(R=R, logdet=_logdet(R))
 
 

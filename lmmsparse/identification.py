@@ -345,7 +345,7 @@ def _by_rows(
 ) -> Unidentified | None:
     terms = [term_matrices(design, template, t) for t in range(len(design.blocks))]
     root = np.sqrt(design.weights_or_one)
-    Q = orthonormal(design.fixed, design.weights)[0] if reml and design.p else None
+    Q = orthonormal(design.fixed, design.weights, design.x_names)[0] if reml and design.p else None
     stack, whole, squares = [], [], 0.0
     random = np.random.default_rng(11)
     probes = max(_PROBES, 2 + max(term.columns.shape[1] for term in terms) // 2)

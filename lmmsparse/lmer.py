@@ -35,7 +35,7 @@ def _fit(
     progress: bool = False,
 ) -> LinearMixedModel:
     held = held_parameters(design, fixed)
-    require(check_design(design, held.sigma is not None))
+    require(check_design(design, held))
     fit = fit_design(
         design,
         reml=reml,
@@ -46,7 +46,7 @@ def _fit(
         progress=progress,
     )
     model = LinearMixedModel(fit)
-    announce(model.convergence.findings, 6)
+    announce(model.convergence.findings)
     return model
 
 

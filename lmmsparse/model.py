@@ -38,7 +38,12 @@ from lmmsparse.options import brief, check_level, is_number, is_whole, one_of
 from lmmsparse.plots import ModelPlots
 from lmmsparse.predict import predict
 from lmmsparse.prediction_error import predict_with_error
-from lmmsparse.ranef import conditional_covariances, conditional_modes, effect_names
+from lmmsparse.ranef import (
+    coefficients_by_level,
+    conditional_covariances,
+    conditional_modes,
+    effect_names,
+)
 from lmmsparse.refit import refit_response
 from lmmsparse.refit_many import refit_many
 from lmmsparse.simulate import simulate
@@ -160,6 +165,7 @@ class LinearMixedModel:
         """Variances, standard deviations and correlations of the random effects."""
         return variance_components(self._fit)
 
+    @checked_keywords
     def vcov_varcorr(self, scale: str = "sdcor") -> pd.DataFrame:
         """Asymptotic covariance matrix of the estimated covariance parameters.
 
@@ -207,16 +213,12 @@ class LinearMixedModel:
 
     @property
     def coef(self) -> dict[str, pd.DataFrame]:
-        """`fixef` + `ranef` per level; an effect that is only random has fixed part 0."""
+        """`fixef` + `ranef` per level (`a:b` is `b:a`); a purely random effect has fixed part 0."""
         out: dict[str, pd.DataFrame] = ByGroup()
-        for group, modes in self.ranef.items():
-            fixed = self.fixef
-            columns = [c for c in modes.columns if c not in fixed.index] + list(fixed.index)
-            frame = pd.DataFrame(
-                {c: np.full(len(modes), fixed.get(c, 0.0)) for c in columns}, index=modes.index
-            )
-            frame[modes.columns] += modes
-            out[group] = frame
+        for group, (names, values) in coefficients_by_level(self._fit).items():
+            index = self._fit.design.blocks[self._fit.design.groups[group][0]].levels
+            columns = pd.Index(names, dtype=object)
+            out[group] = pd.DataFrame(values, index=index.rename(group), columns=columns)
         return out
 
     # -- likelihood --------------------------------------------------------------------------------
@@ -367,7 +369,7 @@ class LinearMixedModel:
     def convergence(self) -> Convergence:
         """The verdict on the fit, with its findings."""
         fit = self._fit
-        found = check_design(fit.design, fit.held.sigma is not None)
+        found = check_design(fit.design, fit.held)
         found = [*found, *not_identified(fit, found), *solver_findings(fit.products, fit.solver)]
         return judge(fit, tuple(found))
 
@@ -848,7 +850,7 @@ class LinearMixedModel:
         LinearMixedModel
         """
         model = LinearMixedModel(refit_response(self._fit, y, weights))
-        announce(model.convergence.findings, 4, self._fit.design.findings)
+        announce(model.convergence.findings, self._fit.design.findings)
         return model
 
     @checked_keywords

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import FloatArray, ReadOnly
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
 from lmmsparse.linalg import solve_triangular, times_each
@@ -23,7 +23,7 @@ from lmmsparse.solvers.base import PLSFactor, PLSSolution, PLSSystem
 
 
 @dataclass(frozen=True, eq=False)
-class Modes:
+class Modes(ReadOnly):
     """The penalized least-squares solution at one θ with everything that hangs on the factor.
 
     Attributes

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import BoolArray, FloatArray, IntArray
+from lmmsparse.announce import warn
 from lmmsparse.design import Recipe, as_frame, check_unique, close_match, listed
-from lmmsparse.errors import DataError, FormulaError, OptionError
+from lmmsparse.errors import DataError, DesignWarning, FormulaError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.formula import parse_formula
 from lmmsparse.options import brief, one_of
@@ -101,7 +102,7 @@ class NewRows:
     Attributes
     ----------
     X : (m, p) array
-        NaN in rows with a missing predictor.
+        NaN in rows with a missing predictor and in those that are undetermined.
     offset : (m,) array
     columns : dict
         Block → (m, k) array.
@@ -109,6 +110,8 @@ class NewRows:
         Block → level of each row, −1 where the level is new or missing.
     unknown : (m,) bool array
         Rows with a new or missing level of a selected group.
+    undetermined : (m,) bool array
+        Rows whose fixed part the data of the fit do not determine.
     index : pandas.Index
     """
 
@@ -117,6 +120,7 @@ class NewRows:
     columns: dict[int, FloatArray]
     codes: dict[int, IntArray]
     unknown: BoolArray
+    undetermined: BoolArray
     index: pd.Index
 
 
@@ -163,7 +167,7 @@ def new_rows(
             raise _level_error(fit.design.blocks[t].group, missing, level, shown)
         unknown |= bad
         codes[t] = np.where(bad, -1, level)
-    X = recipe.fixed(frame)
+    X, undetermined = recipe.fixed(frame)
     _check_finite(X, fit.design.x_names)
     for t, values in columns.items():
         _check_finite(values, fit.design.blocks[t].names)
@@ -173,6 +177,7 @@ def new_rows(
         columns=columns,
         codes=codes,
         unknown=unknown,
+        undetermined=undetermined,
         index=frame.index,
     )
 
@@ -184,6 +189,18 @@ def _check_finite(values: FloatArray, names: tuple[str, ...]) -> None:
         raise DataError(
             f"The column {names[j]!r} is infinite in {infinite[j]} rows of the new data. Nothing "
             "can be predicted from infinity. Correct the values, or make them missing."
+        )
+
+
+def warn_of_undetermined(fit: Fit, undetermined: BoolArray) -> None:
+    """Say how many rows of new data the fixed effects cannot give a mean for."""
+    if undetermined.any():
+        warn(
+            f"{int(undetermined.sum())} of {len(undetermined)} rows of the new data are NaN: the "
+            "data of the fit do not determine their mean, as fixed effects were dropped "
+            f"({listed(fit.design.dropped)}). Predict for combinations that the fit had, or leave "
+            "out the interaction.",
+            DesignWarning,
         )
 
 
@@ -212,7 +229,7 @@ def predict(
     new_levels: str = "raise",
     offset: Any = None,
 ) -> tuple[FloatArray, pd.Index]:
-    """Xβ + Zb + offset for the data of the fit or for new data.
+    """Xβ + Zb + offset for the data of the fit or for new data; NaN where they do not tell.
 
     Returns
     -------
@@ -242,6 +259,7 @@ def predict(
             values = values + np.einsum("nk,nk->n", block.columns[:, at], part[block.codes])
         return design.pad(values), design.output_index()
     rows = new_rows(fit, newdata, selections, new_levels, offset)
+    warn_of_undetermined(fit, rows.undetermined)
     values = predicted(fit, rows, selections)
     if new_levels == "nan":
         values = np.where(rows.unknown, np.nan, values)

@@ -192,6 +192,7 @@ def _rows(
         columns={t: design.blocks[t].columns for t in chosen},
         codes={t: design.blocks[t].codes for t in chosen},
         unknown=np.zeros(design.n, dtype=bool),
+        undetermined=np.zeros(design.n, dtype=bool),
         index=design.index[design.rows],
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lmmsparse._tokens import effect_key
 from lmmsparse._types import FloatArray
 from lmmsparse.fit import Fit
 from lmmsparse.threads import one_thread
@@ -34,6 +35,30 @@ def effect_names(fit: Fit) -> dict[str, tuple[str, ...]]:
         group: tuple(name for t in terms for name in fit.design.blocks[t].names)
         for group, terms in fit.design.groups.items()
     }
+
+
+def coefficients_by_level(fit: Fit) -> dict[str, tuple[list[str], FloatArray]]:
+    """Fixed effects plus random effects of each level.
+
+    The same effect may have its factors in another order, or another coding, in both parts.
+
+    Returns
+    -------
+    dict
+        Group → names of the effects, those that are only random first, and (levels, effects).
+    """
+    fixed = list(fit.design.x_names)
+    names = {effect_key(name): name for name in fixed}
+    out = {}
+    for group, modes in conditional_modes(fit).items():
+        own = [names.get(effect_key(name), name) for name in effect_names(fit)[group]]
+        every = [*dict.fromkeys(name for name in own if name not in fixed), *fixed]
+        values = np.zeros((len(modes), len(every)))
+        values[:, len(every) - len(fixed) :] = fit.beta
+        for name, column in zip(own, modes.T, strict=True):
+            values[:, every.index(name)] += column
+        out[group] = (every, values)
+    return out
 
 
 @one_thread

@@ -14,7 +14,7 @@ from lmmsparse.crossproducts import response_products
 from lmmsparse.design import Design, LevelKey, RandomBlock, listed
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.grouping import Grouping, combined_labels
-from lmmsparse.design.rank import chosen_columns, independent_columns
+from lmmsparse.design.rank import chosen_columns, column_relations, independent_columns
 from lmmsparse.errors import DataError, Finding
 from lmmsparse.fit import Fit, check_not_exact, fit_design, term_columns
 from lmmsparse.fixed_columns import orthonormal
@@ -101,7 +101,7 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
         )
         finding = Finding("zero-weights", "warning", text)
         renewed = replace(renewed, findings=(*renewed.findings, finding))
-    require(check_design(renewed, fit.held.sigma is not None))
+    require(check_design(renewed, fit.held))
     if not keep.all() or weights is not None:
         return fit_design(
             renewed,
@@ -112,7 +112,7 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Fit:
             fixed=fit.held,
         )
     terms = term_columns(design)
-    Q, _ = orthonormal(design.fixed, design.weights)
+    Q, _ = orthonormal(design.fixed, design.weights, design.x_names)
     response = response_products(values, Q, terms, design.weights, design.offset)
     check_not_exact(renewed, response.yty)
     objective = fit.objective.with_response(response)
@@ -145,7 +145,7 @@ def subset(design: Design, keep: BoolArray) -> Design:
             "Every value of the new response is missing. No row is left to fit. Check its values."
         )
     X, blocks = design.fixed[keep], tuple(_subset_block(block, keep) for block in design.blocks)
-    stays = independent_columns(X)
+    stays = independent_columns(X, design.x_names)
     names = np.array(design.x_names, dtype=object)
     lost = tuple(str(name) for name in names[~stays])
     findings = design.findings
@@ -159,11 +159,18 @@ def subset(design: Design, keep: BoolArray) -> Design:
     if recipe is not None:
         kept = recipe.kept.copy()
         kept[np.flatnonzero(kept)] = stays
+        relations = recipe.relations
+        if lost:
+            every = np.zeros((X.shape[0], len(kept)))
+            every[:, recipe.kept] = X if isinstance(X, np.ndarray) else X.toarray()
+            if relations is not None:
+                every[:, ~recipe.kept] = X @ relations
+            relations = column_relations(every, kept)
         groups = tuple(
             replace(group, key=block.grouping.key)
             for group, block in zip(recipe.groups, blocks, strict=True)
         )
-        recipe = replace(recipe, kept=kept, groups=groups)
+        recipe = replace(recipe, kept=kept, groups=groups, relations=relations)
     return replace(
         design,
         y=design.y[keep],

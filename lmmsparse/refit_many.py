@@ -187,7 +187,7 @@ def _products(fit: Fit, Y: FloatArray) -> Iterator[tuple[slice, ManyResponses, B
     """The cross-products of so many responses at a time, and which X alone fits exactly."""
     design = fit.design
     terms = term_columns(design)
-    Q, _ = orthonormal(design.fixed, design.weights)
+    Q, _ = orthonormal(design.fixed, design.weights, design.x_names)
     size = max(1, _CHUNK // design.n)
     for a in range(0, Y.shape[1], size):
         part = Y[:, a : a + size]

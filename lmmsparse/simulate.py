@@ -11,7 +11,7 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.options import as_generator, brief, whole_number
-from lmmsparse.predict import Selection, new_frame, new_rows, select_effects
+from lmmsparse.predict import Selection, new_frame, new_rows, select_effects, warn_of_undetermined
 
 
 def simulate(
@@ -53,6 +53,7 @@ def simulate(
     else:
         every = [Selection(t, np.arange(b.k)) for t, b in enumerate(fit.design.blocks)]
         rows = new_rows(fit, newdata, every, "population")
+        warn_of_undetermined(fit, rows.undetermined)
         X, offset, columns, index = rows.X, rows.offset, rows.columns, rows.index
         weights = _new_weights(fit, newdata)
         codes, n_levels = _new_codes(fit, newdata)

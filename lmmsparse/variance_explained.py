@@ -45,7 +45,7 @@ def r_squared(fit: Fit) -> pd.Series:
     Nakagawa & Schielzeth (2013), Methods in Ecology and Evolution 4, 133-142; Johnson (2014),
     Methods in Ecology and Evolution 5, 944-946.
     """
-    explained = float(np.var(fit.design.fixed @ fit.beta))
+    explained = float(np.var(fit.design.fixed @ fit.beta, ddof=1))
     random = sum(_random_variances(fit).values())
     total = explained + random + _residual_variance(fit)
     shares = [explained / total, (explained + random) / total]

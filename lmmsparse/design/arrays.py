@@ -72,7 +72,7 @@ def design_from_arrays(
             text = f"{n - len(rows)} rows have weight zero and were left out."
             findings.append(Finding("zero-weights", "warning", text))
     names = _names(X, matrix, "x")
-    keep = independent_columns(matrix[rows])
+    keep = independent_columns(matrix[rows], names)
     lost = tuple(name for name, kept in zip(names, keep, strict=True) if not kept)
     if lost:
         text = (

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lmmsparse._tokens import tokenize
+from lmmsparse._tokens import effect_key, tokenize
 from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse.correlated import AR1
 from lmmsparse.covariance import make_structure
 from lmmsparse.design.columns import (
     check_factors,
@@ -25,12 +27,15 @@ from lmmsparse.design.frame import (
     listed,
 )
 from lmmsparse.design.grouping import make_grouping
-from lmmsparse.design.matrices import learn
+from lmmsparse.design.matrices import MatrixRecipe, learn
 from lmmsparse.design.names import columns_of, split_calls
 from lmmsparse.design.rank import (
+    FixedColumns,
     chosen_columns,
+    clearly_independent,
     column_relations,
     columns_not_finite,
+    far_from_zero,
     independent_columns,
 )
 from lmmsparse.design.recipe import (
@@ -39,6 +44,7 @@ from lmmsparse.design.recipe import (
     evaluate_grouping,
 )
 from lmmsparse.design.rows import complete_rows, dropped_by_expression, extra_columns, fitted_extras
+from lmmsparse.design.sequence import positions, put_in_order
 from lmmsparse.design.types import Design, RandomBlock
 from lmmsparse.errors import DataError, Finding, FormulaError, OptionError
 from lmmsparse.formula import MixedFormula, parse_formula, referenced_names
@@ -122,6 +128,7 @@ def build_design(
     rows = np.flatnonzero(keep)
     if len(rows) < len(table):
         table = table.take(rows)
+    table = put_in_order(table, _sequences(parsed), frame)
     check_response(parsed.response, table)
     bare = {name for text in parts.values() for name in split_calls(text)[0]}
     used = sorted({name for names in uses.values() for name in names})
@@ -147,11 +154,12 @@ def build_design(
     check_finite("response " + repr(parsed.response), y)
     for j in columns_not_finite(X):
         check_finite(f"fixed-effects column {names[j]!r}", X[:, j])
-    independent = independent_columns(X)
+    independent = independent_columns(X, names)
     lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
-    if lost:
-        findings.append(_rank_finding(lost, names))
+    if not clearly_independent(X):
+        findings += _rank_findings(X, names, lost)
     blocks, order = _blocks(parsed, matrices, table, own)
+    blocks = _with_steps(parsed, recipe, blocks, order, frame, findings)
     return Design(
         formula=parsed.text,
         response=parsed.response,
@@ -166,14 +174,14 @@ def build_design(
         rows=rows,
         na_action=na_action,
         findings=tuple(findings),
-        recipe=_recipe(parsed, recipe, (X, independent), blocks, order, weights, offset),
+        recipe=_recipe(parsed, recipe, (X, independent, names), blocks, order, weights, offset),
     )
 
 
 def _recipe(
     parsed: MixedFormula,
     matrices: Any,
-    fixed: tuple[FloatArray, BoolArray],
+    fixed: tuple[FloatArray, BoolArray, tuple[str, ...]],
     blocks: list[RandomBlock],
     order: list[int],
     weights: Any,
@@ -276,15 +284,64 @@ def _own_names(context: Any) -> dict[str, Any]:
     return dict(context)
 
 
-def _rank_finding(lost: tuple[str, ...], names: tuple[str, ...]) -> Finding:
-    return Finding(
-        "rank-deficient",
-        "warning",
-        f"The fixed effects are linearly dependent: {len(lost)} of {len(names)} columns were "
-        f"dropped ({listed(lost)}). Their coefficients cannot be told apart from the others'; the "
-        "fit and its predictions do not depend on the choice. Remove terms that repeat others, or "
-        "combinations of factor levels that do not occur.",
-    )
+def _rank_findings(X: FixedColumns, names: tuple[str, ...], lost: tuple[str, ...]) -> list[Finding]:
+    """What is dropped, and predictors so far from zero that digits are lost."""
+    out = []
+    is_far = far_from_zero(X, names)
+    far = [name for name, distant in zip(names, is_far, strict=True) if distant]
+    gone, stays = [n for n in far if n in lost], [n for n in far if n not in lost]
+    if gone:
+        text = (
+            f"{len(lost)} of {len(names)} columns of the fixed effects were dropped "
+            f"({listed(lost)}). {listed(gone)} {'is' if len(gone) == 1 else 'are'} so far from "
+            "zero, compared with the spread, that numbers of double precision cannot tell what is "
+            "added to the other columns. Subtract a typical value in the data before fitting, for "
+            "example the smallest. What is dropped then too repeats other columns."
+        )
+        out.append(Finding("rank-deficient", "warning", text))
+    elif lost:
+        text = (
+            f"The fixed effects are linearly dependent: {len(lost)} of {len(names)} columns were "
+            f"dropped ({listed(lost)}). Their coefficients cannot be told apart from the others'; "
+            "the fit does not depend on the choice. Remove terms that repeat others, or "
+            "combinations of factor levels that do not occur."
+        )
+        out.append(Finding("rank-deficient", "warning", text))
+    products = [name for name in stays if len(effect_key(name)) > 1]
+    if products:
+        text = (
+            f"The predictor in {listed(products)} is far from zero compared with its spread. "
+            "Coefficients and tests of the terms it interacts with are about zero, far outside "
+            "the data, and their digits are lost. Subtract a typical value in the data before "
+            "fitting, for example the smallest."
+        )
+        out.append(Finding("far-from-zero", "warning", text))
+    return out
+
+
+def _sequences(parsed: MixedFormula) -> list[str]:
+    """Factors of autoregressive terms that stand there by themselves."""
+    terms = [term for term in parsed.random if term.structure == "ar1"]
+    return [name for term in terms for name in split_calls(term.effects)[0]]
+
+
+def _with_steps(
+    parsed: MixedFormula,
+    recipe: MatrixRecipe,
+    blocks: list[RandomBlock],
+    order: list[int],
+    frame: pd.DataFrame,
+    findings: list[Finding],
+) -> list[RandomBlock]:
+    """Autoregressive terms with the steps between their levels, and what is said about them."""
+    out = []
+    for block, i in zip(blocks, order, strict=True):
+        if isinstance(block.structure, AR1):
+            at, said = positions(recipe, f"random{i}", frame, block.source)
+            findings += said
+            block = replace(block, structure=replace(block.structure, at=at))
+        out.append(block)
+    return out
 
 
 def _blocks(

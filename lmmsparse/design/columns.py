@@ -304,15 +304,16 @@ def describe(
         return ColumnInfo("categorical", levels, True)
     check_real(f"Column {name!r}", column)
     if pd.api.types.is_bool_dtype(column.dtype):
-        return ColumnInfo("numeric", (False, True), span=_span(column))
+        return ColumnInfo("numeric", (False, True), span=span_of(column))
     if pd.api.types.is_numeric_dtype(column.dtype) or holds_objects(column):
-        return ColumnInfo("numeric", span=_span(column))
+        return ColumnInfo("numeric", span=span_of(column))
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "mM":
         return ColumnInfo("date" if column.dtype.kind == "M" else "duration")
     return ColumnInfo("other")
 
 
-def _span(column: pd.Series) -> tuple[float, float, float]:
+def span_of(column: pd.Series) -> tuple[float, float, float]:
+    """Mean, smallest and largest value of a numeric column."""
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     return float(values.mean()), float(values.min()), float(values.max())
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import BoolArray, IntArray
+from lmmsparse._types import BoolArray, IntArray, ReadOnly
 from lmmsparse.design.frame import codes_and_categories, listed, without_unused
 from lmmsparse.design.labels import positions
 from lmmsparse.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
-class LevelKey:
+class LevelKey(ReadOnly):
     """How values are recognized as levels: labels per factor, and the observed combinations.
 
     Attributes
@@ -55,7 +55,7 @@ class LevelKey:
 
 
 @dataclass(frozen=True, eq=False)
-class Grouping:
+class Grouping(ReadOnly):
     """A grouping factor.
 
     Attributes

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lmmsparse._expression import bare, read_expression
 from lmmsparse._parts import read_part
-from lmmsparse._types import BoolArray, FloatArray, IntArray
+from lmmsparse._types import BoolArray, FloatArray, IntArray, ReadOnly
 from lmmsparse.design.arguments import aligned, check_real
 from lmmsparse.design.evaluate import Evaluator
 from lmmsparse.design.frame import (
@@ -31,6 +31,8 @@ from lmmsparse.design.names import check_expression, columns_of, learning_calls
 from lmmsparse.errors import DataError, FormulaError, LmmError
 from lmmsparse.formula import referenced_names
 
+_SAME = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class GroupRecipe:
@@ -42,7 +44,7 @@ class GroupRecipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class Recipe(ReadOnly):
     """Everything needed to build model matrices from new data.
 
     Attributes
@@ -82,10 +84,32 @@ class Recipe:
         columns = {name for name in (self.offset_column, self.weights_column) if name}
         return used | columns | set(self.matrices.columns)
 
-    def fixed(self, newdata: pd.DataFrame) -> FloatArray:
-        """X for new data, (n, p); NaN in rows with a missing value."""
+    def fixed(self, newdata: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
+        """X for new data, and rows whose mean the data of the fit do not determine.
+
+        Returns
+        -------
+        X : (n, p) array
+            NaN in such rows and in those with a missing value.
+        undetermined : (n,) bool array
+        """
         values, _ = self.matrices.matrix("fixed", newdata)
-        return values[:, self.kept]
+        X, undetermined = values[:, self.kept], ~self.determines(values)
+        X[undetermined] = np.nan
+        return X, undetermined
+
+    def determines(self, values: FloatArray) -> BoolArray:
+        """Rows of all fixed-effects columns for which Xβ can be estimated, (n,).
+
+        Those in which the columns that were dropped are the same combinations of the others as in
+        the data of the fit.
+        """
+        if self.relations is None:
+            return np.ones(len(values), dtype=bool)
+        own, dropped = values[:, self.kept], values[:, ~self.kept]
+        gap = np.abs(dropped - own @ self.relations)
+        size = np.abs(dropped) + np.abs(own) @ np.abs(self.relations)
+        return np.asarray(~np.any(gap > _SAME * size, axis=1))
 
     def random(self, block: int, newdata: pd.DataFrame) -> FloatArray:
         """Columns (n, k) of one random-effects term; NaN in rows with a missing value."""

@@ -18,6 +18,7 @@ from lmmsparse._types import FloatArray
 from lmmsparse.design.matrices import MatrixRecipe
 
 INTERCEPT = "1"
+_REDRAWS = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,9 +175,26 @@ def typical_rows(recipe: MatrixRecipe, part: str) -> pd.DataFrame:
             if name not in own:
                 frame[name] = [levels[i] for i in rng.integers(len(levels), size=len(frame))]
         for name, (_, low, high) in numbers.items():
-            frame[name] = rng.uniform(low, high, len(frame))
+            frame[name] = _between(rng, low, high, len(frame))
         frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+    rows = pd.concat(frames, ignore_index=True)
+    # An expression need not be defined everywhere between the smallest and the largest value.
+    for _ in range(_REDRAWS):
+        bad = np.flatnonzero(~np.isfinite(recipe.matrix(part, rows)[0]).all(axis=1))
+        if not len(bad) or not numbers:
+            return rows
+        for name, (_, low, high) in numbers.items():
+            values = rows[name].to_numpy(copy=True)
+            values[bad] = _between(rng, low, high, len(bad))
+            rows[name] = values
+    finite = np.isfinite(recipe.matrix(part, rows)[0]).all(axis=1)
+    return rows.iloc[np.flatnonzero(finite)].reset_index(drop=True)
+
+
+def _between(rng: np.random.Generator, low: float, high: float, n: int) -> FloatArray:
+    """Uniform draws between two numbers whose difference may be larger than the largest one."""
+    share = rng.uniform(size=n)
+    return low * (1.0 - share) + high * share
 
 
 def indicator_matrix(

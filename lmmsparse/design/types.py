@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from lmmsparse._types import FloatArray, IntArray
+from lmmsparse._types import FloatArray, IntArray, ReadOnly
 from lmmsparse.covariance import CovarianceStructure, Unstructured
 from lmmsparse.design.arguments import aligned
 from lmmsparse.design.grouping import Grouping
@@ -21,7 +21,7 @@ _FAR = 30.0  # means this many standard deviations from zero cost digits
 
 
 @dataclass(frozen=True, eq=False)
-class RandomBlock:
+class RandomBlock(ReadOnly):
     """One random-effects term with its data.
 
     Attributes
@@ -98,7 +98,7 @@ class RandomBlock:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Design:
+class Design(ReadOnly):
     """Everything the fit needs of formula and data.
 
     Attributes

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import FloatArray
+from lmmsparse.announce import warn
 from lmmsparse.distributions import normal_quantile
 from lmmsparse.errors import Finding, InterruptedWarning, LmmWarning, OptionError
 from lmmsparse.fit import Fit
@@ -185,7 +186,7 @@ def bootstrap(
     failed = {i: reason for i, reason in enumerate(reasons) if reason}
     findings = (_interrupted(len(values), n),) if done.interrupted else ()
     for finding in findings:
-        warnings.warn(finding.message, InterruptedWarning, stacklevel=4)
+        warn(finding.message, InterruptedWarning)
     return Bootstrap(
         original,
         pd.Series(list(failed.values()), index=list(failed), dtype=object, name="reason"),

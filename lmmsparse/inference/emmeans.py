@@ -105,10 +105,7 @@ def marginal_means(
     X, _ = matrices.matrix("fixed", rows)
     F = X.reshape(len(shown), -1, X.shape[1]).mean(axis=1)
     kept = recipe.kept
-    estimable = np.ones(len(F), dtype=bool)
-    if recipe.relations is not None:
-        gap = np.abs(F[:, ~kept] - F[:, kept] @ recipe.relations).max(axis=1)
-        estimable = gap < 1e-8 * np.maximum(1.0, np.abs(F).max(axis=1))
+    estimable = recipe.determines(F)
     labels = tuple(", ".join(map(_text, row)) for row in shown.itertuples(index=False))
     return MarginalMeans(labels, F[:, kept], estimable, float(fit.design.offset_or_zero.mean()))
 

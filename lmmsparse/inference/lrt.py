@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from lmmsparse.distributions import chi2_tail
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit, fit_design
 from lmmsparse.inference.boundary import MIXTURE, boundary
+from lmmsparse.inference.nesting import why_not_contained
 from lmmsparse.table import Table, blanks, counts, fixed, p_values
 
 
@@ -34,6 +36,8 @@ def refit_ml(fit: Fit) -> Fit:
 
 def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bool = True) -> Table:
     """Compare nested models by likelihood-ratio tests, smallest model first.
+
+    Neighbours of which the smaller is not contained in the larger have no p-value, and a note.
 
     Parameters
     ----------
@@ -82,8 +86,18 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
     npar = np.array([float(fit.npar) for fit in used])
     chisq = np.append(np.nan, np.maximum(0.0, criterion[:-1] - criterion[1:]))
     df = np.append(np.nan, np.diff(npar))
+    names = [labels[i] for i in order]
+    testable = np.zeros(len(used), dtype=bool)
+    for i, (small, large) in enumerate(pairwise(used), start=1):
+        why = why_not_contained(small, large) if df[i] > 0 else "both have as many parameters"
+        testable[i] = not why
+        if why:
+            notes.append(
+                f"{names[i - 1]} is not contained in {names[i]}, {why}: there is no test, compare "
+                "AIC."
+            )
     with np.errstate(invalid="ignore"):
-        p = np.where(df > 0, chi2_tail(chisq, np.where(df > 0, df, 1.0)), np.nan)
+        p = np.where(testable, chi2_tail(chisq, np.where(df > 0, df, 1.0)), np.nan)
     aic, bic = zip(*(information(fit) for fit in used), strict=True)
     columns = {
         "npar": npar,
@@ -105,16 +119,11 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
         "Df": counts,
         "Pr(>Chisq)": p_values,
     }
-    if np.any(df == 0):
-        notes.append(
-            "Models with equally many parameters are not contained in each other: compare AIC."
-        )
-    names = [labels[i] for i in order]
     mixture = [np.nan]
-    for small, large, name, value, free in zip(
-        used[:-1], used[1:], names[1:], chisq[1:], df[1:], strict=True
+    for (small, large), name, value, tested in zip(
+        pairwise(used), names[1:], chisq[1:], testable[1:], strict=True
     ):
-        null = boundary(large, small) if free > 0 else None
+        null = boundary(large, small) if tested else None
         mixture.append(np.nan if null is None else null.p(float(value)))
         if null is not None:
             notes.append(f"{name}: {null.said(float(value))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse._types import FloatArray
+from lmmsparse.announce import warn
 from lmmsparse.covariance import LambdaTemplate, Unstructured
 from lmmsparse.distributions import chi2_quantile, normal_quantile
 from lmmsparse.errors import (
@@ -235,12 +235,12 @@ def profile(
             estimates = {name: result[1] for name, result in zip(wanted, done, strict=False)}
             if followed.interrupted:
                 findings = (*findings, _interrupted(list(curves), wanted))
-                warnings.warn(findings[-1].message, InterruptedWarning, stacklevel=4)
+                warn(findings[-1].message, InterruptedWarning)
             return Profile(curves, estimates, names, cutoff, findings)
         old = used.criterion
         used = _searched(used, used.objective, better[0])
         findings = (_better_optimum(old, used),)
-        warnings.warn(findings[0].message, ConvergenceWarning, stacklevel=4)
+        warn(findings[0].message, ConvergenceWarning)
     raise NumericalError(
         f"The profile met a better optimum {_RESTARTS} times in a row. The deviance has many "
         "local minima. Fit a simpler model, or use method='boot'."

@@ -17,12 +17,12 @@ from lmmsparse.correlated import AR1, CompoundSymmetry
 from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
 from lmmsparse.design import Design, MatrixRecipe, RandomBlock, Recipe
 from lmmsparse.design.names import columns_of
-from lmmsparse.design.rank import column_relations, independent_columns
+from lmmsparse.design.rank import column_relations, combination, independent_columns
 from lmmsparse.design.terms import formula_terms, part_text, typical_rows
 from lmmsparse.inference.ranova import Reduction
 from lmmsparse.inference.terms import FixedTerms
 
-_ZERO = 1e-9
+_WHOLE = 1e-9
 
 
 def without_fixed(design: Design, i: int) -> Design:
@@ -47,10 +47,13 @@ def without_fixed(design: Design, i: int) -> Design:
     if recipe.relations is not None:
         kept = kept + recipe.relations @ M[~recipe.kept]
     X = design.X @ _clean(kept)
-    independent = independent_columns(X)
     all_names = [str(name) for name in matrices.specification("fixed").column_names]
+    independent = independent_columns(X, all_names)
     smaller = replace(
-        recipe, matrices=matrices, kept=independent, relations=column_relations(X, independent)
+        recipe,
+        matrices=matrices,
+        kept=independent,
+        relations=column_relations(X, independent, all_names),
     )
     out = replace(
         design,
@@ -182,15 +185,13 @@ def _combination(old: MatrixRecipe, new: MatrixRecipe, part: str) -> FloatArray:
     rows = typical_rows(old, part)
     X, _ = old.matrix(part, rows)
     wanted, _ = new.matrix(part, rows)
-    length = np.sqrt(np.einsum("ij,ij->j", X, X))
-    length = np.where(length > 0, length, 1.0)
-    M = np.linalg.lstsq(X / length, wanted, rcond=None)[0] / length[:, None]
-    size = np.sqrt(np.einsum("ij,ij->j", wanted, wanted))
-    M[np.abs(M) * length[:, None] < _ZERO * np.where(size > 0, size, 1.0)] = 0.0
-    return np.asarray(M)
+    names, wanted_names = (
+        [str(name) for name in matrices.specification(part).column_names] for matrices in (old, new)
+    )
+    return combination(X, wanted, names, wanted_names)
 
 
 def _clean(M: FloatArray) -> FloatArray:
     """Whole numbers as such: most columns are columns of the larger model."""
     near = np.round(M)
-    return np.where(np.abs(M - near) < _ZERO, near, M)
+    return np.where(np.abs(M - near) < _WHOLE, near, M)

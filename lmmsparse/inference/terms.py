@@ -11,7 +11,7 @@ import scipy.linalg
 from lmmsparse._types import BoolArray, FloatArray, IntArray
 from lmmsparse.design import Design
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.rank import independent_columns
+from lmmsparse.design.rank import combination, independent_columns, origins, relative_spread
 from lmmsparse.design.terms import (
     INTERCEPT,
     FormulaTerm,
@@ -43,6 +43,8 @@ class _Overparametrized:
         The P overparametrized columns.
     all_owners : tuple of int
         Their terms.
+    aliased : (p, P) bool array
+        Where `treatment` holds what it would not if all combinations of levels had been observed.
     """
 
     to_fitted: FloatArray
@@ -51,6 +53,7 @@ class _Overparametrized:
     matrix: FloatArray
     names: tuple[str, ...]
     all_owners: tuple[int, ...]
+    aliased: BoolArray
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -135,15 +138,20 @@ class FixedTerms:
         if kind == 1 or len(self.tested) == 1:
             return _doolittle(self._R)[self.columns(i)]
         later = self.containing(i) if kind == 2 else []
-        if not later:
-            return self.marginal(i)
-        last = np.concatenate([self.columns(j) for j in [i, *later]])
-        order = np.concatenate([np.setdiff1d(np.arange(self._design.p), last), last])
-        rows = _doolittle(_triangle(self._R[:, order]))
-        first = len(order) - len(last)
-        L = np.zeros((len(self.columns(i)), self._design.p))
-        L[:, order] = rows[first : first + len(self.columns(i))]
-        return L
+        return self._before(i, later) if later else self.deletion(i)
+
+    def _before(self, i: int, later: list[int]) -> FloatArray:
+        """Rows that test a term after all others but some."""
+        last = [c for j in [i, *later] for c in self.terms[j].columns]
+        order = np.append(np.setdiff1d(np.arange(len(self._kept)), last), last).astype(np.int64)
+        X = self._R @ self._all_columns[:, order]
+        if not self._kept.all():
+            spread = relative_spread(self._design.X @ self._all_columns[:, order])
+            stays = independent_columns(X, spread=spread)
+            order, X = order[stays], X[:, stays]
+        own = np.flatnonzero(np.isin(order, self.terms[i].columns))
+        rows = _doolittle(_triangle(X))[own]
+        return np.asarray(np.linalg.solve(self._all_columns[:, order].T, rows.T).T)
 
     def marginal(self, i: int) -> FloatArray:
         """Rows that test the coefficients of a term as they are."""
@@ -159,7 +167,7 @@ class FixedTerms:
             return self._recoded(i)
         X, names, keep = self._without(i)
         X, names = X[:, keep], tuple(np.array(names, dtype=object)[keep])
-        independent = independent_columns(X)
+        independent = independent_columns(X, names)
         kept = tuple(name for name, stays in zip(names, independent, strict=True) if stays)
         return np.asfortranarray(X[:, independent]), kept
 
@@ -168,9 +176,9 @@ class FixedTerms:
         full = self._full
         others = np.array([j != i for j in full.all_owners])
         X = self._design.X @ full.matrix[:, others]
-        independent = independent_columns(X)
-        names = np.array(full.names, dtype=object)[others][independent]
-        return np.asfortranarray(X[:, independent]), tuple(names)
+        names = np.array(full.names, dtype=object)[others]
+        independent = independent_columns(X, names.tolist())
+        return np.asfortranarray(X[:, independent]), tuple(names[independent])
 
     def deletion(self, i: int) -> FloatArray:
         """Rows for which Lβ = 0 is the model without a term, (rows, p)."""
@@ -183,7 +191,7 @@ class FixedTerms:
         own = recipe.relations[np.ix_(self.columns(i), np.flatnonzero(back))]
         if not own.any():
             return self.marginal(i)
-        return np.asarray(scipy.linalg.null_space(own.T).T @ self.marginal(i))
+        return _combinations_without(own, _lengths(self._R)[self.columns(i)]) @ self.marginal(i)
 
     def _without(self, i: int) -> tuple[FloatArray, tuple[str, ...], BoolArray]:
         design, recipe = self._design, self._design.recipe
@@ -207,7 +215,19 @@ class FixedTerms:
     @cached_property
     def _R(self) -> FloatArray:
         """Triangular factor of X'X: the same sums of squares in p dimensions."""
-        return _triangle(self._design.X)
+        X, A = origins(self._design.X, self._design.x_names)
+        R = _triangle(X)
+        return R if A is None else scipy.linalg.solve_triangular(A, R.T, trans="T").T
+
+    @cached_property
+    def _all_columns(self) -> FloatArray:
+        """All columns of the formula, dropped ones too, from those of X, (p, P)."""
+        out = np.zeros((self._design.p, len(self._kept)))
+        out[:, self._kept] = np.eye(self._design.p)
+        recipe = self._design.recipe
+        if recipe is not None and recipe.relations is not None:
+            out[:, ~self._kept] = recipe.relations
+        return out
 
     def _type3(self, i: int) -> FloatArray:
         full = self._full
@@ -215,22 +235,46 @@ class FixedTerms:
         if len(self.tested) == 1:
             rows = _doolittle(_triangle(self._R @ full.to_fitted))[own]
         else:
-            rows = np.eye(len(full.owner))[own]
-            above = np.flatnonzero(np.isin(full.owner, self.containing(i)))
-            if len(above):
-                M = full.treatment
-                rows[:, above] = -np.linalg.lstsq(M[above].T, M[own].T, rcond=None)[0].T
+            above = self.containing(i)
+            outside = ~np.isin(full.all_owners, [i, *above])
+            M = full.treatment
+            among = np.flatnonzero(np.isin(full.owner, [i, *above]))
+            if full.aliased[np.ix_(among, np.flatnonzero(outside))].any():
+                rows = self._of_own_columns(i, outside)
+            else:
+                rows = np.eye(len(full.owner))[own]
+                upper = np.flatnonzero(np.isin(full.owner, above))
+                if len(upper):
+                    rows[:, upper] = -np.linalg.lstsq(M[upper].T, M[own].T, rcond=None)[0].T
         L = np.linalg.solve(full.to_fitted.T, rows.T).T
         L[np.abs(L) < _ZERO * np.abs(L).max(initial=0.0)] = 0.0
         return np.asarray(L[np.abs(L).sum(axis=1) > _ZERO])
+
+    def _of_own_columns(self, i: int, outside: BoolArray) -> FloatArray:
+        """Type III where columns of the term are combinations of those of other terms.
+
+        All functions that can be estimated and are of the columns of the term and of those that
+        contain it alone, orthogonal to those that are of the latter alone.
+        """
+        full = self._full
+        length = _lengths(self._R @ full.to_fitted)
+        alone = _combinations_without(full.treatment[:, outside], length)
+        functions = alone @ full.treatment
+        own = np.array(full.all_owners) == i
+        inner = _combinations_without(functions[:, own], np.ones(len(functions))) @ functions
+        if not len(inner):
+            return alone
+        return _combinations_without(functions @ inner.T, np.ones(len(functions))) @ alone
 
     @cached_property
     def _full(self) -> _Overparametrized:
         recipe = self._design.recipe
         assert recipe is not None
         M, owner, names = self._in_fitted_coding(recipe.matrices)
-        candidates = np.array(_treatment_columns(recipe.matrices), dtype=np.int64)
-        kept = candidates[independent_columns(self._R @ M[:, candidates])]
+        candidates, complete = _treatment_columns(recipe.matrices)
+        spread = relative_spread(self._design.X @ M[:, candidates])
+        stays = independent_columns(self._R @ M[:, candidates], spread=spread)
+        kept = candidates[stays]
         B = M[:, kept]
         if B.shape[0] != B.shape[1]:
             raise OptionError(
@@ -240,7 +284,8 @@ class FixedTerms:
             )
         treatment: FloatArray = np.linalg.solve(B, M).astype(np.float64)
         treatment[np.abs(treatment) < _ZERO] = 0.0
-        return _Overparametrized(B, treatment, np.array(owner)[kept], M, names, owner)
+        aliased = (treatment != 0) & (complete[stays] == 0)
+        return _Overparametrized(B, treatment, np.array(owner)[kept], M, names, owner, aliased)
 
     def _in_fitted_coding(
         self, matrices: MatrixRecipe
@@ -251,22 +296,27 @@ class FixedTerms:
         rows = typical_rows(matrices, "fixed")
         X, _ = matrices.matrix("fixed", rows)
         full, owner, names = indicator_matrix(matrices, "fixed", rows)
-        length = np.sqrt(np.einsum("ij,ij->j", X, X))
-        length = np.where(length > 0, length, 1.0)
-        M = np.linalg.lstsq(X / length, full, rcond=None)[0] / length[:, None]
+        own = [str(name) for name in matrices.specification("fixed").column_names]
+        M = combination(X, full, own, names)
         kept = M[self._kept]
         if recipe.relations is not None:
             kept = kept + recipe.relations @ M[~self._kept]
         size = np.sqrt(np.einsum("ij,ij->j", full, full))
-        kept[np.abs(kept) * length[self._kept][:, None] < 1e-9 * size] = 0.0
+        length = np.sqrt(np.einsum("ij,ij->j", X, X))[self._kept]
+        kept[np.abs(kept) * length[:, None] < 1e-9 * size] = 0.0
         return np.asarray(kept), owner, names
 
 
-def _treatment_columns(matrices: MatrixRecipe) -> list[int]:
-    """Overparametrized columns that make a treatment coding: without the first levels."""
-    full, owner, _ = indicator_matrix(matrices, "fixed", typical_rows(matrices, "fixed"))
+def _treatment_columns(matrices: MatrixRecipe) -> tuple[IntArray, FloatArray]:
+    """Overparametrized columns that make a treatment coding, and all columns from these.
+
+    The coding is without the first levels; both are for data with all combinations of levels.
+    """
+    full, owner, names = indicator_matrix(matrices, "fixed", typical_rows(matrices, "fixed"))
     order = np.lexsort((-np.arange(len(owner)), np.array(owner)))
-    return sorted(order[independent_columns(full[:, order])].tolist())
+    independent = independent_columns(full[:, order], [names[j] for j in order])
+    chosen = np.sort(order[independent])
+    return chosen, combination(full[:, chosen], full, [names[j] for j in chosen], names)
 
 
 def _plain_terms(design: Design) -> list[FormulaTerm]:
@@ -287,6 +337,27 @@ def _plain_terms(design: Design) -> list[FormulaTerm]:
 def _triangle(X: FloatArray) -> FloatArray:
     """R of X = QR."""
     return np.asarray(scipy.linalg.qr(X, mode="r", check_finite=False)[0][: X.shape[1]])
+
+
+def _lengths(X: FloatArray) -> FloatArray:
+    return np.asarray(np.sqrt(np.einsum("ij,ij->j", X, X)))
+
+
+def _combinations_without(A: FloatArray, length: FloatArray) -> FloatArray:
+    """Rows c that span the solutions of cA = 0, (rows, m).
+
+    Parameters
+    ----------
+    A : (m, columns) array
+    length : (m,) array
+        Sizes in which the rows of A are measured.
+    """
+    A = A * length[:, None]
+    size = _lengths(A)
+    A = A[:, size > 0] / size[size > 0]
+    if A.shape[1] == 0:
+        return np.eye(len(length))
+    return np.asarray(scipy.linalg.null_space(A.T, rcond=_ZERO).T * length)
 
 
 def _doolittle(R: FloatArray) -> FloatArray:

@@ -19,6 +19,7 @@ from lmmsparse.inference.ddf import denominator_df
 from lmmsparse.keywords import checked_keywords
 from lmmsparse.model import LinearMixedModel
 from lmmsparse.options import brief
+from lmmsparse.predict import warn_of_undetermined
 
 try:
     import polars as pl
@@ -149,7 +150,8 @@ class _Model(ModelAbstract):  # type: ignore[misc]
                 frame[name] = text.map(lambda value, known=levels: known.get(value, value))
         recipe = self._model.fit.design.recipe
         assert recipe is not None
-        X = recipe.fixed(frame)
+        X, undetermined = recipe.fixed(frame)
+        warn_of_undetermined(self._model.fit, undetermined)
         if not self._more:
             return X
         whole = self._model.predict(frame, random=self._random, new_levels="population")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse._types import BoolArray, FloatArray, ReadOnly
 from lmmsparse.errors import NumericalError, OptionError
 from lmmsparse.options import brief, is_number
 
@@ -179,7 +179,7 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Optimum:
+class Optimum(ReadOnly):
     """Where a search ended and how it got there.
 
     Attributes

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from lmmsparse._types import FloatArray
+from lmmsparse.announce import warn
 from lmmsparse.design.terms import covariates, factor_levels
-from lmmsparse.errors import OptionError
+from lmmsparse.errors import DesignWarning, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.emmeans import emmeans_table
 from lmmsparse.options import brief, mapping, names_in, one_of
@@ -157,6 +158,12 @@ def effect_curves(
         table[column].to_numpy(dtype=np.float64).reshape(shape)
         for column in ("emmean", "lower.CL", "upper.CL")
     )
+    if np.isnan(mean).any():
+        warn(
+            f"{int(np.isnan(mean).sum())} of {mean.size} means along {name!r} are not drawn: the "
+            "data do not determine them, as combinations of levels do not occur.",
+            DesignWarning,
+        )
     return [
         EffectCurve(values[name], numeric, *rows) for rows in zip(mean, lower, upper, strict=True)
     ]

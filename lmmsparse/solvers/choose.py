@@ -5,7 +5,6 @@ Where scikit-sparse cannot be used, the rule falls back on what needs scipy only
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from itertools import pairwise
 
@@ -13,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lmmsparse._types import FloatArray
+from lmmsparse.announce import warn
 from lmmsparse.crossproducts import CrossProducts
 from lmmsparse.errors import Finding, SlowSolverWarning
 from lmmsparse.solvers import _sksparse
@@ -80,7 +80,7 @@ def solver_findings(products: CrossProducts, solver: PLSSolver) -> list[Finding]
 @cache
 def _say() -> None:
     """Warn once in the life of a process."""
-    warnings.warn(_slower(), SlowSolverWarning, stacklevel=2)
+    warn(_slower(), SlowSolverWarning)
 
 
 def _slower() -> str:
