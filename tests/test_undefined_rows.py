@@ -195,3 +195,65 @@ def test_new_rows_in_which_it_is_undefined(term):
     data.loc[0, "x"] = 0.0
     with pytest.raises(DataError, match="infinite in 1 rows"):
         _quiet(m.predict, data.iloc[:8])
+
+
+@pytest.mark.parametrize(
+    ("term", "precomputed"),
+    [
+        ("np.sqrt(s ** 2 - 1)", lambda d: np.sqrt(d["s"] ** 2 - 1)),
+        ("np.log(late - early)", lambda d: np.log(d["late"] - d["early"])),
+        ("I(1 / far)", lambda d: 1.0 / d["far"]),
+        ("I(np.sign(huge))", lambda d: np.sign(d["huge"])),
+        ("lag(z)", lambda d: d["z"].shift()),
+    ],
+)
+def test_expressions_defined_in_part_of_a_range(term, precomputed):
+    """Hypotheses of all types are those for the column computed before."""
+    data = _data()
+    n = len(data)
+    data["s"] = np.linspace(-3.0, 3.0, n)
+    data["early"] = np.linspace(1e5, 2e5, n)
+    data["late"] = data["early"] + data["x"].clip(lower=-1.0)
+    data["far"] = np.where(np.arange(n) < 5, np.inf, data["x"])
+    data["huge"] = np.where(np.arange(n) % 3 == 0, -1e308, 1e308)
+    data = data.loc[1 if term == "lag(z)" else 4 :].reset_index(drop=True)
+    data.loc[0, "late"] = data.loc[0, "early"] - 1.0
+    with np.errstate(all="ignore"):
+        data["c"] = precomputed(data)
+    one = _quiet(lmm.lmer, f"y ~ f * {term} + (1 | g)", data)
+    other = _quiet(lmm.lmer, "y ~ f * c + (1 | g)", data)
+    assert one.fit.design.n == other.fit.design.n
+    for question in ("type 1", "type 2", "type 3", "step"):
+        np.testing.assert_allclose(
+            _numbers(_quiet(QUESTIONS[question], one)),
+            _numbers(_quiet(QUESTIONS[question], other)),
+            rtol=1e-6,
+            atol=1e-9,
+            err_msg=question,
+        )
+
+
+def test_means_at_values_where_an_expression_is_undefined():
+    data = _data().iloc[4:].assign(s=lambda d: np.linspace(-3.0, 3.0, len(d)))
+    m = _quiet(lmm.lmer, "y ~ f + np.sqrt(s ** 2 - 1) + (1 | g)", data)
+    for pairwise in (False, True):
+        table = m.emmeans("f", pairwise=pairwise)
+        assert table.to_frame().iloc[:, 0].isna().all()
+        assert "undefined at these values of the covariates" in str(table)
+        assert "do not occur" not in str(table)
+        given = m.emmeans("f", pairwise=pairwise, at={"s": 2.0})
+        assert given.to_frame().notna().all(axis=None)
+        assert "undefined" not in str(given)
+
+
+def test_against_lmertest():
+    """R drops rows in which log(x) is NaN."""
+    m = _quiet(lmm.lmer, "y ~ np.log(x) * f + (1 | g)", _data())
+    expected = {
+        2: ([11.40854920721, 1.71191477371, 3.36231574838], 75.3116974630),
+        3: ([11.73870530455, 1.71191477371, 3.36231574838], 75.3328802466),
+    }
+    for kind, (F, df) in expected.items():
+        table = lmm.anova(m, type=kind).to_frame()
+        np.testing.assert_allclose(table["F value"], F, rtol=2e-5)
+        np.testing.assert_allclose(table["DenDF"].iloc[0], df, rtol=2e-5)
