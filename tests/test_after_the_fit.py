@@ -267,6 +267,7 @@ def test_labels_of_all_rows_and_of_the_fitted_ones() -> None:
 def _with_an_empty_cell() -> pd.DataFrame:
     table = data(120)
     table["k"] = np.array(["u", "v"])[np.random.default_rng(1).integers(0, 2, len(table))]
+    table["y"] += 0.7 * (table["f"] == "a")
     return table[~((table["f"] == "c") & (table["k"] == "v"))].reset_index(drop=True)
 
 
@@ -278,6 +279,7 @@ def test_adjustments_count_what_can_be_estimated() -> None:
     assert there.sum() == 10
     t, df = none["t.ratio"][there], none["df"][there]
     p = none["p.value"][there]
+    assert np.sum((p > 1e-4) & (p < 1 / 15)) >= 2  # the number of comparisons shows
     np.testing.assert_allclose(p, 2.0 * stats.t.sf(np.abs(t), df), rtol=1e-9)
     tukey = m.emmeans(["f", "k"], pairwise=True, adjust="tukey")
     expected = stats.studentized_range.sf(np.sqrt(2.0) * np.abs(t), 5, df)
