@@ -187,10 +187,12 @@ def _without_trailing_blanks(text: str) -> str:
 def _figures_in_memory() -> Iterator[None]:
     try:
         import matplotlib
+        import matplotlib.pyplot as plt
     except ImportError:  # pages without figures run all the same
         yield
         return
     matplotlib.use("agg")
+    plt.close("all")  # what others left open would be taken for the page's
     settings = {
         "figure.figsize": (7.2, 3.6),
         "figure.constrained_layout.use": True,
