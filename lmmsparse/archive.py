@@ -39,6 +39,11 @@ def limit_of(size: int) -> int:
     return _ALWAYS + _EXPANSION * size
 
 
+def text_limit_of(size: int) -> int:
+    """How many bytes of these may be text, which takes several times as much when it is read."""
+    return limit_of(size) // 16
+
+
 # Writing ------------------------------------------------------------------------------------------
 
 
@@ -71,7 +76,8 @@ def write_archive(path: Any, meta: dict[str, Any], arrays: Mapping[str, ObjectAr
 
     def write(file: IO[bytes]) -> None:
         _write_zip(file, files, zipfile.ZIP_DEFLATED)
-        if sum(map(len, files.values())) > limit_of(file.tell()):
+        size = file.tell()
+        if sum(map(len, files.values())) > limit_of(size) or len(text) > text_limit_of(size):
             file.seek(0)
             file.truncate()
             _write_zip(file, files, zipfile.ZIP_STORED)
@@ -117,9 +123,14 @@ class Header:
     shape: tuple[int, ...]
 
     @property
+    def nbytes_each(self) -> int:
+        """Size of a value."""
+        return int(self.dtype[2:])
+
+    @property
     def nbytes(self) -> int:
-        """Size of its values."""
-        out = int(self.dtype[2:])
+        """Size of all values."""
+        out = self.nbytes_each
         for length in self.shape:
             out *= length
         return out
@@ -146,15 +157,23 @@ class Archive:
         self._entries = {entry.filename: entry for entry in entries}
         if len(self._entries) < len(entries):
             raise ValueError("an entry is there twice")
+        if entries and min(entry.header_offset for entry in entries) > 0:
+            raise ValueError("something stands before it")
         if any(e.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for e in entries):
             raise ValueError("an unknown compression")
         if sum(entry.compress_size for entry in entries) > self.size:
             raise ValueError("entries overlap")
         if sum(entry.file_size for entry in entries) > limit_of(self.size):
             raise ValueError("it would unpack to far more than a model")
+        if self._json_size > text_limit_of(self.size):
+            raise ValueError("its text would unpack to far more than that of a model")
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
+
+    @property
+    def _json_size(self) -> int:
+        return self._entries[_JSON].file_size if _JSON in self._entries else 0
 
     @property
     def has_model(self) -> bool:
@@ -229,7 +248,7 @@ class Arrays:
         header = self._headers.pop(name)
         fits = len(header.shape) == len(shape)
         fits = fits and all(a in (None, b) for a, b in zip(shape, header.shape, strict=True))
-        if header.dtype[1] != kind or not fits:
+        if header.dtype[1] != kind or (kind == "f" and header.nbytes_each != 8) or not fits:
             raise ValueError(f"{name} has type {header.dtype} and shape {header.shape}")
         return self._archive.array(name, header, self._shas.get(name))
 

@@ -277,8 +277,16 @@ def _level(text: str) -> float:
     return level
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that does not keep to itself that nothing can be printed."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if (stream := file or sys.stderr) is not None:
+            print(message, end="", file=stream, flush=True)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lmmsparse", description="Linear mixed-effects models with lme4's formulas."
     )
     parser.add_argument("--version", action="version", version=f"lmmsparse {__version__}")

@@ -371,6 +371,11 @@ def test_damaged_files_get_one_paragraph(
     [
         (FIT + "sleep.csv > /dev/full", "No space left"),
         ("lmmsparse datasets > /dev/full", "No space left"),
+        ("lmmsparse --help > /dev/full", "No space left"),
+        ("lmmsparse fit --help > /dev/full", "No space left"),
+        ("lmmsparse --version > /dev/full", "No space left"),
+        ("lmmsparse fit 2>/dev/full", ""),
+        ("lmmsparse fit 2>&-", ""),
         (FIT + "sleep.csv >&-", "standard output is closed"),
         ("lmmsparse --version >&-", "standard output is closed"),
         (FIT + "nothing.csv 2>&-", ""),

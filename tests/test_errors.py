@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
@@ -1105,12 +1106,28 @@ def rewritten(content: bytes, change: Callable[[dict[str, Any], dict[str, bytes]
     meta = json.loads(parts["model.json"])
     change(meta, parts)
     if "model.json" in parts:
-        parts["model.json"] = json.dumps(meta).encode()
+        parts["model.json"] = signed(meta, parts)
+        parts["model.json.sha256"] = hashlib.sha256(parts["model.json"]).hexdigest().encode()
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, part in parts.items():
             archive.writestr(name, part)
     return out.getvalue()
+
+
+def signed(meta: dict[str, Any], parts: dict[str, bytes]) -> bytes:
+    """The JSON with sums, types and shapes of the arrays as they are now."""
+    found = {name[:-4]: part for name, part in parts.items() if name.endswith(".npy")}
+    meta["arrays"] = {name: meta["arrays"].get(name, {}) for name in found}
+    for name, part in found.items():
+        header = io.BytesIO(part[8:])
+        shape, _, dtype = np.lib.format.read_array_header_1_0(header)
+        meta["arrays"][name] = {
+            "dtype": dtype.str,
+            "shape": list(shape),
+            "sha256": hashlib.sha256(part).hexdigest(),
+        }
+    return json.dumps(meta).encode()
 
 
 def array_bytes(array: Any, pickled: bool = False) -> bytes:

@@ -145,8 +145,13 @@ def test_every_result_respects_them(tmp_path: Path) -> None:
         reml=False,
     )
     assert dropped.loc["Days", "AIC"] == pytest.approx(small.aic, abs=1e-5)
-    assert model.influence("Subject").dfbeta.shape == (18, 2)
-    assert np.isfinite(model.all_fit().to_frame().to_numpy(dtype=float)).all()
+    data = lmm.load_dataset("sleepstudy")
+    without = lmm.lmer(model.formula, data[data["Subject"] != 308], fixed=fixed)
+    change = model.influence("Subject").dfbeta.loc[308]
+    np.testing.assert_allclose(change, without.fixef - model.fixef, rtol=1e-5)
+    searches = model.all_fit().to_frame()
+    np.testing.assert_allclose(searches["criterion"], model.fit.criterion, atol=1e-6)
+    np.testing.assert_allclose(searches["Days"], model.fixef["Days"], rtol=1e-5)
 
 
 def test_a_hypothesis_about_a_variance_parameter() -> None:

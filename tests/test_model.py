@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
@@ -164,11 +165,9 @@ def test_predictions_for_the_same_data_are_the_fitted_values(kind: str) -> None:
     pd.testing.assert_series_equal(m.predict(), m.fitted, check_names=False, atol=1e-12)
 
 
-@every_kind
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"lag"}))  # lag() looks at the row above
 def test_few_rows_get_the_same_columns(kind: str) -> None:
     """Bases, codings and levels are those of the fit, whatever the new rows hold."""
-    if kind == "lag":  # looks at the row above
-        return
     m = kind_of(kind)
     rows = [95, 3, 17]
     np.testing.assert_allclose(m.predict(data().loc[rows]), m.fitted.loc[rows], atol=1e-8)
@@ -547,7 +546,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], Any]] = {
     "arrow types": lambda frame: frame.convert_dtypes(dtype_backend="pyarrow"),
     "objects": lambda frame: frame.astype(object),
     "categories": lambda frame: frame.astype({"g": "category", "f": "category"}),
-    "single precision": lambda frame: frame.astype({"g": "uint8", "b": "boolean"}),
+    "small types": lambda frame: frame.astype({"g": "uint8", "b": "boolean"}),
     "columns by number": lambda frame: frame.assign(**{"0": 1}).rename(columns={"0": 0}),
 }
 
@@ -735,6 +734,7 @@ def test_files_cannot_run_code(
     meta = json.loads(parts["model.json"])
     ATTACKS[attack](meta["design"]["recipe"], CODE.format(str(target)))
     parts["model.json"] = json.dumps(meta).encode()
+    parts["model.json.sha256"] = hashlib.sha256(parts["model.json"]).hexdigest().encode()
     changed = io.BytesIO()
     with zipfile.ZipFile(changed, "w") as archive:
         for name, content in parts.items():
@@ -916,11 +916,6 @@ def test_units_do_not_decide_what_is_singular() -> None:
 
 
 def test_printing() -> None:
-    for kind in ("slope", "split", "no fixed effects", "weights", "crossed", "ML"):
-        m = kind_of(kind)
-        for text in (str(m), str(m.summary(ddf="none")), str(m.varcorr), str(m.convergence)):
-            assert text.strip()
-        assert "<" in m._repr_html_()
     assert "Number of obs: 96, groups: g, 12" in str(kind_of("slope").summary(ddf="none"))
 
 

@@ -14,26 +14,26 @@ import lmmsparse as lmm
 from lmmsparse.fit import fit_design
 from lmmsparse.fixed_columns import orthonormal
 
-RNG = np.random.default_rng(17)
-
 
 def _some_filled(n: int, p: int, share: float) -> np.ndarray:
-    return RNG.random((n, p)) * (RNG.random((n, p)) < share)
+    rng = np.random.default_rng(17)
+    return rng.random((n, p)) * (rng.random((n, p)) < share)
 
 
 N = 900
 
 
 def _frame() -> pd.DataFrame:
-    item = np.concatenate([np.arange(90), RNG.integers(90, size=N - 90)])
-    group, x = RNG.integers(30, size=N), RNG.normal(size=N)
+    rng = np.random.default_rng(17)
+    item = np.concatenate([np.arange(90), rng.integers(90, size=N - 90)])
+    group, x = rng.integers(30, size=N), rng.normal(size=N)
     y = (
-        RNG.normal(size=90)[item]
-        + RNG.normal(size=30)[group]
-        + (0.5 + RNG.normal(size=30)[group]) * x
+        rng.normal(size=90)[item]
+        + rng.normal(size=30)[group]
+        + (0.5 + rng.normal(size=30)[group]) * x
     )
-    y += RNG.normal(size=N)
-    weights = RNG.uniform(0.5, 2.0, size=N)
+    y += rng.normal(size=N)
+    weights = rng.uniform(0.5, 2.0, size=N)
     return pd.DataFrame(
         {"y": y, "x": x, "item": pd.Categorical(item), "g": group, "w": weights, "h": item // 9}
     )
@@ -97,7 +97,7 @@ def test_dependent_columns_are_dropped() -> None:
 @pytest.mark.parametrize("weighted", [False, True])
 def test_orthonormal_columns(weighted: bool) -> None:
     X = sp.csr_array(_some_filled(200, 12, 0.2) + np.eye(200, 12))
-    weights = RNG.uniform(0.1, 3.0, size=200) if weighted else None
+    weights = np.random.default_rng(18).uniform(0.1, 3.0, size=200) if weighted else None
     Q, basis = orthonormal(X, weights)
     assert Q.R is not None
     full = Q.times(np.eye(12))

@@ -116,8 +116,11 @@ def test_options() -> None:
     assert untouched.random.to_frame()["Eliminated"].iloc[1:].eq(0).all()
     assert untouched.fixed.to_frame()["Eliminated"].eq(0).all()
     assert untouched.model.reml_criterion == pytest.approx(model.reml_criterion)
-    by_kr = model.step(ddf="kenward-roger").fixed
+    by_kr = model.step(ddf="kenward-roger", reduce_random=False, alpha_fixed=1e-9).fixed
     assert "Kenward" in str(by_kr)
+    last = lmm.anova(lmm.lmer("Reaction ~ `the days` + (`the days` | Subject)", _data()),
+                     ddf="kenward-roger").to_frame()  # fmt: skip
+    np.testing.assert_allclose(by_kr.to_frame().iloc[-1, 1:], last.iloc[0], rtol=1e-5)
     assert "Model found: Reaction ~ `the days` + (`the days` | Subject)" in repr(model.step())
     for options in ({"alpha_fixed": 5}, {"keep": "nothing"}, {"ddf": "exact"}, {"alpha": 0.1}):
         with pytest.raises(OptionError):

@@ -78,7 +78,9 @@ def test_values(model: lmm.LinearMixedModel) -> None:
     days = frame[frame["term"] == "Days"].set_index("level")
     np.testing.assert_allclose(days["estimate"], model.ranef["Subject"]["Days"])
     np.testing.assert_allclose(days["std_error"] ** 2, model.cond_var["Subject"][:, 1, 1])
-    assert (days["conf_low"] < days["estimate"]).all()
+    half = 1.959963984540054 * days["std_error"]
+    np.testing.assert_allclose(days["conf_low"], days["estimate"] - half, rtol=1e-10)
+    np.testing.assert_allclose(days["conf_high"], days["estimate"] + half, rtol=1e-10)
 
 
 def test_several_kinds_in_one_frame(model: lmm.LinearMixedModel) -> None:

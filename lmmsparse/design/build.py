@@ -24,7 +24,6 @@ from lmmsparse.design.frame import (
     Variables,
     as_frame,
     check_unique,
-    codes_and_categories,
     listed,
 )
 from lmmsparse.design.grouping import make_grouping
@@ -44,7 +43,7 @@ from lmmsparse.design.recipe import (
     Recipe,
     evaluate_grouping,
 )
-from lmmsparse.design.rows import complete_rows, dropped_by_expression, extra_columns
+from lmmsparse.design.rows import complete_rows, dropped_by_expression, extra_columns, fitted_extras
 from lmmsparse.design.sequence import positions, put_in_order
 from lmmsparse.design.types import Design, RandomBlock
 from lmmsparse.errors import DataError, Finding, FormulaError, OptionError
@@ -133,22 +132,25 @@ def build_design(
         table = table.take(rows)
     table = put_in_order(table, _sequences(parsed), frame)
     check_response(parsed.response, table)
-    coded = codings(contrasts, frame.columns, table)
     bare = {name for text in parts.values() for name in split_calls(text)[0]}
     used = sorted({name for names in uses.values() for name in names})
-    coded = {name: value for name, value in coded.items() if name in used}
-    while True:
-        check_factors(parts, uses, table)
-        matrices, recipe, dropped = learn(parts, uses, table, used, bare, coded, own)
-        if not dropped:
-            break
-        holes = set().union(*dropped.values())
+
+    def learnt(fitted: Variables, *which: Any) -> Any:
+        check_factors(parts, uses, fitted)
+        coded = codings(contrasts, frame.columns, fitted)
+        coded = {name: value for name, value in coded.items() if name in used}
+        return learn(parts, uses, table, used, bare, coded, own, *which)
+
+    matrices, recipe, dropped = learnt(table)
+    if dropped:
         findings += dropped_by_expression(dropped, len(table), na_action)
-        kept = np.setdiff1d(np.arange(len(table)), sorted(holes))
-        rows, before, table = rows[kept], table, table.take(kept)
-        if _levels(before) == _levels(table):  # otherwise columns of levels that are gone remain
-            recipe = recipe.described(table)
-            break
+        kept = np.setdiff1d(np.arange(len(table)), sorted(set().union(*dropped.values())))
+        fitted = table.take(kept)
+        matrices, recipe, dropped = learnt(fitted, kept, kept)
+        if dropped:  # where what is learnt without these rows would leave out further ones
+            matrices, recipe, _ = learnt(fitted, kept)
+        rows, table = rows[kept], fitted
+    extras = fitted_extras(extras, rows)
     y = response_values(parsed.response, matrices["response"], table)
     X, names = matrices["fixed"]
     check_finite("response " + repr(parsed.response), y)
@@ -168,8 +170,8 @@ def build_design(
         x_names=tuple(name for name, kept in zip(names, independent, strict=True) if kept),
         dropped=lost,
         blocks=tuple(blocks),
-        weights=None if extras.weights is None else extras.weights[rows],
-        offset=None if extras.offset is None else extras.offset[rows],
+        weights=extras.weights,
+        offset=extras.offset,
         index=frame.index,
         rows=rows,
         na_action=na_action,
@@ -282,14 +284,6 @@ def _own_names(context: Any) -> dict[str, Any]:
             "stand for. Write for example context={'square': square}."
         )
     return dict(context)
-
-
-def _levels(table: Variables) -> dict[str, int]:
-    return {
-        name: len(codes_and_categories(column)[1])
-        for name, column in table.items()
-        if isinstance(column.dtype, pd.CategoricalDtype)
-    }
 
 
 def _rank_findings(X: FixedColumns, names: tuple[str, ...], lost: tuple[str, ...]) -> list[Finding]:

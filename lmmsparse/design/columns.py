@@ -315,7 +315,13 @@ def describe(
 def span_of(column: pd.Series) -> tuple[float, float, float]:
     """Mean, smallest and largest value of a numeric column."""
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    return float(values.mean()), float(values.min()), float(values.max())
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(values.mean())
+    if not np.isfinite(mean):  # infinite values, or numbers whose sum is
+        finite = values[np.isfinite(values)]
+        values = finite if len(finite) else values
+        mean = float(np.sum(values / len(values)))
+    return mean, float(values.min()), float(values.max())
 
 
 def match_column(name: str, column: pd.Series, info: ColumnInfo, labels: bool = False) -> pd.Series:

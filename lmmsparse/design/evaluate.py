@@ -18,6 +18,7 @@ import pandas as pd
 from lmmsparse import _limits as limits
 from lmmsparse._expression import Expression, bare, spelled
 from lmmsparse._limits import too_much
+from lmmsparse._types import BoolArray
 from lmmsparse.design.counting import counted, counted_for
 from lmmsparse.design.functions import (
     ATTRIBUTES,
@@ -29,6 +30,7 @@ from lmmsparse.design.functions import (
     Arguments,
     Function,
 )
+from lmmsparse.design.learning import Learnt
 from lmmsparse.design.operands import (
     BINARY,
     COMPARED,
@@ -63,6 +65,8 @@ class Evaluator:
     state : dict or None
         Call → what it has learnt from the data; None where nothing may be learnt, as in groupings
         and offsets.
+    sample : (rows,) bool array or None
+        Rows that are learnt from; None for all.
     """
 
     def __init__(
@@ -71,11 +75,13 @@ class Evaluator:
         rows: int,
         context: Mapping[str, Any],
         state: dict[str, Any] | None = None,
+        sample: BoolArray | None = None,
     ) -> None:
         self._columns = columns
         self._rows = rows
         self._context = context
         self._state = state
+        self._sample = sample
         self._largest = max(limits.VALUES, 100 * rows)
 
     def __call__(self, expression: Expression) -> Any:
@@ -281,7 +287,7 @@ class Evaluator:
                 return args[0]
         state = None
         if function.learns and self._state is not None:
-            state = self._state.setdefault(spelled(node), {})
+            state = Learnt(self._state.setdefault(spelled(node), {}), self._rows, self._sample)
         return self._apply(name, function, args, named, state)
 
     def _own(self, name: str) -> Any:
@@ -355,7 +361,7 @@ class Evaluator:
         function: Function,
         args: list[Any],
         named: Arguments,
-        state: dict[str, Any] | None = None,
+        state: Learnt | None = None,
     ) -> Any:
         """Call a function of the tables with arguments that its entry has."""
         args = counted_for(name, args)
@@ -376,16 +382,13 @@ class Evaluator:
         given = {**dict(zip(positional, args, strict=True)), **named}
         self._check_arguments(name, list(given.values()))
         if isinstance(function.call, np.ufunc):
-            self._check_numbers(name, args)
+            if any(is_text(value) for value in args):
+                raise TypeError(f"{name}() calculates with numbers and is given text")
+            self._check_shape(*args)
         if function.check is not None:
             function.check(given, self._rows)
         args = [given.pop(parameter) for parameter in positional]
-        return function.call(*args, **given, **({} if state is None else {"_state": state}))
-
-    def _check_numbers(self, name: str, args: list[Any]) -> None:
-        if any(is_text(value) for value in args):
-            raise TypeError(f"{name}() calculates with numbers and is given text")
-        self._check_shape(*args)
+        return function.call(*args, **given) if state is None else state(function, args, given)
 
     def _check_arguments(self, name: str, values: list[Any]) -> None:
         """Arguments are data, in shapes that do not make more of it."""

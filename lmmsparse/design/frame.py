@@ -288,14 +288,24 @@ class Variables:
         taken = {n: tidy_column(renumbered(c.iloc[rows])) for n, c in self.items()}
         return Variables(taken, len(rows))
 
-    def frame(self, names: Iterable[str], labels: Iterable[str] = ()) -> pd.DataFrame:
-        """Some of the columns as a DataFrame to compute with, `labels` among them as they are."""
+    def frame(
+        self, names: Iterable[str], labels: Iterable[str] = (), rows: IntArray | None = None
+    ) -> pd.DataFrame:
+        """Some of the columns as a DataFrame to compute with, `labels` among them as they are.
+
+        Factors have the levels of `rows` (None: all rows).
+        """
         exact = set(labels)
-        columns = {
-            name: self.columns[name] if name in exact else widened(self.columns[name])
-            for name in names
-        }
+        columns = {name: with_levels_of(rows, self.columns[name]) for name in names}
+        columns = {n: column if n in exact else widened(column) for n, column in columns.items()}
         return pd.DataFrame(columns, index=self.index)
+
+
+def with_levels_of(rows: IntArray | None, column: pd.Series) -> pd.Series:
+    """A factor with the levels that occur in some of its rows only, missing in others."""
+    if rows is None or not isinstance(column.dtype, pd.CategoricalDtype):
+        return column
+    return column.cat.set_categories(without_unused(column.iloc[rows]).cat.categories)
 
 
 def _from_objects(values: pd.Series) -> pd.Series:

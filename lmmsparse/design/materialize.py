@@ -15,6 +15,7 @@ from formulaic.materializers.types import FactorValues
 from lmmsparse import _limits as limits
 from lmmsparse._expression import read_expression
 from lmmsparse._limits import too_much
+from lmmsparse._types import BoolArray
 from lmmsparse.design.evaluate import Evaluator
 from lmmsparse.design.operands import shortened
 from lmmsparse.errors import FormulaError
@@ -42,15 +43,22 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
         expressions compute with the values.
     own : mapping
         The user's own names.
+    sample : (rows,) bool array or None
+        Rows that transforms may learn from; None for all.
     """
 
     def __init__(
-        self, frame: pd.DataFrame, coded: Mapping[str, Any], own: Mapping[str, Any]
+        self,
+        frame: pd.DataFrame,
+        coded: Mapping[str, Any],
+        own: Mapping[str, Any],
+        sample: BoolArray | None = None,
     ) -> None:
         super().__init__(frame)
         self._columns = {str(name): frame[name] for name in frame}
         self._coded = coded
         self._own = own
+        self._sample = sample
 
     @_override
     def _lookup(self, name: str) -> tuple[Any, set[Any]]:
@@ -62,7 +70,9 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
 
     @_override
     def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> tuple[Any, set[Any]]:
-        evaluator = Evaluator(self._columns, self.nrows, self._own, spec.transform_state)
+        evaluator = Evaluator(
+            self._columns, self.nrows, self._own, spec.transform_state, self._sample
+        )
         return self._column(expr, evaluator(read_expression(expr))), set()
 
     def _column(self, name: str, values: Any) -> Any:

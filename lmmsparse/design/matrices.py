@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -22,10 +22,10 @@ from formulaic.utils.null_handling import find_nulls
 
 from lmmsparse._limits import remembered
 from lmmsparse._parts import Variable, read_part
-from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse._types import BoolArray, FloatArray, IntArray
 from lmmsparse.design.arguments import check_real
-from lmmsparse.design.columns import ColumnInfo, describe, match_column, span_of, text_explained
-from lmmsparse.design.frame import Variables, close_match, where_missing
+from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
+from lmmsparse.design.frame import Variables, close_match, where_missing, with_levels_of
 from lmmsparse.design.materialize import Materializer
 from lmmsparse.design.names import columns_of, split_calls
 from lmmsparse.design.plain import Columns, plain_columns
@@ -75,14 +75,6 @@ class MatrixRecipe:
     def levels(self) -> dict[str, tuple[Any, ...] | None]:
         """Factor expression → levels, of all parts: each is learnt in the first that uses it."""
         return {e: levels for part in self.categories.values() for e, levels in part.items()}
-
-    def described(self, table: Variables) -> MatrixRecipe:
-        """The recipe with the means and ranges of other rows."""
-        columns = {
-            name: info if info.span is None else replace(info, span=span_of(table[name]))
-            for name, info in self.columns.items()
-        }
-        return replace(self, columns=columns)
 
     def names_of(self, text: str) -> tuple[str, ...]:
         """Names of the columns another formula part would have, on the variables of the fit.
@@ -227,6 +219,8 @@ def learn(
     bare: set[str],
     contrasts: Mapping[str, Contrasts],
     context: Mapping[str, Any],
+    rows: IntArray | None = None,
+    sample: IntArray | None = None,
 ) -> tuple[dict[str, Columns], MatrixRecipe, dict[str, set[int]]]:
     """Build all parts of a formula on one frame and remember how.
 
@@ -246,51 +240,53 @@ def learn(
         Column → contrasts.
     context : mapping
         The user's own names.
+    rows : int array or None
+        Rows that are fitted; the others are there for expressions that look at their neighbours.
+    sample : int array or None
+        Rows that transforms learn from; None for all.
 
     Returns
     -------
     matrices : dict
-        Part → (values (n', columns), column names), without the rows in `dropped`.
+        Part → (values (n', columns), column names) of `rows`.
     recipe : MatrixRecipe
     dropped : dict
-        Expression → positions of the rows in which it came out missing, where there are any.
+        Expression → positions of further rows in which it came out missing, where there are any.
+        If so the matrices are of no use.
     """
-    columns = {name: describe(table[name], name, bare, contrasts) for name in used}
+    fitted = table if rows is None else table.take(rows)
+    columns = {name: describe(fitted[name], name, bare, contrasts) for name in used}
     formulas = _parsed(parts)
     matrices: dict[str, Columns] = {}
     categories: dict[str, dict[str, tuple[Any, ...] | None]] = {}
     state: dict[str, Any] = {}
     dropped: dict[str, set[int]] = {}
     for part in parts:
-        plain = plain_columns(list(getattr(formulas, part)), table, columns, sparse=part == "fixed")
+        terms = list(getattr(formulas, part))
+        plain = plain_columns(terms, fitted, columns, sparse=part == "fixed")
         if plain is not None:
             matrices[part], categories[part] = plain
     rest = {part: text for part, text in parts.items() if part not in matrices}
     if rest:
         coded = {
-            name: C(table[name].astype("category"), contrasts.get(name))
+            name: C(with_levels_of(rows, table[name].astype("category")), contrasts.get(name))
             for name, info in columns.items()
             if info.coded
         }
         spec = ModelSpec.from_spec(_parsed(rest), output="numpy", na_action="drop")
-        data = table.frame(used, labels_in(rest.values()))
-        built = _materialize(spec, data, coded, context, dropped)
-        holes = sorted(set().union(*dropped.values()))
+        data = table.frame(used, labels_in(rest.values()), rows)
+        built = _materialize(spec, data, coded, context, dropped, rows=rows, sample=sample)
         for part in rest:
             matrix = getattr(built, part)
             learnt = matrix.model_spec
             names = tuple(str(name) for name in learnt.column_names)
-            n = len(table) - len(holes)
-            matrices[part] = (_values(matrix) if names else np.zeros((n, 0)), names)
+            matrices[part] = (_values(matrix) if names else np.zeros((len(fitted), 0)), names)
             state.update(learnt.transform_state)
             categories[part] = {
                 expression: tuple(s["categories"]) if kind is Factor.Kind.CATEGORICAL else None
                 for expression, (kind, s) in learnt.encoder_state.items()
                 if kind is not Factor.Kind.CATEGORICAL or "categories" in s
             }
-        for part in parts.keys() - rest.keys() if holes else ():
-            values, names = matrices[part]
-            matrices[part] = (values[np.setdiff1d(np.arange(len(table)), holes)], names)
     recipe = MatrixRecipe(
         dict(parts), dict(variables), columns, dict(contrasts), state, categories, dict(context)
     )
@@ -327,17 +323,23 @@ def _materialize(
     context: Mapping[str, Any],
     dropped: dict[str, set[int]] | None = None,
     strict: bool = True,
+    rows: IntArray | None = None,
+    sample: IntArray | None = None,
 ) -> Any:
     """Evaluate a specification; `dropped` is filled with what came out missing where.
 
-    `strict` makes an error of what formulaic warns about, such as a level it does not know.
+    `strict` makes an error of what formulaic warns about, such as a level it does not know. `rows`
+    are those of the frame that are wanted, `sample` those that transforms learn from.
     """
-    materializer = Materializer(frame, coded, context)
-    rows: set[int] = set()
+    every = np.arange(len(frame))
+    taught = None if sample is None else np.isin(every, sample)
+    materializer = Materializer(frame, coded, context, taught)
+    without = set() if rows is None else set(np.setdiff1d(every, rows).tolist())
+    holes = set(without)
     try:
         with filtered(*(_STRICT if strict else [("ignore", Warning)])):
             # The method of the specification itself forgets which rows were dropped.
-            matrix = materializer.get_model_matrix(spec, drop_rows=rows)
+            matrix = materializer.get_model_matrix(spec, drop_rows=holes)
     except (LmmError, MemoryError):
         raise
     except Exception as error:  # whatever the functions of a formula raise
@@ -356,9 +358,9 @@ def _materialize(
             ) from error
         why = why or "Check that its arguments are columns and values of the right kind."
         raise FormulaError(f"A term of the formula could not be evaluated: {what} {why}") from error
-    if dropped is not None and rows:
+    if dropped is not None and len(holes) > len(without):
         found = {
-            name: set(find_nulls(factor.values))
+            name: set(find_nulls(factor.values)) - without
             for name, factor in materializer.factor_cache.items()
         }
         dropped.update({name: holes for name, holes in found.items() if holes})

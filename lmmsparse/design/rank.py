@@ -178,6 +178,8 @@ def combination(
 ) -> FloatArray:
     """M with wanted = X M, where there is one; what is lost in rounding is zero.
 
+    Rows with a value that is not finite say nothing.
+
     Parameters
     ----------
     X : (n, p) array or csr_array
@@ -190,6 +192,9 @@ def combination(
     (p, m) array
     """
     X, wanted = (A if isinstance(A, np.ndarray) else A.toarray() for A in (X, wanted))
+    finite = np.isfinite(X).all(axis=1) & np.isfinite(wanted).all(axis=1)
+    if not finite.all():
+        X, wanted = X[finite], wanted[finite]
     p, scale, size = X.shape[1], _length(X), _length(wanted)
     both = None if names is None or wanted_names is None else [*names, *wanted_names]
     columns, A = origins(np.hstack([X, wanted]), both, among=p)

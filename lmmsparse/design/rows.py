@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse._types import BoolArray, FloatArray, IntArray
 from lmmsparse.design.frame import Variables, listed, where_missing
 from lmmsparse.design.recipe import column_or_array, evaluate_grouping, evaluate_numbers
 from lmmsparse.errors import DataError, Finding
@@ -36,6 +36,23 @@ def extra_columns(
 ) -> Extras:
     """Read weights, and the offset as the sum of argument and formula."""
     w = None if weights is None else column_or_array("weights", weights, frame)
+    o = None if offset is None else column_or_array("offset", offset, frame)
+    for expression in offsets:
+        part = evaluate_numbers(expression, table, context)
+        o = part if o is None else o + part
+    return Extras(w, o)
+
+
+def fitted_extras(extras: Extras, rows: IntArray) -> Extras:
+    """Weights and offset of the rows that are fitted.
+
+    Raises
+    ------
+    DataError
+        For values there that no model can use.
+    """
+    w = None if extras.weights is None else extras.weights[rows]
+    o = None if extras.offset is None else extras.offset[rows]
     if w is not None and np.any(w < 0):
         raise DataError(
             f"weights holds {int(np.sum(w < 0))} negative values. A weight divides the residual "
@@ -46,10 +63,6 @@ def extra_columns(
             "weights holds infinite values. An infinite weight means no residual variance at all. "
             "Use finite weights."
         )
-    o = None if offset is None else column_or_array("offset", offset, frame)
-    for expression in offsets:
-        part = evaluate_numbers(expression, table, context)
-        o = part if o is None else o + part
     if o is not None and np.any(np.isinf(o)):
         raise DataError(
             "The offset holds infinite values. Nothing can be fitted to them. Check it for "

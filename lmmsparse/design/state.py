@@ -11,6 +11,7 @@ import numpy as np
 from formulaic.transforms import contrasts as coding
 
 from lmmsparse._types import FloatArray
+from lmmsparse.covariance import make_structure
 from lmmsparse.design.columns import ColumnInfo
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
@@ -19,7 +20,7 @@ from lmmsparse.design.types import Design
 from lmmsparse.design.values import decode, encode
 from lmmsparse.errors import DataError, StorageError
 from lmmsparse.fields import choice, flag, items, mapping, optional, record, text
-from lmmsparse.formula import parse_formula
+from lmmsparse.formula import RandomTerm, parse_formula
 
 _CODINGS: dict[str, type[Any]] = {
     c.__name__: c
@@ -235,14 +236,42 @@ def check_recipe(design: Design) -> None:
     if makes_offset != (design.offset is not None):
         raise ValueError("an offset that nothing makes")
     parsed = parse_formula(design.formula)
-    if len(parsed.random) != len(design.blocks) or parsed.offsets != recipe.offsets:
+    if parsed.offsets != recipe.offsets or parsed.response != design.response:
         raise ValueError("a formula of another model")
+    _check_terms(design, recipe, parsed.random)
+    _check_levels(recipe.matrices)
     with suppress(NotStoredError):
         _check_columns(design, recipe, parsed.fixed)
 
 
+def _check_terms(design: Design, recipe: Recipe, terms: Sequence[RandomTerm]) -> None:
+    """Every block is one random term of the formula; the largest factors stand first."""
+    left = list(terms)
+    for i, (block, group) in enumerate(zip(design.blocks, recipe.groups, strict=True)):
+        for term in left:
+            text = recipe.matrices.parts[f"random{i}"]
+            same = (term.effects, term.group, term.factors) == (text, group.name, group.factors)
+            if same and make_structure(term.structure, block.k, term.hom) == block.structure:
+                left.remove(term)
+                break
+        else:
+            raise ValueError(f"the term {block.source!r:.80} is not that of the formula")
+    if left:
+        raise ValueError("a formula of more terms")
+
+
+def _check_levels(matrices: MatrixRecipe) -> None:
+    """A column that is a factor by itself has the same levels wherever it stands."""
+    for factors in matrices.categories.values():
+        for expression, levels in factors.items():
+            column = matrices.columns.get(expression)
+            if column is not None and levels is not None and levels != column.categories:
+                raise ValueError(f"levels of {expression!r:.80} that do not agree")
+
+
 def _check_columns(design: Design, recipe: Recipe, fixed: str) -> None:
     matrices = recipe.matrices
+    learnt = {call: sorted(state) for call, state in matrices.transform_state.items()}
     names = matrices.specification("fixed").column_names
     if tuple(np.array(names, dtype=object)[recipe.kept]) != design.x_names:
         raise ValueError("a recipe of other fixed effects")
@@ -252,3 +281,5 @@ def _check_columns(design: Design, recipe: Recipe, fixed: str) -> None:
     for i, block in enumerate(design.blocks):
         if tuple(matrices.specification(f"random{i}").column_names) != block.names:
             raise ValueError("a recipe of other random effects")
+    if learnt != {call: sorted(state) for call, state in matrices.transform_state.items()}:
+        raise ValueError("a recipe that has not learnt everything")

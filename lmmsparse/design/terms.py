@@ -19,6 +19,7 @@ from lmmsparse.design.matrices import MatrixRecipe
 
 INTERCEPT = "1"
 _REDRAWS = 30
+_NEARER = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,14 +179,16 @@ def typical_rows(recipe: MatrixRecipe, part: str) -> pd.DataFrame:
             frame[name] = _between(rng, low, high, len(frame))
         frames.append(frame)
     rows = pd.concat(frames, ignore_index=True)
-    # An expression need not be defined everywhere between the smallest and the largest value.
-    for _ in range(_REDRAWS):
+    # An expression need not be defined everywhere between the smallest and the largest value. Where
+    # what it is defined on is convex, the means are in it.
+    for i in range(_REDRAWS):
         bad = np.flatnonzero(~np.isfinite(recipe.matrix(part, rows)[0]).all(axis=1))
         if not len(bad) or not numbers:
             return rows
-        for name, (_, low, high) in numbers.items():
+        nearer = _NEARER**i
+        for name, (mean, low, high) in numbers.items():
             values = rows[name].to_numpy(copy=True)
-            values[bad] = _between(rng, low, high, len(bad))
+            values[bad] = mean * (1.0 - nearer) + nearer * _between(rng, low, high, len(bad))
             rows[name] = values
     finite = np.isfinite(recipe.matrix(part, rows)[0]).all(axis=1)
     return rows.iloc[np.flatnonzero(finite)].reset_index(drop=True)

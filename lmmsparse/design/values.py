@@ -27,7 +27,7 @@ _FROM_TEXT: dict[str, Callable[[str], Any]] = {
     "date": datetime.date.fromisoformat,
     "time": datetime.time.fromisoformat,
     "bytes": bytes.fromhex,
-    "decimal": decimal.Decimal,
+    "decimal": lambda content: _decimal(content),
     "uuid": uuid.UUID,
 }
 _LARGEST = 2**62
@@ -127,6 +127,14 @@ def decode(value: Any) -> Any:
         pairs = items(content, lambda pair: items(pair, decode, 2))
         return dict(pairs)
     raise ValueError(f"an unknown kind of value {kind!r:.80}")
+
+
+def _decimal(content: str) -> decimal.Decimal:
+    """A decimal number of a size that arithmetic with whole numbers can bear."""
+    number = decimal.Decimal(content)
+    if number.is_finite() and (len(content) > 1000 or abs(number.adjusted()) > 1000):
+        raise ValueError(f"a decimal number out of range {content!r:.80}")
+    return number
 
 
 def _decode_array(value: dict[str, Any]) -> ObjectArray:

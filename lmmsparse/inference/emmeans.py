@@ -34,6 +34,8 @@ class MarginalMeans:
     L : (means, p) array
     estimable : (means,) bool array
         False where the data do not determine the mean.
+    defined : (means,) bool array
+        False where an expression of the formula is undefined at the values of the covariates.
     shift : float
         Mean of the offset, part of every mean.
     """
@@ -41,6 +43,7 @@ class MarginalMeans:
     labels: tuple[str, ...]
     L: FloatArray
     estimable: BoolArray
+    defined: BoolArray
     shift: float
 
 
@@ -105,9 +108,11 @@ def marginal_means(
     X, _ = matrices.matrix("fixed", rows)
     F = X.reshape(len(shown), -1, X.shape[1]).mean(axis=1)
     kept = recipe.kept
-    estimable = recipe.determines(F)
+    defined = np.isfinite(F).all(axis=1)
+    estimable = recipe.determines(F) & defined
     labels = tuple(", ".join(map(_text, row)) for row in shown.itertuples(index=False))
-    return MarginalMeans(labels, F[:, kept], estimable, float(fit.design.offset_or_zero.mean()))
+    shift = float(fit.design.offset_or_zero.mean())
+    return MarginalMeans(labels, F[:, kept], estimable, defined, shift)
 
 
 def _unknown_predictor(name: Any, known: list[str]) -> OptionError:
@@ -180,10 +185,16 @@ def _evaluate(
     return out[0] + missing, out[1] + missing, out[2] + missing
 
 
-def _note(estimable: BoolArray) -> list[str]:
-    if np.all(estimable):
-        return []
-    return ["NaN: the data do not determine it, as combinations of levels do not occur."]
+def _note(estimable: BoolArray, defined: BoolArray) -> list[str]:
+    notes = []
+    if not np.all(estimable[defined]):
+        notes.append("NaN: the data do not determine it, as combinations of levels do not occur.")
+    if not np.all(defined):
+        notes.append(
+            "NaN: an expression of the formula is undefined at these values of the covariates, "
+            "their means if not given. Give others with at=."
+        )
+    return notes
 
 
 def _means(fit: Fit, means: MarginalMeans, method: DenominatorDF, level: float, ddf: str) -> Table:
@@ -204,7 +215,7 @@ def _means(fit: Fit, means: MarginalMeans, method: DenominatorDF, level: float, 
         {name: values.tolist() for name, values in columns.items()},
         means.labels,
         title=f"Estimated marginal means, {METHOD_NAMES[ddf]}",
-        notes=[*notes, *_note(means.estimable)],
+        notes=[*notes, *_note(means.estimable, means.defined)],
         formats={
             **dict.fromkeys(("emmean", "SE", "lower.CL", "upper.CL"), as_precise_as(se.tolist())),
             "df": counts,
@@ -238,7 +249,7 @@ def _pairs(fit: Fit, means: MarginalMeans, method: DenominatorDF, adjust: str, d
         {name: values.tolist() for name, values in columns.items()},
         [f"{means.labels[i]} - {means.labels[j]}" for i, j in pairs],
         title=f"Differences of estimated marginal means, {METHOD_NAMES[ddf]}",
-        notes=[said[adjust], *_note(estimable)],
+        notes=[said[adjust], *_note(estimable, means.defined[first] & means.defined[second])],
         formats={
             **dict.fromkeys(("estimate", "SE"), as_precise_as(se.tolist())),
             "df": counts,

@@ -296,6 +296,8 @@ class FixedTerms:
         rows = typical_rows(matrices, "fixed")
         X, _ = matrices.matrix("fixed", rows)
         full, owner, names = indicator_matrix(matrices, "fixed", rows)
+        finite = np.isfinite(X).all(axis=1)  # lag() is undefined in the first rows of any data
+        X, full = X[finite], full[finite]
         own = [str(name) for name in matrices.specification("fixed").column_names]
         M = combination(X, full, own, names)
         kept = M[self._kept]
@@ -313,6 +315,7 @@ def _treatment_columns(matrices: MatrixRecipe) -> tuple[IntArray, FloatArray]:
     The coding is without the first levels; both are for data with all combinations of levels.
     """
     full, owner, names = indicator_matrix(matrices, "fixed", typical_rows(matrices, "fixed"))
+    full = full[np.isfinite(full).all(axis=1)]
     order = np.lexsort((-np.arange(len(owner)), np.array(owner)))
     independent = independent_columns(full[:, order], [names[j] for j in order])
     chosen = np.sort(order[independent])
