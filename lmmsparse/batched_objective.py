@@ -14,7 +14,7 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.crossproducts import CrossProducts
 from lmmsparse.linalg import inverse_factors
 from lmmsparse.merged_levels import MergedLevels
-from lmmsparse.objective import rounding_error
+from lmmsparse.objective import digits_lost, rounding_error
 from lmmsparse.optimize.batched import ManyDerivatives
 from lmmsparse.responses import ManyResponses
 
@@ -57,6 +57,9 @@ class SharedDesign:
     reml : bool
     held_sigma : float, optional
         σ, where it is not profiled out but held.
+    units : (K, K) array, optional
+        What turns T into the factors of the terms, their rows in units of column sizes; by default
+        the coordinates of `levels` are these.
     """
 
     def __init__(
@@ -67,7 +70,10 @@ class SharedDesign:
         D: FloatArray,
         reml: bool,
         held_sigma: float | None = None,
+        units: FloatArray | None = None,
     ) -> None:
+        self.units = np.eye(len(T0)) if units is None else units
+        self.n = products.n
         self.levels, self.T0, self.D, self.reml = levels, T0, D, reml
         self.held_sigma = held_sigma
         self.df = products.n - (products.p if reml else 0)
@@ -141,7 +147,13 @@ class ManyDeviances:
         with np.errstate(all="ignore"):
             point = self._solve(x, which)
             left = point.solutions.pwrss / self._yty[which]
-            return self._derivatives(point, rounding_error(self._design.df, left))
+            noise = rounding_error(self._design.df, left)
+            return self._derivatives(point, noise + self._lost_digits(point.T))
+
+    def _lost_digits(self, T: FloatArray) -> FloatArray:
+        """`ProfiledDeviance.lost_digits` of every response, (m,)."""
+        sizes = np.abs(np.einsum("ab,bim->aim", self._design.units, T)).sum(axis=0)
+        return digits_lost(self._design.n, (sizes**2).sum(axis=0))
 
     def _solve(self, x: FloatArray, which: IntArray) -> _Point:
         design, A, X = self._design, self._design.levels.A, self._design.levels.X

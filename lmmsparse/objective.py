@@ -45,6 +45,11 @@ def rounding_error(df: int, left: float | FloatArray) -> FloatArray:
     return np.minimum(1e-5, 2e-16 * df / np.asarray(left))
 
 
+def digits_lost(n: int, squares: float | FloatArray) -> FloatArray:
+    """The rounding error of log|M| from n rows, with the square of the effects' size over σ."""
+    return np.asarray(2.0 * _EPS * n * squares)
+
+
 @dataclass(frozen=True, eq=False)
 class ProfiledDeviance:
     """−2 log-likelihood (or restricted likelihood) as a function of θ alone.
@@ -240,7 +245,7 @@ class ProfiledDeviance:
         Columns of T that are large, or large in parts that cancel, multiply the rounding errors
         of Z'WZ; M itself may be no larger than one.
         """
-        return 2.0 * _EPS * self.products.n * self.largest_size(theta) ** 2
+        return float(digits_lost(self.products.n, self.largest_size(theta) ** 2))
 
     def _noise(self, theta: FloatArray, solution: PLSSolution) -> float:
         of_sums = float(rounding_error(self.df, solution.pwrss / self.response.yty))
