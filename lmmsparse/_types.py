@@ -23,6 +23,12 @@ def frozen(array: NDArray[T]) -> NDArray[T]:
     return view
 
 
+def frozen_csr(matrix: sp.csr_array) -> sp.csr_array:
+    """The same sparse matrix on read-only views of its arrays."""
+    parts = (frozen(matrix.data), frozen(matrix.indices), frozen(matrix.indptr))
+    return sp.csr_array(parts, shape=matrix.shape, copy=False)
+
+
 class ReadOnly:
     """Base of frozen dataclasses whose arrays cannot be written either.
 
@@ -35,8 +41,7 @@ class ReadOnly:
             if isinstance(value, np.ndarray):
                 own[name] = frozen(value)
             elif isinstance(value, sp.csr_array):
-                parts = (frozen(value.data), frozen(value.indices), frozen(value.indptr))
-                own[name] = sp.csr_array(parts, shape=value.shape, copy=False)
+                own[name] = frozen_csr(value)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -17,7 +17,7 @@ _WARNINGS: dict[str, type[Warning]] = {
 }
 _PACKAGE = str(Path(__file__).parent) + os.sep
 # What may stand between two functions of the package, or between it and the user.
-_BETWEEN = ("functools", "contextlib", "joblib", "threadpoolctl")
+_BETWEEN = ("functools", "contextlib", "joblib", "threadpoolctl", "sklearn", "marginaleffects")
 
 
 def warn(message: str, kind: type[Warning]) -> None:

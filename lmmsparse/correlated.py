@@ -197,6 +197,16 @@ class AR1(_Correlated):
             raise ValueError(f"{self.k} increasing positions expected, not {self.at!r:.80}")
 
     @property
+    def shortest(self) -> int:
+        """The shortest step between two effects."""
+        return int(np.diff(self._places).min())
+
+    def start(self) -> FloatArray:
+        """No correlation, or 1/2 over the shortest step: over several, ρ = 0 is a flat place."""
+        rho = 0.0 if self.shortest == 1 else 0.5 ** (1.0 / self.shortest)
+        return np.append(np.ones(self.n_sd), rho)
+
+    @property
     def _lowest(self) -> float:
         return -1.0
 

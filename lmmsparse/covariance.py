@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from lmmsparse._types import BoolArray, FloatArray, IntArray
+from lmmsparse._types import BoolArray, FloatArray, IntArray, frozen
 from lmmsparse.correlated import AR1, CompoundSymmetry
 from lmmsparse.errors import OptionError
 
@@ -297,13 +297,13 @@ class LambdaTemplate:
         """Which elements of θ are estimated, (n_theta,)."""
         out = np.ones(self.n_theta, dtype=bool)
         out[[i for i, _ in self.held]] = False
-        return out
+        return frozen(out)
 
     @cached_property
     def places(self) -> tuple[tuple[IntArray, IntArray], ...]:
         """Per term, row and column in T of every parameter, (n_par,) each."""
         own = (np.array(s.entries, dtype=np.intp).reshape(-1, 2) for s in self.structures)
-        return tuple((entries[:, 0], entries[:, 1]) for entries in own)
+        return tuple((frozen(entries[:, 0]), frozen(entries[:, 1])) for entries in own)
 
     @cached_property
     def has_limits(self) -> bool:
@@ -319,15 +319,15 @@ class LambdaTemplate:
 
     @cached_property
     def start(self) -> FloatArray:
-        return self.with_held(np.concatenate([s.start() for s in self.structures]))
+        return frozen(self.with_held(np.concatenate([s.start() for s in self.structures])))
 
     @cached_property
     def lower(self) -> FloatArray:
-        return self.with_held(np.concatenate([s.lower() for s in self.structures]))
+        return frozen(self.with_held(np.concatenate([s.lower() for s in self.structures])))
 
     @cached_property
     def upper(self) -> FloatArray:
-        return self.with_held(np.concatenate([s.upper() for s in self.structures]))
+        return frozen(self.with_held(np.concatenate([s.upper() for s in self.structures])))
 
     @cached_property
     def mirrors(self) -> tuple[tuple[int, ...], ...]:

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
-from lmmsparse._types import FloatArray, IntArray, ReadOnly
+from lmmsparse._types import FloatArray, IntArray, ReadOnly, frozen_csr
 from lmmsparse.fixed_columns import Basis, InternalColumns
 
 _FEW_COLUMNS = 4
@@ -136,7 +136,7 @@ class CrossProducts(ReadOnly):
                 values.append(pair.values.ravel())
         data = np.concatenate(values)
         coords = (np.concatenate(rows), np.concatenate(cols))
-        return sp.coo_array((data, coords), shape=(self.q, self.q)).tocsr()
+        return frozen_csr(sp.coo_array((data, coords), shape=(self.q, self.q)).tocsr())
 
 
 @dataclass(frozen=True, eq=False)

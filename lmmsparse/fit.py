@@ -25,9 +25,10 @@ from lmmsparse.crossproducts import (
     response_products,
 )
 from lmmsparse.design import Design
+from lmmsparse.design.arguments import in_order_of_theta
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fixed_columns import orthonormal
-from lmmsparse.held import NOTHING, Held, held_parameters
+from lmmsparse.held import NOTHING, Held, held_parameters, theta_names
 from lmmsparse.identification import Unidentified, unidentified
 from lmmsparse.keywords import checked_keywords
 from lmmsparse.objective import ProfiledDeviance
@@ -300,7 +301,7 @@ def fit_design(
     design: Design,
     *,
     reml: bool = True,
-    start: FloatArray | None = None,
+    start: Any = None,
     optimizer: Optimizer | None = None,
     solver: PLSSolver | None = None,
     fixed: Mapping[str, float] | Held | None = None,
@@ -314,8 +315,8 @@ def fit_design(
         From `build_design`.
     reml : bool
         REML criterion (default) or maximum likelihood.
-    start : (n_theta,) array, optional
-        Start values of θ.
+    start : (n_theta,) array, Series or mapping, optional
+        Start values of θ; those of a Series or mapping go by the names of θ.
     optimizer : Optimizer, optional
         The search; default `TrustRegion()`.
     solver : PLSSolver, optional
@@ -343,6 +344,8 @@ def fit_design(
     sigma_known = held.sigma is not None
     unknown = unidentified(design, objective.template, products, reml, sigma_known)
     away = None if unknown is None else unknown.away
+    if start is not None:
+        start = in_order_of_theta("start", start, theta_names(design))
     optimum = search(objective, design, start, chosen, progress, away)
     result = Fit(design, reml, optimum, chosen, solver, held)
     # Both exist already; a Fit would otherwise make them a second time.

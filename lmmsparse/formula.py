@@ -37,6 +37,7 @@ from lmmsparse._tree import (
     unwrap,
 )
 from lmmsparse.errors import FormulaError
+from lmmsparse.keywords import checked_keywords
 from lmmsparse.options import yes_or_no
 
 
@@ -100,6 +101,7 @@ class MixedFormula:
     random: tuple[RandomTerm, ...]
 
 
+@checked_keywords
 def parse_formula(text: str, one_sided: bool = False) -> MixedFormula:
     """Take a formula in lme4's grammar apart.
 

@@ -20,6 +20,7 @@ import numpy as np
 import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray, IntArray
+from lmmsparse.correlated import AR1
 from lmmsparse.covariance import LambdaTemplate, Unstructured
 from lmmsparse.crossproducts import CrossProducts, PairBlocks
 from lmmsparse.design import Design
@@ -106,6 +107,9 @@ def parameter_changes(template: LambdaTemplate, t: int) -> FloatArray:
 def generic_theta(template: LambdaTemplate) -> FloatArray:
     """Some θ with all variances that what is held allows, (n_theta,)."""
     rest = np.random.default_rng(7).uniform(0.2, 0.8, template.n_theta)
+    for structure, part in zip(template.structures, template.slices, strict=True):
+        if isinstance(structure, AR1):  # so that effects that far apart are correlated
+            rest[part.stop - 1] **= 1.0 / structure.shortest
     return template.with_held(rest)
 
 

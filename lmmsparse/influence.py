@@ -13,6 +13,7 @@ from lmmsparse.design import listed
 from lmmsparse.design.recipe import plain_labels
 from lmmsparse.errors import DataError, LmmError, OptionError
 from lmmsparse.fit import Fit, fit_design
+from lmmsparse.keywords import checked_keywords
 from lmmsparse.linalg import chunks
 from lmmsparse.progress import run
 from lmmsparse.refit import subset, warm_start
@@ -90,6 +91,7 @@ class Influence:
             )
         return values
 
+    @checked_keywords
     def to_frame(self) -> pd.DataFrame:
         """All measures side by side: ``leverage, rstudent`` (by row), ``cooks_distance``, dfbeta.
 

@@ -160,7 +160,9 @@ def explained_members(kind: C) -> C:
 def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a public function so that a wrong argument list says what to write instead."""
     signature = inspect.signature(function)
-    parameters = [p for name, p in signature.parameters.items() if name != "self"]
+    own = [p for name, p in signature.parameters.items() if name != "self"]
+    parameters = [p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    closed = len(parameters) == len(own)
     known = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
     called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
     flags = {p.name: p.default for p in parameters if p.annotation in ("bool", "bool | None")}
@@ -170,7 +172,7 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         for name, value in kwargs.items():
-            if name not in known:
+            if closed and name not in known:
                 raise OptionError(unknown_keyword(called, name, known))
             if name in flags and value is not flags[name]:
                 yes_or_no(name, value, _QUESTIONS.get(name, ""))
@@ -187,6 +189,12 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
             raise
 
     return checked
+
+
+def checked_construction(kind: C) -> C:
+    """Decorate a class so that its constructor is a checked function."""
+    kind.__init__ = checked_keywords(kind.__init__)  # type: ignore[misc]
+    return kind
 
 
 def _by_name_only(signature: inspect.Signature, name: str) -> bool:

@@ -85,8 +85,9 @@ def lmer(
         Rows with missing values: left out, left out and shown as NaN in results, or refused.
     contrasts : mapping, optional
         Column → formulaic contrasts, for fixed and random effects alike.
-    start : (n_theta,) array, optional
-        Start values of the covariance parameters, in the order of `LinearMixedModel.theta`.
+    start : (n_theta,) array, Series or mapping, optional
+        Start values of the covariance parameters, in the order of `LinearMixedModel.theta`; those
+        of a Series or mapping go by its labels.
     optimizer : Optimizer, optional
         `TrustRegion()` by default; `Bobyqa()` and `NelderMead()` need no derivatives.
     solver : PLSSolver, optional

@@ -491,6 +491,7 @@ class LinearMixedModel:
         """
         return coefficient_table(self._fit, ddf)
 
+    @checked_keywords
     def confint(
         self,
         method: str = "profile",
@@ -503,8 +504,7 @@ class LinearMixedModel:
         Parameters
         ----------
         method : {"profile", "wald", "boot"}
-            Profile likelihood (always of the ML deviance); Wald, which exists for fixed effects
-            only and is NaN for covariance parameters; parametric bootstrap.
+            Profile likelihood of the ML deviance; Wald (fixed effects only); parametric bootstrap.
         level : float
         which : str or sequence of str, optional
             Parameters to give; ``"beta_"`` for all fixed effects, ``"theta_"`` for all others.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lmmsparse._tokens import effect_key
-from lmmsparse._types import FloatArray
+from lmmsparse._types import FloatArray, frozen
 from lmmsparse.fit import Fit
 from lmmsparse.threads import one_thread
 
@@ -91,5 +91,5 @@ def conditional_covariances(fit: Fit) -> dict[str, FloatArray]:
                 cols = slice(starts[j], starts[j + 1])
                 joined[:, rows, cols] = low
                 joined[:, cols, rows] = np.swapaxes(low, 1, 2)
-        out[group] = joined
+        out[group] = frozen(joined)
     return out

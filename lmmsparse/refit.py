@@ -127,7 +127,8 @@ def warm_start(fit: Fit) -> FloatArray:
     scaled = StandardizedObjective(fit.objective)
     x = scaled.to_internal(fit.theta)
     largest = float(np.abs(x).max(initial=0.0))
-    free = fit.template.free & (fit.template.start > 0)
+    template = fit.template
+    free = template.free & (template.start > 0) & np.isinf(template.upper)
     x[free & (x <= 1e-2 * largest)] = 0.1 * max(largest, 1.0)
     return scaled.to_theta(x)
 

@@ -15,6 +15,7 @@ from lmmsparse.held import theta_names
 from lmmsparse.inference.ddf import check_ddf
 from lmmsparse.inference.lrt import information, loglik
 from lmmsparse.inference.wald import coefficient_table
+from lmmsparse.keywords import checked_keywords
 from lmmsparse.not_identified import briefly
 from lmmsparse.render import Grid, Section, aligned, html_of, markdown_of, text_of
 from lmmsparse.singular import ranks
@@ -57,10 +58,12 @@ class Summary:
     def _repr_html_(self) -> str:
         return html_of(self.sections)
 
+    @checked_keywords
     def to_markdown(self) -> str:
         """The whole summary in GitHub's Markdown."""
         return markdown_of(self.sections)
 
+    @checked_keywords
     def to_latex(self) -> str:
         """Fixed effects and variances as two LaTeX tabulars, which need the package booktabs."""
         return f"{self.coefficients.to_latex()}\n\n{self.varcorr.to_latex()}"

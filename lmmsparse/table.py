@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from lmmsparse.keywords import checked_keywords
 from lmmsparse.render import Grid, Section, html_of, markdown_of, text_of
 
 Formatter = Callable[[Sequence[float]], list[str]]
@@ -161,6 +162,7 @@ class Table:
             return pd.Series(np.asarray(self.beside[column]), index=index, name=column)
         return self.to_frame()[column]
 
+    @checked_keywords
     def to_frame(self) -> pd.DataFrame:
         """The numbers as a DataFrame with exactly these column names."""
         return pd.DataFrame(
@@ -186,6 +188,7 @@ class Table:
     def _repr_html_(self) -> str:
         return html_of([self.section])
 
+    @checked_keywords
     def to_markdown(self) -> str:
         """The table in GitHub's Markdown, with its title above and its notes below.
 
@@ -203,6 +206,7 @@ class Table:
         """
         return markdown_of([self.section])
 
+    @checked_keywords
     def to_latex(self) -> str:
         """The cells as a LaTeX tabular, which needs the package booktabs; no title, no notes.
 

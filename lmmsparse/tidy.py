@@ -251,8 +251,31 @@ def _variables(fit: Fit) -> pd.DataFrame:
     return out
 
 
+def fitted_rows(fit: Fit, data: Any) -> pd.DataFrame:
+    """The rows of the data that were fitted, in their order there.
+
+    Raises
+    ------
+    DataError
+        If they are not the data of the fit.
+    """
+    frame, _, row_of = _matched(fit, data)
+    return frame.iloc[np.sort(row_of[fit.design.rows])]
+
+
 def _rows_of(fit: Fit, data: Any) -> tuple[pd.DataFrame, IntArray | None]:
     """The rows of the data that results have, and where their results are; None: in their order."""
+    frame, moved, row_of = _matched(fit, data)
+    place = np.full(len(frame), -1)
+    design = fit.design
+    kept = np.arange(len(frame)) if design.na_action == "exclude" else design.rows
+    place[row_of[kept]] = np.arange(len(kept))
+    there = place >= 0
+    return frame[there].copy(), place[there] if moved else None
+
+
+def _matched(fit: Fit, data: Any) -> tuple[pd.DataFrame, bool, IntArray]:
+    """The data, whether they are in another order, and the row of them of each row of the fit's."""
     design, frame = fit.design, as_frame(data)
     if len(frame) != len(design.index):
         raise DataError(
@@ -260,13 +283,9 @@ def _rows_of(fit: Fit, data: Any) -> tuple[pd.DataFrame, IntArray | None]:
             "belong together by their labels. Pass the data the model was fitted to."
         )
     at = places("The table", frame.index, design.index)
-    row_of = np.arange(len(frame)) if at is None else at  # row of the data of each row of the fit
+    row_of = np.arange(len(frame), dtype=np.intp) if at is None else at
     _check_response(fit, frame, row_of)
-    place = np.full(len(frame), -1)
-    kept = np.arange(len(frame)) if design.na_action == "exclude" else design.rows
-    place[row_of[kept]] = np.arange(len(kept))
-    there = place >= 0
-    return frame[there].copy(), None if at is None else place[there]
+    return frame, at is not None, row_of
 
 
 def _check_response(fit: Fit, frame: pd.DataFrame, row_of: IntArray) -> None:

@@ -10,6 +10,7 @@ import scipy.linalg as sla
 
 from lmmsparse._types import FloatArray
 from lmmsparse.fit import Fit
+from lmmsparse.keywords import checked_keywords
 from lmmsparse.render import Grid, Section, html_of
 from lmmsparse.table import number, significant
 
@@ -72,6 +73,7 @@ class VarCorr:
         self.terms = terms
         self.sigma = sigma
 
+    @checked_keywords
     def to_frame(self) -> pd.DataFrame:
         """One row per variance, then per covariance of a term, last the residual.
 
@@ -130,10 +132,12 @@ class VarCorr:
     def _repr_html_(self) -> str:
         return html_of([Section(grid=self.grid)])
 
+    @checked_keywords
     def to_markdown(self) -> str:
         """The printed table in GitHub's Markdown."""
         return self.grid.markdown()
 
+    @checked_keywords
     def to_latex(self) -> str:
         """The printed table as a LaTeX tabular, which needs the package booktabs."""
         return self.grid.latex()

@@ -251,3 +251,17 @@ def test_files_are_short_and_introduced(module: Module) -> None:
 @every_module
 def test_star_imports_are_not_used(module: Module) -> None:
     assert not [n for node in _imports(module) for n in _imported_names(node) if n.endswith(".*")]
+
+
+@every_module
+def test_warnings_are_given_in_one_place(module: Module) -> None:
+    """`announce.warn` knows which line is the user's."""
+    if module.name == "announce":
+        return
+    names = ("warn", "warn_explicit")
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module != "warnings", f"line {node.lineno}"
+        if isinstance(node, ast.Attribute) and node.attr in names:
+            whose = node.value.id if isinstance(node.value, ast.Name) else ""
+            assert whose != "warnings", f"line {node.lineno}"

@@ -198,3 +198,46 @@ def test_cells_that_lose_their_data_in_a_refit_are_not_predicted() -> None:
         again = m.refit(y)
     with pytest.warns(lmm.DesignWarning, match="1 of 2 rows"):
         assert again.predict(new).isna().tolist() == [True, False]
+
+
+def test_contrasts_of_dropped_effects_are_refused() -> None:
+    m = _quiet("y ~ a * b + (1 | g)", _cells())
+    with pytest.raises(lmm.OptionError, match=r"'a\[T\.r\]:b\[T\.v\]', which was dropped"):
+        m.contrast({"a[T.r]:b[T.v]": 1.0})
+
+
+def test_means_and_predictions_agree() -> None:
+    """A mean is the mean of what is predicted for its cells, where all of these are determined."""
+    m = _quiet("y ~ a * b * x + (1 | g)", _cells())
+    cells = pd.DataFrame([(a, b) for b in "uv" for a in "pqr"], columns=["a", "b"])
+    cells["x"] = m.fit.design.recipe.matrices.columns["x"].span[0]
+    with pytest.warns(lmm.DesignWarning, match="1 of 6 rows"):
+        predicted = m.predict(cells, random=False)
+    means = m.emmeans(["a", "b"]).to_frame()["emmean"]
+    np.testing.assert_allclose(means, predicted, rtol=1e-9)
+    by_a = predicted.groupby(cells["a"].to_numpy()).apply(lambda v: v.mean(skipna=False))
+    np.testing.assert_allclose(m.emmeans("a").to_frame()["emmean"], by_a, rtol=1e-9)
+    differences = m.emmeans(["a", "b"], pairwise=True).to_frame()["estimate"]
+    assert differences.isna().tolist() == ["r, v" in pair for pair in differences.index]
+
+
+# F of lmerTest 3 (types 2 and 3) for the data below.
+F_VALUES = {
+    2: [12.0273, 41.9053, 0.8567, 30.2709, 0.1809, 0.0001, 1.0620],
+    3: [13.1537, 35.7649, 0.3148, 30.2709, 0.1887, 0.0037, 1.0620],
+}
+
+
+@pytest.mark.parametrize("kind", F_VALUES)
+@pytest.mark.parametrize("order", ["pqr", "rqp"])
+def test_cells_without_data_are_tested_as_lmertest_does(kind: int, order: str) -> None:
+    rng = np.random.default_rng(23)
+    d = pd.DataFrame({"g": np.repeat(np.arange(20), 10), "a": rng.choice(list("pqr"), 200)})
+    d["b"], d["x"] = rng.choice(list("uv"), 200), rng.normal(size=200)
+    d["y"] = rng.normal(size=20)[d["g"]] + rng.normal(size=200)
+    d["y"] += 2 * (d["b"] == "v") * (d["a"] == "p")
+    d = d[(d["a"] != "r") | (d["b"] != "v")]
+    m = _quiet("y ~ a * b * x + (1 | g)", d.assign(a=pd.Categorical(d["a"], list(order))))
+    table = lmm.anova(m, type=kind).to_frame()
+    assert table["NumDF"].tolist() == [2, 1, 1, 1, 2, 1, 1]
+    np.testing.assert_allclose(table["F value"], F_VALUES[kind], atol=1e-4, rtol=1e-4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -155,10 +157,47 @@ def test_all_searches_agree(slopes: lmm.LinearMixedModel) -> None:
 def test_shares_of_variance(slopes: lmm.LinearMixedModel, intercepts: lmm.LinearMixedModel) -> None:
     between = float(intercepts.varcorr.to_frame()["vcov"].iloc[0])
     assert intercepts.icc()["Subject"] == pytest.approx(between / (between + intercepts.sigma**2))
-    r2 = slopes.r2()
-    # From lme4's fit: variances over n − 1, and the mean over rows of the variance of Zb.
-    assert r2["marginal"] == pytest.approx(0.2786510582, abs=3e-6)
-    assert r2["conditional"] == pytest.approx(0.7992199228, abs=3e-6)
+
+
+# By lme4's estimates: the variance of Xβ is that of a sample.
+R_SQUARED = {
+    "sleepstudy": ("Reaction ~ Days + (Days | Subject)", 0.278651058, 0.799219923),
+    "nine rows": ("Reaction ~ Days + (1 | Subject)", 0.169029204, 0.764122477),
+    "cake": ("angle ~ recipe * temp + (1 | recipe:replicate)", 0.110960875, 0.703632773),
+    "Penicillin": ("diameter ~ 1 + (1 | plate) + (1 | sample)", 0.0, 0.936339750),
+}
+
+
+@pytest.mark.parametrize("name", R_SQUARED)
+def test_r_squared_is_that_of_performance(name: str) -> None:
+    formula, marginal, conditional = R_SQUARED[name]
+    data = lmm.load_dataset(name if name in ("Penicillin", "cake") else "sleepstudy")
+    if name == "nine rows":
+        first = data["Subject"].isin(data["Subject"].unique()[:3])
+        data = data[first & data["Days"].isin([0, 4, 8])]
+    m = lmm.lmer(formula, data)
+    assert m.r2()["marginal"] == pytest.approx(marginal, abs=2e-6)
+    assert m.r2()["conditional"] == pytest.approx(conditional, abs=5e-6)
+
+
+@pytest.mark.parametrize("weights", [None, "w"])
+@pytest.mark.parametrize("reml", [True, False])
+def test_r_squared_by_its_definition(weights: str | None, reml: bool, tmp_path: Path) -> None:
+    data = lmm.load_dataset("sleepstudy").head(35)
+    data["w"], data["far"] = np.linspace(0.5, 2.0, 35), data["Days"] + 1.7e9
+    for formula in ("Reaction ~ Days + (Days | Subject)", "Reaction ~ far + (Days | Subject)"):
+        m = lmm.lmer(formula, data, weights=weights, reml=reml)
+        m.save(tmp_path / "m.lmm")
+        fixed = m.predict(random=False).var(ddof=1)
+        Sigma = m.varcorr.terms[0].covariance
+        Z = np.column_stack([np.ones(35), data["Days"]])
+        random = np.einsum("ni,ij,nj->n", Z, Sigma, Z).mean()
+        residual = m.sigma**2 * (1.0 if weights is None else (1.0 / data["w"]).mean())
+        total = fixed + random + residual
+        for each in (m, lmm.load(tmp_path / "m.lmm")):
+            r2 = each.r2()
+            assert r2["marginal"] == pytest.approx(fixed / total, rel=1e-7)
+            assert r2["conditional"] == pytest.approx((fixed + random) / total, rel=1e-7)
 
 
 def test_without_fixed_effects_there_is_no_cooks_distance(sleepstudy: pd.DataFrame) -> None:

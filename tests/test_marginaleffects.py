@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.errors import DataError, OptionError
+from lmmsparse.errors import DataError, DesignWarning, OptionError
 
 me = pytest.importorskip("marginaleffects")
 import polars as pl  # noqa: E402
@@ -115,10 +117,44 @@ def test_new_data_may_hold_groups_whose_levels_are_numbers() -> None:
     np.testing.assert_allclose(got["estimate"], m.predict(data.head(3), random=False))
 
 
-def test_rows_in_another_order_and_other_matrices_are_refused() -> None:
+def test_rows_in_another_order_go_by_their_labels() -> None:
+    data = lmm.load_dataset("sleepstudy").assign(weight=np.linspace(0.5, 2.0, 180))
+    data.loc[4, "Days"] = np.nan
+    formula = "Reaction ~ Days + offset(weight) + (Days | Subject)"
+    m = lmm.lmer(formula, data)
+    back = data.sample(frac=1.0, random_state=1)
+    got = me.predictions(for_marginaleffects(m, back, random=True))
+    want = m.fitted.reindex(back.index).dropna()
+    np.testing.assert_allclose(got["estimate"], want, rtol=1e-10)
+    numbered = back.reset_index(drop=True)  # labels that say another order than there is
+    with pytest.raises(DataError, match="differs from the response"):
+        for_marginaleffects(m, numbered)
+
+
+def test_other_matrices_are_refused() -> None:
     data = lmm.load_dataset("sleepstudy")
     m = lmm.lmer("Reaction ~ Days + (Days | Subject)", data)
-    with pytest.raises(DataError, match="another order"):
-        for_marginaleffects(m, data.iloc[::-1])
     with pytest.raises(OptionError, match="vcov='HC3'"):
         me.predictions(for_marginaleffects(m, data), vcov="HC3")
+
+
+def test_what_the_data_do_not_determine_has_no_number() -> None:
+    rng = np.random.default_rng(23)
+    data = pd.DataFrame({"g": np.repeat(np.arange(20), 10), "a": rng.choice(list("pqr"), 200)})
+    data["b"] = rng.choice(list("uv"), 200)
+    data["y"] = rng.normal(size=20)[data["g"]] + rng.normal(size=200)
+    data = data[(data["a"] != "r") | (data["b"] != "v")].reset_index(drop=True)
+    with pytest.warns(DesignWarning):
+        m = lmm.lmer("y ~ a * b + (1 | g)", data)
+    known = for_marginaleffects(m, data)
+    cells = pd.DataFrame({"a": list("pqrpqr"), "b": list("uuuvvv"), "y": 0.0, "g": 1})
+    with pytest.warns(DesignWarning, match="1 of 6 rows") as said:
+        got = me.predictions(known, newdata=pl.from_pandas(cells))
+    ours = [Path(w.filename) for w in said if w.category is DesignWarning]
+    assert ours == [Path(__file__)]
+    want = m.emmeans(["a", "b"]).to_frame()
+    np.testing.assert_allclose(got["estimate"], want["emmean"])
+    np.testing.assert_allclose(got["std_error"], want["SE"], rtol=1e-5)
+    with pytest.warns(DesignWarning):
+        found = me.comparisons(known, variables="b", by="a")
+    assert np.isnan(found["estimate"].to_numpy().astype(float)).tolist() == [False, False, True]

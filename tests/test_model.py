@@ -930,3 +930,21 @@ def test_the_same_formula_on_data_of_another_kind() -> None:
     assert first.fixef.index.tolist() == ["Intercept", "half"]
     assert len(second.fixef) == 6
     pd.testing.assert_series_equal(fit("y ~ half + (1|g)").fixef, first.fixef)
+
+
+@pytest.mark.parametrize(
+    "kind", [dict, pd.Series, lambda named: pd.Series(named).astype("Float64")]
+)
+@pytest.mark.parametrize("fixed", [None, {"Subject.Days.Intercept": 0.0}])
+def test_start_values_with_names_go_by_their_names(kind: Any, fixed: Any) -> None:
+    data, formula = lmm.load_dataset("sleepstudy"), "Reaction ~ Days + (Days | Subject)"
+    theta = lmm.lmer(formula, data, fixed=fixed).theta
+    start = kind(theta.iloc[::-1].to_dict())
+    m = lmm.lmer(formula, data, start=start, fixed=fixed, optimizer=lmm.TrustRegion())
+    assert m.fit.optimum.evaluations <= 2
+    np.testing.assert_allclose(m.theta, theta, atol=1e-6)
+    by_place = lmm.lmer(formula, data, start=pd.Series(theta.to_numpy()), fixed=fixed)
+    assert by_place.fit.optimum.evaluations <= 2
+    for wrong in (theta.iloc[:2], theta.rename(str.upper), {"Subject": 1.0}):
+        with pytest.raises(lmm.OptionError, match=r"Subject\.Days\.Intercept"):
+            lmm.lmer(formula, data, start=wrong, fixed=fixed)

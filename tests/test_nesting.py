@@ -126,3 +126,15 @@ def test_models_in_a_row_are_compared_in_pairs(data: pd.DataFrame) -> None:
     models = [_fit(f"y ~ {f} + (1 | g)", data) for f in ("1", "x", "z + f", "x + z + f")]
     frame = lmm.anova(*models).to_frame()
     assert np.isfinite(frame["Pr(>Chisq)"]).tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize(("small", "large"), NOT_CONTAINED[::4])
+def test_nothing_is_drawn_from_models_that_are_not_contained(
+    small: str, large: str, data: pd.DataFrame
+) -> None:
+    table = lmm.bootstrap_lrt(
+        _fit(f"y ~ {small}", data), _fit(f"y ~ {large}", data), n=10**6, rng=1
+    )
+    assert table.to_frame()["Pr(>Chisq)"].isna().all()
+    assert np.isfinite(table.to_frame()["Chisq"]).all()
+    assert "small is not contained in large" in table.notes[0]

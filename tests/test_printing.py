@@ -58,7 +58,7 @@ PRINTOUTS: dict[str, Callable[[], str]] = {
     "units": lambda: whole(fit("sleepstudy_badly_scaled_reml")),
     "singular": lambda: whole(fit("dyestuff2_reml")),
     "not_converged": lambda: f"{stopped().summary('none')}\n"[-620:],
-    "anova": lambda: f"{lmm.anova(fit('oats_nitro_reml'))}\n",
+    "anova": lambda: f"{lmm.anova(fit('cake_factor_reml'))}\n",
     "comparison": compared,
     "ranova": lambda: f"{fit('sleepstudy_slope_reml').ranova()}\n",
     "emmeans": lambda: f"{fit('cake_linear_reml').emmeans('recipe', pairwise=True)}\n",

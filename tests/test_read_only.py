@@ -69,6 +69,11 @@ def test_arrays_cannot_be_written(how: str, tmp_path: Path) -> None:
     found = dict(_arrays(fit.design, "design", seen))
     found.update(_arrays(fit.optimum, "optimum", seen))
     found.update(_arrays(fit.products, "products", seen))
+    found.update(_arrays(fit.modes.solution, "solution", seen))
+    template = fit.template
+    for name in ("free", "start", "lower", "upper"):
+        found[f"template.{name}"] = getattr(template, name)
+    found["ZtZ"] = fit.products.ZtZ.data
     found.update(_arrays(fit.objective.response, "response", seen))
     found.update({name: getattr(fit, name) for name in ("beta", "vcov", "fitted", "theta")})
     assert {"design.y", "design.fixed", "design.weights", "design.offset"} <= set(found)
@@ -83,6 +88,8 @@ def test_results_are_the_users_own() -> None:
     before = m.fitted.copy()
     for result in (m.fitted, m.residuals, m.fixef, m.theta, m.se):
         result += 1.0
+    with pytest.raises(ValueError, match="read-only"):
+        m.cond_var["g"][0] = 9.0
     modes, vcov = m.ranef["g"], m.vcov
     modes.iloc[0], vcov.iloc[0, 0] = 5.0, 5.0
     pd.testing.assert_series_equal(m.fitted, before)

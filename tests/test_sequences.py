@@ -139,3 +139,85 @@ def test_positions_are_saved(tmp_path: Path) -> None:
 def test_positions_that_are_none_are_refused_in_a_file(at: object) -> None:
     with pytest.raises(ValueError, match="expected"):
         AR1(**options({"k": 3, "hom": True, "at": at}, AR1))
+
+
+@pytest.mark.parametrize("step", [3, 4, 10, 31, 365])
+def test_steps_that_are_all_long_are_searched_too(step: int) -> None:
+    """At ρ = 0 the criterion is flat where no two levels are neighbours."""
+    d = _data()
+    times = step * d["time"] + (d["time"] == 3)
+    m = lmm.lmer("y ~ 1 + ar1(0 + C(t) | g)", d.assign(t=times))
+    at = tuple(step * t + (t == 3) for t in SEEN)
+    assert m.loglik == pytest.approx(_best_of_long_steps(d, at), abs=1e-5)
+    again = m.refit(d["y"] + 1.0)
+    assert again.loglik == pytest.approx(m.loglik, abs=1e-5)
+
+
+def _best_of_long_steps(d: pd.DataFrame, at: tuple[int, ...]) -> float:
+    """The restricted log-likelihood, searched along the correlation over the shortest step."""
+    Y = d["y"].to_numpy().reshape(50, len(at))
+    steps = np.abs(np.subtract.outer(at, at)) / np.diff(at).min()
+
+    def criterion(p: np.ndarray) -> float:
+        V = np.exp(2 * p[1]) * (1 / (1 + np.exp(-p[0]))) ** steps + np.exp(2 * p[2]) * np.eye(
+            len(at)
+        )
+        W = np.linalg.inv(V)
+        a = 50 * W.sum()
+        r = Y - (Y @ W).sum() / a
+        logs = 50 * np.linalg.slogdet(V)[1] + np.log(a) + (len(d) - 1) * np.log(2 * np.pi)
+        return float((logs + np.einsum("ij,jk,ik", r, W, r)) / 2)
+
+    options = {"fatol": 1e-11, "xatol": 1e-9, "maxiter": 4000}
+    return -float(minimize(criterion, [0.5, 0.5, -0.5], method="Nelder-Mead", options=options).fun)
+
+
+DAY = pd.Timestamp("2020-01-01", tz="Europe/Berlin")
+MOMENTS: dict[str, Callable[[pd.Series], object]] = {
+    "dates": lambda t: pd.Timestamp("2020-01-01") + pd.to_timedelta(t, "D"),
+    "seconds": lambda t: (pd.Timestamp("2020-01-01") + pd.to_timedelta(t, "D")).dt.as_unit("s"),
+    "zone": lambda t: DAY + pd.to_timedelta(t, "h"),
+    "durations": lambda t: pd.to_timedelta(t, "h"),
+}
+
+
+@pytest.mark.parametrize("kind", MOMENTS)
+def test_moments_are_as_far_apart_as_they_are(kind: str) -> None:
+    d = _data()
+    m = lmm.lmer("y ~ 1 + ar1(0 + C(t) | g)", d.assign(t=MOMENTS[kind](d["time"])))
+    assert m.fit.design.blocks[0].structure.at == (0, 1, 2, 3, 4, 5, 9)
+    assert m.loglik == pytest.approx(_best(d, SEEN)[1], abs=1e-6)
+
+
+@pytest.mark.parametrize("expression", ["t", "C(t)"])
+def test_a_categorical_says_its_places_inside_a_call_too(expression: str) -> None:
+    d = _data()
+    letters = list("abcdefghij")
+    d["t"] = pd.Categorical([letters[t - 1] for t in d["time"]], letters)
+    m = lmm.lmer(f"y ~ 1 + ar1(0 + {expression} | g)", d)
+    assert m.loglik == pytest.approx(_best(d, SEEN)[1], abs=1e-6)
+    assert not m.convergence.findings
+
+
+def test_text_that_became_a_categorical_keeps_the_alphabet_which_is_said() -> None:
+    d = _data()
+    d["t"] = d["time"].astype(str).astype("category")
+    with pytest.warns(lmm.DesignWarning, match="as the categorical lists them: 1, 10, 2, 3"):
+        lmm.lmer("y ~ 1 + ar1(0 + t | g)", d)
+    d["t"] = d["t"].cat.as_ordered()
+    assert np.isfinite(lmm.lmer("y ~ 1 + ar1(0 + t | g)", d).loglik)
+
+
+def test_slopes_of_levels_stand_where_the_levels_do() -> None:
+    d = _data().assign(one=1.0)
+    d["t"] = pd.Categorical(d["time"], range(1, 11))
+    m = lmm.lmer("y ~ 1 + ar1(0 + t:one | g)", d)
+    assert m.loglik == pytest.approx(_best(d, SEEN)[1], abs=1e-6)
+
+
+def test_numbers_without_a_common_step_are_said() -> None:
+    d = _data()
+    d["t"] = d["time"] + 1e-7 * np.sqrt(d["time"])
+    with pytest.warns(lmm.DesignWarning, match="no small multiple of a common step"):
+        m = lmm.lmer("y ~ 1 + ar1(0 + C(t) | g)", d)
+    assert m.loglik == pytest.approx(_best(d, tuple(range(7)))[1], abs=1e-6)

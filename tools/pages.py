@@ -192,7 +192,7 @@ def _figures_in_memory() -> Iterator[None]:
         yield
         return
     matplotlib.use("agg")
-    plt.close("all")  # what others left open would be taken for the page's
+    plt.close("all")  # figures of anybody else's are not the page's
     settings = {
         "figure.figsize": (7.2, 3.6),
         "figure.constrained_layout.use": True,

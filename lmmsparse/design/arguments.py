@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lmmsparse._types import IntArray
-from lmmsparse.errors import DataError
+from lmmsparse.errors import DataError, OptionError
+from lmmsparse.options import brief
 
 
 def aligned(what: str, values: Any, index: pd.Index) -> Any:
@@ -31,6 +33,32 @@ def aligned(what: str, values: Any, index: pd.Index) -> Any:
         return values
     at = places(what, values.index, index)
     return values if at is None else values.iloc[at]
+
+
+def in_order_of_theta(name: str, given: Any, names: Sequence[str]) -> Any:
+    """A Series or mapping in the order of the parameters it names; anything else as it is.
+
+    Labels 0, 1, 2, … are none: such values go by position.
+
+    Raises
+    ------
+    OptionError
+        If the labels are not the names.
+    """
+    values = given
+    if isinstance(given, Mapping):
+        values = pd.Series(list(given.values()), index=list(given), dtype=object)
+    numbered = isinstance(values, pd.Series) and isinstance(values.index, pd.RangeIndex)
+    if not isinstance(values, pd.Series) or numbered or list(values.index) == list(names):
+        return values
+    labels = list(values.index)
+    if len(set(names)) < len(names) or len(labels) != len(names) or set(labels) != set(names):
+        raise OptionError(
+            f"{name}={brief(given)} does not name the parameters, which are {', '.join(names)}. "
+            "Values of a Series or mapping belong to parameters by these names, those of an array "
+            "by the order of m.theta. Pass one value per parameter."
+        )
+    return values.loc[list(names)]
 
 
 def places(what: str, labels: pd.Index, index: pd.Index) -> IntArray | None:

@@ -48,9 +48,11 @@ from lmmsparse.design.sequence import positions, put_in_order
 from lmmsparse.design.types import Design, RandomBlock
 from lmmsparse.errors import DataError, Finding, FormulaError, OptionError
 from lmmsparse.formula import MixedFormula, parse_formula, referenced_names
+from lmmsparse.keywords import checked_keywords
 from lmmsparse.options import one_of
 
 
+@checked_keywords
 def build_design(
     formula: str | MixedFormula,
     data: Any,

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 from math import gcd, lcm
 from typing import Any
 
@@ -21,7 +24,10 @@ from lmmsparse.design.terms import formula_terms
 from lmmsparse.errors import Finding
 
 _NUMBER = re.compile(r"(\D*?)([+-]?\d+(?:\.\d+)?)(\D*)$")
-_LARGEST = 10**6
+# What a step between neighbours may be of the common one, and the whole sequence: beyond, ρ is too
+# near 1 for a search.
+_MOST_STEPS, _LARGEST = 1000, 10**6
+_UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 
 def put_in_order(table: Variables, names: Iterable[str], frame: pd.DataFrame) -> Variables:
@@ -73,23 +79,44 @@ def positions(
         What was taken for granted.
     """
     terms = formula_terms(recipe, part)
-    if len(terms) != 1 or len(terms[0].factors) != 1 or terms[0].numbers:
+    if len(terms) != 1 or len(terms[0].factors) != 1:
         return None, []
     (expression,) = terms[0].factors
     levels = list(recipe.levels[expression] or ())
     if len(levels) != len(terms[0].columns):
         return None, []
-    if expression in frame.columns and isinstance(frame[expression].dtype, pd.CategoricalDtype):
-        every = list(frame[expression].cat.categories)
-        return _from_zero([every.index(level) for level in levels]), []
+    columns = [name for name in recipe.columns_in(expression) if name in frame.columns]
+    declared = frame[columns[0]].dtype if len(columns) == 1 else None
+    if isinstance(declared, pd.CategoricalDtype) and set(levels) <= set(declared.categories):
+        return _as_declared(declared, levels, source, expression)
     numbers = _numbers(levels)
-    if numbers is not None and numbers == sorted(numbers):
-        at = _from_zero(_in_steps(numbers))
-        text = isinstance(levels[0], str)
-        return at, [_taken_as_numbers(source, expression, levels)] if at or text else []
-    if any(isinstance(level, str) for level in levels):
-        return None, [_taken_in_order(source, expression, levels)]
-    return None, []
+    if numbers is None or numbers != sorted(numbers):
+        known = len(levels) < 3 or all(isinstance(level, (bool, np.bool_)) for level in levels)
+        return None, [] if known else [_taken_in_order(source, expression, levels)]
+    steps = _in_steps(numbers)
+    if min(b - a for a, b in pairwise(steps)) > _MOST_STEPS or steps[-1] > _LARGEST:
+        return None, [_without_steps(source, expression, levels)]
+    at = _from_zero(steps)
+    text = isinstance(levels[0], str)
+    return at, [_taken_as_numbers(source, expression, levels)] if at or text else []
+
+
+def _as_declared(
+    declared: pd.CategoricalDtype, levels: Sequence[Any], source: str, expression: str
+) -> tuple[tuple[int, ...] | None, list[Finding]]:
+    """The places that a categorical gives its levels, those without rows included."""
+    every = list(declared.categories)
+    at = [every.index(level) for level in levels]
+    if at != sorted(at):  # as the formula has them
+        return None, []
+    numbers = None if declared.ordered else _numbers(every)
+    steps = [] if numbers is None else [b - a for a, b in pairwise(numbers)]
+    said = []
+    if any(step > 0 for step in steps) and any(step < 0 for step in steps):
+        said = [_taken_as_listed(source, expression, every)]
+    elif len(set(steps)) > 1:
+        said = [_taken_in_steps(source, expression, every)]
+    return _from_zero(at), said
 
 
 def _numbers(levels: Sequence[Any]) -> list[Fraction] | None:
@@ -101,11 +128,29 @@ def _numbers(levels: Sequence[Any]) -> list[Fraction] | None:
             return None
         values = [Fraction(number) for _, number, _ in parts]
     else:
-        kinds = (int, float, np.integer, np.floating)
-        if any(isinstance(v, (bool, np.bool_)) or not isinstance(v, kinds) for v in levels):
-            return None
-        values = [Fraction(repr(float(level))) for level in levels]
-    return values if len(set(values)) == len(values) else None
+        numbers = [_number(level) for level in levels]
+        values = [number for number in numbers if number is not None]
+    return values if len(set(values)) == len(levels) else None
+
+
+def _number(level: Any) -> Fraction | None:
+    """A number, or a moment as the time since a moment."""
+    if isinstance(level, (bool, np.bool_)) or pd.isna(level):
+        return None
+    if isinstance(level, (np.datetime64, datetime)):
+        return _nanoseconds(pd.Timestamp(level).to_datetime64())
+    if isinstance(level, (np.timedelta64, timedelta)):
+        return _nanoseconds(pd.Timedelta(level).to_timedelta64())
+    if isinstance(level, date):
+        return Fraction(level.toordinal())
+    if isinstance(level, (int, np.integer, Decimal)):
+        return Fraction(level if isinstance(level, Decimal) else int(level))
+    return Fraction(repr(float(level))) if isinstance(level, (float, np.floating)) else None
+
+
+def _nanoseconds(moment: np.datetime64 | np.timedelta64) -> Fraction:
+    unit, count = np.datetime_data(moment.dtype)
+    return Fraction(int(moment.astype(np.int64)) * count * _UNITS[unit])
 
 
 def _in_steps(numbers: Sequence[Fraction]) -> list[int]:
@@ -117,7 +162,7 @@ def _in_steps(numbers: Sequence[Fraction]) -> list[int]:
 
 
 def _from_zero(at: Sequence[int]) -> tuple[int, ...] | None:
-    first = tuple(min(value - at[0], _LARGEST + i) for i, value in enumerate(at))
+    first = tuple(value - at[0] for value in at)
     return None if first == tuple(range(len(at))) else first
 
 
@@ -125,9 +170,39 @@ def _taken_as_numbers(source: str, expression: str, levels: Sequence[Any]) -> Fi
     return Finding(
         "sequence",
         "info",
-        f"In {source} the levels of {expression} are as far apart as their numbers "
+        f"In {source} the levels of {expression} are as far apart as their values "
         f"({listed(map(str, levels))}). For equal steps, or other ones, make the column a "
         "categorical that has all levels in their order.",
+    )
+
+
+def _taken_as_listed(source: str, expression: str, levels: Sequence[Any]) -> Finding:
+    return Finding(
+        "sequence",
+        "warning",
+        f"In {source} the levels of {expression} follow each other as the categorical lists them: "
+        f"{listed(map(str, levels), 12)}. Their numbers have another order. Reorder the "
+        "categories, or say that their order is meant: column.cat.as_ordered().",
+    )
+
+
+def _taken_in_steps(source: str, expression: str, levels: Sequence[Any]) -> Finding:
+    return Finding(
+        "sequence",
+        "info",
+        f"In {source} the levels of {expression} ({listed(map(str, levels))}) follow each other in "
+        "equal steps, as the categorical lists them. If their numbers count, give it all levels, "
+        "those between too.",
+    )
+
+
+def _without_steps(source: str, expression: str, levels: Sequence[Any]) -> Finding:
+    return Finding(
+        "sequence",
+        "warning",
+        f"In {source} the levels of {expression} ({listed(map(str, levels))}) are taken to follow "
+        "each other in equal steps: what is between them is no small multiple of a common step. "
+        "Round them to such a step first.",
     )
 
 

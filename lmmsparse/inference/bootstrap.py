@@ -17,6 +17,7 @@ from lmmsparse.errors import Finding, InterruptedWarning, LmmWarning, OptionErro
 from lmmsparse.fit import Fit
 from lmmsparse.inference.parameters import parameter_names, parameter_values
 from lmmsparse.inference.resample import Resampler
+from lmmsparse.keywords import checked_keywords
 from lmmsparse.options import as_generator, brief, check_counts, check_level, one_of
 from lmmsparse.progress import run
 from lmmsparse.refit import refit_response
@@ -79,10 +80,12 @@ class Bootstrap:
         """Number of replicates without a result."""
         return len(self.failures)
 
+    @checked_keywords
     def to_frame(self) -> pd.DataFrame:
         """One row per replicate, one column per number of the statistic; NaN where it failed."""
         return self._replicates.copy()
 
+    @checked_keywords
     def confint(self, level: float = 0.95, kind: str = "percentile") -> pd.DataFrame:
         """Bootstrap intervals.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lmmsparse._types import FloatArray
 from lmmsparse.errors import DataError, NumericalError, OptionError
@@ -40,6 +41,7 @@ def bootstrap_lrt_of_fits(
     -------
     Table
         Rows ``LRT`` (chi-square distribution) and ``bootstrap``; columns ``Chisq, Df, Pr(>Chisq)``.
+        Without p-values, and with a note, where the small model is not contained in the large one.
 
     Notes
     -----
@@ -57,12 +59,15 @@ def bootstrap_lrt_of_fits(
             f"The first model has {used[0].npar} parameters and the second {used[1].npar}. The "
             "first is tested within the second. Pass the smaller model first."
         )
-    observed = likelihood_ratio_table(used, ["small", "large"]).to_frame().iloc[1]
+    compared = likelihood_ratio_table(used, ["small", "large"])
+    observed = compared.to_frame().iloc[1]
     if not np.array_equal(small.design.offset_or_zero, large.design.offset_or_zero):
         raise DataError(
             "The models have different offsets. A response of one cannot be given to the other. "
             "Fit both with the same offset."
         )
+    if np.isnan(observed["Pr(>Chisq)"]):
+        return _table(observed, np.nan, list(compared.notes))
     together = can_batch(used[0]) and can_batch(used[1])
     chunks = chunks_of_seeds(used[0], n, rng, BATCH if together else BATCH // 16)
     drawn = run(
@@ -89,6 +94,10 @@ def bootstrap_lrt_of_fits(
         notes.append(f"Interrupted after {len(statistics)} of {n} responses.")
     if len(usable) < len(statistics):
         notes.append(f"{len(statistics) - len(usable)} refits failed and are not counted.")
+    return _table(observed, p, notes)
+
+
+def _table(observed: pd.Series, p: float, notes: list[str]) -> Table:
     return Table(
         {
             "Chisq": [float(observed["Chisq"])] * 2,

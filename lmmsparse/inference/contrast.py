@@ -26,6 +26,11 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
     names = list(fit.design.x_names)
     if hasattr(L, "items"):
         unknown = [name for name in L if name not in names]
+        if unknown and unknown[0] in fit.design.dropped:
+            raise OptionError(
+                f"L names {unknown[0]!r}, which was dropped: the data do not determine it. Combine "
+                f"only {', '.join(names)}, or fit without what repeats other effects."
+            )
         if unknown:
             raise OptionError(
                 f"L names {unknown[0]!r}, which is not a fixed effect. The fixed effects are "

@@ -31,6 +31,7 @@ from lmmsparse.inference.profile_problem import (
     reordered,
 )
 from lmmsparse.inference.wald import select_rows
+from lmmsparse.keywords import checked_keywords
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import TrustRegion
 from lmmsparse.options import check_jobs, check_level
@@ -120,6 +121,7 @@ class Profile:
             )
         return [note]
 
+    @checked_keywords
     def confint(self, level: float = 0.95) -> pd.DataFrame:
         """Intervals of the values whose zeta is not too large.
 
@@ -149,6 +151,7 @@ class Profile:
         index = pd.Index(list(self._curves), dtype=object)
         return pd.DataFrame(np.array(limits), index=index, columns=["lower", "upper"])
 
+    @checked_keywords
     def to_frame(self) -> pd.DataFrame:
         """The points of the curves.
 

@@ -14,12 +14,13 @@ import pandas as pd
 
 from lmmsparse._types import FloatArray
 from lmmsparse.design import as_frame
-from lmmsparse.errors import DataError, MissingPackageError, OptionError
+from lmmsparse.errors import MissingPackageError, OptionError
 from lmmsparse.inference.ddf import denominator_df
 from lmmsparse.keywords import checked_keywords
 from lmmsparse.model import LinearMixedModel
 from lmmsparse.options import brief
 from lmmsparse.predict import warn_of_undetermined
+from lmmsparse.tidy import fitted_rows
 
 try:
     import polars as pl
@@ -42,7 +43,7 @@ def for_marginaleffects(
     model : LinearMixedModel
         Made by `lmer`.
     data : table
-        The data it was fitted to; models do not keep them.
+        The data it was fitted to, in any order that its row labels tell; models do not keep them.
     random : bool or str
         Random effects in the predictions, as for `LinearMixedModel.predict`: none by default, so
         that they are about the population. Their uncertainty is not part of standard errors.
@@ -60,7 +61,7 @@ def for_marginaleffects(
     OptionError
         For something else than a model made by `lmer`.
     DataError
-        For data of another length than those of the fit.
+        For other data than those of the fit.
 
     Examples
     --------
@@ -77,22 +78,7 @@ def for_marginaleffects(
             "for_marginaleffects() was not given a model made by lmm.lmer. Only such a model finds "
             "its columns in a table. Fit with a formula and data."
         )
-    frame = as_frame(data)
-    design = model.fit.design
-    if len(frame) != len(design.index):
-        raise DataError(
-            f"The data have {len(frame)} rows, but those of the fit had {len(design.index)}. Rows "
-            "belong together by position. Pass the data the model was fitted to."
-        )
-    response = design.response.strip("`")
-    if response in frame.columns:
-        values = pd.to_numeric(frame[response].iloc[design.rows], errors="coerce").to_numpy()
-        if not np.array_equal(values.astype(np.float64), design.y):
-            raise DataError(
-                f"The column {response!r} of the data is not the response of the model, or its "
-                "rows are in another order. Rows belong together by position. Pass the data the "
-                "model was fitted to."
-            )
+    frame = fitted_rows(model.fit, data)
     return _Model(model, frame, random)
 
 
@@ -113,7 +99,7 @@ class _Model(ModelAbstract):  # type: ignore[misc]
         design = model.fit.design
         predictors = _predictors(model)
         response = design.response.strip("`")
-        kept = frame.iloc[design.rows].reset_index(drop=True)
+        kept = frame.reset_index(drop=True)
         for name in kept.columns:  # levels that are numbers, where nothing depends on them
             if random is False and name not in predictors and _text_of_levels(kept[name]):
                 kept[name] = kept[name].astype(object).infer_objects()

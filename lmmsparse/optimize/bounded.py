@@ -14,9 +14,11 @@ import numpy as np
 
 from lmmsparse._types import FloatArray
 from lmmsparse.errors import NumericalError
+from lmmsparse.keywords import checked_construction
 from lmmsparse.optimize.base import Bounds, Objective, Optimum, Recorder, Status, check_positive
 
 
+@checked_construction
 @dataclass(frozen=True)
 class Bobyqa:
     """Powell's BOBYQA (bounded, derivative-free, quadratic models) from NLopt: lme4's default.
@@ -47,6 +49,7 @@ class Bobyqa:
         return _bounded_search(nlopt.LN_BOBYQA, "Bobyqa", self, objective, start, bounds)
 
 
+@checked_construction
 @dataclass(frozen=True)
 class NelderMead:
     """The Nelder–Mead simplex (bounded, derivative-free) from NLopt.

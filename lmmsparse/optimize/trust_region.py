@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmmsparse._types import FloatArray
+from lmmsparse.keywords import checked_construction
 from lmmsparse.optimize.base import (
     Bounds,
     Derivatives,
@@ -24,6 +25,7 @@ _RIGHT = (0.6, 1.6)  # what a step brings, in terms of what was promised, where 
 _ASIDE = 1e-4  # the step of differences
 
 
+@checked_construction
 @dataclass(frozen=True)
 class TrustRegion:
     """Second-order search: exact gradient, average information plus curvature, trust region.

@@ -88,10 +88,10 @@ def plot_effects(
             f"specs={brief(specs)} with by={brief(by)} leaves nothing to draw. Each panel is about "
             "one predictor other than by=. Name a predictor of the fixed effects."
         )
+    drawn = [effect_curves(fit, name, by, values, at, level, ddf) for name in wanted]
     axes = panels(len(wanted), ax, (3.8, 3.3), sharey=True)
     groups = [None] if by is None else list(values[by])
-    for j, (each, name) in enumerate(zip(axes, wanted, strict=True)):
-        curves = effect_curves(fit, name, by, values, at, level, ddf)
+    for j, (each, name, curves) in enumerate(zip(axes, wanted, drawn, strict=True)):
         for i, (curve, group) in enumerate(zip(curves, groups, strict=True)):
             colour = INK if by is None else SERIES[i % len(SERIES)]
             label = None if by is None else plain(_short(group))

@@ -32,8 +32,8 @@ def plot_qq(fit: Fit, group: str | None, level: float, ax: Any) -> Any:
     """Standardized residuals, or the random effects of a group over their standard deviations."""
     level = check_level(level)
     if group is None:
-        (ax,) = panels(1, ax, (4.2, 3.8))
         values = standardized(fit)
+        (ax,) = panels(1, ax, (4.2, 3.8))
         _panel(ax, values[np.isfinite(values)], level)
         dress(ax, "Normal quantile", "Standardized residual")
         return ax

@@ -38,8 +38,8 @@ def plot_residuals(fit: Fit, smooth: bool, ax: Axes) -> Axes:
 
 def plot_scale_location(fit: Fit, smooth: bool, ax: Axes) -> Axes:
     """Roots of absolute standardized residuals against fitted values."""
-    (ax,) = panels(1, ax)
     values = np.sqrt(np.abs(standardized(fit)))
+    (ax,) = panels(1, ax)
     known = np.isfinite(values)
     _cloud(ax, fit.fitted[known], values[known], smooth)
     ax.set_ylim(bottom=0.0)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import FloatArray, ReadOnly
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
 from lmmsparse.errors import NumericalError
@@ -25,7 +25,7 @@ FAILED = (
 
 
 @dataclass(frozen=True, eq=False)
-class PLSSolution:
+class PLSSolution(ReadOnly):
     """The penalized least-squares problem solved at one θ.
 
     Attributes

@@ -18,6 +18,7 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, PairBlocks, Response
 from lmmsparse.errors import NumericalError
+from lmmsparse.keywords import checked_construction
 from lmmsparse.linalg import between, inverse_from_factor, small_products, solve_triangular
 from lmmsparse.solvers.base import FAILED, PLSSolution, PLSSystem, eliminate
 from lmmsparse.solvers.border import Border
@@ -26,6 +27,7 @@ from lmmsparse.solvers.levels import LevelSystem
 _UNROLLED_UP_TO = 8
 
 
+@checked_construction
 @dataclass(frozen=True)
 class Blocked:
     """Batched elimination of the largest grouping factor and a dense core for the others.

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
+from lmmsparse.keywords import checked_construction
 from lmmsparse.options import one_of
 from lmmsparse.solvers._sksparse import SparseCholesky, analyze, require_cholmod
 from lmmsparse.solvers.base import PLSSolution, eliminate
@@ -29,6 +30,7 @@ _THIN = 200.0  # operations per element of L
 _SIMPLICIAL_UP_TO = 6e7
 
 
+@checked_construction
 @dataclass(frozen=True)
 class Cholmod:
     """Sparse Cholesky factorization of M by CHOLMOD.

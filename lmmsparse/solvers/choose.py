@@ -14,7 +14,9 @@ import scipy.sparse as sp
 from lmmsparse._types import FloatArray
 from lmmsparse.announce import warn
 from lmmsparse.crossproducts import CrossProducts
-from lmmsparse.errors import Finding, SlowSolverWarning
+from lmmsparse.errors import Finding, OptionError, SlowSolverWarning
+from lmmsparse.keywords import checked_keywords
+from lmmsparse.options import brief
 from lmmsparse.solvers import _sksparse
 from lmmsparse.solvers.base import PLSSolver
 from lmmsparse.solvers.blocked import Blocked, lead_terms
@@ -35,6 +37,7 @@ _WEIGHTS = {
 }
 
 
+@checked_keywords
 def choose_solver(products: CrossProducts) -> PLSSolver:
     """Return the solver used when none is given.
 
@@ -56,7 +59,17 @@ def choose_solver(products: CrossProducts) -> PLSSolver:
     SlowSolverWarning
         If it would be `Cholmod` and scikit-sparse cannot be used: `SuperLU` or `Blocked` takes its
         place, whichever is cheaper.
+
+    Raises
+    ------
+    OptionError
+        For something else than cross-products.
     """
+    if not isinstance(products, CrossProducts):
+        raise OptionError(
+            f"products={brief(products)} is not what solvers work on. They work on the "
+            "cross-products of a model. Pass m.fit.products."
+        )
     solver, stands_in = _choose(products)
     if stands_in:
         _say()

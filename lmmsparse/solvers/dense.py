@@ -13,9 +13,11 @@ import scipy.linalg as sla
 from lmmsparse._types import FloatArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts, Response
+from lmmsparse.keywords import checked_construction
 from lmmsparse.solvers.base import PLSSolution, eliminate
 
 
+@checked_construction
 @dataclass(frozen=True)
 class Dense:
     """Dense Cholesky factorization of M: right for a few hundred random effects.

@@ -19,11 +19,13 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.covariance import LambdaTemplate
 from lmmsparse.crossproducts import CrossProducts
 from lmmsparse.errors import NumericalError
+from lmmsparse.keywords import checked_construction
 from lmmsparse.solvers._sksparse import SparseCholesky
 from lmmsparse.solvers.base import FAILED
 from lmmsparse.solvers.cholmod import CholmodSystem
 
 
+@checked_construction
 @dataclass(frozen=True)
 class SuperLU:
     """Sparse factorization of M by SuperLU, which comes with scipy.
