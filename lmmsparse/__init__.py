@@ -45,6 +45,11 @@ __version__ = "0.1.0"
 globals()["__getattr__"] = partial(no_such_name, __name__)
 
 
+def __dir__() -> list[str]:
+    """What is meant to be used, without the modules it is made of."""
+    return sorted([*__all__, "__all__", "__doc__", "__name__", "__version__"])
+
+
 __all__ = [
     "Blocked",
     "Bobyqa",

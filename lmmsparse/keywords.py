@@ -96,6 +96,12 @@ _MEMBERS = {
     "getME": "The matrices are members of m.fit and m.fit.design.",
     "update": "Call lmm.lmer again with the formula that is meant.",
     "lsmeans": "Write m.emmeans(...).",
+    "converged": "Write m.convergence.converged.",
+    "aicc": "Compute it from m.aic, m.npar and m.nobs.",
+    "to_latex": "Write m.summary().to_latex().",
+    "to_markdown": "Write m.summary().to_markdown().",
+    "slopes": "Slopes of a predictor are contrasts of the fixed effects: m.contrast(L).",
+    "emtrends": "Slopes of a predictor are contrasts of the fixed effects: m.contrast(L).",
     "score": "Write m.r2().",
 }
 

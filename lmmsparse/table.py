@@ -41,10 +41,11 @@ def significant(values: Sequence[float], digits: int = 4) -> list[str]:
 
 
 def _decimals(value: float, digits: int) -> int:
-    """Decimals that show `digits` significant digits of a number, trailing zeros left out."""
+    """Decimals that show `digits` significant digits of a number, fewer if the others are zero."""
     text = f"{value:.{digits - 1}e}"
     mantissa, exponent = text.split("e")
-    used = len(mantissa.replace(".", "").rstrip("0"))
+    exact = abs(float(text) - value) <= 1e-9 * abs(value)
+    used = len(mantissa.replace(".", "").rstrip("0")) if exact else digits
     return max(0, used - 1 - int(exponent))
 
 

@@ -267,7 +267,7 @@ def test_labels_of_all_rows_and_of_the_fitted_ones() -> None:
 def _with_an_empty_cell() -> pd.DataFrame:
     table = data(120)
     table["k"] = np.array(["u", "v"])[np.random.default_rng(1).integers(0, 2, len(table))]
-    table["y"] += 0.7 * (table["f"] == "a")
+    table["y"] += 1.3 * (table["f"] == "a")
     return table[~((table["f"] == "c") & (table["k"] == "v"))].reset_index(drop=True)
 
 

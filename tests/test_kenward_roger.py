@@ -248,3 +248,56 @@ def test_without_fixed_effects_the_table_is_empty(term: str) -> None:
     model = lmm.lmer(f"Reaction ~ 0 + {term}", lmm.load_dataset("sleepstudy"))
     assert model.coef_table("kenward-roger").to_frame().empty
     assert "No fixed effects" in str(model.summary("kenward-roger"))
+
+
+@pytest.mark.filterwarnings("ignore::lmmsparse.errors.LmmWarning")
+@pytest.mark.parametrize("far", [0.0, 1e6])
+@pytest.mark.parametrize(
+    ("formula", "without", "open_rows"),
+    [
+        ("y ~ x + f + g + (1 | g) + (1 | h)", "y ~ x + f + g + (1 | h)", "gI"),
+        ("y ~ x + f + g + (x | g) + (1 | h)", "y ~ x + f + g + (0 + x | g) + (1 | h)", "gI"),
+        ("y ~ x * g + f + (x | g) + (1 | h)", "y ~ x * g + f + (1 | h)", "gIx"),
+    ],
+)
+def test_what_reml_leaves_open_has_no_standard_error(
+    formula: str, without: str, open_rows: str, far: float
+) -> None:
+    """Effects that share their columns with random ones; all others are as without these."""
+    rng = np.random.default_rng(2)
+    n = 150
+    data = pd.DataFrame({"x": rng.normal(size=n), "f": rng.choice(list("pqr"), n)})
+    data["g"], data["h"] = rng.choice(list("ABCDE"), n), rng.integers(0, 12, n)
+    data["y"] = data["x"] + rng.normal(size=12)[data["h"]] + rng.normal(size=n)
+    data["x"] += far
+    model = lmm.lmer(formula, data)
+    if "(x | g)" in formula and "x * g" not in formula:
+        # The slopes are determined, their covariance with the intercepts is not.
+        table = model.coef_table("kenward-roger").to_frame()
+        assert table.loc[["g[T.B]", "g[T.C]"], "Std. Error"].isna().all()
+        assert table.loc[["f[T.q]", "f[T.r]"], ["Std. Error", "df"]].notna().all(axis=None)
+        return
+    other = lmm.lmer(without, data)
+    shown = model.coef_table("kenward-roger")
+    found = shown.to_frame()
+    expected = other.coef_table("kenward-roger").to_frame()
+    is_open = np.array([name[0] in open_rows for name in found.index])
+    lost = found.loc[is_open].drop(columns="Estimate")
+    if far and open_rows == "gI":  # a million from the data, one more variance is none
+        lost = lost.drop(index="Intercept")
+    assert lost.isna().all(axis=None)
+    np.testing.assert_allclose(found.loc[~is_open], expected.loc[~is_open], rtol=1e-4)
+    assert "REML leaves open" in str(shown)
+    assert "REML leaves open" in str(model.summary("kenward-roger"))
+    by_term = lmm.anova(model, ddf="kenward-roger").to_frame()
+    reference = lmm.anova(other, ddf="kenward-roger").to_frame()
+    np.testing.assert_allclose(by_term.loc["f"], reference.loc["f"], rtol=1e-4)
+    assert by_term.loc["g", ["DenDF", "F value", "Pr(>F)"]].isna().all()
+    pairs = model.emmeans("f", pairwise=True, ddf="kenward-roger").to_frame()
+    wanted = other.emmeans("f", pairwise=True, ddf="kenward-roger").to_frame()
+    np.testing.assert_allclose(pairs, wanted, rtol=1e-4)
+    means = model.emmeans("f", ddf="kenward-roger")
+    assert means.to_frame()["SE"].isna().all()
+    assert "REML leaves open" in str(means)
+    L = np.array([name.startswith("g[") for name in found.index], dtype=float)
+    assert np.isnan(model.contrast(L, ddf="kenward-roger").to_frame()["Std. Error"].iloc[0])

@@ -19,7 +19,7 @@ from models import fit, frame
 
 import lmmsparse as lmm
 from lmmsparse.errors import LmmWarning
-from lmmsparse.table import number
+from lmmsparse.table import as_precise_as, number
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -202,3 +202,14 @@ def test_infinite_degrees_of_freedom_are_written_alike() -> None:
     for table in (m.coef_table("asymptotic"), m.emmeans("recipe", ddf="asymptotic")):
         assert " Inf " in str(table)
         assert " inf " not in str(table)
+
+
+def test_zeros_that_end_a_number_are_left_out_where_they_are_all_of_it() -> None:
+    assert as_precise_as([0.250002])([0.147892]) == ["0.1479"]
+    assert as_precise_as([0.25])([0.15]) == ["0.15"]
+    assert as_precise_as([9.0498])([298.5079]) == ["298.508"]
+
+
+def test_the_package_shows_what_is_meant_to_be_used() -> None:
+    assert {"lmer", "anova", "load_dataset"} <= set(dir(lmm))
+    assert not {"tangents", "moments", "held"} & set(dir(lmm))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, TypeVar
 
@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from formulaic import ModelSpec
 from formulaic.materializers import PandasMaterializer
-from formulaic.materializers.types import FactorValues
+from formulaic.materializers.types import FactorValues, ScopedFactor, ScopedTerm
+from formulaic.parser.types import Factor, Term
 
 from lmmsparse import _limits as limits
 from lmmsparse._expression import read_expression
@@ -90,6 +91,41 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
             "value for each row. Write it with a column of the data."
         )
 
+    @_override
+    def _get_scoped_terms(
+        self, terms: Iterable[Term], ensure_full_rank: bool = True
+    ) -> Iterator[tuple[Term, Iterable[ScopedTerm]]]:
+        """Which factors of each term are without their first level.
+
+        Formulaic takes a term for the set of its products with each factor present or absent, less
+        those of the terms before it. Where every product without one factor is there, as in a*b*c,
+        only the term itself is left, and the 2ᵏ products need not be made.
+        """
+        if not ensure_full_rank:
+            yield from super()._get_scoped_terms(terms, ensure_full_rank)
+            return
+        spanned: set[frozenset[str]] = set()
+        for term in terms:
+            factors = [self.factor_cache[factor.expr] for factor in term.factors]
+            factors = [f for f in factors if f.values.__wrapped__ is not None]
+            constant = Factor.Kind.CONSTANT
+            scale = prod(f.values for f in factors if f.metadata.kind is constant)
+            own = [f for f in factors if f.metadata.kind is not constant]
+            whole = frozenset(f.expr for f in own)
+            spanning = [f.expr for f in own if f.metadata.spans_intercept]
+            if not factors:
+                yield term, []
+                continue
+            if all(whole - {name} in spanned for name in spanning):
+                reduced = (ScopedFactor(f, reduced=f.metadata.spans_intercept) for f in own)
+                yield term, [] if whole in spanned else [ScopedTerm(reduced, scale)]
+            else:
+                products = self._get_scoped_terms_spanned_by_evaled_factors(factors)
+                left = [p for p in products if _expressions(p) not in spanned]
+                yield term, self._simplify_scoped_terms(left)
+                spanned.update(map(_expressions, left))
+            spanned.add(whole)
+
     @classmethod
     @_override
     def _simplify_scoped_terms(cls, scoped_terms: Any) -> Any:
@@ -117,6 +153,10 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
         if len(cols) > limits.COLUMNS or len(cols) * self.nrows > limits.CELLS:
             _too_wide(len(cols), self.nrows)
         return super()._combine_columns(cols, spec, drop_rows)
+
+
+def _expressions(term: ScopedTerm) -> frozenset[str]:
+    return frozenset(factor.factor.expr for factor in term.factors)
 
 
 def _too_wide(width: int, rows: int) -> None:

@@ -24,6 +24,7 @@ _FAR = 1e-6
 _ALIKE = 0.9995
 _PASSES = 3
 _ZERO = 1e-9
+_WELL = 1e-6
 
 
 def chosen_columns(X: FixedColumns, chosen: BoolArray) -> FixedColumns:
@@ -201,7 +202,12 @@ def combination(
     length = _length(columns)
     length = np.where(length > 0, length, 1.0)
     R = sla.qr(columns / length, mode="r", check_finite=False)[0][: len(length)]
-    M = np.linalg.lstsq(R[:, :p], R[:, p:], rcond=None)[0] / length[:p, None] * length[p:]
+    own, others = R[:, :p], R[:, p:]
+    if len(R) >= p and np.abs(np.diag(own)).min(initial=1.0) > _WELL:
+        M = sla.solve_triangular(own[:p], others[:p], check_finite=False)
+    else:
+        M = np.linalg.lstsq(own, others, rcond=None)[0]
+    M = M / length[:p, None] * length[p:]
     if A is not None:
         M = A[:p, :p] @ M - A[:p, p:]
     M[np.abs(M) * scale[:, None] < _ZERO * np.where(size > 0, size, 1.0)] = 0.0
@@ -280,13 +286,15 @@ def _shares(X: FloatArray, length: FloatArray, tolerance: FloatArray) -> FloatAr
     unit = X / np.where(length > 0, length, 1.0)
     # The triangular factor has the same linear relations between columns in p dimensions.
     R = sla.qr(unit, mode="r", check_finite=False)[0][: min(n, p)]
-    basis = np.zeros((R.shape[0], 0))
+    basis, m = np.zeros((R.shape[0], min(n, p)), order="F"), 0
     for j in range(p):
-        rest = R[:, j].copy()
+        rest = R[: j + 1, j].copy()  # below it there is nothing, in the basis neither
+        before = basis[: len(rest), :m]
         for _ in range(2):
-            rest -= basis @ (basis.T @ rest)
-        full = length[j] == 0 or basis.shape[1] == R.shape[0]
+            rest -= before @ (before.T @ rest)
+        full = length[j] == 0 or m == R.shape[0]
         share[j] = 0.0 if full else float(np.linalg.norm(rest))
         if share[j] > tolerance[j]:
-            basis = np.column_stack([basis, rest / share[j]])
+            basis[: len(rest), m] = rest / share[j]
+            m += 1
     return share

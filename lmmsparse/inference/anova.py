@@ -9,7 +9,7 @@ from lmmsparse.design.frame import listed
 from lmmsparse.distributions import f_tail
 from lmmsparse.fit import Fit
 from lmmsparse.inference.contrast import f_statistic
-from lmmsparse.inference.ddf import DenominatorDF, check_ddf, denominator_df
+from lmmsparse.inference.ddf import DenominatorDF, check_ddf, denominator_df, open_notes
 from lmmsparse.inference.terms import FixedTerms, check_type
 from lmmsparse.table import Table, blanks, counts, degrees, fixed, p_values
 
@@ -62,7 +62,8 @@ def anova_table(fit: Fit, kind: int = 3, ddf: str = "satterthwaite") -> Table:
     kind, ddf = check_type(kind), check_ddf(ddf)
     method = denominator_df(fit, ddf)
     terms = FixedTerms(fit.design)
-    tests = [f_test(fit.beta, terms.hypothesis(i, kind), method) for i in terms.tested]
+    hypotheses = [terms.hypothesis(i, kind) for i in terms.tested]
+    tests = [f_test(fit.beta, L, method) for L in hypotheses]
     F, num, den, p, scale = (np.array([test[j] for test in tests]) for j in range(5))
     mean_squares = F / scale * fit.sigma2
     columns = {
@@ -84,6 +85,7 @@ def anova_table(fit: Fit, kind: int = 3, ddf: str = "satterthwaite") -> Table:
     empty = [terms.label(i) for i, test in zip(terms.tested, tests, strict=True) if test[1] == 0]
     if empty:
         notes.append(f"Cannot be told apart from other terms: {listed(empty)}.")
+    notes += open_notes(method, np.concatenate([np.zeros((0, fit.design.p)), *hypotheses]))
     return Table(
         {name: values.tolist() for name, values in columns.items()},
         [terms.label(i) for i in terms.tested],

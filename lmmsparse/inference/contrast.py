@@ -11,7 +11,7 @@ from lmmsparse.design.arguments import check_real
 from lmmsparse.distributions import f_tail, t_tail
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.inference.ddf import denominator_df
+from lmmsparse.inference.ddf import denominator_df, open_notes, standard_errors
 from lmmsparse.options import brief
 from lmmsparse.table import Table, coefficient_formats, counts, degrees, fixed, p_values
 
@@ -125,7 +125,7 @@ def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
     method = denominator_df(fit, ddf)
     difference = matrix @ fit.beta - right
     if len(matrix) == 1:
-        se = np.sqrt(np.diag(matrix @ method.covariance @ matrix.T))
+        se = standard_errors(method, matrix)
         df = method.single(matrix)
         t = difference / se
         columns = {
@@ -136,7 +136,7 @@ def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
             "Pr(>|t|)": (2.0 * t_tail(np.abs(t), df)).tolist(),
         }
         formats = coefficient_formats(se.tolist())
-        return Table(columns, ["L"], formats=formats)
+        return Table(columns, ["L"], notes=open_notes(method, matrix), formats=formats)
     if np.linalg.matrix_rank(np.column_stack([matrix, right])) > rank:
         raise DataError(
             "The rows of L and rhs contradict each other: no coefficients can fulfil them all. "
@@ -150,7 +150,7 @@ def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
         "Pr(>F)": [float(f_tail(F * scale, rank, den))],
     }
     formats = {"F value": fixed(4), "NumDF": counts, "DenDF": degrees, "Pr(>F)": p_values}
-    return Table(columns, ["L"], formats=formats)
+    return Table(columns, ["L"], notes=open_notes(method, matrix), formats=formats)
 
 
 def f_statistic(L: FloatArray, difference: FloatArray, method: Any) -> tuple[float, float, float]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lmmsparse._types import FloatArray
 from lmmsparse.fit import Fit
-from lmmsparse.inference.kenward_roger import kenward_roger
+from lmmsparse.inference.kenward_roger import KenwardRoger, kenward_roger
 from lmmsparse.inference.satterthwaite import satterthwaite
 from lmmsparse.options import one_of
 
@@ -45,6 +45,20 @@ class Constant:
 
     def joint(self, L: FloatArray) -> tuple[float, float]:
         return 1.0, self.df
+
+
+def standard_errors(method: DenominatorDF, L: FloatArray) -> FloatArray:
+    """Of the rows of L (m, p); NaN where the data do not determine them."""
+    with np.errstate(invalid="ignore"):
+        se = np.sqrt(np.einsum("mi,ij,mj->m", L, method.covariance, L, optimize=True))
+    return np.where(method.open(L), np.nan, se) if isinstance(method, KenwardRoger) else se
+
+
+def open_notes(method: DenominatorDF, L: FloatArray) -> list[str]:
+    """What a table has to say about standard errors that are NaN."""
+    if not isinstance(method, KenwardRoger) or not method.open(L).any():
+        return []
+    return ["NaN: it depends on variances that REML leaves open, see m.convergence."]
 
 
 def check_ddf(ddf: str) -> str:

@@ -16,7 +16,13 @@ from lmmsparse.distributions import studentized_range_tail, t_quantile, t_tail
 from lmmsparse.errors import DataError, OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.anova import METHOD_NAMES
-from lmmsparse.inference.ddf import DenominatorDF, check_ddf, denominator_df
+from lmmsparse.inference.ddf import (
+    DenominatorDF,
+    check_ddf,
+    denominator_df,
+    open_notes,
+    standard_errors,
+)
 from lmmsparse.options import brief, check_level, mapping, names_in, one_of
 from lmmsparse.table import Table, as_precise_as, counts, fixed, p_values
 
@@ -179,7 +185,7 @@ def _evaluate(
     fit: Fit, L: FloatArray, estimable: BoolArray, method: DenominatorDF
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Estimate, standard error and degrees of freedom of rows of L, NaN if not estimable."""
-    se = np.sqrt(np.einsum("mi,ij,mj->m", L, method.covariance, L))
+    se = standard_errors(method, L)
     out = [L @ fit.beta, se, method.single(L)]
     missing = np.where(estimable, 0.0, np.nan)
     return out[0] + missing, out[1] + missing, out[2] + missing
@@ -215,7 +221,11 @@ def _means(fit: Fit, means: MarginalMeans, method: DenominatorDF, level: float, 
         {name: values.tolist() for name, values in columns.items()},
         means.labels,
         title=f"Estimated marginal means, {METHOD_NAMES[ddf]}",
-        notes=[*notes, *_note(means.estimable, means.defined)],
+        notes=[
+            *notes,
+            *_note(means.estimable, means.defined),
+            *open_notes(method, means.L[means.estimable]),
+        ],
         formats={
             **dict.fromkeys(("emmean", "SE", "lower.CL", "upper.CL"), as_precise_as(se.tolist())),
             "df": counts,
@@ -249,7 +259,11 @@ def _pairs(fit: Fit, means: MarginalMeans, method: DenominatorDF, adjust: str, d
         {name: values.tolist() for name, values in columns.items()},
         [f"{means.labels[i]} - {means.labels[j]}" for i, j in pairs],
         title=f"Differences of estimated marginal means, {METHOD_NAMES[ddf]}",
-        notes=[said[adjust], *_note(estimable, means.defined[first] & means.defined[second])],
+        notes=[
+            said[adjust],
+            *_note(estimable, means.defined[first] & means.defined[second]),
+            *open_notes(method, L[estimable]),
+        ],
         formats={
             **dict.fromkeys(("estimate", "SE"), as_precise_as(se.tolist())),
             "df": counts,

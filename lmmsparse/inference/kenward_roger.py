@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg as sla
 
-from lmmsparse._types import FloatArray
+from lmmsparse._types import BoolArray, FloatArray
 from lmmsparse.covariance import Diagonal, Unstructured
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
 from lmmsparse.inference.variance_information import VarianceParts, restricted
 from lmmsparse.threads import one_thread
+
+_MOVED = 1e-6  # of a variance, by as much more variance as the residuals have
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +34,8 @@ class KenwardRoger:
         W, asymptotic covariance of the r variance parameters, relative to σ².
     slopes : (r, p, p) array
         Φ A_r Φ / σ², with A_r = X'V⁻¹G_rV⁻¹X, in the user's units.
+    arbitrary : (m, p, p) array
+        The same for m combinations of variances that REML does not determine.
 
     Notes
     -----
@@ -50,6 +54,13 @@ class KenwardRoger:
     unadjusted: FloatArray
     weights: FloatArray
     slopes: FloatArray
+    arbitrary: FloatArray
+
+    def open(self, L: FloatArray) -> BoolArray:
+        """Rows whose variance depends on what REML does not determine."""
+        moved = np.abs(np.einsum("li,mij,lj->ml", L, self.arbitrary, L, optimize=True))
+        size = np.einsum("li,ij,lj->l", L, self.unadjusted, L, optimize=True)
+        return np.asarray((moved > _MOVED * size).any(axis=0))
 
     def single(self, L: FloatArray) -> FloatArray:
         return np.array([self.joint(row[None])[1] for row in L])
@@ -57,6 +68,10 @@ class KenwardRoger:
     def joint(self, L: FloatArray) -> tuple[float, float]:
         L = _independent_rows(L)
         q = len(L)
+        if np.abs(np.matmul(L, np.matmul(self.arbitrary, L.T))).max(initial=0.0) > _MOVED * np.max(
+            np.linalg.eigvalsh(L @ self.unadjusted @ L.T), initial=0.0
+        ):
+            return np.nan, np.nan
         middle = np.linalg.inv(L @ self.unadjusted @ L.T)
         # Θ Φ P_r Φ, up to the sign, as q × q matrices: traces are the same.
         M = np.matmul(middle, np.matmul(L, np.matmul(self.slopes, L.T)))
@@ -113,15 +128,41 @@ def kenward_roger(fit: Fit) -> KenwardRoger:
     parts = VarianceParts(fit)
     A = np.tensordot(free, parts.slopes(), axes=1)
     Q = np.einsum("ri,sj,ijkl->rskl", free, free, parts.curvatures(), optimize=True)
-    J = restricted(free @ parts.traces() @ free.T, A, Q, C)
-    W = 2.0 * _inverse(0.5 * (J + J.T))
+    whole = free @ parts.traces() @ free.T
+    J = restricted(whole, A, Q, C)
+    W = 2.0 * _inverse(0.5 * (J + J.T), np.sqrt(np.abs(np.diag(whole))))
     inner = Q - np.einsum("rij,jk,skl->rsil", A, C, A, optimize=True)
     gain = np.einsum("rs,rsij->ij", W, inner, optimize=True)
     adjusted = C + 2.0 * C @ (0.5 * (gain + gain.T)) @ C
     back = fit.products.basis.coefficients(np.eye(p))
     covariance = fit.sigma2 * back @ adjusted @ back.T
-    slopes = fit.sigma2 * np.matmul(np.matmul(back, np.matmul(C, np.matmul(A, C))), back.T)
-    return KenwardRoger(covariance, fit.vcov, W, slopes)
+
+    def moved(A: FloatArray) -> FloatArray:
+        inner = np.matmul(C, np.matmul(A, C))
+        return np.asarray(fit.sigma2 * np.matmul(np.matmul(back, inner), back.T))
+
+    return KenwardRoger(covariance, fit.vcov, W, moved(A), moved(_undetermined(fit, parts)))
+
+
+def _undetermined(fit: Fit, parts: VarianceParts) -> FloatArray:
+    """X'V⁻¹GV⁻¹X for the combinations that REML does not determine, (m, p, p).
+
+    Each adds σ² to the variance of the response, by its largest part.
+    """
+    away, p = fit.away, fit.design.p
+    if away is None:
+        return np.zeros((0, p, p))
+    template = fit.template
+    size = [np.sqrt(np.mean(b.shifted_columns**2, axis=0)) for b in fit.design.blocks]
+    out = []
+    for i, residual in enumerate(away.residual):
+        changes = [
+            template.shifted(t, template.shifted(t, of_term[i]).T)
+            for t, of_term in enumerate(away.changes)
+        ]
+        added = [np.abs(N * np.outer(s, s)).max() for N, s in zip(changes, size, strict=True)]
+        out.append(parts.slope_of(changes, residual) / max(*added, abs(residual)))
+    return np.array(out)
 
 
 def _free_parameters(fit: Fit) -> FloatArray:
@@ -158,9 +199,11 @@ def _free_parameters(fit: Fit) -> FloatArray:
     return np.asarray(out[varies])
 
 
-def _inverse(J: FloatArray) -> FloatArray:
-    """Inverse of the information, or its pseudo-inverse when the fit is singular."""
-    size = np.sqrt(np.abs(np.diag(J)))
+def _inverse(J: FloatArray, size: FloatArray) -> FloatArray:
+    """Inverse of the information, or its pseudo-inverse when the fit is singular.
+
+    `size` is what its diagonal would be without fixed effects: beside it, nothing is nothing.
+    """
     size = np.where(size > 0, size, 1.0)
     scaled = J / np.outer(size, size)
     values, vectors = np.linalg.eigh(scaled)

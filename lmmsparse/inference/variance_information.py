@@ -6,7 +6,7 @@ columns at a time. Variance parameters are those of `directions`, relative to σ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -100,6 +100,14 @@ class VarianceParts:
         VX, RX = self._VX, self._fit.modes.solution.RX
         out = [VX.T @ self._apply(entry, VX) for entry in self._entries]
         return np.array([*out, RX.T @ RX - VX.T @ self._K(VX)])
+
+    def slope_of(self, changes: Sequence[FloatArray], residual: float) -> FloatArray:
+        """X'V⁻¹GV⁻¹X with G of a change of every term's covariance and of σ², (p, p)."""
+        VX, RX = self._VX, self._fit.modes.solution.RX
+        out = residual * (RX.T @ RX - VX.T @ self._K(VX))
+        for t, E in enumerate(changes):
+            out = out + VX.T @ self._apply((t, E), VX)
+        return np.asarray(out)
 
     def curvatures(self) -> FloatArray:
         """Q_rs = X'V⁻¹G_rV⁻¹G_sV⁻¹X, (r, r, p, p)."""

@@ -11,7 +11,7 @@ from lmmsparse._types import FloatArray
 from lmmsparse.distributions import normal_quantile, t_tail
 from lmmsparse.errors import OptionError
 from lmmsparse.fit import Fit
-from lmmsparse.inference.ddf import check_ddf, denominator_df
+from lmmsparse.inference.ddf import check_ddf, denominator_df, open_notes, standard_errors
 from lmmsparse.inference.parameters import parameter_names
 from lmmsparse.options import check_level, names_in
 from lmmsparse.table import Table, coefficient_formats
@@ -29,11 +29,12 @@ def coefficient_table(fit: Fit, ddf: str) -> Table:
     """
     ddf = check_ddf(ddf)
     method = denominator_df(fit, ddf)
-    se = np.sqrt(np.diag(method.covariance))
+    each = np.eye(fit.design.p)
+    se = standard_errors(method, each)
     t = fit.beta / se
     columns: dict[str, FloatArray] = {"Estimate": fit.beta, "Std. Error": se}
     if ddf != "none":
-        df = method.single(np.eye(len(t)))
+        df = method.single(each)
         columns["df"] = df
     columns["t value"] = t
     if ddf != "none":
@@ -42,6 +43,7 @@ def coefficient_table(fit: Fit, ddf: str) -> Table:
     return Table(
         {name: values.tolist() for name, values in columns.items()},
         fit.design.x_names,
+        notes=open_notes(method, each),
         formats=formats,
     )
 
