@@ -17,7 +17,7 @@ from lmmsparse.fit import Fit
 from lmmsparse.inference.parameters import parameter_names, parameter_values
 from lmmsparse.inference.resample import Resampler
 from lmmsparse.options import as_generator, brief, check_counts, check_level, one_of
-from lmmsparse.progress import run
+from lmmsparse.progress import growing, run
 from lmmsparse.refit import refit_response
 from lmmsparse.refit_batched import can_batch
 from lmmsparse.refit_many import refit_many
@@ -215,7 +215,7 @@ def chunks_of_seeds(
     entropy = as_generator(rng).integers(0, 2**32, size=8, dtype=np.uint64)
     seeds = np.random.SeedSequence(entropy.tolist()).spawn(int(n))
     size = max(1, min(_VALUES // fit.design.n, size))
-    return [seeds[a : a + size] for a in range(0, len(seeds), size)]
+    return [seeds[part] for part in growing(len(seeds), size, max(1, size // 8))]
 
 
 def _as_series(value: Any) -> pd.Series:
