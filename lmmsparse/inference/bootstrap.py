@@ -255,6 +255,8 @@ def _replicates(
             try:
                 found = _as_series(statistic(make_model(refit_response(fit, y))))
                 values[i] = found.reindex(names) if found.index.is_unique else found
+            except MemoryError:
+                raise
             except Exception as error:
                 reasons[i] = f"{type(error).__name__}: {error}"
     return values, reasons
