@@ -6,13 +6,17 @@ Nothing is printed unless somebody watches: a terminal, or a notebook.
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from shutil import get_terminal_size
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 
 from lmmsparse.threads import filtered
@@ -84,7 +88,9 @@ def run(
     """
     counts = [1] * len(calls) if sizes is None else list(sizes)
     results: list[R] = []
-    stream = _results(function, calls, min(effective_n_jobs(int(n_jobs)), max(1, len(calls))))
+    own = max(1, int(np.searchsorted(np.cumsum(counts), max(counts, default=1), "right")))
+    workers = min(effective_n_jobs(int(n_jobs)), max(1, len(calls)))
+    stream = _results(function, calls, workers, own)
     try:
         with bar(label, sum(counts), unit, progress) as shown:
             for result, count in zip(stream, counts, strict=False):
@@ -103,12 +109,52 @@ def run(
 
 
 def _results(
-    function: Callable[..., R], calls: Iterable[tuple[Any, ...]], workers: int
+    function: Callable[..., R], calls: Sequence[tuple[Any, ...]], workers: int, own: int
 ) -> Generator[R, None, None]:
     if workers == 1:
         return (function(*arguments) for arguments in calls)
     parallel = Parallel(n_jobs=workers, return_as="generator")
-    out: Generator[R, None, None] = parallel(delayed(function)(*call) for call in calls)
+    with _ignoring_interrupts():
+        others = parallel(delayed(function)(*call) for call in calls[own:])
+    return _first_here(function, calls[:own], others)
+
+
+def _first_here(
+    function: Callable[..., R], calls: Sequence[tuple[Any, ...]], others: Generator[R, None, None]
+) -> Generator[R, None, None]:
+    """The first results from this process: the others take seconds to start."""
+    try:
+        for call in calls:
+            yield function(*call)
+        yield from others
+    finally:
+        with filtered(("ignore", Warning)):
+            others.close()
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Ctrl-C goes to all processes of a terminal: those that are started here do not hear it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is None:  # not set by Python, which cannot put it back
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def growing(total: int, largest: int, first: int = 1) -> list[slice]:
+    """Parts of a long computation, small at first: what is interrupted early has some results."""
+    out, start, size = [], 0, min(first, largest)
+    while start < total:
+        out.append(slice(start, min(start + size, total)))
+        start, size = start + size, min(2 * size, largest)
     return out
 
 

@@ -23,7 +23,7 @@ from lmmsparse.fit import Fit, term_columns
 from lmmsparse.fixed_columns import orthonormal
 from lmmsparse.held import theta_names
 from lmmsparse.options import check_jobs
-from lmmsparse.progress import run
+from lmmsparse.progress import growing, run
 from lmmsparse.refit import refit_response, warm_start
 from lmmsparse.refit_batched import (
     FITTED_EXACTLY,
@@ -79,7 +79,7 @@ def refit_many(fit: Fit, Y: Any, n_jobs: int = 1, progress: bool | None = None) 
     failed = together & ~out.converged & (out.problem != FITTED_EXACTLY)
     which = np.flatnonzero((usable & ~together) | failed)
     if which.size:
-        parts = np.array_split(which, -(-which.size // _PART))
+        parts = [which[part] for part in growing(which.size, _PART)]
         done = run(
             _one_by_one,
             [(fit, values[:, part]) for part in parts],

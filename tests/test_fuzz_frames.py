@@ -68,7 +68,7 @@ KINDS: dict[str, Make] = {
     ).tz_localize("UTC"),
     "spans": lambda r, n: pd.to_timedelta(_codes(r, n), "D"),
     "periods": lambda r, n: pd.period_range("2024-01", periods=5, freq="M")[_codes(r, n)],
-    "intervals": lambda r, n: pd.cut(r.normal(size=n), 4),
+    "intervals": lambda r, n: pd.cut(r.normal(size=n), np.linspace(-4, 4, 5)),
     "sparse": lambda r, n: pd.arrays.SparseArray(_codes(r, n, 2).astype(float)),
     "mixed": _objects([1, "1", 1.0, None]),
     "mixed numbers": _objects([1, 2.5, np.int8(3), True, Fraction(1, 3), Decimal("0.1")]),

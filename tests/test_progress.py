@@ -11,6 +11,7 @@ import termios
 import time
 from contextlib import suppress
 from functools import cache
+from itertools import pairwise
 from threading import Thread
 from typing import Any
 
@@ -170,16 +171,16 @@ def test_a_long_kenward_roger_has_one(
 def test_an_interrupted_bootstrap_holds_what_it_had() -> None:
     whole = sleep().bootstrap(40, rng=1, statistic=lambda m: m.sigma)
     statistic = halt_at(20)
-    with pytest.warns(lmm.InterruptedWarning, match="after 16 of 40 replicates") as caught:
+    with pytest.warns(lmm.InterruptedWarning, match="after 15 of 40 replicates") as caught:
         part = sleep().bootstrap(40, rng=1, statistic=lambda m: m.sigma if statistic(m) else None)
     assert caught[0].filename == __file__
-    pd.testing.assert_frame_equal(part.to_frame(), whole.to_frame().iloc[:16])
+    pd.testing.assert_frame_equal(part.to_frame(), whole.to_frame().iloc[:15])
     assert part.confint().notna().all(axis=None)
     assert [finding.code for finding in part.findings] == ["interrupted"]
-    assert "16 of 40" in str(part)
-    assert (part.requested, len(part.to_frame())) == (40, 16)
+    assert "15 of 40" in str(part)
+    assert (part.requested, len(part.to_frame())) == (40, 15)
     assert (whole.requested, len(whole.to_frame())) == (40, 40)
-    assert "Bootstrap, 16 of 40 replicates (0 failed)" in str(part)
+    assert "Bootstrap, 15 of 40 replicates (0 failed)" in str(part)
     assert "Bootstrap, 40 replicates (0 failed)" in str(whole)
 
 
@@ -217,7 +218,7 @@ def test_interrupted_refits_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     refit, halt = module._one_by_one, halt_at(2)
     monkeypatch.setattr(module, "_one_by_one", lambda *args: halt() and refit(*args))
     table = m.refit_many(m.simulate(40, rng=1))
-    assert table["sigma"].notna().sum() == table["problem"].eq("").sum() == 14
+    assert table["sigma"].notna().sum() == table["problem"].eq("").sum() == 1
     assert table["problem"].iloc[-1].startswith("Interrupted")
 
 
@@ -229,6 +230,94 @@ def test_interrupted_searches_are_noted(monkeypatch: pytest.MonkeyPatch) -> None
     table = sleep().all_fit()
     assert len(table.to_frame()) == 2
     assert "Interrupted after 2 of 5" in str(table)
+
+
+class Interrupting:
+    """A bar that is interrupted when it is told of a result of that number."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def __enter__(self) -> Interrupting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, _: int) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@cache
+def penicillin() -> lmm.LinearMixedModel:
+    return lmm.lmer(
+        "diameter ~ 1 + (1 | plate) + (1 | sample)", lmm.load_dataset("Penicillin"), reml=False
+    )
+
+
+def crossed_bootstrap(n_jobs: int) -> pd.DataFrame:
+    return penicillin().bootstrap(20, rng=3, n_jobs=n_jobs).to_frame()
+
+
+LONG: dict[str, Any] = {
+    "bootstrap": lambda n: sleep().bootstrap(300, rng=3, n_jobs=n).to_frame(),
+    "semiparametric bootstrap": lambda n: (
+        sleep().bootstrap(300, rng=3, n_jobs=n, kind="semiparametric").to_frame()
+    ),
+    "bootstrap of a statistic": lambda n: (
+        sleep().bootstrap(20, rng=3, n_jobs=n, statistic=spread).to_frame()
+    ),
+    "bootstrap one by one": crossed_bootstrap,
+    "profile": lambda n: sleep().profile(n_jobs=n).to_frame(),
+    "refits": lambda n: (
+        penicillin().refit_many(penicillin().simulate(20, rng=1), n_jobs=n).query("problem == ''")
+    ),
+}
+
+
+def spread(m: lmm.LinearMixedModel) -> float:
+    return m.sigma
+
+
+@pytest.mark.filterwarnings("ignore::lmmsparse.InterruptedWarning")
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("what", LONG)
+def test_what_is_left_is_the_beginning(
+    what: str, n_jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last digit, wherever it was interrupted and however many processes there were."""
+    whole = LONG[what](1)
+    lengths = []
+    for count in (1, 2, 4) if n_jobs == 1 else (2, 4):
+        monkeypatch.setattr(progress, "bar", lambda *_, count=count: Interrupting(count))
+        part = LONG[what](n_jobs)
+        lengths.append(len(part))
+        pd.testing.assert_frame_equal(part, whole.iloc[: len(part)], check_exact=True)
+    assert 0 < lengths[0] < lengths[-1] < len(whole)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_an_interrupted_bootstrap_test_counts_what_it_had(
+    n_jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = lmm.lmer("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
+    monkeypatch.setattr(progress, "bar", lambda *_: Interrupting(2))
+    table = lmm.bootstrap_lrt(small, sleep(), 300, 1, n_jobs=n_jobs)
+    assert "Interrupted after 48 of 300" in str(table)
+
+
+@pytest.mark.parametrize(
+    ("total", "largest", "first"), [(0, 8, 1), (1, 8, 1), (40, 8, 1), (500, 128, 16), (3, 1, 4)]
+)
+def test_parts_grow_to_the_largest(total: int, largest: int, first: int) -> None:
+    parts = progress.growing(total, largest, first)
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(total))
+    sizes = [part.stop - part.start for part in parts]
+    assert max(sizes, default=0) <= largest
+    assert sizes[:1] <= [first]
+    assert all(b <= 2 * a for a, b in pairwise(sizes))
 
 
 ENDLESS = """

@@ -334,3 +334,62 @@ def test_every_option_gives_the_same_fit(ordering: str, mode: str) -> None:
     for group in ("plate", "sample"):
         np.testing.assert_allclose(m.ranef[group], reference.ranef[group], atol=1e-6)
         np.testing.assert_allclose(m.cond_var[group], reference.cond_var[group], rtol=1e-5)
+
+
+# Memory -------------------------------------------------------------------------------------------
+
+
+class Exhausted(Exception):
+    """What CHOLMOD says when it has no memory."""
+
+
+@pytest.mark.skipif(bool(_sksparse.UNUSABLE), reason="scikit-sparse cannot be used")
+@pytest.mark.parametrize("step", ["factorize", "half_solve", "solve", "lower", "copy"])
+def test_want_of_memory_is_the_usual_error(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what would need less, at every step, and the factor can be used again."""
+    lower = matrix(0.7)
+    factor = factorized(lower)
+    b = np.ones((lower.shape[0], 2))
+    want = factor.solve(b)
+
+    class Full:
+        def __getattr__(self, name: str) -> object:
+            raise Exhausted("out of memory")
+
+    monkeypatch.setattr(_sksparse, "_EXHAUSTED", (Exhausted,))
+    for attribute in ("_factor", "_symbolic") if step == "factorize" else ("_factor",):
+        if hasattr(factor, attribute):
+            monkeypatch.setattr(factor, attribute, Full())
+    argument = {"factorize": (lower,), "half_solve": (b,), "solve": (b,)}.get(step, ())
+    if step == "copy" and not _sksparse.IS_04:
+        return  # nothing is copied
+    with pytest.raises(MemoryError, match="Fit fewer levels or simpler random-effects"):
+        getattr(factor, step)(*argument)
+    monkeypatch.undo()
+    factor.factorize(lower)
+    np.testing.assert_array_equal(factor.solve(b), want)
+
+
+def test_want_of_memory_passes_through_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no error of one response or replicate: nothing is put down, all ends."""
+    m = lmm.lmer(
+        "diameter ~ 1 + (1 | plate) + (1 | sample)",
+        lmm.load_dataset("Penicillin"),
+        solver=lmm.SuperLU(),
+    )
+
+    def full(*_: object) -> None:
+        raise MemoryError("of numpy's own")
+
+    monkeypatch.setattr(type(m.fit.objective.system._factor), "factorize", full)  # type: ignore[attr-defined]
+    calls = [
+        lambda: m.refit(m.simulate(1, rng=1).iloc[:, 0]),
+        lambda: m.refit_many(m.simulate(2, rng=1)),
+        lambda: m.bootstrap(2, rng=1),
+        lambda: m.bootstrap(2, rng=1, statistic=lambda each: each.sigma),
+        lambda: m.profile(which="sigma"),
+        lambda: m.influence("plate"),
+    ]
+    for call in calls:
+        with pytest.raises(MemoryError, match="of numpy's own"):
+            call()

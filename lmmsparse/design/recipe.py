@@ -27,7 +27,6 @@ from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.labels import check_types
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.names import check_expression, columns_of, learning_calls
-from lmmsparse.design.operands import shortened
 from lmmsparse.errors import DataError, FormulaError, LmmError
 from lmmsparse.formula import referenced_names
 from lmmsparse.threads import filtered
@@ -198,15 +197,15 @@ def check_texts(recipe: Recipe) -> None:
     ------
     DataError, FormulaError
         If a text cannot be read, uses a column that its part does not list, or what it learns from
-        the data is not there, or levels are of something else.
+        the data is not there.
     """
     matrices = recipe.matrices
     for part, text in matrices.parts.items():
         columns_of(text, matrices.variables[part], matrices.context)
-        variables = {variable for term in read_part(text) for variable in term}
-        if not matrices.categories[part].keys() <= {variable.text for variable in variables}:
-            raise FormulaError(f"{shortened(text)} has levels of something that is not in it.")
-        for variable in variables:
+        for expression in matrices.categories[part]:  # also of terms that were left out
+            if expression not in matrices.columns:
+                check_expression(expression, list(matrices.columns), matrices.context)
+        for variable in {variable for term in read_part(text) for variable in term}:
             for call in learning_calls(variable.expression):
                 if call not in matrices.transform_state:
                     raise FormulaError(f"What {call!r} has learnt from the data is missing.")

@@ -18,7 +18,7 @@ from lmmsparse.inference.parameters import parameter_names, parameter_values
 from lmmsparse.inference.resample import Resampler
 from lmmsparse.keywords import checked_keywords
 from lmmsparse.options import as_generator, brief, check_counts, check_level, one_of
-from lmmsparse.progress import run
+from lmmsparse.progress import growing, run
 from lmmsparse.refit import refit_response
 from lmmsparse.refit_batched import can_batch
 from lmmsparse.refit_many import refit_many
@@ -242,7 +242,7 @@ def chunks_of_seeds(
     entropy = as_generator(rng).integers(0, 2**32, size=8, dtype=np.uint64)
     seeds = np.random.SeedSequence(entropy.tolist()).spawn(int(n))
     size = max(1, min(_VALUES // fit.design.n, size))
-    return [seeds[a : a + size] for a in range(0, len(seeds), size)]
+    return [seeds[part] for part in growing(len(seeds), size, max(1, size // 8))]
 
 
 def _as_series(value: Any) -> pd.Series:
@@ -288,6 +288,8 @@ def _replicates(
                 found = _as_series(statistic(make_model(settled.fit)))
                 values[i] = found.reindex(names) if found.index.is_unique else found
                 off[i] = bool(settled.trouble)
+            except MemoryError:
+                raise
             except Exception as error:
                 reasons[i] = f"{type(error).__name__}: {error}"
     return values, reasons, off

@@ -145,9 +145,9 @@ class _Factor04:
     def copy(self) -> SparseCholesky:
         # The first half of a solution turns LDL' into LL', in place: a copy that is made before
         # and one that is made after would differ in their last digits.
-        if not self._is_LL:
-            self.half_solve(np.zeros(len(self._factor.P())))
         with _enough_memory():
+            if not self._is_LL:
+                self.half_solve(np.zeros(len(self._factor.P())))
             return _Factor04(self._factor.copy(), self._logdet)
 
 
