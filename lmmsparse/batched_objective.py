@@ -14,7 +14,7 @@ from lmmsparse._types import FloatArray, IntArray
 from lmmsparse.crossproducts import CrossProducts
 from lmmsparse.linalg import inverse_factors
 from lmmsparse.merged_levels import MergedLevels
-from lmmsparse.objective import digits_lost, rounding_error
+from lmmsparse.objective import lost_digits, rounding_error
 from lmmsparse.optimize.batched import ManyDerivatives
 from lmmsparse.responses import ManyResponses
 
@@ -55,11 +55,10 @@ class SharedDesign:
     D : (d, K, K) array
         ∂T/∂x of what is free: T is T0 plus a linear function of x.
     reml : bool
+    sizes : (K, K) array
+        Takes columns of T to those of the cross-products, each over its root mean square.
     held_sigma : float, optional
         σ, where it is not profiled out but held.
-    units : (K, K) array, optional
-        What turns T into the factors of the terms, their rows in units of column sizes; by default
-        the coordinates of `levels` are these.
     """
 
     def __init__(
@@ -69,11 +68,10 @@ class SharedDesign:
         T0: FloatArray,
         D: FloatArray,
         reml: bool,
+        sizes: FloatArray,
         held_sigma: float | None = None,
-        units: FloatArray | None = None,
     ) -> None:
-        self.units = np.eye(len(T0)) if units is None else units
-        self.n = products.n
+        self.n, self.sizes = products.n, sizes
         self.levels, self.T0, self.D, self.reml = levels, T0, D, reml
         self.held_sigma = held_sigma
         self.df = products.n - (products.p if reml else 0)
@@ -147,13 +145,10 @@ class ManyDeviances:
         with np.errstate(all="ignore"):
             point = self._solve(x, which)
             left = point.solutions.pwrss / self._yty[which]
+            effects = np.abs(np.tensordot(self._design.sizes, point.T, axes=1)).sum(axis=0)
             noise = rounding_error(self._design.df, left)
-            return self._derivatives(point, noise + self._lost_digits(point.T))
-
-    def _lost_digits(self, T: FloatArray) -> FloatArray:
-        """`ProfiledDeviance.lost_digits` of every response, (m,)."""
-        sizes = np.abs(np.einsum("ab,bim->aim", self._design.units, T)).sum(axis=0)
-        return digits_lost(self._design.n, (sizes**2).sum(axis=0))
+            noise = noise + lost_digits(self._design.n, np.linalg.norm(effects, axis=0))
+            return self._derivatives(point, noise)
 
     def _solve(self, x: FloatArray, which: IntArray) -> _Point:
         design, A, X = self._design, self._design.levels.A, self._design.levels.X

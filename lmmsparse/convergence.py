@@ -23,6 +23,10 @@ from lmmsparse.start import LOST, is_lost
 
 TOLERANCE = 1e-4
 RECENT = 20
+_CARRIES_A_MEAN = (
+    "Usually random effects carry a mean for which there is no fixed effect. Add the fixed effects "
+    "of all random effects, or simplify the random effects."
+)
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -200,8 +204,17 @@ def _lost(fit: Fit) -> Finding:
         "warning",
         "The random effects have grown to more than 10,000 times the size of the residuals, where "
         f"the criterion is nearly flat and rounding may put it off by {digits:.1g}: this cannot be "
-        "told from an optimum. Usually random effects carry a mean for which there is no fixed "
-        "effect. Add the fixed effects of all random effects, or simplify the random effects.",
+        f"told from an optimum. {_CARRIES_A_MEAN}",
+    )
+
+
+def _large_effects(fit: Fit) -> Finding:
+    return Finding(
+        "large-effects",
+        "warning",
+        "The random effects are more than 10,000 times as large as the residuals, and rounding may "
+        f"put the criterion off by {fit.objective.lost_digits(fit.theta):.1g}. Check whether the "
+        f"response is known that well. {_CARRIES_A_MEAN}",
     )
 
 
@@ -239,11 +252,13 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
     exact = _exact_fit(fit)
     if exact is not None:
         notes.append(exact)
-    elif _is_lost(fit):
+    elif fit.objective.lost_digits(fit.theta) > TOLERANCE and _is_lost(fit):
         converged = False
         notes.append(_lost(fit))
     elif not converged:
         notes.append(_not_converged(fit, decrease))
+    elif _is_lost(fit):
+        notes.append(_large_effects(fit))
     elif stopped:
         notes.append(
             Finding(

@@ -45,9 +45,9 @@ def rounding_error(df: int, left: float | FloatArray) -> FloatArray:
     return np.minimum(1e-5, 2e-16 * df / np.asarray(left))
 
 
-def digits_lost(n: int, squares: float | FloatArray) -> FloatArray:
-    """The rounding error of log|M| from n rows, with the square of the effects' size over σ."""
-    return np.asarray(2.0 * _EPS * n * squares)
+def lost_digits(n: int, size: float | FloatArray) -> FloatArray:
+    """The rounding error of log|M|, where `size` is `ProfiledDeviance.largest_size`."""
+    return np.asarray(2.0 * _EPS * n * np.square(size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,6 +225,12 @@ class ProfiledDeviance:
         return scales
 
     @cached_property
+    def _column_sizes(self) -> list[FloatArray]:
+        """Per term, the root mean squares of the columns that cross-products are taken of."""
+        own = [pair.values.sum(axis=0) for pair in self.products.pairs if pair.s == pair.t]
+        return [np.sqrt(np.diag(gram) / self.products.n) for gram in own]
+
+    @cached_property
     def _traces_are_cheap(self) -> bool:
         return is_cheap(self.products, self.reml)
 
@@ -234,10 +240,10 @@ class ProfiledDeviance:
 
     def largest_size(self, theta: FloatArray) -> float:
         """A bound on the size of the random effects, over σ, with the parts that cancel."""
-        squares = 0.0
-        for T, scale in zip(self.template.factors(theta), self.column_scales, strict=True):
-            squares += float((np.abs(T / scale[:, None]).sum(axis=0) ** 2).sum())
-        return float(np.sqrt(squares))
+        factors = self.template.shifted_factors(theta)
+        sizes = zip(factors, self._column_sizes, strict=True)
+        squares = [float(np.square(size @ np.abs(T)).sum()) for T, size in sizes]
+        return float(np.sqrt(sum(squares)))
 
     def lost_digits(self, theta: FloatArray) -> float:
         """How far rounding of Z'WZ may have put log|M| off.
@@ -245,7 +251,7 @@ class ProfiledDeviance:
         Columns of T that are large, or large in parts that cancel, multiply the rounding errors
         of Z'WZ; M itself may be no larger than one.
         """
-        return float(digits_lost(self.products.n, self.largest_size(theta) ** 2))
+        return float(lost_digits(self.products.n, self.largest_size(theta)))
 
     def _noise(self, theta: FloatArray, solution: PLSSolution) -> float:
         of_sums = float(rounding_error(self.df, solution.pwrss / self.response.yty))

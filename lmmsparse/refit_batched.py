@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
-import scipy.linalg as sla
 
 from lmmsparse._types import BoolArray, FloatArray, IntArray, ObjectArray
 from lmmsparse.batched_objective import ManyDeviances, SharedDesign
@@ -113,14 +112,16 @@ class BatchedRefits:
         place = np.cumsum(free) - 1
         self._mirrors = [[int(place[i]) for i in group] for group in fit.template.mirrors]
         # Random effects of all terms are made orthogonal on average: no collinearity costs digits.
-        J = standardizer(level_blocks(fit.products).sum(axis=0) / fit.products.n)
+        gram = level_blocks(fit.products).sum(axis=0) / fit.products.n
+        J = standardizer(gram)
+        sizes = np.sqrt(np.diag(gram))[:, None] * J
         levels = merge_levels(fit.products, J)
         along = np.column_stack([self._origin, self._map])
         D: FloatArray = np.tensordot(along, _derivative(fit.template), axes=(0, 0))
         D = np.asarray(np.linalg.solve(J, D), dtype=np.float64)
-        units = _own_units(fit) @ J
-        held = fit.held.sigma
-        self._shared = SharedDesign(fit.products, levels, D[0], D[1:], fit.reml, held, units)
+        self._shared = SharedDesign(
+            fit.products, levels, D[0], D[1:], fit.reml, sizes, fit.held.sigma
+        )
 
     def refit(self, responses: ManyResponses) -> Estimates:
         """Refit all responses, so many at a time that the arrays stay small."""
@@ -233,18 +234,6 @@ def _left_to_gain(deviances: ManyDeviances, found: ManyOptima, x: FloatArray) ->
             if at.usable()[i]:
                 out[j] = expected_decrease(at.gradient[i], at.hessian[i])
     return out
-
-
-def _own_units(fit: Fit) -> FloatArray:
-    """What turns shifted factors, side by side, into the terms' own in units of column sizes."""
-    template = fit.template
-    parts = []
-    for t, (structure, scale) in enumerate(
-        zip(template.structures, fit.objective.column_scales, strict=True)
-    ):
-        back = np.linalg.inv(template.shifted(t, np.eye(structure.k)))
-        parts.append(back / scale[:, None])
-    return np.asarray(sla.block_diag(*parts))
 
 
 def _derivative(template: LambdaTemplate) -> FloatArray:

@@ -229,7 +229,7 @@ def test_interrupted_searches_are_noted(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "search", lambda *args, **rest: halt() and search(*args, **rest))
     table = sleep().all_fit()
     assert len(table.to_frame()) == 2
-    assert "Interrupted after 2 of 5" in str(table)
+    assert "Interrupted after 2 of 8" in str(table)
 
 
 class Interrupting:

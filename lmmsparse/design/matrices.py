@@ -392,8 +392,7 @@ def _names(text: str, word: str) -> bool:
 
 def _factor_of(text: str) -> str:
     """The term that a message of formulaic names."""
-    found = re.search(r"`(.*?)`", text)
-    return repr(found.group(1)) if found else "A term of the formula"
+    return repr(found[1]) if (found := re.search(r"`(.*?)`", text)) else "A term of the formula"
 
 
 def _plain(error: BaseException) -> str:

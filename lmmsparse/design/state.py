@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from formulaic.transforms import contrasts as coding
 
 from lmmsparse._types import FloatArray
-from lmmsparse.covariance import make_structure
+from lmmsparse.correlated import AR1
+from lmmsparse.covariance import CovarianceStructure, make_structure
 from lmmsparse.design.columns import ColumnInfo
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.recipe import GroupRecipe, Recipe, check_texts
-from lmmsparse.design.types import Design
+from lmmsparse.design.types import Design, RandomBlock
 from lmmsparse.design.values import decode, encode
 from lmmsparse.errors import DataError, StorageError
 from lmmsparse.fields import choice, flag, items, mapping, optional, record, text
@@ -244,6 +245,12 @@ def check_recipe(design: Design) -> None:
         _check_columns(design, recipe, parsed.fixed)
 
 
+def _shape(block: RandomBlock) -> CovarianceStructure:
+    """The structure without the positions that only data give."""
+    structure = block.structure
+    return replace(structure, at=None) if isinstance(structure, AR1) else structure
+
+
 def _check_terms(design: Design, recipe: Recipe, terms: Sequence[RandomTerm]) -> None:
     """Every block is one random term of the formula; the largest factors stand first."""
     left = list(terms)
@@ -251,7 +258,7 @@ def _check_terms(design: Design, recipe: Recipe, terms: Sequence[RandomTerm]) ->
         for term in left:
             text = recipe.matrices.parts[f"random{i}"]
             same = (term.effects, term.group, term.factors) == (text, group.name, group.factors)
-            if same and make_structure(term.structure, block.k, term.hom) == block.structure:
+            if same and make_structure(term.structure, block.k, term.hom) == _shape(block):
                 left.remove(term)
                 break
         else:
