@@ -7,7 +7,7 @@ by `findings_about`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,16 +19,14 @@ from lmmsparse.design import RandomBlock
 from lmmsparse.errors import Finding, NumericalError
 from lmmsparse.fit import Fit
 from lmmsparse.objective import ProfiledDeviance
-from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
-from lmmsparse.search import StandardizedObjective, search
+from lmmsparse.optimize import Optimizer, TrustRegion
+from lmmsparse.search import StandardizedObjective, other_searches, search
 from lmmsparse.threads import one_thread
 
 OWN = "the fit (<none>)"  # in tables of deletions
 
 _LOWER = 1e-6
 _ROUNDING = 1e-12
-_PER_PARAMETER = 200  # evaluations of a search without derivatives
-_SIMPLEX_UP_TO = 6  # parameters
 _ROUNDS = 3
 _SHOWN = 5
 
@@ -88,7 +86,7 @@ def settle(fit: Fit, starts: Sequence[FloatArray] = (), warm: bool = False) -> S
             best = _better(best, start, TrustRegion())
         return best
     best = _better(best, None, TrustRegion())
-    for optimizer in _other_searches(fit.template.n_theta):
+    for optimizer in other_searches(fit.template.n_theta):
         if _done(best, starts):
             break
         best = _better(best, best.fit.theta, optimizer)
@@ -119,16 +117,6 @@ def also_from(found: Settled, starts: Sequence[FloatArray]) -> Settled:
 
 def _done(found: Settled, known: Sequence[FloatArray]) -> bool:
     return found.exact or (found.verdict.converged and not _lower(found.fit, known))
-
-
-def _other_searches(n_theta: int) -> Iterator[Optimizer]:
-    """What is tried from where the others have ended."""
-    most = _PER_PARAMETER * n_theta
-    yield TrustRegion()
-    yield Bobyqa(max_eval=most)
-    if n_theta <= _SIMPLEX_UP_TO:
-        yield NelderMead(max_eval=most)
-    yield TrustRegion()
 
 
 def _better(before: Settled, start: FloatArray | None, optimizer: Optimizer) -> Settled:
