@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -154,7 +153,7 @@ def _outcome(formula: str) -> str:
     assert np.isfinite(design.X).all()
     assert design.recipe is not None
     try:
-        again: Any = design.recipe.fixed(DATA.iloc[design.rows])
+        again, _ = design.recipe.fixed(DATA.iloc[design.rows])
     except lmm.LmmError:  # what is computed of other rows, for example
         return "built, not again"
     assert again.shape == design.X.shape
