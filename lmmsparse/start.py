@@ -90,7 +90,9 @@ def further_starts(coordinates: Coordinates) -> Iterator[Start]:
         return template.with_held(theta(x))
 
     yield Start("a tenth of unit size", point(_SMALL))
-    if not bounded.any():
+    if bounded.any():  # where moments are of no use
+        yield Start(f"{_LARGE:g} times unit size", point(_LARGE))
+    else:
         yield Start(f"moments at {_LARGE:g} times unit size", point(_LARGE), True)
     if not np.allclose(theta(unit), unit):
         yield Start("theta = 1", template.with_held(unit))

@@ -165,7 +165,11 @@ def test_starts_respect_what_is_held_and_bounded() -> None:
         assert np.isfinite(m.fit.objective(start.theta))
 
 
-@pytest.mark.parametrize("seed", [3, 22, 29])
+# Of thirty random tables, those in which cs() has several minima; REML, the lowest of 40 searches.
+LOWEST = {3: 115.883711, 14: 96.990769, 22: 116.256895}
+
+
+@pytest.mark.parametrize("seed", LOWEST)
 @pytest.mark.parametrize("term", ["cs(0 + f | g)", "ar1(0 + f | g)"])
 def test_units_of_the_weights_do_not_matter(seed: int, term: str) -> None:
     rng = np.random.default_rng(seed)
@@ -178,6 +182,8 @@ def test_units_of_the_weights_do_not_matter(seed: int, term: str) -> None:
     ]
     # The sum of log w and the degrees of freedom take each other up but for p of them.
     assert np.ptp(criteria) < 1e-6
+    if term.startswith("cs"):
+        assert criteria[0] == pytest.approx(LOWEST[seed], abs=1e-5)
 
 
 # Other searches where one stops short -------------------------------------------------------------
