@@ -176,13 +176,11 @@ class _Searches:
         mine = self._optimizer
         if not isinstance(mine, TrustRegion) or mine.max_eval != TrustRegion.max_eval:
             return found  # a limit that the user has set is kept
-        searches = [mine, *other_searches(self._template.n_theta)]
-        if found.evaluations >= mine.max_eval:
-            del searches[0]
-        for optimizer in searches:
-            # Only derivatives tell that a search is over.
-            confirmed = found.status is Status.CONVERGED and found.expected_decrease is not None
-            if confirmed or is_lost(found.x):
+        others = other_searches(self._template.n_theta)
+        more = [] if found.evaluations >= mine.max_eval else [mine]
+        while not _confirmed(found) and not is_lost(found.x):
+            optimizer = more.pop() if more else next(others, None)
+            if optimizer is None:
                 break
             try:
                 other = self.run(optimizer, Start("", self._scaled.to_theta(found.x)))
@@ -217,6 +215,11 @@ class _Searches:
             except (NumericalError, np.linalg.LinAlgError):
                 x = np.where(self._template.free & ~np.isfinite(self._bounds.limits[1]), x / 2, x)
         return found
+
+
+def _confirmed(found: Optimum) -> bool:
+    """Whether a search is over, which only derivatives tell."""
+    return found.status is Status.CONVERGED and found.expected_decrease is not None
 
 
 def _followed(found: Optimum, other: Optimum) -> Optimum:

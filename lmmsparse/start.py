@@ -142,16 +142,18 @@ def lacks_fixed_effects(products: CrossProducts) -> bool:
     ----------
     products : CrossProducts
     """
-    p, own = products.p, [pair for pair in products.pairs if pair.s == pair.t]
-    for pair, a, z, k in zip(
-        own, products.offsets[:-1], products.offsets[1:], products.sizes, strict=True
-    ):
-        squares = np.diag(pair.values.sum(axis=0))
-        along = products.ZtX[a:z].reshape((z - a) // k, k, p).sum(axis=0)
-        within = np.einsum("kp,pk->k", along, np.linalg.solve(products.XtX, along.T))
-        if np.any(squares - within > _IN_SPAN * squares):
-            return True
-    return False
+    p, offsets = products.p, products.offsets
+    if not p:
+        return True
+    columns, squares = [], []
+    for pair in products.pairs:
+        if pair.s == pair.t:
+            a, z, k = offsets[pair.s], offsets[pair.s + 1], products.sizes[pair.s]
+            columns.append(products.ZtX[a:z].reshape((z - a) // k, k, p).sum(axis=0))
+            squares.append(pair.values.sum(axis=0).diagonal())
+    along, total = np.concatenate(columns), np.concatenate(squares)
+    within = (along * np.linalg.solve(products.XtX, along.T).T).sum(axis=1)
+    return bool(np.any(total - within > _IN_SPAN * total))
 
 
 def lacks_variance(objective: ProfiledDeviance, theta: FloatArray) -> bool:
@@ -163,10 +165,15 @@ def lacks_variance(objective: ProfiledDeviance, theta: FloatArray) -> bool:
     theta : (n_theta,) array
     """
     template = objective.template
-    return any(
-        np.linalg.svd(T / scale[:, None], compute_uv=False)[-1] < _NO_VARIANCE
-        for T, scale in zip(template.factors(theta), objective.column_scales, strict=True)
-    )
+    for T, scale in zip(template.factors(theta), objective.column_scales, strict=True):
+        sizes = (
+            np.abs(T[0]) / scale
+            if len(T) == 1
+            else np.linalg.svd(T / scale[:, None], compute_uv=False)
+        )
+        if sizes[-1] < _NO_VARIANCE:
+            return True
+    return False
 
 
 def start_values(coordinates: Coordinates, design: Design) -> FloatArray:
