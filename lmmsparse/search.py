@@ -6,7 +6,6 @@ flipped so that diagonals are not negative, tiny variances set to zero where tha
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -19,6 +18,7 @@ from lmmsparse.design import Design
 from lmmsparse.errors import NumericalError
 from lmmsparse.objective import ProfiledDeviance
 from lmmsparse.optimize import (
+    Announced,
     Bobyqa,
     Bounds,
     Derivatives,
@@ -318,28 +318,6 @@ class StandardizedObjective:
             self.template, theta, nothing, self._objective.column_scales
         )
         return at.kept_off(rows @ self._map)
-
-
-class Announced:
-    """An objective that prints every evaluation to the standard error stream."""
-
-    def __init__(self, objective: Objective) -> None:
-        self._objective = objective
-        self._count = 0
-
-    def _announce(self, value: float) -> None:
-        self._count += 1
-        print(f"evaluation {self._count}: criterion {value:.6f}", file=sys.stderr)
-
-    def __call__(self, x: FloatArray) -> float:
-        value = self._objective(x)
-        self._announce(value)
-        return value
-
-    def derivatives(self, x: FloatArray) -> Derivatives:
-        at = self._objective.derivatives(x)
-        self._announce(at.value)
-        return at
 
 
 def standardizer(gram: FloatArray) -> FloatArray:

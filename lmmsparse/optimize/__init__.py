@@ -1,5 +1,6 @@
 """Searches: objective, start, bounds → the minimum and what the search did."""
 
+from lmmsparse.optimize.announced import Announced
 from lmmsparse.optimize.base import (
     Bounds,
     Derivatives,
@@ -15,6 +16,7 @@ from lmmsparse.optimize.quasi_newton import QuasiNewton
 from lmmsparse.optimize.trust_region import TrustRegion
 
 __all__ = [
+    "Announced",
     "Bobyqa",
     "Bounds",
     "Derivatives",
