@@ -52,7 +52,8 @@ def test_what_another_term_determines_has_no_degrees_of_freedom(
     """Whatever the order of levels and terms; the others are tested as drop1 tests them."""
     d = _strains()
     d = d.assign(strain=pd.Categorical(d["strain"], list(levels)))
-    for order in permutations(terms):
+    orders = [*permutations(terms)]
+    for order in orders[:: 1 + len(orders) // 7]:
         m = _quiet(f"y ~ {' + '.join(order)} + (1 | trial)", d)
         right = m.drop1("F").to_frame()
         for kind in (2, 3):
