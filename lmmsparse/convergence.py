@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmmsparse._types import BoolArray, FloatArray
-from lmmsparse.charts import ChartedObjective
 from lmmsparse.errors import Finding
 from lmmsparse.fit import Fit
 from lmmsparse.not_identified import undetermined_terms
@@ -138,10 +137,7 @@ def decrease_by_derivatives(fit: Fit) -> float:
     scaled = StandardizedObjective(fit.objective, fit.away)
     x, bounds = scaled.to_internal(fit.theta), scaled.bounds
     charted = bool(np.all(np.isinf(bounds.limits)))
-    target: Objective = scaled
-    if charted:
-        map_ = scaled.to_theta(np.eye(len(x)))
-        target = ChartedObjective(fit.objective, map_, undetermined=fit.away)
+    target: Objective = scaled.charted() if charted else scaled
     at = target.derivatives(x).with_second()
     hessian = at.exact
     if hessian is None:

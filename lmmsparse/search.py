@@ -108,7 +108,7 @@ class _Searches:
         undetermined: Undetermined | None,
     ) -> None:
         self._objective, self._design, self._optimizer = objective, design, optimizer
-        self._progress, self._undetermined = progress, undetermined
+        self._progress = progress
         self._template = objective.template
         self._scaled = StandardizedObjective(objective, undetermined)
         self._bounds = self._scaled.bounds
@@ -129,23 +129,19 @@ class _Searches:
         scaled, x = self._scaled, self._scaled.to_internal(start.theta)
         target: Objective = scaled
         if not self._limited and not isinstance(optimizer, QuasiNewton):
-            map_ = scaled.to_theta(np.eye(len(x)))
-            rough = x if start.moments else None
-            target = ChartedObjective(self._objective, map_, rough, self._undetermined)
+            target = scaled.charted(x if start.moments else None)
         target = Announced(target) if self._progress else target
         return minimize_free(optimizer, target, x, self._bounds, self._template.free)
 
     def lowest(self, found: Optimum, from_default: bool) -> Optimum:
         """The best of this search and of those from further starts, if there is need of any."""
-        best, further = found, 0
+        best, evaluations = found, found.evaluations
         for start in self._further_starts(found, from_default):
             other = self.run(self._shortened(), start)
-            further += other.evaluations
+            evaluations += other.evaluations
             if self._believable(other) < self._believable(best) - NO_WORSE:
                 best = replace(other, start=start.name)
-        if best is not found:
-            further += found.evaluations - best.evaluations
-        return replace(best, further_evaluations=further)
+        return replace(best, further_evaluations=evaluations - best.evaluations)
 
     def _further_starts(self, found: Optimum, from_default: bool) -> Iterator[Start]:
         theta = self._scaled.to_theta(found.x)
@@ -304,6 +300,16 @@ class StandardizedObjective:
     def to_internal(self, theta: FloatArray) -> FloatArray:
         """θ → internal coordinates."""
         return np.asarray(self._inverse @ theta)
+
+    def charted(self, rough: FloatArray | None = None) -> ChartedObjective:
+        """The same with derivatives along charts, where no coordinate has a limit.
+
+        Parameters
+        ----------
+        rough : (d,) array, optional
+            A point at which to look for a better one by the method of moments.
+        """
+        return ChartedObjective(self._objective, self._map, rough, self._undetermined)
 
     def __call__(self, x: FloatArray) -> float:
         return self._objective(self._map @ x)

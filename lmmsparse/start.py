@@ -78,16 +78,13 @@ def further_starts(coordinates: Coordinates) -> Iterator[Start]:
     coordinates : Coordinates
     """
     template = coordinates.template
-    unit, free, high = template.start, template.free, template.upper
-    bounded = free & np.isfinite(high)
+    unit, free = template.start, template.free
+    bounded = free & np.isfinite(template.upper)
     sides = free & (unit == 0.0) & ~bounded
     theta = coordinates.to_theta
 
     def point(size: float, correlation: float = 0.0) -> FloatArray:
-        x = size * np.where(sides, correlation, unit)
-        limits = high if correlation >= 0 else template.lower
-        x[bounded] = abs(correlation) * _NEAR_LIMIT * limits[bounded]
-        return template.with_held(theta(x))
+        return template.with_held(theta(size * np.where(sides, correlation, unit)))
 
     yield Start("a tenth of unit size", point(_SMALL))
     if bounded.any():  # where moments are of no use
@@ -96,13 +93,13 @@ def further_starts(coordinates: Coordinates) -> Iterator[Start]:
         yield Start(f"moments at {_LARGE:g} times unit size", point(_LARGE), True)
     if not np.allclose(theta(unit), unit):
         yield Start("theta = 1", template.with_held(unit))
-    if sides.any() and not bounded.any():
+    if bounded.any():
+        yield from starts_at_limits(coordinates)
+    elif sides.any():
         yield Start(
             f"moments at {_LARGE:g} times unit size, negative correlations", point(_LARGE, -1), True
         )
         yield Start("a tenth of unit size, positive correlations", point(_SMALL, 1))
-    if bounded.any():
-        yield from starts_at_limits(coordinates)
 
 
 def starts_at_limits(coordinates: Coordinates) -> Iterator[Start]:

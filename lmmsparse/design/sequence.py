@@ -13,7 +13,7 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 from math import gcd, lcm
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -166,51 +166,47 @@ def _from_zero(at: Sequence[int]) -> tuple[int, ...] | None:
     return None if first == tuple(range(len(at))) else first
 
 
+def _said(level: Literal["info", "warning"], source: str, expression: str, text: str) -> Finding:
+    return Finding("sequence", level, f"In {source} the levels of {expression} {text}")
+
+
 def _taken_as_numbers(source: str, expression: str, levels: Sequence[Any]) -> Finding:
-    return Finding(
-        "sequence",
-        "info",
-        f"In {source} the levels of {expression} are as far apart as their values "
-        f"({listed(map(str, levels))}). For equal steps, or other ones, make the column a "
-        "categorical that has all levels in their order.",
+    text = (
+        f"are as far apart as their values ({listed(map(str, levels))}). For equal steps, or other "
+        "ones, make the column a categorical that has all levels in their order."
     )
+    return _said("info", source, expression, text)
 
 
 def _taken_as_listed(source: str, expression: str, levels: Sequence[Any]) -> Finding:
-    return Finding(
-        "sequence",
-        "warning",
-        f"In {source} the levels of {expression} follow each other as the categorical lists them: "
-        f"{listed(map(str, levels), 12)}. Their numbers have another order. Reorder the "
-        "categories, or say that their order is meant: column.cat.as_ordered().",
+    text = (
+        f"follow each other as the categorical lists them: {listed(map(str, levels), 12)}. Their "
+        "numbers have another order. Reorder the categories, or say that their order is meant: "
+        "column.cat.as_ordered()."
     )
+    return _said("warning", source, expression, text)
 
 
 def _taken_in_steps(source: str, expression: str, levels: Sequence[Any]) -> Finding:
-    return Finding(
-        "sequence",
-        "info",
-        f"In {source} the levels of {expression} ({listed(map(str, levels))}) follow each other in "
-        "equal steps, as the categorical lists them. If their numbers count, give it all levels, "
-        "those between too.",
+    text = (
+        f"({listed(map(str, levels))}) follow each other in equal steps, as the categorical lists "
+        "them. If their numbers count, give it all levels, those between too."
     )
+    return _said("info", source, expression, text)
 
 
 def _without_steps(source: str, expression: str, levels: Sequence[Any]) -> Finding:
-    return Finding(
-        "sequence",
-        "warning",
-        f"In {source} the levels of {expression} ({listed(map(str, levels))}) are taken to follow "
-        "each other in equal steps: what is between them is no small multiple of a common step. "
-        "Round them to such a step first.",
+    text = (
+        f"({listed(map(str, levels))}) are taken to follow each other in equal steps: what is "
+        "between them is no small multiple of a common step. Round them to such a step first."
     )
+    return _said("warning", source, expression, text)
 
 
 def _taken_in_order(source: str, expression: str, levels: Sequence[Any]) -> Finding:
-    return Finding(
-        "sequence",
-        "warning",
-        f"In {source} the levels of {expression} follow each other in alphabetical order: "
-        f"{listed(map(str, levels), 12)}. Text does not say which come after which. Make the "
-        f"column a categorical with its levels in order, pandas.Categorical(values, levels).",
+    text = (
+        f"follow each other in alphabetical order: {listed(map(str, levels), 12)}. Text does not "
+        "say which come after which. Make the column a categorical with its levels in order, "
+        "pandas.Categorical(values, levels)."
     )
+    return _said("warning", source, expression, text)
