@@ -14,9 +14,9 @@ import pandas as pd
 from cases import load
 
 import lmmsparse as lmm
-from lmmsparse.fit import make_objective, products_of
-from lmmsparse.solvers.choose import choose_solver
-from lmmsparse.threads import one_thread
+from lmmsparse.common.threads import one_thread
+from lmmsparse.engine.solvers.choose import choose_solver
+from lmmsparse.fit.fit import make_objective, products_of
 
 
 def crossed(rows: int, a: int, b: int) -> pd.DataFrame:

@@ -1,10 +1,11 @@
 """lmmsparse: linear mixed models with lme4's formulas, sparse and without R."""
 
+import sys
 from functools import partial
 
-from lmmsparse.datasets import load_dataset
-from lmmsparse.design import Design, build_design
-from lmmsparse.errors import (
+from lmmsparse.common import errors
+from lmmsparse.common.calls import no_such_name
+from lmmsparse.common.errors import (
     ConvergenceWarning,
     DataError,
     DesignWarning,
@@ -23,21 +24,25 @@ from lmmsparse.errors import (
     StorageError,
     UnknownGroupError,
 )
-from lmmsparse.fit import Fit, fit_design
-from lmmsparse.formula import MixedFormula, parse_formula
-from lmmsparse.keywords import no_such_name
+from lmmsparse.common.table import Table
+from lmmsparse.data.datasets import load_dataset
+from lmmsparse.design import Design, build_design
+from lmmsparse.engine.solvers.blocked import Blocked
+from lmmsparse.engine.solvers.cholmod import Cholmod
+from lmmsparse.engine.solvers.choose import choose_solver
+from lmmsparse.engine.solvers.dense import Dense
+from lmmsparse.engine.solvers.superlu import SuperLU
+from lmmsparse.fit.fit import Fit, fit_design
+from lmmsparse.formula.formula import MixedFormula, parse_formula
 from lmmsparse.lmer import anova, bootstrap_lrt, fit_arrays, lmer, load
 from lmmsparse.model import LinearMixedModel
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
-from lmmsparse.solvers.blocked import Blocked
-from lmmsparse.solvers.cholmod import Cholmod
-from lmmsparse.solvers.choose import choose_solver
-from lmmsparse.solvers.dense import Dense
-from lmmsparse.solvers.superlu import SuperLU
-from lmmsparse.table import Table
-from lmmsparse.varcorr import VarCorr
+from lmmsparse.results.varcorr import VarCorr
 
 __version__ = "0.1.0"
+
+# Users filter warnings by the name of their module: it stays short, wherever they live.
+sys.modules[f"{__name__}.errors"] = errors
 
 
 # What to write instead of a name that is not here; not a plain function, from which type checkers
@@ -85,6 +90,7 @@ __all__ = [
     "bootstrap_lrt",
     "build_design",
     "choose_solver",
+    "errors",
     "fit_arrays",
     "fit_design",
     "lmer",

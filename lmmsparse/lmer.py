@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lmmsparse.announce import announce
-from lmmsparse.checks import check_design, require
+from lmmsparse.common.calls import checked_keywords
+from lmmsparse.common.errors import OptionError
+from lmmsparse.common.findings import announce
+from lmmsparse.common.table import Table
+from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design, build_design, design_from_arrays
-from lmmsparse.errors import OptionError
-from lmmsparse.fit import check_parts, fit_design
-from lmmsparse.formula import parse_formula
-from lmmsparse.held import held_parameters
-from lmmsparse.inference.anova import anova_table
-from lmmsparse.inference.bootstrap_lrt import bootstrap_lrt_of_fits
-from lmmsparse.inference.lrt import likelihood_ratio_table
-from lmmsparse.keywords import checked_keywords
+from lmmsparse.design.checks import check_design, require
+from lmmsparse.engine.solvers.base import PLSSolver
+from lmmsparse.fit.fit import check_parts, fit_design
+from lmmsparse.fit.held import held_parameters
+from lmmsparse.fit.storage import load_fit
+from lmmsparse.formula.formula import parse_formula
+from lmmsparse.inference.hypotheses.anova import anova_table
+from lmmsparse.inference.hypotheses.bootstrap_lrt import bootstrap_lrt_of_fits
+from lmmsparse.inference.hypotheses.lrt import likelihood_ratio_table
 from lmmsparse.model import LinearMixedModel
 from lmmsparse.optimize import Optimizer
-from lmmsparse.solvers.base import PLSSolver
-from lmmsparse.storage import load_fit
-from lmmsparse.table import Table
-from lmmsparse.threads import one_thread
 
 
 def _fit(

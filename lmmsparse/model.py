@@ -10,51 +10,51 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import FloatArray
-from lmmsparse.all_fit import all_fit
-from lmmsparse.announce import announce
-from lmmsparse.by_group import ByGroup
-from lmmsparse.checks import check_design
-from lmmsparse.convergence import Convergence, judge
-from lmmsparse.errors import NotFittedByError, OptionError
-from lmmsparse.fit import Fit
-from lmmsparse.held import theta_names
-from lmmsparse.inference.bootstrap import Bootstrap, bootstrap
-from lmmsparse.inference.confint import check_method, confidence_intervals
-from lmmsparse.inference.contrast import contrast
-from lmmsparse.inference.drop1 import drop1_table
-from lmmsparse.inference.emmeans import emmeans_table
-from lmmsparse.inference.lrt import information, loglik
-from lmmsparse.inference.profile import Profile, profile
-from lmmsparse.inference.ranova import ranova_table
-from lmmsparse.inference.step import Step, step
-from lmmsparse.inference.variance_errors import variance_errors
-from lmmsparse.inference.wald import coefficient_table
-from lmmsparse.influence import Influence, influence
-from lmmsparse.keywords import checked_keywords, explained_members
-from lmmsparse.not_identified import not_identified
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.calls import checked_keywords, explained_members
+from lmmsparse.common.errors import NotFittedByError, OptionError
+from lmmsparse.common.findings import announce
+from lmmsparse.common.options import brief, check_level, is_number, is_whole, one_of
+from lmmsparse.common.table import Table
+from lmmsparse.design.checks import check_design
+from lmmsparse.engine.solvers.choose import solver_findings
+from lmmsparse.fit.all_fit import all_fit
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.held import theta_names
+from lmmsparse.fit.many.refit import refit_many
+from lmmsparse.fit.not_identified import not_identified
+from lmmsparse.fit.refit import refit_response
+from lmmsparse.fit.singular import is_singular
+from lmmsparse.fit.storage import save_fit
+from lmmsparse.fit.verdict import Convergence, judge
+from lmmsparse.inference.hypotheses.contrast import contrast
+from lmmsparse.inference.hypotheses.drop1 import drop1_table
+from lmmsparse.inference.hypotheses.emmeans import emmeans_table
+from lmmsparse.inference.hypotheses.lrt import information, loglik
+from lmmsparse.inference.hypotheses.ranova import ranova_table
+from lmmsparse.inference.hypotheses.step import Step, step
+from lmmsparse.inference.intervals.bootstrap import Bootstrap, bootstrap
+from lmmsparse.inference.intervals.confint import check_method, confidence_intervals
+from lmmsparse.inference.intervals.profile.profile import Profile, profile
+from lmmsparse.inference.intervals.variance_errors import variance_errors
+from lmmsparse.inference.intervals.wald import coefficient_table
 from lmmsparse.optimize import Optimum
-from lmmsparse.options import brief, check_level, is_number, is_whole, one_of
-from lmmsparse.plots import ModelPlots
-from lmmsparse.predict import predict
-from lmmsparse.prediction_error import predict_with_error
-from lmmsparse.ranef import (
+from lmmsparse.report.plots import ModelPlots
+from lmmsparse.report.summary import Summary, short_print, summarize
+from lmmsparse.report.tidy import augment, glance, tidy
+from lmmsparse.results.by_group import ByGroup
+from lmmsparse.results.influence import Influence, influence
+from lmmsparse.results.predict import predict
+from lmmsparse.results.prediction_error import predict_with_error
+from lmmsparse.results.ranef import (
     coefficients_by_level,
     conditional_covariances,
     conditional_modes,
     effect_names,
 )
-from lmmsparse.refit import refit_response
-from lmmsparse.refit_many import refit_many
-from lmmsparse.simulate import simulate
-from lmmsparse.singular import is_singular
-from lmmsparse.solvers.choose import solver_findings
-from lmmsparse.storage import save_fit
-from lmmsparse.summary import Summary, short_print, summarize
-from lmmsparse.table import Table
-from lmmsparse.tidy import augment, glance, tidy
-from lmmsparse.varcorr import VarCorr, principal_components, variance_components
-from lmmsparse.variance_explained import intraclass_correlation, r_squared
+from lmmsparse.results.simulate import simulate
+from lmmsparse.results.varcorr import VarCorr, principal_components, variance_components
+from lmmsparse.results.variance_explained import intraclass_correlation, r_squared
 
 
 @explained_members

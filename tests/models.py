@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 import lmmsparse as lmm
-from lmmsparse.errors import LmmWarning
+from lmmsparse.common.errors import LmmWarning
 
 VALIDATION = Path(__file__).resolve().parent.parent / "validation"
 _REGISTRY = json.loads((VALIDATION / "models.json").read_text(encoding="utf-8"))

@@ -12,15 +12,15 @@ import pytest
 from scipy import stats
 
 import lmmsparse as lmm
-from lmmsparse.convergence import expected_decrease
-from lmmsparse.errors import DataError, LmmWarning
-from lmmsparse.inference.bootstrap import Bootstrap
-from lmmsparse.inference.boundary import boundary
-from lmmsparse.inference.variance_information import information
-from lmmsparse.solvers.blocked import Blocked
-from lmmsparse.solvers.cholmod import Cholmod
-from lmmsparse.solvers.dense import Dense
-from lmmsparse.solvers.superlu import SuperLU
+from lmmsparse.common.errors import DataError, LmmWarning
+from lmmsparse.engine.solvers.blocked import Blocked
+from lmmsparse.engine.solvers.cholmod import Cholmod
+from lmmsparse.engine.solvers.dense import Dense
+from lmmsparse.engine.solvers.superlu import SuperLU
+from lmmsparse.fit.verdict import expected_decrease
+from lmmsparse.inference.df.information import information
+from lmmsparse.inference.hypotheses.boundary import boundary
+from lmmsparse.inference.intervals.bootstrap import Bootstrap
 
 Array = npt.NDArray[np.float64]
 
@@ -353,7 +353,7 @@ def test_predictions_with_drawn_parameters_by_brute_force(
     reml: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Mean, variance and quantiles of the mixture over the draws, from V of each draw."""
-    import lmmsparse.prediction_error as module
+    import lmmsparse.results.prediction_error as module
 
     m = fitted("y ~ x + (1 | g)", data(60), reml=reml)
     V, X, y = dense(m)
@@ -419,7 +419,7 @@ def test_predictions_with_drawn_parameters_by_brute_force(
 @pytest.mark.parametrize("formula", ["y ~ x + (1 | g)", "y ~ x + (1 | g) + (1 | h)"])
 def test_draws_spread_as_the_errors_of_the_parameters_say(formula: str) -> None:
     """2,000 draws know a standard deviation to 1.6 %."""
-    from lmmsparse.prediction_error import _drawn_fits
+    from lmmsparse.results.prediction_error import _drawn_fits
 
     m = fitted(formula, data(240, seed=2), reml=True)
     at = np.append(m.fit.theta, np.log(m.sigma))

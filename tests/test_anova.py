@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.errors import LmmWarning, OptionError
+from lmmsparse.common.errors import LmmWarning, OptionError
 
 with gzip.open(models.VALIDATION / "reference_tests.json.gz", "rt", encoding="utf-8") as _file:
     CASES: dict[str, dict[str, Any]] = {case["name"]: case for case in json.load(_file)}

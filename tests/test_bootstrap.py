@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.errors import OptionError
-from lmmsparse.inference.resample import Resampler
+from lmmsparse.common.errors import OptionError
+from lmmsparse.inference.intervals.resample import Resampler
 
 
 @cache

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 import lmmsparse as lmm
-from lmmsparse.errors import LmmWarning
-from lmmsparse.inference.boundary import Boundary, boundary
+from lmmsparse.common.errors import LmmWarning
+from lmmsparse.inference.hypotheses.boundary import Boundary, boundary
 
 
 def _mixture(weights: list[float], first: int, LRT: float) -> float:

@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.cli import OPTIMIZERS, main
-from lmmsparse.datasets import DATASETS
-from lmmsparse.errors import DataError, OptionError
-from lmmsparse.reading import read_data
+from lmmsparse.cli.main import OPTIMIZERS, main
+from lmmsparse.common.errors import DataError, OptionError
+from lmmsparse.data.datasets import DATASETS
+from lmmsparse.data.reading import read_data
 
 SLEEP = "Reaction ~ Days + (Days|Subject)"
 

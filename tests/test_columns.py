@@ -15,9 +15,9 @@ import pytest
 from scipy.stats import norm
 
 import lmmsparse as lmm
+from lmmsparse.common.errors import DataError, LmmError, OptionError
+from lmmsparse.data.reading import read_data
 from lmmsparse.design.grouping import make_grouping
-from lmmsparse.errors import DataError, LmmError, OptionError
-from lmmsparse.reading import read_data
 
 pa = pytest.importorskip("pyarrow")
 pl = pytest.importorskip("polars")

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.cli import main
-from lmmsparse.errors import DataError
-from lmmsparse.reading import read_data
+from lmmsparse.cli.main import main
+from lmmsparse.common.errors import DataError
+from lmmsparse.data.reading import read_data
 
 pa = pytest.importorskip("pyarrow")
 pl = pytest.importorskip("polars")

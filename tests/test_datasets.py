@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from lmmsparse.datasets import DATASETS, load_dataset
-from lmmsparse.errors import OptionError
+from lmmsparse.common.errors import OptionError
+from lmmsparse.data.datasets import DATASETS, load_dataset
 
 NAMES = sorted(DATASETS)
 

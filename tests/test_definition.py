@@ -14,13 +14,13 @@ import scipy.linalg as sla
 from scipy import stats
 
 import lmmsparse as lmm
-from lmmsparse.crossproducts import response_products
+from lmmsparse.common.errors import LmmWarning
 from lmmsparse.design import design_from_arrays
-from lmmsparse.errors import LmmWarning
-from lmmsparse.fit import make_objective, products_of, term_columns
-from lmmsparse.fixed_columns import orthonormal
-from lmmsparse.solvers.blocked import Blocked
-from lmmsparse.solvers.selected_inverse import SelectedInverse
+from lmmsparse.engine.columns import orthonormal
+from lmmsparse.engine.products import response_products
+from lmmsparse.engine.solvers.blocked import Blocked
+from lmmsparse.engine.solvers.selected_inverse import SelectedInverse
+from lmmsparse.fit.fit import make_objective, products_of, term_columns
 
 Array = npt.NDArray[np.float64]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmmsparse import distributions
+from lmmsparse.common import distributions
 
 DF = np.array([0.3, 1.0, 2.5, 17.0, 161.0, 1e5, np.inf])
 SHARES = np.array([1e-12, 0.01, 0.5, 0.6, 0.975, 1 - 1e-9])

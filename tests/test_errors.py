@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.errors import (
+from lmmsparse.common.errors import (
     DataError,
     DesignWarning,
     FormulaError,

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.errors import LmmWarning
+from lmmsparse.common.errors import LmmWarning
 
 JULIAN = 2_460_000.0
 FORMULAS = {

@@ -13,8 +13,8 @@ import pytest
 from scipy import interpolate, optimize
 
 import lmmsparse as lmm
-from lmmsparse.errors import OptionError
-from lmmsparse.inference.parameters import known_parameters
+from lmmsparse.common.errors import OptionError
+from lmmsparse.results.parameters import known_parameters
 
 SLOPE = "Reaction ~ Days + (Days | Subject)"
 APART = "Reaction ~ Days + (1 | Subject) + (0 + Days | Subject)"

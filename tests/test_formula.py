@@ -9,8 +9,8 @@ from formulaic import Formula
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmmsparse.errors import FormulaError
-from lmmsparse.formula import MixedFormula, RandomTerm, parse_formula, referenced_names
+from lmmsparse.common.errors import FormulaError
+from lmmsparse.formula.formula import MixedFormula, RandomTerm, parse_formula, referenced_names
 
 # formula -> (fixed part, [(effects, group)])
 GROUPS: dict[str, list[str]] = {

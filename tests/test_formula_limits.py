@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse._limits import CHARACTERS, GROUPINGS
+from lmmsparse.formula.limits import CHARACTERS, GROUPINGS
 
 MANY = [f"I(x+{i})" for i in range(30)]
 LETTERS = [f"x{i}" for i in range(40)]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lmmsparse as lmm
-from lmmsparse._expression import read_expression
+from lmmsparse.formula.expression import read_expression
 
 N = 24
 RNG = np.random.default_rng(7)

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lmmsparse as lmm
-from lmmsparse.plots import ModelPlots
+from lmmsparse.report.plots import ModelPlots
 
 DATA = lmm.load_dataset("sleepstudy")
 FORMULA = "Reaction ~ Days + (1 | Subject)"

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pytest
 from models import MODELS, frame
 
-from lmmsparse.charts import ChartedObjective
 from lmmsparse.design import build_design
-from lmmsparse.fit import make_objective, products_of
-from lmmsparse.search import StandardizedObjective
-from lmmsparse.solvers.choose import choose_solver
+from lmmsparse.engine.solvers.choose import choose_solver
+from lmmsparse.fit.charts import ChartedObjective
+from lmmsparse.fit.fit import make_objective, products_of
+from lmmsparse.fit.search import StandardizedObjective
 
 Array = npt.NDArray[np.float64]
 

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 import lmmsparse as lmm
-from lmmsparse.errors import OptionError
+from lmmsparse.common.errors import OptionError
 
 
 def dyestuff() -> lmm.LinearMixedModel:

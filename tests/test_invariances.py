@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lmmsparse as lmm
-from lmmsparse.errors import LmmWarning
+from lmmsparse.common.errors import LmmWarning
 
 Array = npt.NDArray[np.float64]
 

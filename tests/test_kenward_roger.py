@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.errors import OptionError
-from lmmsparse.inference.eliminated_traces import pair_sums
-from lmmsparse.inference.variance_information import VarianceParts
+from lmmsparse.common.errors import OptionError
+from lmmsparse.engine.pair_sums import pair_sums
+from lmmsparse.inference.df.information import VarianceParts
 
 Array = np.ndarray[Any, Any]
 
@@ -225,7 +225,15 @@ def test_elimination_gives_the_traces_of_all_columns(formula: str, size: float) 
             fixed |= {name: 0.7 for name in list(fixed)[1:]}
         model = lmm.lmer(formula, data, weights="w", fixed=fixed)
     parts = VarianceParts(model.fit)
-    assert pair_sums(model.fit, parts._N_from) is not None
+    assert (
+        pair_sums(
+            model.fit.products,
+            model.fit.template.shifted_factors(model.fit.theta),
+            model.fit.modes.factor,
+            parts._N_from,
+        )
+        is not None
+    )
     found, expected = parts.traces(), parts._traces_by_columns()
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 

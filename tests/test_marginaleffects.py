@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.errors import DataError, DesignWarning, OptionError
+from lmmsparse.common.errors import DataError, DesignWarning, OptionError
 
 me = pytest.importorskip("marginaleffects")
 import polars as pl  # noqa: E402

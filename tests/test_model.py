@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.errors import FormulaError, LmmError, LmmWarning
+from lmmsparse.common.errors import FormulaError, LmmError, LmmWarning
 
 Array = npt.NDArray[np.float64]
 

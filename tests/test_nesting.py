@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.inference.nesting import why_not_contained
+from lmmsparse.inference.hypotheses.nesting import why_not_contained
 
 
 @pytest.fixture(scope="module")

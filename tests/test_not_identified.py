@@ -18,10 +18,10 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.errors import DesignWarning, LmmWarning
-from lmmsparse.fit import make_template, products_of
-from lmmsparse.held import held_parameters
-from lmmsparse.identification import _gram_matrix, _standardized, unidentified
+from lmmsparse.common.errors import DesignWarning, LmmWarning
+from lmmsparse.fit.fit import make_template, products_of
+from lmmsparse.fit.held import held_parameters
+from lmmsparse.fit.identification import _gram_matrix, _standardized, unidentified
 
 SAME = "The same fit with "
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lmmsparse.observed_information import Border, Inner, sandwiches, traces_of_levels
+from lmmsparse.engine.traces import Border, Inner, sandwiches, traces_of_levels
 
 
 def _levels(

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.errors import LmmWarning, NumericalError
+from lmmsparse.common.errors import LmmWarning, NumericalError
 from lmmsparse.optimize import Bounds, Derivatives, Optimizer, Optimum, Status
 
 Array = npt.NDArray[np.float64]

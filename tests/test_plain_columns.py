@@ -9,8 +9,8 @@ import pytest
 
 from lmmsparse.design import build_design, matrices
 from lmmsparse.design.columns import describe
-from lmmsparse.design.frame import Variables
 from lmmsparse.design.plain import plain_columns
+from lmmsparse.design.tables import Variables
 
 RNG = np.random.default_rng(3)
 FRAME = pd.DataFrame(

@@ -18,8 +18,8 @@ import pytest
 from models import fit, frame
 
 import lmmsparse as lmm
-from lmmsparse.errors import LmmWarning
-from lmmsparse.table import as_precise_as, number
+from lmmsparse.common.errors import LmmWarning
+from lmmsparse.common.table import as_precise_as, number
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -14,10 +14,10 @@ from scipy import stats
 from scipy.optimize import minimize
 
 import lmmsparse as lmm
-from lmmsparse.errors import ConvergenceWarning, OptionError
-from lmmsparse.inference.parameters import parameter_names, parameter_values
-from lmmsparse.inference.profile import maximum_likelihood, profile
-from lmmsparse.inference.profile_curve import Curve
+from lmmsparse.common.errors import ConvergenceWarning, OptionError
+from lmmsparse.inference.intervals.profile.curve import Curve
+from lmmsparse.inference.intervals.profile.profile import maximum_likelihood, profile
+from lmmsparse.results.parameters import parameter_names, parameter_values
 
 # lme4 1.1-31, confint(method = "profile"), 95 %; rows in the order of our table. The last number is
 # the agreement to expect: lme4 interpolates its curve, and where that is its limit the definition

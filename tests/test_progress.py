@@ -20,8 +20,8 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse import progress
-from lmmsparse.progress import bar, run
+from lmmsparse.common import progress
+from lmmsparse.common.progress import bar, run
 
 
 @cache
@@ -158,7 +158,7 @@ def test_long_methods_have_one(call: Any, capsys: pytest.CaptureFixture[str]) ->
 def test_a_long_kenward_roger_has_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lmmsparse.inference import variance_information as module
+    from lmmsparse.inference.df import information as module
 
     monkeypatch.setattr(module, "bar", lambda *args: bar(*args, progress=True))
     sleep().coef_table("kenward-roger")
@@ -185,7 +185,7 @@ def test_an_interrupted_bootstrap_holds_what_it_had() -> None:
 
 
 def test_an_interrupted_profile_holds_what_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lmmsparse.inference import profile as module
+    from lmmsparse.inference.intervals.profile import profile as module
 
     follow, halt = module._follow, halt_at(3)
     names = ["sigma", "Intercept", "Days"]
@@ -202,7 +202,7 @@ def test_an_interrupted_profile_holds_what_it_had(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_interrupted_influence_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lmmsparse import influence as module
+    from lmmsparse.results import influence as module
 
     fit, halt = module.fit_design, halt_at(6)
     monkeypatch.setattr(module, "fit_design", lambda *a, **k: halt() and fit(*a, **k))
@@ -212,7 +212,7 @@ def test_an_interrupted_influence_says_what_is_missing(monkeypatch: pytest.Monke
 
 
 def test_interrupted_refits_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lmmsparse import refit_many as module
+    from lmmsparse.fit.many import refit as module
 
     m = lmm.lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", lmm.load_dataset("Penicillin"))
     refit, halt = module._one_by_one, halt_at(2)
@@ -223,7 +223,7 @@ def test_interrupted_refits_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_interrupted_searches_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lmmsparse import all_fit as module
+    from lmmsparse.fit import all_fit as module
 
     search, halt = module.search, halt_at(3)
     monkeypatch.setattr(module, "search", lambda *args, **rest: halt() and search(*args, **rest))

@@ -12,15 +12,16 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse import refit_batched, refit_many
-from lmmsparse.batched_objective import ManyDeviances
-from lmmsparse.convergence import judge
-from lmmsparse.errors import DataError, LmmWarning, OptionError
+from lmmsparse.common.errors import DataError, LmmWarning, OptionError
+from lmmsparse.fit.many import batched as refit_batched
+from lmmsparse.fit.many import refit as refit_many
+from lmmsparse.fit.many.batched import BatchedRefits, can_batch
+from lmmsparse.fit.many.criteria import ManyDeviances
+from lmmsparse.fit.search import StandardizedObjective
+from lmmsparse.fit.settle import Settled
+from lmmsparse.fit.verdict import judge
 from lmmsparse.optimize.batched import ManyDerivatives, minimize_many, trust_region_steps
 from lmmsparse.optimize.trust_region import _trust_region_step
-from lmmsparse.refit_batched import BatchedRefits, can_batch
-from lmmsparse.search import StandardizedObjective
-from lmmsparse.settle import Settled
 
 CRITERION = 1e-8
 
@@ -290,7 +291,7 @@ def test_a_search_that_stops_early_is_made_again(monkeypatch: pytest.MonkeyPatch
     assert table["converged"].all()
     np.testing.assert_allclose(table["criterion"], expected["criterion"], atol=1e-4)
     # Where nothing else is tried, it is said.
-    monkeypatch.setattr("lmmsparse.refit_many.settle", lambda fit: Settled(fit, judge(fit)))
+    monkeypatch.setattr("lmmsparse.fit.many.refit.settle", lambda fit: Settled(fit, judge(fit)))
     table = model.refit_many(Y)
     assert not table["converged"].all()
     early = table[~table["converged"]]

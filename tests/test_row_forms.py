@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse import linalg, row_forms
-from lmmsparse.row_forms import EffectsOfRows, conditional_forms
+from lmmsparse.engine import linalg
+from lmmsparse.results import row_forms
+from lmmsparse.results.row_forms import EffectsOfRows, conditional_forms
 
 
 def _both(

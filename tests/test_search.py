@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.convergence import decrease_by_derivatives
-from lmmsparse.errors import LmmWarning
-from lmmsparse.fit import Fit
+from lmmsparse.common.errors import LmmWarning
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.search import StandardizedObjective, search
+from lmmsparse.fit.start import further_starts, is_cheap, lacks_fixed_effects, start_values
+from lmmsparse.fit.verdict import decrease_by_derivatives
 from lmmsparse.optimize import Bounds, Derivatives, QuasiNewton, Status
-from lmmsparse.search import StandardizedObjective, search
-from lmmsparse.start import further_starts, is_cheap, lacks_fixed_effects, start_values
 
 Array = npt.NDArray[np.float64]
 

@@ -11,7 +11,7 @@ import pytest
 from models import VALIDATION
 
 import lmmsparse as lmm
-from lmmsparse.errors import LmmWarning
+from lmmsparse.common.errors import LmmWarning
 
 MODELS: list[dict[str, Any]] = json.loads(
     (VALIDATION / "search_real.json").read_text(encoding="utf-8")

@@ -11,8 +11,8 @@ import pytest
 from scipy.optimize import minimize
 
 import lmmsparse as lmm
-from lmmsparse.correlated import AR1
-from lmmsparse.fields import options
+from lmmsparse.common.fields import options
+from lmmsparse.engine.covariance.correlated import AR1
 
 SEEN = (1, 2, 3, 4, 5, 6, 10)
 

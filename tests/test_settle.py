@@ -14,13 +14,17 @@ import pytest
 from models import VALIDATION
 
 import lmmsparse as lmm
-from lmmsparse import settle as module
-from lmmsparse.convergence import judge
-from lmmsparse.errors import ConvergenceWarning, LmmWarning
-from lmmsparse.inference import profile_search
-from lmmsparse.inference.bootstrap_lrt import _statistics
-from lmmsparse.inference.ranova import least_squares_criterion, reduced_fit, reductions_of
-from lmmsparse.settle import Settled, also_from, carried, settle
+from lmmsparse.common.errors import ConvergenceWarning, LmmWarning
+from lmmsparse.fit import settle as module
+from lmmsparse.fit.settle import Settled, also_from, carried, settle
+from lmmsparse.fit.verdict import judge
+from lmmsparse.inference.hypotheses.bootstrap_lrt import _statistics
+from lmmsparse.inference.hypotheses.ranova import (
+    least_squares_criterion,
+    reduced_fit,
+    reductions_of,
+)
+from lmmsparse.inference.intervals.profile import search as profile_search
 
 EARLY = lmm.TrustRegion(max_eval=1)
 MAXIMAL = "current ~ voltage + I(voltage**2) + (voltage | Wafer) + (voltage | Wafer:Site)"

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.errors import LmmWarning, OptionError
-from lmmsparse.singular import null_directions
+from lmmsparse.common.errors import LmmWarning, OptionError
+from lmmsparse.fit.singular import null_directions
 
 
 def _fit(formula: str, data: pd.DataFrame, **options: Any) -> lmm.LinearMixedModel:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.errors import LmmWarning, SingularFitWarning
+from lmmsparse.common.errors import LmmWarning, SingularFitWarning
 
 EQUAL = re.compile(r"It equals the model .*?: (\S+ ?~ .*?)\.(?: Next to try|  |$| m\.rank_pca)")
 NEXT = re.compile(r"Next to try: (.*?)\.(?: m\.rank_pca|$)")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.errors import DataError, OptionError
+from lmmsparse.common.errors import DataError, OptionError
 
 pytest.importorskip("sklearn")
 from sklearn.base import clone

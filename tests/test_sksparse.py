@@ -14,10 +14,10 @@ import scipy.linalg as sla
 import scipy.sparse as sp
 
 import lmmsparse as lmm
-from lmmsparse.errors import NumericalError
-from lmmsparse.solvers import _sksparse
-from lmmsparse.solvers._sksparse import SparseCholesky
-from lmmsparse.solvers.selected_inverse import SelectedInverse
+from lmmsparse.common.errors import NumericalError
+from lmmsparse.engine.solvers import sksparse as _sksparse
+from lmmsparse.engine.solvers.selected_inverse import SelectedInverse
+from lmmsparse.engine.solvers.sksparse import SparseCholesky
 
 Array = npt.NDArray[np.float64]
 

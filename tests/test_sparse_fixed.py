@@ -11,8 +11,8 @@ import pytest
 import scipy.sparse as sp
 
 import lmmsparse as lmm
-from lmmsparse.fit import fit_design
-from lmmsparse.fixed_columns import orthonormal
+from lmmsparse.engine.columns import orthonormal
+from lmmsparse.fit.fit import fit_design
 
 
 def _some_filled(n: int, p: int, share: float) -> np.ndarray:

@@ -11,8 +11,8 @@ import pytest
 from test_anova import CASES, TIGHT, _label, _model
 
 import lmmsparse as lmm
-from lmmsparse.errors import LmmWarning, OptionError
-from lmmsparse.inference.reduced import formula_of
+from lmmsparse.common.errors import LmmWarning, OptionError
+from lmmsparse.design.reduced import formula_of
 
 RANDOM = {"npar": 0.0, "logLik": 1e-6, "AIC": 1e-6, "LRT": TIGHT, "Df": 0.0, "Pr(>Chisq)": 1e-3}
 FIXED = {

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.correlated import AR1, CompoundSymmetry
-from lmmsparse.covariance import CovarianceStructure, Diagonal, Unstructured
-from lmmsparse.search import StandardizedObjective
+from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
+from lmmsparse.engine.covariance.structures import CovarianceStructure, Diagonal, Unstructured
+from lmmsparse.fit.search import StandardizedObjective
 
 DATA = Path(__file__).parent.parent / "validation" / "data"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.errors import OptionError
+from lmmsparse.common.errors import OptionError
 
 
 @pytest.fixture(scope="module")

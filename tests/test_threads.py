@@ -21,7 +21,7 @@ from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import ThreadpoolController
 
 import lmmsparse as lmm
-from lmmsparse.threads import filtered, one_thread
+from lmmsparse.common.threads import filtered, one_thread
 
 CONTROLLER = ThreadpoolController()
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.errors import DataError, OptionError
+from lmmsparse.common.errors import DataError, OptionError
 
 
 def _data() -> pd.DataFrame:

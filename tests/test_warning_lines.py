@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
+from lmmsparse.engine.solvers import choose
 from lmmsparse.interop.sklearn import LinearMixedModelRegressor
-from lmmsparse.solvers import choose
 
 SLEEP = lmm.load_dataset("sleepstudy")
 EASY = lmm.lmer("Reaction ~ Days + (1 | Subject)", SLEEP)

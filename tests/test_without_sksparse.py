@@ -77,7 +77,7 @@ def test_crossed_factors_are_fitted_on_a_slower_path_that_says_so_once(
     narrow: str, name: str
 ) -> None:
     code = CROSSED.replace("LEVELS", "700")
-    narrow = f"from lmmsparse.solvers import choose; choose._DENSE_ENOUGH = 1.1; {narrow}"
+    narrow = f"from lmmsparse.engine.solvers import choose; choose._DENSE_ENOUGH = 1.1; {narrow}"
     out = run(
         f"{narrow}\n{code}{code}"
         "print(f'{m.reml_criterion:.6f}', type(m.fit.solver).__name__)\n"

@@ -3,12 +3,12 @@
 from lmmsparse.design.arrays import design_from_arrays
 from lmmsparse.design.build import build_design
 from lmmsparse.design.columns import ColumnInfo
-from lmmsparse.design.frame import as_frame, check_unique, close_match, listed
+from lmmsparse.design.design import Design, RandomBlock
 from lmmsparse.design.grouping import Grouping, LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.rank import own_share
 from lmmsparse.design.recipe import GroupRecipe, Recipe
-from lmmsparse.design.types import Design, RandomBlock
+from lmmsparse.design.tables import as_frame, check_unique, close_match, listed
 
 __all__ = [
     "ColumnInfo",

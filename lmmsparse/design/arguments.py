@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import IntArray
-from lmmsparse.errors import DataError, OptionError
-from lmmsparse.options import brief
+from lmmsparse.common.arrays import IntArray
+from lmmsparse.common.errors import DataError, OptionError
+from lmmsparse.common.options import brief
 
 
 def aligned(what: str, values: Any, index: pd.Index) -> Any:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import FloatArray, IntArray
-from lmmsparse.covariance import make_structure
+from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.common.errors import DataError, Finding
 from lmmsparse.design.arguments import aligned, check_real
+from lmmsparse.design.design import Design, RandomBlock
 from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.rank import independent_columns
 from lmmsparse.design.recipe import plain_labels
-from lmmsparse.design.types import Design, RandomBlock
-from lmmsparse.errors import DataError, Finding
+from lmmsparse.engine.covariance.structures import make_structure
 
 
 def design_from_arrays(

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._tokens import effect_key, tokenize
-from lmmsparse._types import BoolArray, FloatArray
-from lmmsparse.correlated import AR1
-from lmmsparse.covariance import make_structure
+from lmmsparse.common.arrays import BoolArray, FloatArray
+from lmmsparse.common.calls import checked_keywords
+from lmmsparse.common.errors import DataError, Finding, FormulaError, OptionError
+from lmmsparse.common.options import one_of
 from lmmsparse.design.columns import (
     check_factors,
     check_finite,
@@ -20,15 +20,10 @@ from lmmsparse.design.columns import (
     codings,
     response_values,
 )
-from lmmsparse.design.frame import (
-    Variables,
-    as_frame,
-    check_unique,
-    listed,
-)
+from lmmsparse.design.design import Design, RandomBlock
+from lmmsparse.design.expressions import columns_of, split_calls
 from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.matrices import MatrixRecipe, learn
-from lmmsparse.design.names import columns_of, split_calls
 from lmmsparse.design.rank import (
     FixedColumns,
     chosen_columns,
@@ -45,11 +40,11 @@ from lmmsparse.design.recipe import (
 )
 from lmmsparse.design.rows import complete_rows, dropped_by_expression, extra_columns, fitted_extras
 from lmmsparse.design.sequence import positions, put_in_order
-from lmmsparse.design.types import Design, RandomBlock
-from lmmsparse.errors import DataError, Finding, FormulaError, OptionError
-from lmmsparse.formula import MixedFormula, parse_formula, referenced_names
-from lmmsparse.keywords import checked_keywords
-from lmmsparse.options import one_of
+from lmmsparse.design.tables import Variables, as_frame, check_unique, listed
+from lmmsparse.engine.covariance.correlated import AR1
+from lmmsparse.engine.covariance.structures import make_structure
+from lmmsparse.formula.formula import MixedFormula, parse_formula, referenced_names
+from lmmsparse.formula.tokens import effect_key, tokenize
 
 
 @checked_keywords

@@ -11,9 +11,14 @@ import numpy as np
 import pandas as pd
 from formulaic.transforms import contrasts as coding
 
-from lmmsparse._types import FloatArray
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.errors import DataError, OptionError
+from lmmsparse.common.options import brief, mapping
 from lmmsparse.design.arguments import check_real
-from lmmsparse.design.frame import (
+from lmmsparse.design.expressions import split_calls
+from lmmsparse.design.labels import check_types, positions, python_value
+from lmmsparse.design.rank import LARGEST
+from lmmsparse.design.tables import (
     Variables,
     close_match,
     codes_and_categories,
@@ -22,11 +27,6 @@ from lmmsparse.design.frame import (
     tidy_column,
     widened,
 )
-from lmmsparse.design.labels import check_types, positions, python_value
-from lmmsparse.design.names import split_calls
-from lmmsparse.design.rank import LARGEST
-from lmmsparse.errors import DataError, OptionError
-from lmmsparse.options import brief, mapping
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse import _limits as limits
-from lmmsparse._expression import Expression, bare, spelled
-from lmmsparse._limits import too_much
-from lmmsparse._types import BoolArray
+from lmmsparse.common.arrays import BoolArray
+from lmmsparse.common.errors import FormulaError
 from lmmsparse.design.counting import counted, counted_for
 from lmmsparse.design.functions import (
     ATTRIBUTES,
@@ -48,7 +46,9 @@ from lmmsparse.design.operands import (
     refused,
     shortened,
 )
-from lmmsparse.errors import FormulaError
+from lmmsparse.formula import limits
+from lmmsparse.formula.expression import Expression, bare, spelled
+from lmmsparse.formula.limits import too_much
 
 
 class Evaluator:

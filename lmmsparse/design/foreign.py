@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse.threads import filtered
+from lmmsparse.common.threads import filtered
 
 _LARGEST = 2**53  # whole numbers up to here are doubles too
 

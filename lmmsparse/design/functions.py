@@ -18,10 +18,10 @@ from formulaic.materializers.types import FactorValues
 from formulaic.transforms import TRANSFORMS
 from formulaic.transforms.contrasts import Contrasts, CustomContrasts, PolyContrasts
 
-from lmmsparse import _limits as limits
-from lmmsparse._limits import too_much
-from lmmsparse.design.frame import listed
-from lmmsparse.errors import DataError, FormulaError
+from lmmsparse.common.errors import DataError, FormulaError
+from lmmsparse.design.tables import listed
+from lmmsparse.formula import limits
+from lmmsparse.formula.limits import too_much
 
 Arguments = dict[str, Any]
 Check = Callable[[Arguments, int], None]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import BoolArray, IntArray, ReadOnly
-from lmmsparse.design.frame import codes_and_categories, listed, without_unused
+from lmmsparse.common.arrays import BoolArray, IntArray, ReadOnly
+from lmmsparse.common.errors import DataError
 from lmmsparse.design.labels import positions
-from lmmsparse.errors import DataError
+from lmmsparse.design.tables import codes_and_categories, listed, without_unused
 
 
 @dataclass(frozen=True, eq=False)

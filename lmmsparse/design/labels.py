@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import IntArray
-from lmmsparse.design.frame import codes_and_categories
-from lmmsparse.errors import DataError
+from lmmsparse.common.arrays import IntArray
+from lmmsparse.common.errors import DataError
+from lmmsparse.design.tables import codes_and_categories
 
 
 def positions(levels: pd.Index, values: pd.Series) -> IntArray:

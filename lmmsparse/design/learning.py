@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from formulaic.materializers.types import FactorValues
 
-from lmmsparse._types import BoolArray
+from lmmsparse.common.arrays import BoolArray
 from lmmsparse.design.functions import Arguments, Function
 
 

@@ -13,13 +13,13 @@ from formulaic.materializers import PandasMaterializer
 from formulaic.materializers.types import FactorValues, ScopedFactor, ScopedTerm
 from formulaic.parser.types import Factor, Term
 
-from lmmsparse import _limits as limits
-from lmmsparse._expression import read_expression
-from lmmsparse._limits import too_much
-from lmmsparse._types import BoolArray
+from lmmsparse.common.arrays import BoolArray
+from lmmsparse.common.errors import FormulaError
 from lmmsparse.design.evaluate import Evaluator
 from lmmsparse.design.operands import shortened
-from lmmsparse.errors import FormulaError
+from lmmsparse.formula import limits
+from lmmsparse.formula.expression import read_expression
+from lmmsparse.formula.limits import too_much
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 

@@ -20,18 +20,18 @@ from formulaic.parser.types import Factor, Term
 from formulaic.transforms.contrasts import C, Contrasts
 from formulaic.utils.null_handling import find_nulls
 
-from lmmsparse._limits import remembered
-from lmmsparse._parts import Variable, read_part
-from lmmsparse._types import BoolArray, FloatArray, IntArray
+from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
+from lmmsparse.common.errors import DataError, FormulaError, LmmError
+from lmmsparse.common.threads import filtered
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
-from lmmsparse.design.frame import Variables, close_match, where_missing, with_levels_of
+from lmmsparse.design.expressions import columns_of, split_calls
 from lmmsparse.design.materialize import Materializer
-from lmmsparse.design.names import columns_of, split_calls
 from lmmsparse.design.plain import Columns, plain_columns
-from lmmsparse.errors import DataError, FormulaError, LmmError
-from lmmsparse.formula import referenced_names
-from lmmsparse.threads import filtered
+from lmmsparse.design.tables import Variables, close_match, where_missing, with_levels_of
+from lmmsparse.formula.formula import referenced_names
+from lmmsparse.formula.limits import remembered
+from lmmsparse.formula.parts import Variable, read_part
 
 _LABELS = re.compile(r"(C|factor|interaction|dummy)\(")
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse import _limits as limits
-from lmmsparse._expression import spelled
-from lmmsparse._limits import too_much
+from lmmsparse.common.errors import FormulaError
 from lmmsparse.design.counting import counted
-from lmmsparse.errors import FormulaError
+from lmmsparse.formula import limits
+from lmmsparse.formula.expression import spelled
+from lmmsparse.formula.limits import too_much
 
 SCALARS = (bool, int, float, np.generic, pd.Timestamp, pd.Timedelta)
 WORD = 63  # bits of a whole number

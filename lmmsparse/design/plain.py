@@ -16,10 +16,10 @@ import numpy as np
 import scipy.sparse as sp
 from formulaic.parser.types import Factor, Term
 
-from lmmsparse._types import FloatArray, IntArray
+from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.design.columns import ColumnInfo
-from lmmsparse.design.frame import Variables, codes_and_categories
 from lmmsparse.design.rank import FixedColumns
+from lmmsparse.design.tables import Variables, codes_and_categories
 
 _MANY = 50
 _FEW = 8

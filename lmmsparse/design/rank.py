@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
 import scipy.linalg as sla
 import scipy.sparse as sp
 
-from lmmsparse._tokens import effect_key
-from lmmsparse._types import BoolArray, FloatArray, IntArray
+from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
+from lmmsparse.engine.origins import origins
+from lmmsparse.formula.tokens import effect_key
 
 FixedColumns: TypeAlias = FloatArray | sp.csr_array
 
@@ -21,8 +22,6 @@ _TOLERANCE = 1e-7
 _ROUNDING = 1e-13
 # Spread by length of a column so far from zero that the rule above is about rounding errors too.
 _FAR = 1e-6
-_ALIKE = 0.9995
-_PASSES = 3
 _ZERO = 1e-9
 _WELL = 1e-6
 
@@ -58,7 +57,7 @@ def independent_columns(
     ----------
     X : (n, p) array or csr_array
     names : sequence of str, optional
-        Of the columns, see `origins`.
+        Of the columns, see `factors_of`.
     spread : (p,) array, optional
         `relative_spread` of the columns, where rows of X are not observations.
 
@@ -71,7 +70,7 @@ def independent_columns(
     X = X if isinstance(X, np.ndarray) else X.toarray()
     length = _length(X)
     near = relative_spread(X) if spread is None else spread
-    moved, _ = origins(X, names) if spread is None else (X, None)
+    moved, _ = origins(X, factors_of(names)) if spread is None else (X, None)
     near = np.minimum(near, _length(moved) / np.where(length > 0, length, 1.0))
     tolerance = np.maximum(_TOLERANCE * near, _ROUNDING)
     return _shares(moved, length, tolerance) > tolerance
@@ -97,78 +96,13 @@ def far_from_zero(X: FixedColumns, names: Sequence[str]) -> BoolArray:
     """Columns so far from zero, against their spread, that sums of them lose digits."""
     X = X if isinstance(X, np.ndarray) else X.toarray()
     length = _length(X)
-    moved = _length(origins(X, names)[0]) / np.where(length > 0, length, 1.0)
+    moved = _length(origins(X, factors_of(names))[0]) / np.where(length > 0, length, 1.0)
     return np.minimum(relative_spread(X), np.where(length > 0, moved, 1.0)) < _FAR
 
 
-def origins(
-    X: FloatArray,
-    names: Sequence[str] | None = None,
-    weights: FloatArray | None = None,
-    among: int | None = None,
-) -> tuple[FloatArray, FloatArray | None]:
-    """X with large multiples of other columns taken off, where the span stays the same.
-
-    A predictor far from zero is nearly a multiple of the constant column, and its products with
-    others are nearly multiples of these.
-
-    Parameters
-    ----------
-    X : (n, p) array
-    names : sequence of str, optional
-        By which products are known; without names only constant columns are taken off.
-    weights : (n,) array, optional
-    among : int, optional
-        How many of the columns may be taken off; all if not given.
-
-    Returns
-    -------
-    moved : (n, p) array
-    A : (p, p) array or None
-        Unit upper triangular with moved = X A; None where they are the same.
-    """
-    p = X.shape[1]
-    keys, total = None, None
-    for _ in range(_PASSES):
-        gram = X.T @ (X if weights is None else X * weights[:, None])
-        length = np.sqrt(np.diag(gram))
-        alike = np.abs(gram) > _ALIKE * np.outer(length, length)
-        if not np.triu(alike, 1).any():
-            break
-        keys = keys or _keys(X, names)
-        A = np.eye(p)
-        for j in range(1, p):
-            lower = [
-                c
-                for c in np.flatnonzero(alike[: min(j, among or p), j]).tolist()
-                if _is_part(keys[c], keys[j]) and not A[:c, c].any()
-            ]
-            if lower:
-                c = max(lower, key=lambda c: abs(gram[c, j]) / length[c])
-                A[c, j] = -gram[c, j] / gram[c, c]
-        if np.array_equal(A, np.eye(p)):
-            break
-        moved = np.flatnonzero(np.triu(A, 1).any(axis=0))
-        X = X.copy(order="K")
-        X[:, moved] = X[:, moved] + X @ (A - np.eye(p))[:, moved]
-        total = A if total is None else total @ A
-    return X, total
-
-
-def _is_part(key: frozenset[str] | None, whole: frozenset[str] | None) -> bool:
-    """Whether one column is a factor of another; the constant one is of all that are not."""
-    if key is None or whole is None:
-        return key == frozenset() and whole is None
-    return key < whole
-
-
-def _keys(X: FloatArray, names: Sequence[str] | None) -> list[frozenset[str] | None]:
-    """What each column is a product of; nothing for constant ones."""
-    constant = (np.ptp(X, axis=0) == 0) & (X[0] != 0) if len(X) else np.zeros(X.shape[1], bool)
-    return [
-        frozenset() if same else None if names is None else effect_key(names[j])
-        for j, same in enumerate(constant)
-    ]
+def factors_of(names: Sequence[str] | None) -> Callable[[int], frozenset[str]] | None:
+    """What each of the columns is a product of, by their names; None where they have none."""
+    return None if names is None else lambda j: effect_key(names[j])
 
 
 def combination(
@@ -186,7 +120,7 @@ def combination(
     X : (n, p) array or csr_array
     wanted : (n, m) array or csr_array
     names, wanted_names : sequence of str, optional
-        Of their columns, see `origins`.
+        Of their columns, see `factors_of`.
 
     Returns
     -------
@@ -198,7 +132,7 @@ def combination(
         X, wanted = X[finite], wanted[finite]
     p, scale, size = X.shape[1], _length(X), _length(wanted)
     both = None if names is None or wanted_names is None else [*names, *wanted_names]
-    columns, A = origins(np.hstack([X, wanted]), both, among=p)
+    columns, A = origins(np.hstack([X, wanted]), factors_of(both), among=p)
     length = _length(columns)
     length = np.where(length > 0, length, 1.0)
     R = sla.qr(columns / length, mode="r", check_finite=False)[0][: len(length)]
@@ -225,7 +159,7 @@ def column_relations(
     kept : (P,) bool array
         As `independent_columns` gives it.
     names : sequence of str, optional
-        Of all columns, see `origins`.
+        Of all columns, see `factors_of`.
 
     Returns
     -------

@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._expression import bare, read_expression
-from lmmsparse._parts import read_part
-from lmmsparse._types import BoolArray, FloatArray, IntArray, ReadOnly
+from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, ReadOnly
+from lmmsparse.common.errors import DataError, FormulaError, LmmError
+from lmmsparse.common.threads import filtered
 from lmmsparse.design.arguments import aligned, check_real
 from lmmsparse.design.evaluate import Evaluator
-from lmmsparse.design.frame import (
+from lmmsparse.design.expressions import check_expression, columns_of, learning_calls
+from lmmsparse.design.grouping import LevelKey
+from lmmsparse.design.labels import check_types
+from lmmsparse.design.matrices import MatrixRecipe
+from lmmsparse.design.tables import (
     Tabular,
     close_match,
     holds_objects,
@@ -23,13 +27,9 @@ from lmmsparse.design.frame import (
     tidy_column,
     widened,
 )
-from lmmsparse.design.grouping import LevelKey
-from lmmsparse.design.labels import check_types
-from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.names import check_expression, columns_of, learning_calls
-from lmmsparse.errors import DataError, FormulaError, LmmError
-from lmmsparse.formula import referenced_names
-from lmmsparse.threads import filtered
+from lmmsparse.formula.expression import bare, read_expression
+from lmmsparse.formula.formula import referenced_names
+from lmmsparse.formula.parts import read_part
 
 _SAME = 1e-6
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import BoolArray, FloatArray, IntArray
-from lmmsparse.design.frame import Variables, listed, where_missing
+from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
+from lmmsparse.common.errors import DataError, Finding
 from lmmsparse.design.recipe import column_or_array, evaluate_grouping, evaluate_numbers
-from lmmsparse.errors import DataError, Finding
+from lmmsparse.design.tables import Variables, listed, where_missing
 
 _OTHER_ROWS = re.compile(r"\blag\(|\.(shift|diff)\(|\bnp\.diff\(")
 

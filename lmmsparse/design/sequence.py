@@ -18,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from lmmsparse.design.frame import Variables, codes_and_categories, listed
+from lmmsparse.common.errors import Finding
 from lmmsparse.design.matrices import MatrixRecipe
+from lmmsparse.design.tables import Variables, codes_and_categories, listed
 from lmmsparse.design.terms import formula_terms
-from lmmsparse.errors import Finding
 
 _NUMBER = re.compile(r"(\D*?)([+-]?\d+(?:\.\d+)?)(\D*)$")
 # What a step between neighbours may be of the common one, and the whole sequence: beyond, ρ is too

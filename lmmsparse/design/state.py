@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from formulaic.transforms import contrasts as coding
 
-from lmmsparse._types import FloatArray
-from lmmsparse.correlated import AR1
-from lmmsparse.covariance import CovarianceStructure, make_structure
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.errors import DataError, StorageError
+from lmmsparse.common.fields import choice, flag, items, mapping, optional, record, text
 from lmmsparse.design.columns import ColumnInfo
+from lmmsparse.design.design import Design, RandomBlock
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.recipe import GroupRecipe, Recipe, check_texts
-from lmmsparse.design.types import Design, RandomBlock
 from lmmsparse.design.values import decode, encode
-from lmmsparse.errors import DataError, StorageError
-from lmmsparse.fields import choice, flag, items, mapping, optional, record, text
-from lmmsparse.formula import RandomTerm, parse_formula
+from lmmsparse.engine.covariance.correlated import AR1
+from lmmsparse.engine.covariance.structures import CovarianceStructure, make_structure
+from lmmsparse.formula.formula import RandomTerm, parse_formula
 
 _CODINGS: dict[str, type[Any]] = {
     c.__name__: c

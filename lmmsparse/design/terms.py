@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from formulaic import ModelSpec
 
-from lmmsparse._tokens import quote_name
-from lmmsparse._types import FloatArray
+from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.design.design import Design
 from lmmsparse.design.matrices import MatrixRecipe
+from lmmsparse.formula.tokens import quote_name
 
 INTERCEPT = "1"
 _REDRAWS = 30
@@ -208,3 +209,32 @@ def indicator_matrix(
     owner = [i for i, entry in enumerate(spec.structure or ()) for _ in entry.columns]
     names = tuple(str(name) for name in spec.column_names)
     return recipe.values(spec, part, frame), tuple(owner), names
+
+
+def _plain_terms(design: Design) -> list[FormulaTerm]:
+    """One term per column for a model made from arrays; constant columns are the intercept."""
+    X = design.X
+    return [
+        FormulaTerm(
+            label=INTERCEPT if np.ptp(X[:, j]) == 0 else name,
+            factors=frozenset(),
+            numbers=frozenset({name}),
+            variables=frozenset({name}),
+            columns=(j,),
+        )
+        for j, name in enumerate(design.x_names)
+    ]
+
+
+def fixed_terms(design: Design) -> tuple[tuple[FormulaTerm, ...], list[IntArray]]:
+    """The terms of a design's fixed effects, and the columns of X that belong to each."""
+    recipe = design.recipe
+    if recipe is None:
+        terms, kept = tuple(_plain_terms(design)), np.ones(design.p, dtype=bool)
+    else:
+        terms, kept = formula_terms(recipe.matrices, "fixed"), recipe.kept
+    position = np.cumsum(kept) - 1
+    columns = [
+        np.array([position[c] for c in term.columns if kept[c]], dtype=np.int64) for term in terms
+    ]
+    return terms, columns

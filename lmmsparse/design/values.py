@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import ObjectArray
+from lmmsparse.common.arrays import ObjectArray
+from lmmsparse.common.errors import StorageError
+from lmmsparse.common.fields import choice, flag, items, optional, record, text, whole
 from lmmsparse.design.grouping import LevelKey, combined_labels
-from lmmsparse.errors import StorageError
-from lmmsparse.fields import choice, flag, items, optional, record, text, whole
 
 _SIMPLE = (
     "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "float64", "float32",

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
-from lmmsparse._types import FloatArray
-from lmmsparse.distributions import normal_quantile
-from lmmsparse.errors import DataError, MissingPackageError, OptionError
-from lmmsparse.inference.bootstrap import Bootstrap
-from lmmsparse.inference.profile import Profile
-from lmmsparse.options import whole_number
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.distributions import normal_quantile
+from lmmsparse.common.errors import DataError, MissingPackageError, OptionError
+from lmmsparse.common.options import whole_number
+from lmmsparse.inference.intervals.bootstrap import Bootstrap
+from lmmsparse.inference.intervals.profile.profile import Profile
 
 try:
     with warnings.catch_warnings():

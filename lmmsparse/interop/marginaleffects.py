@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import FloatArray
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.calls import checked_keywords
+from lmmsparse.common.errors import MissingPackageError, OptionError
+from lmmsparse.common.options import brief
 from lmmsparse.design import as_frame
-from lmmsparse.errors import MissingPackageError, OptionError
-from lmmsparse.inference.ddf import denominator_df
-from lmmsparse.keywords import checked_keywords
+from lmmsparse.inference.df.methods import denominator_df
 from lmmsparse.model import LinearMixedModel
-from lmmsparse.options import brief
-from lmmsparse.predict import warn_of_undetermined
-from lmmsparse.tidy import fitted_rows
+from lmmsparse.report.tidy import fitted_rows
+from lmmsparse.results.predict import warn_of_undetermined
 
 try:
     import polars as pl

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse._types import FloatArray
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.errors import MissingPackageError, OptionError
+from lmmsparse.common.options import brief
 from lmmsparse.design import as_frame
-from lmmsparse.errors import MissingPackageError, OptionError
 from lmmsparse.lmer import lmer
-from lmmsparse.options import brief
 
 try:
     from sklearn.base import BaseEstimator, RegressorMixin

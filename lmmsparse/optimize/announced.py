@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lmmsparse._types import FloatArray
+from lmmsparse.common.arrays import FloatArray
 from lmmsparse.optimize.base import Derivatives, Objective
 
 

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lmmsparse._types import BoolArray, FloatArray, ReadOnly
-from lmmsparse.errors import NumericalError, OptionError
-from lmmsparse.options import brief, is_number
+from lmmsparse.common.arrays import BoolArray, FloatArray, ReadOnly
+from lmmsparse.common.errors import NumericalError, OptionError
+from lmmsparse.common.options import brief, is_number
 
 _NO_PART = 1e-10
 _ASIDE = 1e-4  # the step of differences

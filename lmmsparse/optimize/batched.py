@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lmmsparse._types import BoolArray, FloatArray, IntArray, ObjectArray
+from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, ObjectArray
 from lmmsparse.optimize.base import Status
 from lmmsparse.optimize.trust_region import TrustRegion
 

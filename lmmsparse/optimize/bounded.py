@@ -12,9 +12,9 @@ from typing import Any
 import nlopt
 import numpy as np
 
-from lmmsparse._types import FloatArray
-from lmmsparse.errors import NumericalError
-from lmmsparse.keywords import checked_construction
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.calls import checked_construction
+from lmmsparse.common.errors import NumericalError
 from lmmsparse.optimize.base import Bounds, Objective, Optimum, Recorder, Status, check_positive
 
 

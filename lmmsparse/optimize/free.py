@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lmmsparse._types import BoolArray, FloatArray
+from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.optimize.base import Bounds, Derivatives, Objective, Optimizer, Optimum, Status
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.optimize
 
-from lmmsparse._types import FloatArray
+from lmmsparse.common.arrays import FloatArray
 from lmmsparse.optimize.base import Bounds, Objective, Optimum, Recorder, Status, check_positive
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lmmsparse._types import FloatArray
-from lmmsparse.keywords import checked_construction
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.calls import checked_construction
 from lmmsparse.optimize.base import (
     Bounds,
     Derivatives,

@@ -1,0 +1,340 @@
+"""The words typed in a terminal → a fitted model, printed and on request written as JSON.
+
+Whatever the user can get wrong ends in one paragraph on stderr and exit code 2, never in a
+traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from lmmsparse import __version__
+from lmmsparse.cli.demo import run_demo
+from lmmsparse.cli.terminal import complain, discard, open_streams
+from lmmsparse.common.errors import DataError, LmmError, LmmWarning
+from lmmsparse.data.datasets import DATASETS, load_dataset
+from lmmsparse.data.reading import READABLE, read_data
+from lmmsparse.inference.df.methods import METHODS, check_ddf
+from lmmsparse.inference.intervals.confint import METHODS as CI_METHODS
+from lmmsparse.inference.intervals.confint import check_method
+from lmmsparse.lmer import lmer
+from lmmsparse.model import LinearMixedModel
+from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
+
+OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
+    "bobyqa": Bobyqa,
+    "nelder-mead": NelderMead,
+    "trust-region": TrustRegion,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The words after the command's name; those of this process when None.
+
+    Returns
+    -------
+    int
+        The exit code: 0, or 2 when something the user gave cannot be used.
+    """
+    try:
+        return _run(arguments)
+    except LmmError as error:
+        complain(f"lmmsparse: {error}")
+        return 2
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        discard(sys.stdout)
+        return 0
+    except OSError as error:  # files have errors of their own: this is the terminal's
+        discard(sys.stdout)
+        complain(
+            f"lmmsparse: The results cannot be printed. The system says: {error.strerror}. Free "
+            "some space, or send the output to another place."
+        )
+        return 2
+    except MemoryError:
+        complain(
+            "lmmsparse: The memory does not suffice. The data or the model are too large for this "
+            "machine. Fit fewer rows, or simpler random effects."
+        )
+        return 2
+    except KeyboardInterrupt:
+        complain("lmmsparse: interrupted")
+        return 130
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    open_streams()
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit:  # help and versions are printed by then
+        sys.stdout.flush()
+        raise
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LmmWarning)
+        warnings.showwarning = _noting()
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
+
+
+def as_dictionary(model: LinearMixedModel, *, ranef: bool = False) -> dict[str, Any]:
+    """What a fitted model found, in lists, dictionaries, numbers and strings only.
+
+    Parameters
+    ----------
+    model : LinearMixedModel
+        A fitted model.
+    ranef : bool
+        Whether to include the conditional modes of the random effects.
+
+    Returns
+    -------
+    dict
+        ``lmmsparse`` (version), ``formula``, ``reml``, ``nobs``, ``n_groups`` (group → levels),
+        ``criterion`` (the REML criterion or the ML deviance), ``loglik``, ``aic``, ``bic``,
+        ``npar``, ``df_resid``, ``sigma``, ``theta`` (name → value), ``fixef`` (a list of ``term,
+        estimate, se``), ``vcov`` (rows in the order of ``fixef``), ``varcorr`` (a list of ``group,
+        var1, var2, vcov, sdcor``), ``converged``, ``singular``, ``evaluations``, ``findings`` (a
+        list of ``code, level, message``) and with `ranef` also ``ranef`` (group → a list of
+        ``level`` and ``effects``, name → value). Numbers that are not finite are None.
+    """
+    fixef = zip(model.fixef.index, model.fixef, model.se, strict=True)
+    verdict = model.convergence
+    found: dict[str, Any] = {
+        "lmmsparse": __version__,
+        "formula": model.formula,
+        "reml": model.reml,
+        "nobs": model.nobs,
+        "n_groups": dict(model.n_groups),
+        "criterion": model.reml_criterion if model.reml else model.deviance,
+        "loglik": model.loglik,
+        "aic": model.aic,
+        "bic": model.bic,
+        "npar": model.npar,
+        "df_resid": model.df_resid,
+        "sigma": model.sigma,
+        "theta": model.theta.to_dict(),
+        "fixef": [{"term": term, "estimate": b, "se": se} for term, b, se in fixef],
+        "vcov": model.vcov.to_numpy().tolist(),
+        "varcorr": model.varcorr.to_frame().to_dict("records"),
+        "converged": verdict.converged,
+        "singular": verdict.singular,
+        "evaluations": verdict.evaluations,
+        "findings": [asdict(finding) for finding in verdict.findings],
+    }
+    if ranef:
+        found["ranef"] = {
+            group: [
+                {"level": level, "effects": effects}
+                for level, effects in zip(table.index, table.to_dict("records"), strict=True)
+            ]
+            for group, table in model.ranef.items()
+        }
+    return _plain(found)  # type: ignore[no-any-return]
+
+
+def _plain(value: Any) -> Any:
+    """The same value in the types JSON has."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
+
+
+def _fit(options: argparse.Namespace) -> int:
+    if options.ddf is not None:
+        check_ddf(options.ddf)
+    if options.ci is not None:
+        check_method(options.ci)
+    if options.json is not None:
+        _check_place(options.json, options.data)
+    model = lmer(
+        options.formula,
+        read_data(options.data, options.missing),
+        reml=not options.ml,
+        weights=options.weights,
+        offset=options.offset,
+        na_action=options.na_action,
+        optimizer=_optimizer(options.optimizer),
+    )
+    print(model.summary() if options.ddf is None else model.summary(ddf=options.ddf))
+    if options.ci is not None:
+        intervals = model.confint(method=options.ci, level=options.level)
+        print(f"\nConfidence intervals ({options.ci}, {options.level:.4g}):")
+        print(intervals.to_string())
+    if options.ranef:
+        for group, table in model.ranef.items():
+            print(f"\nRandom effects of {group}:")
+            print(table.to_string())
+    if options.json is not None:
+        found = as_dictionary(model, ranef=options.ranef)
+        if options.ci is not None:
+            rows = intervals.rename_axis("parameter").reset_index()
+            found["confint"] = _plain(rows.to_dict("records"))
+        _write(options.json, json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+    return 0
+
+
+def _optimizer(name: str | None) -> Optimizer | None:
+    return None if name is None else OPTIMIZERS[name]()
+
+
+def _check_place(path: str, source: str) -> None:
+    """Refuse a place for results that would cost the data, before anything is fitted."""
+    if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+        raise DataError(
+            f"The results would replace the data: --json names {path!r}, which is the data file. "
+            "Results go to a file of their own. Give another name."
+        )
+    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
+        raise DataError(
+            f"The results cannot be written to {path!r}. It is a directory, or in one that does "
+            "not exist. Choose a file in a place that exists."
+        )
+
+
+def _write(path: str, text: str) -> None:
+    # A pipe that nobody reads is an error at once, where it would wait for ever.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NONBLOCK", 0)
+    try:
+        place = os.open(path, flags, 0o666)
+        if hasattr(os, "set_blocking"):
+            os.set_blocking(place, True)
+        with open(place, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text + "\n")
+    except OSError as error:
+        raise DataError(
+            f"The results cannot be written to {path!r}. The system says: {error.strerror}. Choose "
+            "a place that exists and that you may write to."
+        ) from error
+
+
+def _datasets(options: argparse.Namespace) -> int:
+    width = max(map(len, DATASETS))
+    if options.name is None:
+        for info in DATASETS.values():
+            print(f"{info.name:<{width}}  {info.rows:>6} rows  {info.title}")
+        print("\nMore about one of them: lmmsparse datasets NAME")
+        return 0
+    load_dataset(options.name)
+    info = DATASETS[options.name]
+    print(f"{info.name}: {info.title}, {info.rows} rows\n")
+    print(textwrap.fill(info.description, 88), end="\n\n")
+    width = max(map(len, info.columns))
+    for column, meaning in info.columns.items():
+        print(f"  {column:<{width}}  {meaning}{' (factor)' if column in info.factors else ''}")
+    print(f"\nSource: {info.source}")
+    print(textwrap.fill(f"Citation: {info.citation}", 88, subsequent_indent="  "))
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    del options
+    return run_demo()
+
+
+def _noting() -> Callable[..., None]:
+    """A function that prints each warning once."""
+    said: set[str] = set()
+
+    def note(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        label = "note" if issubclass(category, LmmWarning) else category.__name__
+        if str(message) not in said:
+            complain(f"{label}: {message}")
+        said.add(str(message))
+
+    return note
+
+
+def _level(text: str) -> float:
+    try:
+        level = float(text)
+    except ValueError:
+        level = math.nan
+    if not 0 < level < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return level
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that does not keep to itself that nothing can be printed."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if (stream := file or sys.stderr) is not None:
+            print(message, end="", file=stream, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="lmmsparse", description="Linear mixed-effects models with lme4's formulas."
+    )
+    parser.add_argument("--version", action="version", version=f"lmmsparse {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    fit = commands.add_parser(
+        "fit",
+        help="fit a model and print its summary",
+        description="Fit a linear mixed model and print its summary.",
+        epilog='Example: lmmsparse fit "Reaction ~ Days + (Days|Subject)" sleepstudy',
+    )
+    fit.add_argument("formula", help='for example "size ~ Time + (Time|tree)"')
+    fit.add_argument("data", help=f"one of {READABLE}, or the name of a shipped data set")
+    fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
+    fit.add_argument("--weights", metavar="COLUMN", help="column of prior weights")
+    fit.add_argument("--offset", metavar="COLUMN", help="column to add to the linear predictor")
+    fit.add_argument(
+        "--na-action",
+        choices=("omit", "exclude", "raise"),
+        default="omit",
+        help="what to do with rows that have missing values (default: omit)",
+    )
+    fit.add_argument(
+        "--missing",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="what stands for a missing value in the file, besides NA, NaN and nothing (may be "
+        "given several times)",
+    )
+    fit.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help="how to search the optimum")
+    fit.add_argument(
+        "--ddf", metavar="METHOD", help=f"degrees of freedom of the tests: {', '.join(METHODS)}"
+    )
+    fit.add_argument(
+        "--ci",
+        metavar="METHOD",
+        help=f"also print confidence intervals: {', '.join(CI_METHODS)}",
+    )
+    fit.add_argument("--level", type=_level, default=0.95, help="confidence level (default: 0.95)")
+    fit.add_argument("--ranef", action="store_true", help="also print the random effects")
+    fit.add_argument("--json", metavar="FILE", help="also write the results to FILE as JSON")
+    fit.set_defaults(run=_fit)
+
+    demo = commands.add_parser("demo", help="fit five models beside lmer's published figures")
+    demo.set_defaults(run=_demo)
+
+    datasets = commands.add_parser("datasets", help="list the shipped data sets")
+    datasets.add_argument("name", nargs="?", help="describe this one")
+    datasets.set_defaults(run=_datasets)
+    return parser

@@ -1,0 +1,1 @@
+"""What every part uses and no model is needed for: errors, options, tables, progress, threads."""

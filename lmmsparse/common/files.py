@@ -1,0 +1,154 @@
+"""A path → a file that is written whole or not at all, or read; errors say what is in the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from lmmsparse.common.errors import StorageError
+from lmmsparse.common.options import brief
+
+
+class MissingFileError(StorageError, FileNotFoundError):
+    """There is no such file."""
+
+
+def as_path(path: Any) -> Path:
+    """A path, or an error that says what one is."""
+    try:
+        return Path(path)
+    except TypeError as error:
+        raise StorageError(
+            f"{brief(path)} is not a path. A model is stored in one file. Name it, for example "
+            "'model.lmm'."
+        ) from error
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Put a file in its place when it is complete; links are followed, its mode is kept.
+
+    Until then it has a name of its own that nobody knows, in the same directory; whatever happens,
+    nothing else is left.
+
+    Parameters
+    ----------
+    path : Path
+    write : callable
+        Given the open file.
+
+    Raises
+    ------
+    StorageError
+        If the place is taken by something that is no file, or the system refuses.
+    """
+    with _in_own_words(path, "written"):
+        target = os.path.realpath(path)
+        old = _stat(target)
+        if old is not None and not stat.S_ISREG(old.st_mode):
+            raise _refused(path, "written", f"it is {_kind(old.st_mode)}")
+        if not os.path.isdir(directory := os.path.dirname(target)):
+            raise _refused(path, "written", f"there is no directory {directory}")
+        if old is not None and not os.access(target, os.W_OK):
+            raise _refused(path, "written", "it is write-protected")
+        own = os.path.join(directory, f".lmm-{secrets.token_hex(16)}.part")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        try:
+            with os.fdopen(os.open(own, flags, 0o666 if old is None else 0o600), "w+b") as file:
+                if old is not None:
+                    _give(own, old)
+                write(file)
+                file.flush()
+                _reach_the_disk(file.fileno())
+            os.replace(own, target)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(own)
+            raise
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _give(path: str, old: os.stat_result) -> None:
+    """Owner, where that is possible, and mode of another file."""
+    if hasattr(os, "chown"):
+        with suppress(OSError):
+            os.chown(path, old.st_uid, old.st_gid)
+    os.chmod(path, stat.S_IMODE(old.st_mode))
+
+
+def _reach_the_disk(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # cannot be asked for
+            raise
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_ISDIR: "a directory",
+        stat.S_ISFIFO: "a pipe",
+        stat.S_ISSOCK: "a socket",
+        stat.S_ISCHR: "a device",
+        stat.S_ISBLK: "a device",
+    }
+    return next((name for test, name in kinds.items() if test(mode)), "not a file")
+
+
+def _refused(path: Path, done: str, why: str) -> StorageError:
+    advice = {
+        "written": "A model is stored in one file. Name a file in a directory that exists and that "
+        "you may write to.",
+        "read": "A model is stored in one file. Name the file that m.save(path) has written.",
+    }
+    return StorageError(f"{str(path)!r} cannot be {done}: {why}. {advice[done]}")
+
+
+@contextmanager
+def _in_own_words(path: Path, done: str) -> Iterator[None]:
+    """Whatever the operating system says about a path, as an error of this package."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except FileNotFoundError as error:
+        if done == "written":
+            raise _refused(path, done, "its directory is gone") from error
+        raise MissingFileError(f"There is no file {str(path)!r}. Check the path.") from error
+    except OSError as error:
+        why = error.strerror or str(error) or type(error).__name__
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            why = f"the disk is full ({why})"
+        raise _refused(path, done, why) from error
+    except ValueError as error:
+        raise _refused(path, done, f"the name is not possible ({error})") from error
+
+
+@contextmanager
+def opened(path: Any) -> Iterator[IO[bytes]]:
+    """A regular file, open for reading.
+
+    Raises
+    ------
+    StorageError
+        If there is none (then it is a `FileNotFoundError` too), or it cannot be read.
+    """
+    source = as_path(path)
+    with _in_own_words(source, "read"):
+        mode = os.stat(source).st_mode  # opening a pipe would wait for somebody to write
+        if not stat.S_ISREG(mode):
+            raise _refused(source, "read", f"it is {_kind(mode)}")
+        file = open(source, "rb")  # noqa: SIM115 (errors inside the block are not ours)
+    with file:
+        yield file

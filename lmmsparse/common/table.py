@@ -1,0 +1,219 @@
+"""Named columns of numbers → cells of text and a DataFrame; the only place that formats numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse.common.calls import checked_keywords
+from lmmsparse.common.render import Grid, Section, html_of, markdown_of, text_of
+
+Formatter = Callable[[Sequence[float]], list[str]]
+
+
+def number(value: float, decimals: int) -> str:
+    """A number with fixed decimals, without the sign of what is rounded to zero."""
+    return _plain(value, decimals)
+
+
+def significant(values: Sequence[float], digits: int = 4) -> list[str]:
+    """One column with common decimals, so that every number shows at least `digits` digits.
+
+    A number more than four orders of magnitude below the largest does not set the decimals; it is
+    shown in scientific notation where they would hide it. So is a whole column of very large or
+    very small numbers.
+    """
+    sizes = [abs(v) for v in values if np.isfinite(v) and v != 0]
+    if not sizes:
+        return [_plain(v, 0) for v in values]
+    top = max(sizes)
+    if top >= 1e9 or top < 1e-5:
+        return [f"{v:.{digits - 1}e}" if np.isfinite(v) else _plain(v, 0) for v in values]
+    decimals = max(_decimals(v, digits) for v in sizes if v >= 1e-4 * top)
+    out = []
+    for v in values:
+        tiny = np.isfinite(v) and v != 0 and abs(v) < min(1e-4 * top, 10.0**-decimals)
+        out.append(f"{v:.{digits - 1}e}" if tiny else _plain(v, decimals))
+    return out
+
+
+def _decimals(value: float, digits: int) -> int:
+    """Decimals that show `digits` significant digits of a number, fewer if the others are zero."""
+    text = f"{value:.{digits - 1}e}"
+    mantissa, exponent = text.split("e")
+    exact = abs(float(text) - value) <= 1e-9 * abs(value)
+    used = len(mantissa.replace(".", "").rstrip("0")) if exact else digits
+    return max(0, used - 1 - int(exponent))
+
+
+def _plain(value: float, decimals: int) -> str:
+    if np.isnan(value):
+        return "NaN"
+    if np.isinf(value):
+        return "Inf" if value > 0 else "-Inf"
+    text = f"{value:.{decimals}f}"
+    return text[1:] if text.startswith("-") and not text.strip("-0.") else text
+
+
+def fixed(decimals: int) -> Formatter:
+    """A formatter with a given number of decimals."""
+    return lambda values: [_plain(v, decimals) for v in values]
+
+
+def as_precise_as(reference: Sequence[float], digits: int = 4) -> Formatter:
+    """A formatter with the decimals that show every reference number (a standard error) well.
+
+    Where those are more than eight, each column chooses its own.
+    """
+    sizes = [abs(v) for v in reference if np.isfinite(v) and v != 0]
+    if not sizes or max(sizes) >= 1e9:
+        return significant
+    decimals = max(_decimals(v, digits) for v in sizes)
+    return fixed(decimals) if decimals <= 8 else significant
+
+
+def p_values(values: Sequence[float]) -> list[str]:
+    """p-values: four decimals, tiny ones in scientific notation or as a bound."""
+    out = []
+    for p in values:
+        if np.isnan(p):
+            out.append("")
+        elif p < 2.2e-16:
+            out.append("<2e-16")
+        else:
+            out.append(f"{p:.4f}" if p >= 1e-3 else f"{p:.2e}")
+    return out
+
+
+def coefficient_formats(se: Sequence[float]) -> dict[str, Formatter]:
+    """Formatters of a table of estimates with t tests, as precise as the standard errors."""
+    precise = as_precise_as(se)
+    return {
+        "Estimate": precise,
+        "Std. Error": precise,
+        "df": degrees,
+        "t value": fixed(3),
+        "Pr(>|t|)": p_values,
+    }
+
+
+def degrees(values: Sequence[float]) -> list[str]:
+    """Degrees of freedom: whole numbers if all of them are, otherwise two decimals for all."""
+    finite = [v for v in values if np.isfinite(v)]
+    whole = all(abs(v - round(v)) < 1e-5 * max(1.0, abs(v)) for v in finite)
+    return ["" if np.isnan(v) else _plain(v, 0 if whole else 2) for v in values]
+
+
+def counts(values: Sequence[float]) -> list[str]:
+    """Whole numbers where they are whole, otherwise two decimals; missing ones stay empty."""
+    return ["" if np.isnan(v) else _plain(v, 0 if float(v).is_integer() else 2) for v in values]
+
+
+def blanks(formatter: Formatter) -> Formatter:
+    """The same formatter with empty cells for missing numbers."""
+
+    def apply(values: Sequence[float]) -> list[str]:
+        return ["" if t == "NaN" else t for t in formatter(values)]
+
+    return apply
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A printable table of numbers.
+
+    Parameters
+    ----------
+    columns : mapping
+        Column name → values, one per row.
+    index : sequence of str
+        Row labels.
+    title : str
+        A line above the table.
+    notes : sequence of str
+        Lines below it.
+    formats : mapping
+        Column name → formatter of the whole column; `significant` if not given.
+    beside : mapping
+        More columns of numbers, which notes tell of; ``table[name]`` gives them like the others.
+
+    Examples
+    --------
+    >>> print(Table({"Estimate": [1.5, -0.25]}, ["a", "b"]))
+      Estimate
+    a     1.50
+    b    -0.25
+    """
+
+    columns: Mapping[str, Sequence[float]]
+    index: Sequence[str]
+    title: str = ""
+    notes: Sequence[str] = ()
+    formats: Mapping[str, Formatter] = field(default_factory=dict)
+    beside: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def __getitem__(self, column: str) -> pd.Series:
+        """One column, also of those beside the table, as a Series."""
+        if column in self.beside:
+            index = pd.Index(list(self.index), dtype=object)
+            return pd.Series(np.asarray(self.beside[column]), index=index, name=column)
+        return self.to_frame()[column]
+
+    @checked_keywords
+    def to_frame(self) -> pd.DataFrame:
+        """The numbers as a DataFrame with exactly these column names."""
+        return pd.DataFrame(
+            {name: np.asarray(values) for name, values in self.columns.items()},
+            index=pd.Index(list(self.index), dtype=object),
+        )
+
+    @property
+    def section(self) -> Section:
+        """The table as text in cells, with its title and notes."""
+        columns = [
+            self.formats.get(name, significant)([float(v) for v in values])
+            for name, values in self.columns.items()
+        ]
+        rows = [(str(label), *row) for label, *row in zip(self.index, *columns, strict=True)]
+        return Section(self.title, Grid(("", *self.columns), tuple(rows)), tuple(self.notes))
+
+    def __str__(self) -> str:
+        return text_of([self.section])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html_of([self.section])
+
+    @checked_keywords
+    def to_markdown(self) -> str:
+        """The table in GitHub's Markdown, with its title above and its notes below.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> print(Table({"Estimate": [1.5, -0.25]}, ["a", "b"]).to_markdown())
+        |  | Estimate |
+        | :--- | ---: |
+        | a | 1.50 |
+        | b | -0.25 |
+        """
+        return markdown_of([self.section])
+
+    @checked_keywords
+    def to_latex(self) -> str:
+        """The cells as a LaTeX tabular, which needs the package booktabs; no title, no notes.
+
+        Returns
+        -------
+        str
+        """
+        grid = self.section.grid
+        assert grid is not None
+        return grid.latex()

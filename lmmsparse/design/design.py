@@ -1,0 +1,218 @@
+"""The design of a mixed model: response, model matrices, grouping factors, names and findings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly
+from lmmsparse.common.errors import Finding
+from lmmsparse.design.arguments import aligned
+from lmmsparse.design.grouping import Grouping
+from lmmsparse.design.rank import factors_of
+from lmmsparse.design.recipe import Recipe
+from lmmsparse.engine.columns import Basis, InternalColumns, orthonormal
+from lmmsparse.engine.covariance.structures import CovarianceStructure, Unstructured
+
+_FAR = 30.0  # means this many standard deviations from zero cost digits
+
+
+@dataclass(frozen=True, eq=False)
+class RandomBlock(ReadOnly):
+    """One random-effects term with its data.
+
+    Attributes
+    ----------
+    grouping : Grouping
+        The factor: name, levels, and the level of each row.
+    names : tuple of str
+        The k effects per level.
+    columns : (n, k) array
+        Their model matrix.
+    structure : CovarianceStructure
+    source : str
+        The term as the user wrote it.
+    split : bool
+        Whether it came from a ``||`` term.
+    """
+
+    grouping: Grouping
+    names: tuple[str, ...]
+    columns: FloatArray
+    structure: CovarianceStructure
+    source: str
+    split: bool = False
+
+    @property
+    def shifted_columns(self) -> FloatArray:
+        """The columns with large means taken off where that changes nothing, (n, k).
+
+        Where a term has an intercept and any covariance, it does not matter from where predictors
+        are counted; but squares of Julian dates leave no digits for what matters.
+        """
+        return self._shifted[0]
+
+    @property
+    def shift(self) -> FloatArray | None:
+        """S with columns = shifted columns @ S, (k, k); None where they are the same."""
+        return self._shifted[1]
+
+    @cached_property
+    def _shifted(self) -> tuple[FloatArray, FloatArray | None]:
+        k = self.k
+        if not isinstance(self.structure, Unstructured) or k < 2:
+            return self.columns, None
+        mean, sd = self.columns.mean(axis=0), self.columns.std(axis=0)
+        ones = np.flatnonzero((sd == 0) & (mean == 1.0))
+        far = np.flatnonzero((np.abs(mean) > _FAR * sd) & (sd > 0))
+        if not ones.size or not far.size:
+            return self.columns, None
+        S = np.eye(k)
+        S[ones[0], far] = mean[far]
+        shifted = self.columns.copy()
+        shifted[:, far] -= mean[far]
+        return shifted, S
+
+    @property
+    def group(self) -> str:
+        return self.grouping.name
+
+    @property
+    def codes(self) -> IntArray:
+        return self.grouping.codes
+
+    @property
+    def levels(self) -> pd.Index:
+        return self.grouping.levels
+
+    @property
+    def n_levels(self) -> int:
+        return len(self.grouping.levels)
+
+    @property
+    def k(self) -> int:
+        return int(self.columns.shape[1])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Design(ReadOnly):
+    """Everything the fit needs of formula and data.
+
+    Attributes
+    ----------
+    formula : str
+        As the user wrote it; empty for a model made from arrays.
+    response : str
+        Name of the response.
+    y : (n,) array
+    fixed : (n, p) array or csr_array
+        X, sparse where it is large and mostly zeros.
+    x_names : tuple of str
+        The p fixed effects.
+    dropped : tuple of str
+        Columns of X left out because they depend on others.
+    blocks : tuple of RandomBlock
+        Decreasing number of levels, ties in formula order.
+    weights, offset : (n,) array or None
+    index : pandas.Index
+        Labels of all rows of the data, dropped ones included.
+    rows : (n,) int array
+        Positions of the rows that are fitted.
+    na_action : {"omit", "exclude", "raise"}
+    findings : tuple of Finding
+        What building the design has noticed.
+    recipe : Recipe or None
+        How to build the same columns from new data; None for a model made from arrays.
+    """
+
+    formula: str
+    response: str
+    y: FloatArray
+    fixed: FloatArray | sp.csr_array
+    x_names: tuple[str, ...]
+    dropped: tuple[str, ...]
+    blocks: tuple[RandomBlock, ...]
+    weights: FloatArray | None
+    offset: FloatArray | None
+    index: pd.Index
+    rows: IntArray
+    na_action: str
+    findings: tuple[Finding, ...]
+    recipe: Recipe | None
+
+    def __repr__(self) -> str:
+        terms = ", ".join(f"{b.source}: {b.n_levels} × {b.k}" for b in self.blocks)
+        return (
+            f"Design of {self.response}: {self.n} rows, {self.p} fixed effects, random effects "
+            f"{terms}"
+        )
+
+    @property
+    def n(self) -> int:
+        return len(self.y)
+
+    @property
+    def p(self) -> int:
+        return int(self.fixed.shape[1])
+
+    @property
+    def X(self) -> FloatArray:
+        """The fixed-effects model matrix, (n, p); made anew each time where it is kept sparse."""
+        return self.fixed if isinstance(self.fixed, np.ndarray) else self.fixed.toarray()
+
+    def internal_columns(self, weighted: bool = True) -> tuple[InternalColumns, Basis]:
+        """Q = X R⁻¹ with Q'WQ = I and the basis that leads back; W = I where not `weighted`."""
+        weights = self.weights if weighted else None
+        return orthonormal(self.fixed, weights, factors_of(self.x_names))
+
+    @property
+    def offset_or_zero(self) -> FloatArray:
+        return np.zeros(self.n) if self.offset is None else self.offset
+
+    @property
+    def weights_or_one(self) -> FloatArray:
+        return np.ones(self.n) if self.weights is None else self.weights
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """Grouping factor → positions of its terms in `blocks`, in order of appearance."""
+        out: dict[str, list[int]] = {}
+        for i, block in enumerate(self.blocks):
+            out.setdefault(block.group, []).append(i)
+        return {name: tuple(terms) for name, terms in out.items()}
+
+    @property
+    def Z(self) -> sp.csr_array:
+        """Random-effects model matrix, sparse (n, q): by term, level, effect."""
+        parts = []
+        for block in self.blocks:
+            n, k = block.columns.shape
+            indices = (block.codes[:, None] * k + np.arange(k)).ravel()
+            indptr = np.arange(0, n * k + 1, k)
+            shape = (n, block.n_levels * k)
+            parts.append(sp.csr_array((block.columns.ravel(), indices, indptr), shape=shape))
+        return sp.csr_array(sp.hstack(parts, format="csr"))
+
+    def in_rows(self, what: str, values: Any) -> Any:
+        """A Series or DataFrame in the order of the rows, of all or of those that are fitted."""
+        if not isinstance(values, (pd.Series, pd.DataFrame)):
+            return values
+        whole = len(values) == len(self.index)
+        return aligned(what, values, self.index if whole else self.index[self.rows])
+
+    def output_index(self) -> pd.Index:
+        """The index of fitted values and residuals."""
+        return self.index if self.na_action == "exclude" else self.index[self.rows]
+
+    def pad(self, values: FloatArray) -> FloatArray:
+        """(n,) values on the rows of `output_index`, NaN where a row was dropped."""
+        if self.na_action != "exclude":
+            return values
+        out = np.full(len(self.index), np.nan)
+        out[self.rows] = values
+        return out

@@ -1,0 +1,1 @@
+"""Numbers only: cross-products, covariance factors, linear algebra → the criterion, derivatives."""

@@ -1,0 +1,284 @@
+"""θ → the profiled ML deviance or REML criterion, its exact gradient and a cheap Hessian.
+
+β, u and σ are profiled out. The derivatives use one factor of M, the entries of M⁻¹ on the pattern
+of Z'WZ and a handful of solves; nothing of size n appears.
+
+References
+----------
+Bates, Mächler, Bolker & Walker (2015), Journal of Statistical Software 67(1), eqs. 34 and 41.
+Gilmour, Thompson & Cullis (1995), Biometrics 51, 1440-1450 (average information).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.tangents import (
+    away_from_limits,
+    curvatures,
+    derivatives_of_T,
+    of_full_rank,
+    turned,
+)
+from lmmsparse.engine.level_points import LevelPoint
+from lmmsparse.engine.points import GeneralPoint, Modes, Point
+from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.solvers.base import PLSSolution, PLSSystem
+from lmmsparse.engine.solvers.levels import LevelSystem
+from lmmsparse.engine.traces import is_cheap, is_possible
+from lmmsparse.optimize import Derivatives
+
+_EPS = float(np.finfo(np.float64).eps)
+
+
+def rounding_error(df: int, left: float | FloatArray) -> FloatArray:
+    """The rounding error of a criterion with r² = left · y'Wy: what two sums leave of each other.
+
+    It stops searches, and where the model fits exactly it has no bound: hence the limit.
+    """
+    return np.minimum(1e-5, 2e-16 * df / np.asarray(left))
+
+
+def lost_digits(n: int, size: float | FloatArray) -> FloatArray:
+    """The rounding error of log|M|, where `size` is `ProfiledDeviance.largest_size`."""
+    return np.asarray(2.0 * _EPS * n * np.square(size))
+
+
+@dataclass(frozen=True, eq=False)
+class ProfiledDeviance:
+    """−2 log-likelihood (or restricted likelihood) as a function of θ alone.
+
+    Parameters
+    ----------
+    system : PLSSystem
+    template : LambdaTemplate
+    products : CrossProducts
+    response : Response
+    reml : bool
+    held_sigma : float, optional
+        σ, where it is not profiled out but held.
+
+    Notes
+    -----
+    With r² the penalized residual sum of squares and M = Λ'Z'WZΛ + I,
+    d(θ) = log|M| − Σ log w + n [1 + log(2π r²/n)] for ML, and
+    d(θ) = log|M| + log|R_X'R_X| − Σ log w + (n − p) [1 + log(2π r²/(n − p))] for REML. With σ held,
+    the last part is n (or n − p) log(2πσ²) + r²/σ².
+    """
+
+    system: PLSSystem
+    template: LambdaTemplate
+    products: CrossProducts
+    response: Response
+    reml: bool
+    held_sigma: float | None = None
+
+    @property
+    def df(self) -> int:
+        """N for ML, n − p for REML: what r² is divided by to give σ²."""
+        return self.products.n - (self.products.p if self.reml else 0)
+
+    def with_response(self, response: Response) -> ProfiledDeviance:
+        """The same model for another response."""
+        return replace(self, response=response)
+
+    def with_reml(self, reml: bool) -> ProfiledDeviance:
+        """The other criterion of the same model."""
+        return replace(self, reml=reml)
+
+    def solution(self, theta: FloatArray) -> PLSSolution:
+        """The penalized least-squares solution at θ."""
+        return self.system.solve(np.asarray(theta, dtype=np.float64), self.response)
+
+    def value_of(self, solution: PLSSolution) -> float:
+        """The criterion from a solution."""
+        if self.held_sigma is not None:
+            return self._joint_value(solution, self.held_sigma**2)
+        return self._profiled_value(solution)
+
+    def _profiled_value(self, solution: PLSSolution) -> float:
+        value = solution.logdet_M - self.products.sum_log_weights
+        value += self.df * (1.0 + np.log(2.0 * np.pi * solution.pwrss / self.df))
+        if self.reml:
+            value += solution.logdet_RX + self.products.basis.logdet
+        return float(value)
+
+    def __call__(self, theta: FloatArray) -> float:
+        """The criterion at θ."""
+        return self.value_of(self.solution(theta))
+
+    def sigma2(self, solution: PLSSolution) -> float:
+        """The residual variance that maximizes the (restricted) likelihood, or the one held."""
+        return self.held_sigma**2 if self.held_sigma is not None else solution.pwrss / self.df
+
+    def modes(self, theta: FloatArray) -> Modes:
+        """Solve at θ and keep an independent factor with the conditional modes."""
+        theta = np.asarray(theta, dtype=np.float64)
+        solution = self.solution(theta)
+        factor = self.system.factor(theta)
+        T = self.template.shifted_factors(theta)
+        rhs = self.response.Zty - self.products.ZtX @ solution.beta
+        u = factor.solve(self.template.multiply_transposed(T, rhs))
+        b = self.template.multiply(T, u)
+        return Modes(solution, factor, u, b, rhs - self.products.times(b))
+
+    def gradient(self, theta: FloatArray, sigma2: float | None = None) -> FloatArray:
+        """∂d/∂θ, shape (n_theta,); with `sigma2` given, of the criterion with σ² held there."""
+        theta = np.asarray(theta, dtype=np.float64)
+        point, D = self._point(theta, sigma2), derivatives_of_T(self.template, theta)
+        return self._gradient(theta, point, point.FT, D)
+
+    def _point(self, theta: FloatArray, sigma2: float | None = None) -> Point:
+        if sigma2 is None and self.held_sigma is not None:
+            sigma2 = self.held_sigma**2
+        if isinstance(self.system, LevelSystem):
+            return LevelPoint(self, self.system, theta, sigma2)
+        return GeneralPoint(self, theta, sigma2)
+
+    def border(self, theta: FloatArray) -> FloatArray:
+        """Z'V⁻¹X in internal columns of X, (q, p)."""
+        return np.asarray(self._point(np.asarray(theta, dtype=np.float64)).VX)
+
+    def derivatives(
+        self,
+        theta: FloatArray,
+        directions: Sequence[FloatArray | None] | None = None,
+        moments: bool = False,
+    ) -> Derivatives:
+        """Value, gradient and Hessian at θ in one go.
+
+        Parameters
+        ----------
+        theta : (n_theta,) array
+        directions : sequence of (parameters, k, k) arrays or None, optional
+            Per unstructured term, other directions in which to move T than its own entries.
+        moments : bool
+            Propose a better θ by the method of moments.
+        """
+        theta = np.asarray(theta, dtype=np.float64)
+        point = self._point(of_full_rank(self.template, self.column_scales, theta))
+        D = derivatives_of_T(self.template, theta, directions)
+        there = turned(self.template, self.column_scales, theta, point.theta, D)
+        F = self._second_moments(point)
+        squares = point.squares(there)
+        # Profiling σ² out takes the outer product off, per degree of freedom.
+        slope = point.pwrss_gradient(there) / point.s2
+        curvature = curvatures(self.template, theta, F, directions)
+        hessian = squares + curvature
+        if self.held_sigma is None:
+            hessian -= np.outer(slope, slope) / self.df
+
+        def second() -> FloatArray:
+            exact = hessian + squares - point.traces(there)
+            return np.asarray(0.5 * (exact + exact.T))
+
+        return Derivatives(
+            value=self.value_of(point.solution),
+            gradient=self._gradient(theta, point, F, D),
+            hessian=0.5 * (hessian + hessian.T),
+            exact=second() if self._traces_are_cheap else None,
+            second=second if self._traces_are_possible else None,
+            noise=self._noise(theta, point.solution),
+            better=point.moment_estimate() if moments else None,
+        )
+
+    def joint_derivatives(self, theta: FloatArray, sigma: float) -> Derivatives:
+        """The criterion with σ free: value, gradient and Hessian in (θ, log σ)."""
+        theta = np.asarray(theta, dtype=np.float64)
+        s2, d = sigma * sigma, self.template.n_theta
+        point = self._point(of_full_rank(self.template, self.column_scales, theta), s2)
+        D = derivatives_of_T(self.template, theta)
+        there = turned(self.template, self.column_scales, theta, point.theta, D)
+        F = self._second_moments(point, s2)
+        r2, slope = point.solution.pwrss, point.pwrss_gradient(there)
+        gradient = np.append(self._gradient(theta, point, F, D), 2.0 * (self.df - r2 / s2))
+        hessian = np.empty((d + 1, d + 1))
+        hessian[:d, :d] = point.squares(there) + curvatures(self.template, theta, F)
+        hessian[:d, d] = hessian[d, :d] = -2.0 * slope / s2
+        hessian[d, d] = 4.0 * r2 / s2
+        return Derivatives(self._joint_value(point.solution, s2), gradient, hessian)
+
+    def joint_value(self, theta: FloatArray, sigma: float) -> float:
+        """The criterion with σ free, at θ and σ."""
+        return self._joint_value(self.solution(theta), sigma * sigma)
+
+    def _joint_value(self, solution: PLSSolution, sigma2: float) -> float:
+        # With σ at its best this is the profiled criterion; elsewhere it is higher by a known sum.
+        q = solution.pwrss / (self.df * sigma2)
+        return self._profiled_value(solution) + self.df * float(q - 1.0 - np.log(q))
+
+    @cached_property
+    def column_scales(self) -> list[FloatArray]:
+        """Per term, 1 / the root mean square of each column: the natural unit of T's rows."""
+        scales = []
+        for pair in self.products.pairs:
+            if pair.s == pair.t:
+                gram = pair.values.sum(axis=0)
+                squares = np.diag(self.template.unshifted(pair.s, gram))
+                scales.append(np.sqrt(self.products.n / np.maximum(squares, 1e-300)))
+        return scales
+
+    @cached_property
+    def _column_sizes(self) -> list[FloatArray]:
+        """Per term, the root mean squares of the columns that cross-products are taken of."""
+        own = [pair.values.sum(axis=0) for pair in self.products.pairs if pair.s == pair.t]
+        return [np.sqrt(np.diag(gram) / self.products.n) for gram in own]
+
+    @cached_property
+    def _traces_are_cheap(self) -> bool:
+        return is_cheap(self.products, self.reml)
+
+    @cached_property
+    def _traces_are_possible(self) -> bool:
+        return is_possible(self.products, self.reml)
+
+    def largest_size(self, theta: FloatArray) -> float:
+        """A bound on the size of the random effects, over σ, with the parts that cancel."""
+        factors = self.template.shifted_factors(theta)
+        sizes = zip(factors, self._column_sizes, strict=True)
+        squares = [float(np.square(size @ np.abs(T)).sum()) for T, size in sizes]
+        return float(np.sqrt(sum(squares)))
+
+    def lost_digits(self, theta: FloatArray) -> float:
+        """How far rounding of Z'WZ may have put log|M| off.
+
+        Columns of T that are large, or large in parts that cancel, multiply the rounding errors
+        of Z'WZ; M itself may be no larger than one.
+        """
+        return float(lost_digits(self.products.n, self.largest_size(theta)))
+
+    def _noise(self, theta: FloatArray, solution: PLSSolution) -> float:
+        of_sums = float(rounding_error(self.df, solution.pwrss / self.response.yty))
+        return of_sums + self.lost_digits(theta)
+
+    def _second_moments(self, point: Point, sigma2: float | None = None) -> list[FloatArray]:
+        """Per term F, half the gradient in TT', (k, k)."""
+        safe = away_from_limits(self.template, point.theta)
+        if not np.array_equal(safe, point.theta):
+            point = self._point(safe, sigma2)
+        out = []
+        for FT, T in zip(point.FT, point.T, strict=True):
+            F = np.linalg.solve(T.T, FT.T).T
+            out.append(0.5 * (F + F.T))
+        return out
+
+    def _gradient(
+        self,
+        theta: FloatArray,
+        point: Point,
+        F: Sequence[FloatArray],
+        directions: Sequence[FloatArray],
+    ) -> FloatArray:
+        out = np.empty(self.template.n_theta)
+        moved = not np.array_equal(theta, point.theta)
+        T = self.template.shifted_factors(theta)
+        for t, (part, D) in enumerate(zip(self.template.slices, directions, strict=True)):
+            FT = F[t] @ T[t] if moved else point.FT[t]
+            out[part] = 2.0 * (D.reshape(len(D), -1) @ FT.ravel())
+        return out

@@ -1,0 +1,130 @@
+"""Triangular systems and factors of small matrices → solutions and inverses, without overhead.
+
+scipy's own `solve_triangular` checks and dispatches for tens of microseconds per call, which is
+most of the time of a small model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.linalg import blas, lapack
+
+from lmmsparse.common.arrays import FloatArray
+
+_BLOCK = 128
+_ELEMENTS = 4_000_000
+_UNROLLED = 3
+
+
+def chunks(n: int, width: int) -> Iterator[slice]:
+    """Slices of n rows of that width which have about four million elements each."""
+    size = max(1, _ELEMENTS // max(1, width))
+    return (slice(start, min(n, start + size)) for start in range(0, n, size))
+
+
+def solve_triangular(
+    a: FloatArray, b: FloatArray, *, lower: bool = False, transposed: bool = False
+) -> FloatArray:
+    """Solve A x = b, or A'x = b, for triangular A without a zero on its diagonal.
+
+    Parameters
+    ----------
+    a : (n, n) array
+    b : (n,) or (n, m) array
+    lower : bool
+        Whether A is lower triangular rather than upper.
+    transposed : bool
+    """
+    if b.size == 0:
+        return b
+    x, _ = lapack.dtrtrs(a, b, lower=lower, trans=transposed)
+    return np.asarray(x if b.ndim == 2 else x.reshape(b.shape))
+
+
+def subtract_square(S: FloatArray, Y: FloatArray) -> None:
+    """The lower triangle of S −= Y'Y, in place.
+
+    Parameters
+    ----------
+    S : (n, n) array
+        Column by column in memory.
+    Y : (m, n) array
+    """
+    result = blas.dsyrk(-1.0, Y.T, beta=1.0, c=S, lower=1, overwrite_c=1)
+    if result is not S and not np.shares_memory(result, S):
+        S[:] = result
+
+
+def times_each(blocks: FloatArray, T: FloatArray) -> FloatArray:
+    """Every block times the same matrix, (m, r, k) and (k, l) → (m, r, l): one product."""
+    m, r, k = blocks.shape
+    if k == 1 and T.shape[1] == 1:
+        return np.asarray(blocks * T[0, 0])
+    return np.asarray((blocks.reshape(m * r, k) @ T).reshape(m, r, T.shape[1]))
+
+
+def between(left: FloatArray, blocks: FloatArray, right: FloatArray) -> FloatArray:
+    """Left' B right for every block B, (m, r, c), by products of long and small matrices."""
+    half = times_each(blocks, right)
+    if half.shape[1] == 1:
+        return half * left[0, 0] if left.shape[1] == 1 else times_each(half.swapaxes(1, 2), left)
+    return times_each(np.ascontiguousarray(half.swapaxes(1, 2)), left).swapaxes(1, 2)
+
+
+def small_products(A: FloatArray, B: FloatArray) -> FloatArray:
+    """A B for stacks of matrices, (m, r, k) and (m, k, c); for small k without a call for each."""
+    k = A.shape[2]
+    if k > _UNROLLED:
+        return np.asarray(np.matmul(A, B))
+    out = A[:, :, 0, None] * B[:, 0, None]
+    for i in range(1, k):
+        out += A[:, :, i, None] * B[:, i, None]
+    return np.asarray(out)
+
+
+def inverse_from_factor(L: FloatArray) -> FloatArray:
+    """(LL')⁻¹ from a Cholesky factor.
+
+    Parameters
+    ----------
+    L : (n, n) array
+        Lower triangular, without a zero on its diagonal.
+    """
+    inverse, _ = lapack.dpotri(L, lower=1)
+    for i in range(0, len(L), _BLOCK):  # only the lower triangle has been written
+        j = i + _BLOCK
+        inverse[i:j, j:] = inverse[j:, i:j].T
+        corner = inverse[i:j, i:j]
+        corner[:] = np.tril(corner) + np.tril(corner, -1).T
+    return np.asarray(inverse)
+
+
+def inverse_factors(M: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """L⁻¹ for the lower Cholesky factor L of every matrix, and the log-determinants of M.
+
+    Parameters
+    ----------
+    M : (k, k, …) array
+        Symmetric matrices, their own axes first. Overwritten.
+
+    Returns
+    -------
+    inverse : (k, k, …) array
+        Lower triangular; not finite where M is not positive definite.
+    logdet : (…) array
+    """
+    k = len(M)
+    inverse = np.zeros_like(M)
+    logdet = np.zeros(M.shape[2:])
+    for j in range(k):
+        logdet += np.log(M[j, j])
+        M[j:, j] /= np.sqrt(M[j, j])
+        below = M[j + 1 :, j]
+        M[j + 1 :, j + 1 :] -= below[:, None] * below[None]
+        inverse[j, j] = 1.0 / M[j, j]
+        if j:
+            row = np.einsum("i...,ij...->j...", M[j, :j], inverse[:j, :j])
+            inverse[j, :j] = -row * inverse[j, j]
+    return inverse, logdet

@@ -1,0 +1,86 @@
+"""The solution at one θ → a θ nearer to the optimum, by the method of moments.
+
+The random effects predicted at any θ are, level by level, shrunken least-squares estimates; undoing
+the shrinkage gives their spread, and what least squares would leave gives the residual variance.
+For one balanced factor this is the analysis of variance, and with REML already the optimum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.engine.covariance.structures import Diagonal, LambdaTemplate, Unstructured
+from lmmsparse.engine.covariance.triangular import lower_triangular
+from lmmsparse.engine.products import CrossProducts
+
+_TINY = 1e-9
+# Variances are kept above this share of the error variance of a level's own estimates: zeros are
+# saddle points.
+_SMALLEST = 0.05
+
+
+def moment_estimate(
+    products: CrossProducts,
+    template: LambdaTemplate,
+    theta: FloatArray,
+    u: FloatArray,
+    pwrss: float,
+    inverse: Sequence[FloatArray],
+) -> FloatArray | None:
+    """Return moment estimates of θ from the solution at `theta`, (n_theta,).
+
+    None where there are none: for structures with correlations, and where the random effects leave
+    next to nothing for the residuals.
+
+    Parameters
+    ----------
+    products : CrossProducts
+    template : LambdaTemplate
+    theta : (n_theta,) array
+        Of full rank.
+    u : (q,) array
+        Spherical random effects at θ.
+    pwrss : float
+    inverse : sequence of arrays
+        M⁻¹ where Z'WZ has blocks.
+    """
+    if not all(isinstance(s, (Unstructured, Diagonal)) for s in template.structures):
+        return None
+    own = [S for pair, S in zip(products.pairs, inverse, strict=True) if pair.s == pair.t]
+    left = pwrss
+    df = float(products.n - products.p)
+    spreads = []
+    for k, S, a, z in zip(
+        products.sizes, own, template.offsets[:-1], template.offsets[1:], strict=True
+    ):
+        own_u = u[a:z].reshape(-1, k)
+        # u is I − Σ times the least-squares estimates, u'b is their share of r².
+        shrinkage = np.eye(k) - S
+        undo = np.linalg.inv(shrinkage + _TINY * np.eye(k))
+        left -= float(np.einsum("li,lij,lj->", own_u, undo, own_u, optimize=True))
+        df -= float(np.einsum("lij,lji->", undo, shrinkage)) - k
+        spreads.append((own_u.T @ own_u / len(own_u), S.mean(axis=0)))
+    if not (df >= 1.0 and left > 1e-10 * pwrss):
+        return None
+    sigma2 = left / df
+    out = np.empty(template.n_theta)
+    for structure, part, T, (spread, S) in zip(
+        template.structures, template.slices, template.factors(theta), spreads, strict=True
+    ):
+        share, V = np.linalg.eigh(np.eye(structure.k) - S)
+        share = np.clip(share, _TINY, 1.0 - _TINY)
+        error = (V * ((1.0 - share) / share)) @ V.T
+        undo = (V / share) @ V.T
+        size, W = np.linalg.eigh(undo @ spread @ undo / sigma2 - error)
+        floor = _SMALLEST * np.einsum("ji,jk,ki->i", W, error, W)
+        A = T @ W * np.sqrt(np.maximum(size, floor))
+        if isinstance(structure, Unstructured):
+            rows, columns = np.array(structure.entries).T
+            out[part] = lower_triangular(A)[rows, columns]
+        else:
+            sd = np.sqrt(np.einsum("ij,ij->i", A, A))
+            out[part] = np.sqrt(np.mean(sd**2)) if structure.n_par == 1 else sd
+    return out if np.isfinite(out).all() else None

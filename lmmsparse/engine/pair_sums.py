@@ -1,0 +1,212 @@
+"""M at one θ, with several factors → sums over pairs of levels of products of blocks of N = Z'V⁻¹Z.
+
+Kenward–Roger's information needs the squares of all blocks between levels, q² of them. Where the
+largest factor is eliminated first, those between its own levels are δA − F S⁻¹F', with A and F
+sparse and S the rest: their sums need matrices of the size of the rest only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.common.progress import bar
+from lmmsparse.engine.linalg import chunks
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.solvers.base import PLSFactor
+from lmmsparse.engine.solvers.blocked import lead_terms
+
+_CORE = 150_000_000  # elements of the matrices of the size of the rest
+_DENSE = 0.2
+_WELL = 1e4
+
+
+@dataclass(frozen=True, eq=False)
+class PairSums:
+    """Sums over levels of the blocks of N.
+
+    Attributes
+    ----------
+    products : dict of (int, int) to (k_a k_b, k_a k_b) array
+        Terms a, b → H[(i, k), (j, l)] = Σ N[(ℓ, i), (m, k)] N[(ℓ, j), (m, l)].
+    own : list of (k, k) arrays
+        Per term Σ of the levels' own blocks of N.
+    """
+
+    products: dict[tuple[int, int], FloatArray]
+    own: list[FloatArray]
+
+
+def pair_sums(
+    products: CrossProducts,
+    T: list[FloatArray],
+    factor: PLSFactor,
+    times_N: Callable[[FloatArray], FloatArray],
+) -> PairSums | None:
+    """The sums for a model with several factors; None where they would need too much memory.
+
+    Parameters
+    ----------
+    products : CrossProducts
+    T : list of (k, k) arrays
+        The relative covariance factors.
+    factor : PLSFactor
+        Of M at these.
+    times_N : callable
+        Z'WZ B → N B, (q, m).
+    """
+    lead = lead_terms(products)
+    rest = [t for t in range(len(products.sizes)) if t not in lead]
+    c = sum(len(_rows(products, t)) for t in rest)
+    K = sum(products.sizes[t] for t in lead)
+    if not rest or (K * K + 3) * c * c > _CORE:
+        return None
+    sums = PairSums({}, [np.zeros((k, k)) for k in products.sizes])
+    core = _with_the_rest(products, factor, rest, times_N, sums)
+    A, F = _lead_blocks(products, T, lead, rest)
+    H, own = _among_the_lead(A, F, core)
+    ends = np.cumsum([0, *(products.sizes[t] for t in lead)])
+    for a, i in zip(lead, ends, strict=False):
+        ka = products.sizes[a]
+        sums.own[a][:] = own[i : i + ka, i : i + ka]
+        for b, j in zip(lead, ends, strict=False):
+            kb = products.sizes[b]
+            part = H[i : i + ka, j : j + kb, i : i + ka, j : j + kb]
+            sums.products[a, b] = part.reshape(ka * kb, ka * kb)
+    return sums
+
+
+def _rows(products: CrossProducts, term: int) -> IntArray:
+    return np.arange(products.offsets[term], products.offsets[term + 1])
+
+
+def _with_the_rest(
+    products: CrossProducts,
+    factor: PLSFactor,
+    rest: list[int],
+    times_N: Callable[[FloatArray], FloatArray],
+    sums: PairSums,
+) -> FloatArray:
+    """Put down the sums with a term of the rest on a side; M⁻¹ within the rest, (c, c)."""
+    pairs = sums.products
+    places = np.concatenate([_rows(products, t) for t in rest])
+    core, at = np.empty((len(places), len(places))), 0
+    with bar("variance information", len(places), "columns") as shown:
+        for b in rest:
+            k, rows = products.sizes[b], _rows(products, b)
+            for part in chunks(len(rows) // k, products.q * k):
+                mine, width = rows[part.start * k : part.stop * k], part.stop - part.start
+                unit = np.zeros((products.q, len(mine)))
+                unit[mine, np.arange(len(mine))] = 1.0
+                core[:, at : at + len(mine)] = factor.solve(unit)[places]
+                at += len(mine)
+                N = times_N(products.ZtZ[mine].toarray().T).reshape(products.q, width, k)
+                for a, ka in enumerate(products.sizes):
+                    block = N[products.offsets[a] : products.offsets[a + 1]].reshape(
+                        -1, ka, width, k
+                    )
+                    flat = block.transpose(0, 2, 1, 3).reshape(-1, ka * k)
+                    pairs[a, b] = pairs.get((a, b), 0.0) + flat.T @ flat
+                own = N[mine].reshape(width, k, width, k)
+                sums.own[b][:] += np.einsum("likl->ik", own.transpose(0, 1, 3, 2))
+                shown.update(len(mine))
+    for a, b in list(pairs):
+        if a not in rest:
+            ka, kb = products.sizes[a], products.sizes[b]
+            H = pairs[a, b].reshape(ka, kb, ka, kb).transpose(1, 0, 3, 2)
+            pairs[b, a] = H.reshape(kb * ka, kb * ka)
+    return core
+
+
+def _lead_blocks(
+    products: CrossProducts, T: list[FloatArray], lead: tuple[int, ...], rest: list[int]
+) -> tuple[FloatArray, list[sp.csr_array]]:
+    """A = Z₁'V₁⁻¹Z₁ of every level, (levels, K, K), and F = Z₁'V₁⁻¹Z₂Λ₂ per effect, (levels, c).
+
+    V₁ has the random effects of the largest factor only.
+    """
+    ends = np.cumsum([0, *(products.sizes[t] for t in lead)])
+    part = {t: slice(int(ends[i]), int(ends[i + 1])) for i, t in enumerate(lead)}
+    K, n_levels = int(ends[-1]), len(_rows(products, lead[0])) // products.sizes[lead[0]]
+    G, own = np.zeros((n_levels, K, K)), np.zeros((K, K))
+    for pair in products.pairs:
+        if pair.s in lead and pair.t in lead:
+            row, column = part[pair.s], part[pair.t]
+            G[pair.rows, row, column] = pair.values
+            G[pair.rows, column, row] = pair.values.swapaxes(1, 2)
+    for t in lead:
+        own[part[t], part[t]] = T[t]
+    D = np.asarray(np.linalg.inv(own.T @ G @ own + np.eye(K)), dtype=np.float64)
+    # (V₁⁻¹ as a factor of Z₁'…) = I − GΛ₁M₁⁻¹Λ₁' = Λ₁⁻ᵀ M₁⁻¹ Λ₁': the form that keeps the digits.
+    if max(np.linalg.cond(T[t]) for t in lead) < _WELL and np.trace(D.mean(axis=0)) < 0.5 * K:
+        inverse = np.linalg.inv(own)
+        left = inverse.T @ D @ own.T
+        A = inverse.T @ (np.eye(K) - D) @ inverse
+    else:
+        left = np.eye(K) - G @ own @ D @ own.T
+        A = left @ G
+    return 0.5 * (A + A.swapaxes(1, 2)), _border(products, T, part, rest, np.asarray(left))
+
+
+def _among_the_lead(
+    A: FloatArray, F: list[sp.csr_array], core: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """The sums between levels of the largest factor, (K, K, K, K), and of their own blocks."""
+    n_levels, K, _ = A.shape
+    c = len(core)
+    R = np.empty_like(A)
+    for mine in chunks(n_levels, c):
+        for i in range(K):
+            dense = F[i][mine] @ core
+            for j in range(K):
+                R[mine, i, j] = np.asarray(F[j][mine].multiply(dense).sum(axis=1)).ravel()
+    H = np.einsum("lik,ljm->ikjm", A, A)
+    cross = np.einsum("lik,ljm->ikjm", A, R)
+    H = H - cross - cross.transpose(2, 3, 0, 1)
+    # Σ over two levels of (F_i S⁻¹F_k')(F_j S⁻¹F_m') = tr(S⁻¹ F_k'F_m S⁻¹ F_j'F_i).
+    Y = np.empty((K, K, c, c))
+    for i in range(K):
+        for k in range(K):
+            P = F[i].T @ F[k]
+            dense = P.nnz > _DENSE * c * c
+            Y[i, k] = (P.toarray() if dense else P) @ core  # F_i'F_k S⁻¹
+    for k in range(K):
+        for m in range(K):
+            left = np.ascontiguousarray(Y[k, m])
+            for j in range(K):
+                for i in range(K):
+                    H[i, k, j, m] += np.vdot(left, Y[j, i].T)
+    return np.asarray(H), np.asarray((A - R).sum(axis=0))
+
+
+def _border(
+    products: CrossProducts,
+    T: list[FloatArray],
+    part: dict[int, slice],
+    rest: list[int],
+    left: FloatArray,
+) -> list[sp.csr_array]:
+    """F from `left`, (levels, K, K), one matrix per effect of the largest factor."""
+    offsets = np.cumsum([0, *(len(_rows(products, t)) for t in rest)])
+    first = dict(zip(rest, offsets[:-1].tolist(), strict=True))
+    rows, cols, values = [], [], []
+    for pair in products.pairs:
+        inside = [t for t in (pair.s, pair.t) if t in part]
+        if len(inside) != 1:
+            continue
+        levels, others, block, b, (a,) = pair.rows, pair.cols, pair.values, pair.t, inside
+        if pair.t == a:
+            levels, others, block, b = pair.cols, pair.rows, block.swapaxes(1, 2), pair.s
+        block = block @ T[b]
+        k = products.sizes[b]
+        values.append(
+            (left[levels][:, :, part[a]] @ block).transpose(1, 0, 2).reshape(left.shape[1], -1)
+        )
+        rows.append(np.repeat(levels, k))
+        cols.append((first[b] + others[:, None] * k + np.arange(k)).ravel())
+    where, shape = (np.concatenate(rows), np.concatenate(cols)), (len(left), int(offsets[-1]))
+    return [sp.coo_array((v, where), shape=shape).tocsr() for v in np.concatenate(values, axis=1)]

@@ -1,0 +1,120 @@
+"""What a penalized-least-squares solver promises, and the numbers it returns.
+
+A *system* is the linear algebra of one model: M(θ) = Λ'Z'WZΛ + I and its borders. It is built once
+from cross-products and asked again and again at different θ; whatever it overwrites on the way
+never leaves it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from lmmsparse.common.arrays import FloatArray, ReadOnly
+from lmmsparse.common.errors import NumericalError
+from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.linalg import solve_triangular
+from lmmsparse.engine.products import CrossProducts, Response
+
+FAILED = (
+    "The penalized normal equations could not be factored: a value is not finite or far too large. "
+    "Check predictors and weights for extreme values."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class PLSSolution(ReadOnly):
+    """The penalized least-squares problem solved at one θ.
+
+    Attributes
+    ----------
+    logdet_M : float
+        log det(Λ'Z'WZΛ + I).
+    RX : (p, p) array
+        Upper triangular, R_X'R_X = X'V⁻¹X with V = W⁻¹ + ZΛΛ'Z' (internal columns of X).
+    beta : (p,) array
+        Fixed effects, internal coordinates, without `Response.beta0`.
+    pwrss : float
+        Penalized residual sum of squares r².
+    """
+
+    logdet_M: float
+    RX: FloatArray
+    beta: FloatArray
+    pwrss: float
+
+    @property
+    def logdet_RX(self) -> float:
+        """Log det(R_X'R_X)."""
+        return float(2 * np.log(np.diag(self.RX)).sum())
+
+
+class PLSFactor(Protocol):
+    """A factorization of M at one θ that stays valid (it shares nothing with its system)."""
+
+    def solve(self, b: FloatArray) -> FloatArray:
+        """M⁻¹ b for b of shape (q,) or (q, m)."""
+        ...
+
+    def inverse_blocks(self) -> list[FloatArray]:
+        """The blocks of M⁻¹ where Z'WZ has blocks: per pair of terms an (m, k_s, k_t) array."""
+        ...
+
+
+class PLSSystem(Protocol):
+    """The linear algebra of one model."""
+
+    def solve(self, theta: FloatArray, response: Response) -> PLSSolution: ...
+    def factor(self, theta: FloatArray) -> PLSFactor: ...
+    def describe(self) -> str:
+        """One line: which algebra, in which order, how large."""
+        ...
+
+
+class PLSSolver(Protocol):
+    """A choice of linear algebra: builds a system for given cross-products."""
+
+    def build(self, products: CrossProducts, template: LambdaTemplate) -> PLSSystem: ...
+
+
+def eliminate(
+    logdet_M: float, CtC: FloatArray, products: CrossProducts, response: Response
+) -> PLSSolution:
+    """Finish the solution from C'C, where C = L⁻¹PΛ'[Z'WX  Z'W(y − o)], shape (p + 1, p + 1).
+
+    The remainder [X'WX X'Wy; · y'Wy] − C'C has the Cholesky factor [R_X c_β; · r].
+
+    Raises
+    ------
+    NumericalError
+        If the remainder is not positive definite.
+    """
+    p = products.p
+    full = np.empty((p + 1, p + 1))
+    full[:p, :p] = products.XtX
+    full[:p, p] = full[p, :p] = response.Xty
+    full[p, p] = response.yty
+    full -= CtC
+    RX = np.zeros((p, p))
+    c = np.zeros(p)
+    if p:
+        try:
+            RX = np.asarray(np.linalg.cholesky(full[:p, :p]).T, dtype=np.float64)
+        except np.linalg.LinAlgError as error:
+            raise NumericalError(
+                "X'V⁻¹X is not positive definite at this θ. The columns of the fixed-effects "
+                "matrix are (nearly) linearly dependent once the random effects are accounted "
+                "for. Remove or recode fixed effects that repeat a grouping factor."
+            ) from error
+        c = solve_triangular(RX, full[:p, p], transposed=True)
+    pwrss = float(full[p, p] - c @ c)
+    if not pwrss > 0:
+        raise NumericalError(
+            "The residual sum of squares is zero. The model fits the data exactly, so that the "
+            "residual variance cannot be estimated. Check the response for values that are an "
+            "exact function of the predictors."
+        )
+    beta = solve_triangular(RX, c) if p else c
+    return PLSSolution(logdet_M=logdet_M, RX=RX, beta=beta, pwrss=pwrss)

@@ -1,0 +1,298 @@
+"""Z'V⁻¹Z → the traces tr(P V_i P V_j), which turn average information into second derivatives.
+
+They need every block of Z'V⁻¹Z, not only those where Z'WZ has some. That is cheap where all terms
+share one grouping factor, since there are no others, and where there are few random effects.
+
+The derivatives of V are Z E_i Z' with E_i = D_i T' + T D_i'. Where T is large, H = Z'V⁻¹Z is small
+along its columns, and E_i H E_j would multiply H's rounding errors by the square of T. No E is
+formed: X = HT and Y = T'HT = I − M⁻¹ are known to all digits whatever T is, and with
+v = Z'V⁻¹(y − Xβ) and u = T'v, E_i v = D_i u + T D_i'v.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.solvers.blocked import lead_terms
+from lmmsparse.engine.solvers.levels import small_product
+
+_FEW_EFFECTS = 100
+_LARGEST_BORDER = 200
+_POSSIBLE = 4  # times as many effects, and columns of a border, where traces are seldom asked for
+
+
+def is_cheap(products: CrossProducts, reml: bool) -> bool:
+    """Whether the traces cost less than the rest of an evaluation, or next to nothing.
+
+    Parameters
+    ----------
+    products : CrossProducts
+    reml : bool
+    """
+    return _within(products, reml, 1)
+
+
+def is_possible(products: CrossProducts, reml: bool) -> bool:
+    """Whether the traces cost no more than some evaluations.
+
+    Parameters
+    ----------
+    products : CrossProducts
+    reml : bool
+    """
+    return _within(products, reml, _POSSIBLE)
+
+
+def _within(products: CrossProducts, reml: bool, times: int) -> bool:
+    if products.q <= times * _FEW_EFFECTS:
+        return True
+    border = sum(products.sizes) * products.p if reml else 0
+    return border <= times * _LARGEST_BORDER and len(lead_terms(products)) == len(products.sizes)
+
+
+class Border(NamedTuple):
+    """What X takes: A = Z'V⁻¹X R_X⁻¹ and B = T'A, first axes as those of Z'V⁻¹Z."""
+
+    A: FloatArray
+    B: FloatArray
+
+
+class Inner(NamedTuple):
+    """H = Z'V⁻¹Z of every level, X = HT and Y = T'HT = I − M⁻¹, (w, w, levels) each."""
+
+    H: FloatArray
+    X: FloatArray
+    Y: FloatArray
+
+
+def traces(
+    products: CrossProducts,
+    factors: Sequence[FloatArray],
+    directions: Sequence[FloatArray],
+    inverse: Sequence[FloatArray],
+    solve: Callable[[FloatArray], FloatArray],
+    border: Border | None,
+) -> FloatArray:
+    """Return tr(P V_i P V_j) for all pairs of parameters, (d, d).
+
+    Parameters
+    ----------
+    products : CrossProducts
+    factors : sequence of (k, k) arrays
+        T of every term.
+    directions : sequence of (parameters, k, k) arrays
+        ∂T of every term, the same in all levels.
+    inverse : sequence of arrays
+        M⁻¹ at these T where Z'WZ has blocks, from `PLSFactor.inverse_blocks`.
+    solve : callable
+        `PLSFactor.solve`.
+    border : Border or None
+        (q, p) arrays for REML, which also projects on the complement of X; None for ML.
+    """
+    if len(lead_terms(products)) == len(products.sizes):
+        return _of_one_factor(products, factors, directions, inverse, border)
+    return _of_all_effects(products, factors, directions, solve, border)
+
+
+def _of_one_factor(
+    products: CrossProducts,
+    factors: Sequence[FloatArray],
+    directions: Sequence[FloatArray],
+    inverse: Sequence[FloatArray],
+    border: Border | None,
+) -> FloatArray:
+    """Z'V⁻¹Z is block diagonal: one batch of small products over the levels."""
+    ends = np.cumsum([0, *products.sizes])
+    w, levels = int(ends[-1]), products.q // int(ends[-1])
+    own = [slice(int(a), int(z)) for a, z in pairwise(ends)]
+    G, S = np.empty((levels, w, w)), np.empty((levels, w, w))
+    for pair, own_S in zip(products.pairs, inverse, strict=True):
+        for blocks, into in ((pair.values, G), (own_S, S)):
+            into[:, own[pair.s], own[pair.t]] = blocks
+            into[:, own[pair.t], own[pair.s]] = np.swapaxes(blocks, 1, 2)
+    T = np.zeros((w, w))
+    D = np.zeros((sum(map(len, directions)), w, w))
+    at = 0
+    for part, own_T, direction in zip(own, factors, directions, strict=True):
+        T[part, part] = own_T
+        D[at : at + len(direction), part, part] = direction
+        at += len(direction)
+    GT = np.matmul(G, T)
+    X = np.matmul(GT, S)
+    H = G - np.matmul(X, np.swapaxes(GT, 1, 2))
+    inner = Inner(*(each.transpose(1, 2, 0) for each in (H, X, np.eye(w) - S)))
+    if border is None:
+        return traces_of_levels(inner, None, D)
+
+    def by_level(matrix: FloatArray) -> FloatArray:
+        parts = [
+            matrix[a:z].reshape(levels, k, matrix.shape[1])
+            for a, z, k in zip(
+                products.offsets[:-1], products.offsets[1:], products.sizes, strict=True
+            )
+        ]
+        return np.concatenate(parts, axis=1).transpose(1, 2, 0)
+
+    return traces_of_levels(inner, Border(by_level(border.A), by_level(border.B)), D)
+
+
+def traces_of_levels(inner: Inner, border: Border | None, directions: FloatArray) -> FloatArray:
+    """The same for one factor.
+
+    Parameters
+    ----------
+    inner : Inner
+    border : Border or None
+        (w, p, levels) arrays; None for ML.
+    directions : (d, w, w) array
+        ∂T with the effects of all terms side by side.
+
+    Notes
+    -----
+    tr(HE_iHE_j) = 2 tr(X'D_iX'D_j) + 2 tr(YD_i'HD_j); what X takes is twice `sandwiches` of A, and
+    tr(A'E_iA A'E_jA), where A'E_iA sums over levels and the product then couples all of them.
+    """
+    H, X, Y = inner
+    if len(directions) < len(H):
+        return _one_by_one(inner, border, directions)
+    flat = directions.reshape(len(directions), -1)
+    if border is None:
+        out = 2.0 * flat @ _form(H, Y, X, X) @ flat.T
+        return np.asarray(out)
+    AA, AB, BB = (_summed(*both) for both in ((border.A, border.A), border, (border.B, border.B)))
+    form = _form(H, Y - BB, X, X - 2.0 * AB)
+    form -= _form(AA, Y)
+    out = 2.0 * flat @ form @ flat.T
+    AEA = _along(flat, border.A, border.B) + _along(flat, border.A, border.B, swapped=True)
+    return np.asarray(0.5 * (out + out.T) + AEA @ AEA.T)
+
+
+def sandwiches(
+    inner: Inner, vv: FloatArray, vu: FloatArray, uu: FloatArray, directions: FloatArray
+) -> FloatArray:
+    """Σ v'E_i H E_j v over levels, (d, d).
+
+    Parameters
+    ----------
+    inner : Inner
+    vv, vu, uu : (w, w, levels) arrays
+        vv', vu' and uu' of every level, with u = T'v.
+    directions : (d, w, w) array
+        ∂T with the effects of all terms side by side.
+
+    Notes
+    -----
+    v'E_i H E_j v = (D_iu)'H(D_ju) + (D_iu)'X(D_j'v) + (D_i'v)'X'(D_ju) + (D_i'v)'Y(D_j'v).
+    """
+    flat = directions.reshape(len(directions), -1)
+    form = _form(inner.H, uu, inner.X, 2.0 * vu)
+    form += _form(vv, inner.Y)
+    out = flat @ form @ flat.T
+    return np.asarray(0.5 * (out + out.T))
+
+
+def _form(
+    H: FloatArray, Y: FloatArray, X: FloatArray | None = None, Z: FloatArray | None = None
+) -> FloatArray:
+    """R with vec(D)'R vec(E) = Σ_ℓ tr(D'H_ℓ E Y_ℓ') + tr(X_ℓ'D Z_ℓ'E), (w², w²)."""
+    w = len(H)
+
+    def sums(A: FloatArray, B: FloatArray) -> FloatArray:
+        return (A.reshape(w * w, -1) @ B.reshape(w * w, -1).T).reshape(w, w, w, w)
+
+    out = sums(H, Y).transpose(0, 2, 1, 3)
+    if X is not None and Z is not None:
+        out = out + sums(X, Z).transpose(0, 3, 2, 1)
+    return np.ascontiguousarray(out).reshape(w * w, w * w)
+
+
+def _summed(A: FloatArray, B: FloatArray) -> FloatArray:
+    """AB' of every level, from (w, p, levels) arrays."""
+    if not A.shape[1]:
+        return np.zeros((len(A), len(B), A.shape[2]))
+    return np.asarray(sum(A[:, None, i] * B[None, :, i] for i in range(A.shape[1])))
+
+
+def _along(flat: FloatArray, A: FloatArray, B: FloatArray, swapped: bool = False) -> FloatArray:
+    """Σ A'D_iB over levels, or its transpose, (d, p²)."""
+    w, p, levels = A.shape
+    sums = (A.reshape(w * p, levels) @ B.reshape(w * p, levels).T).reshape(w, p, w, p)
+    order = (0, 2, 3, 1) if swapped else (0, 2, 1, 3)
+    return np.asarray(flat @ sums.transpose(order).reshape(w * w, p * p))
+
+
+def _one_by_one(inner: Inner, border: Border | None, directions: FloatArray) -> FloatArray:
+    """The same where a few parameters move many effects: d w³ instead of w⁴ products per level."""
+    H, X, Y = inner
+
+    def left(D: FloatArray, blocks: FloatArray) -> FloatArray:
+        return np.tensordot(D, blocks, axes=1)
+
+    def right(blocks: FloatArray, D: FloatArray) -> FloatArray:
+        return np.asarray(np.tensordot(blocks, D, axes=([1], [0])).swapaxes(1, 2))
+
+    def pairs(lefts: list[FloatArray], rights: list[FloatArray]) -> FloatArray:
+        return np.array([[np.vdot(a, b) for b in rights] for a in lefts])
+
+    XD = [right(X.swapaxes(0, 1), D) for D in directions]
+    out = pairs(XD, [each.swapaxes(0, 1) for each in XD])
+    out += pairs([left(D, Y) for D in directions], [right(H, D) for D in directions])
+    if border is None:
+        return 2.0 * out
+    DB = [left(D, border.B) for D in directions]
+    DA = [left(D.T, border.A) for D in directions]
+    out -= pairs(DB, [small_product(H, each) for each in DB])
+    out -= pairs(DA, [small_product(Y, each) for each in DA])
+    mixed = pairs(DB, [small_product(X, each) for each in DA])
+    out -= mixed + mixed.T
+    ADB = np.array([np.einsum("apl,aql->pq", border.A, each) for each in DB])
+    AEA = ADB + ADB.swapaxes(1, 2)
+    return np.asarray(2.0 * out + np.einsum("ipq,jqp->ij", AEA, AEA))
+
+
+def _of_all_effects(
+    products: CrossProducts,
+    factors: Sequence[FloatArray],
+    directions: Sequence[FloatArray],
+    solve: Callable[[FloatArray], FloatArray],
+    border: Border | None,
+) -> FloatArray:
+    """The same with dense matrices of all random effects."""
+    G = products.ZtZ.toarray()
+    offsets, sizes = products.offsets, products.sizes
+    TG = np.empty_like(G)
+    for T, a, z, k in zip(factors, offsets[:-1], offsets[1:], sizes, strict=True):
+        TG[a:z] = np.matmul(T.T, G[a:z].reshape(-1, k, products.q)).reshape(z - a, products.q)
+    X = solve(TG).T
+    H, Y = G - X @ TG, np.eye(products.q) - solve(np.eye(products.q))
+    if border is not None:
+        H, X, Y = H - border.A @ border.A.T, X - border.A @ border.B.T, Y - border.B @ border.B.T
+    ends = np.cumsum([0, *map(len, directions)])
+    out = np.empty((int(ends[-1]), int(ends[-1])))
+
+    def blocks(matrix: FloatArray, s: int, t: int) -> FloatArray:
+        """The blocks between the levels of two terms side by side, (ks kt, pairs of levels)."""
+        part = matrix[offsets[s] : offsets[s + 1], offsets[t] : offsets[t + 1]]
+        by_level = part.reshape(-1, sizes[s], part.shape[1] // sizes[t], sizes[t])
+        return by_level.transpose(1, 3, 0, 2).reshape(sizes[s] * sizes[t], -1)
+
+    for s, ks in enumerate(sizes):
+        rows = slice(int(ends[s]), int(ends[s + 1]))
+        for t, kt in enumerate(sizes[: s + 1]):
+            cols = slice(int(ends[t]), int(ends[t + 1]))
+            # R[a, b, c, d] = Σ H[a, c] Y[b, d] + X[a, d] X[c, b], rows of s and columns of t first.
+            R = (blocks(H, s, t) @ blocks(Y, s, t).T).reshape(ks, kt, ks, kt).transpose(0, 2, 1, 3)
+            other = blocks(X.T, s, t)  # X between t and s, transposed
+            XX = blocks(X, s, t) @ other.T
+            R = R + XX.reshape(ks, kt, ks, kt).transpose(0, 2, 3, 1)
+            left = directions[s].reshape(len(directions[s]), ks * ks)
+            right = directions[t].reshape(len(directions[t]), kt * kt)
+            out[rows, cols] = 2.0 * left @ R.reshape(ks * ks, kt * kt) @ right.T
+            out[cols, rows] = out[rows, cols].T
+    return out

@@ -1,0 +1,5 @@
+"""Design → `Fit`: the search, its verdict, refits, files."""
+
+from lmmsparse.fit.fit import Fit, fit_design
+
+__all__ = ["Fit", "fit_design"]

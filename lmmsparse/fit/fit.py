@@ -1,0 +1,353 @@
+"""Design → `Fit`: cross-products, objective, search and solution, in one function and as numbers.
+
+A `Fit` is born fitted and never changes. It pickles and stores small: whatever design and θ
+determine is rebuilt on demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.linalg as sla
+import scipy.sparse as sp
+
+from lmmsparse.common.arrays import FloatArray, frozen
+from lmmsparse.common.calls import checked_keywords
+from lmmsparse.common.errors import DataError, OptionError
+from lmmsparse.common.options import brief
+from lmmsparse.common.threads import one_thread
+from lmmsparse.design import Design
+from lmmsparse.design.arguments import in_order_of_theta
+from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.criterion import ProfiledDeviance
+from lmmsparse.engine.held import NOTHING, Held
+from lmmsparse.engine.points import Modes
+from lmmsparse.engine.products import (
+    CrossProducts,
+    Response,
+    TermColumns,
+    cross_products,
+    response_products,
+)
+from lmmsparse.engine.solvers.base import PLSSolver
+from lmmsparse.engine.solvers.choose import choose_solver
+from lmmsparse.fit.held import held_parameters, theta_names
+from lmmsparse.fit.identification import Unidentified, unidentified
+from lmmsparse.fit.search import search
+from lmmsparse.fit.undetermined import Undetermined
+from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Fit:
+    """A fitted model as arrays.
+
+    Attributes
+    ----------
+    design : Design
+        Response, model matrices and names.
+    reml : bool
+    optimum : Optimum
+        What the search did, in θ.
+    optimizer : Optimizer
+    solver : PLSSolver
+    held : Held
+        Covariance parameters the user holds.
+    """
+
+    design: Design
+    reml: bool
+    optimum: Optimum
+    optimizer: Optimizer
+    solver: PLSSolver
+    held: Held = NOTHING
+
+    def __repr__(self) -> str:
+        name = "REML criterion" if self.reml else "deviance"
+        return (
+            f"Fit by {self.solver!r}, {name} {self.criterion:.4f}, of\n{self.design!r}\n"
+            f"Linear algebra: {self.objective.system.describe()}"
+        )
+
+    @property
+    def theta(self) -> FloatArray:
+        """Covariance parameters, (n_theta,)."""
+        return self.optimum.x
+
+    @cached_property
+    def template(self) -> LambdaTemplate:
+        """The pattern of Λ."""
+        return make_template(self.design, self.held)
+
+    @cached_property
+    def objective(self) -> ProfiledDeviance:
+        """The criterion as a function of θ, with `gradient` and `derivatives`."""
+        products, response = products_of(self.design)
+        return make_objective(self.design, self.reml, self.solver, products, response, self.held)
+
+    @property
+    def products(self) -> CrossProducts:
+        """The cross-products the objective works on."""
+        return self.objective.products
+
+    @cached_property
+    def modes(self) -> Modes:
+        """The solution at θ with its factor."""
+        return self.objective.modes(self.theta)
+
+    @property
+    def Lambda(self) -> sp.csc_array:
+        """The relative covariance factor Λ(θ), sparse (q, q)."""
+        return self.template.Lambda(self.theta)
+
+    @cached_property
+    def beta(self) -> FloatArray:
+        """Fixed effects, (p,)."""
+        internal = self.objective.response.beta0 + self.modes.solution.beta
+        return frozen(self.products.basis.coefficients(internal))
+
+    @cached_property
+    def sigma2(self) -> float:
+        """Residual variance σ² (of an observation of weight 1)."""
+        return self.objective.sigma2(self.modes.solution)
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation σ."""
+        return float(np.sqrt(self.sigma2))
+
+    @cached_property
+    def vcov(self) -> FloatArray:
+        """Covariance matrix of the fixed effects, σ² (X'V⁻¹X)⁻¹, (p, p)."""
+        p = self.design.p
+        if p == 0:
+            return np.zeros((0, 0))
+        RX = self.modes.solution.RX @ self.products.basis.R
+        inverse = sla.solve_triangular(RX, np.eye(p), check_finite=False)
+        return frozen(np.asarray(self.sigma2 * inverse @ inverse.T))
+
+    @property
+    def b(self) -> FloatArray:
+        """Conditional modes of the random effects, (q,)."""
+        return self.template.multiply(self.template.factors(self.theta), self.modes.u)
+
+    @cached_property
+    def fitted(self) -> FloatArray:
+        """Xβ + Zb + offset, (n,)."""
+        design = self.design
+        mu = design.fixed @ self.beta + design.offset_or_zero
+        for block, part in zip(design.blocks, self.split(self.b), strict=True):
+            mu = mu + np.einsum("nk,nk->n", block.columns, part[block.codes])
+        return frozen(mu)
+
+    def split(self, b: FloatArray) -> list[FloatArray]:
+        """A (q,) vector as one (levels, k) array per term."""
+        offsets = self.template.offsets
+        return [
+            b[a:z].reshape(n, -1)
+            for a, z, n in zip(offsets[:-1], offsets[1:], self.template.n_levels, strict=True)
+        ]
+
+    @cached_property
+    def criterion(self) -> float:
+        """Deviance (ML) or REML criterion at θ."""
+        return self.objective.value_of(self.modes.solution)
+
+    @cached_property
+    def unidentified(self) -> Unidentified | None:
+        """Combinations of covariance parameters that the data do not determine."""
+        return unidentified(
+            self.design, self.template, self.products, self.reml, self.held.sigma is not None
+        )
+
+    @property
+    def away(self) -> Undetermined | None:
+        """Where a search of the same model must not go."""
+        return None if self.unidentified is None else self.unidentified.away
+
+    @property
+    def n_undetermined(self) -> int:
+        """How many combinations of covariance parameters the data do not determine."""
+        return 0 if self.unidentified is None else len(self.unidentified)
+
+    @property
+    def covariance_parameters(self) -> int:
+        """Covariance parameters with σ, without those that are held."""
+        return int(self.template.free.sum()) + (self.held.sigma is None)
+
+    @property
+    def npar(self) -> int:
+        """P + covariance parameters + 1, without those that are held or not determined."""
+        return self.design.p + self.covariance_parameters - self.n_undetermined
+
+    @cached_property
+    def derivatives(self) -> Derivatives:
+        """Value, exact gradient and Hessian of the criterion at θ."""
+        return self.objective.derivatives(self.theta)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "design": self.design,
+            "reml": self.reml,
+            "optimum": replace(self.optimum, trace=self.optimum.trace[-1:]),
+            "optimizer": self.optimizer,
+            "solver": self.solver,
+            "held": self.held,
+        }
+
+
+def make_template(design: Design, fixed: Held = NOTHING) -> LambdaTemplate:
+    """The pattern of Λ for a design."""
+    return LambdaTemplate(
+        structures=tuple(block.structure for block in design.blocks),
+        n_levels=tuple(block.n_levels for block in design.blocks),
+        held=fixed.theta,
+        shifts=tuple(block.shift for block in design.blocks),
+    )
+
+
+def term_columns(design: Design) -> list[TermColumns]:
+    """The random-effects terms as the engine sees them."""
+    return [TermColumns(b.codes, b.shifted_columns, b.n_levels) for b in design.blocks]
+
+
+def products_of(design: Design) -> tuple[CrossProducts, Response]:
+    """The cross-products of a design: the last step that sees its rows.
+
+    Raises
+    ------
+    NumericalError
+        If the columns of X are linearly dependent.
+    DataError
+        If the fixed effects fit the response exactly.
+    """
+    terms = term_columns(design)
+    Q, basis = design.internal_columns()
+    products = cross_products(Q, basis, terms, design.weights)
+    response = response_products(design.y, Q, terms, design.weights, design.offset)
+    check_not_exact(design, response.yty)
+    return products, response
+
+
+def make_objective(
+    design: Design,
+    reml: bool,
+    solver: PLSSolver,
+    products: CrossProducts,
+    response: Response,
+    fixed: Held = NOTHING,
+) -> ProfiledDeviance:
+    """The criterion of a model on the linear algebra of `solver`."""
+    template = make_template(design, fixed)
+    system = solver.build(products, template)
+    return ProfiledDeviance(system, template, products, response, reml, fixed.sigma)
+
+
+def check_not_exact(design: Design, residual_squares: float) -> None:
+    """Refuse a response of which the fixed effects leave nothing but rounding errors.
+
+    Parameters
+    ----------
+    design : Design
+    residual_squares : float
+        See `Response.yty`.
+
+    Raises
+    ------
+    DataError
+    """
+    centred = design.y - design.offset_or_zero
+    weights = 1.0 if design.weights is None else design.weights
+    spread = float(np.sum(weights * (centred - centred.mean()) ** 2))
+    if residual_squares <= 1e-24 * (spread + float(np.sum(weights * centred**2))):
+        raise DataError(
+            "The fixed effects fit the response exactly: no variation is left to divide between "
+            "random effects and residuals. Check whether the response was computed from the "
+            "predictors, or leave out fixed effects."
+        )
+
+
+def check_parts(optimizer: Any, solver: Any) -> None:
+    """Refuse what is no search, and what is no linear algebra.
+
+    Raises
+    ------
+    OptionError
+    """
+    if optimizer is not None and not _has(optimizer, "minimize"):
+        raise OptionError(
+            f"optimizer={brief(optimizer)} is not an optimizer. Searches are objects with their "
+            "own options. Pass one such as lmm.Bobyqa(), lmm.NelderMead() or lmm.TrustRegion()."
+        )
+    if solver is not None and not _has(solver, "build"):
+        raise OptionError(
+            f"solver={brief(solver)} is not a solver. Solvers are objects with their own options. "
+            "Pass one such as lmm.Cholmod() or lmm.Dense()."
+        )
+
+
+def _has(option: Any, method: str) -> bool:
+    """Whether an object, not a class, has a method."""
+    return hasattr(option, method) and not isinstance(option, type)
+
+
+@checked_keywords
+@one_thread
+def fit_design(
+    design: Design,
+    *,
+    reml: bool = True,
+    start: Any = None,
+    optimizer: Optimizer | None = None,
+    solver: PLSSolver | None = None,
+    fixed: Mapping[str, float] | Held | None = None,
+    progress: bool = False,
+) -> Fit:
+    """Fit a linear mixed model to a design.
+
+    Parameters
+    ----------
+    design : Design
+        From `build_design`.
+    reml : bool
+        REML criterion (default) or maximum likelihood.
+    start : (n_theta,) array, Series or mapping, optional
+        Start values of θ; those of a Series or mapping go by the names of θ.
+    optimizer : Optimizer, optional
+        The search; default `TrustRegion()`.
+    solver : PLSSolver, optional
+        The linear algebra; chosen by `choose_solver` if not given.
+    fixed : mapping, optional
+        Covariance parameters to hold, by the names of θ, and ``"sigma"``; see `Held`.
+    progress : bool
+        Print every evaluation to the standard error stream.
+
+    Returns
+    -------
+    Fit
+    """
+    if not isinstance(design, Design):
+        raise OptionError(
+            f"design={brief(design)} is not a design. It holds the arrays of a model. Pass what "
+            "lmm.build_design returns."
+        )
+    check_parts(optimizer, solver)
+    held = held_parameters(design, fixed)
+    products, response = products_of(design)
+    solver = solver if solver is not None else choose_solver(products)
+    objective = make_objective(design, reml, solver, products, response, held)
+    chosen = optimizer if optimizer is not None else TrustRegion()
+    sigma_known = held.sigma is not None
+    unknown = unidentified(design, objective.template, products, reml, sigma_known)
+    away = None if unknown is None else unknown.away
+    if start is not None:
+        start = in_order_of_theta("start", start, theta_names(design))
+    optimum = search(objective, design, start, chosen, progress, away)
+    result = Fit(design, reml, optimum, chosen, solver, held)
+    # Both exist already; a Fit would otherwise make them a second time.
+    result.__dict__.update(objective=objective, unidentified=unknown)
+    return result

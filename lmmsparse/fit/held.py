@@ -1,0 +1,123 @@
+"""Design and the user's mapping of names to numbers → which covariance parameters are held.
+
+The names are those of `LinearMixedModel.theta`, and ``"sigma"``. What is held is no parameter any
+more: it is not counted, not varied, and has no uncertainty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lmmsparse.common.errors import OptionError
+from lmmsparse.common.options import mapping
+from lmmsparse.design import Design, close_match
+from lmmsparse.engine.held import Held
+
+
+def theta_names(design: Design) -> list[str]:
+    """Names of θ in lme4's manner: ``Subject.Intercept``, ``Subject.Days.Intercept``."""
+    names = []
+    for block in design.blocks:
+        structure = block.structure
+        for label, (row, column) in zip(structure.labels, structure.entries, strict=True):
+            effects = [block.names[row]] + ([block.names[column]] if row != column else [])
+            names.append(".".join([block.group, *([label] if label else effects)]))
+    return names
+
+
+def held_parameters(design: Design, fixed: Mapping[str, Any] | Held | None) -> Held:
+    """Read the user's ``fixed=``.
+
+    Parameters
+    ----------
+    design : Design
+    fixed : mapping of str to float, or None
+
+    Raises
+    ------
+    OptionError
+        For names the model does not have, and values it cannot have.
+
+    Examples
+    --------
+    >>> import lmmsparse as lmm
+    >>> data = lmm.load_dataset("sleepstudy")
+    >>> design = lmm.build_design(lmm.parse_formula("Reaction ~ Days + (1 | Subject)"), data)
+    >>> held_parameters(design, {"sigma": 30, "Subject.Intercept": 1.2})
+    Held(theta=((0, 1.2),), sigma=30.0)
+    """
+    if isinstance(fixed, Held):
+        return fixed
+    if fixed is None:
+        return Held()
+    why = "It says which covariance parameters are held at which values."
+    held_values = mapping("fixed", fixed, why, "Give, for example, fixed={'sigma': 1.0}.")
+    names = theta_names(design)
+    held: list[tuple[int, float]] = []
+    sigma: float | None = None
+    for name, given in held_values.items():
+        value = _number(name, given)
+        if name == "sigma":
+            if not value > 0:
+                raise OptionError(
+                    f"fixed={{'sigma': {value:g}}} is not possible. The residual standard "
+                    "deviation is positive. Give a number above zero."
+                )
+            sigma = value
+            continue
+        if name not in names:
+            raise OptionError(_unknown(str(name), names, design))
+        if names.count(name) > 1:
+            raise OptionError(
+                f"fixed= names {name!r}, and {names.count(name)} parameters of the model have "
+                "that name. It cannot be told which of them is meant. Fit the terms with "
+                "different effects, or hold none of these."
+            )
+        held.append((names.index(name), value))
+    out = Held(tuple(sorted(held)), sigma)
+    _check_bounds(design, names, out)
+    return out
+
+
+def _number(name: Any, given: Any) -> float:
+    if isinstance(given, (bool, str, complex, np.complexfloating)) or np.ndim(given) != 0:
+        value = np.nan
+    else:
+        try:
+            value = float(given)
+        except (TypeError, ValueError):
+            value = np.nan
+    if not np.isfinite(value):
+        raise OptionError(
+            f"fixed={{{name!r}: {given!r}}} does not hold a finite number. A parameter is held at "
+            "one value. Give a number."
+        )
+    return value
+
+
+def _unknown(name: str, names: list[str], design: Design) -> str:
+    if name in design.x_names:
+        return (
+            f"fixed= names {name!r}, which is a fixed effect. Only covariance parameters can be "
+            "held this way. Give the effect as an offset instead: offset = value * column."
+        )
+    return (
+        f"fixed= names {name!r}, which is no covariance parameter of the model."
+        f"{close_match(name, [*names, 'sigma'])} Its covariance parameters are "
+        f"{', '.join([*names, 'sigma'])}; all but sigma are relative to sigma (m.theta). Name one "
+        "of these."
+    )
+
+
+def _check_bounds(design: Design, names: list[str], fixed: Held) -> None:
+    lower = np.concatenate([block.structure.lower() for block in design.blocks])
+    upper = np.concatenate([block.structure.upper() for block in design.blocks])
+    for i, value in fixed.theta:
+        if not lower[i] <= value <= upper[i]:
+            raise OptionError(
+                f"fixed={{{names[i]!r}: {value:g}}} is outside the bounds of this parameter "
+                f"({lower[i]:g} to {upper[i]:g}). No covariance matrix has it. Give a value inside."
+            )

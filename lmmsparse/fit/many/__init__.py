@@ -1,0 +1,1 @@
+"""Many responses of one design → their estimates, searched together."""

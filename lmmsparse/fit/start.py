@@ -1,0 +1,230 @@
+"""Where searches begin: the start values, and further starts where one search may not be enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.errors import OptionError
+from lmmsparse.common.options import brief
+from lmmsparse.design import Design
+from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.criterion import ProfiledDeviance
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.solvers.blocked import lead_terms
+
+_LARGEST_CORE = 120
+_LARGEST_WORK = 100_000
+_IN_SPAN = 1e-8
+_NO_VARIANCE = 1e-4
+_SMALL, _LARGE = 0.1, 30.0  # in units of the residual's standard deviation
+_NEAR_LIMIT = 0.9
+LOST = 1e4
+_EXACT = 1e-8
+
+
+class Coordinates(Protocol):
+    """The coordinates of a search, in which a random effect of size one is as large as σ."""
+
+    @property
+    def template(self) -> LambdaTemplate: ...
+    def to_theta(self, x: FloatArray) -> FloatArray: ...
+    def to_internal(self, theta: FloatArray) -> FloatArray: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """A point to search from.
+
+    Attributes
+    ----------
+    name : str
+    theta : (n_theta,) array
+    moments : bool
+        Whether to begin at the moment estimates taken there, if these are better.
+    """
+
+    name: str
+    theta: FloatArray
+    moments: bool = False
+
+
+def is_lost(x: FloatArray) -> bool:
+    """Whether a search has gone where the criterion is flat and has lost its digits.
+
+    Random effects are more than 10,000 times as large as the residuals there: the data do not
+    bound their variance, or the residuals are nothing but rounding errors.
+
+    Parameters
+    ----------
+    x : (n_theta,) array
+        Standardized coordinates.
+    """
+    return bool(np.abs(x).max(initial=0.0) > LOST)
+
+
+def further_starts(coordinates: Coordinates) -> Iterator[Start]:
+    """Starts in other valleys than unit size, the most useful first.
+
+    A random effect that carries a mean can have one minimum where it has (nearly) no variance and
+    another where that is large; correlations can be caught on either side of zero.
+
+    Parameters
+    ----------
+    coordinates : Coordinates
+    """
+    template = coordinates.template
+    unit, free = template.start, template.free
+    bounded = free & np.isfinite(template.upper)
+    sides = free & (unit == 0.0) & ~bounded
+    theta = coordinates.to_theta
+
+    def point(size: float, correlation: float = 0.0) -> FloatArray:
+        return template.with_held(theta(size * np.where(sides, correlation, unit)))
+
+    yield Start("a tenth of unit size", point(_SMALL))
+    if bounded.any():  # where moments are of no use
+        yield Start(f"{_LARGE:g} times unit size", point(_LARGE))
+    else:
+        yield Start(f"moments at {_LARGE:g} times unit size", point(_LARGE), True)
+    if not np.allclose(theta(unit), unit):
+        yield Start("theta = 1", template.with_held(unit))
+    if bounded.any():
+        yield from starts_at_limits(coordinates)
+    elif sides.any():
+        yield Start(
+            f"moments at {_LARGE:g} times unit size, negative correlations", point(_LARGE, -1), True
+        )
+        yield Start("a tenth of unit size, positive correlations", point(_SMALL, 1))
+
+
+def starts_at_limits(coordinates: Coordinates) -> Iterator[Start]:
+    """Starts on either side of no correlation, where correlations are parameters with limits.
+
+    Parameters
+    ----------
+    coordinates : Coordinates
+    """
+    template = coordinates.template
+    bounded = template.free & np.isfinite(template.upper)
+    for side, limits in (("negative", template.lower), ("positive", template.upper)):
+        x = template.start.copy()
+        x[bounded] = _NEAR_LIMIT * limits[bounded]
+        yield Start(f"{side} correlations", template.with_held(coordinates.to_theta(x)))
+
+
+def is_cheap(products: CrossProducts) -> bool:
+    """Whether an evaluation of the criterion costs a millisecond or two at most.
+
+    The measure counts operations, so that every machine does the same searches.
+
+    Parameters
+    ----------
+    products : CrossProducts
+    """
+    lead, sizes, offsets = lead_terms(products), products.sizes, products.offsets
+    core = products.q - sum(offsets[t + 1] - offsets[t] for t in lead)
+    w = sum(sizes)
+    return core <= _LARGEST_CORE and products.q * w * (w + products.p) <= _LARGEST_WORK
+
+
+def lacks_fixed_effects(products: CrossProducts) -> bool:
+    """Whether the fixed effects leave a mean of some random effect to the random effects alone.
+
+    Parameters
+    ----------
+    products : CrossProducts
+    """
+    p, offsets = products.p, products.offsets
+    if not p:
+        return True
+    columns, squares = [], []
+    for pair in products.pairs:
+        if pair.s == pair.t:
+            a, z, k = offsets[pair.s], offsets[pair.s + 1], products.sizes[pair.s]
+            columns.append(products.ZtX[a:z].reshape((z - a) // k, k, p).sum(axis=0))
+            squares.append(pair.values.sum(axis=0).diagonal())
+    along, total = np.concatenate(columns), np.concatenate(squares)
+    within = (along * np.linalg.solve(products.XtX, along.T).T).sum(axis=1)
+    return bool(np.any(total - within > _IN_SPAN * total))
+
+
+def lacks_variance(objective: ProfiledDeviance, theta: FloatArray) -> bool:
+    """Whether some combination of the effects of a term has (almost) no variance.
+
+    Parameters
+    ----------
+    objective : ProfiledDeviance
+    theta : (n_theta,) array
+    """
+    template = objective.template
+    for T, scale in zip(template.factors(theta), objective.column_scales, strict=True):
+        sizes = (
+            np.abs(T[0]) / scale
+            if len(T) == 1
+            else np.linalg.svd(T / scale[:, None], compute_uv=False)
+        )
+        if sizes[-1] < _NO_VARIANCE:
+            return True
+    return False
+
+
+def start_values(coordinates: Coordinates, design: Design) -> FloatArray:
+    """θ to start from: moment estimates (lme4's) for random intercepts only, or unit size."""
+    blocks = design.blocks
+    simple = all(b.columns.shape[1] == 1 and np.ptp(b.columns) == 0 for b in blocks)
+    if simple and len({b.group for b in blocks}) == len(blocks):
+        y = design.y
+        between = []
+        for block in blocks:
+            counts = np.bincount(block.codes, minlength=block.n_levels)
+            means = np.bincount(block.codes, y, minlength=block.n_levels) / counts
+            between.append(float(np.var(means[block.codes], ddof=1)))
+        within = float(np.var(y, ddof=1)) - sum(between)
+        if within > _EXACT * sum(between):  # otherwise nothing is left for the residuals
+            scale = np.array([abs(float(b.columns[0, 0])) for b in blocks])
+            return np.asarray(np.sqrt(np.array(between) / within) / scale)
+    return coordinates.to_theta(coordinates.template.start)
+
+
+def checked_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
+    """The start values of a user.
+
+    Raises
+    ------
+    OptionError
+    """
+    try:
+        if np.iscomplexobj(start):
+            raise TypeError("complex numbers")
+        theta = np.asarray(start, dtype=np.float64).ravel()
+    except (TypeError, ValueError) as error:
+        raise OptionError(
+            f"start={brief(start)} does not hold numbers. It gives the covariance parameters to "
+            "start from. Give one number per parameter, in the order of m.theta."
+        ) from error
+    if theta.shape != (template.n_theta,):
+        raise OptionError(
+            f"start has {theta.size} values, but the model has {template.n_theta} covariance "
+            "parameters. Each of them needs a start. Give one value per parameter, in the order of "
+            "m.theta."
+        )
+    if not np.isfinite(theta).all():
+        raise OptionError(
+            "start holds values that are not finite. A search starts from a point. Give finite "
+            "numbers."
+        )
+    theta = template.with_held(theta)
+    outside = np.flatnonzero((theta < template.lower) | (theta > template.upper))
+    if outside.size:
+        i = int(outside[0])
+        raise OptionError(
+            f"start[{i}] = {theta[i]:g} is outside its bounds ({template.lower[i]:g} to "
+            f"{template.upper[i]:g}). Diagonal entries of the covariance factor cannot be "
+            "negative. Give a value inside."
+        )
+    return theta

@@ -1,0 +1,381 @@
+"""`Fit` ↔ one file: a zip archive of plain arrays and JSON, without pickle.
+
+Nothing in a file is executed when it is read, and nothing in it is believed: every field is checked
+by its type, its range and what it has to agree with, formulas as if the user had written them, and
+at the end criterion and effects of the model that was read have to be those that were stored.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from lmmsparse.common.archive import Archive, Arrays, write_archive
+from lmmsparse.common.arrays import FloatArray, IntArray, ObjectArray
+from lmmsparse.common.errors import Finding, StorageError
+from lmmsparse.common.fields import (
+    choice,
+    flag,
+    items,
+    number,
+    optional,
+    options,
+    plain,
+    record,
+    text,
+    whole,
+)
+from lmmsparse.common.files import opened
+from lmmsparse.design import Design, Grouping, LevelKey, RandomBlock
+from lmmsparse.design.state import check_recipe, decode_recipe, encode_recipe
+from lmmsparse.design.values import decode_index, encode_index, same_labels
+from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
+from lmmsparse.engine.covariance.structures import CovarianceStructure, Diagonal, Unstructured
+from lmmsparse.engine.held import Held
+from lmmsparse.engine.solvers.base import PLSSolver
+from lmmsparse.engine.solvers.blocked import Blocked
+from lmmsparse.engine.solvers.cholmod import Cholmod
+from lmmsparse.engine.solvers.dense import Dense
+from lmmsparse.engine.solvers.sksparse import UNUSABLE
+from lmmsparse.engine.solvers.superlu import SuperLU
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.stored_solution import check_solution
+from lmmsparse.optimize import Bobyqa, NelderMead, QuasiNewton, TrustRegion
+from lmmsparse.optimize.base import Optimizer, Optimum, Status
+
+_FORMAT = "lmmsparse model"
+_VERSION = 2  # 1 had no list of its arrays and no checksums
+_OPTIMIZERS: dict[str, type[Any]] = {
+    c.__name__: c for c in (TrustRegion, Bobyqa, NelderMead, QuasiNewton)
+}
+_OPTIMUM = ("value", "status", "evaluations", "optimizer", "expected_decrease")
+_SPARSE = ("data", "indices", "indptr")
+_SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Blocked, Cholmod, Dense, SuperLU)}
+_STRUCTURES: dict[str, type[Any]] = {
+    c.__name__: c for c in (Unstructured, Diagonal, CompoundSymmetry, AR1)
+}
+
+
+def save_fit(fit: Fit, path: str | Path) -> None:
+    """Write a fit to `path`.
+
+    Raises
+    ------
+    StorageError
+        If a label cannot be stored, or an optimizer or solver is not one of the package's own.
+    """
+    arrays: dict[str, ObjectArray] = {}
+    meta = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "reml": fit.reml,
+        "design": _encode_design(fit.design, arrays),
+        "optimum": {
+            "value": fit.optimum.value,
+            "status": fit.optimum.status.name,
+            "evaluations": fit.optimum.evaluations,
+            "further_evaluations": fit.optimum.further_evaluations,
+            "start": fit.optimum.start,
+            "optimizer": fit.optimum.optimizer,
+            "expected_decrease": fit.optimum.expected_decrease,
+        },
+        "optimizer": _encode_option(fit.optimizer, _OPTIMIZERS),
+        "solver": _encode_option(fit.solver, _SOLVERS),
+        "held": {"theta": [list(each) for each in fit.held.theta], "sigma": fit.held.sigma},
+    }
+    arrays["beta"], arrays["modes"] = fit.beta, fit.b
+    arrays["optimum.x"] = fit.optimum.x
+    arrays["optimum.trace"] = fit.optimum.trace
+    write_archive(path, meta, {name: _plain_array(array) for name, array in arrays.items()})
+
+
+def _plain_array(array: ObjectArray) -> ObjectArray:
+    """Double precision and whole numbers: nothing else is in a file."""
+    if array.dtype.kind == "f":
+        return array.astype(np.float64, copy=False)
+    return array.astype(np.int64 if array.dtype.itemsize > 4 else np.int32, copy=False)
+
+
+def load_fit(path: str | Path) -> Fit:
+    """Read a fit from `path`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file (it is a `StorageError` too).
+    StorageError
+        If it is not a model, is damaged, or was written by a newer version.
+    """
+    with opened(path) as file:
+        try:
+            archive = Archive(file)
+            if not archive.has_model:
+                raise StorageError(_foreign(path))
+            meta, as_written = archive.json()
+            version = _version(path, meta)
+            if not as_written and (version > 1 or "arrays" in meta):
+                raise ValueError("its text is not what was stored")
+            return _decode(meta, Arrays(archive, meta.get("arrays") if version > 1 else None))
+        except (StorageError, MemoryError):
+            raise
+        except zipfile.BadZipFile as error:
+            raise StorageError(_foreign(path)) from error
+        except Exception as error:  # whatever a damaged file brings about
+            raise StorageError(
+                f"{path} is damaged: {type(error).__name__} while reading it ({error!s:.200}). It "
+                "cannot be restored from what is left. Save the model again."
+            ) from error
+
+
+def _version(path: str | Path, meta: Any) -> int:
+    if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
+        raise StorageError(_foreign(path))
+    version = whole(meta["version"], low=1)
+    if version > _VERSION:
+        raise StorageError(
+            f"{path} was written by a newer version of lmmsparse. Its file version is {version}, "
+            f"readable is {_VERSION}. Update lmmsparse to read it."
+        )
+    return version
+
+
+def _foreign(path: str | Path) -> str:
+    return (
+        f"{path} is not a model saved by lmmsparse, or is damaged from the start. Only files "
+        "written by m.save(path) can be read. Check the path."
+    )
+
+
+def _encode_option(option: Any, known: dict[str, type[Any]]) -> dict[str, Any]:
+    name = type(option).__name__
+    if known.get(name) is not type(option):
+        raise StorageError(
+            f"The model was fitted with {name}, which is not part of lmmsparse and cannot be "
+            f"stored. Refit with one of {', '.join(known)} before saving."
+        )
+    return {"name": name, "options": plain(option)}
+
+
+def _decode_option(meta: Any, known: dict[str, type[Any]]) -> Any:
+    record(meta, ("name", "options"))
+    kind = known[choice(meta["name"], known)]
+    return kind(**options(meta["options"], kind))
+
+
+def _encode_design(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, Any]:
+    arrays["y"], arrays["rows"] = design.y, design.rows
+    if isinstance(design.fixed, np.ndarray):
+        arrays["X"] = design.fixed
+    else:
+        for name in _SPARSE:
+            arrays[f"X.{name}"] = getattr(design.fixed, name)
+    if design.weights is not None:
+        arrays["weights"] = design.weights
+    if design.offset is not None:
+        arrays["offset"] = design.offset
+    groupings: list[Grouping] = []
+    blocks = []
+    for i, block in enumerate(design.blocks):
+        if not any(block.grouping is g for g in groupings):
+            j = len(groupings)
+            groupings.append(block.grouping)
+            arrays[f"group{j}.codes"] = block.grouping.codes
+            arrays[f"group{j}.combinations"] = block.grouping.key.combinations.ravel()
+        arrays[f"block{i}.columns"] = block.columns
+        blocks.append(
+            {
+                "grouping": next(j for j, g in enumerate(groupings) if g is block.grouping),
+                "names": list(block.names),
+                "structure": _encode_option(block.structure, _STRUCTURES),
+                "source": block.source,
+                "split": block.split,
+            }
+        )
+    return {
+        "formula": design.formula,
+        "response": design.response,
+        "x_names": list(design.x_names),
+        "dropped": list(design.dropped),
+        "na_action": design.na_action,
+        "findings": [[f.code, f.level, f.message] for f in design.findings],
+        "index": encode_index(design.index),
+        "groupings": [
+            {
+                "name": g.name,
+                "levels": encode_index(g.levels),
+                "components": [encode_index(c) for c in g.key.components],
+            }
+            for g in groupings
+        ],
+        "blocks": blocks,
+        "recipe": None if design.recipe is None else encode_recipe(design.recipe),
+    }
+
+
+_DESIGN = (
+    "formula", "response", "x_names", "dropped", "na_action", "findings", "index", "groupings",
+    "blocks", "recipe",
+)  # fmt: skip
+
+
+def _decode_design(meta: Any, arrays: Arrays) -> Design:
+    record(meta, _DESIGN)
+    y = arrays.numbers("y", None)
+    x_names, dropped = items(meta["x_names"], text), items(meta["dropped"], text)
+    index = decode_index(meta["index"])
+    na_action = choice(meta["na_action"], ("omit", "exclude", "raise"))
+    if na_action == "exclude":
+        arrays.check_allocation(len(index))
+    groupings = [
+        _decode_grouping(group, f"group{j}", len(y), arrays)
+        for j, group in enumerate(items(meta["groupings"], dict))
+    ]
+    blocks = [
+        _decode_block(block, f"block{i}", len(y), groupings, arrays)
+        for i, block in enumerate(items(meta["blocks"], dict))
+    ]
+    if not blocks or any(all(b.grouping is not g for b in blocks) for g in groupings):
+        raise ValueError("grouping factors without terms")
+    weights = arrays.numbers("weights", len(y)) if "weights" in arrays else None
+    if weights is not None and not (weights > 0).all():
+        raise ValueError("weights that are not positive")
+    keys = [block.grouping.key for block in blocks]
+    design = Design(
+        formula=text(meta["formula"]),
+        response=text(meta["response"]),
+        y=y,
+        fixed=_decode_fixed(arrays, len(y), len(x_names)),
+        x_names=x_names,
+        dropped=dropped,
+        blocks=tuple(blocks),
+        weights=weights,
+        offset=arrays.numbers("offset", len(y)) if "offset" in arrays else None,
+        index=index,
+        rows=arrays.whole("rows", len(y), len(index), increasing=True),
+        na_action=na_action,
+        findings=tuple(_decode_finding(each) for each in items(meta["findings"], list)),
+        recipe=optional(meta["recipe"], lambda recipe: decode_recipe(recipe, keys)),
+    )
+    check_recipe(design)
+    return design
+
+
+def _decode_finding(meta: list[Any]) -> Finding:
+    code, level, message = items(meta, text, 3)
+    choice(level, ("info", "warning", "error"))
+    return Finding(code, level, message)  # type: ignore[arg-type]
+
+
+def _decode_grouping(meta: Any, name: str, n: int, arrays: Arrays) -> Grouping:
+    record(meta, ("name", "levels", "components"))
+    levels = decode_index(meta["levels"])
+    components = items(meta["components"], decode_index)
+    shape = [len(component) for component in components]
+    flat = arrays.whole(f"{name}.combinations", len(levels) * len(shape), max(shape, default=0))
+    combinations = flat.reshape(-1, len(shape) or 1)
+    if (combinations >= shape).any() or not _in_order(combinations):
+        raise ValueError(f"{name}.combinations holds what is not possible")
+    key = LevelKey(components, combinations.astype(np.int64, copy=False))
+    if not components or not same_labels(levels, key):
+        raise ValueError(f"the levels of {meta['name']} do not belong to its factors")
+    return Grouping(text(meta["name"]), levels, arrays.whole(f"{name}.codes", n, len(levels)), key)
+
+
+def _in_order(rows: IntArray) -> bool:
+    """Whether rows increase, the first column before the others."""
+    step = np.diff(rows, axis=0)
+    first = step[np.arange(len(step)), np.argmax(step != 0, axis=1)]
+    return bool((first > 0).all())
+
+
+def _decode_block(
+    meta: Any, name: str, n: int, groupings: list[Grouping], arrays: Arrays
+) -> RandomBlock:
+    record(meta, ("grouping", "names", "structure", "source", "split"))
+    structure: CovarianceStructure = _decode_option(meta["structure"], _STRUCTURES)
+    names = items(meta["names"], text, structure.k)
+    return RandomBlock(
+        groupings[whole(meta["grouping"], 0, len(groupings) - 1)],
+        names,
+        np.asfortranarray(arrays.numbers(f"{name}.columns", n, len(names))),
+        structure,
+        text(meta["source"]),
+        flag(meta["split"]),
+    )
+
+
+def _decode_fixed(arrays: Arrays, n: int, p: int) -> FloatArray | sp.csr_array:
+    if "X" in arrays:
+        return np.asfortranarray(arrays.numbers("X", n, p))
+    data = arrays.numbers("X.data", None)
+    indices = arrays.whole("X.indices", len(data), p)
+    indptr = arrays.whole("X.indptr", n + 1, len(data) + 1)
+    X = sp.csr_array((data, indices, indptr), shape=(n, p))
+    X.check_format(full_check=True)
+    return X
+
+
+def _decode_held(meta: Any, lower: FloatArray, upper: FloatArray) -> Held:
+    record(meta, ("theta", "sigma"))
+    theta: list[tuple[int, float]] = []
+    for position, value in items(meta["theta"], lambda pair: items(pair, lambda each: each, 2)):
+        i = whole(position, theta[-1][0] + 1 if theta else 0, len(lower) - 1)
+        theta.append((i, number(value, lower[i], upper[i])))
+    sigma = optional(meta["sigma"], number)
+    if sigma is not None and not sigma > 0:
+        raise ValueError("a residual standard deviation that is not positive")
+    return Held(tuple(theta), sigma)
+
+
+def _decode_optimum(meta: Any, lower: FloatArray, upper: FloatArray, arrays: Arrays) -> Optimum:
+    record(meta, _OPTIMUM, optional=("further_evaluations", "start"))
+    x = arrays.numbers("optimum.x", len(lower))
+    if not ((lower <= x) & (x <= upper)).all():
+        raise ValueError("covariance parameters beyond their bounds")
+    evaluations = whole(meta["evaluations"], 1, 2**53)
+    trace = arrays.any_numbers("optimum.trace", None, len(x) + 1)
+    if np.isnan(trace).any() or len(trace) > evaluations:
+        raise ValueError("a search that cannot have been")
+    return Optimum(
+        x=x,
+        value=number(meta["value"]),
+        status=Status[choice(meta["status"], Status.__members__)],
+        evaluations=evaluations,
+        optimizer=choice(meta["optimizer"], _OPTIMIZERS),
+        trace=trace,
+        expected_decrease=optional(meta["expected_decrease"], number),
+        further_evaluations=whole(meta.get("further_evaluations", 0), low=0),
+        start=text(meta.get("start", "")),
+    )
+
+
+_MODEL = ("format", "version", "reml", "design", "optimum", "optimizer", "solver")
+
+
+def _decode(meta: dict[str, Any], arrays: Arrays) -> Fit:
+    record(meta, _MODEL, ("held", "arrays"))
+    optimizer: Optimizer = _decode_option(meta["optimizer"], _OPTIMIZERS)
+    solver: PLSSolver
+    if meta["solver"]["name"] == Cholmod.__name__ and UNUSABLE:
+        options(meta["solver"]["options"], Cholmod)
+        solver = SuperLU()  # the same sums without scikit-sparse
+    else:
+        solver = _decode_option(meta["solver"], _SOLVERS)
+    design = _decode_design(meta["design"], arrays)
+    lower = np.concatenate([block.structure.lower() for block in design.blocks])
+    upper = np.concatenate([block.structure.upper() for block in design.blocks])
+    optimum = _decode_optimum(meta["optimum"], lower, upper, arrays)
+    held = _decode_held(meta.get("held", {"theta": [], "sigma": None}), lower, upper)
+    if not all(np.isclose(optimum.x[i], value) for i, value in held.theta):
+        raise ValueError("covariance parameters that are held at other values")
+    fit = Fit(design, flag(meta["reml"]), optimum, optimizer, solver, held)
+    effects = None
+    if whole(meta["version"]) > 1:
+        effects = arrays.numbers("beta", design.p), arrays.numbers("modes", fit.template.q)
+    arrays.check_all_taken()
+    check_solution(fit, effects)
+    return fit

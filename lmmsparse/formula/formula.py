@@ -1,0 +1,377 @@
+"""Model formula as text → `MixedFormula`: response, fixed part, offsets and random terms.
+
+No data is looked at and nothing is evaluated here. The strings of the result are formulas and
+expressions that formulaic reads with exactly the meaning R would give the user's text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lmmsparse.common.calls import checked_keywords
+from lmmsparse.common.errors import FormulaError
+from lmmsparse.common.options import yes_or_no
+from lmmsparse.formula import limits
+from lmmsparse.formula.expression import check_python
+from lmmsparse.formula.limits import remembered
+from lmmsparse.formula.parser import parse_side
+from lmmsparse.formula.summands import FoundBar, Summands, joined
+from lmmsparse.formula.terms import groupings, term_labels
+from lmmsparse.formula.tokens import (
+    Token,
+    check_columns_callable,
+    is_attribute,
+    is_column_word,
+    python_text,
+    tokenize,
+)
+from lmmsparse.formula.tree import (
+    Bar,
+    Call,
+    Name,
+    Node,
+    Number,
+    Special,
+    Sum,
+    fail,
+    leaf_display,
+    leaf_text,
+    slice_of,
+    unwrap,
+)
+
+
+@dataclass(frozen=True)
+class RandomTerm:
+    """One random term with one grouping; ``(x || a/b)`` makes four of them.
+
+    Attributes
+    ----------
+    effects : str
+        Left side of the bar for formulaic, the intercept explicit: ``"1 + Days"``, ``"0 + Days"``.
+    group : str
+        Name to display: ``"Subject"``, ``"a:b"``, ``"factor(g)"``.
+    factors : tuple of str
+        Expressions whose observed combinations are the levels: ``("a", "b")`` for ``a:b``.
+    structure : {"us", "diag", "cs", "ar1"}
+        Covariance structure.
+    hom : bool or None
+        Whether the variances are equal; None when the formula does not say.
+    source : str
+        The term as the user wrote it, parentheses included.
+    position : int
+        Offset of `source` in the formula.
+    split : bool
+        Whether the term comes from ``||``.
+    """
+
+    effects: str
+    group: str
+    factors: tuple[str, ...]
+    structure: str = "us"
+    hom: bool | None = None
+    source: str = ""
+    position: int = 0
+    split: bool = False
+
+
+@dataclass(frozen=True)
+class MixedFormula:
+    """A formula taken apart.
+
+    Attributes
+    ----------
+    text : str
+        The formula as the user wrote it.
+    response : str or None
+        Expression of the response; None for a one-sided formula.
+    fixed : str
+        Fixed part for formulaic, the intercept explicit (``"1 + Time"``), without offsets and
+        random terms; ``.`` stands for all other columns.
+    offsets : tuple of str
+        Python expressions of the offsets.
+    random : tuple of RandomTerm
+        Random terms in formula order.
+    """
+
+    text: str
+    response: str | None
+    fixed: str
+    offsets: tuple[str, ...]
+    random: tuple[RandomTerm, ...]
+
+
+@checked_keywords
+def parse_formula(text: str, one_sided: bool = False) -> MixedFormula:
+    """Take a formula in lme4's grammar apart.
+
+    Parameters
+    ----------
+    text : str
+        For example ``"y ~ x + (x | g)"``.
+    one_sided : bool
+        Read a formula without response, such as ``"~(1|Subject)"``, whose fixed part is at most
+        0 or 1.
+
+    Returns
+    -------
+    MixedFormula
+        A formula without random terms is not an error here: `random` is then empty.
+
+    Raises
+    ------
+    FormulaError
+        The formula cannot be read; the message has a caret under the place.
+
+    Examples
+    --------
+    >>> formula = parse_formula("log(y) ~ x + offset(z) + (x | school/pupil)")
+    >>> formula.response, formula.fixed, formula.offsets
+    ('log(y)', '1 + x', ('z',))
+    >>> [(term.effects, term.group) for term in formula.random]
+    [('1 + x', 'school'), ('1 + x', 'school:pupil')]
+    """
+    if not isinstance(text, str):
+        raise FormulaError(
+            f"The formula is not a text but of type {type(text).__name__}. It is read as text. "
+            'Write it in quotation marks and first, for example lmer("y ~ x + (1|group)", data).'
+        )
+    return _taken_apart(text, yes_or_no("one_sided", one_sided))
+
+
+@remembered
+def _taken_apart(text: str, one_sided: bool) -> MixedFormula:
+    if len(text) > limits.CHARACTERS:
+        limits.too_much(
+            f"The formula has {len(text):,} characters",
+            f"{limits.CHARACTERS:,}",
+            'Choose the columns of the data and write "." for all of them.',
+        )
+    tokens = tokenize(text)
+    if tokens[0].kind == "end":
+        raise FormulaError(
+            "The formula is empty. It has to name the response and the effects. Write for "
+            'example "y ~ x + (1|group)", with your own columns.'
+        )
+    try:
+        return _parse(text, tokens[:-1], one_sided)
+    except RecursionError as error:
+        raise FormulaError(
+            "The formula is nested too deeply. There are too many parentheses inside each other. "
+            "Remove those that are not needed."
+        ) from error
+
+
+@remembered
+def referenced_names(expression: str) -> tuple[str, ...]:
+    """Names that look like columns in an expression or a formula part, each once, in order.
+
+    Left out are names of functions and methods that are called, names of arguments, ``np.…``,
+    ``contr.…``, constants, words of Python and ``.``; backquotes are removed.
+
+    Examples
+    --------
+    >>> referenced_names("1 + np.log(x) + poly(`my age`, degree=2):x")
+    ('x', 'my age')
+    """
+    tokens = tokenize(expression)
+    names: dict[str, None] = {}
+    depth = 0
+    for i, token in enumerate(tokens[:-1]):
+        depth += token.is_op("(", "[", "{") - token.is_op(")", "]", "}")
+        if token.kind == "quoted":
+            names[token.value] = None
+        if token.kind != "name" or not token.value.strip(".") or is_attribute(tokens, i):
+            continue
+        called = tokens[i + 1].is_op("(")
+        argument = depth > 0 and tokens[i + 1].is_op("=")
+        if is_column_word(token.value) and not called and not argument:
+            names[token.value] = None
+    return tuple(names)
+
+
+def _parse(text: str, tokens: list[Token], one_sided: bool) -> MixedFormula:
+    tilde = _find_tilde(text, tokens, one_sided)
+    left, right = tokens[:tilde], tokens[tilde + 1 :]
+    if not right:
+        fail(
+            'There is nothing to the right of "~". The right side names the effects. Write for '
+            'example "y ~ 1 + (1|group)".',
+            text,
+            tokens[tilde],
+        )
+    response = _response(left, text) if left else None
+    tree = parse_side(right, text)
+    side = Summands(text, "one-sided" if one_sided else "fixed")
+    if isinstance(tree, Bar):
+        _check_bare_bar(tree, text)
+        side.bars.append(FoundBar(tree, tree))
+    else:
+        side.collect(tree)
+    random = tuple(term for found in side.bars for term in _random_terms(found, text))
+    if len(random) > limits.GROUPINGS:
+        limits.too_much(
+            f"The formula has {len(random)} random-effects terms",
+            f"{limits.GROUPINGS}",
+            "Write the terms that are needed.",
+        )
+    return MixedFormula(text, response, side.formula(), tuple(side.offsets), random)
+
+
+def _find_tilde(text: str, tokens: list[Token], one_sided: bool) -> int:
+    tildes = [i for i, token in enumerate(tokens) if token.is_op("~")]
+    if not tildes:
+        if one_sided:
+            fail(
+                'The formula does not start with "~". This formula only chooses random terms and '
+                'has no response. Write for example "~(1|group)".',
+                text,
+                tokens[0],
+            )
+        equals = [token for token in tokens if token.is_op("=")]
+        fail(
+            'There is no "~" in the formula. It separates the response from the effects. '
+            f"{'Put it where = stands' if equals else 'Write it after the response'}, for "
+            'example "y ~ x + (1|group)".',
+            text,
+            equals[0] if equals else tokens[0],
+        )
+    for i in tildes[1:]:
+        fail(
+            'There is a second "~". A formula has one, between the response and the effects. '
+            "Remove one of them.",
+            text,
+            tokens[i],
+        )
+    tilde = tildes[0]
+    depth = sum(t.is_op("(", "[", "{") - t.is_op(")", "]", "}") for t in tokens[:tilde])
+    if depth:
+        fail(
+            'The "~" stands inside parentheses. It separates the response from the effects. Put '
+            "the parentheses around the response or around single terms only.",
+            text,
+            tokens[tilde],
+        )
+    if one_sided and tilde:
+        raise FormulaError(
+            f'There is "{text[: tokens[tilde].start].strip()}" to the left of "~". This formula '
+            'only chooses random terms and has no response. Start it with "~", for example '
+            '"~(1|group)".',
+            text,
+            tokens[0].start,
+            tokens[tilde - 1].end - tokens[0].start,
+        )
+    if not one_sided and not tilde:
+        fail(
+            'There is nothing to the left of "~". The left side is the response, the quantity '
+            'that is explained. Write its column there, for example "y ~ x + (1|group)".',
+            text,
+            tokens[0],
+        )
+    return tilde
+
+
+def _response(tokens: list[Token], text: str) -> str:
+    node = unwrap(parse_side(tokens, text))
+    if isinstance(node, Name | Call):
+        return Summands(text, "response").render(node)
+    if isinstance(node, Number):
+        fail(
+            f'The response is a number, "{slice_of(text, node)}". It has to vary from row to row. '
+            'Write the name of a column to the left of "~".',
+            text,
+            node,
+        )
+    inner = tuple(t for t in tokens if t.start >= node.start and t.end <= node.end)
+    sign = next((t for t in inner if t.is_op("|", "||", ":", "%in%")), None)
+    if sign is not None or isinstance(node, Bar | Special):
+        fail(
+            f'"{slice_of(text, node)}" cannot be the response. Random terms and interactions '
+            "describe effects. Move them to the right of the ~.",
+            text,
+            sign or node,
+        )
+    check_columns_callable(inner, text)
+    check_python(inner, text)
+    return f"I({python_text(inner)})"
+
+
+def _check_bare_bar(bar: Bar, text: str) -> None:
+    """Accept ``y ~ x|g``; refuse a bar that would swallow the other summands."""
+    node: Node = bar
+    parts: list[Node] = []
+    signs: list[str] = []
+    while isinstance(node, Bar):
+        parts.insert(0, node.right)
+        signs.insert(0, "||" if node.double else "|")
+        node = node.left
+    first, *others = [
+        list(part.items) if isinstance(part, Sum) else [(1, part)] for part in (node, *parts)
+    ]
+    if len(others) == len(first) == len(others[0]) == 1:
+        return
+    advice = "Put each random term into its own parentheses"
+    if all(len(items) > 1 for items in others[:-1]):
+        pieces = [(own, slice_of(text, item)) for own, item in first]
+        for sign, items in zip(signs, others, strict=True):
+            (own, effects), (_, group) = pieces.pop(), items[0]
+            pieces.append((own, f"({effects}{sign}{slice_of(text, group)})"))
+            pieces += [(own, slice_of(text, item)) for own, item in items[1:]]
+        advice += f": {' '.join(text[: bar.start].split())} {joined(pieces)}"
+    at = text.index("|", node.end)
+    raise FormulaError(
+        'The "|" stands outside parentheses. It would take everything to its left and right into '
+        f"one random term, and the fixed part would be lost. {advice}.",
+        text,
+        at,
+        len(signs[0]),
+    )
+
+
+def _random_terms(found: FoundBar, text: str) -> list[RandomTerm]:
+    """One term for each grouping, and after ``||`` for each effect."""
+    bar, source = found.bar, found.source
+    if isinstance(bar.left, Bar):
+        fail(
+            f'There is more than one | in "{slice_of(text, bar)}". A random term has one | between '
+            "its effects and its grouping. Write each random term in its own parentheses, joined "
+            "by +.",
+            text,
+            bar,
+        )
+    side = Summands(text, "effects")
+    side.collect(bar.left)
+    labels = term_labels(bar.left, text)
+    if not side.intercept and not labels:
+        fail(
+            f'The random term "{slice_of(text, source)}" has no effects. Without intercept (0 or '
+            "-1) at least one column has to stand to the left of |. Write (1|...) for a random "
+            "intercept, or name a column.",
+            text,
+            bar.left,
+        )
+    effects = [side.formula()]
+    if bar.double:
+        effects = ["1"] * side.intercept + [f"0 + {label}" for label in labels]
+    groups = groupings(bar.right, text)
+    if len(effects) * len(groups) > limits.GROUPINGS:
+        limits.too_much(
+            f"A random term stands for {len(effects) * len(groups):,}",
+            f"{limits.GROUPINGS} random-effects terms",
+            "Write the terms that are needed.",
+            (text, source.start, source.end - source.start),
+        )
+    return [
+        RandomTerm(
+            effects=effect,
+            group=":".join(leaf_display(leaf) for leaf in group),
+            factors=tuple(leaf_text(leaf, text, in_formula=False) for leaf in group),
+            structure=found.structure,
+            hom=found.hom,
+            source=text[source.start : source.end],
+            position=source.start,
+            split=bar.double,
+        )
+        for effect in effects
+        for group in groups
+    ]

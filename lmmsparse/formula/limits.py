@@ -1,0 +1,80 @@
+"""How large what a formula asks for may become: far beyond what people write, and bounded.
+
+A formula may come from somebody else. Each of these is checked before anything of the size is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, NoReturn, ParamSpec, TypeVar, cast
+
+from lmmsparse.common.errors import FormulaError
+
+CHARACTERS = 50_000  # of a formula
+WRITTEN_OUT = 1_000_000  # of one part of it, with all columns in the place of "."
+NESTING = 50  # brackets inside brackets
+PIECES = 2_000  # names, numbers and signs of one expression
+DEPTH = 50  # operations inside operations; sums and products of many count once
+TEXT = 1_000  # characters of a text inside a formula, and of those it makes
+INTERACTIONS = 2_000  # terms of more than one variable
+PRODUCTS = 200_000  # pairs of terms that are looked at for them
+ORDER = 12  # variables of one term
+FACTORS = 7  # factors of one term that has no terms below it
+GROUPINGS = 100  # random-effects terms
+COLUMNS = 10_000  # of one part of a formula
+CELLS = 500_000_000  # numbers of one part of a formula: rows times columns
+LEVELS = 2_000  # of a factor, where the formula says how many or how they are coded
+DEGREE = 50  # of a polynomial
+KNOTS = 200  # of a spline, and its degrees of freedom
+DECIMALS = 300  # places that are rounded to
+REPEATS = 100  # differences of differences
+VALUES = 100_000  # of an array that is not one value per row
+
+
+REMEMBERED = 4_000  # characters of a text whose reading is kept
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def remembered(function: Callable[P, T]) -> Callable[P, T]:
+    """Keep what a function gives for the last short texts; the same come back in every refit."""
+    kept = cast(Callable[..., T], lru_cache(maxsize=256)(function))
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        short = sum(map(_length, args)) <= REMEMBERED
+        return kept(*args, **kwargs) if short else function(*args, **kwargs)
+
+    return call
+
+
+def _length(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    return sum(map(_length, value)) if isinstance(value, tuple) else 0
+
+
+def too_much(
+    what: str, limit: str, remedy: str, where: tuple[str, int, int] | None = None
+) -> NoReturn:
+    """Raise the error for what is larger than a formula may ask for.
+
+    Parameters
+    ----------
+    what : str
+        What is too large, with the words of the formula.
+    limit : str
+        How large it may be.
+    remedy : str
+        What to do instead.
+    where : tuple, optional
+        The formula, where in it, and how many characters.
+    """
+    text, position, length = where if where is not None else (None, None, 1)
+    raise FormulaError(
+        f"{what}. A formula is limited to {limit}, so that it cannot exhaust the machine. {remedy}",
+        text,
+        position,
+        length,
+    )

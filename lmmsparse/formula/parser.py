@@ -1,0 +1,316 @@
+"""Tokens of one side of a formula → its syntax tree, with R's precedences.
+
+From loose to tight: ``|`` and ``||``; ``+`` and ``-``; ``*`` and ``/``; ``%in%``; ``:``; ``^`` and
+``**``.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from lmmsparse.common.errors import FormulaError
+from lmmsparse.formula.expression import check_python
+from lmmsparse.formula.tokens import CONSTANTS, Token
+from lmmsparse.formula.tree import (
+    Bar,
+    Call,
+    Name,
+    Node,
+    Number,
+    Paren,
+    Product,
+    Special,
+    Sum,
+    fail,
+    slice_of,
+)
+
+STRUCTURES = ("us", "diag", "cs", "ar1")
+_TIGHTER_THAN_SUM = (("*", "/"), ("%in%",), (":",), ("^", "**"))
+
+
+def parse_side(tokens: list[Token], text: str) -> Node:
+    """Parse the tokens of one side of the tilde.
+
+    Parameters
+    ----------
+    tokens : list of Token
+        At least one, without the end token and without a tilde.
+    text : str
+        The whole formula, for error messages.
+    """
+    last = tokens[-1].end
+    parser = _Parser([*tokens, Token("end", "", last, last)], text)
+    node = parser.bar()
+    if parser.here.kind != "end":
+        parser.unexpected()
+    return node
+
+
+class _Parser:
+    def __init__(self, tokens: list[Token], text: str) -> None:
+        self._tokens = tokens
+        self._text = text
+        self._at = 0
+
+    @property
+    def here(self) -> Token:
+        return self._tokens[self._at]
+
+    def _take(self) -> Token:
+        token = self.here
+        self._at += 1
+        return token
+
+    def unexpected(self) -> NoReturn:
+        token = self.here
+        shown = self._text[token.start : token.end]
+        if token.is_op("<", ">", "==", "!=", "<=", ">=", "&", "&&", "%", "//"):
+            fail(
+                f'The sign "{shown}" cannot stand between terms of a formula. A formula lists '
+                "columns; calculations belong inside I( ). Write for example I(x > 1), with your "
+                "own columns.",
+                self._text,
+                token,
+            )
+        if token.is_op("["):
+            fail(
+                "Square brackets cannot stand here. A formula lists columns; calculations belong "
+                "inside I( ). Write for example I(x[0]), or make it a column of the data.",
+                self._text,
+                token,
+            )
+        if token.kind == "op" and not token.is_op("(", "{"):
+            fail(
+                f'The sign "{shown}" has no meaning here. Terms of a formula are joined by +, '
+                "interactions are written with : or *. Remove it, or put the calculation inside "
+                "I( ).",
+                self._text,
+                token,
+            )
+        before = self._tokens[self._at - 1]
+        if before.is_op(")") and shown.startswith("."):
+            fail(
+                f'"{shown}" after a parenthesis cannot be read here. A formula lists columns; '
+                "calculations belong inside I( ). Put the whole expression inside I( ).",
+                self._text,
+                token,
+            )
+        fail(
+            f'A sign is missing before "{shown}". Two terms cannot stand side by side. Join them, '
+            f"for example with +, or put a column name with spaces in it into backquotes.",
+            self._text,
+            token,
+        )
+
+    def bar(self) -> Node:
+        if self.here.is_op("|", "||"):
+            fail(
+                f'There is nothing to the left of "{self.here.value}". The left side says which '
+                "effects vary between groups. Write 1 there for a random intercept, for example "
+                "(1|group).",
+                self._text,
+                self.here,
+            )
+        left = self._sum()
+        while self.here.is_op("|", "||"):
+            sign = self._take()
+            if self.here.kind == "end" or self.here.is_op(")", ",", "|", "||"):
+                fail(
+                    f'There is nothing to the right of "{sign.value}". The right side names the '
+                    "grouping column. Write for example (1|group).",
+                    self._text,
+                    sign,
+                )
+            right = self._sum()
+            left = Bar(left, right, sign.value == "||", left.start, right.end)
+        return left
+
+    def _sum(self) -> Node:
+        start = self.here.start
+        items: list[tuple[int, Node]] = []
+        sign = self._signs()
+        signed = sign is not None
+        items.append((sign or 1, self._product(0)))
+        while (sign := self._signs()) is not None:
+            items.append((sign, self._product(0)))
+        if len(items) == 1 and not signed:
+            return items[0][1]
+        return Sum(tuple(items), start, items[-1][1].end)
+
+    def _signs(self) -> int | None:
+        """Product of the plus and minus signs that come next, None when there are none."""
+        sign = None
+        while self.here.is_op("+", "-"):
+            sign = (sign or 1) * (1 if self._take().value == "+" else -1)
+        return sign
+
+    def _product(self, level: int) -> Node:
+        if level == len(_TIGHTER_THAN_SUM):
+            return self._primary()
+        operators = _TIGHTER_THAN_SUM[level]
+        left = self._product(level + 1)
+        while self.here.is_op(*operators):
+            operator = "^" if (found := self._take().value) == "**" else found
+            # the power binds to the right: a^b^c is a^(b^c)
+            right = self._product(level if operator == "^" else level + 1)
+            left = Product(operator, left, right, left.start, right.end)
+        return left
+
+    def _primary(self) -> Node:
+        token = self._take()
+        if token.kind == "number":
+            return Number(float(token.value.rstrip("L")), token.start, token.end)
+        if token.kind == "name" and self.here.is_op("("):
+            return self._call(token)
+        if token.kind in ("name", "quoted"):
+            return Name(token, token.start, token.end)
+        if token.is_op("("):
+            if self.here.is_op(")"):
+                raise FormulaError(
+                    "There is nothing between these parentheses. They have to hold at least one "
+                    "term. Remove them, or write the term that is missing.",
+                    self._text,
+                    token.start,
+                    self.here.end - token.start,
+                )
+            inner = self.bar()
+            if not self.here.is_op(")"):
+                self.unexpected()
+            return Paren(inner, token.start, self._take().end)
+        if token.kind == "string":
+            fail(
+                f"A text in quotation marks, {token.value}, cannot be a term. Terms are columns "
+                "of the data. Write the column's name without quotation marks (in backquotes if "
+                "it contains spaces).",
+                self._text,
+                token,
+            )
+        self._missing_term(token)
+
+    def _missing_term(self, token: Token) -> NoReturn:
+        before = self._tokens[self._at - 2] if self._at > 1 else None
+        if token.is_op("[", "{"):
+            fail(
+                f'"{token.value}" cannot stand here. Terms are grouped by round parentheses. Write '
+                "for example (1|group).",
+                self._text,
+                token,
+            )
+        if before is not None and before.is_op("+", "-", "*", "/", ":", "^", "**", "%in%"):
+            fail(
+                f'A term is missing after "{before.value}". The sign joins two terms. Write the '
+                "second one, or remove the sign.",
+                self._text,
+                before,
+            )
+        if before is not None and before.is_op("|", "||"):
+            self._at -= 1
+            self.unexpected()
+        fail(
+            f'A term is missing before "{token.value}". The sign joins two terms. Write the first '
+            "one, or remove the sign.",
+            self._text,
+            token,
+        )
+
+    def _call(self, name: Token) -> Node:
+        opening = self._at
+        depth, closing, bar = 0, opening, None
+        while True:
+            token = self._tokens[closing]
+            depth += token.is_op("(", "[", "{") - token.is_op(")", "]", "}")
+            if token.is_op("|", "||"):
+                bar = bar or (token, depth)
+            if depth == 0:
+                break
+            closing += 1
+        if bar is not None:
+            if name.value in STRUCTURES and bar[1] == 1:
+                return self._special(name)
+            self._bar_in_call(name, bar[0])
+        tokens = (name, *self._tokens[opening : closing + 1])
+        self._at = closing + 1
+        for i, token in enumerate(tokens[1:], 1):
+            if token.value == "offset" and tokens[min(i + 1, len(tokens) - 1)].is_op("("):
+                fail(
+                    "offset() cannot stand inside another call. It is a summand of its own. "
+                    "Write + offset(...) beside the other terms.",
+                    self._text,
+                    token,
+                )
+            if token.kind == "name" and token.value == ".":
+                fail(
+                    f'The "." cannot stand inside {name.value}( ). It stands for all other columns '
+                    "and only works as a term of the fixed part. Write the columns you mean.",
+                    self._text,
+                    token,
+                )
+        if len(tokens) > 3:
+            check_python(tokens, self._text)
+        return Call(tokens, name.start, tokens[-1].end)
+
+    def _bar_in_call(self, name: Token, bar: Token) -> NoReturn:
+        if self._text[name.end : self.here.start]:
+            fail(
+                f'A sign is missing between "{name.value}" and the parenthesis. A random term '
+                f"such as (1|group) is added to the others. Write {name.value} + (...).",
+                self._text,
+                self.here,
+            )
+        fail(
+            f'The "{bar.value}" cannot stand inside {name.value}( ). It separates effects from '
+            "groups in a random term, which is a summand of its own. Write + (1|group) beside the "
+            "other terms; for a logical or write np.logical_or(a, b).",
+            self._text,
+            bar,
+        )
+
+    def _special(self, name: Token) -> Special:
+        self._take()
+        bar = self.bar()
+        if not isinstance(bar, Bar):  # it comes later
+            fail(
+                f'The first argument of {name.value}( ) has no "|". It is the effects and their '
+                f"grouping, {name.value}(effects | group). Write the | there, and effects joined "
+                "by +.",
+                self._text,
+                bar,
+            )
+        if bar.double:
+            fail(
+                f'"||" cannot stand inside {name.value}( ). "||" asks for uncorrelated effects '
+                f"and {name.value} names a covariance itself. Write one | inside "
+                f"{name.value}( ), or ({slice_of(self._text, bar)}) without {name.value}.",
+                self._text,
+                bar,
+            )
+        hom: bool | None = None
+        while self.here.is_op(","):
+            self._take()
+            hom = self._hom(name)
+        if not self.here.is_op(")"):
+            self.unexpected()
+        return Special(name.value, bar, hom, name.start, self._take().end)
+
+    def _hom(self, name: Token) -> bool:
+        start = self.here
+        words: list[str] = []
+        while not self.here.is_op(",", ")"):
+            words.append(self._take().value)
+        value = CONSTANTS.get(words[2], "") if len(words) == 3 else ""
+        if words[:2] != ["hom", "="] or value not in ("True", "False") or name.value == "us":
+            allowed = (
+                "us( ) takes no argument besides effects | group"
+                if name.value == "us"
+                else f"Besides effects | group, {name.value}( ) only takes hom=True or hom=False"
+            )
+            what = self._text[start.start : self.here.start].strip() or ","
+            raise FormulaError(
+                f'The argument "{what}" of {name.value}( ) is not known. {allowed}. Remove it or '
+                "correct it.",
+                self._text,
+                start.start,
+                len(what),
+            )
+        return value == "True"

@@ -1,0 +1,274 @@
+"""Syntax tree of one side → its summands for formulaic, intercept, offsets and random terms.
+
+The intercept markers 0, 1 and -1 are taken out wherever they stand, the last one decides, as in R.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NoReturn
+
+from lmmsparse.formula.expression import check_python
+from lmmsparse.formula.terms import power_of, term_labels
+from lmmsparse.formula.tokens import CONSTANTS, python_text
+from lmmsparse.formula.tree import (
+    Bar,
+    Call,
+    Name,
+    Node,
+    Number,
+    Paren,
+    Product,
+    Special,
+    Sum,
+    fail,
+    is_dot,
+    leaf_text,
+    slice_of,
+)
+
+
+def joined(pieces: Iterable[tuple[int, str]], start: str = "") -> str:
+    """Terms with their signs as one text, after `start`."""
+    text = start
+    for sign, piece in pieces:
+        if text:
+            text += f" + {piece}" if sign > 0 else f" - {piece}"
+        else:
+            text = piece if sign > 0 else f"-{piece}"
+    return text
+
+
+Where = Literal["fixed", "one-sided", "effects", "response"]
+
+
+@dataclass(frozen=True)
+class FoundBar:
+    """A random term before its effects and groupings are expanded.
+
+    `source` is the node with the parentheses, or the call, around the bar.
+    """
+
+    bar: Bar
+    source: Node
+    structure: str = "us"
+    hom: bool | None = None
+
+
+class Summands:
+    """Collects the summands of a fixed part or of the left side of a bar.
+
+    Attributes
+    ----------
+    intercept : bool
+        Whether there is one; without a marker there is.
+    offsets : list of str
+        Python expressions.
+    bars : list of FoundBar
+        Random terms in the order of the text.
+    """
+
+    def __init__(self, text: str, where: Where) -> None:
+        self._text = text
+        self._where = where
+        self._terms: list[tuple[int, str]] = []
+        self.intercept = True
+        self.offsets: list[str] = []
+        self.bars: list[FoundBar] = []
+
+    def formula(self) -> str:
+        """The summands for formulaic, the intercept first."""
+        return joined(self._terms, "1" if self.intercept else "0")
+
+    def collect(self, node: Node) -> None:
+        """Take up all summands of `node`."""
+        self._collect(node, 1, 1, self._terms)
+
+    def _collect(self, node: Node, parity: int, sign: int, terms: list[tuple[int, str]]) -> None:
+        # parity: sign with regard to the whole side; sign: with regard to the list `terms`
+        match node:
+            case Sum():
+                for own, item in node.items:
+                    self._collect(item, parity * own, sign * own, terms)
+            case Paren(inner=Bar() as bar):
+                self._added(node, parity)
+                self.bars.append(FoundBar(bar, node))
+            case Special():
+                self._added(node, parity)
+                self.bars.append(FoundBar(node.bar, node, node.structure, node.hom))
+            case Paren():
+                inner: list[tuple[int, str]] = []
+                self._collect(node.inner, parity, 1, inner)
+                while inner and inner[0][0] < 0:  # nothing is there yet to be taken away from
+                    inner.pop(0)
+                if all(own > 0 for own, _ in inner):
+                    terms += [(sign, term) for _, term in inner]
+                else:
+                    terms.append((sign, f"({joined(inner)})"))
+            case Number():
+                self._mark_intercept(node, parity)
+            case Call() if node.function == "offset" and self._where == "fixed":
+                self._added(node, parity)
+                self.offsets.append(self._offset(node))
+            case _:
+                self._mark_inside(node, parity)
+                term = self.render(node)
+                if self._where == "one-sided":
+                    fail(
+                        f'"{slice_of(self._text, node)}" is not a random term. This formula only '
+                        "chooses which random terms are used. Leave it out.",
+                        self._text,
+                        node,
+                    )
+                labels = term_labels(node, self._text) if _must_expand(node) else (term,)
+                terms += [(sign, label) for label in labels]
+
+    def _added(self, node: Node, parity: int) -> None:
+        shown = slice_of(self._text, node)
+        if self._where not in ("fixed", "one-sided"):
+            fail(
+                f'The random term "{shown}" stands inside another one. Each random term is a '
+                "summand of its own. Write them one after the other, joined by +.",
+                self._text,
+                node,
+            )
+        if parity < 0:
+            what = "offset" if isinstance(node, Call) else "random term"
+            fail(
+                f'The {what} "{shown}" is subtracted. There is nothing it could be taken away '
+                "from. Leave it out, or add it with +.",
+                self._text,
+                node,
+            )
+
+    def _mark_intercept(self, node: Number, parity: int) -> None:
+        if node.value not in (0, 1):
+            fail(
+                f'The number "{slice_of(self._text, node)}" cannot be a term. Only 1 (with '
+                "intercept) and 0 or -1 (without intercept) have a meaning. Remove it; a fixed "
+                "known amount is written offset(...).",
+                self._text,
+                node,
+            )
+        self.intercept = (node.value == 1) == (parity > 0)
+
+    def _mark_inside(self, node: Node, parity: int) -> None:
+        """Take up the markers in the sums inside a product, as in ``(1 + x)*z``."""
+        match node:
+            case Product():
+                self._mark_inside(node.left, parity)
+                self._mark_inside(node.right, parity)
+            case Paren():
+                self._mark_inside(node.inner, parity)
+            case Sum():
+                for sign, item in node.items:
+                    if isinstance(item, Number):
+                        self._mark_intercept(item, parity * sign)
+                    else:
+                        self._mark_inside(item, parity * sign)
+
+    def _offset(self, node: Call) -> str:
+        tokens = node.tokens[2:-1]
+        depth, commas = 0, 0
+        for token in tokens:
+            depth += token.is_op("(", "[", "{") - token.is_op(")", "]", "}")
+            commas += depth == 0 and token.is_op(",", "=")
+        if not tokens or commas:
+            fail(
+                f'"{slice_of(self._text, node)}" does not hold exactly one quantity. An offset is '
+                "one column or one calculation with columns. Write for example offset(x) or "
+                "offset(log(x)).",
+                self._text,
+                node,
+            )
+        check_python(tokens, self._text)
+        return python_text(tokens)
+
+    def render(self, node: Node) -> str:
+        """Text for formulaic of a summand that has no intercept marker or random term in it."""
+        match node:
+            case Name() | Call():
+                self._check_leaf(node)
+                return leaf_text(node, self._text)
+            case Product(operator="^"):
+                return f"{self.render(node.left)}**{power_of(node, self._text)}"
+            case Product():
+                operator = ":" if node.operator == "%in%" else node.operator
+                return f"{self.render(node.left)}{operator}{self.render(node.right)}"
+            case Paren(inner=Sum() as inner):
+                items = [pair for pair in inner.items if not isinstance(pair[1], Number)]
+                if not items:
+                    self._number_in_product(node)
+                if items[0][0] < 0:
+                    fail(
+                        f'There is nothing "{slice_of(self._text, items[0][1])}" could be taken '
+                        "away from. In a formula a minus leaves a term out and does not "
+                        "calculate. Remove it, or write I(-x) with your own column.",
+                        self._text,
+                        items[0][1],
+                    )
+                if len(items) == 1 and isinstance(items[0][1], Name | Call):
+                    return self.render(items[0][1])
+                return f"({joined((sign, self.render(item)) for sign, item in items)})"
+            case Paren(inner=Product()):
+                return f"({self.render(node.inner)})"
+            case Paren(inner=Bar()) | Special() | Bar():
+                fail(
+                    f'The random term "{slice_of(self._text, node)}" is multiplied or combined '
+                    "with another term. A random term can only be added. Join it with +; effects "
+                    "that vary between groups stand to the left of its |.",
+                    self._text,
+                    node,
+                )
+            case Paren():
+                return self.render(node.inner)
+            case _:
+                self._number_in_product(node)
+
+    def _number_in_product(self, node: Node) -> NoReturn:
+        fail(
+            f'"{slice_of(self._text, node)}" is a number inside a product. The signs * / : ^ join '
+            "columns to interactions and do not calculate. For arithmetic write I(2 * x), with "
+            "your own column; write 0 or 1 for the intercept as a summand of its own.",
+            self._text,
+            node,
+        )
+
+    def _check_leaf(self, leaf: Name | Call) -> None:
+        if isinstance(leaf, Call):
+            if leaf.function != "offset":
+                return
+            what, why = "offset(...)", "It is a summand of its own in the fixed part"
+            advice = "Write + offset(...) beside the other fixed terms"
+        elif leaf.token.kind == "name" and leaf.token.value in CONSTANTS:
+            what, why = f'"{leaf.token.value}"', "It is a constant, not a column"
+            advice = "Remove it, or write the column you mean"
+        elif is_dot(leaf) and self._where != "fixed":
+            what, why = '"."', "It stands for all other columns and only works in the fixed part"
+            advice = "Write the columns you mean"
+        else:
+            return
+        fail(f"{what} cannot stand here. {why}. {advice}.", self._text, leaf)
+
+
+def _must_expand(node: Node) -> bool:
+    """Whether formulaic would not read the product as R does: ``%in%``, minus inside."""
+    parts = list(_walk(node))
+    if any(isinstance(part, Product) and part.operator == "%in%" for part in parts):
+        return True
+    minus = any(isinstance(part, Sum) and any(s < 0 for s, _ in part.items) for part in parts)
+    return minus and not any(is_dot(part) for part in parts)
+
+
+def _walk(node: Node) -> Iterator[Node]:
+    yield node
+    match node:
+        case Product():
+            yield from _walk(node.left)
+            yield from _walk(node.right)
+        case Paren():
+            yield from _walk(node.inner)
+        case Sum():
+            for _, item in node.items:
+                yield from _walk(item)

@@ -1,0 +1,370 @@
+"""Formula text → tokens with positions; tokens of a call → a Python expression.
+
+Every token keeps its offset in the text, because each error points at a place in it.
+"""
+
+from __future__ import annotations
+
+import ast
+import keyword
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Literal
+
+from lmmsparse.common.errors import FormulaError
+from lmmsparse.common.threads import filtered
+from lmmsparse.formula import limits
+from lmmsparse.formula.limits import remembered
+
+Kind = Literal["name", "quoted", "number", "string", "op", "end"]
+
+CONSTANTS = {"TRUE": "True", "FALSE": "False", "NULL": "None", "NA": "None"}
+CONSTANTS.update({value: value for value in ("True", "False", "None")})
+NAMESPACES = ("np", "contr")
+_EXPRESSION_WORDS = frozenset(["if", "else", "in", "is", "not", "and", "or", "lambda", "for"])
+_AS_CALLS = {
+    f"as.{kind}": kind
+    for kind in ("factor", "ordered", "numeric", "integer", "character", "logical")
+}
+_OPENING, _CLOSING = "([{", ")]}"
+_PARTNER = dict(zip(_CLOSING, _OPENING, strict=True))
+
+_NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?L?")
+_OPERATOR = re.compile(r"%[A-Za-z]*%|%/%|%\*%|\*\*|//|==|!=|<=|>=|\|\||&&|[-+*/^:()\[\]{},=<>&|~%]")
+_LOOKALIKES = {
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"),
+    **dict.fromkeys("\u201c\u201d\u201e\u00ab\u00bb", '"'),
+    **dict.fromkeys("\u2018\u2019\u00b4", "'"),
+    **dict.fromkeys("\u223c\u02dc\uff5e", "~"),
+    **dict.fromkeys("\u2223\uff5c\u00a6", "|"),
+    **dict.fromkeys("\u00d7\u22c5\u00b7", "*"),
+    **dict.fromkeys("\u00b2\u00b3", "^2 or ^3 inside I( )"),
+}
+
+
+@dataclass(frozen=True)
+class Token:
+    """One word or sign of a formula: `formula[start:end]`; `value` is without backquotes."""
+
+    kind: Kind
+    value: str
+    start: int
+    end: int
+
+    def is_op(self, *values: str) -> bool:
+        """Whether this is one of the given signs."""
+        return self.kind == "op" and self.value in values
+
+
+def tokenize(text: str) -> list[Token]:
+    """Split a formula into tokens; the last one has kind ``"end"``.
+
+    The texts of a model come back many times; their tokens are kept.
+
+    Raises
+    ------
+    FormulaError
+        A character without meaning, an unclosed quote or parenthesis.
+    """
+    return list(_tokens(text))
+
+
+@remembered
+def _tokens(text: str) -> tuple[Token, ...]:
+    tokens: list[Token] = []
+    at = 0
+    if len(text) > limits.WRITTEN_OUT:
+        limits.too_much(
+            f"A part of the formula has {len(text):,} characters",
+            f"{limits.WRITTEN_OUT:,} with its columns written out",
+            "Name the columns that are needed.",
+        )
+    while at < len(text):
+        if text[at].isspace():
+            at += 1
+            continue
+        token = _next_token(text, at)
+        tokens.append(token)
+        at = token.end
+    _check_brackets(tokens, text)
+    return (*tokens, Token("end", "", len(text), len(text)))
+
+
+def _next_token(text: str, at: int) -> Token:
+    char = text[at]
+    if char in "`'\"":
+        return _read_quoted(text, at)
+    number = _NUMBER.match(text, at)
+    if number:
+        end = number.end()
+        if end < len(text) and _is_name_char(text[end]):
+            raise FormulaError(
+                f'"{text[at : _name_end(text, at)]}" cannot be read. A column name that starts '
+                "with a digit must stand in backquotes. Write it as "
+                f"`{text[at : _name_end(text, at)]}`, with the backquotes.",
+                text,
+                at,
+                _name_end(text, at) - at,
+            )
+        return Token("number", number.group(), at, end)
+    if _is_name_char(char) and not char.isdecimal():
+        end = _name_end(text, at)
+        return Token("name", text[at:end], at, end)
+    operator = _OPERATOR.match(text, at)
+    if operator is None:
+        raise FormulaError(_stray(char), text, at)
+    value = operator.group()
+    if len(value) > 1 and value.startswith("%") and value != "%in%":
+        raise FormulaError(
+            f'The operator "{value}" cannot be used in a formula. Only R knows it. '
+            "Compute the quantity as a column of the data first and use that column.",
+            text,
+            at,
+            len(value),
+        )
+    return Token("op", value, at, operator.end())
+
+
+def _read_quoted(text: str, at: int) -> Token:
+    quote = text[at]
+    end = at + 1
+    while end < len(text) and text[end] != quote:
+        end += 2 if text[end] == "\\" and quote != "`" else 1
+    if end >= len(text):
+        what = "backquote" if quote == "`" else "quotation mark"
+        raise FormulaError(
+            f"A {what} ({quote}) is opened here and never closed. Everything after it is read "
+            f"as one name. Add the closing {quote}.",
+            text,
+            at,
+        )
+    if quote != "`":
+        return Token("string", text[at : end + 1], at, end + 1)
+    if end == at + 1:
+        raise FormulaError(
+            "There is no name between these backquotes. Backquotes are for column names with "
+            "spaces or signs in them. Write the column's name between them.",
+            text,
+            at,
+            2,
+        )
+    return Token("quoted", text[at + 1 : end], at, end + 1)
+
+
+def _is_name_char(char: str) -> bool:
+    return char in "._" or unicodedata.category(char)[0] in "LM" or char.isdecimal()
+
+
+def _name_end(text: str, at: int) -> int:
+    while at < len(text) and _is_name_char(text[at]):
+        at += 1
+    return at
+
+
+def _stray(char: str) -> str:
+    if char == "$":
+        return (
+            'The sign "$" has no meaning in a formula. The columns are looked up in the data '
+            'anyway. Write only the column\'s name, for example "weight", not "d$weight".'
+        )
+    if char in _LOOKALIKES:
+        return (
+            f'The character "{char}" cannot be read. It looks like the one that is meant, but is '
+            f"another (word processors replace it). Type {_LOOKALIKES[char]} instead."
+        )
+    return (
+        f'The character "{char}" has no meaning in a formula. Column names consist of letters, '
+        "digits, dots and underscores. Remove it, or put backquotes around the name it belongs "
+        "to, for example `my column`."
+    )
+
+
+def _check_brackets(tokens: list[Token], text: str) -> None:
+    open_: list[Token] = []
+    for token in tokens:
+        if token.is_op(*_OPENING):
+            open_.append(token)
+            if len(open_) > limits.NESTING:
+                limits.too_much(
+                    "The formula is nested too deeply",
+                    f"{limits.NESTING} brackets inside each other",
+                    "Remove those that are not needed.",
+                    (text, token.start, 1),
+                )
+        elif token.is_op(*_CLOSING):
+            if not open_ or open_[-1].value != _PARTNER[token.value]:
+                raise FormulaError(
+                    f'This "{token.value}" closes nothing. There is no "{_PARTNER[token.value]}" '
+                    "before it that is still open. Remove it, or add the opening one.",
+                    text,
+                    token.start,
+                )
+            open_.pop()
+    if open_:
+        closing = _CLOSING[_OPENING.index(open_[-1].value)]
+        raise FormulaError(
+            f'This "{open_[-1].value}" is never closed. Each opening parenthesis needs a closing '
+            f'one. Add "{closing}" where it ends.',
+            text,
+            open_[-1].start,
+        )
+
+
+def is_column_word(name: str) -> bool:
+    """Whether an unquoted name is a column: no constant, no word of Python, no ``np.``."""
+    return (
+        name not in CONSTANTS
+        and name not in _EXPRESSION_WORDS
+        and ("." not in name or name.split(".")[0] not in NAMESPACES)
+    )
+
+
+def effect_key(name: str) -> frozenset[str]:
+    """The factors of an effect's name, by which it is the same in any order and part of a formula.
+
+    Examples
+    --------
+    >>> effect_key("f[T.b]:x") == effect_key("x:f[b]")
+    True
+    >>> effect_key("Intercept")
+    frozenset()
+    """
+    pieces, depth, start = [], 0, 0
+    for i, char in enumerate(name + ":"):
+        depth += (char in "([{") - (char in ")]}")
+        if i == len(name) or (char == ":" and depth <= 0):
+            pieces.append(name[start:i].replace("[T.", "["))
+            start = i + 1
+    return frozenset(pieces) - {"Intercept"}
+
+
+def quote_name(name: str, quoted: bool = False) -> str:
+    """A column name as an expression: plain when that is unambiguous, else in backquotes."""
+    plain = name.isidentifier() and unicodedata.normalize("NFKC", name) == name
+    if (
+        plain
+        and not keyword.iskeyword(name)
+        and not (quoted and (name in NAMESPACES or not is_column_word(name)))
+    ):
+        return name
+    if not quoted and name.split(".")[0] in NAMESPACES:
+        return name
+    return f"`{name}`"
+
+
+def is_attribute(tokens: list[Token] | tuple[Token, ...], i: int) -> bool:
+    """Whether token `i` is a method or attribute, as ``.mean`` in ``f(x).mean()``."""
+    token = tokens[i]
+    return (
+        i > 0
+        and token.kind == "name"
+        and token.value.startswith(".")
+        and tokens[i - 1].end == token.start
+        and (tokens[i - 1].is_op(*_CLOSING) or tokens[i - 1].kind in ("quoted", "string"))
+    )
+
+
+def python_text(tokens: tuple[Token, ...], *, display: bool = False) -> str:
+    """Tokens as a Python expression with tidy spacing and R's spellings replaced.
+
+    With `display` only names that could not be read otherwise keep their backquotes.
+    """
+    return joined_words(tokens, python_words(tokens, display=display))
+
+
+def python_words(tokens: tuple[Token, ...], *, display: bool = False) -> list[str]:
+    """Each token as Python spells it; columns that are no plain words stand in backquotes."""
+    return [_spell(tokens, i, display) for i in range(len(tokens))]
+
+
+def joined_words(tokens: tuple[Token, ...], words: list[str]) -> str:
+    """One word for each token as a text with tidy spacing."""
+    roles: list[str] = []
+    for i in range(len(tokens)):
+        roles.append(_role(tokens, i, roles))
+    return "".join(
+        (_gap(roles[i - 1], roles[i]) if i else "") + word for i, word in enumerate(words)
+    )
+
+
+def check_columns_callable(tokens: tuple[Token, ...], text: str) -> None:
+    """Refuse columns named like a word of Python (``class``) inside a call: they cannot be used."""
+    for i, token in enumerate(tokens):
+        word = _spell(tokens, i, False)
+        if word.startswith("`") and keyword.iskeyword(token.value):
+            raise FormulaError(
+                f'The column "{token.value}" cannot be used inside a call. "{token.value}" is a '
+                "word of the Python language. Rename the column, for example to "
+                f'"{token.value}_".',
+                text,
+                token.start,
+                token.end - token.start,
+            )
+
+
+def _spell(tokens: tuple[Token, ...], i: int, display: bool) -> str:
+    token = tokens[i]
+    after = tokens[i + 1] if i + 1 < len(tokens) else None
+    value = token.value
+    if token.kind == "quoted":
+        dotted = display and all(part.isidentifier() for part in value.split("."))
+        return value if dotted else quote_name(value, quoted=True)
+    if token.kind == "number":
+        return value.rstrip("L")
+    if token.kind == "string":
+        if i > 0 and tokens[i - 1].is_op(",", "=") and re.fullmatch(r".contr\.[A-Za-z]+.", value):
+            return value[1:-1]  # C(f, "contr.sum") is R's other way to write C(f, contr.sum)
+        return spelled_text(value)
+    if value == "^":
+        return "**"
+    if token.kind != "name" or is_attribute(tokens, i):
+        return value
+    if after is not None and after.is_op("("):
+        return _AS_CALLS.get(value, value)
+    if i > 0 and after is not None and after.is_op("="):
+        return value
+    if value in CONSTANTS:
+        return CONSTANTS[value]
+    if value in _EXPRESSION_WORDS:
+        return value
+    return value if display else quote_name(value)
+
+
+def spelled_text(value: str) -> str:
+    """A text in quotes without signs that whoever reads it again could take for syntax."""
+    if "\\" in value:
+        try:
+            with filtered(("ignore", Warning)):  # such as that "\\d" has no meaning in a text
+                value = repr(ast.literal_eval(value))
+        except (SyntaxError, ValueError):
+            return value
+    return re.sub(r"[()\[\]{}`]", lambda found: f"\\x{ord(found[0]):02x}", value)
+
+
+def _role(tokens: tuple[Token, ...], i: int, before_it: list[str]) -> str:
+    token, before = tokens[i], tokens[i - 1] if i else None
+    if token.kind == "name" and is_attribute(tokens, i):
+        return "attribute"
+    if token.kind != "op":
+        return "keyword" if token.kind == "name" and token.value in _EXPRESSION_WORDS else "word"
+    if token.value in _OPENING:
+        return "open"
+    if token.value in _CLOSING:
+        return "close"
+    if token.value == ",":
+        return "comma"
+    if token.value in ("**", "^", ":", "="):
+        return "tight"
+    starts = before is None or (before.kind == "op" and before.value not in _CLOSING)
+    if token.value in ("+", "-", "~", "*") and (starts or before_it[-1] == "keyword"):
+        return "unary"
+    return "binary"
+
+
+def _gap(before: str, after: str) -> str:
+    if before in ("open", "unary", "tight") or after in ("close", "comma", "tight", "attribute"):
+        return ""
+    if after == "open":
+        return " " if before in ("comma", "binary", "keyword") else ""
+    return " "

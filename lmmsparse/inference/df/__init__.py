@@ -1,0 +1,1 @@
+"""`Fit` → denominator degrees of freedom, and what of V they are made of."""

@@ -1,0 +1,102 @@
+"""A method's name and a fit → denominator degrees of freedom for any hypothesis Lβ = r."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.options import one_of
+from lmmsparse.fit.fit import Fit
+from lmmsparse.inference.df.kenward_roger import KenwardRoger, kenward_roger
+from lmmsparse.inference.df.satterthwaite import satterthwaite
+
+METHODS = ("satterthwaite", "kenward-roger", "residual", "asymptotic", "none")
+
+
+class DenominatorDF(Protocol):
+    """Degrees of freedom of t and F tests, and the covariance matrix that goes with them."""
+
+    @property
+    def covariance(self) -> FloatArray:
+        """Covariance matrix of the fixed effects, (p, p)."""
+        ...
+
+    def single(self, L: FloatArray) -> FloatArray:
+        """Degrees of freedom of the t test of each row of L (m, p); (m,)."""
+        ...
+
+    def joint(self, L: FloatArray) -> tuple[float, float]:
+        """Scale of the F statistic and denominator df of the test of all rows of L (q, p)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """The same degrees of freedom for every hypothesis."""
+
+    covariance: FloatArray
+    df: float
+
+    def single(self, L: FloatArray) -> FloatArray:
+        return np.full(len(L), self.df)
+
+    def joint(self, L: FloatArray) -> tuple[float, float]:
+        return 1.0, self.df
+
+
+def standard_errors(method: DenominatorDF, L: FloatArray) -> FloatArray:
+    """Of the rows of L (m, p); NaN where the data do not determine them."""
+    with np.errstate(invalid="ignore"):
+        se = np.sqrt(np.einsum("mi,ij,mj->m", L, method.covariance, L, optimize=True))
+    return np.where(method.open(L), np.nan, se) if isinstance(method, KenwardRoger) else se
+
+
+def open_notes(method: DenominatorDF, L: FloatArray) -> list[str]:
+    """What a table has to say about standard errors that are NaN."""
+    if not isinstance(method, KenwardRoger) or not method.open(L).any():
+        return []
+    return ["NaN: it depends on variances that REML leaves open, see m.convergence."]
+
+
+def check_ddf(ddf: str) -> str:
+    """The name of a method for denominator degrees of freedom.
+
+    Raises
+    ------
+    OptionError
+        If there is no such method.
+    """
+    if isinstance(ddf, str) and ddf.lower() in METHODS:
+        return ddf.lower()
+    why = "It names the method for the degrees of freedom of the tests."
+    return one_of("ddf", ddf, METHODS, why)
+
+
+def denominator_df(fit: Fit, ddf: str) -> DenominatorDF:
+    """Prepare a method for a fit.
+
+    Parameters
+    ----------
+    fit : Fit
+    ddf : {"satterthwaite", "kenward-roger", "residual", "asymptotic", "none"}
+
+    Returns
+    -------
+    DenominatorDF
+
+    Raises
+    ------
+    OptionError
+        For an unknown name, or Kenward–Roger on an ML fit.
+    """
+    ddf = check_ddf(ddf)
+    if ddf == "satterthwaite":
+        return satterthwaite(fit)
+    if ddf == "kenward-roger":
+        return kenward_roger(fit)
+    if ddf == "residual":
+        return Constant(fit.vcov, float(fit.design.n - fit.design.p))
+    return Constant(fit.vcov, np.inf)

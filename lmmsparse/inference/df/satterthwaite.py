@@ -1,0 +1,101 @@
+"""`Fit` → Satterthwaite's degrees of freedom, from exact first derivatives.
+
+The variance of l'β̂ depends on φ = (θ, σ). Its gradient is exact; the covariance of φ̂ is that of
+`results.parameter_covariance`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg as sla
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.threads import one_thread
+from lmmsparse.engine.covariance.tangents import changes_of_TT, derivatives_of_T
+from lmmsparse.fit.fit import Fit
+from lmmsparse.results.parameter_covariance import parameter_covariance
+
+
+@dataclass(frozen=True, eq=False)
+class Satterthwaite:
+    """Degrees of freedom that match the variance of an estimated variance.
+
+    Attributes
+    ----------
+    covariance : (p, p) array
+        Covariance matrix of the fixed effects.
+    parameter_covariance : (n_theta + 1, n_theta + 1) array
+        Asymptotic covariance of θ̂ (standardized) and σ̂.
+    derivatives : (n_theta + 1, p, p) array
+        Of the covariance matrix with respect to the same parameters.
+
+    Notes
+    -----
+    df(l) = 2 v² / (g'Ag) with v = l'Cl and g_k = l'(∂C/∂φ_k)l.
+
+    References
+    ----------
+    Satterthwaite (1946), Biometrics Bulletin 2, 110-114; Giesbrecht & Burns (1985), Biometrics 41,
+    477-486; Fai & Cornelius (1996), Journal of Statistical Computation and Simulation 54, 363-378.
+    """
+
+    covariance: FloatArray
+    parameter_covariance: FloatArray
+    derivatives: FloatArray
+
+    def single(self, L: FloatArray) -> FloatArray:
+        v = np.einsum("mi,ij,mj->m", L, self.covariance, L, optimize=True)
+        g = np.einsum("mi,kij,mj->mk", L, self.derivatives, L, optimize=True)
+        spread = np.einsum("mk,kl,ml->m", g, self.parameter_covariance, g, optimize=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # Where the variance of Lβ̂ is known, rounding is all that is left of its spread.
+            return np.where(spread > 1e-12 * v**2, 2.0 * v**2 / spread, np.inf)
+
+    def joint(self, L: FloatArray) -> tuple[float, float]:
+        values, vectors = np.linalg.eigh(L @ self.covariance @ L.T)
+        kept = values > np.sqrt(np.finfo(float).eps) * values.max(initial=0.0)
+        nu = self.single(vectors[:, kept].T @ L)
+        q = int(kept.sum())
+        if np.all(np.isinf(nu)):
+            return 1.0, np.inf
+        if q == 1 or float(nu.max() - nu.min()) < 1e-8:
+            return 1.0, float(nu.mean())
+        if np.any(nu <= 2.0):
+            return 1.0, 2.0
+        E = float(np.sum(1.0 / (1.0 - 2.0 / nu)))
+        return 1.0, 2.0 * E / (E - q)
+
+
+@one_thread
+def satterthwaite(fit: Fit) -> Satterthwaite:
+    """Prepare Satterthwaite's method for a fit.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    found = parameter_covariance(fit)
+    J = np.concatenate([_covariance_slopes(fit, found.to_theta), 2.0 / fit.sigma * fit.vcov[None]])
+    return Satterthwaite(fit.vcov, found.matrix, J)
+
+
+def _covariance_slopes(fit: Fit, to_theta: FloatArray) -> FloatArray:
+    """∂Cov(β̂)/∂(standardized θ), (n_theta, p, p): σ² C X'V⁻¹Z (DΛ' + ΛD') Z'V⁻¹X C."""
+    p = fit.design.p
+    RX = fit.modes.solution.RX
+    VX = fit.objective.border(fit.theta)
+    C = sla.cho_solve((RX, False), np.eye(p)) if p else np.zeros((0, 0))
+    VXC = fit.products.basis.coefficients(C @ VX.T).T if p else VX  # rows in the user's units
+    slopes = np.empty((len(fit.theta), p, p))
+    changes = changes_of_TT(fit.template, fit.theta, derivatives_of_T(fit.template, fit.theta))
+    for t, (structure, part) in enumerate(
+        zip(fit.template.structures, fit.template.slices, strict=True)
+    ):
+        a, z = fit.template.offsets[t], fit.template.offsets[t + 1]
+        levels = VXC[a:z].reshape((z - a) // structure.k, structure.k, p)
+        # S[r, s] = Σ_levels of row r times row s, once for all parameters of the term.
+        S = np.tensordot(levels, levels, axes=([0], [0])).transpose(0, 2, 1, 3)
+        slopes[part] = np.tensordot(changes[t], S, axes=([1, 2], [0, 1]))
+    return np.asarray(fit.sigma2 * np.tensordot(to_theta.T, slopes, axes=1))

@@ -1,0 +1,1 @@
+"""`Fit` → tests: of contrasts, of terms, between models."""

@@ -1,0 +1,162 @@
+"""Hypotheses Lβ = r and a method for degrees of freedom → t or F test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.distributions import f_tail, t_tail
+from lmmsparse.common.errors import DataError, OptionError
+from lmmsparse.common.options import brief
+from lmmsparse.common.table import Table, coefficient_formats, counts, degrees, fixed, p_values
+from lmmsparse.design.arguments import check_real
+from lmmsparse.fit.fit import Fit
+from lmmsparse.inference.df.methods import denominator_df, open_notes, standard_errors
+
+
+def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
+    """L as an (m, p) array: given as such, as one row, or as a mapping of names to weights.
+
+    Raises
+    ------
+    DataError, OptionError
+    """
+    names = list(fit.design.x_names)
+    if hasattr(L, "items"):
+        unknown = [name for name in L if name not in names]
+        if unknown and unknown[0] in fit.design.dropped:
+            raise OptionError(
+                f"L names {unknown[0]!r}, which was dropped: the data do not determine it. Combine "
+                f"only {', '.join(names)}, or fit without what repeats other effects."
+            )
+        if unknown:
+            raise OptionError(
+                f"L names {unknown[0]!r}, which is not a fixed effect. The fixed effects are "
+                f"{', '.join(names)}."
+            )
+        row = np.zeros(len(names))
+        for name, weight in L.items():
+            try:
+                row[names.index(name)] = float(weight)
+            except (TypeError, ValueError) as error:
+                raise DataError(
+                    f"L gives {name!r} the weight {weight!r}, which is not a number. A hypothesis "
+                    "is a weighted sum of effects. Give a number."
+                ) from error
+        return hypothesis_matrix(fit, row)
+    if isinstance(L, str):
+        named = [name for name in fit.design.x_names if name in L] or [*fit.design.x_names]
+        raise OptionError(
+            f"L={L!r} is text. A hypothesis is made of weights. Give them by name, for example "
+            f"contrast({{{max(named, key=len, default='x')!r}: 1}}), and what it is compared with "
+            "as rhs=."
+        )
+    try:
+        check_real("L", L)
+        matrix = np.atleast_2d(np.asarray(L, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"L does not hold numbers ({error}). Give one weight per effect."
+        ) from error
+    if matrix.ndim != 2 or matrix.shape[1] != len(names):
+        raise DataError(
+            f"L has shape {np.shape(L)}, but the model has {len(names)} fixed effects "
+            f"({', '.join(names)}). Give rows of that many weights."
+        )
+    if not np.isfinite(matrix).all():
+        raise DataError(
+            "L holds weights that are missing or infinite. A hypothesis is a weighted sum of "
+            "effects. Give every effect a finite weight, 0 for those that do not take part."
+        )
+    return matrix
+
+
+def _right_side(rhs: Any, rows: int) -> FloatArray:
+    check_real("rhs", rhs)
+    try:
+        values = np.asarray(rhs, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"rhs={brief(rhs)} does not hold numbers. It is what the rows of L are compared with. "
+            "Give one number, or one per row."
+        ) from error
+    if not np.isfinite(values).all():
+        raise DataError(
+            "rhs holds values that are missing or infinite. It is what the rows of L are compared "
+            "with. Give finite numbers."
+        )
+    if values.ndim > 1 or (values.ndim == 1 and len(values) not in (1, rows)):
+        raise DataError(
+            f"rhs has shape {values.shape}, but L has {rows} {'row' if rows == 1 else 'rows'}. "
+            "Each row is compared with one number. Give one number, or one per row."
+        )
+    return np.asarray(np.broadcast_to(values, (rows,)))
+
+
+def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
+    """Test Lβ = rhs: one row by t, several rows jointly by F.
+
+    Parameters
+    ----------
+    fit : Fit
+    L : (p,) or (m, p) array, or mapping
+        Weights of the fixed effects.
+    rhs : float or (m,) array
+    ddf : str
+        Method for the degrees of freedom.
+
+    Returns
+    -------
+    Table
+        ``Estimate, Std. Error, df, t value, Pr(>|t|)``, or ``F value, NumDF, DenDF, Pr(>F)``.
+
+    Raises
+    ------
+    DataError
+        If the rows contradict each other or test nothing.
+    """
+    matrix = hypothesis_matrix(fit, L)
+    right = _right_side(rhs, len(matrix))
+    rank = int(np.linalg.matrix_rank(matrix))
+    if rank == 0:
+        raise DataError("L is zero. It tests nothing. Give some effect a weight.")
+    method = denominator_df(fit, ddf)
+    difference = matrix @ fit.beta - right
+    if len(matrix) == 1:
+        se = standard_errors(method, matrix)
+        df = method.single(matrix)
+        t = difference / se
+        columns = {
+            "Estimate": (matrix @ fit.beta).tolist(),
+            "Std. Error": se.tolist(),
+            "df": df.tolist(),
+            "t value": t.tolist(),
+            "Pr(>|t|)": (2.0 * t_tail(np.abs(t), df)).tolist(),
+        }
+        formats = coefficient_formats(se.tolist())
+        return Table(columns, ["L"], notes=open_notes(method, matrix), formats=formats)
+    if np.linalg.matrix_rank(np.column_stack([matrix, right])) > rank:
+        raise DataError(
+            "The rows of L and rhs contradict each other: no coefficients can fulfil them all. "
+            "Check the values of rhs."
+        )
+    F, scale, den = f_statistic(matrix, difference, method)
+    columns = {
+        "F value": [F * scale],
+        "NumDF": [float(rank)],
+        "DenDF": [den],
+        "Pr(>F)": [float(f_tail(F * scale, rank, den))],
+    }
+    formats = {"F value": fixed(4), "NumDF": counts, "DenDF": degrees, "Pr(>F)": p_values}
+    return Table(columns, ["L"], notes=open_notes(method, matrix), formats=formats)
+
+
+def f_statistic(L: FloatArray, difference: FloatArray, method: Any) -> tuple[float, float, float]:
+    """Wald F of Lβ − r, its scale and denominator degrees of freedom."""
+    rank = int(np.linalg.matrix_rank(L))
+    middle = np.linalg.pinv(L @ method.covariance @ L.T, rcond=1e-10, hermitian=True)
+    F = float(difference @ middle @ difference) / rank
+    scale, den = method.joint(L)
+    return F, scale, den

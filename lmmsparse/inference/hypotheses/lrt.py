@@ -1,0 +1,191 @@
+"""Several fits of the same data → a table of likelihood-ratio tests between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from lmmsparse.common.distributions import chi2_tail
+from lmmsparse.common.errors import DataError, OptionError
+from lmmsparse.common.findings import announce
+from lmmsparse.common.table import Table, blanks, counts, fixed, p_values
+from lmmsparse.fit.fit import Fit, fit_design
+from lmmsparse.fit.settle import Settled, also_from, carried, findings_about, settle
+from lmmsparse.inference.hypotheses.boundary import MIXTURE, boundary
+from lmmsparse.inference.hypotheses.nesting import why_not_contained
+
+
+def loglik(fit: Fit) -> float:
+    """(Restricted) log-likelihood at the estimates."""
+    return -0.5 * fit.criterion
+
+
+def information(fit: Fit) -> tuple[float, float]:
+    """AIC and BIC from the criterion that was fitted, as in R."""
+    return fit.criterion + 2 * fit.npar, fit.criterion + np.log(fit.design.n) * fit.npar
+
+
+def refit_ml(fit: Fit) -> Settled:
+    """The same model fitted by maximum likelihood, at its optimum."""
+    if not fit.reml:
+        return settle(fit)
+    refit = fit_design(
+        fit.design, reml=False, optimizer=fit.optimizer, solver=fit.solver, fixed=fit.held
+    )
+    return settle(refit, [fit.theta])
+
+
+def in_order(fits: Sequence[Settled]) -> list[Settled]:
+    """Models from small to large, each at least as good as the one before allows.
+
+    θ of every model is tried for its neighbours: where a larger model would end above a smaller
+    one, it is searched again from there.
+    """
+    out = list(fits)
+    pairs = list(pairwise(range(len(out))))
+    for i, j in [*pairs, *((j, i) for i, j in reversed(pairs)), *pairs]:
+        out[j] = also_from(out[j], [carried(out[i].fit, out[j].fit)])
+    return out
+
+
+def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bool = True) -> Table:
+    """Compare nested models by likelihood-ratio tests, smallest model first.
+
+    Neighbours of which the smaller is not contained in the larger have no p-value, and a note.
+
+    Parameters
+    ----------
+    fits : sequence of Fit
+        At least two.
+    labels : sequence of str
+        One per fit.
+    refit : bool
+        Refit REML fits by maximum likelihood; needed when fixed effects differ.
+
+    Returns
+    -------
+    Table
+        Columns ``npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq)``; beside it
+        ``Pr(>Chibarsq)``, which allows for variances not being negative (NaN where none is on its
+        boundary, or that is not known).
+
+    Raises
+    ------
+    DataError
+        If the models were not fitted to the same response and rows.
+    OptionError
+        If ``refit=False`` mixes REML and ML, or REML fits with different fixed effects.
+    """
+    _check_same_data(fits)
+    notes = []
+    if refit:
+        if any(fit.reml for fit in fits):
+            notes.append("REML fits were refitted by maximum likelihood.")
+    else:
+        if len({fit.reml for fit in fits}) > 1:
+            raise OptionError(
+                "Some of the models were fitted by REML and some by ML. Their likelihoods cannot "
+                "be compared. Leave out refit=False, or fit all in the same way."
+            )
+        if fits[0].reml and len({fit.design.x_names for fit in fits}) > 1:
+            raise OptionError(
+                "The models were fitted by REML and differ in their fixed effects. Their "
+                "restricted likelihoods cannot be compared. Leave out refit=False."
+            )
+    order = sorted(range(len(fits)), key=lambda i: fits[i].npar)
+    names = [labels[i] for i in order]
+    given = [fits[i] for i in order]
+    settled = in_order([refit_ml(fit) if refit else settle(fit) for fit in given])
+    own = [not (refit and fit.reml) for fit in given]
+    everything = list(zip(names, given, settled, own, strict=True))
+    findings = findings_about(
+        [(name, each) for name, _, each, mine in everything if not mine],
+        [(name, fit, each) for name, fit, each, mine in everything if mine],
+    )
+    announce(findings)
+    notes += [finding.message for finding in findings]
+    used = [each.fit for each in settled]
+    criterion = np.array([fit.criterion for fit in used])
+    npar = np.array([float(fit.npar) for fit in used])
+    chisq = np.append(np.nan, np.maximum(0.0, criterion[:-1] - criterion[1:]))
+    df = np.append(np.nan, np.diff(npar))
+    testable = np.zeros(len(used), dtype=bool)
+    for i, (small, large) in enumerate(pairwise(used), start=1):
+        why = why_not_contained(small, large) if df[i] > 0 else "both have as many parameters"
+        testable[i] = not why
+        if why:
+            notes.append(
+                f"{names[i - 1]} is not contained in {names[i]}, {why}: there is no test, compare "
+                "AIC."
+            )
+    with np.errstate(invalid="ignore"):
+        p = np.where(testable, chi2_tail(chisq, np.where(df > 0, df, 1.0)), np.nan)
+    aic, bic = zip(*(information(fit) for fit in used), strict=True)
+    columns = {
+        "npar": npar,
+        "AIC": np.array(aic),
+        "BIC": np.array(bic),
+        "logLik": -0.5 * criterion,
+        "deviance": criterion,
+        "Chisq": chisq,
+        "Df": df,
+        "Pr(>Chisq)": p,
+    }
+    formats = {
+        "npar": counts,
+        "AIC": fixed(2),
+        "BIC": fixed(2),
+        "logLik": fixed(2),
+        "deviance": fixed(2),
+        "Chisq": blanks(fixed(4)),
+        "Df": counts,
+        "Pr(>Chisq)": p_values,
+    }
+    mixture = [np.nan]
+    for (small, large), name, value, tested in zip(
+        pairwise(used), names[1:], chisq[1:], testable[1:], strict=True
+    ):
+        null = boundary(large, small) if tested else None
+        mixture.append(np.nan if null is None else null.p(float(value)))
+        if null is not None:
+            notes.append(f"{name}: {null.said(float(value))}")
+    title = ["Likelihood-ratio tests"]
+    title += [
+        f"{name}: {fit.design.formula or fit.design.response}"
+        for name, fit in zip(names, used, strict=True)
+    ]
+    return Table(
+        {name: values.tolist() for name, values in columns.items()},
+        names,
+        title="\n".join(title),
+        notes=notes,
+        formats=formats,
+        beside={MIXTURE: mixture},
+    )
+
+
+def _check_same_data(fits: Sequence[Fit]) -> None:
+    first = fits[0].design
+    for other in (fit.design for fit in fits[1:]):
+        if other.n != first.n:
+            raise DataError(
+                f"The models were fitted to different numbers of rows ({first.n} and {other.n}). "
+                "Their likelihoods cannot be compared. Missing values in a predictor are the "
+                "usual reason: drop them first, for example data.dropna(subset=[...]) with all "
+                "columns used, and fit all models to the same rows."
+            )
+        if other.response == first.response and not np.array_equal(other.rows, first.rows):
+            raise DataError(
+                "The models were fitted to different rows: missing values left out other rows in "
+                "each. Their likelihoods cannot be compared. Drop them first, for example "
+                "data.dropna(subset=[...]) with all columns used, and fit all models to the rest."
+            )
+        if not np.array_equal(other.y, first.y) or not np.array_equal(
+            other.weights_or_one, first.weights_or_one
+        ):
+            raise DataError(
+                "The models were fitted to different responses or weights. Their likelihoods "
+                "cannot be compared. Fit all models to the same response."
+            )

@@ -1,0 +1,191 @@
+"""`Fit` → likelihood-ratio tests of its random effects, one reduction at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmmsparse.common.distributions import chi2_tail
+from lmmsparse.common.errors import Finding
+from lmmsparse.common.findings import announce
+from lmmsparse.common.progress import bar
+from lmmsparse.common.table import Table, blanks, counts, fixed, p_values
+from lmmsparse.design import Design
+from lmmsparse.design.reduced import Reduction, formula_order, reductions_of
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.refit import reduced_fit
+from lmmsparse.fit.settle import OWN, Settled, carried, findings_about, nested, settle
+from lmmsparse.inference.hypotheses.boundary import MIXTURE, boundary
+
+FORMATS = {
+    "npar": counts,
+    "logLik": fixed(2),
+    "AIC": fixed(2),
+    "LRT": blanks(fixed(4)),
+    "Df": counts,
+    "Pr(>Chisq)": p_values,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Reductions:
+    """A fit and every smaller version of its random effects.
+
+    Attributes
+    ----------
+    whole : Settled
+    what : list of Reduction
+    smaller : list of (Settled or Design)
+        The design where no random effect is left.
+    """
+
+    whole: Settled
+    what: list[Reduction]
+    smaller: list[Settled | Design]
+
+    @property
+    def refits(self) -> list[tuple[str, Settled]]:
+        """The smaller models that were fitted, with their labels."""
+        return [
+            (reduction.label, each)
+            for reduction, each in zip(self.what, self.smaller, strict=True)
+            if isinstance(each, Settled)
+        ]
+
+
+def reduced_fits(fit: Settled, progress: bool | None = None) -> Reductions:
+    """Fit every smaller version of the random effects.
+
+    Parameters
+    ----------
+    fit : Settled
+    progress : bool, optional
+        As for `ranova_table`.
+    """
+    whole, design = fit, fit.fit.design
+    order = [i for i in formula_order(design) if testable(fit.fit, i)]
+    reductions = [r for i in order for r in reductions_of(design, i)]
+    smaller: list[Settled | Design] = []
+    with bar("ranova", len(reductions), "refits", progress) as shown:
+        for reduction in reductions:
+            small = reduced_fit(whole.fit, reduction)
+            if isinstance(small, Fit):
+                smaller.append(settle(small, [carried(whole.fit, small)]))
+            else:
+                smaller.append(small)
+            shown.update()
+    fitted = [j for j, each in enumerate(smaller) if isinstance(each, Settled)]
+    template = whole.fit.template
+    nothing = [template.with_held(np.zeros(template.n_theta))]
+    whole, parts = nested(
+        whole,
+        [each for each in smaller if isinstance(each, Settled)],
+        nothing if len(fitted) < len(smaller) else [],
+    )
+    for j, part in zip(fitted, parts, strict=True):
+        smaller[j] = part
+    return Reductions(whole, reductions, smaller)
+
+
+def ranova_table(fit: Fit, progress: bool | None = None) -> Table:
+    """Reduce every random-effects term in turn and compare likelihoods.
+
+    Parameters
+    ----------
+    fit : Fit
+    progress : bool, optional
+        A bar at once (True), never (False), or after two seconds if somebody watches.
+
+    Returns
+    -------
+    Table
+        First row ``<none>``; ``npar, logLik, AIC, LRT, Df, Pr(>Chisq)``; beside it
+        ``Pr(>Chibarsq)``.
+
+    Notes
+    -----
+    The criterion of the fit is kept: REML fits are compared by REML. The p-values of the table
+    ignore that a variance cannot be negative and are too large; a note, and ``Pr(>Chibarsq)``, give
+    those of the mixture of χ² distributions that allows for it (see `Boundary`), NaN where it is
+    not known.
+    """
+    found = reduced_fits(settle(fit), progress)
+    findings = findings_about(found.refits, [(OWN, fit, found.whole)])
+    announce(findings)
+    return table_of(found, findings)
+
+
+def table_of(found: Reductions, findings: Sequence[Finding] = ()) -> Table:
+    """The tests of a fit against its reductions."""
+    fit, reductions = found.whole.fit, found.what
+    smaller = [each.fit if isinstance(each, Settled) else each for each in found.smaller]
+    held = [i for i in formula_order(fit.design) if not testable(fit, i)]
+    results = [_criterion(fit, small) for small in smaller]
+    criterion = np.array([fit.criterion, *(value for value, _ in results)])
+    npar = np.array([fit.npar, *(n for _, n in results)], dtype=np.float64)
+    df = npar[0] - npar
+    LRT = np.maximum(0.0, criterion - criterion[0])
+    p = np.where(df > 0, chi2_tail(LRT, np.maximum(df, 1.0)), np.nan)
+    LRT[0] = df[0] = np.nan
+    notes, mixture = [], [np.nan]
+    for reduction, small, lrt in zip(reductions, smaller, LRT[1:], strict=True):
+        null = boundary(fit, small)
+        mixture.append(np.nan if null is None else null.p(float(lrt)))
+        if null is not None:
+            notes.append(f"{reduction.label}: {null.said(float(lrt))}")
+    for i in held:
+        notes.append(f"{fit.design.blocks[i].source}: not tested, as parameters of it are fixed.")
+    notes += [finding.message for finding in findings]
+    return Table(
+        {
+            "npar": npar.tolist(),
+            "logLik": (-0.5 * criterion).tolist(),
+            "AIC": (criterion + 2.0 * npar).tolist(),
+            "LRT": LRT.tolist(),
+            "Df": df.tolist(),
+            "Pr(>Chisq)": p.tolist(),
+        },
+        ["<none>", *(reduction.label for reduction in reductions)],
+        title=f"Likelihood-ratio tests of random effects ({'REML' if fit.reml else 'ML'})",
+        notes=notes,
+        formats=FORMATS,
+        beside={MIXTURE: mixture},
+    )
+
+
+def testable(fit: Fit, position: int) -> bool:
+    """Whether a term can be reduced: none of its parameters is held by the user."""
+    return bool(fit.template.free[fit.template.slices[position]].all())
+
+
+def _criterion(fit: Fit, small: Fit | Design) -> tuple[float, int]:
+    """Criterion and number of parameters."""
+    if isinstance(small, Fit):
+        return small.criterion, small.npar
+    sigma = fit.held.sigma
+    return least_squares_criterion(small, fit.reml, sigma), small.p + (sigma is None)
+
+
+def least_squares_criterion(design: Design, reml: bool, sigma: float | None = None) -> float:
+    """Deviance or REML criterion of the model without random effects.
+
+    Parameters
+    ----------
+    design : Design
+    reml : bool
+    sigma : float, optional
+        The residual standard deviation, if it is known.
+    """
+    weights = design.weights_or_one
+    root = np.sqrt(weights)
+    y = root * (design.y - design.offset_or_zero)
+    Q, R = np.linalg.qr(root[:, None] * design.X)
+    squares = float(np.sum((y - Q @ (Q.T @ y)) ** 2))
+    df = design.n - design.p if reml else design.n
+    sigma2 = squares / df if sigma is None else sigma**2
+    value = df * np.log(2.0 * np.pi * sigma2) + squares / sigma2 - float(np.sum(np.log(weights)))
+    if reml:
+        value += 2.0 * float(np.sum(np.log(np.abs(np.diag(R)))))
+    return float(value)

@@ -1,0 +1,283 @@
+"""`Fit` → the model that backward elimination leaves: random effects first, then fixed effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.errors import Finding, OptionError
+from lmmsparse.common.findings import announce
+from lmmsparse.common.options import names_in, share
+from lmmsparse.common.render import Section, html_of, text_of
+from lmmsparse.common.table import (
+    Formatter,
+    Table,
+    blanks,
+    counts,
+    degrees,
+    fixed,
+    p_values,
+    significant,
+)
+from lmmsparse.design import Design, listed
+from lmmsparse.design.reduced import formula_of, without_fixed, without_random
+from lmmsparse.fit.fit import Fit, fit_design
+from lmmsparse.fit.refit import still_fixed
+from lmmsparse.fit.settle import Settled, carried, findings_about, settle
+from lmmsparse.inference.df.methods import Constant, DenominatorDF, check_ddf, denominator_df
+from lmmsparse.inference.hypotheses.anova import METHOD_NAMES, f_test
+from lmmsparse.inference.hypotheses.ranova import FORMATS, reduced_fits, table_of
+from lmmsparse.inference.hypotheses.terms import FixedTerms
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Step:
+    """What backward elimination did.
+
+    Attributes
+    ----------
+    random, fixed : Table
+        ``Eliminated`` (in which step, 0 for what stays) and the tests as `ranova` and `drop1` have
+        them, each at the last time it was made.
+    formula : str
+        Of the model that is left; empty for a model made from arrays.
+    model : LinearMixedModel or None
+        The model that is left; None if it has no random effects any more.
+    """
+
+    random: Table
+    fixed: Table
+    formula: str
+    model: Any
+
+    def _sections(self) -> tuple[Section, ...]:
+        left = self.formula or "a model made from arrays"
+        if self.model is None:
+            left += "  (no random effects left: a linear model)"
+        last = Section(lines=(f"Model found: {left}",))
+        return self.random.section, self.fixed.section, last
+
+    def __repr__(self) -> str:
+        return text_of(self._sections())
+
+    def _repr_html_(self) -> str:
+        return html_of(self._sections())
+
+
+@dataclass(frozen=True, eq=False)
+class _Linear:
+    """A model without random effects, by weighted least squares."""
+
+    design: Design
+    beta: FloatArray
+    method: DenominatorDF
+    sigma2: float
+
+
+_Row = tuple[str, int, list[float]]  # a term, when it went (0: never, -1: no term), its test
+_F_FORMATS = {
+    "Sum Sq": significant,
+    "Mean Sq": significant,
+    "NumDF": counts,
+    "DenDF": degrees,
+    "F value": blanks(fixed(4)),
+    "Pr(>F)": p_values,
+}
+
+
+def step(
+    fit: Fit,
+    make_model: Callable[[Fit], Any],
+    ddf: str = "satterthwaite",
+    alpha_random: float = 0.1,
+    alpha_fixed: float = 0.05,
+    reduce_random: bool = True,
+    reduce_fixed: bool = True,
+    keep: Collection[str] = (),
+    progress: bool | None = None,
+) -> Step:
+    """Eliminate terms one by one, the least significant first.
+
+    Parameters
+    ----------
+    fit : Fit
+    make_model : callable
+        What turns a fit into the model of the result.
+    ddf : str
+        Degrees of freedom of the F tests.
+    alpha_random, alpha_fixed : float
+        Terms with larger p-values go.
+    reduce_random, reduce_fixed : bool
+        Whether to eliminate random effects, and fixed effects.
+    keep : collection of str
+        Fixed-effects terms that stay.
+    progress : bool, optional
+        For every round of tests of random effects a bar at once (True), never (False), or after
+        two seconds if somebody watches.
+
+    Returns
+    -------
+    Step
+
+    Raises
+    ------
+    OptionError
+
+    Notes
+    -----
+    Random effects are tested by likelihood ratio with the criterion of the fit and plain χ²
+    p-values, fixed effects by F tests of those that no other term builds on.
+
+    References
+    ----------
+    Kuznetsova, Brockhoff & Christensen (2017), Journal of Statistical Software 82(13), section 3.
+    """
+    ddf = check_ddf(ddf)
+    for name, alpha in (("alpha_random", alpha_random), ("alpha_fixed", alpha_fixed)):
+        why = "It is the p-value above which terms go."
+        share(name, alpha, why, f"Use, for example, {name}=0.05.", ends=True)
+    labels = [term.label for term in FixedTerms(fit.design).terms]
+    why = "It names the terms of the fixed effects that stay."
+    keep = names_in("keep", keep, why, f"Name some of {listed(labels)}.")
+    unknown = [name for name in keep if name not in labels]
+    if unknown:
+        raise OptionError(
+            f"keep= names {unknown[0]!r}, which is not a term of the fixed effects. The terms are "
+            f"{listed(labels)}. Name some of them."
+        )
+    random, model, first = _random(fit, alpha_random if reduce_random else 1.0, progress)
+    table, model, second = _fixed(model, ddf, alpha_fixed if reduce_fixed else 1.0, keep)
+    announce([*first, *second])
+    if isinstance(model, Fit):
+        return Step(random, table, formula_of(model.design), make_model(model))
+    return Step(random, table, formula_of(model.design), None)
+
+
+def _random(
+    fit: Fit, alpha: float, progress: bool | None
+) -> tuple[Table, Fit | _Linear, tuple[Finding, ...]]:
+    rows: list[_Row] = []
+    current, gone = settle(fit), 0
+    refits: list[tuple[str, Settled]] = []
+    own: list[tuple[str, Fit, Settled]] = []
+    title = f"random effects ({'REML' if fit.reml else 'ML'})"
+    while True:
+        found = reduced_fits(current, progress)
+        model = found.whole.fit
+        if gone == 0:
+            own = [("the fit", fit, found.whole)]
+        else:
+            refits[-1] = (refits[-1][0], found.whole)
+        refits += found.refits
+        frame = table_of(found).to_frame()
+        values = frame.to_numpy(dtype=np.float64)
+        labels = [str(label) for label in frame.index]
+        if not rows:
+            rows.append((labels[0], -1, values[0].tolist()))
+        p = np.nan_to_num(values[1:, -1], nan=-1.0)
+        worst = int(np.argmax(p)) if len(p) else 0
+        if not len(p) or p[worst] <= alpha:
+            rows += [(name, 0, v.tolist()) for name, v in zip(labels[1:], values[1:], strict=True)]
+            findings = findings_about(refits, own)
+            return _table(rows, FORMATS, title, findings), model, findings
+        gone += 1
+        rows.append((labels[worst + 1], gone, values[worst + 1].tolist()))
+        reduction = found.what[worst]
+        design = without_random(model.design, reduction)
+        if not design.blocks:
+            findings = findings_about(refits, own)
+            left = _least_squares(design, model.held.sigma)
+            return _table(rows, FORMATS, title, findings), left, findings
+        smaller = fit_design(
+            design,
+            reml=fit.reml,
+            optimizer=fit.optimizer,
+            solver=fit.solver,
+            fixed=still_fixed(model, reduction),
+        )
+        current = settle(smaller, [carried(model, smaller)])
+        refits.append((f"the model without {reduction.label}", current))
+
+
+def _table(
+    rows: list[_Row],
+    formats: Mapping[str, Formatter],
+    of_what: str,
+    findings: Sequence[Finding] = (),
+) -> Table:
+    columns = {"Eliminated": [np.nan if order < 0 else float(order) for _, order, _ in rows]}
+    columns.update({name: [row[2][j] for row in rows] for j, name in enumerate(formats)})
+    return Table(
+        columns,
+        [row[0] for row in rows],
+        title=f"Backward elimination of {of_what}",
+        notes=[finding.message for finding in findings],
+        formats={"Eliminated": counts, **formats},
+    )
+
+
+def _fixed(
+    model: Fit | _Linear, ddf: str, alpha: float, keep: list[str]
+) -> tuple[Table, Fit | _Linear, tuple[Finding, ...]]:
+    rows: list[_Row] = []
+    refits: list[tuple[str, Settled]] = []
+    gone = 0
+    while True:
+        terms = FixedTerms(model.design)
+        method = denominator_df(model, ddf) if isinstance(model, Fit) else model.method
+        chosen = terms.droppable()
+        tests = []
+        for i in chosen:
+            F, num, den, p, scale = f_test(model.beta, terms.deletion(i), method)
+            mean = F / scale * model.sigma2
+            # A term whose columns others repeat takes nothing with it.
+            tests.append([mean * num, mean, num, den, F, p if num else 1.0])
+        free = [j for j, i in enumerate(chosen) if terms.label(i) not in keep]
+        worst = max(free, key=lambda j: tests[j][-1], default=None)
+        if worst is None or not tests[worst][-1] > alpha:
+            rows += [(terms.label(i), 0, test) for i, test in zip(chosen, tests, strict=True)]
+            break
+        gone += 1
+        rows.append((terms.label(chosen[worst]), gone, tests[worst]))
+        design = without_fixed(model.design, chosen[worst])
+        if isinstance(model, Fit):
+            settled = _refitted(model, design)
+            refits.append((f"the model without {rows[-1][0]}", settled))
+            model = settled.fit
+        else:
+            model = _again_linear(model, design)
+    used = METHOD_NAMES[ddf] if isinstance(model, Fit) else "least squares"
+    findings = findings_about(refits)
+    return _table(rows, _F_FORMATS, f"fixed effects, {used}", findings), model, findings
+
+
+def _refitted(model: Fit, design: Design) -> Settled:
+    smaller = fit_design(
+        design,
+        reml=model.reml,
+        optimizer=model.optimizer,
+        solver=model.solver,
+        fixed=model.held,
+    )
+    return settle(smaller, [model.theta])
+
+
+def _again_linear(model: _Linear, design: Design) -> _Linear:
+    known = None if np.isfinite(model.method.joint(np.zeros((0, 0)))[1]) else model.sigma2
+    return _least_squares(design, None if known is None else float(np.sqrt(known)))
+
+
+def _least_squares(design: Design, sigma: float | None = None) -> _Linear:
+    root = np.sqrt(design.weights_or_one)
+    X, y = root[:, None] * design.X, root * (design.y - design.offset_or_zero)
+    inverse = np.linalg.inv(X.T @ X) if design.p else np.zeros((0, 0))
+    beta = np.linalg.lstsq(X, y, rcond=None)[0]
+    df = float(design.n - design.p)
+    sigma2 = float(np.sum((y - X @ beta) ** 2)) / df if sigma is None else sigma**2
+    covariance = np.asarray(sigma2 * inverse, dtype=np.float64)
+    method = Constant(covariance, df if sigma is None else np.inf)
+    return _Linear(design, np.asarray(beta, dtype=np.float64), method, sigma2)

@@ -1,0 +1,1 @@
+"""`Fit` → how sure its parameters are: Wald, profile and bootstrap intervals."""

@@ -1,0 +1,83 @@
+"""`Fit` and a method → confidence intervals of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from lmmsparse.common.calls import unknown_keyword
+from lmmsparse.common.errors import OptionError
+from lmmsparse.common.options import brief, check_level, one_of
+from lmmsparse.fit.fit import Fit
+from lmmsparse.inference.intervals.bootstrap import bootstrap
+from lmmsparse.inference.intervals.profile.profile import profile
+from lmmsparse.inference.intervals.wald import select_rows, wald_intervals
+from lmmsparse.results.parameters import parameter_names
+
+METHODS = ("profile", "wald", "boot")
+_OPTIONS = ("n_jobs", "progress", "n", "rng", "kind")
+
+
+def check_method(method: str) -> str:
+    """The name of a kind of interval.
+
+    Raises
+    ------
+    OptionError
+        If there is no such kind.
+    """
+    return one_of("method", method, METHODS, "It names the kind of interval.")
+
+
+def confidence_intervals(
+    fit: Fit,
+    method: str,
+    level: float,
+    which: str | Sequence[str] | None,
+    make_model: Callable[[Fit], Any],
+    options: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Intervals by profile, Wald or bootstrap; see `LinearMixedModel.confint`.
+
+    Parameters
+    ----------
+    fit : Fit
+    method : {"profile", "wald", "boot"}
+    level : float
+    which : str or sequence of str, optional
+    make_model : callable
+        See `bootstrap`.
+    options : mapping
+        ``n_jobs``, ``progress``; for the bootstrap also ``n`` replicates, ``rng`` (seed 0 if not
+        given) and ``kind`` of interval.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``lower, upper``.
+    """
+    for name in options:
+        if name not in _OPTIONS:
+            known = ["method", "level", "which", *_OPTIONS]
+            raise OptionError(unknown_keyword("confint", name, known))
+    check_method(method)
+    for name in ("n", "rng", "kind"):
+        if name in options and method != "boot":
+            raise OptionError(
+                f"{name}={brief(options[name])} does not go with method={method!r}. It is about "
+                "bootstrap replicates. Leave it out, or pass method='boot'."
+            )
+    level = check_level(level)
+    n_jobs, progress = options.get("n_jobs", 1), options.get("progress")
+    if method == "wald":
+        return wald_intervals(fit, level, which)
+    if method == "profile":
+        return profile(fit, which, level, n_jobs, progress).confint(level)
+    names = [*parameter_names(fit), *fit.design.x_names]
+    rows = names if which is None else select_rows(which, names, fit)
+    seed = 0 if options.get("rng") is None else options["rng"]
+    n = options.get("n", 500)
+    replicates = bootstrap(fit, n, seed, make_model, n_jobs=n_jobs, progress=progress)
+    return replicates.confint(level, options.get("kind", "percentile")).loc[rows]

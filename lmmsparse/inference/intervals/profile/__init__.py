@@ -1,0 +1,1 @@
+"""`Fit` → the profile of its deviance along every parameter."""

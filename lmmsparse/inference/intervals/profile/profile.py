@@ -1,0 +1,351 @@
+"""`Fit` → the profile of its deviance along every parameter, and the intervals read off it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.calls import checked_keywords
+from lmmsparse.common.distributions import chi2_quantile, normal_quantile
+from lmmsparse.common.errors import Finding, NumericalError, OptionError
+from lmmsparse.common.findings import announce
+from lmmsparse.common.options import check_jobs, check_level
+from lmmsparse.common.progress import run
+from lmmsparse.common.table import Table
+from lmmsparse.common.threads import one_thread
+from lmmsparse.engine.covariance.structures import LambdaTemplate, Unstructured
+from lmmsparse.engine.criterion import ProfiledDeviance
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.refit import warm_start
+from lmmsparse.fit.search import search
+from lmmsparse.fit.settle import Settled, settle
+from lmmsparse.inference.intervals.profile.curve import BetterOptimumError, Curve, Problem, trace
+from lmmsparse.inference.intervals.profile.findings import about_curves, about_fit, interrupted
+from lmmsparse.inference.intervals.profile.fixed import FixedEffect
+from lmmsparse.inference.intervals.profile.problems import (
+    Correlation,
+    Element,
+    ResidualDeviation,
+    StandardDeviation,
+    reordered,
+)
+from lmmsparse.inference.intervals.wald import select_rows
+from lmmsparse.optimize import TrustRegion
+from lmmsparse.results.parameters import known_parameters, parameter_names, parameter_values
+
+_RESTARTS = 5
+_STEPS = 8.0
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Profile:
+    """The deviance profiled along parameters.
+
+    Attributes
+    ----------
+    findings : tuple of Finding
+        What was met on the way.
+
+    Notes
+    -----
+    zeta(ψ) = sign(ψ − ψ̂) √(d(ψ) − d(ψ̂)) with d(ψ) the least ML deviance with the parameter held at
+    ψ. It is standard normal, to first order, if ψ is the true value. Of a correlation, d(ψ) is at
+    most the deviance of the models in which one of the two effects does not vary: any ψ is theirs.
+
+    References
+    ----------
+    Bates, Mächler, Bolker & Walker (2015), Journal of Statistical Software 67(1), section 5.1.
+
+    Examples
+    --------
+    >>> import lmmsparse as lmm
+    >>> m = lmm.lmer("Yield ~ (1 | Batch)", lmm.load_dataset("Dyestuff"))
+    >>> m.profile("sigma").confint().round(2).loc["sigma"].tolist()
+    [38.23, 67.66]
+    """
+
+    _curves: dict[str, Curve] = field(repr=False)
+    _estimates: dict[str, list[FloatArray]] = field(repr=False)
+    _names: list[str] = field(repr=False)
+    _cutoff: float
+    findings: tuple[Finding, ...] = ()
+
+    def _limits(self) -> Table:
+        limits = self.confint()
+        return Table(
+            {"lower": limits["lower"].tolist(), "upper": limits["upper"].tolist()},
+            [str(name) for name in limits.index],
+            title="Profile likelihood, 95 % intervals",
+            notes=[finding.message for finding in self.findings] + self._open_sides(0.95),
+        )
+
+    def __repr__(self) -> str:
+        return str(self._limits())
+
+    def _repr_html_(self) -> str:
+        return self._limits()._repr_html_()
+
+    def _open_sides(self, level: float) -> list[str]:
+        """Where an interval has no limit, and what stands there instead."""
+        z = float(normal_quantile(0.5 + level / 2))
+        open_at = []
+        for name, curve in self._curves.items():
+            sides = [
+                side
+                for side, reached in (
+                    ("lower", curve.zeta[0] <= -z),
+                    ("upper", curve.zeta[-1] >= z),
+                )
+                if not reached
+            ]
+            if sides:
+                open_at.append(f"{name} ({' and '.join(sides)})")
+        if not open_at:
+            return []
+        note = (
+            f"Without a limit: {', '.join(open_at)}. On that side the deviance does not rise "
+            "enough to rule a value out, and the bound of the parameter is shown."
+        )
+        if any(name.startswith("cor_") for name in open_at):
+            note += (
+                " A correlation is open where the model with a standard deviation of zero, which "
+                "leaves it undetermined, fits nearly as well."
+            )
+        return [note]
+
+    @checked_keywords
+    def confint(self, level: float = 0.95) -> pd.DataFrame:
+        """Intervals of the values whose zeta is not too large.
+
+        Parameters
+        ----------
+        level : float
+
+        Returns
+        -------
+        DataFrame
+            Columns ``lower, upper``; a side on which the deviance never rises enough is the bound
+            of the parameter: 0, ±1 or infinite. The printout of the profile names these sides.
+
+        Raises
+        ------
+        OptionError
+            If the curves do not reach that far.
+        """
+        z = float(normal_quantile(0.5 + check_level(level) / 2))
+        if z > self._cutoff * (1 + 1e-9):
+            raise OptionError(
+                f"level={level!r} is higher than the profile reaches (zeta {self._cutoff:.2f}). "
+                "The curves were followed for a lower level. Profile again with "
+                f"m.profile(level={level!r})."
+            )
+        limits = [(curve.limit(-z), curve.limit(z)) for curve in self._curves.values()]
+        index = pd.Index(list(self._curves), dtype=object)
+        return pd.DataFrame(np.array(limits), index=index, columns=["lower", "upper"])
+
+    @checked_keywords
+    def to_frame(self) -> pd.DataFrame:
+        """The points of the curves.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``parameter, value, zeta``, then one per parameter of the model with its best
+            value at that point.
+        """
+        parts = []
+        for name, curve in self._curves.items():
+            rest = np.full((len(curve.value), len(self._names)), np.nan)
+            for i, values in enumerate(self._estimates[name]):
+                rest[i] = values
+            part = pd.DataFrame(rest, columns=pd.Index(self._names, dtype=object))
+            part.insert(0, "parameter", name)
+            part.insert(1, "value", curve.value)
+            part.insert(2, "zeta", curve.zeta)
+            parts.append(part)
+        return pd.concat(parts, ignore_index=True)
+
+
+def profile(
+    fit: Fit,
+    which: str | Sequence[str] | None = None,
+    level: float | None = None,
+    n_jobs: int = 1,
+    progress: bool | None = None,
+) -> Profile:
+    """Profile the ML deviance along parameters.
+
+    Parameters
+    ----------
+    fit : Fit
+        A REML fit is refitted by maximum likelihood first.
+    which : str or sequence of str, optional
+        Parameters; ``"beta_"`` for all fixed effects, ``"theta_"`` for all others.
+    level : float, optional
+        The confidence level that the curves have to reach; by default far enough for a joint
+        region of 99 %.
+    n_jobs : int
+        Processes to share the parameters between.
+    progress : bool, optional
+        A bar at once (True), never (False), or after two seconds if somebody watches.
+
+    Returns
+    -------
+    Profile
+        After Ctrl-C, that of the parameters that were finished, with a warning.
+
+    Raises
+    ------
+    OptionError, NumericalError
+    """
+    check_jobs(n_jobs)
+    names = [*parameter_names(fit), *fit.design.x_names]
+    wanted = names if which is None else list(dict.fromkeys(select_rows(which, names, fit)))
+    exact = [float(normal_quantile(0.5 + check_level(level) / 2))] if level is not None else []
+    if not wanted:
+        raise OptionError(
+            "which=[] names no parameter. A profile follows at least one. Leave it out for all "
+            f"of them, or give one or several of {', '.join(names)}."
+        )
+    joint = float(np.sqrt(chi2_quantile(0.99, max(len(names), 1))))
+    cutoff = exact[0] if exact else joint
+    exact = exact or [float(normal_quantile(0.5 + share / 2)) for share in (0.95, 0.99)]
+    settled, former = maximum_likelihood(fit), np.nan
+    for _ in range(_RESTARTS):
+        followed = run(
+            _follow,
+            [(settled.fit, names.index(name), cutoff, tuple(exact)) for name in wanted],
+            "profile",
+            unit="parameters",
+            n_jobs=n_jobs,
+            progress=progress,
+            until=lambda result: isinstance(result, np.ndarray),
+        )
+        done = followed.results
+        better = [result for result in done if isinstance(result, np.ndarray)]
+        used = settled.fit
+        if not better or followed.interrupted:
+            done = [result for result in done if not isinstance(result, np.ndarray)]
+            curves = {name: result[0] for name, result in zip(wanted, done, strict=False)}
+            estimates = {name: result[1] for name, result in zip(wanted, done, strict=False)}
+            findings = (*about_fit(fit, settled, former), *about_curves(curves))
+            if followed.interrupted:
+                findings = (*findings, interrupted(list(curves), wanted))
+            announce(findings)
+            return Profile(curves, estimates, names, cutoff, findings)
+        former = used.criterion
+        settled = _searched(used, used.objective, better[0])
+    raise NumericalError(
+        f"The profile met a better optimum {_RESTARTS} times in a row. The deviance has many "
+        "local minima. Fit a simpler model, or use method='boot'."
+    )
+
+
+@one_thread
+def maximum_likelihood(fit: Fit) -> Settled:
+    """The same model fitted by maximum likelihood, from its θ and on its cross-products."""
+    if not fit.reml:
+        return settle(fit)
+    return _searched(fit, fit.objective.with_reml(False), warm_start(fit))
+
+
+def _searched(fit: Fit, objective: ProfiledDeviance, start: FloatArray) -> Settled:
+    result = replace(fit, reml=False, optimizer=TrustRegion())
+    result.__dict__["objective"] = objective
+    optimum = search(objective, fit.design, start, TrustRegion(), undetermined=result.away)
+    found = replace(result, optimum=optimum)
+    found.__dict__.update(objective=objective, unidentified=result.unidentified)
+    return settle(found)
+
+
+@one_thread
+def _follow(
+    fit: Fit, index: int, cutoff: float, exact: tuple[float, ...]
+) -> tuple[Curve, list[FloatArray]] | FloatArray:
+    """The curve of a parameter and all estimates along it, or θ of a better optimum."""
+    if known_parameters(fit)[index]:
+        values = np.concatenate([parameter_values(fit, fit.theta, fit.sigma), fit.beta])
+        value = values[[index]]
+        return Curve(value, np.zeros(1), float(value[0]), float(value[0]), ()), [values]
+    problem = _problem(fit, index)
+    try:
+        curve = trace(problem, cutoff, cutoff / _STEPS, exact)
+    except BetterOptimumError as found:
+        return problem.estimates(found.point)[0]
+    along = []
+    for point in curve.points:
+        theta, sigma, beta = problem.estimates(point)
+        values = np.concatenate([parameter_values(fit, theta, sigma), beta])
+        values[index] = point.value  # a correlation that is not determined by theta
+        along.append(values)
+    return curve, along
+
+
+def _problem(fit: Fit, index: int) -> Problem:
+    """The parameter at a position of `parameter_names` followed by the fixed effects."""
+    d = fit.template.n_theta
+    if index == d:
+        return ResidualDeviation(fit.objective, fit.theta)
+    if index > d:
+        return FixedEffect(fit, index - d - 1)
+    term = next(t for t, part in enumerate(fit.template.slices) if index < part.stop)
+    structure, part = fit.template.structures[term], fit.template.slices[term]
+    row, column = structure.entries[index - part.start]
+    linear = not isinstance(structure, Unstructured) or structure.k == 1
+    if row == column and fit.held.sigma is None:
+        return StandardDeviation(fit.objective, fit.theta, term, row)
+    if linear:
+        unit = fit.sigma if row == column else 1.0
+        return Element(fit.objective, fit.theta, index, unit, term)
+    if not fit.template.free[part].all():
+        raise OptionError(
+            f"{parameter_names(fit)[index]} cannot be profiled: it is a function of several "
+            f"elements of theta, and some of {fit.design.blocks[term].source} are fixed. Name the "
+            "parameters to profile by which=, or use method='boot'."
+        )
+    # What is held must be of the first effect, or the first two.
+    first = (column, row) if row != column else (row,)
+    order = (*first, *(i for i in range(structure.k) if i not in first))
+    objective, theta, back = fit.objective, fit.theta, tuple(range(structure.k))
+    if order != back:
+        theta = fit.theta.copy()
+        theta[part] = reordered(structure.factor(theta[part]), order)
+        back = tuple(int(i) for i in np.argsort(order))
+        objective = _effects_reordered(fit, term, order)
+    if row == column:
+        return Element(objective, theta, part.start, fit.sigma, term, back)
+    return Correlation(objective, theta, term, back)
+
+
+def _effects_reordered(fit: Fit, term: int, order: tuple[int, ...]) -> ProfiledDeviance:
+    """The same criterion with the effects of a term in another order."""
+    products, response, take = fit.products, fit.objective.response, list(order)
+    template: LambdaTemplate = fit.template
+    a, z = template.offsets[term], template.offsets[term + 1]
+    rows = np.arange(products.q)
+    rows[a:z] = rows[a:z].reshape(-1, len(take))[:, take].ravel()
+    pairs = []
+    for pair in products.pairs:
+        values = pair.values
+        if pair.s == term:
+            values = values[:, take, :]
+        if pair.t == term:
+            values = values[:, :, take]
+        pairs.append(replace(pair, values=np.ascontiguousarray(values)))
+    moved = replace(products, pairs=tuple(pairs), ZtX=products.ZtX[rows])
+    shifts = list(template.shifts)
+    own = shifts[term]
+    if own is not None:
+        shifts[term] = own[np.ix_(take, take)]
+        template = replace(template, shifts=tuple(shifts))
+    return replace(
+        fit.objective,
+        template=template,
+        system=fit.solver.build(moved, template),
+        products=moved,
+        response=replace(response, Zty=response.Zty[rows]),
+    )

@@ -1,0 +1,99 @@
+"""`Fit` → covariance matrix of its estimated variances, or of standard deviations and correlations.
+
+Asymptotic, by the inverse Hessian of the criterion in (θ, σ) and the chain rule.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.options import one_of
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.not_identified import clusters
+from lmmsparse.fit.search import StandardizedObjective
+from lmmsparse.fit.singular import null_directions
+from lmmsparse.results.parameter_covariance import parameter_covariance
+from lmmsparse.results.parameters import parameter_names, parameter_values
+
+SCALES = ("sdcor", "vcov")
+_STEP = 1e-5
+
+
+def variance_errors(fit: Fit, scale: str = "sdcor") -> pd.DataFrame:
+    """Covariance matrix of the estimated covariance parameters.
+
+    Parameters
+    ----------
+    fit : Fit
+    scale : {"sdcor", "vcov"}
+        Standard deviations and correlations, or variances and covariances.
+
+    Returns
+    -------
+    DataFrame
+        (r, r), the residual parameter last; NaN for a term whose covariance is singular or not
+        determined, zero for what the user holds.
+
+    Raises
+    ------
+    OptionError
+        For another scale.
+
+    References
+    ----------
+    Pinheiro & Bates (2000), Mixed-Effects Models in S and S-PLUS, section 2.3.
+    """
+    one_of(
+        "scale",
+        scale,
+        SCALES,
+        "Covariance parameters are standard deviations and correlations, or variances and "
+        "covariances.",
+    )
+    scaled = StandardizedObjective(fit.objective)
+    point = np.append(scaled.to_internal(fit.theta), fit.sigma)
+
+    def values(at: FloatArray) -> FloatArray:
+        out = parameter_values(fit, scaled.to_theta(at[:-1]), float(at[-1]))
+        return out if scale == "sdcor" else _variances(fit, out)
+
+    J = np.empty((len(point), len(point)))
+    for i, step in enumerate(_STEP * np.maximum(1.0, np.abs(point))):
+        move = step * (np.arange(len(point)) == i)
+        J[:, i] = (values(point + move) - values(point - move)) / (2.0 * step)
+    covariance = np.asarray(J @ parameter_covariance(fit).matrix @ J.T)
+    found = clusters(fit)
+    unknown = {t for cluster in found for t in cluster.entries}
+    if any(cluster.residual for cluster in found):
+        covariance[-1] = covariance[:, -1] = np.nan
+    for t, (null, part) in enumerate(zip(null_directions(fit), fit.template.slices, strict=True)):
+        if len(null) or t in unknown:
+            covariance[part] = np.nan
+            covariance[:, part] = np.nan
+    names = parameter_names(fit)
+    if scale == "vcov":
+        words = {"sd": "var", "cor": "cov", "rho": "cov"}
+        names = [_renamed(name, words) for name in names[:-1]] + ["sigma2"]
+    index = pd.Index(names, dtype=object)
+    return pd.DataFrame(covariance, index=index, columns=index)
+
+
+def _renamed(name: str, words: dict[str, str]) -> str:
+    for old, new in words.items():
+        if name.startswith((f"{old}_", f"{old}|")):
+            return new + name[len(old) :]
+    return name
+
+
+def _variances(fit: Fit, values: FloatArray) -> FloatArray:
+    """Variances and covariances from standard deviations and correlations."""
+    out = values**2
+    for structure, part in zip(fit.template.structures, fit.template.slices, strict=True):
+        own = values[part]
+        sd = {row: own[i] for i, (row, column) in enumerate(structure.entries) if row == column}
+        for i, (row, column) in enumerate(structure.entries):
+            if row != column:
+                out[part.start + i] = own[i] * sd[row if row in sd else 0] * sd[column]
+    return np.asarray(out)

@@ -1,0 +1,110 @@
+"""`Fit` → coefficient table and Wald intervals from the estimates and their covariance matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.distributions import normal_quantile, t_tail
+from lmmsparse.common.errors import OptionError
+from lmmsparse.common.options import check_level, names_in
+from lmmsparse.common.table import Table, coefficient_formats
+from lmmsparse.fit.fit import Fit
+from lmmsparse.inference.df.methods import check_ddf, denominator_df, open_notes, standard_errors
+from lmmsparse.results.parameters import parameter_names
+
+
+def coefficient_table(fit: Fit, ddf: str) -> Table:
+    """Estimates, standard errors, t values and, unless ``ddf="none"``, p-values.
+
+    Parameters
+    ----------
+    fit : Fit
+    ddf : str
+        Method for the degrees of freedom, see `denominator_df`; ``"kenward-roger"`` also adjusts
+        the standard errors.
+    """
+    ddf = check_ddf(ddf)
+    method = denominator_df(fit, ddf)
+    each = np.eye(fit.design.p)
+    se = standard_errors(method, each)
+    t = fit.beta / se
+    columns: dict[str, FloatArray] = {"Estimate": fit.beta, "Std. Error": se}
+    if ddf != "none":
+        df = method.single(each)
+        columns["df"] = df
+    columns["t value"] = t
+    if ddf != "none":
+        columns["Pr(>|t|)"] = 2.0 * t_tail(np.abs(t), df)
+    formats = coefficient_formats(se.tolist())
+    return Table(
+        {name: values.tolist() for name, values in columns.items()},
+        fit.design.x_names,
+        notes=open_notes(method, each),
+        formats=formats,
+    )
+
+
+def wald_intervals(fit: Fit, level: float, which: str | Sequence[str] | None) -> pd.DataFrame:
+    """Estimate ± z · standard error for the fixed effects; NaN for covariance parameters.
+
+    Parameters
+    ----------
+    fit : Fit
+    level : float
+    which : str or sequence of str, optional
+        Rows to give.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``lower, upper``; covariance parameters first.
+
+    Notes
+    -----
+    A variance has no useful standard error near its boundary; Wald intervals are therefore given
+    for fixed effects only.
+    """
+    z = normal_quantile(0.5 + check_level(level) / 2)
+    half = z * np.sqrt(np.diag(fit.vcov))
+    covariance = parameter_names(fit)
+    empty = np.full(len(covariance), np.nan)
+    frame = pd.DataFrame(
+        {
+            "lower": np.concatenate([empty, fit.beta - half]),
+            "upper": np.concatenate([empty, fit.beta + half]),
+        },
+        index=pd.Index([*covariance, *fit.design.x_names], dtype=object),
+    )
+    return frame if which is None else frame.loc[select_rows(which, list(frame.index), fit)]
+
+
+def select_rows(which: str | Sequence[str], names: list[str], fit: Fit) -> list[str]:
+    """Resolve ``which=``: names, ``"beta_"`` for all fixed effects, ``"theta_"`` for all others.
+
+    Raises
+    ------
+    OptionError
+        For a name that is no parameter.
+    """
+    use = f"Give one or several of {', '.join(names)}."
+    wanted = names_in("which", which, "Parameters are chosen by name.", use)
+    p = len(fit.design.x_names)
+    out: list[str] = []
+    for name in wanted:
+        if name == "beta_":
+            out += names[len(names) - p :]
+        elif name == "theta_":
+            out += names[: len(names) - p]
+        elif name in names:
+            out.append(name)
+        else:
+            raise OptionError(
+                f"which={name!r} is not a parameter of the model. Its parameters are "
+                f"{', '.join(names)}. Name one of these, or 'beta_' for all fixed effects, "
+                "'theta_' for all others."
+            )
+    return out

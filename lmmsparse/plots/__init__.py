@@ -1,5 +1,0 @@
-"""Results → figures; all of matplotlib, imported only when a plot is made."""
-
-from lmmsparse.plots.model_plots import ModelPlots
-
-__all__ = ["ModelPlots"]

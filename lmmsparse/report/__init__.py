@@ -1,0 +1,1 @@
+"""Results → what is read: summaries, data frames, figures."""

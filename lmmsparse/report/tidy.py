@@ -1,0 +1,307 @@
+"""`Fit` → data frames with broom.mixed's column names, dots replaced by underscores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse.common.arrays import IntArray
+from lmmsparse.common.distributions import normal_quantile, t_quantile
+from lmmsparse.common.errors import DataError
+from lmmsparse.common.options import alternatives, check_level, names_in, one_of
+from lmmsparse.design import as_frame
+from lmmsparse.design.arguments import places
+from lmmsparse.design.tables import check_unique, tidy_column
+from lmmsparse.fit.fit import Fit
+from lmmsparse.inference.hypotheses.lrt import information, loglik
+from lmmsparse.inference.intervals.wald import coefficient_table
+from lmmsparse.results.influence import influence_of_rows
+from lmmsparse.results.parameters import parameter_names
+from lmmsparse.results.ranef import conditional_covariances, conditional_modes, effect_names
+from lmmsparse.results.varcorr import variance_components
+
+EFFECTS = ("fixed", "ran_pars", "ran_vals")
+_FIXED = {
+    "Estimate": "estimate",
+    "Std. Error": "std_error",
+    "t value": "statistic",
+    "df": "df",
+    "Pr(>|t|)": "p_value",
+}
+
+
+def tidy(
+    fit: Fit,
+    effects: str | Sequence[str],
+    ddf: str,
+    level: float | None,
+    conf_method: str,
+    intervals: Callable[[], pd.DataFrame],
+) -> pd.DataFrame:
+    """One row per parameter or random effect.
+
+    Parameters
+    ----------
+    fit : Fit
+    effects : str or sequence of str
+        Any of `EFFECTS`.
+    ddf : str
+        Degrees of freedom of the tests of fixed effects.
+    level : float or None
+        Confidence level; None for no intervals.
+    conf_method : str
+        ``"wald"``: limits of fixed effects are estimate ± t · std_error with the df of the table
+        (z without any).
+    intervals : callable
+        Gives the limits of all parameters by name; only called where they are wanted.
+
+    Raises
+    ------
+    OptionError
+        For effects of another kind.
+    """
+    why = "It names what the rows are about."
+    wanted = names_in("effects", effects, why, f"Choose {alternatives(EFFECTS)}.") or [""]
+    for kind in wanted:
+        one_of("effects", kind, EFFECTS, why)
+    if level is not None:
+        check_level(level)
+    # Wald limits of fixed effects go with the tests beside them; all others are joined by name.
+    by_test = conf_method == "wald"
+    needed = {"ran_pars"} if by_test else {"fixed", "ran_pars"}
+    limits = intervals() if level is not None and set(wanted) & needed else None
+    frames = []
+    for kind in wanted:
+        if kind == "fixed":
+            frames.append(_fixed(fit, ddf, level if by_test else None, limits))
+        elif kind == "ran_pars":
+            frames.append(_parameters(fit, limits))
+        else:
+            frames.append(_values(fit, level))
+    if len(frames) == 1:
+        return frames[0]
+    order = ["effect", "group", "level", "term", *_FIXED.values(), "conf_low", "conf_high"]
+    joined = pd.concat(frames, ignore_index=True)
+    return joined[[name for name in order if name in joined.columns]]
+
+
+def _with_limits(
+    frame: pd.DataFrame, limits: pd.DataFrame | None, names: Sequence[str | None]
+) -> pd.DataFrame:
+    """Join confidence limits by the names of the parameters."""
+    if limits is not None:
+        found = limits.reindex(pd.Index([name if name else "" for name in names], dtype=object))
+        frame["conf_low"] = found["lower"].to_numpy()
+        frame["conf_high"] = found["upper"].to_numpy()
+    return frame
+
+
+def _fixed(fit: Fit, ddf: str, level: float | None, limits: pd.DataFrame | None) -> pd.DataFrame:
+    table = coefficient_table(fit, ddf).to_frame()
+    columns = {new: table[old].to_numpy() for old, new in _FIXED.items() if old in table.columns}
+    names = list(fit.design.x_names)
+    frame = pd.DataFrame({"effect": ["fixed"] * len(names), "term": names, **columns})
+    if level is not None:
+        df = frame["df"] if "df" in frame.columns else np.inf
+        half = t_quantile(0.5 + level / 2.0, df) * frame["std_error"]
+        frame["conf_low"] = frame["estimate"] - half
+        frame["conf_high"] = frame["estimate"] + half
+    return _with_limits(frame, limits, names)
+
+
+def _parameters(fit: Fit, limits: pd.DataFrame | None) -> pd.DataFrame:
+    names = parameter_names(fit)
+    rows: list[tuple[str, str, float]] = []
+    keys: list[str | None] = []
+    terms = variance_components(fit).terms
+    for block, part, term in zip(fit.design.blocks, fit.template.slices, terms, strict=True):
+        key = dict(zip(block.structure.entries, names[part], strict=True))
+        sd, correlation = term.sd, term.correlation
+        for i, name in enumerate(term.names):
+            rows.append((term.group, f"sd__{name}", float(sd[i])))
+            keys.append(key.get((i, i), key[0, 0]))
+        for j in range(len(sd) if term.correlated else 0):
+            for i in range(j + 1, len(sd)):
+                label = f"cor__{term.names[j]}.{term.names[i]}"
+                rows.append((term.group, label, float(correlation[i, j])))
+                keys.append(key.get((i, j)))
+    rows.append(("Residual", "sd__Observation", fit.sigma))
+    keys.append("sigma")
+    frame = pd.DataFrame(rows, columns=["group", "term", "estimate"])
+    frame.insert(0, "effect", "ran_pars")
+    return _with_limits(frame, limits, keys)
+
+
+def _values(fit: Fit, level: float | None) -> pd.DataFrame:
+    names = effect_names(fit)
+    spread = conditional_covariances(fit)
+    frames = []
+    for group, modes in conditional_modes(fit).items():
+        labels = fit.design.blocks[fit.design.groups[group][0]].levels
+        levels, k = modes.shape
+        se = np.sqrt(np.einsum("lii->li", spread[group]))
+        frames.append(
+            pd.DataFrame(
+                {
+                    "effect": ["ran_vals"] * (levels * k),
+                    "group": [group] * (levels * k),
+                    "level": np.tile(np.asarray(labels, dtype=object), k),
+                    "term": np.repeat(np.asarray(names[group], dtype=object), levels),
+                    "estimate": modes.T.ravel(),
+                    "std_error": se.T.ravel(),
+                }
+            )
+        )
+    frame = pd.concat(frames, ignore_index=True)
+    if level is not None:
+        half = normal_quantile(0.5 + level / 2.0) * frame["std_error"]
+        frame["conf_low"] = frame["estimate"] - half
+        frame["conf_high"] = frame["estimate"] + half
+    return frame
+
+
+def glance(fit: Fit) -> pd.DataFrame:
+    """One row about the whole model.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``nobs, sigma, logLik, AIC, BIC``, ``REMLcrit`` or ``deviance``, ``df_residual``.
+    """
+    aic, bic = information(fit)
+    return pd.DataFrame(
+        {
+            "nobs": [fit.design.n],
+            "sigma": [fit.sigma],
+            "logLik": [loglik(fit)],
+            "AIC": [float(aic)],
+            "BIC": [float(bic)],
+            "REMLcrit" if fit.reml else "deviance": [fit.criterion],
+            "df_residual": [fit.design.n - fit.npar],
+        }
+    )
+
+
+def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
+    """One row per observation: the variables, then what the fit says about the row.
+
+    Parameters
+    ----------
+    fit : Fit
+    data : table, optional
+        The data of the fit, to have all their columns in front; otherwise the response, the
+        columns of the model matrix and the groups.
+
+    Returns
+    -------
+    DataFrame
+        New columns ``_fitted, _resid, _hat, _cooksd, _fixed, _mu, _offset, _sqrtXwt, _sqrtrwt,
+        _weights, _wtres``.
+
+    Raises
+    ------
+    DataError
+        If `data` has another number of rows.
+    """
+    design = fit.design
+    frame, order = (_variables(fit), None) if data is None else _rows_of(fit, data)
+    measures = influence_of_rows(fit)
+    weights = design.weights_or_one
+    residuals = design.y - fit.fitted
+    root = np.sqrt(weights)
+    new = {
+        "_fitted": fit.fitted,
+        "_resid": residuals,
+        "_fixed": design.fixed @ fit.beta + design.offset_or_zero,
+        "_mu": fit.fitted,
+        "_offset": design.offset_or_zero,
+        "_sqrtXwt": root,
+        "_sqrtrwt": root,
+        "_weights": weights,
+        "_wtres": root * residuals,
+    }
+    columns = {name: design.pad(values) for name, values in new.items()}
+    columns["_hat"] = measures.leverage.to_numpy()
+    columns["_cooksd"] = measures.cooks_distance.to_numpy()
+    names = ["_fitted", "_resid", "_hat", "_cooksd", *list(new)[2:]]
+    for name in names:
+        frame[name] = columns[name] if order is None else columns[name][order]
+    return frame
+
+
+def _variables(fit: Fit) -> pd.DataFrame:
+    design = fit.design
+    columns: dict[str, Any] = {design.response: design.pad(design.y)}
+    X = design.X
+    for j, name in enumerate(design.x_names):
+        if name != "Intercept":
+            columns.setdefault(name, design.pad(X[:, j]))
+    out = pd.DataFrame(columns, index=design.output_index())
+    for group, terms in design.groups.items():
+        block = design.blocks[terms[0]]
+        if group in out.columns:
+            continue
+        labels = pd.Series(block.levels.take(block.codes), index=design.rows)
+        if design.na_action == "exclude":
+            labels = labels.reindex(np.arange(len(design.index)))
+        out[group] = labels.array
+    return out
+
+
+def fitted_rows(fit: Fit, data: Any) -> pd.DataFrame:
+    """The rows of the data that were fitted, in their order there.
+
+    Raises
+    ------
+    DataError
+        If they are not the data of the fit.
+    """
+    frame, _, row_of = _matched(fit, data)
+    return frame.iloc[np.sort(row_of[fit.design.rows])]
+
+
+def _rows_of(fit: Fit, data: Any) -> tuple[pd.DataFrame, IntArray | None]:
+    """The rows of the data that results have, and where their results are; None: in their order."""
+    frame, moved, row_of = _matched(fit, data)
+    place = np.full(len(frame), -1)
+    design = fit.design
+    kept = np.arange(len(frame)) if design.na_action == "exclude" else design.rows
+    place[row_of[kept]] = np.arange(len(kept))
+    there = place >= 0
+    return frame[there].copy(), place[there] if moved else None
+
+
+def _matched(fit: Fit, data: Any) -> tuple[pd.DataFrame, bool, IntArray]:
+    """The data, whether they are in another order, and the row of them of each row of the fit's."""
+    design, frame = fit.design, as_frame(data)
+    if len(frame) != len(design.index):
+        raise DataError(
+            f"The data have {len(frame)} rows, but those of the fit had {len(design.index)}. Rows "
+            "belong together by their labels. Pass the data the model was fitted to."
+        )
+    at = places("The table", frame.index, design.index)
+    row_of = np.arange(len(frame), dtype=np.intp) if at is None else at
+    _check_response(fit, frame, row_of)
+    return frame, at is not None, row_of
+
+
+def _check_response(fit: Fit, frame: pd.DataFrame, row_of: IntArray) -> None:
+    """Refuse data whose response is another: its residuals would be wrong."""
+    name = fit.design.response.strip("`")
+    if name not in frame.columns:
+        return
+    check_unique(frame, [name])
+    values = tidy_column(frame[name])
+    if not pd.api.types.is_numeric_dtype(values.dtype):
+        return
+    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)[row_of[fit.design.rows]]
+    other = int(np.sum(numbers != fit.design.y))
+    if other:
+        raise DataError(
+            f"The column {name!r} differs from the response of the model in {other} of its "
+            f"{len(numbers)} rows. What the fit says of a row would stand beside another response. "
+            f"Pass the data of the fit; after refit(y), data.assign({name}=y)."
+        )

@@ -1,0 +1,1 @@
+"""What one fit says, without a test: effects, variances, predictions, simulations, influence."""

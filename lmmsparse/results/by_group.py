@@ -1,0 +1,38 @@
+"""Grouping factor → its values: a dictionary that names the factors there are, and shows itself."""
+
+from __future__ import annotations
+
+import html
+from typing import Any, TypeVar
+
+from lmmsparse.common.errors import UnknownGroupError
+
+V = TypeVar("V")
+
+
+class ByGroup(dict[str, V]):
+    """Grouping factor → values, in the order of the model's terms.
+
+    Examples
+    --------
+    >>> groups = ByGroup({"Subject": 1.5})
+    >>> groups["Subject"]
+    1.5
+    >>> groups["subject"]
+    Traceback (most recent call last):
+    lmmsparse.common.errors.UnknownGroupError: 'subject' is not a grouping factor of the model. ...
+    """
+
+    def __missing__(self, name: Any) -> V:
+        raise UnknownGroupError(
+            f"{name!r} is not a grouping factor of the model. Values are kept by grouping factor. "
+            f"Name one of {', '.join(map(repr, self))}."
+        )
+
+    def _repr_html_(self) -> str:
+        parts = []
+        for name, value in self.items():
+            shown = getattr(value, "_repr_html_", None)
+            text = shown() if shown else f"<pre>{html.escape(repr(value))}</pre>"
+            parts.append(f"<div style='font-weight:600'>{html.escape(name)}</div>{text}")
+        return "".join(parts)

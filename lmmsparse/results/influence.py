@@ -1,0 +1,321 @@
+"""`Fit` → how much each row, or each group of rows, moves the estimates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.linalg as sla
+
+from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.common.calls import checked_keywords
+from lmmsparse.common.errors import DataError, Finding, LmmError, OptionError
+from lmmsparse.common.findings import announce
+from lmmsparse.common.progress import run
+from lmmsparse.common.table import Table
+from lmmsparse.common.threads import one_thread
+from lmmsparse.design import listed
+from lmmsparse.design.recipe import plain_labels
+from lmmsparse.engine.linalg import chunks
+from lmmsparse.fit.fit import Fit, fit_design
+from lmmsparse.fit.refit import subset, warm_start
+from lmmsparse.fit.settle import Settled, about_given, findings_about, settle
+from lmmsparse.results.row_forms import (
+    EffectsOfRows,
+    conditional_forms,
+    projected_rows,
+    pulled_columns,
+)
+
+_SHOWN = 5
+
+
+class Influence:
+    """Measures of influence, by row or by deleted group.
+
+    Parameters
+    ----------
+    cooks_distance : Series
+    dfbeta : DataFrame
+        Estimates without the row or group minus estimates with it, one column per fixed effect.
+    leverage, rstudent : Series, optional
+        Only by row.
+    group : str
+        What was deleted; empty for single rows.
+    problems : mapping, optional
+        Level → why the model could not be fitted without it (its measures are NaN), or why its
+        measures may be off.
+    findings : tuple of Finding, optional
+        What is to be said of the fit and of all refits.
+    unconverged : tuple, optional
+        Levels whose refit did not reach its optimum; their measures may be off.
+    """
+
+    def __init__(
+        self,
+        cooks_distance: pd.Series,
+        dfbeta: pd.DataFrame,
+        leverage: pd.Series | None = None,
+        rstudent: pd.Series | None = None,
+        group: str = "",
+        problems: dict[Any, str] | None = None,
+        findings: tuple[Finding, ...] = (),
+        unconverged: tuple[Any, ...] = (),
+    ) -> None:
+        self.cooks_distance = cooks_distance
+        self.dfbeta = dfbeta
+        self.problems = problems or {}
+        self.findings = findings
+        self.unconverged = unconverged
+        self._leverage = leverage
+        self._rstudent = rstudent
+        self._group = group
+
+    @property
+    def leverage(self) -> pd.Series:
+        """Diagonal of the hat matrix that maps the response to the fitted values.
+
+        Raises
+        ------
+        OptionError
+            For deleted groups.
+        """
+        return self._by_row(self._leverage, "leverage")
+
+    @property
+    def rstudent(self) -> pd.Series:
+        """Residuals over their standard deviation, √w r / (σ √(1 − h)).
+
+        Raises
+        ------
+        OptionError
+            For deleted groups.
+        """
+        return self._by_row(self._rstudent, "rstudent")
+
+    def _by_row(self, values: pd.Series | None, name: str) -> pd.Series:
+        if values is None:
+            raise OptionError(
+                f"{name} does not exist for groups={self._group!r}. It belongs to single rows, not "
+                f"to groups of them. Use m.influence().{name}."
+            )
+        return values
+
+    @checked_keywords
+    def to_frame(self) -> pd.DataFrame:
+        """All measures side by side: ``leverage, rstudent`` (by row), ``cooks_distance``, dfbeta.
+
+        Returns
+        -------
+        DataFrame
+        """
+        parts = [self._leverage, self._rstudent, self.cooks_distance]
+        columns = [part for part in parts if part is not None]
+        return pd.concat([*columns, self.dfbeta.add_prefix("dfbeta_")], axis=1)
+
+    def _largest(self) -> Table:
+        what = f"of levels of {self._group}" if self._group else "of single rows"
+        largest = self.cooks_distance.nlargest(_SHOWN)
+        missing = len(set(self.problems) - set(self.unconverged))
+        return Table(
+            {"Cook's distance": largest.tolist()},
+            [str(label) for label in largest.index],
+            title=f"Influence {what}, the {len(largest)} largest of {len(self.cooks_distance)}",
+            notes=[
+                *([f"Without measures, see problems: {missing}."] if missing else []),
+                *(finding.message for finding in self.findings),
+            ],
+        )
+
+    def __repr__(self) -> str:
+        return str(self._largest())
+
+    def _repr_html_(self) -> str:
+        return self._largest()._repr_html_()
+
+
+def influence(fit: Fit, groups: Any = None, progress: bool | None = None) -> Influence:
+    """Influence of every row, or of every level of a grouping.
+
+    Parameters
+    ----------
+    fit : Fit
+    groups : str or array, optional
+        A grouping factor of the model, or labels of the rows.
+    progress : bool, optional
+        A bar at once (True), never (False), or after two seconds if somebody watches.
+
+    Raises
+    ------
+    OptionError, DataError
+    """
+    return influence_of_rows(fit) if groups is None else influence_of_groups(fit, groups, progress)
+
+
+@one_thread
+def influence_of_rows(fit: Fit) -> Influence:
+    """Leverage, studentized residuals, Cook's distance and dfbeta of every row.
+
+    Notes
+    -----
+    With x̃ = x − X'WZΛM⁻¹Λ'z, the leverage is h = w [z'ΛM⁻¹Λ'z + |R_X⁻ᵀx̃|²]. Deleting a row while θ
+    is held moves β̂ by exactly −(X'V⁻¹X)⁻¹ x̃ w r / (1 − h). Cook's distance is
+    w r² h / (p σ² (1 − h)²), NaN without fixed effects. For the last three see Cook & Weisberg
+    (1982), chapter 3.
+    """
+    design = fit.design
+    w, p = design.weights_or_one, design.p
+    residuals = design.y - fit.fitted
+    leverage, moved = _leverage(fit)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left = 1.0 - leverage
+        student = np.sqrt(w) * residuals / (fit.sigma * np.sqrt(left))
+        cook = w * residuals**2 * leverage / ((p or np.nan) * fit.sigma2 * left**2)
+        dfbeta = -moved * (w * residuals / left)[:, None]
+    index = design.output_index()
+
+    def series(values: FloatArray, name: str) -> pd.Series:
+        return pd.Series(np.array(design.pad(values)), index=index, name=name)
+
+    columns = {name: design.pad(dfbeta[:, j]) for j, name in enumerate(design.x_names)}
+    findings = about_given(fit)
+    announce(findings)
+    return Influence(
+        cooks_distance=series(cook, "cooks_distance"),
+        dfbeta=pd.DataFrame(columns, index=index),
+        leverage=series(leverage, "leverage"),
+        rstudent=series(student, "rstudent"),
+        findings=findings,
+    )
+
+
+def _leverage(fit: Fit) -> tuple[FloatArray, FloatArray]:
+    """Diagonal of the hat matrix, (n,), and (X'V⁻¹X)⁻¹ x̃ of every row, (n, p)."""
+    design, basis = fit.design, fit.products.basis
+    blocks = dict(enumerate(design.blocks))
+    rows = EffectsOfRows(
+        {t: block.shifted_columns for t, block in blocks.items()},
+        {t: block.codes for t, block in blocks.items()},
+    )
+    h = conditional_forms(fit, rows)
+    moved = np.zeros((design.n, design.p))
+    pulled = pulled_columns(fit) if design.p else []
+    for part in chunks(design.n, design.p * max(b.k for b in design.blocks)) if pulled else ():
+        x = design.fixed[part]
+        x = x if isinstance(x, np.ndarray) else x.toarray()
+        half = projected_rows(fit, x, rows.of(part), pulled)
+        h[part] += np.einsum("pn,pn->n", half, half)
+        internal = sla.solve_triangular(fit.modes.solution.RX, half, check_finite=False)
+        moved[part] = basis.coefficients(internal).T
+    return design.weights_or_one * h, moved
+
+
+@one_thread
+def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> Influence:
+    """Cook's distance and dfbeta of every level of a grouping, by refits without it.
+
+    Parameters
+    ----------
+    fit : Fit
+    groups : str or array
+        A grouping factor of the model, or one label per fitted row or per row of the data.
+    progress : bool, optional
+        As for `influence`.
+
+    Notes
+    -----
+    Every refit starts from θ of the fit. Cook's distance is dfbeta' Cov(β̂)⁻¹ dfbeta / p, NaN
+    without fixed effects.
+    """
+    design = fit.design
+    codes, levels, name = _grouping(fit, groups)
+    if len(levels) < 2:
+        raise DataError(
+            f"The grouping {name!r} has one level only. Without it no row is left to fit. Choose a "
+            "grouping with several levels."
+        )
+    start = warm_start(fit)
+    dfbeta = np.full((len(levels), design.p), np.nan)
+    problems: dict[Any, str] = {}
+    off: dict[Any, Settled] = {}
+    labels = list(levels)
+
+    def leave_out(level: int) -> None:
+        label = labels[level]
+        try:
+            refit = fit_design(
+                subset(design, codes != level),
+                reml=fit.reml,
+                start=start,
+                optimizer=fit.optimizer,
+                solver=fit.solver,
+                fixed=fit.held,
+            )
+            settled = settle(refit, warm=True)
+            left = settled.fit
+            if settled.trouble:
+                off[label] = settled
+                problems[label] = f"the refit has not reached its optimum: {settled.trouble}"
+            kept = [design.x_names.index(name) for name in left.design.x_names]
+            dfbeta[level, kept] = left.beta - fit.beta[kept]
+            if len(kept) < design.p:
+                lost = [name for j, name in enumerate(design.x_names) if j not in kept]
+                problems[label] = f"without it {listed(lost)} cannot be estimated"
+        except (LmmError, np.linalg.LinAlgError) as error:
+            problems[label] = str(error)
+
+    calls = [(level,) for level in range(len(labels))]
+    done = run(leave_out, calls, "influence", unit="levels", progress=progress)
+    if done.interrupted:
+        dfbeta[len(done.results) :] = np.nan
+        for label in labels[len(done.results) :]:
+            problems[label] = "interrupted before it was left out"
+    findings = about_given(fit)
+    findings += findings_about([(str(label), each) for label, each in off.items()])
+    announce(findings)
+    cook = np.einsum("li,li->l", dfbeta, np.linalg.solve(fit.vcov, dfbeta.T).T)
+    cook = cook / (design.p or np.nan)
+    index = levels.rename(name)
+    return Influence(
+        cooks_distance=pd.Series(cook, index=index, name="cooks_distance"),
+        dfbeta=pd.DataFrame(dfbeta, index=index, columns=pd.Index(design.x_names, dtype=object)),
+        group=name,
+        problems=problems,
+        findings=findings,
+        unconverged=tuple(off),
+    )
+
+
+def _grouping(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
+    """Codes of the fitted rows, levels and name of a grouping."""
+    design = fit.design
+    if isinstance(groups, str):
+        if groups not in design.groups:
+            raise OptionError(
+                f"groups={groups!r} is not a grouping factor of the model. Its grouping factors "
+                f"are {listed(design.groups)}. Name one of them, or pass the labels of the rows, "
+                "for example groups=data['column']."
+            )
+        grouping = design.blocks[design.groups[groups][0]].grouping
+        return grouping.codes, grouping.levels, groups
+    if np.ndim(groups) != 1:
+        raise DataError(
+            f"groups has {np.ndim(groups)} dimensions. Every row belongs to one group. Pass one "
+            "label per row, or the name of a grouping factor."
+        )
+    labels = plain_labels(pd.Series(design.in_rows("groups", groups)))
+    if len(labels) == len(design.index):
+        labels = labels.iloc[design.rows]
+    elif len(labels) != design.n:
+        raise DataError(
+            f"groups has {len(labels)} labels. The model was fitted to {design.n} rows, and each "
+            "needs one. Pass one label per row."
+        )
+    if labels.isna().any():
+        raise DataError(
+            "groups holds missing labels. Every row belongs to one group. Give them a label."
+        )
+    codes, levels = pd.factorize(labels, sort=True)
+    name = labels.name if isinstance(labels.name, str) else "groups"
+    return codes.astype(np.intp), pd.Index(levels), name

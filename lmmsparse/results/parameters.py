@@ -1,0 +1,77 @@
+"""`Fit` → its covariance parameters as standard deviations and correlations: names and values."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmmsparse.common.arrays import BoolArray, FloatArray
+from lmmsparse.engine.covariance.structures import Unstructured
+from lmmsparse.fit.fit import Fit
+
+
+def parameter_names(fit: Fit) -> list[str]:
+    """Names in θ's order, ``"sigma"`` last: ``sd_Days|Subject``, ``cor_Days.Intercept|Subject``.
+
+    A standard deviation that all effects share is ``sd|g``, the parameter of a correlation
+    structure ``rho|g``.
+    A name that two terms would share gets a number: ``sd_Intercept|g``, ``sd_Intercept|g.1``.
+    """
+    names: list[str] = []
+    for block in fit.design.blocks:
+        structure = block.structure
+        for label, (row, column) in zip(structure.labels, structure.entries, strict=True):
+            if label:
+                name = f"{label}|{block.group}"
+            elif row == column:
+                name = f"sd_{block.names[row]}|{block.group}"
+            else:
+                name = f"cor_{block.names[row]}.{block.names[column]}|{block.group}"
+            count = sum(n == name or n.startswith(f"{name}.") for n in names)
+            names.append(f"{name}.{count}" if count else name)
+    return [*names, "sigma"]
+
+
+def parameter_values(fit: Fit, theta: FloatArray, sigma: float) -> FloatArray:
+    """The parameters of `parameter_names` at θ and σ; NaN for correlations with a constant.
+
+    Parameters
+    ----------
+    fit : Fit
+        Whose design it is.
+    theta : (n_theta,) array
+    sigma : float
+    """
+    values = []
+    template = fit.template
+    for structure, T in zip(template.structures, template.factors(theta), strict=True):
+        cov = T @ T.T
+        sd = np.sqrt(np.diag(cov))
+        for row, column in structure.entries:
+            if row == column:
+                values.append(sigma * sd[row])
+            else:
+                both = sd[row] * sd[column]
+                values.append(cov[row, column] / both if both > 0 else np.nan)
+    return np.array([*values, sigma])
+
+
+def known_parameters(fit: Fit) -> BoolArray:
+    """Which parameters, fixed effects at the end, have the value that the user has given them.
+
+    A standard deviation is known with σ and all elements of its row of T, or if these are zero; a
+    correlation with the elements of both rows.
+    """
+    known: list[bool] = []
+    for structure, part in zip(fit.template.structures, fit.template.slices, strict=True):
+        held, par = ~fit.template.free[part], fit.theta[part]
+        rows = np.array([row for row, _ in structure.entries])
+        for i, (row, column) in enumerate(structure.entries):
+            own = np.arange(len(rows)) == i
+            if isinstance(structure, Unstructured):
+                # The first column of T is of one sign: only the other row matters beside it.
+                own = (rows == row) | ((rows == column) & (column > 0))
+            fixed = bool(held[own].all())
+            absolute = row == column and fit.held.sigma is None and bool(par[own].any())
+            known.append(fixed and not absolute)
+    known.append(fit.held.sigma is not None)
+    return np.array([*known, *[False] * fit.design.p])

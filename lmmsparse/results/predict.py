@@ -1,0 +1,278 @@
+"""`Fit` and new data → predictions, with all, some or none of the random effects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
+from lmmsparse.common.errors import DataError, DesignWarning, FormulaError, OptionError
+from lmmsparse.common.findings import warn
+from lmmsparse.common.options import brief, one_of
+from lmmsparse.design import Recipe, as_frame, check_unique, close_match, listed
+from lmmsparse.fit.fit import Fit
+from lmmsparse.formula.formula import parse_formula
+
+NEW_LEVELS = ("raise", "population", "nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Which random effects take part: the columns chosen of one block.
+
+    Attributes
+    ----------
+    block : int
+    columns : (m,) int array
+    """
+
+    block: int
+    columns: IntArray
+
+
+def select_effects(fit: Fit, random: bool | str) -> list[Selection]:
+    """Interpret ``random=``: True (all), False (none) or a one-sided formula.
+
+    Raises
+    ------
+    FormulaError
+        If the formula names a group or an effect the model does not have.
+    OptionError
+        For anything else.
+    """
+    blocks = fit.design.blocks
+    if random is True:
+        return [Selection(i, np.arange(block.k)) for i, block in enumerate(blocks)]
+    if random is False or random is None:
+        return []
+    if not isinstance(random, str):
+        raise OptionError(
+            f"random={brief(random)} cannot be understood. It says which random effects take part. "
+            "Use True for all, False for none, or a one-sided formula such as '~(1|Subject)'."
+        )
+    chosen: dict[int, set[int]] = {}
+    for term in parse_formula(random, one_sided=True).random:
+        terms = fit.design.groups.get(term.group)
+        if terms is None:
+            raise FormulaError(
+                f"random= names the grouping factor {term.group!r}, which the model does not have."
+                f"{close_match(term.group, fit.design.groups)} Its grouping factors are "
+                f"{listed(fit.design.groups)}. Name one of these.",
+                random,
+                term.position,
+                len(term.source),
+            )
+        have = [name for t in terms for name in blocks[t].names]
+        names = _effect_names(fit, term.effects)
+        strange = [term.effects] if names is None else [n for n in names if n not in have]
+        if names is None or strange:
+            raise FormulaError(
+                f"random= asks for the effect {strange[0]!r} of {term.group!r}, which the model "
+                f"does not have. Its effects there are {listed(have)}. Name one of these.",
+                random,
+                term.position,
+                len(term.source),
+            )
+        for t in terms:
+            at = {blocks[t].names.index(name) for name in names if name in blocks[t].names}
+            chosen.setdefault(t, set()).update(at)
+    return [Selection(t, np.array(sorted(chosen[t]))) for t in sorted(chosen) if chosen[t]]
+
+
+def _effect_names(fit: Fit, effects: str) -> tuple[str, ...] | None:
+    """Names of the columns of a left side; None if it uses what the model does not have."""
+    recipe = fit.design.recipe
+    if recipe is not None:
+        try:
+            return recipe.matrices.names_of(effects)
+        except DataError:
+            return None
+    names = [piece.strip() for piece in effects.split("+")]
+    renamed = {"1": "Intercept"}
+    return tuple(renamed.get(name, name) for name in names if name != "0")
+
+
+@dataclass(frozen=True, eq=False)
+class NewRows:
+    """New data as the model sees them.
+
+    Attributes
+    ----------
+    X : (m, p) array
+        NaN in rows with a missing predictor and in those that are undetermined.
+    offset : (m,) array
+    columns : dict
+        Block → (m, k) array.
+    codes : dict
+        Block → level of each row, −1 where the level is new or missing.
+    unknown : (m,) bool array
+        Rows with a new or missing level of a selected group.
+    undetermined : (m,) bool array
+        Rows whose fixed part the data of the fit do not determine.
+    index : pandas.Index
+    """
+
+    X: FloatArray
+    offset: FloatArray
+    columns: dict[int, FloatArray]
+    codes: dict[int, IntArray]
+    unknown: BoolArray
+    undetermined: BoolArray
+    index: pd.Index
+
+
+def new_frame(fit: Fit, newdata: Any) -> tuple[Recipe, pd.DataFrame]:
+    """The recipe of a model and new data as a DataFrame.
+
+    Raises
+    ------
+    OptionError
+        If the model was made from arrays and cannot read a table.
+    """
+    recipe = fit.design.recipe
+    if recipe is None:
+        raise OptionError(
+            "The model cannot find its columns in a table. It was fitted from arrays, without a "
+            "formula. Compute X @ m.fixef and add the rows of m.ranef, or fit with lmm.lmer."
+        )
+    frame = as_frame(newdata)
+    if not frame.columns.is_unique:
+        check_unique(frame, recipe.names)
+    return recipe, frame
+
+
+def new_rows(
+    fit: Fit, newdata: Any, selections: list[Selection], new_levels: str, offset: Any = None
+) -> NewRows:
+    """Build the model's columns for new data; only the selected groups are looked up.
+
+    Raises
+    ------
+    DataError
+        For missing columns, changed types, unseen levels of a fixed factor, and, with
+        ``new_levels="raise"``, new or missing levels of a grouping factor.
+    """
+    recipe, frame = new_frame(fit, newdata)
+    columns, codes = {}, {}
+    unknown = np.zeros(len(frame), dtype=bool)
+    for selection in selections:
+        t = selection.block
+        columns[t] = recipe.random(t, frame)
+        level, missing, shown = recipe.levels(t, frame)
+        bad = missing | (level < 0)
+        if bad.any() and new_levels == "raise":
+            raise _level_error(fit.design.blocks[t].group, missing, level, shown)
+        unknown |= bad
+        codes[t] = np.where(bad, -1, level)
+    X, undetermined = recipe.fixed(frame)
+    _check_finite(X, fit.design.x_names)
+    for t, values in columns.items():
+        _check_finite(values, fit.design.blocks[t].names)
+    return NewRows(
+        X=X,
+        offset=recipe.offset(frame, offset),
+        columns=columns,
+        codes=codes,
+        unknown=unknown,
+        undetermined=undetermined,
+        index=frame.index,
+    )
+
+
+def _check_finite(values: FloatArray, names: tuple[str, ...]) -> None:
+    infinite = np.isinf(values).sum(axis=0)
+    if infinite.any():
+        j = int(np.argmax(infinite))
+        raise DataError(
+            f"The column {names[j]!r} is infinite in {infinite[j]} rows of the new data. Nothing "
+            "can be predicted from infinity. Correct the values, or make them missing."
+        )
+
+
+def warn_of_undetermined(fit: Fit, undetermined: BoolArray) -> None:
+    """Say how many rows of new data the fixed effects cannot give a mean for."""
+    if undetermined.any():
+        warn(
+            f"{int(undetermined.sum())} of {len(undetermined)} rows of the new data are NaN: the "
+            "data of the fit do not determine their mean, as fixed effects were dropped "
+            f"({listed(fit.design.dropped)}). Predict for combinations that the fit had, or leave "
+            "out the interaction.",
+            DesignWarning,
+        )
+
+
+def _level_error(group: str, missing: BoolArray, level: IntArray, shown: pd.Series) -> DataError:
+    remedy = (
+        "Use new_levels='population' to predict such rows without the group's random effects, or "
+        "'nan' to leave them open."
+    )
+    if missing.any():
+        return DataError(
+            f"The grouping factor {group!r} is missing in {int(missing.sum())} rows of the new "
+            f"data. Their random effects are unknown. {remedy}"
+        )
+    unseen = pd.unique(shown[level < 0].astype(str))
+    new = listed(unseen)
+    return DataError(
+        f"The new data have levels of {group!r} that the fit has not seen: {new}. Their random "
+        f"effects are unknown. {remedy}"
+    )
+
+
+def predict(
+    fit: Fit,
+    newdata: Any = None,
+    random: bool | str = True,
+    new_levels: str = "raise",
+    offset: Any = None,
+) -> tuple[FloatArray, pd.Index]:
+    """Xβ + Zb + offset for the data of the fit or for new data; NaN where they do not tell.
+
+    Returns
+    -------
+    values : (m,) array
+    index : pandas.Index
+        Labels of the rows.
+    """
+    one_of(
+        "new_levels",
+        new_levels,
+        NEW_LEVELS,
+        "It says what to predict for levels of a grouping factor that the fit has not seen.",
+    )
+    selections = select_effects(fit, random)
+    b = fit.split(fit.b)
+    if newdata is None:
+        if offset is not None:
+            raise OptionError(
+                "offset= goes with newdata=. The data of the fit keep the offset they were fitted "
+                "with. Pass newdata= too."
+            )
+        design = fit.design
+        values = design.fixed @ fit.beta + design.offset_or_zero
+        for selection in selections:
+            block, at = design.blocks[selection.block], selection.columns
+            part = b[selection.block][:, at]
+            values = values + np.einsum("nk,nk->n", block.columns[:, at], part[block.codes])
+        return design.pad(values), design.output_index()
+    rows = new_rows(fit, newdata, selections, new_levels, offset)
+    warn_of_undetermined(fit, rows.undetermined)
+    values = predicted(fit, rows, selections)
+    if new_levels == "nan":
+        values = np.where(rows.unknown, np.nan, values)
+    return values, rows.index
+
+
+def predicted(fit: Fit, rows: NewRows, selections: list[Selection]) -> FloatArray:
+    """Xβ + Zb + offset of the rows, (m,)."""
+    values: FloatArray = rows.X @ fit.beta + rows.offset
+    b = fit.split(fit.b)
+    for selection in selections:
+        t, at = selection.block, selection.columns
+        codes = rows.codes[t]
+        part = np.where(codes[:, None] >= 0, b[t][codes][:, at], 0.0)
+        values = values + np.einsum("nk,nk->n", rows.columns[t][:, at], part)
+    return values

@@ -1,0 +1,52 @@
+"""`Fit` → shares of variance: intraclass correlations, marginal and conditional R²."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.fit.fit import Fit
+
+
+def _random_variances(fit: Fit) -> dict[str, float]:
+    """Group → mean over the rows of the variance its random effects add to the response."""
+    T = fit.template.factors(fit.theta)
+    out = dict.fromkeys(fit.design.groups, 0.0)
+    for block, factor in zip(fit.design.blocks, T, strict=True):
+        own: FloatArray = block.columns @ factor
+        out[block.group] += fit.sigma2 * float(np.mean(np.einsum("nk,nk->n", own, own)))
+    return out
+
+
+def _residual_variance(fit: Fit) -> float:
+    return fit.sigma2 * float(np.mean(1.0 / fit.design.weights_or_one))
+
+
+def intraclass_correlation(fit: Fit) -> pd.Series:
+    """Share of each group in the variance that the fixed effects leave over.
+
+    Notes
+    -----
+    With random slopes the variance of a group is averaged over the rows of the data
+    (Johnson 2014); with weights so is the residual variance.
+    """
+    parts = _random_variances(fit)
+    total = sum(parts.values()) + _residual_variance(fit)
+    index = pd.Index(list(parts), dtype=object)
+    return pd.Series([v / total for v in parts.values()], index=index, name="icc")
+
+
+def r_squared(fit: Fit) -> pd.Series:
+    """Marginal R² (fixed effects) and conditional R² (fixed and random effects).
+
+    References
+    ----------
+    Nakagawa & Schielzeth (2013), Methods in Ecology and Evolution 4, 133-142; Johnson (2014),
+    Methods in Ecology and Evolution 5, 944-946.
+    """
+    explained = float(np.var(fit.design.fixed @ fit.beta, ddof=1))
+    random = sum(_random_variances(fit).values())
+    total = explained + random + _residual_variance(fit)
+    shares = [explained / total, (explained + random) / total]
+    return pd.Series(shares, index=pd.Index(["marginal", "conditional"], dtype=object), name="r2")
