@@ -18,9 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.engine.linalg import small_product
 from lmmsparse.engine.products import CrossProducts
-from lmmsparse.engine.solvers.blocked import lead_terms
-from lmmsparse.engine.solvers.levels import small_product
 
 _FEW_EFFECTS = 100
 _LARGEST_BORDER = 200
@@ -53,7 +52,7 @@ def _within(products: CrossProducts, reml: bool, times: int) -> bool:
     if products.q <= times * _FEW_EFFECTS:
         return True
     border = sum(products.sizes) * products.p if reml else 0
-    return border <= times * _LARGEST_BORDER and len(lead_terms(products)) == len(products.sizes)
+    return border <= times * _LARGEST_BORDER and products.one_factor
 
 
 class Border(NamedTuple):
@@ -95,7 +94,7 @@ def traces(
     border : Border or None
         (q, p) arrays for REML, which also projects on the complement of X; None for ML.
     """
-    if len(lead_terms(products)) == len(products.sizes):
+    if products.one_factor:
         return _of_one_factor(products, factors, directions, inverse, border)
     return _of_all_effects(products, factors, directions, solve, border)
 

@@ -25,15 +25,14 @@ from lmmsparse.design.arguments import in_order_of_theta
 from lmmsparse.engine.covariance.structures import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.engine.held import NOTHING, Held
-from lmmsparse.engine.points import Modes
+from lmmsparse.engine.pairs import TermColumns
 from lmmsparse.engine.products import (
     CrossProducts,
     Response,
-    TermColumns,
     cross_products,
     response_products,
 )
-from lmmsparse.engine.solvers.base import PLSSolver
+from lmmsparse.engine.solvers.base import Modes, PLSSolver
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.fit.held import held_parameters, theta_names
 from lmmsparse.fit.identification import Unidentified, unidentified

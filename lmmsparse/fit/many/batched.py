@@ -8,8 +8,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, ObjectArray
 from lmmsparse.engine.covariance.structures import Diagonal, LambdaTemplate, Unstructured
-from lmmsparse.engine.responses import ManyResponses
-from lmmsparse.engine.solvers.blocked import Blocked, lead_terms
+from lmmsparse.engine.products import ManyResponses
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.identification import generic_theta
 from lmmsparse.fit.many.criteria import ManyDeviances, SharedDesign
@@ -208,10 +207,10 @@ def can_batch(fit: Fit) -> bool:
     template, structures = fit.template, fit.template.structures
     bounds = Bounds(template.lower, template.upper, template.mirrors)
     return (
-        isinstance(fit.solver, Blocked)
+        getattr(fit.solver, "level_by_level", False)
         and isinstance(fit.optimizer, TrustRegion)
         and all(isinstance(s, (Unstructured, Diagonal)) for s in structures)
-        and len(lead_terms(fit.products)) == len(structures)
+        and fit.products.one_factor
         # Beside an element that is held, a diagonal one may not cross zero.
         and not np.isfinite(np.array(bounds.limits)[:, template.free]).any()
         and fit.away is None  # steps of many searches are not kept off anything
