@@ -12,7 +12,7 @@ from models import MODELS, frame
 from lmmsparse.design import build_design
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.fit.charts import ChartedObjective
-from lmmsparse.fit.fit import make_objective, products_of
+from lmmsparse.fit.problem import make_objective, products_of
 from lmmsparse.fit.search import StandardizedObjective
 
 Array = npt.NDArray[np.float64]

@@ -24,9 +24,10 @@ from lmmsparse.fit.advice import (
     term_text,
     written,
 )
-from lmmsparse.fit.fit import Fit, make_template
+from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.identification import off_columns, term_matrices
+from lmmsparse.fit.problem import make_template
 
 _SAME = 1e-7
 _NOT_NEGATIVE = 1e-5

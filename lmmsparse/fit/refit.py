@@ -19,8 +19,8 @@ from lmmsparse.design.rank import chosen_columns, column_relations, independent_
 from lmmsparse.design.reduced import Reduction
 from lmmsparse.engine.held import Held
 from lmmsparse.engine.products import response_products
-from lmmsparse.fit.fit import Fit, check_not_exact, fit_design, term_columns
-from lmmsparse.fit.search import search
+from lmmsparse.fit.fit import Fit, fit_design, fitted
+from lmmsparse.fit.problem import check_not_exact, term_columns
 from lmmsparse.fit.settle import Settled, off_zero, settle
 
 
@@ -120,11 +120,8 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Settled:
     Q, _ = design.internal_columns()
     response = response_products(values, Q, terms, design.weights, design.offset)
     check_not_exact(renewed, response.yty)
-    objective = fit.objective.with_response(response)
-    optimum = search(objective, renewed, start, fit.optimizer, undetermined=fit.away)
-    result = replace(fit, design=renewed, optimum=optimum)
-    result.__dict__.update(objective=objective, unidentified=fit.unidentified)
-    return settle(result)
+    problem = fit.problem.with_response(renewed, response)
+    return settle(fitted(problem, start, fit.optimizer))
 
 
 def warm_start(fit: Fit) -> FloatArray:

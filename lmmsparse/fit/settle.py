@@ -19,7 +19,7 @@ from lmmsparse.design import RandomBlock
 from lmmsparse.engine.covariance.structures import Unstructured
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.fit.fit import Fit
-from lmmsparse.fit.search import StandardizedObjective, other_searches, search
+from lmmsparse.fit.search import StandardizedObjective, other_searches
 from lmmsparse.fit.verdict import Convergence, judge
 from lmmsparse.optimize import Optimizer, TrustRegion
 
@@ -335,12 +335,10 @@ def _value(fit: Fit, theta: FloatArray) -> float:
 
 def _searched(fit: Fit, start: FloatArray | None, optimizer: Optimizer) -> Fit:
     """The fit by another search, with all evaluations counted."""
-    found = search(fit.objective, fit.design, start, optimizer, undetermined=fit.away)
+    found = fit.problem.search(start, optimizer)
     optimum = replace(
         found,
         evaluations=fit.optimum.evaluations + found.evaluations,
         trace=np.concatenate([fit.optimum.trace, found.trace]),
     )
-    out = replace(fit, optimum=optimum)
-    out.__dict__.update(objective=fit.objective, unidentified=fit.unidentified)
-    return out
+    return replace(fit, optimum=optimum)

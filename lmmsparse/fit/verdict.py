@@ -134,7 +134,7 @@ def decrease_by_derivatives(fit: Fit) -> float:
     ----------
     fit : Fit
     """
-    scaled = StandardizedObjective(fit.objective, fit.away)
+    scaled = StandardizedObjective(fit.objective, fit.problem.away)
     x, bounds = scaled.to_internal(fit.theta), scaled.bounds
     charted = bool(np.all(np.isinf(bounds.limits)))
     target: Objective = scaled.charted() if charted else scaled

@@ -153,7 +153,6 @@ def _drawn_fits(fit: Fit, draws: int, rng: Any) -> Iterator[tuple[Fit, float]]:
         bounds = scaled.bounds.limits
         theta = template.with_held(scaled.to_theta(np.clip(x + step[:-1], *bounds)))
         drawn = replace(fit, optimum=replace(fit.optimum, x=theta))
-        drawn.__dict__["objective"] = fit.objective
         yield drawn, fit.sigma2 * float(np.exp(2.0 * step[-1]))
 
 

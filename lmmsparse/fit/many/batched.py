@@ -213,7 +213,7 @@ def can_batch(fit: Fit) -> bool:
         and fit.products.one_factor
         # Beside an element that is held, a diagonal one may not cross zero.
         and not np.isfinite(np.array(bounds.limits)[:, template.free]).any()
-        and fit.away is None  # steps of many searches are not kept off anything
+        and fit.problem.away is None  # steps of many searches are not kept off anything
     )
 
 

@@ -149,7 +149,7 @@ def _undetermined(fit: Fit, parts: VarianceParts) -> FloatArray:
 
     Each adds σ² to the variance of the response, by its largest part.
     """
-    away, p = fit.away, fit.design.p
+    away, p = fit.problem.away, fit.design.p
     if away is None:
         return np.zeros((0, p, p))
     template = fit.template
