@@ -58,7 +58,6 @@ def instead(fit: Fit, terms: Collection[int], m: int) -> str:
 
     Parameters
     ----------
-    fit : Fit
     terms : collection of int
         Positions of the terms.
     m : int
@@ -266,7 +265,6 @@ class _Check:
 
     Parameters
     ----------
-    fit : Fit
     terms : list of int
         The terms that candidates replace.
     """
