@@ -59,7 +59,6 @@ def instead(fit: Fit, terms: Collection[int], m: int) -> str:
 
     Parameters
     ----------
-    fit : Fit
     terms : collection of int
         Positions of the terms.
     m : int
@@ -267,7 +266,6 @@ class _Check:
 
     Parameters
     ----------
-    fit : Fit
     terms : list of int
         The terms that candidates replace.
     """

@@ -121,7 +121,6 @@ def not_identified(fit: Fit, told: Sequence[Finding] = ()) -> list[Finding]:
 
     Parameters
     ----------
-    fit : Fit
     told : sequence of Finding
         What the checks of the design have found; what they have said is not said again.
     """

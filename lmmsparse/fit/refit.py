@@ -65,16 +65,9 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Settled:
 
     Parameters
     ----------
-    fit : Fit
     y : array
         One value per fitted row, or per row of the original data.
     weights : array, optional
-
-    Raises
-    ------
-    DataError
-        For values of the wrong length or kind, and for a response that the fixed effects fit
-        exactly.
     """
     design = fit.design
     values = _per_row(design, "y", y)
@@ -134,7 +127,6 @@ def subset(design: Design, keep: BoolArray) -> Design:
 
     Parameters
     ----------
-    design : Design
     keep : (n,) bool array
     """
     if not keep.any():

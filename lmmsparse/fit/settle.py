@@ -69,7 +69,6 @@ def settle(fit: Fit, starts: Sequence[FloatArray] = (), warm: bool = False) -> S
 
     Parameters
     ----------
-    fit : Fit
     starts : sequence of (n_theta,) arrays
         θ of models that contain this one or are contained in it. The search is made from there too:
         what it has found from its own start values can be a local minimum.
@@ -140,7 +139,6 @@ def nested(
 
     Parameters
     ----------
-    whole : Settled
     parts : sequence of Settled
         Settled with θ of the large model as a start.
     least : sequence of (n_theta,) arrays
@@ -224,7 +222,6 @@ def off_zero(objective: ProfiledDeviance, theta: FloatArray) -> FloatArray:
 
     Parameters
     ----------
-    objective : ProfiledDeviance
     theta : (n_theta,) array
     """
     scaled, template = StandardizedObjective(objective), objective.template
@@ -299,10 +296,8 @@ def better_optimum(name: str, former: float, used: Fit) -> Finding:
 
     Parameters
     ----------
-    name : str
     former : float
         The criterion that was found first.
-    used : Fit
     """
     criterion = "REML criterion" if used.reml else "deviance"
     theta = ", ".join(f"{value:.4g}" for value in used.theta)

@@ -129,10 +129,6 @@ def decrease_by_derivatives(fit: Fit) -> float:
 
     They are taken in charts, where no point is singular; where correlations are parameters with
     limits or something is held, in standardized coordinates, of those that are free to move.
-
-    Parameters
-    ----------
-    fit : Fit
     """
     scaled = StandardizedObjective(fit.objective, fit.problem.away)
     x, bounds = scaled.to_internal(fit.theta), scaled.bounds
@@ -234,7 +230,6 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
 
     Parameters
     ----------
-    fit : Fit
     findings : tuple of Finding
         What the checks of the design have found, to be kept with the verdict.
     """

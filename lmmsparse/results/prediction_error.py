@@ -47,20 +47,7 @@ def predict_with_error(
     theta_draws: int = 0,
     rng: Any = None,
 ) -> pd.DataFrame:
-    """Predictions with standard errors and limits.
-
-    Parameters
-    ----------
-    fit : Fit
-    newdata, random, new_levels, offset
-        As for `predict`.
-    interval : {"confidence", "prediction"} or None
-        Limits for the predicted mean (also with None), or for a new observation.
-    level : float
-    theta_draws : int
-        How many draws of the covariance parameters to average over; 0: they are taken as known.
-    rng : Generator or int, optional
-        For the draws; seed 0 if not given.
+    """Predictions with standard errors and limits; see `LinearMixedModel.predict`.
 
     Returns
     -------
@@ -202,8 +189,6 @@ def relative_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> F
 
     Parameters
     ----------
-    fit : Fit
-    rows : NewRows
     selections : list of Selection
         The random effects that take part.
     """

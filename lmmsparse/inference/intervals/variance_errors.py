@@ -24,22 +24,11 @@ _STEP = 1e-5
 def variance_errors(fit: Fit, scale: str = "sdcor") -> pd.DataFrame:
     """Covariance matrix of the estimated covariance parameters.
 
-    Parameters
-    ----------
-    fit : Fit
-    scale : {"sdcor", "vcov"}
-        Standard deviations and correlations, or variances and covariances.
-
     Returns
     -------
     DataFrame
         (r, r), the residual parameter last; NaN for a term whose covariance is singular or not
         determined, zero for what the user holds.
-
-    Raises
-    ------
-    OptionError
-        For another scale.
 
     References
     ----------

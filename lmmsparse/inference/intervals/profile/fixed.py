@@ -22,7 +22,6 @@ class FixedEffect:
     ----------
     fit : Fit
         Fitted by maximum likelihood.
-    column : int
     """
 
     fit: Fit

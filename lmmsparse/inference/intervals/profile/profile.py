@@ -176,30 +176,12 @@ def profile(
     n_jobs: int = 1,
     progress: bool | None = None,
 ) -> Profile:
-    """Profile the ML deviance along parameters.
-
-    Parameters
-    ----------
-    fit : Fit
-        A REML fit is refitted by maximum likelihood first.
-    which : str or sequence of str, optional
-        Parameters; ``"beta_"`` for all fixed effects, ``"theta_"`` for all others.
-    level : float, optional
-        The confidence level that the curves have to reach; by default far enough for a joint
-        region of 99 %.
-    n_jobs : int
-        Processes to share the parameters between.
-    progress : bool, optional
-        A bar at once (True), never (False), or after two seconds if somebody watches.
+    """Profile the ML deviance along parameters; see `LinearMixedModel.profile`.
 
     Returns
     -------
     Profile
         After Ctrl-C, that of the parameters that were finished, with a warning.
-
-    Raises
-    ------
-    OptionError, NumericalError
     """
     check_jobs(n_jobs)
     names = [*parameter_names(fit), *fit.design.x_names]
