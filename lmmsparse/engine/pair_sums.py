@@ -50,7 +50,6 @@ def pair_sums(
 
     Parameters
     ----------
-    products : CrossProducts
     T : list of (k, k) arrays
         The relative covariance factors.
     factor : PLSFactor

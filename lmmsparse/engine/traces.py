@@ -27,24 +27,12 @@ _POSSIBLE = 4  # times as many effects, and columns of a border, where traces ar
 
 
 def is_cheap(products: CrossProducts, reml: bool) -> bool:
-    """Whether the traces cost less than the rest of an evaluation, or next to nothing.
-
-    Parameters
-    ----------
-    products : CrossProducts
-    reml : bool
-    """
+    """Whether the traces cost less than the rest of an evaluation, or next to nothing."""
     return _within(products, reml, 1)
 
 
 def is_possible(products: CrossProducts, reml: bool) -> bool:
-    """Whether the traces cost no more than some evaluations.
-
-    Parameters
-    ----------
-    products : CrossProducts
-    reml : bool
-    """
+    """Whether the traces cost no more than some evaluations."""
     return _within(products, reml, _POSSIBLE)
 
 
@@ -82,7 +70,6 @@ def traces(
 
     Parameters
     ----------
-    products : CrossProducts
     factors : sequence of (k, k) arrays
         T of every term.
     directions : sequence of (parameters, k, k) arrays
@@ -146,7 +133,6 @@ def traces_of_levels(inner: Inner, border: Border | None, directions: FloatArray
 
     Parameters
     ----------
-    inner : Inner
     border : Border or None
         (w, p, levels) arrays; None for ML.
     directions : (d, w, w) array
@@ -179,7 +165,6 @@ def sandwiches(
 
     Parameters
     ----------
-    inner : Inner
     vv, vu, uu : (w, w, levels) arrays
         vv', vu' and uu' of every level, with u = T'v.
     directions : (d, w, w) array

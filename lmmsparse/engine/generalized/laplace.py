@@ -255,9 +255,7 @@ class LaplacePoint:
         rows, mode, template = self.rows, self.mode, self.rows.template
         change = [
             there - here
-            for there, here in zip(
-                template.shifted_factors(to.theta), mode.factors, strict=True
-            )
+            for there, here in zip(template.shifted_factors(to.theta), mode.factors, strict=True)
         ]
         moved = self.full.ZtX @ (to.beta - mode.beta)
         moved += mode.products.times(template.multiply(change, mode.u))

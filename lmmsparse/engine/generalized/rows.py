@@ -14,7 +14,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.engine.columns import Basis, InternalColumns
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.families.base import Family, Observations
 from lmmsparse.engine.linalg import between
 from lmmsparse.engine.products import CrossProducts, Pattern, grouped_columns
@@ -104,9 +104,7 @@ class GeneralizedRows:
         ZtX, XtX = grouped_columns(self.pattern.terms, self.Q, weights)
         return replace(products, ZtX=ZtX, XtX=XtX, basis=self.basis)
 
-    def diagonal(
-        self, factors: Sequence[FloatArray], blocks: Sequence[FloatArray]
-    ) -> FloatArray:
+    def diagonal(self, factors: Sequence[FloatArray], blocks: Sequence[FloatArray]) -> FloatArray:
         """The diagonal of ZΛAΛ'Z', (n,), for A given by its blocks where Z'WZ has some."""
         out = np.zeros(self.n)
         for pair, block in zip(self.pattern.pairs, blocks, strict=True):

@@ -13,7 +13,7 @@ from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.generalized.laplace import LaplaceDeviance, LaplacePoint, Parameters
 from lmmsparse.engine.products import CrossProducts
-from lmmsparse.fit.search import standardizing_map
+from lmmsparse.fit.coordinates import standardizing_map
 from lmmsparse.optimize import Bounds, Derivatives
 
 _ASIDE = 1e-4
@@ -91,9 +91,7 @@ class GeneralizedObjective:
         The mode near the start.
     """
 
-    def __init__(
-        self, deviance: LaplaceDeviance, coordinates: Coordinates, u: FloatArray
-    ) -> None:
+    def __init__(self, deviance: LaplaceDeviance, coordinates: Coordinates, u: FloatArray) -> None:
         self._deviance, self.coordinates, self._u = deviance, coordinates, u
         self.best: LaplacePoint | None = None
         self.factorizations = 0

@@ -86,9 +86,7 @@ def _inside(rows: GeneralizedRows, beta: FloatArray) -> FloatArray:
     )
 
 
-def _spread(
-    rows: GeneralizedRows, at: Parameters, u: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def _spread(rows: GeneralizedRows, at: Parameters, u: FloatArray) -> tuple[FloatArray, FloatArray]:
     """θ after an over-relaxed step of EM, and the same random effects in its units."""
     template, family = rows.template, rows.family
     factors = template.shifted_factors(at.theta)

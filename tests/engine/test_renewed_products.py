@@ -10,7 +10,7 @@ import pytest
 
 import lmmsparse as lmm
 from lmmsparse.engine.products import cross_products, pattern_of, response_products
-from lmmsparse.fit.fit import make_template, term_columns
+from lmmsparse.fit.problem import make_template, term_columns
 
 FORMULAS = {
     "one factor": "y ~ x + (x | g)",

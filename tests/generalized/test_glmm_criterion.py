@@ -24,7 +24,7 @@ from lmmsparse.engine.generalized.laplace import LaplaceDeviance, Parameters
 from lmmsparse.engine.generalized.rows import GeneralizedRows
 from lmmsparse.engine.products import pattern_of
 from lmmsparse.engine.solvers.choose import choose_solver
-from lmmsparse.fit.fit import make_template, term_columns
+from lmmsparse.fit.problem import make_template, term_columns
 
 FORMULAS = {
     "intercept": "y ~ x + (1 | g)",
