@@ -61,6 +61,10 @@ class GeneralizedFit(Fit):
         return self.problem.seen
 
     @property
+    def has_residuals(self) -> bool:
+        return False
+
+    @property
     def parameters(self) -> Parameters:
         """The point of the criterion that the search has found."""
         p, x = self.design.p, self.optimum.x
