@@ -121,7 +121,7 @@ class QuadraturePoint(LaplacePoint):
 
     @cached_property
     def _at_nodes(self) -> list[FloatArray]:
-        """u at every node, (levels, K) each."""
+        """U at every node, (levels, K) each."""
         center = self._stacked(self.mode.u)
         return [center + self._C @ z for z in self._z]
 
