@@ -18,7 +18,6 @@ from functools import cached_property
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.engine.covariance.structures import LambdaTemplate
 from lmmsparse.engine.covariance.tangents import (
     away_from_limits,
     curvatures,
@@ -26,6 +25,7 @@ from lmmsparse.engine.covariance.tangents import (
     of_full_rank,
     turned,
 )
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import Modes, PLSSolution, PLSSystem, Point
 from lmmsparse.engine.traces import is_cheap, is_possible

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import solve_triangular, times_each
 from lmmsparse.engine.moments import moment_estimate
 from lmmsparse.engine.products import CrossProducts, Response

@@ -11,9 +11,9 @@ from lmmsparse.common.errors import NumericalError
 from lmmsparse.common.progress import run
 from lmmsparse.common.table import Table, counts, fixed
 from lmmsparse.common.threads import one_thread
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
-from lmmsparse.fit.search import StandardizedObjective
 from lmmsparse.fit.start import Start, further_starts, start_values
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
 

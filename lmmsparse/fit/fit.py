@@ -22,7 +22,7 @@ from lmmsparse.common.options import brief
 from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design
 from lmmsparse.design.arguments import in_order_of_theta
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.engine.held import Held
 from lmmsparse.engine.products import (

@@ -14,7 +14,7 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import DataError
 from lmmsparse.design import Design
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.engine.held import NOTHING, Held
 from lmmsparse.engine.pairs import TermColumns

@@ -18,8 +18,9 @@ from lmmsparse.common.threads import one_thread
 from lmmsparse.design import RandomBlock
 from lmmsparse.engine.covariance.structures import Unstructured
 from lmmsparse.engine.criterion import ProfiledDeviance
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
-from lmmsparse.fit.search import StandardizedObjective, other_searches
+from lmmsparse.fit.search import other_searches
 from lmmsparse.fit.verdict import Convergence, judge
 from lmmsparse.optimize import Optimizer, TrustRegion
 

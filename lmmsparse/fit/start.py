@@ -12,7 +12,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import brief
 from lmmsparse.design import Design
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.engine.products import CrossProducts
 

@@ -13,9 +13,9 @@ import numpy as np
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import Finding
 from lmmsparse.common.render import Section, html_of, text_of
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.not_identified import undetermined_terms
-from lmmsparse.fit.search import StandardizedObjective
 from lmmsparse.fit.singular import is_singular, singular_finding
 from lmmsparse.fit.start import LOST, is_lost
 from lmmsparse.optimize import Derivatives, Objective, Optimum, Status, second_by_differences

@@ -14,8 +14,8 @@ from lmmsparse.common.distributions import normal_cdf, normal_quantile
 from lmmsparse.common.options import as_generator, one_of, whole_number
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.linalg import chunks
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
-from lmmsparse.fit.search import StandardizedObjective
 from lmmsparse.results.parameter_covariance import parameter_covariance
 from lmmsparse.results.predict import (
     NewRows,

@@ -12,7 +12,7 @@ import pytest
 import lmmsparse as lmm
 from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
 from lmmsparse.engine.covariance.structures import CovarianceStructure, Diagonal, Unstructured
-from lmmsparse.fit.search import StandardizedObjective
+from lmmsparse.fit.coordinates import StandardizedObjective
 
 DATA = models.VALIDATION / "data"
 

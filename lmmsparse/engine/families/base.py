@@ -213,9 +213,7 @@ class Family(ABC):
         """A response with these means, as `Observations.y`."""
 
     @abstractmethod
-    def cdf(
-        self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float
-    ) -> FloatArray:
+    def cdf(self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float) -> FloatArray:
         """P(Y ≤ y)."""
 
     def step_below(self, seen: Observations) -> FloatArray | float:

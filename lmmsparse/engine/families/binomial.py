@@ -93,9 +93,7 @@ class Binomial(Family):
         trials = np.rint(seen.trials_or_one).astype(np.int64)
         return np.asarray(rng.binomial(trials, mu) / trials)
 
-    def cdf(
-        self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float
-    ) -> FloatArray:
+    def cdf(self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float) -> FloatArray:
         trials = np.rint(seen.trials_or_one)
         successes = np.rint(trials * y)
         inside = bdtr(np.clip(successes, 0.0, trials), trials, np.clip(mu, 0.0, 1.0))

@@ -1,4 +1,4 @@
-"""Positive responses with a dispersion φ: gamma, inverse Gaussian, and Gaussian with other links."""
+"""Positive responses with a dispersion φ: gamma, inverse Gaussian, Gaussian with other links."""
 
 from __future__ import annotations
 
@@ -100,9 +100,7 @@ class Gamma(_Dispersed):
         shape = seen.weights * np.exp(-delta)
         return np.asarray(rng.gamma(shape, mu / shape))
 
-    def cdf(
-        self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float
-    ) -> FloatArray:
+    def cdf(self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float) -> FloatArray:
         shape = seen.weights * np.exp(-delta)
         return np.asarray(gammainc(shape, shape * np.maximum(y, 0.0) / mu))
 
@@ -159,9 +157,7 @@ class InverseGaussian(_Dispersed):
     ) -> FloatArray:
         return np.asarray(rng.wald(mu, seen.weights * np.exp(-delta)))
 
-    def cdf(
-        self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float
-    ) -> FloatArray:
+    def cdf(self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float) -> FloatArray:
         nu = seen.weights * np.exp(-delta)
         at = np.maximum(y, 1e-300)
         root = np.sqrt(nu / at)
@@ -232,9 +228,7 @@ class Gaussian(_Dispersed):
         sd = np.sqrt(np.exp(delta) / seen.weights)
         return np.asarray(mu + sd * rng.standard_normal(len(mu)))
 
-    def cdf(
-        self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float
-    ) -> FloatArray:
+    def cdf(self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float) -> FloatArray:
         return np.asarray(ndtr((y - mu) * np.sqrt(seen.weights * np.exp(-delta))))
 
     def problem(self, seen: Observations) -> str:

@@ -82,9 +82,7 @@ class Poisson(_Counts):
     ) -> FloatArray:
         return np.asarray(rng.poisson(mu), dtype=np.float64)
 
-    def cdf(
-        self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float
-    ) -> FloatArray:
+    def cdf(self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float) -> FloatArray:
         return np.where(y < 0, 0.0, pdtr(np.maximum(np.floor(y), 0.0), mu))
 
 
@@ -179,8 +177,6 @@ class NegativeBinomial(_Counts):
         k = np.exp(delta)
         return np.asarray(rng.negative_binomial(k, k / (k + mu)), dtype=np.float64)
 
-    def cdf(
-        self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float
-    ) -> FloatArray:
+    def cdf(self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float) -> FloatArray:
         k = np.exp(delta)
         return np.where(y < 0, 0.0, betainc(k, np.maximum(np.floor(y), 0.0) + 1.0, k / (k + mu)))

@@ -40,7 +40,7 @@ def psi_ratio(y: FloatArray, k: float) -> FloatArray:
 
 
 def stirling(x: FloatArray) -> FloatArray:
-    """x log x − x − log Γ(x)."""
+    """X log x − x − log Γ(x)."""
     x = np.asarray(x, dtype=np.float64)
     near = np.minimum(x, _FROM)
     far = np.maximum(x, _FROM)
@@ -49,7 +49,7 @@ def stirling(x: FloatArray) -> FloatArray:
 
 
 def stirling_slope(x: FloatArray) -> FloatArray:
-    """log x − ψ(x), the derivative of `stirling`."""
+    """Log x − ψ(x), the derivative of `stirling`."""
     x = np.asarray(x, dtype=np.float64)
     near, far = np.minimum(x, _FROM), np.maximum(x, _FROM)
     return np.where(x < _FROM, np.log(near) - psi(near), 0.5 / far - _rest_slope(far))

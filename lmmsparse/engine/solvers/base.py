@@ -15,7 +15,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray, ReadOnly
 from lmmsparse.common.errors import NumericalError
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import solve_triangular
 from lmmsparse.engine.products import CrossProducts, Response
 

@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.calls import checked_construction
 from lmmsparse.common.errors import NumericalError
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import between, inverse_from_factor, small_products, solve_triangular
 from lmmsparse.engine.points import GeneralPoint
 from lmmsparse.engine.products import CrossProducts, PairBlocks, Response

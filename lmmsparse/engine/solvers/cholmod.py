@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.calls import checked_construction
 from lmmsparse.common.options import one_of
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.points import GeneralPoint
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import PLSSolution, eliminate

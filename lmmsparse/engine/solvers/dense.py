@@ -12,7 +12,7 @@ import scipy.linalg as sla
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_construction
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.points import GeneralPoint
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import PLSSolution, eliminate

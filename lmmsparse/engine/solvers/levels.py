@@ -16,7 +16,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import inverse_factors, small_product, solve_triangular
 from lmmsparse.engine.moments import moment_estimate
 from lmmsparse.engine.products import CrossProducts, Response

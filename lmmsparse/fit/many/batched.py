@@ -7,14 +7,16 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, ObjectArray
-from lmmsparse.engine.covariance.structures import Diagonal, LambdaTemplate, Unstructured
+from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.products import ManyResponses
+from lmmsparse.fit.coordinates import StandardizedObjective, standardizer
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.identification import generic_theta
 from lmmsparse.fit.many.criteria import ManyDeviances, SharedDesign
 from lmmsparse.fit.many.levels import level_blocks, merge_levels
 from lmmsparse.fit.refit import warm_start
-from lmmsparse.fit.search import NO_WORSE, SNAP, StandardizedObjective, standardizer
+from lmmsparse.fit.search import NO_WORSE, SNAP
 from lmmsparse.fit.verdict import TOLERANCE, expected_decrease, fits_exactly
 from lmmsparse.optimize import Bounds, TrustRegion
 from lmmsparse.optimize.batched import ManyOptima, minimize_many

@@ -10,9 +10,9 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.options import one_of
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.not_identified import clusters
-from lmmsparse.fit.search import StandardizedObjective
 from lmmsparse.fit.singular import null_directions
 from lmmsparse.results.parameter_covariance import parameter_covariance
 from lmmsparse.results.parameters import parameter_names, parameter_values

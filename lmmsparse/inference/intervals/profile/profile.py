@@ -17,7 +17,8 @@ from lmmsparse.common.options import check_jobs, check_level
 from lmmsparse.common.progress import run
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
-from lmmsparse.engine.covariance.structures import LambdaTemplate, Unstructured
+from lmmsparse.engine.covariance.structures import Unstructured
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.fit.fit import Fit, fitted
 from lmmsparse.fit.refit import warm_start

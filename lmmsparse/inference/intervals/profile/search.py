@@ -11,7 +11,7 @@ import scipy.linalg as sla
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.criterion import ProfiledDeviance
-from lmmsparse.fit.search import StandardizedObjective
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.verdict import TOLERANCE, expected_decrease
 from lmmsparse.optimize import (
     Bobyqa,
