@@ -16,6 +16,7 @@ from lmmsparse.common.errors import FormulaError
 from lmmsparse.common.threads import filtered
 from lmmsparse.formula import limits
 from lmmsparse.formula.limits import remembered, too_much
+from lmmsparse.formula.places import Place
 from lmmsparse.formula.tokens import (
     NAMESPACES,
     Token,
@@ -77,7 +78,7 @@ def read_expression(text: str) -> Expression:
     """
     tokens = tuple(tokenize(text)[:-1])
     try:
-        tree = parsed(tokens, text)
+        tree = parsed(tokens)
     except SyntaxError as error:
         raise FormulaError(
             f"{text!r} cannot be read as an expression. Only columns, functions and "
@@ -105,7 +106,7 @@ def read_expression(text: str) -> Expression:
     )
 
 
-def parsed(tokens: tuple[Token, ...], text: str) -> ast.expr:
+def parsed(tokens: tuple[Token, ...]) -> ast.expr:
     """The syntax tree of tokens; a name in backquotes is a name with backquotes there.
 
     Raises
@@ -116,7 +117,7 @@ def parsed(tokens: tuple[Token, ...], text: str) -> ast.expr:
         If they are too many.
     """
     if len(tokens) > limits.PIECES:
-        start = tokens[0].start
+        text, start = tokens[0].text, tokens[0].start
         too_much(
             f"The expression that starts with {text[start : start + 40]!r} has {len(tokens):,} "
             "names, numbers and signs",
@@ -124,7 +125,7 @@ def parsed(tokens: tuple[Token, ...], text: str) -> ast.expr:
             "Compute the column before fitting.",
         )
     prefix = "quoted_"
-    while prefix in text:
+    while any(prefix in token.value for token in tokens):
         prefix += "_"
     words = python_words(tokens)
     stands_for = {}
@@ -145,26 +146,24 @@ def parsed(tokens: tuple[Token, ...], text: str) -> ast.expr:
     return tree
 
 
-def check_python(tokens: tuple[Token, ...], text: str) -> None:
+def check_python(tokens: tuple[Token, ...]) -> None:
     """Raise a `FormulaError` when the tokens are not one complete Python expression."""
     try:
-        parsed(tokens, text)
-    except SyntaxError as error:
-        start, end = tokens[0].start, tokens[-1].end
+        parsed(tokens)
+    except SyntaxError:
+        whole = Place(tokens[0].text, tokens[0].start, tokens[-1].end)
         pair = _names_side_by_side(tokens)
-        raise FormulaError(
-            f'"{text[start:end]}" is not a complete expression. Inside a call the text is read as '
-            + (
-                f"Python: {pair} are two names side by side. Put a sign between them, or a column "
-                f"name with spaces in it into backquotes: `{pair}`."
-                if pair
-                else "Python: a comma, a sign or a name may be missing or in excess. Correct it, "
-                "or compute it as a column of the data first."
-            ),
-            text,
-            start,
-            end - start,
-        ) from error
+        why = (
+            f"Python: {pair} are two names side by side. Put a sign between them, or a column "
+            f"name with spaces in it into backquotes: `{pair}`."
+            if pair
+            else "Python: a comma, a sign or a name may be missing or in excess. Correct it, "
+            "or compute it as a column of the data first."
+        )
+        whole.fail(
+            f'"{whole.text[whole.start : whole.end]}" is not a complete expression. Inside a call '
+            f"the text is read as {why}"
+        )
 
 
 def _names_side_by_side(tokens: tuple[Token, ...]) -> str:

@@ -54,12 +54,12 @@ def read_part(text: str) -> tuple[tuple[Variable, ...], ...]:
     tokens = tokenize(text)[:-1]
     if not tokens:
         raise FormulaError("A part of the formula is empty.")
-    node = parse_side(tokens, text)
-    side = Summands(text, "effects")
+    node = parse_side(tokens)
+    side = Summands("effects")
     side.collect(node)
     terms: list[tuple[Variable, ...]] = [()] if side.intercept else []
     seen = {frozenset(term) for term in terms}
-    for leaves in expanded(node, text):
+    for leaves in expanded(node):
         term = tuple(
             dict.fromkeys(
                 Variable(leaf.token.value)
