@@ -32,13 +32,8 @@ def one_of(name: str, value: Any, choices: Sequence[str], why: str) -> str:
         The option.
     value : object
         What was given.
-    choices : sequence of str
     why : str
         A sentence: what the option is about.
-
-    Raises
-    ------
-    OptionError
     """
     if isinstance(value, str) and value in choices:
         return value
@@ -48,12 +43,7 @@ def one_of(name: str, value: Any, choices: Sequence[str], why: str) -> str:
 
 
 def yes_or_no(name: str, value: Any, why: str = "") -> bool:
-    """True or False, also numpy's.
-
-    Raises
-    ------
-    OptionError
-    """
+    """True or False, also numpy's."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise OptionError(
@@ -64,12 +54,7 @@ def yes_or_no(name: str, value: Any, why: str = "") -> bool:
 
 
 def whole_number(name: str, value: Any, least: int, why: str, use: str) -> int:
-    """A whole number from `least` on.
-
-    Raises
-    ------
-    OptionError
-    """
+    """A whole number from `least` on."""
     if is_whole(value) and value >= least:
         return int(value)
     kind = {0: "a whole number from 0 on", 1: "a positive whole number"}[least]
@@ -77,12 +62,7 @@ def whole_number(name: str, value: Any, least: int, why: str, use: str) -> int:
 
 
 def share(name: str, value: Any, why: str, use: str, *, ends: bool = False) -> float:
-    """A number between 0 and 1; with `ends`, these two as well.
-
-    Raises
-    ------
-    OptionError
-    """
+    """A number between 0 and 1; with `ends`, these two as well."""
     if not is_number(value):
         raise OptionError(f"{name}={brief(value)} is not a number. {why} {use}")
     number = float(value)
@@ -92,12 +72,7 @@ def share(name: str, value: Any, why: str, use: str, *, ends: bool = False) -> f
 
 
 def names_in(name: str, value: Any, why: str, use: str) -> list[str]:
-    """One name or several, as a list.
-
-    Raises
-    ------
-    OptionError
-    """
+    """One name or several, as a list."""
     names = several(value)
     if all(isinstance(item, str) for item in names):
         return [str(item) for item in names]
@@ -115,12 +90,7 @@ def several(value: Any) -> list[Any]:
 
 
 def mapping(name: str, value: Any, why: str, use: str) -> Mapping[Any, Any]:
-    """A mapping; an empty one for None.
-
-    Raises
-    ------
-    OptionError
-    """
+    """A mapping; an empty one for None."""
     if value is None:
         return {}
     if isinstance(value, Mapping):
@@ -129,36 +99,20 @@ def mapping(name: str, value: Any, why: str, use: str) -> Mapping[Any, Any]:
 
 
 def check_level(level: Any, name: str = "level") -> float:
-    """A confidence level as a float strictly between 0 and 1.
-
-    Raises
-    ------
-    OptionError
-        For anything else.
-    """
+    """A confidence level as a float strictly between 0 and 1."""
     return share(
         name, level, "It is a share, not a percentage.", f"Use, for example, {name}=0.95 for 95 %."
     )
 
 
 def check_counts(n: Any, n_jobs: Any) -> None:
-    """Refuse numbers of replicates and processes that are none.
-
-    Raises
-    ------
-    OptionError
-    """
+    """Refuse numbers of replicates and processes that are none."""
     whole_number("n", n, 1, "It counts replicates.", "Use 1 or more.")
     check_jobs(n_jobs)
 
 
 def check_jobs(n_jobs: Any) -> int:
-    """A number of processes: positive, or negative as joblib counts them.
-
-    Raises
-    ------
-    OptionError
-    """
+    """A number of processes: positive, or negative as joblib counts them."""
     if is_whole(n_jobs) and n_jobs != 0:
         return int(n_jobs)
     raise OptionError(
@@ -168,12 +122,7 @@ def check_jobs(n_jobs: Any) -> int:
 
 
 def as_generator(rng: Any) -> np.random.Generator:
-    """A generator, or one made from a seed.
-
-    Raises
-    ------
-    OptionError
-    """
+    """A generator, or one made from a seed."""
     if isinstance(rng, np.random.Generator):
         return rng
     if is_whole(rng) and rng >= 0:

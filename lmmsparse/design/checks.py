@@ -332,13 +332,8 @@ def check_design(design: Design, held: Held = NOTHING) -> list[Finding]:
 
     Parameters
     ----------
-    design : Design
     held : Held
         Covariance parameters that are not estimated.
-
-    Returns
-    -------
-    list of Finding
     """
     if design not in _CHECKED:  # asked for before the search and by the verdict after it
         found = [finding for check in CHECKS for finding in check(design)]
@@ -373,15 +368,7 @@ def _check_single_levels(design: Design, held: Held) -> list[Finding]:
 
 
 def require(findings: Iterable[Finding]) -> None:
-    """Raise the first finding of level "error".
-
-    Raises
-    ------
-    NotIdentifiableError
-        If parameters cannot be told apart.
-    DataError
-        For anything else that makes a fit impossible.
-    """
+    """Raise the first finding of level "error"."""
     for finding in findings:
         if finding.level == "error":
             if finding.code in ("constant-response", "same-name"):

@@ -179,7 +179,6 @@ def codings(
 
     Parameters
     ----------
-    contrasts : mapping or None
     columns : iterable of str
         All columns of the data.
     table : Variables
@@ -329,16 +328,8 @@ def match_column(name: str, column: pd.Series, info: ColumnInfo, labels: bool = 
 
     Parameters
     ----------
-    name : str
-    column : Series
-    info : ColumnInfo
     labels : bool
         Whether the formula uses its values as labels, which must stay what they are.
-
-    Raises
-    ------
-    DataError
-        For a level the fit has not seen, or text where there were numbers.
     """
     if info.kind == "categorical":
         assert info.categories is not None

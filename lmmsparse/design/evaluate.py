@@ -85,14 +85,7 @@ class Evaluator:
         self._largest = max(limits.VALUES, 100 * rows)
 
     def __call__(self, expression: Expression) -> Any:
-        """The value of an expression.
-
-        Raises
-        ------
-        FormulaError
-            If it uses what a formula does not allow, or makes something too large. What its
-            functions raise goes through.
-        """
+        """The value of an expression."""
         try:
             return self._value(expression.tree)
         except FormulaError as error:

@@ -55,13 +55,7 @@ def own_names(context: Mapping[str, Any] | None) -> dict[str, Any]:
 def columns_of(
     text: str, columns: Iterable[str], context: Mapping[str, Any] | None
 ) -> tuple[str, ...]:
-    """Data columns a formula part or expression uses, each once.
-
-    Raises
-    ------
-    DataError, FormulaError
-        As `check_expression`.
-    """
+    """Data columns a formula part or expression uses, each once."""
     columns = list(columns)
     known, own = set(columns), own_names(context)
     used: dict[str, None] = {}
@@ -84,13 +78,6 @@ def check_expression(
     -------
     tuple of str
         The columns it uses.
-
-    Raises
-    ------
-    DataError
-        For a name that is neither a column nor a known function.
-    FormulaError
-        For syntax that has no place in a formula.
     """
     columns, own = list(columns), own_names(context)
     data = set(columns)

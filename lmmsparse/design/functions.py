@@ -33,7 +33,6 @@ class Function:
 
     Attributes
     ----------
-    call : callable
     parameters : tuple of str
         Its parameters in order; ``"*"`` at the end takes any number.
     check : callable or None

@@ -66,7 +66,6 @@ class Grouping(ReadOnly):
         Labels: the original values, or joined by ":" for an interaction.
     codes : (n,) int array
         Level of each fitted row.
-    key : LevelKey
     """
 
     name: str
@@ -82,7 +81,6 @@ def make_grouping(name: str, columns: Sequence[pd.Series]) -> Grouping:
 
     Parameters
     ----------
-    name : str
     columns : sequence of Series
         Without missing values.
     """

@@ -38,7 +38,6 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
 
     Parameters
     ----------
-    frame : DataFrame
     coded : mapping
         Columns whose coding is prescribed, as formulaic's factors, where they stand by themselves;
         expressions compute with the values.

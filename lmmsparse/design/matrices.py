@@ -77,13 +77,7 @@ class MatrixRecipe:
         return {e: levels for part in self.categories.values() for e, levels in part.items()}
 
     def names_of(self, text: str) -> tuple[str, ...]:
-        """Names of the columns another formula part would have, on the variables of the fit.
-
-        Raises
-        ------
-        DataError
-            If it uses a variable the model does not have.
-        """
+        """Names of the columns another formula part would have, on the variables of the fit."""
         names = columns_of(text, self.columns, self.context)
         spec = self._specification(text, names, self.levels)
         return tuple(str(name) for name in spec.column_names)
@@ -170,13 +164,7 @@ class MatrixRecipe:
         return _materialize(spec, data, coded, self.context, strict=strict)
 
     def prepare(self, part: str, newdata: pd.DataFrame) -> tuple[pd.DataFrame, BoolArray]:
-        """The columns a part needs, coded as when the model was fitted, and rows with a hole.
-
-        Raises
-        ------
-        DataError
-            For a missing column, a changed type, or a level the fit has not seen.
-        """
+        """The columns a part needs, coded as when the model was fitted, and rows with a hole."""
         names, labels = self.variables[part], labels_in([self.parts[part]])
         missing = np.zeros(len(newdata), dtype=bool)
         out = {}
@@ -249,7 +237,6 @@ def learn(
     -------
     matrices : dict
         Part → (values (n', columns), column names) of `rows`.
-    recipe : MatrixRecipe
     dropped : dict
         Expression → positions of further rows in which it came out missing, where there are any.
         If so the matrices are of no use.

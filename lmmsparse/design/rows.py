@@ -44,13 +44,7 @@ def extra_columns(
 
 
 def fitted_extras(extras: Extras, rows: IntArray) -> Extras:
-    """Weights and offset of the rows that are fitted.
-
-    Raises
-    ------
-    DataError
-        For values there that no model can use.
-    """
+    """Weights and offset of the rows that are fitted."""
     w = None if extras.weights is None else extras.weights[rows]
     o = None if extras.offset is None else extras.offset[rows]
     if w is not None and np.any(w < 0):

@@ -35,7 +35,6 @@ def put_in_order(table: Variables, names: Iterable[str], frame: pd.DataFrame) ->
 
     Parameters
     ----------
-    table : Variables
     names : iterable of str
         Factors of autoregressive terms.
     frame : DataFrame
@@ -63,7 +62,6 @@ def positions(
 
     Parameters
     ----------
-    recipe : MatrixRecipe
     part : str
         Its formula part.
     frame : DataFrame

@@ -31,11 +31,6 @@ def as_frame(data: Any) -> pd.DataFrame:
     data : table
         pandas or polars DataFrame or LazyFrame, pyarrow Table, RecordBatch, RecordBatchReader or
         Dataset, DuckDB relation, numpy record array, list of records, or mapping of arrays.
-
-    Raises
-    ------
-    DataError
-        If it is none of these, or is empty.
     """
     frame = _convert(data)
     if isinstance(frame.columns, pd.MultiIndex):
@@ -262,7 +257,6 @@ class Variables:
     ----------
     columns : mapping
         Name → Series with a RangeIndex.
-    rows : int
     """
 
     def __init__(self, columns: Mapping[str, pd.Series], rows: int) -> None:

@@ -65,12 +65,6 @@ class Expression:
 def read_expression(text: str) -> Expression:
     """Read a call or calculation.
 
-    Raises
-    ------
-    FormulaError
-        If it is not one complete expression, uses syntax that has no place in a formula, or is
-        larger than a formula may be.
-
     Examples
     --------
     >>> read_expression("np.log( `my age`+1 )").text
@@ -107,15 +101,7 @@ def read_expression(text: str) -> Expression:
 
 
 def parsed(tokens: tuple[Token, ...]) -> ast.expr:
-    """The syntax tree of tokens; a name in backquotes is a name with backquotes there.
-
-    Raises
-    ------
-    SyntaxError
-        If they are not one expression.
-    FormulaError
-        If they are too many.
-    """
+    """The syntax tree of tokens; a name in backquotes is a name with backquotes there."""
     if len(tokens) > limits.PIECES:
         text, start = tokens[0].text, tokens[0].start
         too_much(

@@ -41,11 +41,6 @@ class Variable:
 def read_part(text: str) -> tuple[tuple[Variable, ...], ...]:
     """The terms of a formula part in the order of their columns; the intercept is ``()``.
 
-    Raises
-    ------
-    FormulaError
-        If it is not a formula part.
-
     Examples
     --------
     >>> [[v.text for v in term] for term in read_part("1 + x*log( z )")]

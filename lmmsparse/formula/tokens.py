@@ -59,11 +59,6 @@ def tokenize(text: str) -> list[Token]:
     """Split a formula into tokens; the last one has kind ``"end"``.
 
     The texts of a model come back many times; their tokens are kept.
-
-    Raises
-    ------
-    FormulaError
-        A character without meaning, an unclosed quote or parenthesis.
     """
     return list(_tokens(text))
 
