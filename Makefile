@@ -33,7 +33,7 @@ test: setup
 
 # A test passes with its figures printed: how many inputs it tried and what became of them.
 fuzz: setup
-	@LMMSPARSE_FUZZ=$(EXAMPLES) $(PY) -m pytest -n $(JOBS) -rP --hypothesis-seed=$(SEED) tests/test_fuzz_*.py $(ARGS)
+	@LMMSPARSE_FUZZ=$(EXAMPLES) $(PY) -m pytest -n $(JOBS) -rP --hypothesis-seed=$(SEED) tests/whole/test_fuzz_*.py $(ARGS)
 
 lint: setup
 	@.venv/bin/ruff check .

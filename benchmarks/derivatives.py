@@ -16,7 +16,7 @@ from cases import load
 import lmmsparse as lmm
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.solvers.choose import choose_solver
-from lmmsparse.fit.fit import make_objective, products_of
+from lmmsparse.fit.problem import make_objective, products_of
 
 
 def crossed(rows: int, a: int, b: int) -> pd.DataFrame:

@@ -10,7 +10,7 @@ A block opens with ```python and may carry options on the same line:
     needs=name      a package it imports that the tests can do without: the test leaves the block
                     out where that is not installed; the site cannot
 
-The site (`tools/docs_hooks.py`) and the tests (`tests/test_docs.py`) both run pages with this
+The site (`tools/docs_hooks.py`) and the tests (`tests/whole/test_docs.py`) both run pages with this
 module, so that a page cannot show what the test did not see.
 
     python tools/pages.py README.md     put the outputs that README shows (```text) up to date

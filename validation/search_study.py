@@ -27,8 +27,9 @@ import lmmsparse as lmm  # noqa: E402
 from lmmsparse.common.errors import LmmWarning, NotIdentifiableError  # noqa: E402
 from lmmsparse.design import Design, build_design  # noqa: E402
 from lmmsparse.design.checks import check_design, require  # noqa: E402
-from lmmsparse.fit.fit import Fit, fit_design, make_template  # noqa: E402
-from lmmsparse.fit.search import StandardizedObjective  # noqa: E402
+from lmmsparse.fit.coordinates import StandardizedObjective  # noqa: E402
+from lmmsparse.fit.fit import Fit, fit_design  # noqa: E402
+from lmmsparse.fit.problem import make_template  # noqa: E402
 from lmmsparse.fit.verdict import is_singular, judge  # noqa: E402
 from lmmsparse.optimize import Optimizer  # noqa: E402
 

@@ -23,7 +23,7 @@ _WARNINGS: dict[str, type[Warning]] = {
     "better-optimum": ConvergenceWarning,
     "interrupted": InterruptedWarning,
 }
-_PACKAGE = str(Path(__file__).parent) + os.sep
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
 # What may stand between two functions of the package, or between it and the user.
 _BETWEEN = ("functools", "contextlib", "joblib", "threadpoolctl", "sklearn", "marginaleffects")
 

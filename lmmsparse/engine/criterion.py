@@ -18,7 +18,6 @@ from functools import cached_property
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.engine.covariance.structures import LambdaTemplate
 from lmmsparse.engine.covariance.tangents import (
     away_from_limits,
     curvatures,
@@ -26,11 +25,9 @@ from lmmsparse.engine.covariance.tangents import (
     of_full_rank,
     turned,
 )
-from lmmsparse.engine.level_points import LevelPoint
-from lmmsparse.engine.points import GeneralPoint, Modes, Point
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.products import CrossProducts, Response
-from lmmsparse.engine.solvers.base import PLSSolution, PLSSystem
-from lmmsparse.engine.solvers.levels import LevelSystem
+from lmmsparse.engine.solvers.base import Modes, PLSSolution, PLSSystem, Point
 from lmmsparse.engine.traces import is_cheap, is_possible
 from lmmsparse.optimize import Derivatives
 
@@ -82,7 +79,7 @@ class ProfiledDeviance:
     @property
     def df(self) -> int:
         """N for ML, n − p for REML: what r² is divided by to give σ²."""
-        return self.products.n - (self.products.p if self.reml else 0)
+        return self.products.df(self.reml)
 
     def with_response(self, response: Response) -> ProfiledDeviance:
         """The same model for another response."""
@@ -137,9 +134,7 @@ class ProfiledDeviance:
     def _point(self, theta: FloatArray, sigma2: float | None = None) -> Point:
         if sigma2 is None and self.held_sigma is not None:
             sigma2 = self.held_sigma**2
-        if isinstance(self.system, LevelSystem):
-            return LevelPoint(self, self.system, theta, sigma2)
-        return GeneralPoint(self, theta, sigma2)
+        return self.system.point(theta, self.response, self.reml, sigma2)
 
     def border(self, theta: FloatArray) -> FloatArray:
         """Z'V⁻¹X in internal columns of X, (q, p)."""

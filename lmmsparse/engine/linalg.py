@@ -128,3 +128,11 @@ def inverse_factors(M: FloatArray) -> tuple[FloatArray, FloatArray]:
             row = np.einsum("i...,ij...->j...", M[j, :j], inverse[:j, :j])
             inverse[j, :j] = -row * inverse[j, j]
     return inverse, logdet
+
+
+def small_product(A: FloatArray, B: FloatArray) -> FloatArray:
+    """The products of small matrices (k, l, levels) and (l, m, levels), level by level."""
+    out = A[:, 0, None] * B[0]
+    for i in range(1, A.shape[1]):
+        out += A[:, i, None] * B[i]
+    return np.asarray(out, dtype=np.float64)

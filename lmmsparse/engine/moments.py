@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.engine.covariance.structures import Diagonal, LambdaTemplate, Unstructured
+from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.covariance.triangular import lower_triangular
 from lmmsparse.engine.products import CrossProducts
 

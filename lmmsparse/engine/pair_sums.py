@@ -18,7 +18,6 @@ from lmmsparse.common.progress import bar
 from lmmsparse.engine.linalg import chunks
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.solvers.base import PLSFactor
-from lmmsparse.engine.solvers.blocked import lead_terms
 
 _CORE = 150_000_000  # elements of the matrices of the size of the rest
 _DENSE = 0.2
@@ -51,7 +50,6 @@ def pair_sums(
 
     Parameters
     ----------
-    products : CrossProducts
     T : list of (k, k) arrays
         The relative covariance factors.
     factor : PLSFactor
@@ -59,7 +57,7 @@ def pair_sums(
     times_N : callable
         Z'WZ B → N B, (q, m).
     """
-    lead = lead_terms(products)
+    lead = products.lead
     rest = [t for t in range(len(products.sizes)) if t not in lead]
     c = sum(len(_rows(products, t)) for t in rest)
     K = sum(products.sizes[t] for t in lead)

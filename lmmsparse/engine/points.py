@@ -1,129 +1,49 @@
 """θ → everything the derivatives of the criterion need there, from one factor of M.
 
-Nothing of size n appears. `GeneralPoint` works with any factor; `level_points` has the same for
-models in which one factor groups all terms, and is tested against this one.
+Nothing of size n appears. This works with any system; `solvers.levels` has the same for models in
+which one factor groups all terms, and is tested against this one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
-from lmmsparse.common.arrays import FloatArray, ReadOnly
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import solve_triangular, times_each
 from lmmsparse.engine.moments import moment_estimate
 from lmmsparse.engine.products import CrossProducts, Response
-from lmmsparse.engine.solvers.base import PLSFactor, PLSSolution, PLSSystem
+from lmmsparse.engine.solvers.base import Modes, PLSSystem
 from lmmsparse.engine.traces import Border, traces
-
-
-@dataclass(frozen=True, eq=False)
-class Modes(ReadOnly):
-    """The penalized least-squares solution at one θ with everything that hangs on the factor.
-
-    Attributes
-    ----------
-    solution : PLSSolution
-    factor : PLSFactor
-    u : (q,) array
-        Spherical random effects.
-    b : (q,) array
-        Random effects Λu, of the columns that cross-products are taken of: Sb where these are
-        shifted (`Fit.b` is b itself).
-    v : (q,) array
-        Z'W times the residual, which is Z'V⁻¹(y − Xβ), of the same columns.
-    """
-
-    solution: PLSSolution
-    factor: PLSFactor
-    u: FloatArray
-    b: FloatArray
-    v: FloatArray
-
-
-class Model(Protocol):
-    """What a point is taken of: the parts of a `ProfiledDeviance`."""
-
-    @property
-    def system(self) -> PLSSystem: ...
-    @property
-    def template(self) -> LambdaTemplate: ...
-    @property
-    def products(self) -> CrossProducts: ...
-    @property
-    def response(self) -> Response: ...
-    @property
-    def reml(self) -> bool: ...
-    @property
-    def df(self) -> int: ...
-
-
-class Point(Protocol):
-    """Everything the derivatives need at one θ.
-
-    Attributes
-    ----------
-    theta : (n_theta,) array
-    T : list of (k, k) arrays
-        Of every term, for the columns that the cross-products are taken of.
-    s2 : float
-        σ², as given or as profiled out.
-    solution : PLSSolution
-    """
-
-    theta: FloatArray
-    T: list[FloatArray]
-    s2: float
-    solution: PLSSolution
-
-    @property
-    def VX(self) -> FloatArray:
-        """Z'V⁻¹X in internal columns of X, (q, p)."""
-        ...
-
-    @property
-    def FT(self) -> list[FloatArray]:
-        """Per term F T with F = Σ_levels of [Z'V⁻¹Z − vv'/s² (− the X part for REML)]_ℓℓ."""
-        ...
-
-    def pwrss_gradient(self, directions: Sequence[FloatArray]) -> FloatArray:
-        """∂r² = −2 Σ_levels v' ∂T u, (n_theta,)."""
-        ...
-
-    def squares(self, directions: Sequence[FloatArray]) -> FloatArray:
-        """Average information with σ² held: y'P V_i P V_j P y / s², (n_theta, n_theta)."""
-        ...
-
-    def traces(self, directions: Sequence[FloatArray]) -> FloatArray:
-        """tr(P V_i P V_j), (n_theta, n_theta)."""
-        ...
-
-    def moment_estimate(self) -> FloatArray | None:
-        """A better θ by the method of moments."""
-        ...
 
 
 class GeneralPoint:
     """A `Point` from any factor of M: its solves and the entries of M⁻¹ where Z'WZ has blocks."""
 
-    def __init__(self, model: Model, theta: FloatArray, sigma2: float | None = None) -> None:
-        self._model = model
+    def __init__(
+        self,
+        system: PLSSystem,
+        products: CrossProducts,
+        template: LambdaTemplate,
+        theta: FloatArray,
+        response: Response,
+        reml: bool,
+        sigma2: float | None = None,
+    ) -> None:
+        self._products, self._template, self._reml = products, template, reml
         self.theta = theta
-        products, template = model.products, model.template
         self.T = template.shifted_factors(theta)
-        solution, factor = model.system.solve(theta, model.response), model.system.factor(theta)
+        solution, factor = system.solve(theta, response), system.factor(theta)
         self.solution = solution
-        self.s2 = solution.pwrss / model.df if sigma2 is None else sigma2
+        self.s2 = solution.pwrss / products.df(reml) if sigma2 is None else sigma2
         # One solve and one product for u and U_X together.
         p = products.p
         right = np.empty((products.q, p + 1))
         right[:, :p] = products.ZtX
-        right[:, p] = model.response.Zty - products.ZtX @ solution.beta
+        right[:, p] = response.Zty - products.ZtX @ solution.beta
         solved = factor.solve(template.multiply_transposed(self.T, right))
         effects = template.multiply(self.T, solved)
         left = right - products.times(effects)
@@ -143,7 +63,7 @@ class GeneralPoint:
 
     @cached_property
     def FT(self) -> list[FloatArray]:
-        products, template = self._model.products, self._model.template
+        products, template = self._products, self._template
         out = [np.zeros((k, k)) for k in products.sizes]
         for pair, S in zip(products.pairs, self.inverse, strict=True):
             # Σ_ℓ (Z'WZ Λ M⁻¹)_ℓℓ, collected from every stored block and its transpose.
@@ -157,7 +77,7 @@ class GeneralPoint:
         ):
             v = self.modes.v[a:z].reshape(-1, k)
             minus = v.T @ v / self.s2
-            if self._model.reml:
+            if self._reml:
                 A = self._border.A[a:z].reshape(len(v), k, products.p)
                 minus += np.tensordot(A, A, axes=([0, 2], [0, 2]))
             out[t] -= minus @ self.T[t]
@@ -165,18 +85,18 @@ class GeneralPoint:
 
     def _by_level(self, t: int, vector: FloatArray) -> FloatArray:
         """Term t's part of a (q,) vector, (levels, k)."""
-        offsets = self._model.template.offsets
+        offsets = self._template.offsets
         return vector[offsets[t] : offsets[t + 1]].reshape(-1, len(self.T[t]))
 
     def pwrss_gradient(self, directions: Sequence[FloatArray]) -> FloatArray:
-        out = np.empty(self._model.template.n_theta)
-        for t, (part, D) in enumerate(zip(self._model.template.slices, directions, strict=True)):
+        out = np.empty(self._template.n_theta)
+        for t, (part, D) in enumerate(zip(self._template.slices, directions, strict=True)):
             v, u = self._by_level(t, self.modes.v), self._by_level(t, self.modes.u)
             out[part] = -2.0 * (D.reshape(len(D), -1) @ (v.T @ u).ravel())
         return out
 
     def squares(self, directions: Sequence[FloatArray]) -> FloatArray:
-        products, template = self._model.products, self._model.template
+        products, template = self._products, self._template
         # ∂(ΛΛ') v = C + Λ K with C = ∂Λ u and K = ∂Λ' v: where Λ is large, the sum is not formed.
         C, K = np.zeros((2, products.q, template.n_theta))
         for t, (part, D) in enumerate(zip(template.slices, directions, strict=True)):
@@ -199,11 +119,10 @@ class GeneralPoint:
         return np.asarray(out / self.s2)
 
     def traces(self, directions: Sequence[FloatArray]) -> FloatArray:
-        border = self._border if self._model.reml else None
-        products, solve = self._model.products, self.modes.factor.solve
+        border = self._border if self._reml else None
+        products, solve = self._products, self.modes.factor.solve
         return traces(products, self.T, directions, self.inverse, solve, border)
 
     def moment_estimate(self) -> FloatArray | None:
-        products, template = self._model.products, self._model.template
         u, pwrss = self.modes.u, self.solution.pwrss
-        return moment_estimate(products, template, self.theta, u, pwrss, self.inverse)
+        return moment_estimate(self._products, self._template, self.theta, u, pwrss, self.inverse)

@@ -8,44 +8,19 @@ the response costs digits; `Basis` carries what is needed to return to the user'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly, frozen_csr
 from lmmsparse.engine.columns import Basis, InternalColumns
+from lmmsparse.engine.pairs import PairPattern, TermColumns, pair_pattern
 
 _FEW_COLUMNS = 4
-_TABLE = 8  # cells per row that are cheaper to number than rows are to sort
-
-
-@dataclass(frozen=True, eq=False)
-class TermColumns(ReadOnly):
-    """What the engine needs of one random-effects term.
-
-    Attributes
-    ----------
-    codes : (n,) int array
-        Level of the grouping factor in each row.
-    columns : (n, k) array
-        The term's model matrix columns.
-    n_levels : int
-    """
-
-    codes: IntArray
-    columns: FloatArray
-    n_levels: int
-
-    @property
-    def transposed(self) -> sp.csc_array:
-        """Z_t', (levels · k, n)."""
-        n, k = self.columns.shape
-        rows = (self.codes[:, None] * k + np.arange(k)).ravel()
-        starts = np.arange(0, n * k + 1, k)
-        return sp.csc_array((self.columns.ravel(), rows, starts), shape=(self.n_levels * k, n))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +80,39 @@ class CrossProducts(ReadOnly):
     def p(self) -> int:
         return int(self.XtX.shape[0])
 
+    def df(self, reml: bool) -> int:
+        """N for ML, n − p for REML: what r² is divided by to give σ²."""
+        return self.n - (self.p if reml else 0)
+
+    @cached_property
+    def n_levels(self) -> tuple[int, ...]:
+        """Levels of each term."""
+        ends = pairwise(self.offsets)
+        return tuple((z - a) // k for (a, z), k in zip(ends, self.sizes, strict=True))
+
+    @cached_property
+    def lead(self) -> tuple[int, ...]:
+        """The terms of the factor with the most levels: the first, and all that pair with it."""
+        own = self.n_levels[0]
+        with_the_first = (
+            pair.s
+            for pair in self.pairs
+            if pair.t == 0 < pair.s
+            and own == len(pair.rows) == self.n_levels[pair.s]
+            and np.array_equal(pair.rows, pair.cols)
+        )
+        return (0, *with_the_first)
+
+    @property
+    def core(self) -> int:
+        """Random effects of the other factors: what is left when the lead is eliminated."""
+        return self.q - sum(self.n_levels[t] * self.sizes[t] for t in self.lead)
+
+    @property
+    def one_factor(self) -> bool:
+        """Whether all terms share one grouping factor."""
+        return len(self.lead) == len(self.sizes)
+
     def coordinates(self, pair: PairBlocks) -> tuple[IntArray, IntArray]:
         """Row and column in Z'WZ of every element of a pair's blocks, each (m, k_s, k_t)."""
         ks, kt = self.sizes[pair.s], self.sizes[pair.t]
@@ -161,53 +169,53 @@ class Response(ReadOnly):
     beta0: FloatArray
 
 
-def _pair(terms: Sequence[TermColumns], s: int, t: int, weights: FloatArray | None) -> PairBlocks:
-    a, b = terms[s], terms[t]
-    ks, kt = a.columns.shape[1], b.columns.shape[1]
+@dataclass(frozen=True, eq=False)
+class ManyResponses:
+    """The cross-products of m responses; see `Response`.
+
+    Attributes
+    ----------
+    Zty : (q, m) array
+    Xty, beta0 : (p, m) arrays
+    yty : (m,) array
+    """
+
+    Zty: FloatArray
+    Xty: FloatArray
+    yty: FloatArray
+    beta0: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.yty)
+
+    def one(self, j: int) -> Response:
+        """The products of response j."""
+        columns = (np.ascontiguousarray(a[:, j]) for a in (self.Zty, self.Xty, self.beta0))
+        Zty, Xty, beta0 = columns
+        return Response(Zty=Zty, Xty=Xty, yty=float(self.yty[j]), beta0=beta0)
+
+    def some(self, which: slice | IntArray) -> ManyResponses:
+        """The products of some of the responses."""
+        return ManyResponses(
+            self.Zty[:, which], self.Xty[:, which], self.yty[which], self.beta0[:, which]
+        )
+
+
+def _blocks(
+    terms: Sequence[TermColumns], pair: PairPattern, weights: FloatArray | None
+) -> PairBlocks:
+    """The numbers of a pair: one sum over the rows per element of a block."""
+    a, b = terms[pair.s], terms[pair.t]
     left = a.columns if weights is None else a.columns * weights[:, None]
-    if s == t:
-        values = np.empty((a.n_levels, ks, kt))
-        for i in range(ks):
-            for j in range(i + 1):
-                product = left[:, i] * b.columns[:, j]
-                values[:, i, j] = np.bincount(a.codes, product, minlength=a.n_levels)
-                values[:, j, i] = values[:, i, j]
-        levels = np.arange(a.n_levels)
-        return PairBlocks(s, t, levels, levels, values)
-    rows, cols, place = _observed_pairs(a, b)
-    values = np.empty((len(rows), ks, kt))
-    for i in range(ks):
-        for j in range(kt):
+    own, m = pair.s == pair.t, len(pair.rows)
+    values = np.empty((m, a.columns.shape[1], b.columns.shape[1]))
+    for i in range(values.shape[1]):
+        for j in range(i + 1 if own else values.shape[2]):
             product = left[:, i] * b.columns[:, j]
-            values[:, i, j] = np.bincount(place, product, minlength=len(rows))
-    return PairBlocks(s, t, rows, cols, values)
-
-
-def _observed_pairs(a: TermColumns, b: TermColumns) -> tuple[IntArray, IntArray, IntArray]:
-    """The pairs of levels that are observed, in sorted order, and the pair of each row."""
-    n, pairs = len(a.codes), a.n_levels * b.n_levels
-    if pairs <= _TABLE * n:
-        key = a.codes * b.n_levels + b.codes
-        found = np.flatnonzero(np.bincount(key, minlength=pairs))
-        numbers = np.empty(pairs, dtype=np.intp)
-        numbers[found] = np.arange(len(found))
-        rows, cols = np.divmod(found, b.n_levels)
-        return rows, cols, numbers[key]
-    order = _by_level(b.codes, b.n_levels)
-    order = order[_by_level(a.codes[order], a.n_levels)]
-    row, col = a.codes[order], b.codes[order]
-    new = np.ones(n, dtype=bool)
-    new[1:] = (row[1:] != row[:-1]) | (col[1:] != col[:-1])
-    place = np.empty(n, dtype=np.intp)
-    place[order] = np.cumsum(new) - 1
-    return row[new], col[new], place
-
-
-def _by_level(codes: IntArray, n_levels: int) -> IntArray:
-    """The rows of each level after those of the level before: a stable sort in linear time."""
-    n = len(codes)
-    by_row = sp.csc_array((np.ones(n, dtype=bool), codes, np.arange(n + 1)), shape=(n_levels, n))
-    return np.asarray(by_row.tocsr().indices, dtype=np.intp)
+            values[:, i, j] = np.bincount(pair.place, product, minlength=m)
+            if own:
+                values[:, j, i] = values[:, i, j]
+    return PairBlocks(pair.s, pair.t, pair.rows, pair.cols, values)
 
 
 def _grouped(term: TermColumns, Q: InternalColumns, WX: FloatArray | sp.csr_array) -> FloatArray:
@@ -235,6 +243,7 @@ def cross_products(
     basis: Basis,
     terms: Sequence[TermColumns],
     weights: FloatArray | None = None,
+    pairs: Iterable[PairPattern] | None = None,
 ) -> CrossProducts:
     """Form Z'WZ (observed blocks only), Z'WQ and Q'WQ in one pass over the rows.
 
@@ -246,12 +255,16 @@ def cross_products(
     terms : sequence of TermColumns
     weights : (n,) array, optional
         Prior weights, all positive; 1 if not given.
+    pairs : iterable of PairPattern, optional
+        Of every s ≥ t; found anew, one after the other, if not given.
     """
     WX = Q.weighted(weights)
     sizes = tuple(term.columns.shape[1] for term in terms)
     lengths = [k * term.n_levels for k, term in zip(sizes, terms, strict=True)]
+    if pairs is None:
+        pairs = (pair_pattern(terms, s, t) for s in range(len(terms)) for t in range(s + 1))
     return CrossProducts(
-        pairs=tuple(_pair(terms, s, t, weights) for s in range(len(terms)) for t in range(s + 1)),
+        pairs=tuple(_blocks(terms, pair, weights) for pair in pairs),
         ZtX=np.concatenate([_grouped(term, Q, WX) for term in terms]),
         XtX=Q.gram(WX),
         offsets=tuple(int(v) for v in np.cumsum([0, *lengths])),
@@ -260,6 +273,32 @@ def cross_products(
         sum_log_weights=0.0 if weights is None else float(np.log(weights).sum()),
         basis=basis,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """What of the cross-products does not depend on weights, found once.
+
+    Attributes
+    ----------
+    terms : tuple of TermColumns
+    pairs : tuple of PairPattern
+    """
+
+    terms: tuple[TermColumns, ...]
+    pairs: tuple[PairPattern, ...]
+
+    def products(
+        self, Q: InternalColumns, basis: Basis, weights: FloatArray | None = None
+    ) -> CrossProducts:
+        """The cross-products for other weights, in one pass over the rows."""
+        return cross_products(Q, basis, self.terms, weights, self.pairs)
+
+
+def pattern_of(terms: Sequence[TermColumns]) -> Pattern:
+    """Find which levels meet."""
+    pairs = (pair_pattern(terms, s, t) for s in range(len(terms)) for t in range(s + 1))
+    return Pattern(tuple(terms), tuple(pairs))
 
 
 def response_products(
@@ -279,13 +318,32 @@ def response_products(
     terms : sequence of TermColumns
     weights, offset : (n,) arrays, optional
     """
-    residual = y if offset is None else y - offset
-    beta0 = np.zeros(Q.p)
+    many = many_response_products(y[:, None], Q, terms, weights, offset)
+    return many.one(0)
+
+
+def many_response_products(
+    Y: FloatArray,
+    Q: InternalColumns,
+    terms: Sequence[TermColumns],
+    weights: FloatArray | None = None,
+    offset: FloatArray | None = None,
+) -> ManyResponses:
+    """What `response_products` forms, for every column of Y, (n, m)."""
+
+    def weighted(columns: FloatArray) -> FloatArray:
+        return columns if weights is None else columns * weights[:, None]
+
+    residual = Y if offset is None else Y - offset[:, None]
+    beta0 = np.zeros((Q.p, Y.shape[1]))
     for _ in range(2):  # the second pass removes what rounding left of the first
-        step = Q.transposed_times(residual if weights is None else residual * weights)
+        step = Q.transposed_times(weighted(residual))
         residual = residual - Q.times(step)
-        beta0 = beta0 + step
-    weighted = residual if weights is None else residual * weights
-    Zty = np.concatenate([_times(term, weighted[:, None])[:, 0] for term in terms])
-    Xty = Q.transposed_times(weighted)
-    return Response(Zty=Zty, Xty=Xty, yty=float(residual @ weighted), beta0=beta0)
+        beta0 += step
+    Wr = weighted(residual)
+    return ManyResponses(
+        Zty=np.concatenate([_times(term, Wr) for term in terms]),
+        Xty=Q.transposed_times(Wr),
+        yty=np.einsum("nm,nm->m", residual, Wr),
+        beta0=beta0,
+    )

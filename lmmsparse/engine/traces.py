@@ -18,9 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.engine.linalg import small_product
 from lmmsparse.engine.products import CrossProducts
-from lmmsparse.engine.solvers.blocked import lead_terms
-from lmmsparse.engine.solvers.levels import small_product
 
 _FEW_EFFECTS = 100
 _LARGEST_BORDER = 200
@@ -28,24 +27,12 @@ _POSSIBLE = 4  # times as many effects, and columns of a border, where traces ar
 
 
 def is_cheap(products: CrossProducts, reml: bool) -> bool:
-    """Whether the traces cost less than the rest of an evaluation, or next to nothing.
-
-    Parameters
-    ----------
-    products : CrossProducts
-    reml : bool
-    """
+    """Whether the traces cost less than the rest of an evaluation, or next to nothing."""
     return _within(products, reml, 1)
 
 
 def is_possible(products: CrossProducts, reml: bool) -> bool:
-    """Whether the traces cost no more than some evaluations.
-
-    Parameters
-    ----------
-    products : CrossProducts
-    reml : bool
-    """
+    """Whether the traces cost no more than some evaluations."""
     return _within(products, reml, _POSSIBLE)
 
 
@@ -53,7 +40,7 @@ def _within(products: CrossProducts, reml: bool, times: int) -> bool:
     if products.q <= times * _FEW_EFFECTS:
         return True
     border = sum(products.sizes) * products.p if reml else 0
-    return border <= times * _LARGEST_BORDER and len(lead_terms(products)) == len(products.sizes)
+    return border <= times * _LARGEST_BORDER and products.one_factor
 
 
 class Border(NamedTuple):
@@ -83,7 +70,6 @@ def traces(
 
     Parameters
     ----------
-    products : CrossProducts
     factors : sequence of (k, k) arrays
         T of every term.
     directions : sequence of (parameters, k, k) arrays
@@ -95,7 +81,7 @@ def traces(
     border : Border or None
         (q, p) arrays for REML, which also projects on the complement of X; None for ML.
     """
-    if len(lead_terms(products)) == len(products.sizes):
+    if products.one_factor:
         return _of_one_factor(products, factors, directions, inverse, border)
     return _of_all_effects(products, factors, directions, solve, border)
 
@@ -147,7 +133,6 @@ def traces_of_levels(inner: Inner, border: Border | None, directions: FloatArray
 
     Parameters
     ----------
-    inner : Inner
     border : Border or None
         (w, p, levels) arrays; None for ML.
     directions : (d, w, w) array
@@ -180,7 +165,6 @@ def sandwiches(
 
     Parameters
     ----------
-    inner : Inner
     vv, vu, uu : (w, w, levels) arrays
         vv', vu' and uu' of every level, with u = T'v.
     directions : (d, w, w) array

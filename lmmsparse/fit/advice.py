@@ -52,8 +52,6 @@ def effects_text(design: Design, i: int, keep: Collection[int]) -> str | None:
 
     Parameters
     ----------
-    design : Design
-    i : int
     keep : collection of int
         Columns of the block, at least one.
     """

@@ -11,9 +11,9 @@ from lmmsparse.common.errors import NumericalError
 from lmmsparse.common.progress import run
 from lmmsparse.common.table import Table, counts, fixed
 from lmmsparse.common.threads import one_thread
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
-from lmmsparse.fit.search import StandardizedObjective, search
 from lmmsparse.fit.start import Start, further_starts, start_values
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
 
@@ -71,7 +71,7 @@ def _one_search(fit: Fit, optimizer: Optimizer, first: Start) -> FloatArray:
     """A row of the table; NaN if the search breaks down."""
     began = time.perf_counter()
     try:
-        found = search(fit.objective, fit.design, first, optimizer, undetermined=fit.away)
+        found = fit.problem.search(first, optimizer)
     except (NumericalError, np.linalg.LinAlgError):
         return np.full(3 + fit.template.n_theta + fit.design.p, np.nan)
     seconds = time.perf_counter() - began

@@ -24,9 +24,10 @@ from lmmsparse.fit.advice import (
     term_text,
     written,
 )
-from lmmsparse.fit.fit import Fit, make_template
+from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.identification import off_columns, term_matrices
+from lmmsparse.fit.problem import make_template
 
 _SAME = 1e-7
 _NOT_NEGATIVE = 1e-5
@@ -58,7 +59,6 @@ def instead(fit: Fit, terms: Collection[int], m: int) -> str:
 
     Parameters
     ----------
-    fit : Fit
     terms : collection of int
         Positions of the terms.
     m : int
@@ -266,7 +266,6 @@ class _Check:
 
     Parameters
     ----------
-    fit : Fit
     terms : list of int
         The terms that candidates replace.
     """

@@ -17,28 +17,23 @@ import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, frozen
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.errors import DataError, OptionError
+from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import brief
 from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design
 from lmmsparse.design.arguments import in_order_of_theta
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
-from lmmsparse.engine.held import NOTHING, Held
-from lmmsparse.engine.points import Modes
+from lmmsparse.engine.held import Held
 from lmmsparse.engine.products import (
     CrossProducts,
-    Response,
-    TermColumns,
-    cross_products,
-    response_products,
 )
-from lmmsparse.engine.solvers.base import PLSSolver
+from lmmsparse.engine.solvers.base import Modes, PLSSolver
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.fit.held import held_parameters, theta_names
-from lmmsparse.fit.identification import Unidentified, unidentified
-from lmmsparse.fit.search import search
-from lmmsparse.fit.undetermined import Undetermined
+from lmmsparse.fit.identification import Unidentified
+from lmmsparse.fit.problem import Problem, make_objective, products_of
+from lmmsparse.fit.start import Start
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
 
 
@@ -48,23 +43,36 @@ class Fit:
 
     Attributes
     ----------
-    design : Design
-        Response, model matrices and names.
-    reml : bool
+    problem : Problem
+        The model and its data.
     optimum : Optimum
         What the search did, in θ.
     optimizer : Optimizer
-    solver : PLSSolver
-    held : Held
-        Covariance parameters the user holds.
     """
 
-    design: Design
-    reml: bool
+    problem: Problem
     optimum: Optimum
     optimizer: Optimizer
-    solver: PLSSolver
-    held: Held = NOTHING
+
+    @property
+    def design(self) -> Design:
+        """Response, model matrices and names."""
+        return self.problem.design
+
+    @property
+    def reml(self) -> bool:
+        """Whether the criterion is REML's."""
+        return self.problem.reml
+
+    @property
+    def solver(self) -> PLSSolver:
+        """The linear algebra."""
+        return self.problem.solver
+
+    @property
+    def held(self) -> Held:
+        """Covariance parameters the user holds."""
+        return self.problem.held
 
     def __repr__(self) -> str:
         name = "REML criterion" if self.reml else "deviance"
@@ -78,16 +86,15 @@ class Fit:
         """Covariance parameters, (n_theta,)."""
         return self.optimum.x
 
-    @cached_property
+    @property
     def template(self) -> LambdaTemplate:
         """The pattern of Λ."""
-        return make_template(self.design, self.held)
+        return self.problem.template
 
-    @cached_property
+    @property
     def objective(self) -> ProfiledDeviance:
         """The criterion as a function of θ, with `gradient` and `derivatives`."""
-        products, response = products_of(self.design)
-        return make_objective(self.design, self.reml, self.solver, products, response, self.held)
+        return self.problem.objective
 
     @property
     def products(self) -> CrossProducts:
@@ -157,17 +164,10 @@ class Fit:
         """Deviance (ML) or REML criterion at θ."""
         return self.objective.value_of(self.modes.solution)
 
-    @cached_property
+    @property
     def unidentified(self) -> Unidentified | None:
         """Combinations of covariance parameters that the data do not determine."""
-        return unidentified(
-            self.design, self.template, self.products, self.reml, self.held.sigma is not None
-        )
-
-    @property
-    def away(self) -> Undetermined | None:
-        """Where a search of the same model must not go."""
-        return None if self.unidentified is None else self.unidentified.away
+        return self.problem.unidentified
 
     @property
     def n_undetermined(self) -> int:
@@ -190,85 +190,18 @@ class Fit:
         return self.objective.derivatives(self.theta)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "design": self.design,
-            "reml": self.reml,
-            "optimum": replace(self.optimum, trace=self.optimum.trace[-1:]),
-            "optimizer": self.optimizer,
-            "solver": self.solver,
-            "held": self.held,
-        }
+        optimum = replace(self.optimum, trace=self.optimum.trace[-1:])
+        return {"problem": self.problem, "optimum": optimum, "optimizer": self.optimizer}
 
 
-def make_template(design: Design, fixed: Held = NOTHING) -> LambdaTemplate:
-    """The pattern of Λ for a design."""
-    return LambdaTemplate(
-        structures=tuple(block.structure for block in design.blocks),
-        n_levels=tuple(block.n_levels for block in design.blocks),
-        held=fixed.theta,
-        shifts=tuple(block.shift for block in design.blocks),
-    )
-
-
-def term_columns(design: Design) -> list[TermColumns]:
-    """The random-effects terms as the engine sees them."""
-    return [TermColumns(b.codes, b.shifted_columns, b.n_levels) for b in design.blocks]
-
-
-def products_of(design: Design) -> tuple[CrossProducts, Response]:
-    """The cross-products of a design: the last step that sees its rows.
-
-    Raises
-    ------
-    NumericalError
-        If the columns of X are linearly dependent.
-    DataError
-        If the fixed effects fit the response exactly.
-    """
-    terms = term_columns(design)
-    Q, basis = design.internal_columns()
-    products = cross_products(Q, basis, terms, design.weights)
-    response = response_products(design.y, Q, terms, design.weights, design.offset)
-    check_not_exact(design, response.yty)
-    return products, response
-
-
-def make_objective(
-    design: Design,
-    reml: bool,
-    solver: PLSSolver,
-    products: CrossProducts,
-    response: Response,
-    fixed: Held = NOTHING,
-) -> ProfiledDeviance:
-    """The criterion of a model on the linear algebra of `solver`."""
-    template = make_template(design, fixed)
-    system = solver.build(products, template)
-    return ProfiledDeviance(system, template, products, response, reml, fixed.sigma)
-
-
-def check_not_exact(design: Design, residual_squares: float) -> None:
-    """Refuse a response of which the fixed effects leave nothing but rounding errors.
-
-    Parameters
-    ----------
-    design : Design
-    residual_squares : float
-        See `Response.yty`.
-
-    Raises
-    ------
-    DataError
-    """
-    centred = design.y - design.offset_or_zero
-    weights = 1.0 if design.weights is None else design.weights
-    spread = float(np.sum(weights * (centred - centred.mean()) ** 2))
-    if residual_squares <= 1e-24 * (spread + float(np.sum(weights * centred**2))):
-        raise DataError(
-            "The fixed effects fit the response exactly: no variation is left to divide between "
-            "random effects and residuals. Check whether the response was computed from the "
-            "predictors, or leave out fixed effects."
-        )
+def fitted(
+    problem: Problem,
+    start: FloatArray | Start | None,
+    optimizer: Optimizer,
+    progress: bool = False,
+) -> Fit:
+    """Search for the optimum of a problem."""
+    return Fit(problem, problem.search(start, optimizer, progress), optimizer)
 
 
 def check_parts(optimizer: Any, solver: Any) -> None:
@@ -340,14 +273,8 @@ def fit_design(
     products, response = products_of(design)
     solver = solver if solver is not None else choose_solver(products)
     objective = make_objective(design, reml, solver, products, response, held)
-    chosen = optimizer if optimizer is not None else TrustRegion()
-    sigma_known = held.sigma is not None
-    unknown = unidentified(design, objective.template, products, reml, sigma_known)
-    away = None if unknown is None else unknown.away
+    problem = Problem(design, reml, solver, held, objective)
     if start is not None:
         start = in_order_of_theta("start", start, theta_names(design))
-    optimum = search(objective, design, start, chosen, progress, away)
-    result = Fit(design, reml, optimum, chosen, solver, held)
-    # Both exist already; a Fit would otherwise make them a second time.
-    result.__dict__.update(objective=objective, unidentified=unknown)
-    return result
+    chosen = optimizer if optimizer is not None else TrustRegion()
+    return fitted(problem, start, chosen, progress)

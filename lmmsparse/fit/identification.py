@@ -23,9 +23,10 @@ from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.design import Design
 from lmmsparse.engine.columns import InternalColumns
 from lmmsparse.engine.covariance.correlated import AR1
-from lmmsparse.engine.covariance.structures import LambdaTemplate, Unstructured
+from lmmsparse.engine.covariance.structures import Unstructured
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.products import CrossProducts, PairBlocks
-from lmmsparse.fit.search import standardizer
+from lmmsparse.fit.coordinates import standardizer
 from lmmsparse.fit.undetermined import Undetermined
 
 _SUSPECT = 1e-6  # an eigenvalue of the Gram matrix below this is looked at again

@@ -50,7 +50,7 @@ class Cluster:
     @cached_property
     def by_reml(self) -> bool:
         """Whether the response's covariance does depend on them, and X takes that out."""
-        away = self.fit.away
+        away = self.fit.problem.away
         if away is None:
             return False
         return any(
@@ -121,7 +121,6 @@ def not_identified(fit: Fit, told: Sequence[Finding] = ()) -> list[Finding]:
 
     Parameters
     ----------
-    fit : Fit
     told : sequence of Finding
         What the checks of the design have found; what they have said is not said again.
     """

@@ -19,8 +19,8 @@ from lmmsparse.design.rank import chosen_columns, column_relations, independent_
 from lmmsparse.design.reduced import Reduction
 from lmmsparse.engine.held import Held
 from lmmsparse.engine.products import response_products
-from lmmsparse.fit.fit import Fit, check_not_exact, fit_design, term_columns
-from lmmsparse.fit.search import search
+from lmmsparse.fit.fit import Fit, fit_design, fitted
+from lmmsparse.fit.problem import check_not_exact, term_columns
 from lmmsparse.fit.settle import Settled, off_zero, settle
 
 
@@ -65,16 +65,9 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Settled:
 
     Parameters
     ----------
-    fit : Fit
     y : array
         One value per fitted row, or per row of the original data.
     weights : array, optional
-
-    Raises
-    ------
-    DataError
-        For values of the wrong length or kind, and for a response that the fixed effects fit
-        exactly.
     """
     design = fit.design
     values = _per_row(design, "y", y)
@@ -120,11 +113,8 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Settled:
     Q, _ = design.internal_columns()
     response = response_products(values, Q, terms, design.weights, design.offset)
     check_not_exact(renewed, response.yty)
-    objective = fit.objective.with_response(response)
-    optimum = search(objective, renewed, start, fit.optimizer, undetermined=fit.away)
-    result = replace(fit, design=renewed, optimum=optimum)
-    result.__dict__.update(objective=objective, unidentified=fit.unidentified)
-    return settle(result)
+    problem = fit.problem.with_response(renewed, response)
+    return settle(fitted(problem, start, fit.optimizer))
 
 
 def warm_start(fit: Fit) -> FloatArray:
@@ -137,7 +127,6 @@ def subset(design: Design, keep: BoolArray) -> Design:
 
     Parameters
     ----------
-    design : Design
     keep : (n,) bool array
     """
     if not keep.any():

@@ -18,8 +18,9 @@ from lmmsparse.common.threads import one_thread
 from lmmsparse.design import RandomBlock
 from lmmsparse.engine.covariance.structures import Unstructured
 from lmmsparse.engine.criterion import ProfiledDeviance
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
-from lmmsparse.fit.search import StandardizedObjective, other_searches, search
+from lmmsparse.fit.search import other_searches
 from lmmsparse.fit.verdict import Convergence, judge
 from lmmsparse.optimize import Optimizer, TrustRegion
 
@@ -69,7 +70,6 @@ def settle(fit: Fit, starts: Sequence[FloatArray] = (), warm: bool = False) -> S
 
     Parameters
     ----------
-    fit : Fit
     starts : sequence of (n_theta,) arrays
         θ of models that contain this one or are contained in it. The search is made from there too:
         what it has found from its own start values can be a local minimum.
@@ -140,7 +140,6 @@ def nested(
 
     Parameters
     ----------
-    whole : Settled
     parts : sequence of Settled
         Settled with θ of the large model as a start.
     least : sequence of (n_theta,) arrays
@@ -224,7 +223,6 @@ def off_zero(objective: ProfiledDeviance, theta: FloatArray) -> FloatArray:
 
     Parameters
     ----------
-    objective : ProfiledDeviance
     theta : (n_theta,) array
     """
     scaled, template = StandardizedObjective(objective), objective.template
@@ -299,10 +297,8 @@ def better_optimum(name: str, former: float, used: Fit) -> Finding:
 
     Parameters
     ----------
-    name : str
     former : float
         The criterion that was found first.
-    used : Fit
     """
     criterion = "REML criterion" if used.reml else "deviance"
     theta = ", ".join(f"{value:.4g}" for value in used.theta)
@@ -335,12 +331,10 @@ def _value(fit: Fit, theta: FloatArray) -> float:
 
 def _searched(fit: Fit, start: FloatArray | None, optimizer: Optimizer) -> Fit:
     """The fit by another search, with all evaluations counted."""
-    found = search(fit.objective, fit.design, start, optimizer, undetermined=fit.away)
+    found = fit.problem.search(start, optimizer)
     optimum = replace(
         found,
         evaluations=fit.optimum.evaluations + found.evaluations,
         trace=np.concatenate([fit.optimum.trace, found.trace]),
     )
-    out = replace(fit, optimum=optimum)
-    out.__dict__.update(objective=fit.objective, unidentified=fit.unidentified)
-    return out
+    return replace(fit, optimum=optimum)

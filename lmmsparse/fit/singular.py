@@ -24,7 +24,6 @@ def null_directions(fit: Fit, tol: float = 1e-4) -> list[FloatArray]:
 
     Parameters
     ----------
-    fit : Fit
     tol : float
         Standard deviation of a contribution to the response, over σ, below which it counts as zero.
 
@@ -71,7 +70,6 @@ def is_singular(fit: Fit, tol: float = 1e-4) -> bool:
 
     Parameters
     ----------
-    fit : Fit
     tol : float
         A standard deviation (of a term's contribution to the response, in units of σ) below this
         counts as zero.
@@ -84,7 +82,6 @@ def singular_finding(fit: Fit, open_terms: Collection[int] = ()) -> Finding:
 
     Parameters
     ----------
-    fit : Fit
     open_terms : collection of int
         Positions of terms of which something is not determined: what they show is a choice.
     """

@@ -12,10 +12,9 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import brief
 from lmmsparse.design import Design
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.engine.products import CrossProducts
-from lmmsparse.engine.solvers.blocked import lead_terms
 
 _LARGEST_CORE = 120
 _LARGEST_WORK = 100_000
@@ -126,10 +125,8 @@ def is_cheap(products: CrossProducts) -> bool:
     ----------
     products : CrossProducts
     """
-    lead, sizes, offsets = lead_terms(products), products.sizes, products.offsets
-    core = products.q - sum(offsets[t + 1] - offsets[t] for t in lead)
-    w = sum(sizes)
-    return core <= _LARGEST_CORE and products.q * w * (w + products.p) <= _LARGEST_WORK
+    w = sum(products.sizes)
+    return products.core <= _LARGEST_CORE and products.q * w * (w + products.p) <= _LARGEST_WORK
 
 
 def lacks_fixed_effects(products: CrossProducts) -> bool:

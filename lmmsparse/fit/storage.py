@@ -43,6 +43,7 @@ from lmmsparse.engine.solvers.dense import Dense
 from lmmsparse.engine.solvers.sksparse import UNUSABLE
 from lmmsparse.engine.solvers.superlu import SuperLU
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.problem import Problem
 from lmmsparse.fit.stored_solution import check_solution
 from lmmsparse.optimize import Bobyqa, NelderMead, QuasiNewton, TrustRegion
 from lmmsparse.optimize.base import Optimizer, Optimum, Status
@@ -358,7 +359,7 @@ def _decode(meta: dict[str, Any], arrays: Arrays) -> Fit:
     held = _decode_held(meta.get("held", {"theta": [], "sigma": None}), lower, upper)
     if not all(np.isclose(optimum.x[i], value) for i, value in held.theta):
         raise ValueError("covariance parameters that are held at other values")
-    fit = Fit(design, flag(meta["reml"]), optimum, optimizer, solver, held)
+    fit = Fit(Problem(design, flag(meta["reml"]), solver, held), optimum, optimizer)
     effects = None
     if whole(meta["version"]) > 1:
         effects = arrays.numbers("beta", design.p), arrays.numbers("modes", fit.template.q)

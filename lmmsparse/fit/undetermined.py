@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,9 @@ import numpy as np
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import Finding
 from lmmsparse.common.render import Section, html_of, text_of
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.not_identified import undetermined_terms
-from lmmsparse.fit.search import StandardizedObjective
 from lmmsparse.fit.singular import is_singular, singular_finding
 from lmmsparse.fit.start import LOST, is_lost
 from lmmsparse.optimize import Derivatives, Objective, Optimum, Status, second_by_differences
@@ -129,12 +129,8 @@ def decrease_by_derivatives(fit: Fit) -> float:
 
     They are taken in charts, where no point is singular; where correlations are parameters with
     limits or something is held, in standardized coordinates, of those that are free to move.
-
-    Parameters
-    ----------
-    fit : Fit
     """
-    scaled = StandardizedObjective(fit.objective, fit.away)
+    scaled = StandardizedObjective(fit.objective, fit.problem.away)
     x, bounds = scaled.to_internal(fit.theta), scaled.bounds
     charted = bool(np.all(np.isinf(bounds.limits)))
     target: Objective = scaled.charted() if charted else scaled
@@ -234,7 +230,6 @@ def judge(fit: Fit, findings: tuple[Finding, ...] = ()) -> Convergence:
 
     Parameters
     ----------
-    fit : Fit
     findings : tuple of Finding
         What the checks of the design have found, to be kept with the verdict.
     """

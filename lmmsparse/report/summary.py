@@ -175,8 +175,6 @@ def summarize(fit: Fit, convergence: Convergence, ddf: str) -> Summary:
 
     Parameters
     ----------
-    fit : Fit
-    convergence : Convergence
     ddf : str
         Method of the coefficient table.
     """

@@ -41,27 +41,15 @@ def tidy(
     conf_method: str,
     intervals: Callable[[], pd.DataFrame],
 ) -> pd.DataFrame:
-    """One row per parameter or random effect.
+    """One row per parameter or random effect; see `LinearMixedModel.tidy`.
 
     Parameters
     ----------
-    fit : Fit
-    effects : str or sequence of str
-        Any of `EFFECTS`.
-    ddf : str
-        Degrees of freedom of the tests of fixed effects.
-    level : float or None
-        Confidence level; None for no intervals.
     conf_method : str
         ``"wald"``: limits of fixed effects are estimate ± t · std_error with the df of the table
         (z without any).
     intervals : callable
         Gives the limits of all parameters by name; only called where they are wanted.
-
-    Raises
-    ------
-    OptionError
-        For effects of another kind.
     """
     why = "It names what the rows are about."
     wanted = names_in("effects", effects, why, f"Choose {alternatives(EFFECTS)}.") or [""]
@@ -164,13 +152,7 @@ def _values(fit: Fit, level: float | None) -> pd.DataFrame:
 
 
 def glance(fit: Fit) -> pd.DataFrame:
-    """One row about the whole model.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``nobs, sigma, logLik, AIC, BIC``, ``REMLcrit`` or ``deviance``, ``df_residual``.
-    """
+    """One row about the whole model; see `LinearMixedModel.glance`."""
     aic, bic = information(fit)
     return pd.DataFrame(
         {
@@ -188,23 +170,11 @@ def glance(fit: Fit) -> pd.DataFrame:
 def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
     """One row per observation: the variables, then what the fit says about the row.
 
-    Parameters
-    ----------
-    fit : Fit
-    data : table, optional
-        The data of the fit, to have all their columns in front; otherwise the response, the
-        columns of the model matrix and the groups.
-
     Returns
     -------
     DataFrame
         New columns ``_fitted, _resid, _hat, _cooksd, _fixed, _mu, _offset, _sqrtXwt, _sqrtrwt,
         _weights, _wtres``.
-
-    Raises
-    ------
-    DataError
-        If `data` has another number of rows.
     """
     design = fit.design
     frame, order = (_variables(fit), None) if data is None else _rows_of(fit, data)
@@ -252,13 +222,7 @@ def _variables(fit: Fit) -> pd.DataFrame:
 
 
 def fitted_rows(fit: Fit, data: Any) -> pd.DataFrame:
-    """The rows of the data that were fitted, in their order there.
-
-    Raises
-    ------
-    DataError
-        If they are not the data of the fit.
-    """
+    """The rows of the data that were fitted, in their order there."""
     frame, _, row_of = _matched(fit, data)
     return frame.iloc[np.sort(row_of[fit.design.rows])]
 

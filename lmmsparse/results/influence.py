@@ -136,20 +136,7 @@ class Influence:
 
 
 def influence(fit: Fit, groups: Any = None, progress: bool | None = None) -> Influence:
-    """Influence of every row, or of every level of a grouping.
-
-    Parameters
-    ----------
-    fit : Fit
-    groups : str or array, optional
-        A grouping factor of the model, or labels of the rows.
-    progress : bool, optional
-        A bar at once (True), never (False), or after two seconds if somebody watches.
-
-    Raises
-    ------
-    OptionError, DataError
-    """
+    """Influence of every row, or of every level of a grouping."""
     return influence_of_rows(fit) if groups is None else influence_of_groups(fit, groups, progress)
 
 
@@ -214,14 +201,6 @@ def _leverage(fit: Fit) -> tuple[FloatArray, FloatArray]:
 @one_thread
 def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> Influence:
     """Cook's distance and dfbeta of every level of a grouping, by refits without it.
-
-    Parameters
-    ----------
-    fit : Fit
-    groups : str or array
-        A grouping factor of the model, or one label per fitted row or per row of the data.
-    progress : bool, optional
-        As for `influence`.
 
     Notes
     -----

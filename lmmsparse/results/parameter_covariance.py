@@ -9,8 +9,8 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.covariance.tangents import derivatives_of_T
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
-from lmmsparse.fit.search import StandardizedObjective
 
 _STEP = 1e-4
 _FLAT = 1e-8

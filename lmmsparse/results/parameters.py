@@ -39,7 +39,6 @@ def parameter_values(fit: Fit, theta: FloatArray, sigma: float) -> FloatArray:
     fit : Fit
         Whose design it is.
     theta : (n_theta,) array
-    sigma : float
     """
     values = []
     template = fit.template

@@ -34,15 +34,7 @@ class Selection:
 
 
 def select_effects(fit: Fit, random: bool | str) -> list[Selection]:
-    """Interpret ``random=``: True (all), False (none) or a one-sided formula.
-
-    Raises
-    ------
-    FormulaError
-        If the formula names a group or an effect the model does not have.
-    OptionError
-        For anything else.
-    """
+    """Interpret ``random=``: True (all), False (none) or a one-sided formula."""
     blocks = fit.design.blocks
     if random is True:
         return [Selection(i, np.arange(block.k)) for i, block in enumerate(blocks)]
@@ -125,13 +117,7 @@ class NewRows:
 
 
 def new_frame(fit: Fit, newdata: Any) -> tuple[Recipe, pd.DataFrame]:
-    """The recipe of a model and new data as a DataFrame.
-
-    Raises
-    ------
-    OptionError
-        If the model was made from arrays and cannot read a table.
-    """
+    """The recipe of a model and new data as a DataFrame."""
     recipe = fit.design.recipe
     if recipe is None:
         raise OptionError(
@@ -147,14 +133,7 @@ def new_frame(fit: Fit, newdata: Any) -> tuple[Recipe, pd.DataFrame]:
 def new_rows(
     fit: Fit, newdata: Any, selections: list[Selection], new_levels: str, offset: Any = None
 ) -> NewRows:
-    """Build the model's columns for new data; only the selected groups are looked up.
-
-    Raises
-    ------
-    DataError
-        For missing columns, changed types, unseen levels of a fixed factor, and, with
-        ``new_levels="raise"``, new or missing levels of a grouping factor.
-    """
+    """Build the model's columns for new data; only the selected groups are looked up."""
     recipe, frame = new_frame(fit, newdata)
     columns, codes = {}, {}
     unknown = np.zeros(len(frame), dtype=bool)

@@ -14,8 +14,8 @@ from lmmsparse.common.distributions import normal_cdf, normal_quantile
 from lmmsparse.common.options import as_generator, one_of, whole_number
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.linalg import chunks
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
-from lmmsparse.fit.search import StandardizedObjective
 from lmmsparse.results.parameter_covariance import parameter_covariance
 from lmmsparse.results.predict import (
     NewRows,
@@ -47,20 +47,7 @@ def predict_with_error(
     theta_draws: int = 0,
     rng: Any = None,
 ) -> pd.DataFrame:
-    """Predictions with standard errors and limits.
-
-    Parameters
-    ----------
-    fit : Fit
-    newdata, random, new_levels, offset
-        As for `predict`.
-    interval : {"confidence", "prediction"} or None
-        Limits for the predicted mean (also with None), or for a new observation.
-    level : float
-    theta_draws : int
-        How many draws of the covariance parameters to average over; 0: they are taken as known.
-    rng : Generator or int, optional
-        For the draws; seed 0 if not given.
+    """Predictions with standard errors and limits; see `LinearMixedModel.predict`.
 
     Returns
     -------
@@ -153,7 +140,6 @@ def _drawn_fits(fit: Fit, draws: int, rng: Any) -> Iterator[tuple[Fit, float]]:
         bounds = scaled.bounds.limits
         theta = template.with_held(scaled.to_theta(np.clip(x + step[:-1], *bounds)))
         drawn = replace(fit, optimum=replace(fit.optimum, x=theta))
-        drawn.__dict__["objective"] = fit.objective
         yield drawn, fit.sigma2 * float(np.exp(2.0 * step[-1]))
 
 
@@ -203,8 +189,6 @@ def relative_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> F
 
     Parameters
     ----------
-    fit : Fit
-    rows : NewRows
     selections : list of Selection
         The random effects that take part.
     """

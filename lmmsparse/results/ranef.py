@@ -13,10 +13,6 @@ from lmmsparse.formula.tokens import effect_key
 def conditional_modes(fit: Fit) -> dict[str, FloatArray]:
     """Conditional modes b = Λu per grouping factor, terms that share one side by side.
 
-    Parameters
-    ----------
-    fit : Fit
-
     Returns
     -------
     dict

@@ -50,13 +50,7 @@ class EffectsOfRows:
 
 
 def conditional_forms(fit: Fit, rows: EffectsOfRows) -> FloatArray:
-    """z'ΛM⁻¹Λ'z of every row, (m,); levels the fit has not seen count nothing.
-
-    Parameters
-    ----------
-    fit : Fit
-    rows : EffectsOfRows
-    """
+    """z'ΛM⁻¹Λ'z of every row, (m,); levels the fit has not seen count nothing."""
     if rows.m <= _FEW:
         return _by_rows(fit, rows)
     T = fit.template.shifted_factors(fit.theta)
@@ -137,9 +131,7 @@ def projected_rows(
 
     Parameters
     ----------
-    fit : Fit
     X : (m, p) array
-    rows : EffectsOfRows
     pulled : list of arrays
         From `pulled_columns`.
     """

@@ -23,19 +23,7 @@ from lmmsparse.results.predict import (
 def simulate(
     fit: Fit, n: int, rng: Any, random: str = "new", newdata: Any = None
 ) -> tuple[FloatArray, pd.Index]:
-    """Draw responses.
-
-    Parameters
-    ----------
-    fit : Fit
-    n : int
-        Number of responses.
-    rng : Generator or int
-    random : str
-        ``"new"`` draws all random effects anew, ``"keep"`` keeps the conditional modes, a one-sided
-        formula keeps those it names and draws the others.
-    newdata : table, optional
-        Rows to simulate for; levels that the fit has not seen are possible.
+    """Draw responses; see `LinearMixedModel.simulate`.
 
     Returns
     -------

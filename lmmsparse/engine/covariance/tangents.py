@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.engine.covariance.structures import LambdaTemplate, Unstructured
+from lmmsparse.engine.covariance.structures import Unstructured
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.covariance.triangular import with_zero_columns
 
 # The criterion is even in every column of T: this far off, it differs by 1e-16 of its curvature.

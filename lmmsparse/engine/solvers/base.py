@@ -7,6 +7,7 @@ never leaves it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray, ReadOnly
 from lmmsparse.common.errors import NumericalError
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import solve_triangular
 from lmmsparse.engine.products import CrossProducts, Response
 
@@ -54,6 +55,11 @@ class PLSSolution(ReadOnly):
 class PLSFactor(Protocol):
     """A factorization of M at one θ that stays valid (it shares nothing with its system)."""
 
+    @property
+    def logdet(self) -> float:
+        """log|M|."""
+        ...
+
     def solve(self, b: FloatArray) -> FloatArray:
         """M⁻¹ b for b of shape (q,) or (q, m)."""
         ...
@@ -63,11 +69,90 @@ class PLSFactor(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Modes(ReadOnly):
+    """The penalized least-squares solution at one θ with everything that hangs on the factor.
+
+    Attributes
+    ----------
+    solution : PLSSolution
+    factor : PLSFactor
+    u : (q,) array
+        Spherical random effects.
+    b : (q,) array
+        Random effects Λu, of the columns that cross-products are taken of: Sb where these are
+        shifted (`Fit.b` is b itself).
+    v : (q,) array
+        Z'W times the residual, which is Z'V⁻¹(y − Xβ), of the same columns.
+    """
+
+    solution: PLSSolution
+    factor: PLSFactor
+    u: FloatArray
+    b: FloatArray
+    v: FloatArray
+
+
+class Point(Protocol):
+    """Everything the derivatives need at one θ.
+
+    Attributes
+    ----------
+    theta : (n_theta,) array
+    T : list of (k, k) arrays
+        Of every term, for the columns that the cross-products are taken of.
+    s2 : float
+        σ², as given or as profiled out.
+    solution : PLSSolution
+    """
+
+    theta: FloatArray
+    T: list[FloatArray]
+    s2: float
+    solution: PLSSolution
+
+    @property
+    def VX(self) -> FloatArray:
+        """Z'V⁻¹X in internal columns of X, (q, p)."""
+        ...
+
+    @property
+    def FT(self) -> list[FloatArray]:
+        """Per term F T with F = Σ_levels of [Z'V⁻¹Z − vv'/s² (− the X part for REML)]_ℓℓ."""
+        ...
+
+    def pwrss_gradient(self, directions: Sequence[FloatArray]) -> FloatArray:
+        """∂r² = −2 Σ_levels v' ∂T u, (n_theta,)."""
+        ...
+
+    def squares(self, directions: Sequence[FloatArray]) -> FloatArray:
+        """Average information with σ² held: y'P V_i P V_j P y / s², (n_theta, n_theta)."""
+        ...
+
+    def traces(self, directions: Sequence[FloatArray]) -> FloatArray:
+        """tr(P V_i P V_j), (n_theta, n_theta)."""
+        ...
+
+    def moment_estimate(self) -> FloatArray | None:
+        """A better θ by the method of moments."""
+        ...
+
+
 class PLSSystem(Protocol):
     """The linear algebra of one model."""
 
     def solve(self, theta: FloatArray, response: Response) -> PLSSolution: ...
     def factor(self, theta: FloatArray) -> PLSFactor: ...
+    def point(
+        self, theta: FloatArray, response: Response, reml: bool, sigma2: float | None = None
+    ) -> Point:
+        """What derivatives need at θ; σ² is profiled out if not given."""
+        ...
+
+    def with_products(self, products: CrossProducts) -> PLSSystem:
+        """The same linear algebra for other numbers in the same blocks."""
+        ...
+
     def describe(self) -> str:
         """One line: which algebra, in which order, how large."""
         ...

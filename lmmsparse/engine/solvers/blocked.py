@@ -7,8 +7,9 @@ is factored densely. A single grouping factor has no core and costs a handful of
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.linalg as sla
@@ -17,8 +18,9 @@ import scipy.sparse as sp
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.calls import checked_construction
 from lmmsparse.common.errors import NumericalError
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import between, inverse_from_factor, small_products, solve_triangular
+from lmmsparse.engine.points import GeneralPoint
 from lmmsparse.engine.products import CrossProducts, PairBlocks, Response
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, PLSSystem, eliminate
 from lmmsparse.engine.solvers.border import Border
@@ -44,32 +46,14 @@ class Blocked:
     330.8606
     """
 
+    # Levels of a single factor stand by themselves, so that many responses can go together.
+    level_by_level: ClassVar[bool] = True
+
     def build(self, products: CrossProducts, template: LambdaTemplate) -> PLSSystem:
         """Arrange the blocks of one model."""
-        one_factor = len(lead_terms(products)) == len(products.sizes)
-        if one_factor and sum(products.sizes) <= _UNROLLED_UP_TO:
+        if products.one_factor and sum(products.sizes) <= _UNROLLED_UP_TO:
             return LevelSystem(products, template)
         return BlockedSystem(products, template)
-
-
-def lead_terms(products: CrossProducts) -> tuple[int, ...]:
-    """The terms of the factor with the most levels: the first, and those that pair level by level.
-
-    Parameters
-    ----------
-    products : CrossProducts
-    """
-    size = (products.offsets[1] - products.offsets[0]) // products.sizes[0]
-    lead = [0]
-    for pair in products.pairs:
-        same = len(pair.rows) == size and np.array_equal(pair.rows, pair.cols)
-        if pair.t == 0 and pair.s > 0 and same:
-            levels = (products.offsets[pair.s + 1] - products.offsets[pair.s]) // products.sizes[
-                pair.s
-            ]
-            if levels == size:
-                lead.append(pair.s)
-    return tuple(lead)
 
 
 class BlockedSystem:
@@ -78,10 +62,10 @@ class BlockedSystem:
     def __init__(self, products: CrossProducts, template: LambdaTemplate) -> None:
         self.products = products
         self.template = template
-        self.lead = lead_terms(products)
+        self.lead = products.lead
         terms = range(len(products.sizes))
         self.core = tuple(t for t in terms if t not in self.lead)
-        self.n_levels = (products.offsets[1] - products.offsets[0]) // products.sizes[0]
+        self.n_levels = products.n_levels[0]
         starts = np.cumsum([0, *(products.sizes[t] for t in self.lead)])
         self.width = int(starts[-1])
         self.lead_slice = {
@@ -93,9 +77,9 @@ class BlockedSystem:
         self.n_core = int(core_starts[-1])
         self.core_start = dict(zip(self.core, core_starts[:-1].tolist(), strict=True))
         self.border = Border(self)
-        self._core_pairs = [
-            (pair, *self.core_coordinates(pair))
-            for pair in products.pairs
+        self._core_places = [
+            (i, *self.core_coordinates(pair))
+            for i, pair in enumerate(products.pairs)
             if pair.s in self.core_start and pair.t in self.core_start
         ]
         self._last: tuple[FloatArray, BlockedFactor] | None = None
@@ -162,9 +146,10 @@ class BlockedSystem:
         inverse = _batched_inverse(L11)
         if not self.n_core:
             return BlockedFactor(self, inverse, None, None, logdet)
-        Y = self.border.values(T, inverse)
+        Y = self.border.values(self.products, T, inverse)
         S = np.zeros((self.n_core, self.n_core), order="F")
-        for pair, rows, cols in self._core_pairs:
+        for i, rows, cols in self._core_places:
+            pair = self.products.pairs[i]
             S[rows, cols] = between(T[pair.s], pair.values, T[pair.t])
         S[np.diag_indices(self.n_core)] += 1.0
         self.border.subtract_gram(S, Y)
@@ -184,6 +169,16 @@ class BlockedSystem:
 
     def factor(self, theta: FloatArray) -> BlockedFactor:
         return self._factorize(theta)
+
+    def point(
+        self, theta: FloatArray, response: Response, reml: bool, sigma2: float | None = None
+    ) -> GeneralPoint:
+        return GeneralPoint(self, self.products, self.template, theta, response, reml, sigma2)
+
+    def with_products(self, products: CrossProducts) -> BlockedSystem:
+        out = copy(self)
+        out.products, out._last = products, None
+        return out
 
 
 class BlockedFactor:

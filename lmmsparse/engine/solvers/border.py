@@ -49,10 +49,10 @@ class Border:
 
     def __init__(self, layout: Layout) -> None:
         products = layout.products
-        self._products, self._layout = products, layout
-        self._pairs = [
-            pair
-            for pair in products.pairs
+        self._layout = layout
+        self._between = [
+            i
+            for i, pair in enumerate(products.pairs)
             if (pair.s in layout.core_start) != (pair.t in layout.core_start)
         ]
         # One entry per (level, core column), ordered by core level; all terms of the eliminated
@@ -60,7 +60,7 @@ class Border:
         levels, columns = [], []
         self._shapes: dict[int, tuple[int, int, int]] = {}
         start = 0
-        for pair in self._pairs:
+        for pair in (products.pairs[i] for i in self._between):
             if pair.t != layout.lead[0]:
                 continue
             k = products.sizes[pair.s]
@@ -102,10 +102,10 @@ class Border:
     def _lead_of(self, pair: PairBlocks) -> int:
         return pair.t if pair.s in self._layout.core_start else pair.s
 
-    def _entries(self, T: list[FloatArray]) -> FloatArray:
+    def _entries(self, products: CrossProducts, T: list[FloatArray]) -> FloatArray:
         """Λ'Z'WZΛ between the two parts: (nnz, width), sorted by level."""
         out = np.empty((self.nnz, self._layout.width))
-        for pair in self._pairs:
+        for pair in (products.pairs[i] for i in self._between):
             core, lead_is_t = self._core_of(pair)
             start, n, k = self._shapes[core]
             block = between(T[pair.s], pair.values, T[pair.t])
@@ -115,13 +115,15 @@ class Border:
             out[at, self._layout.lead_slice[self._lead_of(pair)]] = block.reshape(n * k, -1)
         return out
 
-    def values(self, T: list[FloatArray], inverse: FloatArray) -> sp.csr_array | FloatArray:
+    def values(
+        self, products: CrossProducts, T: list[FloatArray], inverse: FloatArray
+    ) -> sp.csr_array | FloatArray:
         """Y = L₁₁⁻¹ M₁₂, (levels · width, core); dense where it is mostly filled."""
         layout = self._layout
         shape = (layout.n_levels * layout.width, layout.n_core)
         if not self.nnz:
             return sp.csr_array(shape)
-        M12 = self._entries(T)
+        M12 = self._entries(products, T)
         if layout.width == 1:
             Y = M12 * inverse[self._level, 0]
         else:

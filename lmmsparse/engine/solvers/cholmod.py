@@ -7,6 +7,7 @@ the copies of it: these share CHOLMOD's workspace.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -18,7 +19,8 @@ import scipy.sparse as sp
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.calls import checked_construction
 from lmmsparse.common.options import one_of
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
+from lmmsparse.engine.points import GeneralPoint
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import PLSSolution, eliminate
 from lmmsparse.engine.solvers.pattern import MPattern
@@ -109,6 +111,29 @@ class SparseSolver(Protocol):
         ...
 
 
+class _Workspace:
+    """What is overwritten from θ to θ, by all systems of one pattern in turn.
+
+    Attributes
+    ----------
+    matrix : csc_matrix
+        The lower triangle of M.
+    factor : SparseCholesky
+    products, theta : CrossProducts or None, (n_theta,) array
+        Of what `factor` is; None while it is being made.
+    inversion : Inversion or None
+        Made when it is first needed.
+    lock : Lock
+    """
+
+    def __init__(self, matrix: sp.csc_matrix, factor: SparseCholesky) -> None:
+        self.matrix, self.factor = matrix, factor
+        self.products: CrossProducts | None = None
+        self.theta: FloatArray = np.zeros(0)
+        self.inversion: Inversion | None = None
+        self.lock = Lock()
+
+
 class CholmodSystem:
     """`PLSSystem` on a sparse factor, CHOLMOD's or another, that is overwritten per θ."""
 
@@ -118,12 +143,11 @@ class CholmodSystem:
         self._products = products
         self._template = template
         self._options = options
-        self._pattern = MPattern(products, template)
-        data = self._pattern.values([np.eye(k) for k in products.sizes])
-        self._matrix: sp.csc_matrix = self._pattern.matrix(data)
-        self._factor, self._title = options.analyze(self._matrix, len(products.sizes) > 1)
-        self._factored_at: FloatArray | None = None
-        self._lock = Lock()
+        self._pattern = MPattern(products)
+        data = self._pattern.values(products, [np.eye(k) for k in products.sizes])
+        matrix: sp.csc_matrix = self._pattern.matrix(data)
+        factor, self._title = options.analyze(matrix, len(products.sizes) > 1)
+        self._work = _Workspace(matrix, factor)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (CholmodSystem, (self._products, self._template, self._options))
@@ -134,12 +158,15 @@ class CholmodSystem:
             f"{self._pattern.nnz} stored elements in the lower triangle of M"
         )
 
-    def _factorize(self, theta: FloatArray, factors: list[FloatArray]) -> None:
-        if self._factored_at is None or not np.array_equal(self._factored_at, theta):
-            self._factored_at = None
-            self._matrix.data[:] = self._pattern.values(factors)
-            self._factor.factorize(self._matrix)
-            self._factored_at = theta.copy()
+    def _factorized(self, theta: FloatArray, factors: list[FloatArray]) -> SparseCholesky:
+        """The factor at θ; to be called, and used, with the lock held."""
+        work = self._work
+        if work.products is not self._products or not np.array_equal(work.theta, theta):
+            work.products = None
+            work.matrix.data[:] = self._pattern.values(self._products, factors)
+            work.factor.factorize(work.matrix)
+            work.products, work.theta = self._products, theta.copy()
+        return work.factor
 
     def solve(self, theta: FloatArray, response: Response) -> PLSSolution:
         factors = self._template.shifted_factors(theta)
@@ -147,20 +174,28 @@ class CholmodSystem:
         border[:, :-1] = self._products.ZtX
         border[:, -1] = response.Zty
         border = self._template.multiply_transposed(factors, border)
-        with self._lock:
-            self._factorize(theta, factors)
-            C, logdet = self._factor.half_solve(border), self._factor.logdet()
+        with self._work.lock:
+            factor = self._factorized(theta, factors)
+            C, logdet = factor.half_solve(border), factor.logdet()
         return eliminate(logdet, C.T @ C, self._products, response)
-
-    @cached_property
-    def _inversion(self) -> Inversion:
-        return Inversion(self._factor, self._pattern)
 
     def factor(self, theta: FloatArray) -> CholmodFactor:
         factors = self._template.shifted_factors(theta)
-        with self._lock:
-            self._factorize(theta, factors)
-            return CholmodFactor(self._factor.copy(), self._inversion, self._lock)
+        with self._work.lock:
+            factor = self._factorized(theta, factors)
+            if self._work.inversion is None:
+                self._work.inversion = Inversion(factor, self._pattern)
+            return CholmodFactor(factor.copy(), self._work.inversion, self._work.lock)
+
+    def point(
+        self, theta: FloatArray, response: Response, reml: bool, sigma2: float | None = None
+    ) -> GeneralPoint:
+        return GeneralPoint(self, self._products, self._template, theta, response, reml, sigma2)
+
+    def with_products(self, products: CrossProducts) -> CholmodSystem:
+        out = copy(self)
+        out._products = products
+        return out
 
 
 def _size(factor: SparseCholesky, matrix: sp.csc_matrix) -> tuple[float, float]:
@@ -199,6 +234,11 @@ class CholmodFactor:
         self._factor = factor
         self._inversion = inversion
         self._lock = lock
+
+    @cached_property
+    def logdet(self) -> float:
+        with self._lock:
+            return self._factor.logdet()
 
     def solve(self, b: FloatArray) -> FloatArray:
         with self._lock:

@@ -19,7 +19,7 @@ from lmmsparse.common.options import brief
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.solvers import sksparse as _sksparse
 from lmmsparse.engine.solvers.base import PLSSolver
-from lmmsparse.engine.solvers.blocked import Blocked, lead_terms
+from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
 from lmmsparse.engine.solvers.superlu import SuperLU
 
@@ -106,8 +106,7 @@ def _slower() -> str:
 
 def _choose(products: CrossProducts) -> tuple[PLSSolver, bool]:
     """The solver, and whether it stands in for `Cholmod`."""
-    lead = lead_terms(products)
-    core = products.q - sum(products.offsets[t + 1] - products.offsets[t] for t in lead)
+    lead, core = products.lead, products.core
     if core <= _SMALL_CORE:
         return Blocked(), False
     graph = core_graph(products, lead)
@@ -178,9 +177,8 @@ def cost_terms(
     products: CrossProducts, lead: tuple[int, ...], graph: sp.csc_array
 ) -> dict[str, FloatArray]:
     """What the cost of a fit by each solver is linear in; arguments as for `fit_costs`."""
+    core = products.core
     width = sum(products.sizes[t] for t in lead)
-    effects = products.offsets[lead[0] + 1] // products.sizes[lead[0]] * width
-    core = products.q - effects
     per_level = core / graph.shape[0]
     border = sum(
         pair.values.size for pair in products.pairs if (pair.s in lead) != (pair.t in lead)

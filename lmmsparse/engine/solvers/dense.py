@@ -12,7 +12,8 @@ import scipy.linalg as sla
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_construction
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
+from lmmsparse.engine.points import GeneralPoint
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import PLSSolution, eliminate
 
@@ -66,6 +67,14 @@ class DenseSystem:
     def factor(self, theta: FloatArray) -> DenseFactor:
         return DenseFactor(self._cholesky(theta), self._products)
 
+    def point(
+        self, theta: FloatArray, response: Response, reml: bool, sigma2: float | None = None
+    ) -> GeneralPoint:
+        return GeneralPoint(self, self._products, self._template, theta, response, reml, sigma2)
+
+    def with_products(self, products: CrossProducts) -> DenseSystem:
+        return DenseSystem(products, self._template)
+
 
 class DenseFactor:
     """`PLSFactor` on a dense matrix."""
@@ -73,6 +82,10 @@ class DenseFactor:
     def __init__(self, L: FloatArray, products: CrossProducts) -> None:
         self._L = L
         self._products = products
+
+    @property
+    def logdet(self) -> float:
+        return 2.0 * float(np.log(np.diag(self._L)).sum())
 
     def solve(self, b: FloatArray) -> FloatArray:
         return np.asarray(sla.cho_solve((self._L, True), b, check_finite=False))

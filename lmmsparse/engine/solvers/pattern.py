@@ -13,7 +13,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, IntArray
-from lmmsparse.engine.covariance.structures import LambdaTemplate
 from lmmsparse.engine.linalg import between
 from lmmsparse.engine.products import CrossProducts
 
@@ -27,10 +26,8 @@ class MPattern:
         Compressed sparse columns of the lower triangle, rows sorted, diagonal always present.
     """
 
-    def __init__(self, products: CrossProducts, template: LambdaTemplate) -> None:
-        self._products = products
-        self._template = template
-        q = products.q
+    def __init__(self, products: CrossProducts) -> None:
+        self._q = q = products.q
         rows, cols = [], []
         for pair in products.pairs:
             r, c = products.coordinates(pair)
@@ -65,10 +62,10 @@ class MPattern:
     def nnz(self) -> int:
         return len(self.indices)
 
-    def values(self, factors: Sequence[FloatArray]) -> FloatArray:
+    def values(self, products: CrossProducts, factors: Sequence[FloatArray]) -> FloatArray:
         """The lower triangle of M at the given T of each term, aligned with `indices`."""
         data = np.empty(self.nnz)
-        for pair, slots in zip(self._products.pairs, self._slots, strict=True):
+        for pair, slots in zip(products.pairs, self._slots, strict=True):
             Ts, Tt = factors[pair.s], factors[pair.t]
             if pair.values.shape[1:] == (1, 1):
                 data[slots] = pair.values * (Ts[0, 0] * Tt[0, 0])
@@ -83,7 +80,7 @@ class MPattern:
 
     def matrix(self, data: FloatArray) -> sp.csc_matrix:
         """The lower triangle as a sparse matrix that shares nothing with the pattern."""
-        shape = (self._products.q, self._products.q)
+        shape = (self._q, self._q)
         return sp.csc_matrix(
             (data, self.indices.astype(np.int32), self.indptr.astype(np.int32)), shape=shape
         )

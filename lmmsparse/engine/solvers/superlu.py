@@ -19,7 +19,7 @@ import scipy.sparse.linalg as spla
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.calls import checked_construction
 from lmmsparse.common.errors import NumericalError
-from lmmsparse.engine.covariance.structures import LambdaTemplate
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.solvers.base import FAILED
 from lmmsparse.engine.solvers.cholmod import CholmodSystem

@@ -7,15 +7,16 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, ObjectArray
-from lmmsparse.engine.covariance.structures import Diagonal, LambdaTemplate, Unstructured
-from lmmsparse.engine.responses import ManyResponses
-from lmmsparse.engine.solvers.blocked import Blocked, lead_terms
+from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
+from lmmsparse.engine.covariance.template import LambdaTemplate
+from lmmsparse.engine.products import ManyResponses
+from lmmsparse.fit.coordinates import StandardizedObjective, standardizer
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.identification import generic_theta
 from lmmsparse.fit.many.criteria import ManyDeviances, SharedDesign
 from lmmsparse.fit.many.levels import level_blocks, merge_levels
 from lmmsparse.fit.refit import warm_start
-from lmmsparse.fit.search import NO_WORSE, SNAP, StandardizedObjective, standardizer
+from lmmsparse.fit.search import NO_WORSE, SNAP
 from lmmsparse.fit.verdict import TOLERANCE, expected_decrease, fits_exactly
 from lmmsparse.optimize import Bounds, TrustRegion
 from lmmsparse.optimize.batched import ManyOptima, minimize_many
@@ -208,13 +209,13 @@ def can_batch(fit: Fit) -> bool:
     template, structures = fit.template, fit.template.structures
     bounds = Bounds(template.lower, template.upper, template.mirrors)
     return (
-        isinstance(fit.solver, Blocked)
+        getattr(fit.solver, "level_by_level", False)
         and isinstance(fit.optimizer, TrustRegion)
         and all(isinstance(s, (Unstructured, Diagonal)) for s in structures)
-        and len(lead_terms(fit.products)) == len(structures)
+        and fit.products.one_factor
         # Beside an element that is held, a diagonal one may not cross zero.
         and not np.isfinite(np.array(bounds.limits)[:, template.free]).any()
-        and fit.away is None  # steps of many searches are not kept off anything
+        and fit.problem.away is None  # steps of many searches are not kept off anything
     )
 
 

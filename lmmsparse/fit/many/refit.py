@@ -22,8 +22,8 @@ from lmmsparse.common.progress import growing, run
 from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design
 from lmmsparse.design.arguments import check_real
-from lmmsparse.engine.responses import ManyResponses, many_response_products
-from lmmsparse.fit.fit import Fit, term_columns
+from lmmsparse.engine.products import ManyResponses, many_response_products
+from lmmsparse.fit.fit import Fit, fitted
 from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.many.batched import (
     FITTED_EXACTLY,
@@ -32,8 +32,8 @@ from lmmsparse.fit.many.batched import (
     can_batch,
     not_converged,
 )
+from lmmsparse.fit.problem import term_columns
 from lmmsparse.fit.refit import refit_response, warm_start
-from lmmsparse.fit.search import search
 from lmmsparse.fit.settle import Settled, settle
 
 _CHUNK = 1_000_000
@@ -173,12 +173,9 @@ def _one_by_one(fit: Fit, Y: FloatArray) -> Estimates:
                 out.problem[j] = FITTED_EXACTLY
                 continue
             design = replace(fit.design, y=Y[:, j])
-            objective = fit.objective.with_response(responses.one(i))
+            problem = fit.problem.with_response(design, responses.one(i))
             try:
-                optimum = search(objective, design, start, fit.optimizer, undetermined=fit.away)
-                new = replace(fit, design=design, optimum=optimum)
-                new.__dict__.update(objective=objective, unidentified=fit.unidentified)
-                _note(out, int(j), settle(new))
+                _note(out, int(j), settle(fitted(problem, start, fit.optimizer)))
             except (LmmError, np.linalg.LinAlgError) as error:
                 out.problem[j] = str(error)
     return out

@@ -105,18 +105,7 @@ def _independent_rows(L: FloatArray) -> FloatArray:
 
 @one_thread
 def kenward_roger(fit: Fit) -> KenwardRoger:
-    """Prepare Kenward and Roger's method for a REML fit.
-
-    Parameters
-    ----------
-    fit : Fit
-
-    Raises
-    ------
-    OptionError
-        If the model was fitted by ML: the method is defined for REML. If some, but not all, of
-        the elements of an unstructured term are held: its covariance is not linear in the others.
-    """
+    """Prepare Kenward and Roger's method for a REML fit."""
     if not fit.reml:
         raise OptionError(
             "The Kenward–Roger method is defined for REML fits, and this model was fitted by "
@@ -149,7 +138,7 @@ def _undetermined(fit: Fit, parts: VarianceParts) -> FloatArray:
 
     Each adds σ² to the variance of the response, by its largest part.
     """
-    away, p = fit.away, fit.design.p
+    away, p = fit.problem.away, fit.design.p
     if away is None:
         return np.zeros((0, p, p))
     template = fit.template

@@ -62,13 +62,7 @@ def open_notes(method: DenominatorDF, L: FloatArray) -> list[str]:
 
 
 def check_ddf(ddf: str) -> str:
-    """The name of a method for denominator degrees of freedom.
-
-    Raises
-    ------
-    OptionError
-        If there is no such method.
-    """
+    """The name of a method for denominator degrees of freedom."""
     if isinstance(ddf, str) and ddf.lower() in METHODS:
         return ddf.lower()
     why = "It names the method for the degrees of freedom of the tests."
@@ -80,17 +74,7 @@ def denominator_df(fit: Fit, ddf: str) -> DenominatorDF:
 
     Parameters
     ----------
-    fit : Fit
     ddf : {"satterthwaite", "kenward-roger", "residual", "asymptotic", "none"}
-
-    Returns
-    -------
-    DenominatorDF
-
-    Raises
-    ------
-    OptionError
-        For an unknown name, or Kenward–Roger on an ML fit.
     """
     ddf = check_ddf(ddf)
     if ddf == "satterthwaite":

@@ -70,12 +70,7 @@ class Satterthwaite:
 
 @one_thread
 def satterthwaite(fit: Fit) -> Satterthwaite:
-    """Prepare Satterthwaite's method for a fit.
-
-    Parameters
-    ----------
-    fit : Fit
-    """
+    """Prepare Satterthwaite's method for a fit."""
     found = parameter_covariance(fit)
     J = np.concatenate([_covariance_slopes(fit, found.to_theta), 2.0 / fit.sigma * fit.vcov[None]])
     return Satterthwaite(fit.vcov, found.matrix, J)

@@ -33,7 +33,6 @@ def f_test(
     beta : (p,) array
     L : (rows, p) array
         Independent rows; without any, all but the numerator are NaN.
-    method : DenominatorDF
     """
     if len(L) == 0:
         return np.nan, 0.0, np.nan, np.nan, np.nan
@@ -44,14 +43,6 @@ def f_test(
 
 def anova_table(fit: Fit, kind: int = 3, ddf: str = "satterthwaite") -> Table:
     """Test every fixed-effects term by F.
-
-    Parameters
-    ----------
-    fit : Fit
-    kind : {1, 2, 3}
-        Type of the hypotheses, see `FixedTerms`.
-    ddf : str
-        Method for the denominator degrees of freedom; ``"none"`` leaves them and p-values out.
 
     Returns
     -------

@@ -29,18 +29,7 @@ _ROUNDING = 1e-9
 def bootstrap_lrt_of_fits(
     small: Fit, large: Fit, n: int, rng: Any, n_jobs: int = 1, progress: bool | None = None
 ) -> Table:
-    """Test a small model within a large one by parametric bootstrap.
-
-    Parameters
-    ----------
-    small, large : Fit
-        REML fits are refitted by maximum likelihood.
-    n : int
-        Responses drawn from the small model.
-    rng : Generator or int
-    n_jobs : int
-    progress : bool, optional
-        As for `bootstrap`.
+    """Test a small model within a large one by parametric bootstrap; see `bootstrap_lrt`.
 
     Returns
     -------

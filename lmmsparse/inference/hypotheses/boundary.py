@@ -104,7 +104,6 @@ def boundary(large: Fit, small: Fit | Design) -> Boundary | None:
 
     Parameters
     ----------
-    large : Fit
     small : Fit, or Design without random effects
         Of the same data.
     """

@@ -17,12 +17,7 @@ from lmmsparse.inference.df.methods import denominator_df, open_notes, standard_
 
 
 def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
-    """L as an (m, p) array: given as such, as one row, or as a mapping of names to weights.
-
-    Raises
-    ------
-    DataError, OptionError
-    """
+    """L as an (m, p) array: given as such, as one row, or as a mapping of names to weights."""
     names = list(fit.design.x_names)
     if hasattr(L, "items"):
         unknown = [name for name in L if name not in names]
@@ -96,27 +91,7 @@ def _right_side(rhs: Any, rows: int) -> FloatArray:
 
 
 def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
-    """Test Lβ = rhs: one row by t, several rows jointly by F.
-
-    Parameters
-    ----------
-    fit : Fit
-    L : (p,) or (m, p) array, or mapping
-        Weights of the fixed effects.
-    rhs : float or (m,) array
-    ddf : str
-        Method for the degrees of freedom.
-
-    Returns
-    -------
-    Table
-        ``Estimate, Std. Error, df, t value, Pr(>|t|)``, or ``F value, NumDF, DenDF, Pr(>F)``.
-
-    Raises
-    ------
-    DataError
-        If the rows contradict each other or test nothing.
-    """
+    """Test Lβ = rhs: one row by t, several rows jointly by F; see `LinearMixedModel.contrast`."""
     matrix = hypothesis_matrix(fit, L)
     right = _right_side(rhs, len(matrix))
     rank = int(np.linalg.matrix_rank(matrix))

@@ -27,27 +27,7 @@ _SPELLED = {"chisq": "chisq", "f": "F"}
 def drop1_table(
     fit: Fit, test: str = "chisq", ddf: str = "satterthwaite", progress: bool | None = None
 ) -> Table:
-    """Leave out each term in turn.
-
-    Parameters
-    ----------
-    fit : Fit
-    test : {"chisq", "F"}
-        Likelihood ratios of ML fits with and without the term, or F tests of its coefficients.
-    ddf : str
-        Denominator degrees of freedom of the F tests.
-    progress : bool, optional
-        For refits, a bar at once (True), never (False), or after two seconds if somebody watches.
-
-    Returns
-    -------
-    Table
-        First row ``<none>``; ``npar, AIC, LRT, Pr(>Chisq)`` or ``NumDF, DenDF, F value, Pr(>F)``.
-
-    Raises
-    ------
-    OptionError
-    """
+    """Leave out each term in turn; see `LinearMixedModel.drop1`."""
     spelled = _SPELLED.get(test.lower(), test) if isinstance(test, str) else test
     one_of("test", spelled, TESTS, "Terms are tested by likelihood ratio or by F.")
     return _by_F(fit, ddf) if spelled == "F" else _by_likelihood(fit, progress)

@@ -56,25 +56,7 @@ class MarginalMeans:
 def marginal_means(
     fit: Fit, specs: str | Sequence[str], at: Mapping[str, Any] | None = None
 ) -> MarginalMeans:
-    """Average the model over a grid of its factors, all cells weighted equally.
-
-    Parameters
-    ----------
-    fit : Fit
-    specs : str or sequence of str
-        Columns whose means are wanted; several: their combinations, the first varying fastest.
-    at : mapping, optional
-        Column → values: levels to use of a factor, or values of a covariate, which otherwise is
-        at its mean over the fitted rows.
-
-    Returns
-    -------
-    MarginalMeans
-
-    Raises
-    ------
-    OptionError, DataError
-    """
+    """Average the model over a grid of its factors, all cells weighted equally."""
     recipe = fit.design.recipe
     if recipe is None:
         raise OptionError(
@@ -148,27 +130,7 @@ def emmeans_table(
     at: Mapping[str, Any] | None = None,
     level: float = 0.95,
 ) -> Table:
-    """Marginal means with confidence limits, or all their pairwise differences with tests.
-
-    Parameters
-    ----------
-    fit : Fit
-    specs, at
-        See `marginal_means`.
-    pairwise : bool
-        Give differences instead of means.
-    adjust : {"tukey", "holm", "bonferroni", "none"}
-        How p-values of differences allow for their number.
-    ddf : str
-        Method for the degrees of freedom.
-    level : float
-        Confidence level of the limits, each mean by itself.
-
-    Returns
-    -------
-    Table
-        ``emmean, SE, df, lower.CL, upper.CL`` or ``estimate, SE, df, t.ratio, p.value``.
-    """
+    """Marginal means with confidence limits, or all their pairwise differences with tests."""
     why = "It says how p-values allow for the number of comparisons."
     one_of("adjust", adjust, _ADJUSTMENTS, why)
     level, ddf = check_level(level), check_ddf(ddf)

@@ -55,28 +55,12 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
 
     Neighbours of which the smaller is not contained in the larger have no p-value, and a note.
 
-    Parameters
-    ----------
-    fits : sequence of Fit
-        At least two.
-    labels : sequence of str
-        One per fit.
-    refit : bool
-        Refit REML fits by maximum likelihood; needed when fixed effects differ.
-
     Returns
     -------
     Table
         Columns ``npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq)``; beside it
         ``Pr(>Chibarsq)``, which allows for variances not being negative (NaN where none is on its
         boundary, or that is not known).
-
-    Raises
-    ------
-    DataError
-        If the models were not fitted to the same response and rows.
-    OptionError
-        If ``refit=False`` mixes REML and ML, or REML fits with different fixed effects.
     """
     _check_same_data(fits)
     notes = []

@@ -115,7 +115,6 @@ class _Forms:
     ----------
     design : Design
         For its rows and weights.
-    count : int
     """
 
     def __init__(self, design: Design, count: int) -> None:

@@ -56,14 +56,7 @@ class Reductions:
 
 
 def reduced_fits(fit: Settled, progress: bool | None = None) -> Reductions:
-    """Fit every smaller version of the random effects.
-
-    Parameters
-    ----------
-    fit : Settled
-    progress : bool, optional
-        As for `ranova_table`.
-    """
+    """Fit every smaller version of the random effects."""
     whole, design = fit, fit.fit.design
     order = [i for i in formula_order(design) if testable(fit.fit, i)]
     reductions = [r for i in order for r in reductions_of(design, i)]
@@ -91,18 +84,6 @@ def reduced_fits(fit: Settled, progress: bool | None = None) -> Reductions:
 
 def ranova_table(fit: Fit, progress: bool | None = None) -> Table:
     """Reduce every random-effects term in turn and compare likelihoods.
-
-    Parameters
-    ----------
-    fit : Fit
-    progress : bool, optional
-        A bar at once (True), never (False), or after two seconds if somebody watches.
-
-    Returns
-    -------
-    Table
-        First row ``<none>``; ``npar, logLik, AIC, LRT, Df, Pr(>Chisq)``; beside it
-        ``Pr(>Chibarsq)``.
 
     Notes
     -----
@@ -173,8 +154,6 @@ def least_squares_criterion(design: Design, reml: bool, sigma: float | None = No
 
     Parameters
     ----------
-    design : Design
-    reml : bool
     sigma : float, optional
         The residual standard deviation, if it is known.
     """

@@ -100,32 +100,7 @@ def step(
     keep: Collection[str] = (),
     progress: bool | None = None,
 ) -> Step:
-    """Eliminate terms one by one, the least significant first.
-
-    Parameters
-    ----------
-    fit : Fit
-    make_model : callable
-        What turns a fit into the model of the result.
-    ddf : str
-        Degrees of freedom of the F tests.
-    alpha_random, alpha_fixed : float
-        Terms with larger p-values go.
-    reduce_random, reduce_fixed : bool
-        Whether to eliminate random effects, and fixed effects.
-    keep : collection of str
-        Fixed-effects terms that stay.
-    progress : bool, optional
-        For every round of tests of random effects a bar at once (True), never (False), or after
-        two seconds if somebody watches.
-
-    Returns
-    -------
-    Step
-
-    Raises
-    ------
-    OptionError
+    """Eliminate terms one by one, the least significant first; see `LinearMixedModel.step`.
 
     Notes
     -----

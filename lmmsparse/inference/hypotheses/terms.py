@@ -65,10 +65,6 @@ class _Overparametrized:
 class FixedTerms:
     """The fixed-effects terms of a design and what can be asked about them.
 
-    Parameters
-    ----------
-    design : Design
-
     Notes
     -----
     The hypotheses are those of SAS, as lmerTest states them. Type III: in the overparametrized
@@ -345,13 +341,7 @@ def _doolittle(R: FloatArray) -> FloatArray:
 
 
 def check_type(kind: int) -> int:
-    """The type of hypotheses as 1, 2 or 3.
-
-    Raises
-    ------
-    OptionError
-        For anything else.
-    """
+    """The type of hypotheses as 1, 2 or 3."""
     names = {"1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
     written = str(kind) if isinstance(kind, str) or is_whole(kind) else ""
     if written not in names:

@@ -139,25 +139,12 @@ def bootstrap(
     n_jobs: int = 1,
     progress: bool | None = None,
 ) -> Bootstrap:
-    """Refit a model to responses drawn from it.
+    """Refit a model to responses drawn from it; see `LinearMixedModel.bootstrap`.
 
     Parameters
     ----------
-    fit : Fit
-    n : int
-        Number of replicates.
-    rng : Generator or int
-        Each replicate gets a generator of its own, so that the result does not depend on `n_jobs`.
     make_model : callable
         What turns a fit into what `statistic` is given.
-    statistic : callable, optional
-        Model → mapping, Series, array or number; by default all parameters.
-    kind : {"parametric", "semiparametric"}
-        See `Resampler`.
-    n_jobs : int
-        Processes.
-    progress : bool, optional
-        A bar at once (True), never (False), or after two seconds if somebody watches.
 
     Returns
     -------

@@ -21,13 +21,7 @@ _OPTIONS = ("n_jobs", "progress", "n", "rng", "kind")
 
 
 def check_method(method: str) -> str:
-    """The name of a kind of interval.
-
-    Raises
-    ------
-    OptionError
-        If there is no such kind.
-    """
+    """The name of a kind of interval."""
     return one_of("method", method, METHODS, "It names the kind of interval.")
 
 
@@ -39,25 +33,7 @@ def confidence_intervals(
     make_model: Callable[[Fit], Any],
     options: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Intervals by profile, Wald or bootstrap; see `LinearMixedModel.confint`.
-
-    Parameters
-    ----------
-    fit : Fit
-    method : {"profile", "wald", "boot"}
-    level : float
-    which : str or sequence of str, optional
-    make_model : callable
-        See `bootstrap`.
-    options : mapping
-        ``n_jobs``, ``progress``; for the bootstrap also ``n`` replicates, ``rng`` (seed 0 if not
-        given) and ``kind`` of interval.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``lower, upper``.
-    """
+    """Intervals by profile, Wald or bootstrap; see `LinearMixedModel.confint`."""
     for name in options:
         if name not in _OPTIONS:
             known = ["method", "level", "which", *_OPTIONS]

@@ -14,7 +14,6 @@ class Resampler:
 
     Parameters
     ----------
-    fit : Fit
     kind : {"parametric", "semiparametric"}
 
     Notes

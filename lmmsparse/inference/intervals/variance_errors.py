@@ -10,9 +10,9 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.options import one_of
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.not_identified import clusters
-from lmmsparse.fit.search import StandardizedObjective
 from lmmsparse.fit.singular import null_directions
 from lmmsparse.results.parameter_covariance import parameter_covariance
 from lmmsparse.results.parameters import parameter_names, parameter_values
@@ -24,22 +24,11 @@ _STEP = 1e-5
 def variance_errors(fit: Fit, scale: str = "sdcor") -> pd.DataFrame:
     """Covariance matrix of the estimated covariance parameters.
 
-    Parameters
-    ----------
-    fit : Fit
-    scale : {"sdcor", "vcov"}
-        Standard deviations and correlations, or variances and covariances.
-
     Returns
     -------
     DataFrame
         (r, r), the residual parameter last; NaN for a term whose covariance is singular or not
         determined, zero for what the user holds.
-
-    Raises
-    ------
-    OptionError
-        For another scale.
 
     References
     ----------

@@ -22,7 +22,6 @@ def coefficient_table(fit: Fit, ddf: str) -> Table:
 
     Parameters
     ----------
-    fit : Fit
     ddf : str
         Method for the degrees of freedom, see `denominator_df`; ``"kenward-roger"`` also adjusts
         the standard errors.
@@ -51,13 +50,6 @@ def coefficient_table(fit: Fit, ddf: str) -> Table:
 def wald_intervals(fit: Fit, level: float, which: str | Sequence[str] | None) -> pd.DataFrame:
     """Estimate ± z · standard error for the fixed effects; NaN for covariance parameters.
 
-    Parameters
-    ----------
-    fit : Fit
-    level : float
-    which : str or sequence of str, optional
-        Rows to give.
-
     Returns
     -------
     DataFrame
@@ -83,13 +75,7 @@ def wald_intervals(fit: Fit, level: float, which: str | Sequence[str] | None) ->
 
 
 def select_rows(which: str | Sequence[str], names: list[str], fit: Fit) -> list[str]:
-    """Resolve ``which=``: names, ``"beta_"`` for all fixed effects, ``"theta_"`` for all others.
-
-    Raises
-    ------
-    OptionError
-        For a name that is no parameter.
-    """
+    """Resolve ``which=``: names, ``"beta_"`` for all fixed effects, ``"theta_"`` for all others."""
     use = f"Give one or several of {', '.join(names)}."
     wanted = names_in("which", which, "Parameters are chosen by name.", use)
     p = len(fit.design.x_names)

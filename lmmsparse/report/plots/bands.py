@@ -39,7 +39,6 @@ def normal_band(n: int, level: float) -> NormalBand:
 
     Parameters
     ----------
-    n : int
     level : float
         Probability that the whole sample lies inside.
 

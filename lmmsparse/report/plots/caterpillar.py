@@ -25,13 +25,7 @@ NAMED_LEVELS = 60
 
 
 def plot_caterpillar(fit: Fit, group: str | None, level: float, order: str | None, ax: Any) -> Any:
-    """One panel per effect; levels in the order of one of the effects.
-
-    Raises
-    ------
-    OptionError
-        For an effect the group does not have.
-    """
+    """One panel per effect; levels in the order of one of the effects."""
     z = float(normal_quantile(0.5 + check_level(level) / 2.0))
     effects = effects_of(fit, group)
     if order is not None:

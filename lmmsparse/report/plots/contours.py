@@ -14,7 +14,6 @@ def contour(first: ProfileCurve, second: ProfileCurve, radius: float) -> FloatAr
 
     Parameters
     ----------
-    first, second : ProfileCurve
     radius : float
         √χ²(level, 2 df) for a joint region.
 

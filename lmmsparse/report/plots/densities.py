@@ -31,13 +31,7 @@ from lmmsparse.results.parameters import parameter_names
 def plot_bootstrap(
     fit: Fit, replicates: Any, which: str | Sequence[str] | None, level: float, kind: str, ax: Any
 ) -> Any:
-    """One panel per number of the statistic.
-
-    Raises
-    ------
-    OptionError
-        For what is not a bootstrap, or a number it does not have.
-    """
+    """One panel per number of the statistic."""
     check_level(level)
     if not isinstance(replicates, Bootstrap):
         raise OptionError(

@@ -59,13 +59,7 @@ def plot_effects(
     ddf: str,
     ax: Any,
 ) -> Any:
-    """One panel per predictor, in each one curve per value of `by`.
-
-    Raises
-    ------
-    OptionError
-        For names that are not predictors of the fixed effects.
-    """
+    """One panel per predictor, in each one curve per value of `by`."""
     values = _values(fit, by, at)
     if not values:
         raise OptionError(

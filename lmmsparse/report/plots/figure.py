@@ -27,13 +27,7 @@ _LINES = "#555555"
 
 
 def pyplot() -> Any:
-    """The module `matplotlib.pyplot`.
-
-    Raises
-    ------
-    MissingPackageError
-        If matplotlib is not installed.
-    """
+    """The module `matplotlib.pyplot`."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -64,16 +58,10 @@ def panels(
         Of a panel of a new figure, in inches.
     columns : int
         The most panels of a new figure that stand side by side.
-    sharey : bool
 
     Returns
     -------
     (count,) array of Axes
-
-    Raises
-    ------
-    OptionError
-        If the number of axes is not that of the panels.
     """
     plt = pyplot()
     if ax is not None:

@@ -41,12 +41,7 @@ class LevelEffects:
 
 
 def chosen_group(fit: Fit, group: str | None) -> str:
-    """The group that is meant; it may be left out where there is one only.
-
-    Raises
-    ------
-    OptionError
-    """
+    """The group that is meant; it may be left out where there is one only."""
     groups = fit.design.groups
     if group is None:
         if len(groups) > 1:

@@ -9,10 +9,6 @@ from lmmsparse.results.parameters import parameter_names
 def parameter_labels(fit: Fit) -> dict[str, str]:
     """Every covariance parameter of `confint` in words; fixed effects keep their names.
 
-    Parameters
-    ----------
-    fit : Fit
-
     Returns
     -------
     dict

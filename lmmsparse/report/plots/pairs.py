@@ -30,13 +30,7 @@ from lmmsparse.report.plots.profiles import ProfileCurve, as_profile, curves_of
 
 
 def plot_pairs(fit: Fit, given: Any, levels: float | Sequence[float], ax: Any) -> Any:
-    """The lower triangle of all pairs, row by row.
-
-    Raises
-    ------
-    OptionError
-        With fewer than two parameters, or if the profile does not reach far enough.
-    """
+    """The lower triangle of all pairs, row by row."""
     shares = sorted(check_level(level, "levels") for level in several(levels))
     if not shares:
         raise OptionError(

@@ -92,13 +92,7 @@ def curves_of(profiled: Profile) -> list[ProfileCurve]:
 
 
 def plot_profile(fit: Fit, given: Any, kind: str, level: float, ax: Any) -> Any:
-    """One panel per parameter.
-
-    Raises
-    ------
-    OptionError
-        For a kind that does not exist.
-    """
+    """One panel per parameter."""
     one_of("kind", kind, KINDS, "It says what is drawn of a profile; zeta is the signed root.")
     level = check_level(level)
     profiled = as_profile(fit, given)

@@ -28,13 +28,7 @@ from lmmsparse.report.plots.pooling import Pooling, pooling
 
 
 def plot_shrinkage(fit: Fit, group: str | None, effects: Sequence[str] | None, ax: Any) -> Any:
-    """Two effects: arrows in their plane; one effect: partial pooling against none.
-
-    Raises
-    ------
-    OptionError
-        For effects the group does not have.
-    """
+    """Two effects: arrows in their plane; one effect: partial pooling against none."""
     pooled = pooling(fit, group)
     names = pooled.effects.names
     why = f"The plot is about one or two effects of {pooled.effects.group!r}."

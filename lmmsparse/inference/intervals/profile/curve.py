@@ -18,12 +18,7 @@ _TRUSTED = 4.0
 
 
 class BetterOptimumError(Exception):
-    """A point of a curve lies below the optimum the curve was to start from.
-
-    Parameters
-    ----------
-    point : Point
-    """
+    """A point of a curve lies below the optimum the curve was to start from."""
 
     def __init__(self, point: Point) -> None:
         super().__init__(point)
@@ -115,18 +110,12 @@ def trace(problem: Problem, cutoff: float, step: float, exact: tuple[float, ...]
 
     Parameters
     ----------
-    problem : Problem
     cutoff : float
         The |zeta| up to which the curve is needed.
     step : float
         The distance in zeta that steps aim at.
     exact : tuple of float
         Values of |zeta| at which the curve itself is to have points.
-
-    Raises
-    ------
-    BetterOptimumError
-        If a point is better than the optimum.
     """
     best = problem.best()
     if np.isnan(best.value):  # the correlation of an effect that does not vary

@@ -9,8 +9,8 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.engine.criterion import ProfiledDeviance
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
-from lmmsparse.fit.search import StandardizedObjective
 from lmmsparse.inference.intervals.profile.search import Point, minimize
 
 
@@ -22,7 +22,6 @@ class FixedEffect:
     ----------
     fit : Fit
         Fitted by maximum likelihood.
-    column : int
     """
 
     fit: Fit

@@ -14,9 +14,10 @@ from functools import cached_property
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.engine.covariance.structures import LambdaTemplate, Unstructured
+from lmmsparse.engine.covariance.structures import Unstructured
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
-from lmmsparse.fit.search import StandardizedObjective
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.inference.intervals.profile.search import (
     Point,
     SigmaHeld,

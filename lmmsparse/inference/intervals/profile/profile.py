@@ -17,11 +17,11 @@ from lmmsparse.common.options import check_jobs, check_level
 from lmmsparse.common.progress import run
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
-from lmmsparse.engine.covariance.structures import LambdaTemplate, Unstructured
+from lmmsparse.engine.covariance.structures import Unstructured
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
-from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.fit import Fit, fitted
 from lmmsparse.fit.refit import warm_start
-from lmmsparse.fit.search import search
 from lmmsparse.fit.settle import Settled, settle
 from lmmsparse.inference.intervals.profile.curve import BetterOptimumError, Curve, Problem, trace
 from lmmsparse.inference.intervals.profile.findings import about_curves, about_fit, interrupted
@@ -177,30 +177,12 @@ def profile(
     n_jobs: int = 1,
     progress: bool | None = None,
 ) -> Profile:
-    """Profile the ML deviance along parameters.
-
-    Parameters
-    ----------
-    fit : Fit
-        A REML fit is refitted by maximum likelihood first.
-    which : str or sequence of str, optional
-        Parameters; ``"beta_"`` for all fixed effects, ``"theta_"`` for all others.
-    level : float, optional
-        The confidence level that the curves have to reach; by default far enough for a joint
-        region of 99 %.
-    n_jobs : int
-        Processes to share the parameters between.
-    progress : bool, optional
-        A bar at once (True), never (False), or after two seconds if somebody watches.
+    """Profile the ML deviance along parameters; see `LinearMixedModel.profile`.
 
     Returns
     -------
     Profile
         After Ctrl-C, that of the parameters that were finished, with a warning.
-
-    Raises
-    ------
-    OptionError, NumericalError
     """
     check_jobs(n_jobs)
     names = [*parameter_names(fit), *fit.design.x_names]
@@ -238,7 +220,7 @@ def profile(
             announce(findings)
             return Profile(curves, estimates, names, cutoff, findings)
         former = used.criterion
-        settled = _searched(used, used.objective, better[0])
+        settled = settle(fitted(used.problem, better[0], TrustRegion()))
     raise NumericalError(
         f"The profile met a better optimum {_RESTARTS} times in a row. The deviance has many "
         "local minima. Fit a simpler model, or use method='boot'."
@@ -250,16 +232,7 @@ def maximum_likelihood(fit: Fit) -> Settled:
     """The same model fitted by maximum likelihood, from its θ and on its cross-products."""
     if not fit.reml:
         return settle(fit)
-    return _searched(fit, fit.objective.with_reml(False), warm_start(fit))
-
-
-def _searched(fit: Fit, objective: ProfiledDeviance, start: FloatArray) -> Settled:
-    result = replace(fit, reml=False, optimizer=TrustRegion())
-    result.__dict__["objective"] = objective
-    optimum = search(objective, fit.design, start, TrustRegion(), undetermined=result.away)
-    found = replace(result, optimum=optimum)
-    found.__dict__.update(objective=objective, unidentified=result.unidentified)
-    return settle(found)
+    return settle(fitted(fit.problem.by_maximum_likelihood(), warm_start(fit), TrustRegion()))
 
 
 @one_thread

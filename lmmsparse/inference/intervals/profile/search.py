@@ -11,7 +11,7 @@ import scipy.linalg as sla
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.criterion import ProfiledDeviance
-from lmmsparse.fit.search import StandardizedObjective
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.verdict import TOLERANCE, expected_decrease
 from lmmsparse.optimize import (
     Bobyqa,
@@ -50,13 +50,7 @@ class Point:
 
 
 def minimize(objective: Objective, start: FloatArray, bounds: Bounds) -> Point:
-    """Search from `start`; the point is in the coordinates of the search, its value is NaN.
-
-    Raises
-    ------
-    NumericalError
-        If the objective has no value at the start.
-    """
+    """Search from `start`; the point is in the coordinates of the search, its value is NaN."""
     found = _SEARCH.minimize(objective, start, bounds)
     arrived = _arrived(objective, found, bounds)
     if np.isfinite(found.value) and not arrived:

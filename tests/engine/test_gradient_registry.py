@@ -12,8 +12,8 @@ from models import MODELS, frame
 from lmmsparse.design import build_design
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.fit.charts import ChartedObjective
-from lmmsparse.fit.fit import make_objective, products_of
-from lmmsparse.fit.search import StandardizedObjective
+from lmmsparse.fit.coordinates import StandardizedObjective
+from lmmsparse.fit.problem import make_objective, products_of
 
 Array = npt.NDArray[np.float64]
 

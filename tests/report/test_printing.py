@@ -1,6 +1,6 @@
 """Printouts against golden files; HTML, Markdown and LaTeX of tables and summaries.
 
-``LMMSPARSE_WRITE=1 pytest tests/test_printing.py`` writes the golden files anew.
+``LMMSPARSE_WRITE=1 pytest tests/report/test_printing.py`` writes the golden files anew.
 """
 
 from __future__ import annotations

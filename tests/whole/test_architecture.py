@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+import models
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "lmmsparse"
+PACKAGE = models.VALIDATION.parent / "lmmsparse"
 
 # A part may import those before it, but for the parts that know less.
 ORDER = (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from test_anova import CASES, TIGHT, _label, _model
+from lmertest import CASES, TIGHT, label_of, model_of
 
 import lmmsparse as lmm
 from lmmsparse.common.errors import LmmWarning, OptionError
@@ -27,8 +27,8 @@ FIXED = {
 
 def _agree(ours: lmm.Table, theirs: dict[str, Any], columns: dict[str, float]) -> None:
     frame = ours.to_frame()
-    frame.index = pd.Index([_label(str(t)) for t in frame.index])
-    rows = [_label(t) for t in theirs["rows"]]
+    frame.index = pd.Index([label_of(str(t)) for t in frame.index])
+    rows = [label_of(t) for t in theirs["rows"]]
     assert sorted(frame.index) == sorted(rows)
     frame = frame.loc[rows]  # (1 | a/b) is written out in another order
     order = [0.0 if v is None else v for v in np.atleast_1d(theirs["columns"]["Eliminated"])]
@@ -49,7 +49,7 @@ def test_elimination_as_lmerTest(name: str) -> None:
     theirs = CASES[name]["step"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LmmWarning)
-        ours = _model(name).step()
+        ours = model_of(name).step()
     _agree(ours.random, theirs["random"], RANDOM)
     if ours.model is None:
         assert name == "dyestuff2"
@@ -58,7 +58,7 @@ def test_elimination_as_lmerTest(name: str) -> None:
         _agree(ours.fixed, theirs["fixed"], FIXED)
 
 
-def _data() -> pd.DataFrame:
+def data_of() -> pd.DataFrame:
     data = lmm.load_dataset("sleepstudy").rename(columns={"Days": "the days"})
     rng = np.random.default_rng(0)
     odd = data["Subject"].astype(int) % 2
@@ -87,7 +87,7 @@ FORMULAS = [
 @pytest.mark.filterwarnings("ignore::lmmsparse.errors.LmmWarning")
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_the_model_left_is_that_of_its_formula(formula: str, tmp_path: Any) -> None:
-    data = _data()
+    data = data_of()
     model = lmm.lmer(formula, data, weights="w")
     same = lmm.lmer(formula_of(model.fit.design), data, weights="w")
     assert same.reml_criterion == pytest.approx(model.reml_criterion, abs=1e-8)
@@ -110,7 +110,7 @@ def test_the_model_left_is_that_of_its_formula(formula: str, tmp_path: Any) -> N
 
 @pytest.mark.filterwarnings("ignore::lmmsparse.errors.LmmWarning")
 def test_options() -> None:
-    model = lmm.lmer("Reaction ~ `the days` + g + h + (`the days` | Subject)", _data())
+    model = lmm.lmer("Reaction ~ `the days` + g + h + (`the days` | Subject)", data_of())
     assert model.step(keep="g").fixed.to_frame().loc["g", "Eliminated"] == 0
     untouched = model.step(reduce_fixed=False, reduce_random=False)
     assert untouched.random.to_frame()["Eliminated"].iloc[1:].eq(0).all()
@@ -118,7 +118,7 @@ def test_options() -> None:
     assert untouched.model.reml_criterion == pytest.approx(model.reml_criterion)
     by_kr = model.step(ddf="kenward-roger", reduce_random=False, alpha_fixed=1e-9).fixed
     assert "Kenward" in str(by_kr)
-    last = lmm.anova(lmm.lmer("Reaction ~ `the days` + (`the days` | Subject)", _data()),
+    last = lmm.anova(lmm.lmer("Reaction ~ `the days` + (`the days` | Subject)", data_of()),
                      ddf="kenward-roger").to_frame()  # fmt: skip
     np.testing.assert_allclose(by_kr.to_frame().iloc[-1, 1:], last.iloc[0], rtol=1e-5)
     assert "Model found: Reaction ~ `the days` + (`the days` | Subject)" in repr(model.step())
@@ -129,7 +129,7 @@ def test_options() -> None:
 
 @pytest.mark.filterwarnings("ignore::lmmsparse.errors.SingularFitWarning")
 def test_what_is_fixed_stays_fixed() -> None:
-    data = _data()
+    data = data_of()
     model = lmm.lmer(
         "Reaction ~ `the days` + g + (1 | Subject) + (0 + `the days` | Subject) + (1 | h)",
         data,
@@ -143,7 +143,7 @@ def test_what_is_fixed_stays_fixed() -> None:
 
 
 def test_a_model_made_from_arrays() -> None:
-    data = _data()
+    data = data_of()
     X = data[["the days", "g"]].assign(one=1.0)
     model = lmm.fit_arrays(data["Reaction"], X, [(data["Subject"], None)])
     left = model.step()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import pickle
 import warnings
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +11,10 @@ import models
 import numpy as np
 import pandas as pd
 import pytest
+from lmertest import CASES, TIGHT, data_of, fit_of, label_of, model_of
 
 import lmmsparse as lmm
 from lmmsparse.common.errors import LmmWarning, OptionError
-
-with gzip.open(models.VALIDATION / "reference_tests.json.gz", "rt", encoding="utf-8") as _file:
-    CASES: dict[str, dict[str, Any]] = {case["name"]: case for case in json.load(_file)}
 
 every_case = pytest.mark.parametrize("name", [n for n, case in CASES.items() if case["terms"]])
 case_with = {
@@ -27,44 +22,10 @@ case_with = {
     for key in ("anova_kr", "drop1", "ranova", "means")
 }
 
-# Denominator df are ratios of second derivatives, which R takes numerically: 1e-5 is reached.
-TIGHT = 1e-4
-
-
-@cache
-def _data(name: str) -> pd.DataFrame:
-    case = CASES[name]
-    path = models.VALIDATION / "data" / f"{case['data']}.csv.gz"
-    data = pd.read_csv(path) if path.exists() else lmm.load_dataset(case["data"])
-    data = data.copy()
-    for column, levels in (case["levels"] or {}).items():
-        values = [f"{v:g}" if isinstance(v, float) else str(v) for v in data[column]]
-        data[column] = pd.Categorical(values, categories=levels)
-    return data
-
-
-def _fit(name: str, **options: Any) -> lmm.LinearMixedModel:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LmmWarning)
-        return lmm.lmer(CASES[name]["formula"], _data(name), reml=CASES[name]["reml"], **options)
-
-
-@cache
-def _model(name: str) -> lmm.LinearMixedModel:
-    return _fit(name)
-
-
-def _label(text: str) -> str:
-    text = text.replace("**", "^").replace(" ", "")
-    if "|" not in text:
-        return text
-    effects, group = text.rstrip(")").split("|")
-    return f"{effects}|{':'.join(sorted(group.split(':')))})"
-
 
 def _compare(ours: lmm.Table, theirs: dict[str, Any], columns: dict[str, float]) -> None:
     frame = ours.to_frame()
-    frame.index = pd.Index([_label(str(label)) for label in frame.index])
+    frame.index = pd.Index([label_of(str(label)) for label in frame.index])
     assert len(frame) >= len(theirs["rows"])
     for j, row in enumerate(theirs["rows"]):
         for column, tolerance in columns.items():
@@ -72,7 +33,7 @@ def _compare(ours: lmm.Table, theirs: dict[str, Any], columns: dict[str, float])
             expected = expected[j] if isinstance(expected, list) else expected
             if expected is None:
                 continue
-            value = frame.loc[_label(row), column]
+            value = frame.loc[label_of(row), column]
             assert value == pytest.approx(expected, rel=tolerance, abs=1e-7), (row, column)
 
 
@@ -103,7 +64,7 @@ def test_coefficients(name: str, ddf: str) -> None:
         assert ddf == "kenward-roger"
         assert not CASES[name]["kr"]
         return
-    ours = _model(name).coef_table(ddf).to_frame()
+    ours = model_of(name).coef_table(ddf).to_frame()
     assert len(ours) == len(theirs["rows"])
     # The order of interactions, and their names, are formulaic's: rows are matched by estimate.
     order = np.argsort(np.round(theirs["columns"]["Estimate"], 6), kind="stable")
@@ -118,9 +79,9 @@ def test_coefficients(name: str, ddf: str) -> None:
 @every_case
 @pytest.mark.parametrize("kind", [1, 2, 3])
 def test_satterthwaite_F_tests(name: str, kind: int) -> None:
-    ours = lmm.anova(_model(name), type=kind)
+    ours = lmm.anova(model_of(name), type=kind)
     theirs = CASES[name]["anova"][str(kind)]
-    assert [_label(str(t)) for t in ours.index] == [_label(t) for t in theirs["rows"]]
+    assert [label_of(str(t)) for t in ours.index] == [label_of(t) for t in theirs["rows"]]
     _compare(ours, theirs, F_COLUMNS)
 
 
@@ -128,31 +89,31 @@ def test_satterthwaite_F_tests(name: str, kind: int) -> None:
 @pytest.mark.parametrize("kind", [2, 3])
 def test_kenward_roger_F_tests(name: str, kind: int) -> None:
     theirs = CASES[name]["anova_kr" if kind == 3 else "anova_kr2"]
-    _compare(lmm.anova(_model(name), type=kind, ddf="kenward-roger"), theirs, F_COLUMNS)
+    _compare(lmm.anova(model_of(name), type=kind, ddf="kenward-roger"), theirs, F_COLUMNS)
 
 
 @every_case
 def test_deletions_by_F(name: str) -> None:
-    ours = _model(name).drop1("F")
+    ours = model_of(name).drop1("F")
     theirs = CASES[name]["drop1_F"]
     assert ours.index[0] == "<none>"
-    assert [_label(str(t)) for t in ours.index[1:]] == [_label(t) for t in theirs["rows"]]
+    assert [label_of(str(t)) for t in ours.index[1:]] == [label_of(t) for t in theirs["rows"]]
     _compare(ours, theirs, {c: F_COLUMNS[c] for c in ("NumDF", "DenDF", "F value", "Pr(>F)")})
 
 
 @case_with["drop1"]
 def test_deletions_by_likelihood(name: str) -> None:
-    ours = _model(name).drop1()
+    ours = model_of(name).drop1()
     theirs = dict(CASES[name]["drop1"])
     columns = {"npar": "npar", "AIC": "AIC", "LRT": "LRT", "Pr(Chi)": "Pr(>Chisq)"}
     theirs["columns"] = {columns[name]: values for name, values in theirs["columns"].items()}
-    assert [_label(str(t)) for t in ours.index] == [_label(t) for t in theirs["rows"]]
+    assert [label_of(str(t)) for t in ours.index] == [label_of(t) for t in theirs["rows"]]
     _compare(ours, theirs, {"npar": 0.0, "AIC": 1e-6, "LRT": TIGHT, "Pr(>Chisq)": 1e-3})
 
 
 @case_with["ranova"]
 def test_random_effects(name: str) -> None:
-    ours = _model(name).ranova()
+    ours = model_of(name).ranova()
     theirs = CASES[name]["ranova"]
     if name == "sleepstudy_square":  # lmerTest turns (0 + Days | Subject) into a second intercept
         theirs = {"rows": theirs["rows"][:2], "columns": theirs["columns"]}
@@ -171,10 +132,10 @@ def test_marginal_means(name: str) -> None:
         for ddf, key in (("satterthwaite", "satterthwaite"), ("kenward-roger", "kenward_roger")):
             if key not in entry:
                 continue
-            ours = _model(name).emmeans(entry["specs"], ddf=ddf, at=at).to_frame()
+            ours = model_of(name).emmeans(entry["specs"], ddf=ddf, at=at).to_frame()
             _columns_agree(ours, entry[key])
         for adjust in ("tukey", "holm"):
-            ours = _model(name).emmeans(entry["specs"], at=at, pairwise=True, adjust=adjust)
+            ours = model_of(name).emmeans(entry["specs"], at=at, pairwise=True, adjust=adjust)
             theirs = dict(entry[adjust])
             if None in np.atleast_1d(theirs["estimate"]):
                 del theirs["p.value"]  # emmeans counts means that cannot be estimated
@@ -205,40 +166,40 @@ CODINGS = (
 def test_hypotheses_do_not_depend_on_the_coding(
     name: str, kind: int, contrasts: dict[str, str]
 ) -> None:
-    ours = lmm.anova(_fit(name, contrasts=contrasts), type=kind).to_frame()
-    reference = lmm.anova(_model(name), type=kind).to_frame()
+    ours = lmm.anova(fit_of(name, contrasts=contrasts), type=kind).to_frame()
+    reference = lmm.anova(model_of(name), type=kind).to_frame()
     columns = list(ours) if kind == 3 else ["Sum Sq", "NumDF", "F value"]
     np.testing.assert_allclose(ours[columns], reference[columns], rtol=1e-5)
 
 
 @pytest.mark.parametrize("same", ["Variety + Variety:nitro", "nitro + Variety:nitro + Variety"])
 def test_main_effects_of_a_nested_model(same: str) -> None:
-    data = _data("oats_unbalanced")
+    data = data_of("oats_unbalanced")
     nested = lmm.lmer(f"yield ~ {same} + (1 | Block/Variety)", data)
     # Type III compares means of equally weighted cells, whichever terms span them.
-    expected = lmm.anova(_model("oats_unbalanced")).to_frame().loc["Variety"]
+    expected = lmm.anova(model_of("oats_unbalanced")).to_frame().loc["Variety"]
     np.testing.assert_allclose(lmm.anova(nested).to_frame().loc["Variety"], expected, rtol=1e-4)
 
 
 def test_the_last_term_is_the_same_in_all_types() -> None:
-    data = _data("oats_unbalanced")
+    data = data_of("oats_unbalanced")
     model = lmm.lmer("yield ~ Block + Variety:nitro + (1 | Block:Variety)", data)
     F = [lmm.anova(model, type=kind).to_frame()["F value"].iloc[-1] for kind in (1, 2, 3)]
     np.testing.assert_allclose(F, F[0], rtol=1e-7)
 
 
 def test_marginal_means_do_not_depend_on_the_coding() -> None:
-    other = _fit("oats_missing_cell", contrasts=CODINGS[0])
+    other = fit_of("oats_missing_cell", contrasts=CODINGS[0])
     for specs in ("Variety", "nitro", ["Variety", "nitro"]):
         np.testing.assert_allclose(
             other.emmeans(specs).to_frame(),
-            _model("oats_missing_cell").emmeans(specs).to_frame(),
+            model_of("oats_missing_cell").emmeans(specs).to_frame(),
             rtol=1e-5,
         )
 
 
 def test_published_figures() -> None:
-    unbalanced = _model("oats_unbalanced")
+    unbalanced = model_of("oats_unbalanced")
     first = lmm.anova(unbalanced, type=1).to_frame().loc["Variety"]
     second = lmm.anova(unbalanced, type=2).to_frame().loc["Variety"]
     third = lmm.anova(unbalanced).to_frame()
@@ -249,39 +210,39 @@ def test_published_figures() -> None:
     assert third["DenDF"].tolist() == pytest.approx([9.86703, 40.37711, 40.30927], rel=1e-4)
     assert adjusted["F value"].tolist() == pytest.approx([1.68058, 31.29519, 0.14260], rel=1e-4)
     assert adjusted["DenDF"].tolist() == pytest.approx([10.00604, 40.60210, 40.53360], rel=1e-4)
-    means = _model("oats").emmeans("nitro").to_frame()
+    means = model_of("oats").emmeans("nitro").to_frame()
     assert means["emmean"].tolist() == pytest.approx(
         [79.388889, 98.888889, 114.222222, 123.388889], rel=1e-7
     )
     assert means["SE"].tolist() == pytest.approx([7.174754] * 4, rel=1e-5)
     assert means["df"].tolist() == pytest.approx([6.7957] * 4, rel=1e-3)
-    penicillin = [_model("penicillin").coef_table(ddf).to_frame()["df"].item() for ddf in DDF]
+    penicillin = [model_of("penicillin").coef_table(ddf).to_frame()["df"].item() for ddf in DDF]
     # lme4's default optimum gives 5.4866 and 5.4871; at the minimum, with exact derivatives:
     assert penicillin == pytest.approx([5.4866, 5.4871], rel=1e-4)
     assert penicillin == pytest.approx([5.4870925, 5.4870923], rel=1e-7)
-    beets = lmm.anova(_model("beets"), ddf="kenward-roger").to_frame()
+    beets = lmm.anova(model_of("beets"), ddf="kenward-roger").to_frame()
     assert beets.loc["harvest", "F value"] == pytest.approx(15.21053, rel=1e-5)
     assert beets.loc["harvest", "Pr(>F)"] == pytest.approx(0.059898, rel=1e-4)
-    carrots = lmm.lmer("Preference ~ sens2 + Homesize + (1 + sens2 | Consumer)", _data("carrots"))
+    carrots = lmm.lmer("Preference ~ sens2 + Homesize + (1 + sens2 | Consumer)", data_of("carrots"))
     df = carrots.coef_table().to_frame()["df"].tolist()
     assert df == pytest.approx([101.3368, 102.0160, 100.9539], rel=1e-3)
-    sleep = _model("sleepstudy").ranova().to_frame()
+    sleep = model_of("sleepstudy").ranova().to_frame()
     assert sleep.loc["Days in (Days | Subject)", "LRT"] == pytest.approx(42.83681, rel=1e-6)
     assert sleep.loc["Days in (Days | Subject)", "Df"] == 2
 
 
 def test_missing_cells_are_named() -> None:
-    table = lmm.anova(_model("oats_missing_cell"))
+    table = lmm.anova(model_of("oats_missing_cell"))
     assert "Variety[Victory]:nitro[0.2]" in str(table)
-    assert "Missing cells" not in str(lmm.anova(_model("oats_unbalanced")))
-    means = _model("oats_missing_cell").emmeans("Variety")
+    assert "Missing cells" not in str(lmm.anova(model_of("oats_unbalanced")))
+    means = model_of("oats_missing_cell").emmeans("Variety")
     assert means.to_frame()["emmean"].isna().tolist() == [False, False, True]
     assert "NaN" in means.notes[-1]
 
 
 def test_one_model_keeps_its_tests_when_stored(tmp_path: Path) -> None:
     for name in ("oats_missing_cell", "cake_square"):
-        model = _model(name)
+        model = model_of(name)
         model.save(tmp_path / name)
         for copy in (lmm.load(tmp_path / name), pickle.loads(pickle.dumps(model))):
             assert str(lmm.anova(copy)) == str(lmm.anova(model))
@@ -292,7 +253,7 @@ def test_one_model_keeps_its_tests_when_stored(tmp_path: Path) -> None:
 
 
 def test_type_3_of_single_coefficients_is_the_t_test() -> None:
-    model = _model("sleepstudy_square")
+    model = model_of("sleepstudy_square")
     t = model.coef_table().to_frame().iloc[1:]
     F = lmm.anova(model).to_frame()
     np.testing.assert_allclose(F["F value"], t["t value"] ** 2, rtol=1e-8)
@@ -315,7 +276,7 @@ def test_a_model_made_from_arrays_tests_every_column() -> None:
 
 
 def test_a_term_whose_columns_others_repeat() -> None:
-    data = _data("sleepstudy").assign(twice=lambda d: 2.0 * d["Days"])
+    data = data_of("sleepstudy").assign(twice=lambda d: 2.0 * d["Days"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LmmWarning)
         model = lmm.lmer("Reaction ~ Days + twice + (1 | Subject)", data)
@@ -327,8 +288,8 @@ def test_a_term_whose_columns_others_repeat() -> None:
 
 
 def test_weights_and_offsets_reach_the_reduced_models() -> None:
-    data = _data("oats_unbalanced").assign(
-        w=np.linspace(0.5, 2.0, len(_data("oats_unbalanced"))), off=3.0
+    data = data_of("oats_unbalanced").assign(
+        w=np.linspace(0.5, 2.0, len(data_of("oats_unbalanced"))), off=3.0
     )
     full = lmm.lmer("yield ~ Variety + nitro + (1 | Block)", data, weights="w", offset="off")
     small = lmm.lmer("yield ~ nitro + (1 | Block)", data, weights="w", offset="off", reml=False)
@@ -349,7 +310,9 @@ def test_weights_and_offsets_reach_the_reduced_models() -> None:
 
 def test_adjustments_are_in_their_order() -> None:
     p = {
-        adjust: _model("oats").emmeans("nitro", pairwise=True, adjust=adjust).to_frame()["p.value"]
+        adjust: model_of("oats")
+        .emmeans("nitro", pairwise=True, adjust=adjust)
+        .to_frame()["p.value"]
         for adjust in ("none", "holm", "bonferroni", "tukey")
     }
     np.testing.assert_allclose(p["bonferroni"], np.minimum(1.0, 6 * p["none"]))
@@ -359,12 +322,12 @@ def test_adjustments_are_in_their_order() -> None:
 
 
 def test_options_are_checked() -> None:
-    model = _model("oats")
+    model = model_of("oats")
     for call in (
         lambda: lmm.anova(model, type=4),
         lambda: lmm.anova(model, ddf="exact"),
         lambda: lmm.anova(),
-        lambda: lmm.anova(_model("oats_unbalanced_ml"), ddf="kenward-roger"),
+        lambda: lmm.anova(model_of("oats_unbalanced_ml"), ddf="kenward-roger"),
         lambda: model.drop1("t"),
         lambda: model.emmeans("Block"),
         lambda: model.emmeans([]),
@@ -386,11 +349,11 @@ def test_factors_made_in_the_formula() -> None:
     data = models.frame("Oats_unbalanced")
     inside = lmm.lmer("yield ~ Variety * C(nitro) + (1 | Block/Variety)", data)
     np.testing.assert_allclose(
-        lmm.anova(inside).to_frame(), lmm.anova(_model("oats_unbalanced")).to_frame(), rtol=1e-5
+        lmm.anova(inside).to_frame(), lmm.anova(model_of("oats_unbalanced")).to_frame(), rtol=1e-5
     )
     np.testing.assert_allclose(
         inside.emmeans("nitro").to_frame(),
-        _model("oats_unbalanced").emmeans("nitro").to_frame(),
+        model_of("oats_unbalanced").emmeans("nitro").to_frame(),
         rtol=1e-5,
     )
 

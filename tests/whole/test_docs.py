@@ -8,9 +8,10 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
+import models
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = models.VALIDATION.parent
 NAMES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
 
 

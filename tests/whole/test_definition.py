@@ -20,7 +20,7 @@ from lmmsparse.engine.columns import orthonormal
 from lmmsparse.engine.products import response_products
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.selected_inverse import SelectedInverse
-from lmmsparse.fit.fit import make_objective, products_of, term_columns
+from lmmsparse.fit.problem import make_objective, products_of, term_columns
 
 Array = npt.NDArray[np.float64]
 

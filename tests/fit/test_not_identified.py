@@ -19,9 +19,9 @@ import pytest
 
 import lmmsparse as lmm
 from lmmsparse.common.errors import DesignWarning, LmmWarning
-from lmmsparse.fit.fit import make_template, products_of
 from lmmsparse.fit.held import held_parameters
 from lmmsparse.fit.identification import _gram_matrix, _standardized, unidentified
+from lmmsparse.fit.problem import make_template, products_of
 
 SAME = "The same fit with "
 

@@ -14,8 +14,9 @@ import pytest
 
 import lmmsparse as lmm
 from lmmsparse.common.errors import LmmWarning
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
-from lmmsparse.fit.search import StandardizedObjective, search
+from lmmsparse.fit.search import search
 from lmmsparse.fit.start import further_starts, is_cheap, lacks_fixed_effects, start_values
 from lmmsparse.fit.verdict import decrease_by_derivatives
 from lmmsparse.optimize import Bounds, Derivatives, QuasiNewton, Status

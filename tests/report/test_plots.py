@@ -1,6 +1,6 @@
 """Plots: what is drawn against the numbers, and small grey pictures of how it looks.
 
-``LMMSPARSE_WRITE=1 pytest tests/test_plots.py`` writes the pictures anew.
+``LMMSPARSE_WRITE=1 pytest tests/report/test_plots.py`` writes the pictures anew.
 """
 
 from __future__ import annotations

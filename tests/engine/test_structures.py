@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import models
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,9 +12,9 @@ import pytest
 import lmmsparse as lmm
 from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
 from lmmsparse.engine.covariance.structures import CovarianceStructure, Diagonal, Unstructured
-from lmmsparse.fit.search import StandardizedObjective
+from lmmsparse.fit.coordinates import StandardizedObjective
 
-DATA = Path(__file__).parent.parent / "validation" / "data"
+DATA = models.VALIDATION / "data"
 
 STRUCTURES: list[CovarianceStructure] = [
     Unstructured(3),

@@ -13,11 +13,11 @@ import pytest
 
 import lmmsparse as lmm
 from lmmsparse.common.errors import DataError, LmmWarning, OptionError
+from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.many import batched as refit_batched
 from lmmsparse.fit.many import refit as refit_many
 from lmmsparse.fit.many.batched import BatchedRefits, can_batch
 from lmmsparse.fit.many.criteria import ManyDeviances
-from lmmsparse.fit.search import StandardizedObjective
 from lmmsparse.fit.settle import Settled
 from lmmsparse.fit.verdict import judge
 from lmmsparse.optimize.batched import ManyDerivatives, minimize_many, trust_region_steps

@@ -1,0 +1,98 @@
+"""Random-effects terms → which of their levels meet in a row, and where each row is summed.
+
+Weights and responses do not matter here: what is found once holds for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly
+
+_TABLE = 8  # cells per row that are cheaper to number than rows are to sort
+
+
+@dataclass(frozen=True, eq=False)
+class TermColumns(ReadOnly):
+    """What the engine needs of one random-effects term.
+
+    Attributes
+    ----------
+    codes : (n,) int array
+        Level of the grouping factor in each row.
+    columns : (n, k) array
+        The term's model matrix columns.
+    n_levels : int
+    """
+
+    codes: IntArray
+    columns: FloatArray
+    n_levels: int
+
+    @property
+    def transposed(self) -> sp.csc_array:
+        """Z_t', (levels · k, n)."""
+        n, k = self.columns.shape
+        rows = (self.codes[:, None] * k + np.arange(k)).ravel()
+        starts = np.arange(0, n * k + 1, k)
+        return sp.csc_array((self.columns.ravel(), rows, starts), shape=(self.n_levels * k, n))
+
+
+@dataclass(frozen=True, eq=False)
+class PairPattern(ReadOnly):
+    """Which levels of two terms s ≥ t (in term order, s below t) meet: the blocks of Z'WZ.
+
+    Attributes
+    ----------
+    s, t : int
+        The terms; s == t holds the levels' own blocks.
+    rows, cols : (m,) int arrays
+        Level of s and level of t of each block, by s and then t.
+    place : (n,) int array
+        Block of each row of the data.
+    """
+
+    s: int
+    t: int
+    rows: IntArray
+    cols: IntArray
+    place: IntArray
+
+
+def pair_pattern(terms: Sequence[TermColumns], s: int, t: int) -> PairPattern:
+    """Which levels of terms s ≥ t meet."""
+    if s == t:
+        levels = np.arange(terms[s].n_levels)
+        return PairPattern(s, t, levels, levels, terms[s].codes)
+    return PairPattern(s, t, *_observed_pairs(terms[s], terms[t]))
+
+
+def _observed_pairs(a: TermColumns, b: TermColumns) -> tuple[IntArray, IntArray, IntArray]:
+    """The pairs of levels that are observed, in sorted order, and the pair of each row."""
+    n, pairs = len(a.codes), a.n_levels * b.n_levels
+    if pairs <= _TABLE * n:
+        key = a.codes * b.n_levels + b.codes
+        found = np.flatnonzero(np.bincount(key, minlength=pairs))
+        numbers = np.empty(pairs, dtype=np.intp)
+        numbers[found] = np.arange(len(found))
+        rows, cols = np.divmod(found, b.n_levels)
+        return rows, cols, numbers[key]
+    order = _by_level(b.codes, b.n_levels)
+    order = order[_by_level(a.codes[order], a.n_levels)]
+    row, col = a.codes[order], b.codes[order]
+    new = np.ones(n, dtype=bool)
+    new[1:] = (row[1:] != row[:-1]) | (col[1:] != col[:-1])
+    place = np.empty(n, dtype=np.intp)
+    place[order] = np.cumsum(new) - 1
+    return row[new], col[new], place
+
+
+def _by_level(codes: IntArray, n_levels: int) -> IntArray:
+    """The rows of each level after those of the level before: a stable sort in linear time."""
+    n = len(codes)
+    by_row = sp.csc_array((np.ones(n, dtype=bool), codes, np.arange(n + 1)), shape=(n_levels, n))
+    return np.asarray(by_row.tocsr().indices, dtype=np.intp)
