@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lmmsparse.common.errors import StorageError
-from lmmsparse.common.options import brief
+from lmmsparse.common.words import brief
 
 
 class MissingFileError(StorageError, FileNotFoundError):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.errors import DataError, OptionError
-from lmmsparse.common.options import brief
+from lmmsparse.common.words import brief
 
 
 def aligned(what: str, values: Any, index: pd.Index) -> Any:

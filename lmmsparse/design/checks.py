@@ -13,7 +13,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from lmmsparse.common.errors import DataError, Finding, NotIdentifiableError
-from lmmsparse.design import Design, RandomBlock, listed, own_share
+from lmmsparse.common.words import listed
+from lmmsparse.design import Design, RandomBlock, own_share
 from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
 from lmmsparse.engine.covariance.structures import CovarianceStructure
 from lmmsparse.engine.held import NOTHING, Held

@@ -17,6 +17,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import BoolArray
 from lmmsparse.common.errors import FormulaError
+from lmmsparse.common.words import shortened
 from lmmsparse.design.counting import counted, counted_for
 from lmmsparse.design.functions import (
     ATTRIBUTES,
@@ -44,7 +45,6 @@ from lmmsparse.design.operands import (
     kind_of,
     power,
     refused,
-    shortened,
 )
 from lmmsparse.formula import limits
 from lmmsparse.formula.expression import Expression, bare, spelled

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lmmsparse.common.errors import DataError, FormulaError
+from lmmsparse.common.words import close_match, listed, shortened
 from lmmsparse.design.functions import (
     ANY_ATTRIBUTE,
     CODINGS,
@@ -18,8 +19,6 @@ from lmmsparse.design.functions import (
     NUMPY,
     NUMPY_CONSTANTS,
 )
-from lmmsparse.design.operands import shortened
-from lmmsparse.design.tables import close_match, listed
 from lmmsparse.formula.expression import Expression, bare, read_expression, spelled
 from lmmsparse.formula.formula import referenced_names
 from lmmsparse.formula.limits import remembered

@@ -11,8 +11,9 @@ import pandas as pd
 
 from lmmsparse.common.arrays import BoolArray, IntArray, ReadOnly
 from lmmsparse.common.errors import DataError
+from lmmsparse.common.words import listed
 from lmmsparse.design.labels import positions
-from lmmsparse.design.tables import codes_and_categories, listed, without_unused
+from lmmsparse.design.tables import codes_and_categories, without_unused
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,12 +23,13 @@ from formulaic.utils.null_handling import find_nulls
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.common.errors import DataError, FormulaError, LmmError
 from lmmsparse.common.threads import filtered
+from lmmsparse.common.words import close_match
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
 from lmmsparse.design.expressions import columns_of, split_calls
 from lmmsparse.design.materialize import Materializer
 from lmmsparse.design.plain import Columns, plain_columns
-from lmmsparse.design.tables import Variables, close_match, where_missing, with_levels_of
+from lmmsparse.design.tables import Variables, where_missing, with_levels_of
 from lmmsparse.formula.formula import referenced_names
 from lmmsparse.formula.limits import remembered
 from lmmsparse.formula.parts import Variable, read_part

@@ -12,21 +12,14 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, ReadOnly
 from lmmsparse.common.errors import DataError, FormulaError, LmmError
 from lmmsparse.common.threads import filtered
+from lmmsparse.common.words import close_match, listed
 from lmmsparse.design.arguments import aligned, check_real
 from lmmsparse.design.evaluate import Evaluator
 from lmmsparse.design.expressions import check_expression, columns_of, learning_calls
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.labels import check_types
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.tables import (
-    Tabular,
-    close_match,
-    holds_objects,
-    listed,
-    renumbered,
-    tidy_column,
-    widened,
-)
+from lmmsparse.design.tables import Tabular, holds_objects, renumbered, tidy_column, widened
 from lmmsparse.formula.expression import bare, read_expression
 from lmmsparse.formula.formula import referenced_names
 from lmmsparse.formula.parts import read_part

@@ -14,6 +14,7 @@ from typing import Any
 
 from lmmsparse.common.errors import FormulaError
 from lmmsparse.common.threads import filtered
+from lmmsparse.common.words import shortened
 from lmmsparse.formula import limits
 from lmmsparse.formula.limits import remembered, too_much
 from lmmsparse.formula.places import Place
@@ -82,7 +83,7 @@ def read_expression(text: str) -> Expression:
     try:
         written = spelled(tree)
     except RecursionError as error:  # who calls is deep already
-        raise FormulaError(f"{_short(text)} is nested too deeply. Simplify it.") from error
+        raise FormulaError(f"{shortened(text)} is nested too deeply. Simplify it.") from error
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     outside = {
         id(node.value)
@@ -243,7 +244,7 @@ def _check(tree: ast.expr, text: str) -> None:
     for node, depth in _with_depth(tree):
         if depth > limits.DEPTH:
             too_much(
-                f"The expression {_short(text)} is nested too deeply",
+                f"The expression {shortened(text)} is nested too deeply",
                 f"{limits.DEPTH} operations inside each other",
                 "Compute the column before fitting.",
             )
@@ -253,7 +254,7 @@ def _check(tree: ast.expr, text: str) -> None:
         strange |= isinstance(node, ast.Attribute) and isinstance(node.value, ast.Constant)
         if not isinstance(node, _ALLOWED) or unpacked or strange:
             raise FormulaError(
-                f"{_short(text)} uses Python syntax ({type(node).__name__}) that a formula does "
+                f"{shortened(text)} uses Python syntax ({type(node).__name__}) that a formula does "
                 "not allow. Compute the column first, or pass a function through context=."
             )
         if (
@@ -262,7 +263,7 @@ def _check(tree: ast.expr, text: str) -> None:
             and len(node.value) > limits.TEXT
         ):
             too_much(
-                f"A text in {_short(text)} has {len(node.value):,} characters",
+                f"A text in {shortened(text)} has {len(node.value):,} characters",
                 f"{limits.TEXT:,} in a text",
                 "Compute the column before fitting.",
             )
@@ -277,7 +278,3 @@ def _with_depth(tree: ast.AST) -> Iterator[tuple[ast.AST, int]]:
         for child in ast.iter_child_nodes(node):
             chained = isinstance(node, ast.BinOp) and child is node.left
             todo.append((child, depth if chained else depth + 1))
-
-
-def _short(text: str) -> str:
-    return repr(text) if len(text) <= 80 else repr(text[:77] + "...")
