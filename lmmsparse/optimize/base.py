@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, ReadOnly
-from lmmsparse.common.errors import NumericalError, OptionError
-from lmmsparse.common.options import brief, is_number
+from lmmsparse.common.errors import NumericalError
+from lmmsparse.common.options import positive, refused
 
 _NO_PART = 1e-10
 _ASIDE = 1e-4  # the step of differences
@@ -303,20 +303,8 @@ class Recorder:
 
 
 def check_positive(owner: str, **values: Any) -> None:
-    """Refuse options that are not positive numbers.
-
-    Raises
-    ------
-    OptionError
-    """
+    """Refuse options that are not positive numbers."""
     for name, value in values.items():
-        if not (is_number(value) and 0 < value < np.inf):
-            raise OptionError(
-                f"{owner}({name}={brief(value)}) is not possible. It must be a positive number. "
-                "Leave it out for the default."
-            )
-        if name == "max_eval" and value != int(value):
-            raise OptionError(
-                f"{owner}({name}={brief(value)}) is not possible. It counts evaluations. Pass a "
-                "whole number."
-            )
+        number = positive(f"{name} of {owner}", value, "Leave it out for the default.")
+        if name == "max_eval" and number != int(number):
+            raise refused(f"{name} of {owner}", "a whole number", value)
