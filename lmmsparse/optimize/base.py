@@ -104,8 +104,6 @@ class Derivatives:
         The coordinates of gradient and Hessians, if they are others than those of the point.
     noise : float
         How far rounding may have put `value` off.
-    better : (d,) array or None
-        A point that may be much nearer to the minimum.
     """
 
     value: float
@@ -115,10 +113,9 @@ class Derivatives:
     second: Callable[[], FloatArray] | None = None
     frame: Frame | None = None
     noise: float = 0.0
-    better: FloatArray | None = None
 
     def along(self, J: FloatArray) -> Derivatives:
-        """The same in coordinates z of which these are J z (and no better point)."""
+        """The same in coordinates z of which these are J z."""
         exact, second = self.exact, self.second
         return Derivatives(
             self.value,
