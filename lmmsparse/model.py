@@ -14,8 +14,9 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords, explained_members
 from lmmsparse.common.errors import NotFittedByError, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import brief, check_level, is_number, is_whole, one_of
+from lmmsparse.common.options import check_level, is_number, is_whole, one_of, refused
 from lmmsparse.common.table import Table
+from lmmsparse.common.words import brief
 from lmmsparse.design.checks import check_design
 from lmmsparse.engine.solvers.choose import solver_findings
 from lmmsparse.fit.all_fit import all_fit
@@ -349,10 +350,7 @@ class LinearMixedModel:
             If it is not a number, or negative.
         """
         if not is_number(tol) or not tol >= 0:
-            raise OptionError(
-                f"tol={brief(tol)} is not a number from 0 on. It says how small counts as zero. "
-                "Use, for example, tol=1e-4."
-            )
+            raise refused("tol", "a non-negative number", tol, "Use, for example, tol=1e-4.")
         return is_singular(self._fit, tol)
 
     @checked_keywords

@@ -32,13 +32,7 @@ _PLAIN = {
 
 
 def open_streams() -> None:
-    """Let both streams write characters that they have not in other words.
-
-    Raises
-    ------
-    DataError
-        Standard output is closed: there is no place for results.
-    """
+    """Let both streams write characters that they have not in other words."""
     codecs.register_error("lmmsparse", _in_other_words)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -52,19 +52,6 @@ _NEEDED = {
 }
 
 
-# Arguments that are True or False: what they ask.
-_QUESTIONS = {
-    "reml": "REML (True) and maximum likelihood (False) are the criteria there are.",
-    "progress": "It says whether the progress is shown.",
-    "se": "It asks for standard errors and limits beside the predictions.",
-    "conf_int": "It asks for confidence limits.",
-    "pairwise": "It asks for differences instead of means.",
-    "scaled": "It asks for residuals divided by sigma.",
-    "refit": "It says whether REML fits are refitted by maximum likelihood.",
-    "smooth": "It asks for a smooth line through the points.",
-}
-
-
 # What a fitted model is asked for by users of R, statsmodels and scikit-learn.
 _MEMBERS = {
     "anova": "Write lmm.anova(m), or lmm.anova(m1, m2).",
@@ -231,10 +218,10 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
             if closed and name not in known:
                 raise OptionError(unknown_keyword(called, name, known))
             if name in flags and value is not flags[name]:
-                yes_or_no(name, value, _QUESTIONS.get(name, ""))
+                yes_or_no(name, value)
         for i, name in places:
             if i < len(args) and args[i] is not flags[name]:
-                yes_or_no(name, args[i], _QUESTIONS.get(name, ""))
+                yes_or_no(name, args[i])
         try:
             return function(*args, **kwargs)
         except TypeError:

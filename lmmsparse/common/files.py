@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lmmsparse.common.errors import StorageError
-from lmmsparse.common.options import brief
+from lmmsparse.common.words import brief
 
 
 class MissingFileError(StorageError, FileNotFoundError):
@@ -38,14 +38,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 
     Parameters
     ----------
-    path : Path
     write : callable
         Given the open file.
-
-    Raises
-    ------
-    StorageError
-        If the place is taken by something that is no file, or the system refuses.
     """
     with _in_own_words(path, "written"):
         target = os.path.realpath(path)
@@ -137,13 +131,7 @@ def _in_own_words(path: Path, done: str) -> Iterator[None]:
 
 @contextmanager
 def opened(path: Any) -> Iterator[IO[bytes]]:
-    """A regular file, open for reading.
-
-    Raises
-    ------
-    StorageError
-        If there is none (then it is a `FileNotFoundError` too), or it cannot be read.
-    """
+    """A regular file, open for reading."""
     source = as_path(path)
     with _in_own_words(source, "read"):
         mode = os.stat(source).st_mode  # opening a pipe would wait for somebody to write

@@ -32,13 +32,6 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
     -------
     DataFrame
         Text columns stay text; missing values are what pandas takes for missing.
-
-    Raises
-    ------
-    DataError
-        There is no such file, or it cannot be read as what its suffix says.
-    OptionError
-        `source` looks like the name of a data set, and there is none of that name.
     """
     path = Path(source)
     there = os.path.exists(source)  # False also for names that no file can have

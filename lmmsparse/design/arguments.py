@@ -10,7 +10,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.errors import DataError, OptionError
-from lmmsparse.common.options import brief
+from lmmsparse.common.words import brief
 
 
 def aligned(what: str, values: Any, index: pd.Index) -> Any:
@@ -20,14 +20,8 @@ def aligned(what: str, values: Any, index: pd.Index) -> Any:
     ----------
     what : str
         For messages.
-    values : Any
     index : Index
         The labels of the rows.
-
-    Raises
-    ------
-    DataError
-        As `places`.
     """
     if not isinstance(values, (pd.Series, pd.DataFrame)):
         return values
@@ -39,11 +33,6 @@ def in_order_of_theta(name: str, given: Any, names: Sequence[str]) -> Any:
     """A Series or mapping in the order of the parameters it names; anything else as it is.
 
     Labels 0, 1, 2, … are none: such values go by position.
-
-    Raises
-    ------
-    OptionError
-        If the labels are not the names.
     """
     values = given
     if isinstance(given, Mapping):
@@ -65,11 +54,6 @@ def places(what: str, labels: pd.Index, index: pd.Index) -> IntArray | None:
     """Where each row of `index` is among the labels of the same length; None if in their places.
 
     Labels 0, 1, 2, … that the rows do not have are none: such values go by position.
-
-    Raises
-    ------
-    DataError
-        If the labels are not those of the rows, or repeated in another order.
     """
     if len(labels) != len(index) or labels.equals(index):
         return None

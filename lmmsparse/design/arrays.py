@@ -36,15 +36,6 @@ def design_from_arrays(
     random : list of (groups, Z)
         `groups` (n,) labels; `Z` (n, k) columns, or None for a random intercept.
     weights, offset : (n,) arrays, optional
-
-    Returns
-    -------
-    Design
-
-    Raises
-    ------
-    DataError
-        For arrays of different lengths, missing or infinite values, or no random term.
     """
     index = _labels([y, X, *_given(random), weights, offset])
     if index is not None:

@@ -13,6 +13,7 @@ from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import DataError, Finding, FormulaError, OptionError
 from lmmsparse.common.options import one_of
+from lmmsparse.common.words import listed
 from lmmsparse.design.columns import (
     check_factors,
     check_finite,
@@ -40,7 +41,7 @@ from lmmsparse.design.recipe import (
 )
 from lmmsparse.design.rows import complete_rows, dropped_by_expression, extra_columns, fitted_extras
 from lmmsparse.design.sequence import positions, put_in_order
-from lmmsparse.design.tables import Variables, as_frame, check_unique, listed
+from lmmsparse.design.tables import Variables, as_frame, check_unique
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.structures import make_structure
 from lmmsparse.formula.formula import MixedFormula, parse_formula, referenced_names

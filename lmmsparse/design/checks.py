@@ -13,7 +13,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from lmmsparse.common.errors import DataError, Finding, NotIdentifiableError
-from lmmsparse.design import Design, RandomBlock, listed, own_share
+from lmmsparse.common.words import listed
+from lmmsparse.design import Design, RandomBlock, own_share
 from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
 from lmmsparse.engine.covariance.structures import CovarianceStructure
 from lmmsparse.engine.held import NOTHING, Held
@@ -332,13 +333,8 @@ def check_design(design: Design, held: Held = NOTHING) -> list[Finding]:
 
     Parameters
     ----------
-    design : Design
     held : Held
         Covariance parameters that are not estimated.
-
-    Returns
-    -------
-    list of Finding
     """
     if design not in _CHECKED:  # asked for before the search and by the verdict after it
         found = [finding for check in CHECKS for finding in check(design)]
@@ -373,15 +369,7 @@ def _check_single_levels(design: Design, held: Held) -> list[Finding]:
 
 
 def require(findings: Iterable[Finding]) -> None:
-    """Raise the first finding of level "error".
-
-    Raises
-    ------
-    NotIdentifiableError
-        If parameters cannot be told apart.
-    DataError
-        For anything else that makes a fit impossible.
-    """
+    """Raise the first finding of level "error"."""
     for finding in findings:
         if finding.level == "error":
             if finding.code in ("constant-response", "same-name"):

@@ -13,17 +13,16 @@ from formulaic.transforms import contrasts as coding
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import DataError, OptionError
-from lmmsparse.common.options import brief, mapping
+from lmmsparse.common.options import mapping
+from lmmsparse.common.words import brief, close_match, listed
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.expressions import split_calls
 from lmmsparse.design.labels import check_types, positions, python_value
 from lmmsparse.design.rank import LARGEST
 from lmmsparse.design.tables import (
     Variables,
-    close_match,
     codes_and_categories,
     holds_objects,
-    listed,
     tidy_column,
     widened,
 )
@@ -179,7 +178,6 @@ def codings(
 
     Parameters
     ----------
-    contrasts : mapping or None
     columns : iterable of str
         All columns of the data.
     table : Variables
@@ -329,16 +327,8 @@ def match_column(name: str, column: pd.Series, info: ColumnInfo, labels: bool = 
 
     Parameters
     ----------
-    name : str
-    column : Series
-    info : ColumnInfo
     labels : bool
         Whether the formula uses its values as labels, which must stay what they are.
-
-    Raises
-    ------
-    DataError
-        For a level the fit has not seen, or text where there were numbers.
     """
     if info.kind == "categorical":
         assert info.categories is not None

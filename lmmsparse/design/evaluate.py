@@ -17,6 +17,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import BoolArray
 from lmmsparse.common.errors import FormulaError
+from lmmsparse.common.words import shortened
 from lmmsparse.design.counting import counted, counted_for
 from lmmsparse.design.functions import (
     ATTRIBUTES,
@@ -44,7 +45,6 @@ from lmmsparse.design.operands import (
     kind_of,
     power,
     refused,
-    shortened,
 )
 from lmmsparse.formula import limits
 from lmmsparse.formula.expression import Expression, bare, spelled
@@ -85,14 +85,7 @@ class Evaluator:
         self._largest = max(limits.VALUES, 100 * rows)
 
     def __call__(self, expression: Expression) -> Any:
-        """The value of an expression.
-
-        Raises
-        ------
-        FormulaError
-            If it uses what a formula does not allow, or makes something too large. What its
-            functions raise goes through.
-        """
+        """The value of an expression."""
         try:
             return self._value(expression.tree)
         except FormulaError as error:

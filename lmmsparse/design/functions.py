@@ -19,7 +19,7 @@ from formulaic.transforms import TRANSFORMS
 from formulaic.transforms.contrasts import Contrasts, CustomContrasts, PolyContrasts
 
 from lmmsparse.common.errors import DataError, FormulaError
-from lmmsparse.design.tables import listed
+from lmmsparse.common.words import listed
 from lmmsparse.formula import limits
 from lmmsparse.formula.limits import too_much
 
@@ -33,7 +33,6 @@ class Function:
 
     Attributes
     ----------
-    call : callable
     parameters : tuple of str
         Its parameters in order; ``"*"`` at the end takes any number.
     check : callable or None

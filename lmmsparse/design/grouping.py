@@ -11,8 +11,9 @@ import pandas as pd
 
 from lmmsparse.common.arrays import BoolArray, IntArray, ReadOnly
 from lmmsparse.common.errors import DataError
+from lmmsparse.common.words import listed
 from lmmsparse.design.labels import positions
-from lmmsparse.design.tables import codes_and_categories, listed, without_unused
+from lmmsparse.design.tables import codes_and_categories, without_unused
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,6 @@ class Grouping(ReadOnly):
         Labels: the original values, or joined by ":" for an interaction.
     codes : (n,) int array
         Level of each fitted row.
-    key : LevelKey
     """
 
     name: str
@@ -82,7 +82,6 @@ def make_grouping(name: str, columns: Sequence[pd.Series]) -> Grouping:
 
     Parameters
     ----------
-    name : str
     columns : sequence of Series
         Without missing values.
     """

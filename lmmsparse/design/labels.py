@@ -51,10 +51,6 @@ def check_types(what: str, levels: pd.Index, unseen: pd.Series) -> None:
         Of the fit.
     unseen : Series
         Labels that are none of them.
-
-    Raises
-    ------
-    DataError
     """
     labels = [python_value(v) for v in pd.unique(unseen.dropna().astype(object))]
     known = [python_value(v) for v in levels]

@@ -23,12 +23,13 @@ from formulaic.utils.null_handling import find_nulls
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.common.errors import DataError, FormulaError, LmmError
 from lmmsparse.common.threads import filtered
+from lmmsparse.common.words import close_match
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
 from lmmsparse.design.expressions import columns_of, split_calls
 from lmmsparse.design.materialize import Materializer
 from lmmsparse.design.plain import Columns, plain_columns
-from lmmsparse.design.tables import Variables, close_match, where_missing, with_levels_of
+from lmmsparse.design.tables import Variables, where_missing, with_levels_of
 from lmmsparse.formula.formula import referenced_names
 from lmmsparse.formula.limits import remembered
 from lmmsparse.formula.parts import Variable, read_part
@@ -77,13 +78,7 @@ class MatrixRecipe:
         return {e: levels for part in self.categories.values() for e, levels in part.items()}
 
     def names_of(self, text: str) -> tuple[str, ...]:
-        """Names of the columns another formula part would have, on the variables of the fit.
-
-        Raises
-        ------
-        DataError
-            If it uses a variable the model does not have.
-        """
+        """Names of the columns another formula part would have, on the variables of the fit."""
         names = columns_of(text, self.columns, self.context)
         spec = self._specification(text, names, self.levels)
         return tuple(str(name) for name in spec.column_names)
@@ -170,13 +165,7 @@ class MatrixRecipe:
         return _materialize(spec, data, coded, self.context, strict=strict)
 
     def prepare(self, part: str, newdata: pd.DataFrame) -> tuple[pd.DataFrame, BoolArray]:
-        """The columns a part needs, coded as when the model was fitted, and rows with a hole.
-
-        Raises
-        ------
-        DataError
-            For a missing column, a changed type, or a level the fit has not seen.
-        """
+        """The columns a part needs, coded as when the model was fitted, and rows with a hole."""
         names, labels = self.variables[part], labels_in([self.parts[part]])
         missing = np.zeros(len(newdata), dtype=bool)
         out = {}
@@ -249,7 +238,6 @@ def learn(
     -------
     matrices : dict
         Part → (values (n', columns), column names) of `rows`.
-    recipe : MatrixRecipe
     dropped : dict
         Expression → positions of further rows in which it came out missing, where there are any.
         If so the matrices are of no use.

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.errors import FormulaError
+from lmmsparse.common.words import shortened
 from lmmsparse.design.counting import counted
 from lmmsparse.formula import limits
 from lmmsparse.formula.expression import spelled
@@ -141,11 +142,6 @@ def refused(node: ast.expr) -> FormulaError:
         "functions and methods in the documentation, and what is passed as context=. Compute the "
         "column before fitting, or pass a function through context=."
     )
-
-
-def shortened(text: str) -> str:
-    """A piece of a formula in quotes for a message."""
-    return repr(text) if len(text) <= 80 else repr(f"{text[:77]}...")
 
 
 def check_amount(name: str, arrays: list[Any], largest: int) -> None:

@@ -12,21 +12,14 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, ReadOnly
 from lmmsparse.common.errors import DataError, FormulaError, LmmError
 from lmmsparse.common.threads import filtered
+from lmmsparse.common.words import close_match, listed
 from lmmsparse.design.arguments import aligned, check_real
 from lmmsparse.design.evaluate import Evaluator
 from lmmsparse.design.expressions import check_expression, columns_of, learning_calls
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.labels import check_types
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.tables import (
-    Tabular,
-    close_match,
-    holds_objects,
-    listed,
-    renumbered,
-    tidy_column,
-    widened,
-)
+from lmmsparse.design.tables import Tabular, holds_objects, renumbered, tidy_column, widened
 from lmmsparse.formula.expression import bare, read_expression
 from lmmsparse.formula.formula import referenced_names
 from lmmsparse.formula.parts import read_part
@@ -137,13 +130,7 @@ class Recipe(ReadOnly):
         return codes, missing, shown
 
     def offset(self, newdata: pd.DataFrame, given: Any = None) -> FloatArray:
-        """The offset for new data, (n,).
-
-        Raises
-        ------
-        DataError
-            If the fit's offset was an array and none is given.
-        """
+        """The offset for new data, (n,)."""
         n = len(newdata)
         total = np.zeros(n)
         for expression in self.offsets:
@@ -161,13 +148,7 @@ class Recipe(ReadOnly):
         return total
 
     def weights(self, newdata: pd.DataFrame) -> FloatArray:
-        """The weights of new data, (n,), from the column the fit used.
-
-        Raises
-        ------
-        DataError
-            If the fit's weights were an array, if the column is missing, or not all are positive.
-        """
+        """The weights of new data, (n,), from the column the fit used."""
         if self.weights_column is None:
             raise DataError(
                 "The model was fitted with weights given as an array, which new data do not "
@@ -191,14 +172,7 @@ class Recipe(ReadOnly):
 
 
 def check_texts(recipe: Recipe) -> None:
-    """Hold the formula texts of a recipe that was read from a file to what the user's are held to.
-
-    Raises
-    ------
-    DataError, FormulaError
-        If a text cannot be read, uses a column that its part does not list, or what it learns from
-        the data is not there.
-    """
+    """Hold the formula texts of a recipe from a file to what the user's are held to."""
     matrices = recipe.matrices
     for part, text in matrices.parts.items():
         columns_of(text, matrices.variables[part], matrices.context)

@@ -12,8 +12,9 @@ import pandas as pd
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.common.errors import DataError, Finding
+from lmmsparse.common.words import listed
 from lmmsparse.design.recipe import column_or_array, evaluate_grouping, evaluate_numbers
-from lmmsparse.design.tables import Variables, listed, where_missing
+from lmmsparse.design.tables import Variables, where_missing
 
 _OTHER_ROWS = re.compile(r"\blag\(|\.(shift|diff)\(|\bnp\.diff\(")
 
@@ -44,13 +45,7 @@ def extra_columns(
 
 
 def fitted_extras(extras: Extras, rows: IntArray) -> Extras:
-    """Weights and offset of the rows that are fitted.
-
-    Raises
-    ------
-    DataError
-        For values there that no model can use.
-    """
+    """Weights and offset of the rows that are fitted."""
     w = None if extras.weights is None else extras.weights[rows]
     o = None if extras.offset is None else extras.offset[rows]
     if w is not None and np.any(w < 0):

@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.errors import Finding
+from lmmsparse.common.words import listed
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.tables import Variables, codes_and_categories, listed
+from lmmsparse.design.tables import Variables, codes_and_categories
 from lmmsparse.design.terms import formula_terms
 
 _NUMBER = re.compile(r"(\D*?)([+-]?\d+(?:\.\d+)?)(\D*)$")
@@ -35,7 +36,6 @@ def put_in_order(table: Variables, names: Iterable[str], frame: pd.DataFrame) ->
 
     Parameters
     ----------
-    table : Variables
     names : iterable of str
         Factors of autoregressive terms.
     frame : DataFrame
@@ -63,7 +63,6 @@ def positions(
 
     Parameters
     ----------
-    recipe : MatrixRecipe
     part : str
         Its formula part.
     frame : DataFrame

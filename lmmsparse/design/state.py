@@ -213,12 +213,7 @@ def _decode_group(meta: Any, key: LevelKey) -> GroupRecipe:
 
 
 def check_recipe(design: Design) -> None:
-    """Refuse a recipe that does not make the columns of its design.
-
-    Raises
-    ------
-    ValueError, LmmError
-    """
+    """Refuse a recipe that does not make the columns of its design."""
     recipe = design.recipe
     if recipe is None:
         if design.formula:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import ItemsView, Iterable, Mapping
 from numbers import Number
 from os import PathLike
@@ -31,11 +30,6 @@ def as_frame(data: Any) -> pd.DataFrame:
     data : table
         pandas or polars DataFrame or LazyFrame, pyarrow Table, RecordBatch, RecordBatchReader or
         Dataset, DuckDB relation, numpy record array, list of records, or mapping of arrays.
-
-    Raises
-    ------
-    DataError
-        If it is none of these, or is empty.
     """
     frame = _convert(data)
     if isinstance(frame.columns, pd.MultiIndex):
@@ -129,20 +123,6 @@ def _from_mapping(data: Mapping[Any, Any]) -> pd.DataFrame:
         for name, values in data.items()
     }
     return pd.DataFrame(columns, index=None if arrays or not data else [0])
-
-
-def close_match(name: str, choices: Iterable[object]) -> str:
-    """A hint such as " Did you mean 'Time'?", or nothing."""
-    candidates = {str(choice).lower(): str(choice) for choice in choices}
-    found = difflib.get_close_matches(name.lower(), list(candidates), n=1, cutoff=0.6)
-    return f" Did you mean {candidates[found[0]]!r}?" if found else ""
-
-
-def listed(values: Iterable[object], limit: int = 8) -> str:
-    """Values as a short enumeration for messages."""
-    items = [str(value) for value in values]
-    shown = ", ".join(items[:limit])
-    return shown if len(items) <= limit else f"{shown}, … ({len(items)} in all)"
 
 
 def tidy_column(values: pd.Series) -> pd.Series:
@@ -262,7 +242,6 @@ class Variables:
     ----------
     columns : mapping
         Name → Series with a RangeIndex.
-    rows : int
     """
 
     def __init__(self, columns: Mapping[str, pd.Series], rows: int) -> None:

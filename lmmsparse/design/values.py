@@ -35,13 +35,7 @@ _TYPED = ("datetime64", "timedelta64", "interval", "period")
 
 
 def encode(value: Any) -> Any:
-    """A value as JSON with its type: numbers, text, times, intervals, arrays, lists, mappings.
-
-    Raises
-    ------
-    StorageError
-        For any other type.
-    """
+    """A value as JSON with its type: numbers, text, times, intervals, arrays, lists, mappings."""
     if value is None or isinstance(value, (str, bool)):
         return str(value) if isinstance(value, np.str_) else value
     for name, missing in _MISSING.items():

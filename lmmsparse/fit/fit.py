@@ -18,8 +18,8 @@ import scipy.sparse as sp
 from lmmsparse.common.arrays import FloatArray, frozen
 from lmmsparse.common.calls import checked_keywords, not_called
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief
 from lmmsparse.common.threads import one_thread
+from lmmsparse.common.words import brief
 from lmmsparse.design import Design
 from lmmsparse.design.arguments import in_order_of_theta
 from lmmsparse.engine.covariance.template import LambdaTemplate

@@ -11,7 +11,8 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import DataError, Finding
 from lmmsparse.common.threads import one_thread
-from lmmsparse.design import Design, LevelKey, RandomBlock, listed
+from lmmsparse.common.words import listed
+from lmmsparse.design import Design, LevelKey, RandomBlock
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.design.grouping import Grouping, combined_labels

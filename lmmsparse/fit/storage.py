@@ -62,13 +62,7 @@ _STRUCTURES: dict[str, type[Any]] = {
 
 
 def save_fit(fit: Fit, path: str | Path) -> None:
-    """Write a fit to `path`.
-
-    Raises
-    ------
-    StorageError
-        If a label cannot be stored, or an optimizer or solver is not one of the package's own.
-    """
+    """Write a fit to `path`."""
     arrays: dict[str, ObjectArray] = {}
     meta = {
         "format": _FORMAT,
@@ -102,15 +96,7 @@ def _plain_array(array: ObjectArray) -> ObjectArray:
 
 
 def load_fit(path: str | Path) -> Fit:
-    """Read a fit from `path`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file (it is a `StorageError` too).
-    StorageError
-        If it is not a model, is damaged, or was written by a newer version.
-    """
+    """Read a fit from `path`."""
     with opened(path) as file:
         try:
             archive = Archive(file)

@@ -78,7 +78,7 @@ def to_arviz(result: Bootstrap | Profile, n: int = 1000) -> Any:
         values = {str(name): draws[name].to_numpy() for name in draws}
         sampler = "bootstrap"
     elif isinstance(result, Profile):
-        n = whole_number("n", n, 1, "It counts quantiles.", "Use 1 or more.")
+        n = whole_number("n", n)
         points = result.to_frame().groupby("parameter", sort=False)
         values = {str(name): _quantiles(curve, int(n)) for name, curve in points}
         sampler = "profile"

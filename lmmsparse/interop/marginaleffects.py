@@ -15,7 +15,7 @@ import pandas as pd
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import MissingPackageError, OptionError
-from lmmsparse.common.options import brief
+from lmmsparse.common.words import brief
 from lmmsparse.design import as_frame
 from lmmsparse.inference.df.methods import denominator_df
 from lmmsparse.model import LinearMixedModel

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import MissingPackageError, OptionError
-from lmmsparse.common.options import brief
+from lmmsparse.common.words import brief
 from lmmsparse.design import as_frame
 from lmmsparse.lmer import lmer
 

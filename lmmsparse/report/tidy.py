@@ -11,7 +11,8 @@ import pandas as pd
 from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.distributions import normal_quantile, t_quantile
 from lmmsparse.common.errors import DataError
-from lmmsparse.common.options import alternatives, check_level, names_in, one_of
+from lmmsparse.common.options import check_level, names_in, one_of
+from lmmsparse.common.words import alternatives
 from lmmsparse.design import as_frame
 from lmmsparse.design.arguments import places
 from lmmsparse.design.tables import check_unique, tidy_column

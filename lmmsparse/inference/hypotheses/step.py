@@ -23,7 +23,8 @@ from lmmsparse.common.table import (
     p_values,
     significant,
 )
-from lmmsparse.design import Design, listed
+from lmmsparse.common.words import listed
+from lmmsparse.design import Design
 from lmmsparse.design.reduced import formula_of, without_fixed, without_random
 from lmmsparse.fit.fit import Fit, fit_design
 from lmmsparse.fit.refit import still_fixed
@@ -113,8 +114,7 @@ def step(
     """
     ddf = check_ddf(ddf)
     for name, alpha in (("alpha_random", alpha_random), ("alpha_fixed", alpha_fixed)):
-        why = "It is the p-value above which terms go."
-        share(name, alpha, why, f"Use, for example, {name}=0.05.", ends=True)
+        share(name, alpha, f"Use, for example, {name}=0.05.", ends=True)
     labels = [term.label for term in FixedTerms(fit.design).terms]
     why = "It names the terms of the fixed effects that stay."
     keep = names_in("keep", keep, why, f"Name some of {listed(labels)}.")
