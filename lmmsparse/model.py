@@ -14,7 +14,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords, explained_members
 from lmmsparse.common.errors import NotFittedByError, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import check_level, is_number, is_whole, one_of, refused
+from lmmsparse.common.options import check_level, is_number, is_whole, refused
 from lmmsparse.common.table import Table
 from lmmsparse.common.words import brief
 from lmmsparse.design.checks import check_design
@@ -31,7 +31,6 @@ from lmmsparse.fit.verdict import Convergence, judge
 from lmmsparse.inference.hypotheses.contrast import contrast
 from lmmsparse.inference.hypotheses.drop1 import drop1_table
 from lmmsparse.inference.hypotheses.emmeans import emmeans_table
-from lmmsparse.inference.hypotheses.lrt import information, loglik
 from lmmsparse.inference.hypotheses.ranova import ranova_table
 from lmmsparse.inference.hypotheses.step import Step, step
 from lmmsparse.inference.intervals.bootstrap import Bootstrap, bootstrap
@@ -45,6 +44,7 @@ from lmmsparse.report.summary import Summary, short_print, summarize
 from lmmsparse.report.tidy import augment, glance, tidy
 from lmmsparse.results.by_group import ByGroup
 from lmmsparse.results.influence import Influence, influence
+from lmmsparse.results.likelihood import criteria, loglik
 from lmmsparse.results.predict import predict
 from lmmsparse.results.prediction_error import predict_with_error
 from lmmsparse.results.ranef import (
@@ -53,6 +53,7 @@ from lmmsparse.results.ranef import (
     conditional_modes,
     effect_names,
 )
+from lmmsparse.results.residuals import residuals
 from lmmsparse.results.simulate import simulate
 from lmmsparse.results.varcorr import VarCorr, principal_components, variance_components
 from lmmsparse.results.variance_explained import intraclass_correlation, r_squared
@@ -232,12 +233,12 @@ class LinearMixedModel:
     @property
     def aic(self) -> float:
         """Akaike's criterion, from the criterion that was fitted."""
-        return information(self._fit)[0]
+        return criteria(self._fit)[0]
 
     @property
     def bic(self) -> float:
         """Schwarz's criterion, with log(nobs), from the criterion that was fitted."""
-        return float(information(self._fit)[1])
+        return float(criteria(self._fit)[1])
 
     @property
     def npar(self) -> int:
@@ -317,10 +318,7 @@ class LinearMixedModel:
         OptionError
             For another kind.
         """
-        values = self._fit.design.y - self._fit.fitted
-        one_of("kind", kind, ("response", "pearson"), "It is how residuals are scaled.")
-        if kind == "pearson":
-            values = values * np.sqrt(self._fit.design.weights_or_one)
+        values = residuals(self._fit, kind)
         return self._per_row(values / self.sigma if scaled else values, "residuals")
 
     @property

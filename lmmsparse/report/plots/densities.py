@@ -25,8 +25,7 @@ from lmmsparse.report.plots.figure import (
     say,
     wrapped,
 )
-from lmmsparse.report.plots.names import parameter_labels
-from lmmsparse.results.parameters import parameter_names
+from lmmsparse.results.parameters import parameter_labels, parameter_names
 
 
 def plot_bootstrap(
