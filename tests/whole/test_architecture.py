@@ -38,6 +38,7 @@ KNOWS_ONLY = {
     "data": ("common",),
     "engine": ("common", "optimize"),
     "interop": ORDER[:-3],
+    "__init__": (*ORDER[: ORDER.index("__init__")], "interop"),  # as a name; its modules are not
 }
 
 # Third-party packages that only some places may know about: patterns of module names, each of
