@@ -259,18 +259,18 @@ def _misfit(
     if error.startswith("multiple values"):
         twice = ", ".join(repr(name) for name in names if name in given)
         return (
-            f"{function}() was given {twice} by name and by position too. One of the two is too "
-            f"many. Its arguments are {', '.join(names)}."
+            f"{function}() got {twice} twice, by name and by position. Its arguments are "
+            f"{', '.join(names)}."
         )
     if function == "LinearMixedModel":
         return (
-            "LinearMixedModel() was given more than a fit. It wraps what lmm.fit_design returns. "
-            "Write lmm.lmer(formula, data) to fit a model."
+            "LinearMixedModel() takes a fit only, as lmm.fit_design returns it. Write "
+            "lmm.lmer(formula, data) to fit a model."
         )
     first = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     rest = [name for name in names if name not in first]
     if not names:
-        return f"{function}() was given an argument. It takes none. Leave it out."
+        return f"{function}() takes no arguments. Leave it out."
     return (
         f"{function}() was given too many arguments. By position it takes "
         f"{', '.join(first) or 'none'}. "

@@ -85,8 +85,7 @@ def check_expression(
     for name in read.called:
         if name == "Q":
             raise FormulaError(
-                f"{expression!r} uses Q(). A formula reads names with spaces or signs in "
-                "backquotes. Write `my column` instead of Q('my column')."
+                f"{expression!r} uses Q(). Write `my column`, in backquotes, instead."
             )
         if name not in own and name not in KNOWN:
             raise unknown_name(name, columns, called=True)
@@ -144,8 +143,8 @@ def unknown_name(name: str, columns: Iterable[str], called: bool = False) -> Dat
         )
     if name in FUNCTIONS:
         return DataError(
-            f"The formula names {name!r}, which is not a column of the data but a function. It is "
-            f"only known when it is called. Write {name}(), in C(x, Sum()) for example."
+            f"The formula names {name!r}, which is not a column of the data but a function. Call "
+            f"it, {name}(), in C(x, Sum()) for example."
         )
     return DataError(
         f"The formula names {name!r}, which is not a column of the data."

@@ -172,8 +172,8 @@ class MatrixRecipe:
         for name in names:
             if name not in newdata.columns:
                 raise DataError(
-                    f"The new data have no column {name!r}. The model needs it as a predictor."
-                    f"{close_match(name, newdata.columns)} Add it to the new data."
+                    f"The new data have no column {name!r}, a predictor of the "
+                    f"model.{close_match(name, newdata.columns)} Add it to the new data."
                 )
             column = newdata[name].reset_index(drop=True)
             out[name] = match_column(name, column, self.columns[name], name in labels)
@@ -288,8 +288,8 @@ def _values(matrix: Any) -> FloatArray:
         return np.asfortranarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"A term of the formula does not give numbers ({error}). Dates and times, for example, "
-            "must be turned into numbers first, such as days since the start."
+            f"A term of the formula does not give numbers ({error}). Turn dates and times, for "
+            "example, into numbers first, such as days since the start."
         ) from error
 
 
@@ -340,9 +340,9 @@ def _materialize(
             what = what.partition(" [")[0]
         if "`extrapolation`" in str(error):
             raise DataError(
-                f"{_factor_of(what)} is given values outside the range of those that it has learnt "
-                "from. A spline is not defined there. Write extrapolation='extend' in its call "
-                "to continue it, or keep to the range."
+                f"{_factor_of(what)} is given values outside the range that it has learnt from, "
+                "where a spline is not defined. Write extrapolation='extend' in its call to "
+                "continue it, or keep to the range."
             ) from error
         why = why or "Check that its arguments are columns and values of the right kind."
         raise FormulaError(f"A term of the formula could not be evaluated: {what} {why}") from error
