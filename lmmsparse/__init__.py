@@ -3,6 +3,7 @@
 import sys
 from functools import partial
 
+from lmmsparse import interop
 from lmmsparse.common import errors
 from lmmsparse.common.calls import no_such_name
 from lmmsparse.common.errors import (
@@ -50,7 +51,7 @@ sys.modules[f"{__name__}.errors"] = errors
 
 # What to write instead of a name that is not here; not a plain function, from which type checkers
 # would conclude that every name is.
-globals()["__getattr__"] = partial(no_such_name, __name__)
+globals()["__getattr__"] = partial(no_such_name, __name__, LinearMixedModel)
 
 
 def __dir__() -> list[str]:
@@ -99,6 +100,7 @@ __all__ = [
     "fit_arrays",
     "fit_design",
     "glmer",
+    "interop",
     "lmer",
     "load",
     "load_dataset",

@@ -13,7 +13,7 @@ import pandas as pd
 from lmmsparse.common.calls import checked_keywords, explained_members
 from lmmsparse.common.errors import NotFittedByError, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import brief, check_level, one_of
+from lmmsparse.common.options import check_level, one_of, refused
 from lmmsparse.common.table import Table
 from lmmsparse.design.checks import check_design
 from lmmsparse.engine.families import NegativeBinomial
@@ -36,7 +36,6 @@ from lmmsparse.inference.generalized.wald import (
 )
 from lmmsparse.inference.hypotheses.contrast import contrast
 from lmmsparse.inference.intervals.bootstrap import Bootstrap
-from lmmsparse.inference.intervals.wald import select_rows
 from lmmsparse.mixed_model import MixedModel
 from lmmsparse.report.generalized import (
     augment_generalized,
@@ -53,6 +52,7 @@ from lmmsparse.results.generalized import (
     residuals,
     simulate_generalized,
 )
+from lmmsparse.results.parameters import select_rows
 
 METHODS = ("wald", "profile", "boot")
 
@@ -521,7 +521,7 @@ class GeneralizedLinearMixedModel(MixedModel):
             models, as `simulate` gives them.
         """
         if isinstance(y, str):
-            raise OptionError(f"y={brief(y)} is text. Pass the values of the response.")
+            raise refused("y", "an array", y, "Pass the values of the response.")
         model = GeneralizedLinearMixedModel(refit_generalized(self._fit, y))
         announce(model.convergence.findings, self._fit.design.findings)
         return model

@@ -11,15 +11,14 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief, is_number
+from lmmsparse.common.options import is_number, refused
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.singular import is_singular
 from lmmsparse.fit.storage import save_fit
-from lmmsparse.inference.hypotheses.lrt import information, loglik
 from lmmsparse.optimize import Optimum
 from lmmsparse.results.by_group import ByGroup
+from lmmsparse.results.likelihood import criteria, loglik
 from lmmsparse.results.ranef import (
     coefficients_by_level,
     conditional_covariances,
@@ -133,12 +132,12 @@ class MixedModel:
     @property
     def aic(self) -> float:
         """Akaike's criterion, from the criterion that was fitted."""
-        return information(self._fit)[0]
+        return criteria(self._fit)[0]
 
     @property
     def bic(self) -> float:
         """Schwarz's criterion, with log(nobs), from the criterion that was fitted."""
-        return float(information(self._fit)[1])
+        return float(criteria(self._fit)[1])
 
     @property
     def npar(self) -> int:
@@ -179,10 +178,7 @@ class MixedModel:
             If it is not a number, or negative.
         """
         if not is_number(tol) or not tol >= 0:
-            raise OptionError(
-                f"tol={brief(tol)} is not a number from 0 on. It says how small counts as zero. "
-                "Use, for example, tol=1e-4."
-            )
+            raise refused("tol", "a non-negative number", tol, "Use, for example, tol=1e-4.")
         return is_singular(self._fit, tol)
 
     @checked_keywords

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lmmsparse.common.calls import checked_keywords, explained_members
 from lmmsparse.common.errors import NotFittedByError, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import brief, check_level, is_whole, one_of
+from lmmsparse.common.options import check_level, is_whole
 from lmmsparse.common.table import Table
+from lmmsparse.common.words import brief
 from lmmsparse.design.checks import check_design
 from lmmsparse.engine.solvers.choose import solver_findings
 from lmmsparse.fit.all_fit import all_fit
@@ -39,6 +39,7 @@ from lmmsparse.report.tidy import augment, glance, tidy
 from lmmsparse.results.influence import Influence, influence
 from lmmsparse.results.predict import predict
 from lmmsparse.results.prediction_error import predict_with_error
+from lmmsparse.results.residuals import residuals
 from lmmsparse.results.simulate import simulate
 from lmmsparse.results.variance_explained import intraclass_correlation, r_squared
 
@@ -191,10 +192,7 @@ class LinearMixedModel(MixedModel):
         OptionError
             For another kind.
         """
-        values = self._fit.design.y - self._fit.fitted
-        one_of("kind", kind, ("response", "pearson"), "It is how residuals are scaled.")
-        if kind == "pearson":
-            values = values * np.sqrt(self._fit.design.weights_or_one)
+        values = residuals(self._fit, kind)
         return self._per_row(values / self.sigma if scaled else values, "residuals")
 
     # -- diagnosis ---------------------------------------------------------------------------------

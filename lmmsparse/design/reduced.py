@@ -37,7 +37,6 @@ def without_fixed(design: Design, i: int) -> Design:
 
     Parameters
     ----------
-    design : Design
     i : int
         Position among `fixed_terms`.
     """
@@ -78,7 +77,6 @@ def without_random(design: Design, reduction: Reduction) -> Design:
 
     Parameters
     ----------
-    design : Design
     reduction : Reduction
         One of `reductions_of`.
     """

@@ -15,8 +15,9 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import DataError, Finding, FormulaError
+from lmmsparse.common.words import listed
 from lmmsparse.design.recipe import column_or_array, evaluate
-from lmmsparse.design.tables import Variables, check_unique, listed, tidy_column
+from lmmsparse.design.tables import Variables, check_unique, tidy_column
 from lmmsparse.formula.formula import MixedFormula, referenced_names
 
 _WHOLE = 1e-8

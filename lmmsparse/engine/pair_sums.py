@@ -33,49 +33,96 @@ class PairSums:
     products : dict of (int, int) to (k_a k_b, k_a k_b) array
         Terms a, b → H[(i, k), (j, l)] = Σ N[(ℓ, i), (m, k)] N[(ℓ, j), (m, l)].
     own : list of (k, k) arrays
-        Per term Σ of the levels' own blocks of N.
+        Per term Σ of the levels' own blocks of N − NΛΛ'N.
+    trace, squares : float
+        Of Λ'NΛ: its trace and the sum of its squared elements.
     """
 
     products: dict[tuple[int, int], FloatArray]
     own: list[FloatArray]
+    trace: float
+    squares: float
+
+
+_TimesN = Callable[[FloatArray], tuple[FloatArray, FloatArray]]  # Z'WZ B → N B and Λ'N B, (q, m)
 
 
 def pair_sums(
-    products: CrossProducts,
-    T: list[FloatArray],
-    factor: PLSFactor,
-    times_N: Callable[[FloatArray], FloatArray],
-) -> PairSums | None:
-    """The sums for a model with several factors; None where they would need too much memory.
+    products: CrossProducts, T: list[FloatArray], factor: PLSFactor, times_N: _TimesN
+) -> PairSums:
+    """The sums at the relative covariance factors T, `factor` being that of M there."""
+    by_elimination = _by_elimination(products, T, factor, times_N)
+    return by_columns(products, T, times_N) if by_elimination is None else by_elimination
 
-    Parameters
-    ----------
-    T : list of (k, k) arrays
-        The relative covariance factors.
-    factor : PLSFactor
-        Of M at these.
-    times_N : callable
-        Z'WZ B → N B, (q, m).
-    """
-    lead = products.lead
-    rest = [t for t in range(len(products.sizes)) if t not in lead]
-    c = sum(len(_rows(products, t)) for t in rest)
-    K = sum(products.sizes[t] for t in lead)
-    if not rest or (K * K + 3) * c * c > _CORE:
+
+def by_columns(products: CrossProducts, T: list[FloatArray], times_N: _TimesN) -> PairSums:
+    """The sums from all columns of N, some at a time; one for all levels where no two meet."""
+    pairs: dict[tuple[int, int], FloatArray] = {}
+    own = [np.zeros((k, k)) for k in products.sizes]
+    trace = squares = 0.0
+    with bar("variance information", sum(products.n_levels), "levels") as shown:
+        for b, (k, n) in enumerate(zip(products.sizes, products.n_levels, strict=True)):
+            for part in [slice(0, n)] if products.one_factor else chunks(n, products.q * k):
+                mine = _rows(products, b)[part.start * k : part.stop * k]
+                levels, GB = part.stop - part.start, products.ZtZ[mine]
+                if products.one_factor:
+                    GB = sp.kron(np.ones((1, levels)), sp.eye_array(k), format="csr") @ GB
+                N, half = times_N(GB.toarray().T)
+                _add_products(pairs, products, b, N)
+                white = half.reshape(-1, k) @ T[b]  # columns of Λ'NΛ
+                own[b] += _own_blocks(N[mine], k) - half.reshape(-1, k).T @ half.reshape(-1, k)
+                trace += float(np.trace(_own_blocks(white.reshape(half.shape)[mine], k)))
+                squares += float(np.vdot(white, white))
+                shown.update(levels)
+    return PairSums(pairs, own, trace, squares)
+
+
+def _add_products(
+    pairs: dict[tuple[int, int], FloatArray], products: CrossProducts, b: int, N: FloatArray
+) -> None:
+    """Add those of some columns of N that belong to levels of term b, (q, m)."""
+    k = products.sizes[b]
+    for a, ka in enumerate(products.sizes):
+        block = N[products.offsets[a] : products.offsets[a + 1]]
+        flat = block.reshape(-1, ka, N.shape[1] // k, k).swapaxes(1, 2).reshape(-1, ka * k)
+        pairs[a, b] = pairs.get((a, b), 0.0) + flat.T @ flat
+
+
+def _own_blocks(square: FloatArray, k: int) -> FloatArray:
+    """Σ of the (k, k) blocks on the diagonal, or of all where one column stands for all levels."""
+    blocks = square.reshape(len(square) // k, k, -1, k)
+    if blocks.shape[2] == 1:
+        return np.asarray(blocks[:, :, 0].sum(axis=0))
+    return np.asarray(np.einsum("lilj->ij", blocks))
+
+
+def _by_elimination(
+    products: CrossProducts, T: list[FloatArray], factor: PLSFactor, times_N: _TimesN
+) -> PairSums | None:
+    """The sums for a model with several factors; None where they would need too much memory."""
+    lead, sizes = products.lead, products.sizes
+    rest = [t for t in range(len(sizes)) if t not in lead]
+    K = sum(sizes[t] for t in lead)
+    if not rest or (K * K + 3) * products.core**2 > _CORE:
         return None
-    sums = PairSums({}, [np.zeros((k, k)) for k in products.sizes])
-    core = _with_the_rest(products, factor, rest, times_N, sums)
+    pairs, own = dict[tuple[int, int], FloatArray](), [np.zeros((k, k)) for k in sizes]
+    core = _with_the_rest(products, factor, rest, times_N, pairs, own)
     A, F = _lead_blocks(products, T, lead, rest)
-    H, own = _among_the_lead(A, F, core)
-    ends = np.cumsum([0, *(products.sizes[t] for t in lead)])
+    H, own_of_lead = _among_the_lead(A, F, core)
+    ends = np.cumsum([0, *(sizes[t] for t in lead)])
     for a, i in zip(lead, ends, strict=False):
-        ka = products.sizes[a]
-        sums.own[a][:] = own[i : i + ka, i : i + ka]
+        own[a] += own_of_lead[i : i + sizes[a], i : i + sizes[a]]
         for b, j in zip(lead, ends, strict=False):
-            kb = products.sizes[b]
-            part = H[i : i + ka, j : j + kb, i : i + ka, j : j + kb]
-            sums.products[a, b] = part.reshape(ka * kb, ka * kb)
-    return sums
+            part = H[i : i + sizes[a], j : j + sizes[b], i : i + sizes[a], j : j + sizes[b]]
+            pairs[a, b] = part.reshape(sizes[a] * sizes[b], -1)
+    trace, squares = float(sum(np.sum(t @ t.T * N) for t, N in zip(T, own, strict=True))), 0.0
+    for (a, b), flat in pairs.items():
+        # Σ N_ba TT' N_ab, and the squares of Λ'NΛ.
+        blocks = flat.reshape(sizes[a], sizes[b], sizes[a], sizes[b])
+        minus = np.tensordot(T[a] @ T[a].T, blocks, axes=([0, 1], [0, 2]))
+        own[b] -= minus
+        squares += float(np.sum(T[b] @ T[b].T * minus))
+    return PairSums(pairs, own, trace, squares)
 
 
 def _rows(products: CrossProducts, term: int) -> IntArray:
@@ -86,31 +133,25 @@ def _with_the_rest(
     products: CrossProducts,
     factor: PLSFactor,
     rest: list[int],
-    times_N: Callable[[FloatArray], FloatArray],
-    sums: PairSums,
+    times_N: _TimesN,
+    pairs: dict[tuple[int, int], FloatArray],
+    own: list[FloatArray],
 ) -> FloatArray:
     """Put down the sums with a term of the rest on a side; M⁻¹ within the rest, (c, c)."""
-    pairs = sums.products
     places = np.concatenate([_rows(products, t) for t in rest])
     core, at = np.empty((len(places), len(places))), 0
     with bar("variance information", len(places), "columns") as shown:
         for b in rest:
             k, rows = products.sizes[b], _rows(products, b)
             for part in chunks(len(rows) // k, products.q * k):
-                mine, width = rows[part.start * k : part.stop * k], part.stop - part.start
+                mine = rows[part.start * k : part.stop * k]
                 unit = np.zeros((products.q, len(mine)))
                 unit[mine, np.arange(len(mine))] = 1.0
                 core[:, at : at + len(mine)] = factor.solve(unit)[places]
                 at += len(mine)
-                N = times_N(products.ZtZ[mine].toarray().T).reshape(products.q, width, k)
-                for a, ka in enumerate(products.sizes):
-                    block = N[products.offsets[a] : products.offsets[a + 1]].reshape(
-                        -1, ka, width, k
-                    )
-                    flat = block.transpose(0, 2, 1, 3).reshape(-1, ka * k)
-                    pairs[a, b] = pairs.get((a, b), 0.0) + flat.T @ flat
-                own = N[mine].reshape(width, k, width, k)
-                sums.own[b][:] += np.einsum("likl->ik", own.transpose(0, 1, 3, 2))
+                N, _ = times_N(products.ZtZ[mine].toarray().T)
+                _add_products(pairs, products, b, N)
+                own[b] += np.einsum("lilj->ij", N[mine].reshape(-1, k, len(mine) // k, k))
                 shown.update(len(mine))
     for a, b in list(pairs):
         if a not in rest:

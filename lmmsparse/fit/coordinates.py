@@ -58,15 +58,9 @@ class StandardizedObjective:
         """θ → internal coordinates."""
         return np.asarray(self._inverse @ theta)
 
-    def charted(self, rough: FloatArray | None = None) -> ChartedObjective:
-        """The same with derivatives along charts, where no coordinate has a limit.
-
-        Parameters
-        ----------
-        rough : (d,) array, optional
-            A point at which to look for a better one by the method of moments.
-        """
-        return ChartedObjective(self._objective, self._map, rough, self._undetermined)
+    def charted(self) -> ChartedObjective:
+        """The same with derivatives along charts, where no coordinate has a limit."""
+        return ChartedObjective(self._objective, self._map, self._undetermined)
 
     def __call__(self, x: FloatArray) -> float:
         return self._objective(self._map @ x)

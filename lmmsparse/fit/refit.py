@@ -11,7 +11,8 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import DataError, Finding
 from lmmsparse.common.threads import one_thread
-from lmmsparse.design import Design, LevelKey, RandomBlock, listed
+from lmmsparse.common.words import listed
+from lmmsparse.design import Design, LevelKey, RandomBlock
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.design.grouping import Grouping, combined_labels
@@ -22,6 +23,7 @@ from lmmsparse.engine.products import response_products
 from lmmsparse.fit.fit import Fit, fit_design, fitted
 from lmmsparse.fit.problem import check_not_exact, term_columns
 from lmmsparse.fit.settle import Settled, off_zero, settle
+from lmmsparse.optimize import Optimizer
 
 
 def per_row(design: Design, what: str, values: Any) -> FloatArray:
@@ -100,21 +102,41 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Settled:
         renewed = replace(renewed, findings=(*renewed.findings, finding))
     require(check_design(renewed, fit.held))
     if not keep.all() or weights is not None:
-        left = fit_design(
-            renewed,
-            reml=fit.reml,
-            start=start,
-            optimizer=fit.optimizer,
-            solver=fit.solver,
-            fixed=fit.held,
-        )
-        return settle(left)
+        return settle(again(fit, renewed, start=start))
     terms = term_columns(design)
     Q, _ = design.internal_columns()
     response = response_products(values, Q, terms, design.weights, design.offset)
     check_not_exact(renewed, response.yty)
     problem = fit.problem.with_response(renewed, response)
     return settle(fitted(problem, start, fit.optimizer))
+
+
+def again(
+    fit: Fit,
+    design: Design,
+    *,
+    reml: bool | None = None,
+    held: Held | None = None,
+    start: FloatArray | None = None,
+) -> Fit:
+    """Another design fitted as this one was, but for what is given."""
+    return fit_design(
+        design,
+        reml=fit.reml if reml is None else reml,
+        start=start,
+        optimizer=fit.optimizer,
+        solver=fit.solver,
+        fixed=fit.held if held is None else held,
+    )
+
+
+@one_thread
+def maximum_likelihood(fit: Fit, optimizer: Optimizer | None = None) -> Settled:
+    """The same model by maximum likelihood, on its cross-products and at its optimum."""
+    if not fit.reml:
+        return settle(fit)
+    refit = fitted(fit.problem.by_maximum_likelihood(), None, optimizer or fit.optimizer)
+    return settle(refit, [fit.theta])
 
 
 def warm_start(fit: Fit) -> FloatArray:
@@ -199,13 +221,7 @@ def reduced_fit(fit: Fit, reduction: Reduction) -> Fit | Design:
     design = replace(fit.design, blocks=tuple(blocks), formula="", recipe=None)
     if not blocks:
         return design
-    return fit_design(
-        design,
-        reml=fit.reml,
-        optimizer=fit.optimizer,
-        solver=fit.solver,
-        fixed=still_fixed(fit, reduction),
-    )
+    return again(fit, design, held=still_fixed(fit, reduction))
 
 
 def still_fixed(fit: Fit, reduction: Reduction) -> Held:

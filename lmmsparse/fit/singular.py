@@ -9,7 +9,8 @@ import scipy.linalg as sla
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import Finding
-from lmmsparse.design import Design, listed
+from lmmsparse.common.words import listed
+from lmmsparse.design import Design
 from lmmsparse.design.terms import INTERCEPT, formula_terms
 from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
 from lmmsparse.fit.advice import effects_text, formula_with, term_text, written

@@ -61,10 +61,6 @@ class TrustRegion:
         here = record.derivatives(x)
         if here is None:
             return record.optimum(Status.FAILED, "TrustRegion", bounds)
-        if here.better is not None:
-            there = record.derivatives(here.better)
-            if there is not None and there.value < here.value:
-                x, here = here.better, there
         radius, status = self.radius, Status.MAX_EVALUATIONS
         predicted: float | None = None
         model = _Model(len(x), bool(np.isfinite(bounds.limits).any()))

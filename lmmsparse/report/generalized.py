@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse.common.options import alternatives, check_level, names_in, one_of
+from lmmsparse.common.options import check_level, names_in, one_of
 from lmmsparse.common.render import Grid, Section
 from lmmsparse.common.table import as_precise_as, number
+from lmmsparse.common.words import alternatives
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.verdict import Convergence
 from lmmsparse.inference.generalized.wald import parameter_errors, z_table
-from lmmsparse.inference.hypotheses.lrt import information, loglik
 from lmmsparse.report.summary import (
     Summary,
     correlations_of,
@@ -25,6 +25,7 @@ from lmmsparse.report.summary import (
 )
 from lmmsparse.report.tidy import EFFECTS, fitted_frame, parameter_rows, random_values, with_limits
 from lmmsparse.results.generalized import residuals
+from lmmsparse.results.likelihood import criteria, loglik
 from lmmsparse.results.varcorr import variance_components
 
 _FIXED = {
@@ -65,7 +66,7 @@ def _heading(fit: GeneralizedFit) -> tuple[str, ...]:
 
 
 def _criteria(fit: GeneralizedFit) -> Grid:
-    aic, bic = information(fit)
+    aic, bic = criteria(fit)
     row = [aic, bic, loglik(fit), fit.criterion]
     cells = [number(v, 1) if max(map(abs, row)) >= 100 else number(v, 3) for v in row]
     head = ("AIC", "BIC", "logLik", "-2*log(L)", "df.resid")
@@ -179,7 +180,7 @@ def _parameters(fit: GeneralizedFit, limits: pd.DataFrame | None) -> pd.DataFram
 
 def glance_generalized(fit: GeneralizedFit) -> pd.DataFrame:
     """One row about the whole model."""
-    aic, bic = information(fit)
+    aic, bic = criteria(fit)
     return pd.DataFrame(
         {
             "nobs": [fit.design.n],

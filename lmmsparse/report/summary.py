@@ -18,8 +18,9 @@ from lmmsparse.fit.not_identified import briefly
 from lmmsparse.fit.singular import ranks
 from lmmsparse.fit.verdict import Convergence
 from lmmsparse.inference.df.methods import check_ddf
-from lmmsparse.inference.hypotheses.lrt import information, loglik
 from lmmsparse.inference.intervals.wald import coefficient_table
+from lmmsparse.results.likelihood import criteria, loglik
+from lmmsparse.results.residuals import residuals
 from lmmsparse.results.varcorr import VarCorr, variance_components
 
 _CORRELATIONS_UP_TO = 12
@@ -82,7 +83,7 @@ def _heading(fit: Fit) -> tuple[str, ...]:
 
 
 def _criteria(fit: Fit) -> Grid:
-    aic, bic = information(fit)
+    aic, bic = criteria(fit)
     df = fit.design.n - fit.npar
     if fit.reml:
         head = ["REML criterion", "AIC", "BIC", "logLik"]
@@ -95,9 +96,7 @@ def _criteria(fit: Fit) -> Grid:
 
 
 def _residuals(fit: Fit) -> Grid:
-    design = fit.design
-    scaled = np.sqrt(design.weights_or_one) * (design.y - fit.fitted) / fit.sigma
-    quantiles = np.quantile(scaled, [0, 0.25, 0.5, 0.75, 1])
+    quantiles = np.quantile(residuals(fit, "pearson") / fit.sigma, [0, 0.25, 0.5, 0.75, 1])
     cells = tuple(number(float(v), 4) for v in quantiles)
     return Grid(("Min", "1Q", "Median", "3Q", "Max"), (cells,), left=0)
 

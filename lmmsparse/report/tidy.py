@@ -11,16 +11,18 @@ import pandas as pd
 from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.distributions import normal_quantile, t_quantile
 from lmmsparse.common.errors import DataError
-from lmmsparse.common.options import alternatives, check_level, names_in, one_of
+from lmmsparse.common.options import check_level, names_in, one_of
+from lmmsparse.common.words import alternatives
 from lmmsparse.design import as_frame
 from lmmsparse.design.arguments import places
 from lmmsparse.design.tables import check_unique, tidy_column
 from lmmsparse.fit.fit import Fit
-from lmmsparse.inference.hypotheses.lrt import information, loglik
 from lmmsparse.inference.intervals.wald import coefficient_table
 from lmmsparse.results.influence import influence_of_rows
+from lmmsparse.results.likelihood import criteria, loglik
 from lmmsparse.results.parameters import parameter_names
 from lmmsparse.results.ranef import conditional_covariances, conditional_modes, effect_names
+from lmmsparse.results.residuals import residuals
 from lmmsparse.results.varcorr import variance_components
 
 EFFECTS = ("fixed", "ran_pars", "ran_vals")
@@ -160,7 +162,7 @@ def random_values(fit: Fit, level: float | None) -> pd.DataFrame:
 
 def glance(fit: Fit) -> pd.DataFrame:
     """One row about the whole model; see `LinearMixedModel.glance`."""
-    aic, bic = information(fit)
+    aic, bic = criteria(fit)
     return pd.DataFrame(
         {
             "nobs": [fit.design.n],
@@ -187,18 +189,17 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
     frame, order = fitted_frame(fit, data)
     measures = influence_of_rows(fit)
     weights = design.weights_or_one
-    residuals = design.y - fit.fitted
     root = np.sqrt(weights)
     new = {
         "_fitted": fit.fitted,
-        "_resid": residuals,
+        "_resid": residuals(fit),
         "_fixed": design.fixed @ fit.beta + design.offset_or_zero,
         "_mu": fit.fitted,
         "_offset": design.offset_or_zero,
         "_sqrtXwt": root,
         "_sqrtrwt": root,
         "_weights": weights,
-        "_wtres": root * residuals,
+        "_wtres": residuals(fit, "pearson"),
     }
     columns = {name: design.pad(values) for name, values in new.items()}
     columns["_hat"] = measures.leverage.to_numpy()

@@ -60,7 +60,7 @@ def _spread(fit: GeneralizedFit, newdata: Any) -> FloatArray:
             columns = recipe.random(t, frame)
         own = columns @ T[t]
         total = total + np.einsum("nk,nk->n", own, own)
-    return np.sqrt(np.asarray(total))
+    return np.asarray(np.sqrt(total))
 
 
 def predict_generalized(
@@ -198,7 +198,7 @@ def dispersion_table(fit: GeneralizedFit, n: int, rng: Any) -> Table:
     Responses are drawn with new random effects; compared is Σ(y − m)²/v, m and v their means and
     variances over the draws. A ratio above 1 is overdispersion.
     """
-    n = whole_number("n", n, 20, "It is the number of responses to draw.", "Ask for some 250.")
+    n = whole_number("n", n, 20)
     ratio, left = pearson_ratio(fit)
     draws, _ = simulate_generalized(fit, n, rng, "new", None)
     draws = draws[np.isfinite(draws).all(axis=1)]

@@ -15,12 +15,13 @@ from lmmsparse.common.findings import announce
 from lmmsparse.common.progress import run
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
-from lmmsparse.design import listed
+from lmmsparse.common.words import listed
 from lmmsparse.design.recipe import plain_labels
 from lmmsparse.engine.linalg import chunks
-from lmmsparse.fit.fit import Fit, fit_design
-from lmmsparse.fit.refit import subset, warm_start
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.refit import again, subset, warm_start
 from lmmsparse.fit.settle import Settled, about_given, findings_about, settle
+from lmmsparse.results.residuals import residuals
 from lmmsparse.results.row_forms import (
     EffectsOfRows,
     conditional_forms,
@@ -153,13 +154,13 @@ def influence_of_rows(fit: Fit) -> Influence:
     """
     design = fit.design
     w, p = design.weights_or_one, design.p
-    residuals = design.y - fit.fitted
+    raw, pearson = residuals(fit), residuals(fit, "pearson")
     leverage, moved = _leverage(fit)
     with np.errstate(divide="ignore", invalid="ignore"):
         left = 1.0 - leverage
-        student = np.sqrt(w) * residuals / (fit.sigma * np.sqrt(left))
-        cook = w * residuals**2 * leverage / ((p or np.nan) * fit.sigma2 * left**2)
-        dfbeta = -moved * (w * residuals / left)[:, None]
+        student = pearson / (fit.sigma * np.sqrt(left))
+        cook = w * raw**2 * leverage / ((p or np.nan) * fit.sigma2 * left**2)
+        dfbeta = -moved * (w * raw / left)[:, None]
     index = design.output_index()
 
     def series(values: FloatArray, name: str) -> pd.Series:
@@ -223,14 +224,7 @@ def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> 
     def leave_out(level: int) -> None:
         label = labels[level]
         try:
-            refit = fit_design(
-                subset(design, codes != level),
-                reml=fit.reml,
-                start=start,
-                optimizer=fit.optimizer,
-                solver=fit.solver,
-                fixed=fit.held,
-            )
+            refit = again(fit, subset(design, codes != level), start=start)
             settled = settle(refit, warm=True)
             left = settled.fit
             if settled.trouble:

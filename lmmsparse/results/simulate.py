@@ -9,7 +9,8 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.errors import DataError, OptionError
-from lmmsparse.common.options import as_generator, brief, whole_number
+from lmmsparse.common.options import as_generator, whole_number
+from lmmsparse.common.words import brief
 from lmmsparse.fit.fit import Fit
 from lmmsparse.results.predict import (
     Selection,
@@ -34,7 +35,7 @@ def simulate(
     -----
     y* = Xβ + Zb* + offset + ε with b* ~ N(0, σ²ΛΛ') and ε_i ~ N(0, σ²/w_i).
     """
-    n = whole_number("n", n, 1, "It is the number of responses to draw.", "Ask for 1 or more.")
+    n = whole_number("n", n)
     generator = as_generator(rng)
     values, index = drawn_predictors(fit, n, generator, random, newdata)
     weights = fit.design.weights_or_one if newdata is None else _new_weights(fit, newdata)
@@ -49,7 +50,7 @@ def drawn_predictors(
     fit: Fit, n: int, generator: np.random.Generator, random: str, newdata: Any
 ) -> tuple[FloatArray, pd.Index]:
     """Xβ + Zb* + offset, (rows, n), without what is padded, and the labels of the results."""
-    n = whole_number("n", n, 1, "It is the number of responses to draw.", "Ask for 1 or more.")
+    n = whole_number("n", n)
     kept = _kept(fit, random)
     if newdata is None:
         design = fit.design

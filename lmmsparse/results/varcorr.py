@@ -9,7 +9,7 @@ import pandas as pd
 import scipy.linalg as sla
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.common.calls import checked_keywords
+from lmmsparse.common.calls import checked_construction, checked_keywords, not_called
 from lmmsparse.common.render import Grid, Section, html_of
 from lmmsparse.common.table import number, significant
 from lmmsparse.fit.fit import Fit
@@ -48,6 +48,8 @@ class TermCovariance:
         return np.clip(out, -1.0, 1.0)
 
 
+@not_called("The variances are a member, not a method. Write m.varcorr without parentheses.")
+@checked_construction
 class VarCorr:
     """Estimated variances and correlations, printed as lme4 prints them.
 

@@ -27,12 +27,12 @@ from numpy.testing import assert_allclose
 from scipy import optimize, stats
 
 import lmmsparse as lmm
-from lmmsparse.report.plots.bands import normal_band
-from lmmsparse.report.plots.contours import contour
 from lmmsparse.report.plots.densities import density_of
-from lmmsparse.report.plots.pooling import pooling
+from lmmsparse.report.plots.pairs import contour
 from lmmsparse.report.plots.profiles import curves_of
-from lmmsparse.report.plots.smooth import lowess
+from lmmsparse.report.plots.qq import normal_band
+from lmmsparse.report.plots.residuals import lowess
+from lmmsparse.report.plots.shrinkage import pooling
 
 PICTURES = Path(__file__).parent / "pictures"
 
@@ -418,7 +418,7 @@ def test_global_settings_stay() -> None:
         (lambda p: p.profile_pairs("sigma"), "about two"),
         (lambda p: p.profile_pairs(levels=(0.999999,)), "was followed to"),
         (lambda p: p.effects("Day"), "not a predictor"),
-        (lambda p: p.effects(3), "specs=3 is neither a name nor several"),
+        (lambda p: p.effects(3), "specs must be a name or several, not 3"),
         (lambda p: p.effects("Days", by="Days"), "nothing to draw"),
         (lambda p: p.shrinkage(effects=["Days", "Age"]), "Intercept"),
         (lambda p: p.bootstrap(7), "m.bootstrap"),

@@ -95,6 +95,10 @@ class _Correlated:
         H[-1, -1] = s @ (F * second) @ s
         return H
 
+    def spans(self, par: FloatArray) -> FloatArray:
+        G = np.matmul(self.derivative(par), self.factor(par).T)
+        return np.asarray(G + np.swapaxes(G, 1, 2))
+
     def _sd(self, par: FloatArray) -> FloatArray:
         return np.broadcast_to(par[:-1], (self.k,))
 

@@ -69,6 +69,10 @@ class CovarianceStructure(Protocol):
         """Second derivatives of tr(F T T') for a symmetric F (k, k), shape (n_par, n_par)."""
         ...
 
+    def spans(self, par: FloatArray) -> FloatArray:
+        """Derivatives of T T' by parameters that span its form, (parameters, k, k)."""
+        ...
+
     def standardizer(self, inverse: FloatArray) -> FloatArray:
         """The linear map of parameters that takes T to inverse · T, as far as the form allows.
 
@@ -145,6 +149,12 @@ class Unstructured:
     def curvature(self, par: FloatArray, F: FloatArray) -> FloatArray:
         return _curvature_of_linear(self.derivative(par), F)
 
+    def spans(self, par: FloatArray) -> FloatArray:
+        rows, columns = np.tril_indices(self.k)
+        E = np.zeros((self.n_par, self.k, self.k))
+        E[np.arange(self.n_par), rows, columns] = E[np.arange(self.n_par), columns, rows] = 1.0
+        return E
+
     def standardizer(self, inverse: FloatArray) -> FloatArray:
         moved = np.matmul(inverse, self.derivative(self.start()))
         return np.asarray(moved[:, self._rows, self._columns].T)
@@ -207,6 +217,9 @@ class Diagonal:
 
     def curvature(self, par: FloatArray, F: FloatArray) -> FloatArray:
         return _curvature_of_linear(self.derivative(par), F)
+
+    def spans(self, par: FloatArray) -> FloatArray:
+        return self.derivative(par)
 
     def standardizer(self, inverse: FloatArray) -> FloatArray:
         return np.diag(np.diag(inverse)[: self.n_par])

@@ -10,7 +10,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray, ReadOnly
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief
+from lmmsparse.common.words import brief
 
 
 class Pointwise(NamedTuple):

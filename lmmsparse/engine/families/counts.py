@@ -10,7 +10,8 @@ from scipy.special import betainc, gammaln, pdtr, xlogy
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief, is_number
+from lmmsparse.common.options import is_number
+from lmmsparse.common.words import brief
 from lmmsparse.engine.families.base import ExpectedWeights, Observations, ScaleSlopes
 from lmmsparse.engine.families.positive import InLogMean, PositiveMean
 from lmmsparse.engine.families.special import gammaln_ratio, psi_ratio

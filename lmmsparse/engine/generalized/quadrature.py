@@ -154,7 +154,7 @@ class QuadraturePoint(LaplacePoint):
     @cached_property
     def _shares(self) -> FloatArray:
         """Every node's share of a level's integral, (m, levels)."""
-        return np.exp(self._terms - logsumexp(self._terms, axis=0))
+        return np.asarray(np.exp(self._terms - logsumexp(self._terms, axis=0)))
 
     @cached_property
     def gradient(self) -> FloatArray:

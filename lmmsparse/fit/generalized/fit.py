@@ -93,7 +93,7 @@ class GeneralizedFit(Fit):
         return frozen(self.problem.rows.basis.coefficients(self.parameters.beta))
 
     @property
-    def sigma2(self) -> float:  # type: ignore[override]
+    def sigma2(self) -> float:
         """1: nothing on the scale of the link is relative to a residual variance."""
         return 1.0
 
@@ -128,7 +128,7 @@ class GeneralizedFit(Fit):
         return frozen(covariance(forward.T @ self.hessian @ forward, free)[0])
 
     @property
-    def vcov(self) -> FloatArray:  # type: ignore[override]
+    def vcov(self) -> FloatArray:
         """Covariance matrix of the fixed effects, from the joint Hessian, (p, p)."""
         p = self.design.p
         return self.joint_covariance[:p, :p]
@@ -151,15 +151,17 @@ class GeneralizedFit(Fit):
         p = self.design.p
         V = self._covariance[0][:p, :p]
         V = np.where(np.isfinite(V), V, 1e16)
-        L = np.linalg.cholesky(V[::-1, ::-1])[::-1, ::-1] if p else np.zeros((0, 0))
-        RX = np.linalg.inv(L) if p else L
+        L = np.zeros((0, 0))
+        if p:
+            L = np.asarray(np.linalg.cholesky(V[::-1, ::-1])[::-1, ::-1], dtype=np.float64)
+        RX = np.asarray(np.linalg.inv(L), dtype=np.float64) if p else L
         T = self.template.shifted_factors(self.theta)
         b = self.template.multiply(T, mode.u)
         solution = PLSSolution(mode.factor.logdet, RX, mode.beta, float(mode.u @ mode.u))
         return Modes(solution, mode.factor, mode.u, b, mode.v)
 
     @cached_property
-    def objective(self) -> ProfiledDeviance:  # type: ignore[override]
+    def objective(self) -> ProfiledDeviance:
         """The criterion of the working linear model, σ held at 1."""
         rows, products = self.problem.rows, self.products
         zero = np.zeros(rows.p)

@@ -37,7 +37,8 @@ class JointModeObjective:
         self, problem: GeneralizedProblem, coordinates: Coordinates, at: Parameters, u: FloatArray
     ) -> None:
         self._problem, self._coordinates = problem, coordinates
-        self._beta, self._u, self._delta_row = at.beta, u, None
+        self._beta, self._u = at.beta, u
+        self._delta_row: float | None = None
         self.best: LaplacePoint | None = None
         self.factorizations = 0
 
@@ -64,17 +65,17 @@ class JointModeObjective:
             mixed[:, d] = -2.0 * (rows.Q.transposed_times(scale.s) - point.border[1].T @ inner)
         return np.asarray(-np.linalg.lstsq(2.0 * point.information, mixed @ J)[0])
 
-    def __call__(self, z: FloatArray) -> float:
-        return self.point(z).value
+    def __call__(self, x: FloatArray) -> float:
+        return self.point(x).value
 
-    def derivatives(self, z: FloatArray) -> Derivatives:
-        point, p = self.point(z), self._coordinates.p
+    def derivatives(self, x: FloatArray) -> Derivatives:
+        point, p = self.point(x), self._coordinates.p
         J = self._coordinates.jacobian[p:, p:]
         slopes = self._slopes(point)
         gradient = J.T @ point.gradient[p:] + slopes.T @ point.gradient[:p]
         H = J.T @ point.hessian[p:, p:] @ J
         if self._coordinates.has_delta:
-            H[-1, -1] = self._in_delta(z, gradient)
+            H[-1, -1] = self._in_delta(x, gradient)
         return Derivatives(point.value, gradient, H)
 
     def _in_delta(self, z: FloatArray, gradient: FloatArray) -> float:

@@ -85,7 +85,7 @@ class GeneralizedProblem(Problem):
         return Coordinates(self.deviance, self._made[1])
 
     @property
-    def unidentified(self) -> Unidentified | None:  # type: ignore[override]
+    def unidentified(self) -> Unidentified | None:
         """Nothing is known of this before the search of a generalized model."""
         return None
 

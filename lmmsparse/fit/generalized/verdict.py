@@ -6,7 +6,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import Finding
-from lmmsparse.design.tables import listed
+from lmmsparse.common.words import listed
 from lmmsparse.engine.families import Binomial, NegativeBinomial
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.singular import is_singular, singular_finding
@@ -67,7 +67,7 @@ def reference_errors(fit: GeneralizedFit) -> FloatArray:
     weights = family.expected(family.link_of(mean), fit.seen, fit.delta).w
     gram = rows.Q.gram_anew(rows.Q.weighted(weights))
     back = rows.basis.coefficients(np.eye(rows.p))
-    return np.sqrt(np.einsum("ij,jk,ik->i", back, np.linalg.pinv(gram), back))
+    return np.asarray(np.sqrt(np.einsum("ij,jk,ik->i", back, np.linalg.pinv(gram), back)))
 
 
 def separation(fit: GeneralizedFit) -> list[Finding]:

@@ -1,6 +1,6 @@
 """`Fit` → Kenward–Roger's adjusted covariance and degrees of freedom, in the space of b.
 
-No n × n matrix appears (`variance_information`). Weights are part of V.
+No n × n matrix appears (`VarianceParts`). Weights are part of V.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
+from lmmsparse.engine.variance_parts import VarianceParts
 from lmmsparse.fit.fit import Fit
-from lmmsparse.inference.df.information import VarianceParts, restricted
+from lmmsparse.inference.df.information import restricted
 
 _MOVED = 1e-6  # of a variance, by as much more variance as the residuals have
 
@@ -114,7 +115,7 @@ def kenward_roger(fit: Fit) -> KenwardRoger:
     free = _free_parameters(fit)
     p = fit.design.p
     C = sla.cho_solve((fit.modes.solution.RX, False), np.eye(p)) if p else np.zeros((0, 0))
-    parts = VarianceParts(fit)
+    parts = VarianceParts(fit.objective, fit.theta, fit.modes)
     A = np.tensordot(free, parts.slopes(), axes=1)
     Q = np.einsum("ri,sj,ijkl->rskl", free, free, parts.curvatures(), optimize=True)
     whole = free @ parts.traces() @ free.T
@@ -157,7 +158,7 @@ def _undetermined(fit: Fit, parts: VarianceParts) -> FloatArray:
 def _free_parameters(fit: Fit) -> FloatArray:
     """The parameters that are estimated, as combinations of all variance parameters, (free, r).
 
-    All of them are those of `directions`, term by term, and the residual variance last.
+    All of them are those of `CovarianceStructure.spans`, term by term, the residual variance last.
     """
     template = fit.template
     rows, with_residual = [], []

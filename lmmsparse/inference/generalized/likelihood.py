@@ -19,9 +19,10 @@ from lmmsparse.fit.generalized.fit import GeneralizedFit, fitted_generalized
 from lmmsparse.fit.generalized.problem import GeneralizedProblem
 from lmmsparse.fit.generalized.without import log_likelihood_without
 from lmmsparse.fit.refit import still_fixed
-from lmmsparse.inference.hypotheses.lrt import check_same_data, information
+from lmmsparse.inference.hypotheses.lrt import check_same_data
 from lmmsparse.inference.hypotheses.nesting import why_not_contained
 from lmmsparse.inference.hypotheses.terms import FixedTerms
+from lmmsparse.results.likelihood import criteria
 
 _FORMATS = {
     "npar": counts,
@@ -79,7 +80,7 @@ def likelihood_ratios(fits: Sequence[GeneralizedFit], labels: Sequence[str]) -> 
         p = np.where(testable, chi2_tail(chisq, np.where(df > 0, df, 1.0)), np.nan)
     if len({fit.covariance_parameters for fit in used}) > 1:
         notes.append("Variances cannot be negative: tests that set one to zero are conservative.")
-    aic, bic = zip(*(information(fit) for fit in used), strict=True)
+    aic, bic = zip(*(criteria(fit) for fit in used), strict=True)
     columns = {
         "npar": npar,
         "AIC": np.array(aic),
@@ -137,7 +138,7 @@ def deletions(fit: GeneralizedFit, progress: bool | None) -> Table:
     return Table(
         {
             "npar": [np.nan, *npar.tolist()],
-            "AIC": [information(other)[0] for other in [fit, *parts]],
+            "AIC": [criteria(other)[0] for other in [fit, *parts]],
             "LRT": [np.nan, *lrt.tolist()],
             "Pr(>Chisq)": [np.nan, *p.tolist()],
         },
@@ -153,8 +154,8 @@ def reductions(fit: GeneralizedFit, progress: bool | None) -> Table:
     values, npar = [], []
     with bar("ranova", len(what), "refits", progress) as shown:
         for reduction in what:
-            criterion, parameters = _reduced(fit, reduction)
-            values.append(criterion)
+            value, parameters = _reduced(fit, reduction)
+            values.append(value)
             npar.append(float(parameters))
             shown.update()
     all_npar = np.array([float(fit.npar), *npar])

@@ -23,9 +23,9 @@ from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
 from lmmsparse.engine.covariance.triangular import lower_triangular
 from lmmsparse.fit.generalized.coordinates import GeneralizedObjective
 from lmmsparse.fit.generalized.fit import GeneralizedFit
-from lmmsparse.inference.intervals.wald import select_rows
 from lmmsparse.optimize import Bounds, OnPlane, Status, StructuredSearch
 from lmmsparse.results.generalized import covariance_names
+from lmmsparse.results.parameters import select_rows
 
 _CLOSE = 1e-4  # of ζ
 _STEPS = 25

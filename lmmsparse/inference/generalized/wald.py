@@ -11,11 +11,11 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import chi2_tail, normal_cdf, normal_quantile
 from lmmsparse.common.options import check_level
 from lmmsparse.common.table import Table, as_precise_as, counts, fixed, p_values
-from lmmsparse.design.tables import listed
+from lmmsparse.common.words import listed
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.inference.hypotheses.terms import FixedTerms, check_type
-from lmmsparse.inference.intervals.wald import select_rows
 from lmmsparse.results.generalized import covariance_names, covariance_values
+from lmmsparse.results.parameters import select_rows
 
 _ROMAN = {1: "I", 2: "II", 3: "III"}
 _STEP = 1e-6

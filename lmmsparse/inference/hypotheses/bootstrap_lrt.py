@@ -16,12 +16,12 @@ from lmmsparse.common.table import Table, counts, fixed, p_values
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.many.batched import can_batch
 from lmmsparse.fit.many.refit import refit_many
-from lmmsparse.fit.refit import refit_response
+from lmmsparse.fit.refit import maximum_likelihood, refit_response
 from lmmsparse.fit.settle import findings_about
 from lmmsparse.inference.hypotheses.lrt import in_order, likelihood_ratio_table
 from lmmsparse.inference.intervals.bootstrap import BATCH, chunks_of_seeds, not_at_optimum
-from lmmsparse.inference.intervals.profile.profile import maximum_likelihood
 from lmmsparse.inference.intervals.resample import Resampler
+from lmmsparse.optimize import TrustRegion
 
 _ROUNDING = 1e-9
 
@@ -47,7 +47,9 @@ def bootstrap_lrt_of_fits(
     Davison & Hinkley (1997), Bootstrap Methods and their Application, section 4.2.
     """
     check_counts(n, n_jobs)
-    settled = in_order([maximum_likelihood(small), maximum_likelihood(large)])
+    settled = in_order(
+        [maximum_likelihood(small, TrustRegion()), maximum_likelihood(large, TrustRegion())]
+    )
     used = [each.fit for each in settled]
     if used[0].npar >= used[1].npar:
         raise OptionError(

@@ -21,7 +21,7 @@ from lmmsparse.design import Design, RandomBlock
 from lmmsparse.engine.covariance.structures import CovarianceStructure, Diagonal, Unstructured
 from lmmsparse.engine.covariance.triangular import lower_triangular
 from lmmsparse.fit.fit import Fit
-from lmmsparse.inference.df.information import directions, information
+from lmmsparse.inference.df.information import information
 
 MIXTURE = "Pr(>Chibarsq)"
 _DRAWS = 11  # 2 to this power
@@ -174,7 +174,7 @@ def _one_block(block: RandomBlock, parts: list[_Part]) -> _Seen | None:
     """A term of the larger model, given those of the smaller that it contains."""
     structure, k = block.structure, block.k
     same = len(parts) == 1 and parts[0][1] == structure and np.array_equal(parts[0][0], np.eye(k))
-    E = np.array(directions(structure, structure.start(), structure.factor(structure.start())))
+    E = structure.spans(structure.start())
     if same:
         return _Seen(parts[0][2], np.zeros((0, len(E))), (), 0)
     if not isinstance(structure, Unstructured | Diagonal):
@@ -187,7 +187,7 @@ def _one_block(block: RandomBlock, parts: list[_Part]) -> _Seen | None:
             return None
         factor = A @ own.factor(theta)
         T = lower_triangular(np.hstack([T, factor]))
-        basis += [A @ D @ A.T for D in directions(own, theta, own.factor(theta))]
+        basis += [A @ D @ A.T for D in own.spans(theta)]
     flat = E.reshape(len(E), -1).T
     found = np.array(basis).reshape(len(basis), k * k).T
     if len(basis) and np.abs(flat @ np.linalg.lstsq(flat, found)[0] - found).max() > _ALMOST:

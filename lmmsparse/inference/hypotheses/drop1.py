@@ -13,12 +13,13 @@ from lmmsparse.common.findings import announce
 from lmmsparse.common.options import one_of
 from lmmsparse.common.progress import bar
 from lmmsparse.common.table import Table, blanks, counts, degrees, fixed, p_values
-from lmmsparse.fit.fit import Fit, fit_design
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.refit import again, maximum_likelihood
 from lmmsparse.fit.settle import OWN, findings_about, nested, settle
 from lmmsparse.inference.df.methods import check_ddf, denominator_df
 from lmmsparse.inference.hypotheses.anova import METHOD_NAMES, f_test
-from lmmsparse.inference.hypotheses.lrt import information, refit_ml
 from lmmsparse.inference.hypotheses.terms import FixedTerms
+from lmmsparse.results.likelihood import criteria
 
 TESTS = ("chisq", "F")
 _SPELLED = {"chisq": "chisq", "f": "F"}
@@ -55,7 +56,7 @@ def _by_F(fit: Fit, ddf: str) -> Table:
 
 def _by_likelihood(fit: Fit, progress: bool | None) -> Table:
     terms = FixedTerms(fit.design)
-    whole = refit_ml(fit)
+    whole = maximum_likelihood(fit)
     chosen = terms.droppable()
     parts = []
     with bar("drop1", len(chosen), "refits", progress) as shown:
@@ -64,14 +65,7 @@ def _by_likelihood(fit: Fit, progress: bool | None) -> Table:
             design = replace(
                 fit.design, fixed=X, x_names=names, dropped=(), formula="", recipe=None
             )
-            small = fit_design(
-                design,
-                reml=False,
-                optimizer=fit.optimizer,
-                solver=fit.solver,
-                fixed=fit.held,
-            )
-            parts.append(settle(small, [whole.fit.theta]))
+            parts.append(settle(again(fit, design, reml=False), [whole.fit.theta]))
             shown.update()
     whole, parts = nested(whole, parts)
     labels = ["<none>", *(terms.label(i) for i in chosen)]
@@ -92,7 +86,7 @@ def _likelihood_table(
     return Table(
         {
             "npar": [np.nan, *npar.tolist()],
-            "AIC": [information(other)[0] for other in [whole, *smaller]],
+            "AIC": [criteria(other)[0] for other in [whole, *smaller]],
             "LRT": [np.nan, *LRT.tolist()],
             "Pr(>Chisq)": [np.nan, *p.tolist()],
         },

@@ -14,10 +14,11 @@ from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.distributions import normal_quantile
 from lmmsparse.common.errors import Finding, LmmWarning, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import as_generator, brief, check_counts, check_level, one_of
+from lmmsparse.common.options import as_generator, check_counts, check_level, one_of
 from lmmsparse.common.progress import growing, run
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import filtered
+from lmmsparse.common.words import brief
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.many.batched import can_batch
 from lmmsparse.fit.many.refit import refit_many

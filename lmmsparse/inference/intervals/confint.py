@@ -9,12 +9,13 @@ import pandas as pd
 
 from lmmsparse.common.calls import unknown_keyword
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief, check_level, one_of
+from lmmsparse.common.options import check_level, one_of
+from lmmsparse.common.words import brief
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.bootstrap import bootstrap
 from lmmsparse.inference.intervals.profile.profile import profile
-from lmmsparse.inference.intervals.wald import select_rows, wald_intervals
-from lmmsparse.results.parameters import parameter_names
+from lmmsparse.inference.intervals.wald import wald_intervals
+from lmmsparse.results.parameters import parameter_names, select_rows
 
 METHODS = ("profile", "wald", "boot")
 _OPTIONS = ("n_jobs", "progress", "n", "rng", "kind")

@@ -10,7 +10,8 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import kernel_density
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief, check_level, names_in
+from lmmsparse.common.options import check_level, names_in
+from lmmsparse.common.words import brief
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.bootstrap import Bootstrap
 from lmmsparse.report.plots.figure import (
@@ -24,8 +25,7 @@ from lmmsparse.report.plots.figure import (
     say,
     wrapped,
 )
-from lmmsparse.report.plots.names import parameter_labels
-from lmmsparse.results.parameters import parameter_names
+from lmmsparse.results.parameters import parameter_labels, parameter_names
 
 
 def plot_bootstrap(

@@ -28,7 +28,7 @@ from lmmsparse.report.plots.figure import (
     say,
     wrapped,
 )
-from lmmsparse.report.plots.names import parameter_labels
+from lmmsparse.results.parameters import parameter_labels
 
 KINDS = ("zeta", "density", "deviance")
 

@@ -21,8 +21,8 @@ from lmmsparse.engine.covariance.structures import Unstructured
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.fit.fit import Fit, fitted
-from lmmsparse.fit.refit import warm_start
-from lmmsparse.fit.settle import Settled, settle
+from lmmsparse.fit.refit import maximum_likelihood
+from lmmsparse.fit.settle import settle
 from lmmsparse.inference.intervals.profile.curve import BetterOptimumError, Curve, Problem, trace
 from lmmsparse.inference.intervals.profile.findings import about_curves, about_fit, interrupted
 from lmmsparse.inference.intervals.profile.fixed import FixedEffect
@@ -33,9 +33,13 @@ from lmmsparse.inference.intervals.profile.problems import (
     StandardDeviation,
     reordered,
 )
-from lmmsparse.inference.intervals.wald import select_rows
 from lmmsparse.optimize import TrustRegion
-from lmmsparse.results.parameters import known_parameters, parameter_names, parameter_values
+from lmmsparse.results.parameters import (
+    known_parameters,
+    parameter_names,
+    parameter_values,
+    select_rows,
+)
 
 _RESTARTS = 5
 _STEPS = 8.0
@@ -196,7 +200,7 @@ def profile(
     joint = float(np.sqrt(chi2_quantile(0.99, max(len(names), 1))))
     cutoff = exact[0] if exact else joint
     exact = exact or [float(normal_quantile(0.5 + share / 2)) for share in (0.95, 0.99)]
-    settled, former = maximum_likelihood(fit), np.nan
+    settled, former = maximum_likelihood(fit, TrustRegion()), np.nan
     for _ in range(_RESTARTS):
         followed = run(
             _follow,
@@ -225,14 +229,6 @@ def profile(
         f"The profile met a better optimum {_RESTARTS} times in a row. The deviance has many "
         "local minima. Fit a simpler model, or use method='boot'."
     )
-
-
-@one_thread
-def maximum_likelihood(fit: Fit) -> Settled:
-    """The same model fitted by maximum likelihood, from its θ and on its cross-products."""
-    if not fit.reml:
-        return settle(fit)
-    return settle(fitted(fit.problem.by_maximum_likelihood(), warm_start(fit), TrustRegion()))
 
 
 @one_thread
