@@ -188,8 +188,9 @@ def explained_members(kind: C) -> C:
         text = f"{kind.__name__!r} object has no attribute {name!r}"
         close = [m for m in members if _looks_like(name.lower(), m)]
         close = difflib.get_close_matches(name.lower(), close, n=1, cutoff=0.0)
-        if name in _MEMBERS:
-            text += f". {_MEMBERS[name]}"
+        known = {**_MEMBERS, **getattr(kind, "_instead", {})}
+        if name in known:
+            text += f". {known[name]}"
         elif close and not name.startswith("_"):
             text += f". Did you mean {close[0]!r}?"
         raise AttributeError(text, name=name, obj=self)
