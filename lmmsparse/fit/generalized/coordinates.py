@@ -17,6 +17,7 @@ from lmmsparse.fit.coordinates import standardizing_map
 from lmmsparse.optimize import Bounds, Derivatives
 
 _ASIDE = 1e-4
+_ROUNDING = 1e-15
 
 
 class Coordinates:
@@ -130,7 +131,8 @@ class GeneralizedObjective:
                 self._in_delta = self._slope_in_delta(x, point, gradient)
             hessian[-1] = hessian[:, -1] = self._in_delta
         self._kept(point)
-        return Derivatives(point.value, gradient, hessian)
+        noise = _ROUNDING * (abs(point.mode.h) + abs(point.value))
+        return Derivatives(point.value, gradient, hessian, noise=noise)
 
     def _slope_in_delta(
         self, x: FloatArray, point: LaplacePoint, gradient: FloatArray

@@ -31,6 +31,7 @@ NO_WORSE = 1e-9
 _ENOUGH = 1e-7
 _POLISH = 1e-12
 _POLISHINGS = 3
+_SMALLER = (1.0, 0.3, 0.1, 0.03)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ def search(
     """
     coordinates = problem.coordinates
     at, u = start(problem.rows, coordinates, theta) if begin is None else begin
-    objective = GeneralizedObjective(problem.deviance, coordinates, u)
+    objective, at = _begun(problem, at, u, theta is None and begin is None)
     found = _run(objective, coordinates, coordinates.x(at), optimizer, progress)
     if not np.isfinite(found.value):
         raise NumericalError(
@@ -85,7 +86,7 @@ def search(
         )
     found = _snapped(objective, coordinates, found)
     last = _Ending(objective, coordinates, found)
-    for other in _others(optimizer):
+    for other in () if problem.family.is_limited else _others(optimizer):
         if last.expected <= _ENOUGH:
             break
         try:
@@ -96,6 +97,23 @@ def search(
             more = _snapped(objective, coordinates, more)
             last = _Ending(objective, coordinates, _followed(last.found, more))
     return last.reported()
+
+
+def _begun(
+    problem: GeneralizedProblem, at: Parameters, u: FloatArray, may_shrink: bool
+) -> tuple[GeneralizedObjective, Parameters]:
+    """The criterion evaluated at the start, with smaller random effects where that fails."""
+    for share in _SMALLER if may_shrink else _SMALLER[:1]:
+        begin = Parameters(at.beta, problem.template.with_held(share * at.theta), at.delta)
+        objective = GeneralizedObjective(problem.deviance, problem.coordinates, u)
+        try:
+            objective(problem.coordinates.x(begin))
+        except NumericalError:
+            if share == _SMALLER[-1] or not may_shrink:
+                raise
+            continue
+        return objective, begin
+    raise AssertionError
 
 
 def _others(optimizer: Optimizer) -> Iterator[Optimizer]:
