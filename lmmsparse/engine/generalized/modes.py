@@ -18,7 +18,7 @@ from lmmsparse.engine.generalized.rows import GeneralizedRows
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.solvers.base import PLSFactor
 
-_DECREMENT = 1e-20  # log|M| is off by its square root
+TIGHT = 1e-20  # Newton decrement of a mode; log|M| is off by its square root
 _LAST = 1e-12  # below this, what does not fall any more is rounding
 _STEPS = 200
 _HALVINGS, _FEWER = 60, 20
@@ -128,7 +128,7 @@ class _Descent:
         expected = rows.family.expected(eta, rows.seen, self.delta).w
         return *factorized(rows, self.theta, np.maximum(at.w, expected)), False
 
-    def conditional(self, u: FloatArray) -> Mode:
+    def conditional(self, u: FloatArray, tolerance: float) -> Mode:
         """The mode at this β."""
         rows = self.rows
         u, eta, at, h = self.started(u)
@@ -139,7 +139,7 @@ class _Descent:
             gradient = rows.template.multiply_transposed(self.factors, v) - u
             direction = factor.solve(gradient)
             decrement = float(gradient @ direction)
-            done = decrement < _DECREMENT or (decrement < _LAST and decrement > 0.1 * before)
+            done = decrement < tolerance or (decrement < _LAST and decrement > 0.1 * before)
             if done and observed:
                 return Mode(
                     self.beta, self.theta, self.delta, self.factors, u, eta, at, v, h, products,
@@ -184,7 +184,12 @@ class _Descent:
 
 
 def conditional_mode(
-    rows: GeneralizedRows, beta: FloatArray, theta: FloatArray, delta: float, u: FloatArray
+    rows: GeneralizedRows,
+    beta: FloatArray,
+    theta: FloatArray,
+    delta: float,
+    u: FloatArray,
+    tolerance: float = TIGHT,
 ) -> Mode:
     """Return the mode of the random effects at given parameters.
 
@@ -197,13 +202,15 @@ def conditional_mode(
     delta : float
     u : (q,) array
         Where to begin.
+    tolerance : float
+        Of the Newton decrement.
 
     Raises
     ------
     NumericalError
         If there is none that can be found.
     """
-    return _Descent(rows, theta, delta, beta).conditional(u)
+    return _Descent(rows, theta, delta, beta).conditional(u, tolerance)
 
 
 def joint_mode(

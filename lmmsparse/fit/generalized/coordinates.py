@@ -18,6 +18,7 @@ from lmmsparse.optimize import Bounds, Derivatives
 
 _ASIDE = 1e-4
 _ROUNDING = 1e-15
+SEARCHING = 1e-16  # tolerance of modes on the way; at the end they are tight
 
 
 class Coordinates:
@@ -98,21 +99,27 @@ class GeneralizedObjective:
         self.factorizations = 0
         self._in_delta: FloatArray | None = None
 
-    def point(self, x: FloatArray, base: LaplacePoint | None = None) -> LaplacePoint:
+    def point(
+        self, x: FloatArray, base: LaplacePoint | None = None, tolerance: float = SEARCHING
+    ) -> LaplacePoint:
         """The criterion at x; from the best point so far if no base is given."""
         at = self.coordinates.parameters(x)
         base = self.best if base is None else base
-        point = self._deviance.point(at, self._u) if base is None else self._from(base, at)
+        point = (
+            self._deviance.point(at, self._u, tolerance)
+            if base is None
+            else self._from(base, at, tolerance)
+        )
         self.factorizations += point.mode.steps
         return point
 
-    def _from(self, base: LaplacePoint, at: Parameters) -> LaplacePoint:
+    def _from(self, base: LaplacePoint, at: Parameters, tolerance: float) -> LaplacePoint:
         for u in (base.predicted(at), base.mode.u):
             try:
-                return self._deviance.point(at, u)
+                return self._deviance.point(at, u, tolerance)
             except NumericalError:
                 continue
-        return self._deviance.point(at)
+        return self._deviance.point(at, tolerance=tolerance)
 
     def _kept(self, point: LaplacePoint) -> LaplacePoint:
         if self.best is None or point.value < self.best.value:

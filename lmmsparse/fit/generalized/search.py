@@ -10,6 +10,7 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.generalized.laplace import LaplacePoint, Parameters
+from lmmsparse.engine.generalized.modes import TIGHT
 from lmmsparse.fit.generalized.coordinates import Coordinates, GeneralizedObjective
 from lmmsparse.fit.generalized.errors import hessian_by_differences
 from lmmsparse.fit.generalized.problem import GeneralizedProblem
@@ -29,7 +30,7 @@ from lmmsparse.optimize import (
 SNAP = 1e-3
 NO_WORSE = 1e-9
 _ENOUGH = 1e-7
-_POLISH = 1e-12
+_POLISH = 1e-10
 _POLISHINGS = 3
 _SMALLER = (1.0, 0.3, 0.1, 0.03)
 
@@ -169,7 +170,7 @@ class _Ending:
         self, objective: GeneralizedObjective, coordinates: Coordinates, found: Optimum
     ) -> None:
         self.objective, self.coordinates, self.found = objective, coordinates, found
-        self.point = objective.point(found.x)
+        self.point = objective.point(found.x, tolerance=TIGHT)
         self.hessian = self._second(self.point)
         for _ in range(_POLISHINGS):
             if self.expected < _POLISH or not self._polished():
@@ -213,7 +214,7 @@ class _Ending:
             return False
         x = self.found.x + step
         try:
-            point = self.objective.point(x, self.point)
+            point = self.objective.point(x, self.point, TIGHT)
         except NumericalError:
             return False
         if point.value > self.point.value + 1e-12 * abs(self.point.value):

@@ -14,7 +14,7 @@ from lmmsparse.engine.generalized.rows import GeneralizedRows
 from lmmsparse.fit.generalized.coordinates import Coordinates
 
 _SIZE = 0.7
-_LOOSE = 1e-5
+_FIRST, _LOOSE = 1e-2, 1e-3
 _SMALLEST, _LARGEST = 0.05, 20.0
 _MOST_STEPS = 5
 
@@ -56,7 +56,7 @@ def start(
     if theta is None:
         theta = template.with_held(coordinates.map @ (_SIZE * template.start))
     u = np.zeros(template.q)
-    beta, u, _ = joint_mode(rows, beta, theta, delta, u, _LOOSE)
+    beta, u, _ = joint_mode(rows, beta, theta, delta, u, _FIRST)
     if keep:
         return Parameters(beta, theta, delta), u
     for _ in range(_MOST_STEPS):
@@ -90,7 +90,9 @@ def _inside(rows: GeneralizedRows, beta: FloatArray) -> FloatArray:
     )
 
 
-def _spread(rows: GeneralizedRows, at: Parameters, u: FloatArray) -> tuple[FloatArray, FloatArray, bool]:
+def _spread(
+    rows: GeneralizedRows, at: Parameters, u: FloatArray
+) -> tuple[FloatArray, FloatArray, bool]:
     """θ after an over-relaxed step of EM, the random effects in its units, and if it was cut."""
     template, family = rows.template, rows.family
     factors = template.shifted_factors(at.theta)
