@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from tables import table
+from glmm_tables import table
 
 import lmmsparse as lmm
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-FOLDER = Path(__file__).parents[2] / "validation" / "glmm"
+FOLDER = Path(__file__).parents[1] / "validation" / "glmm"
 
 
 @cache
