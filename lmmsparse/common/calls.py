@@ -113,7 +113,6 @@ _MEMBERS = {
 
 # What a package for mixed models is asked for by users of others.
 _MAKERS = {
-    "glmer": "Responses are Gaussian here; for others use lme4, glmmTMB or MixedModels.jl.",
     "nlmer": "Models are linear here; for others use nlme or saemix.",
     "mixedlm": "Write lmm.lmer(formula, data) with the groups in the formula: y ~ x + (1 | g).",
     "MixedLM": "Write lmm.fit_arrays(y, X, [(groups, None)]).",

@@ -98,7 +98,7 @@ class InternalColumns(ReadOnly):
         gram = self.X.T @ WX
         if self.R is None:
             return np.asarray(gram)
-        half = self.over_root(np.asarray(gram.toarray()))
+        half = self.over_root(np.asarray(sp.csr_array(gram).toarray()))
         return self.over_root(np.ascontiguousarray(half.T))
 
 

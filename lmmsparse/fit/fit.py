@@ -91,6 +91,11 @@ class Fit:
         return self.optimum.x
 
     @property
+    def has_residuals(self) -> bool:
+        """Whether there is a residual variance, to which covariances are relative."""
+        return True
+
+    @property
     def template(self) -> LambdaTemplate:
         """The pattern of Λ."""
         return self.problem.template
