@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lmmsparse.common.errors import DataError, FormulaError
+from lmmsparse.common.habits import habit
 from lmmsparse.common.words import close_match, listed, shortened
 from lmmsparse.design.functions import (
     ANY_ATTRIBUTE,
@@ -26,24 +27,6 @@ from lmmsparse.formula.tokens import is_column_word, tokenize
 
 KNOWN = frozenset({*FUNCTIONS, "np", "contr"})
 LEARNING = frozenset(name for name, function in FUNCTIONS.items() if function.learns)
-# What users of R, mgcv and patsy write from habit.
-_HABITS = {
-    "cbind": "A model has one response; fit one and use m.refit_many(Y) for the others.",
-    "s": "Smooth terms are not fitted here; bs(x, df=5) is a spline without penalty.",
-    "te": "Smooth terms are not fitted here; bs(x, df=5) is a spline without penalty.",
-    "ns": "Write cr(x, df=5, constraints='center') for a natural cubic spline.",
-    "rcs": "Write cr(x, df=5, constraints='center') for a natural cubic spline.",
-    "c": "Write a list in square brackets, such as [2, 3].",
-    "list": "Write a list in square brackets, such as [2, 3].",
-    "seq": "Write a list in square brackets, such as [1, 2, 3], or np.arange(1, 4).",
-    "cut": "Make the column with pandas.cut first.",
-    "relevel": "Write C(x, Treatment('level')) for another reference level.",
-    "ordered": "Make the column an ordered pandas Categorical.",
-    "as.factor": "Write factor(x).",
-    "as.numeric": "Write numeric(x).",
-    "ifelse": "Write np.where(condition, a, b).",
-    "pow": "Write I(x ** 2).",
-}
 
 
 def own_names(context: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -135,7 +118,8 @@ def unknown_name(name: str, columns: Iterable[str], called: bool = False) -> Dat
     columns = list(columns)
     if called:
         functions = sorted(FUNCTIONS)
-        hint = f" {_HABITS[name]}" if name in _HABITS else close_match(name, functions)
+        advice = habit("functions", name)
+        hint = f" {advice}" if advice else close_match(name, functions)
         return DataError(
             f"The formula calls {name}(), which is not known.{hint} "
             f"Available are {', '.join(functions)} and np.…; pass functions of your own as "
