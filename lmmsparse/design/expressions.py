@@ -21,9 +21,7 @@ from lmmsparse.design.functions import (
     NUMPY_CONSTANTS,
 )
 from lmmsparse.formula.expression import Expression, bare, read_expression, spelled
-from lmmsparse.formula.formula import referenced_names
-from lmmsparse.formula.limits import remembered
-from lmmsparse.formula.tokens import is_column_word, tokenize
+from lmmsparse.formula.references import references
 
 KNOWN = frozenset({*FUNCTIONS, "np", "contr"})
 LEARNING = frozenset(name for name, function in FUNCTIONS.items() if function.learns)
@@ -41,12 +39,13 @@ def columns_of(
     columns = list(columns)
     known, own = set(columns), own_names(context)
     used: dict[str, None] = {}
-    for name in referenced_names(text):
+    found = references(text)
+    for name in found.names:
         if name in known:
             used[name] = None
         elif name not in own:
             raise unknown_name(name, columns)
-    for call in split_calls(text)[1]:
+    for call in found.calls:
         used.update(dict.fromkeys(check_expression(call, columns, own)))
     return tuple(used)
 
@@ -135,36 +134,3 @@ def unknown_name(name: str, columns: Iterable[str], called: bool = False) -> Dat
         f"{close_match(name, columns)} The columns are {listed(columns, 20)}. Correct the name, or "
         "pass other names as context=."
     )
-
-
-@remembered
-def split_calls(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A formula part → the names that stand by themselves, and the calls, as texts.
-
-    Examples
-    --------
-    >>> split_calls("1 + x:f + np.log(z) + (poly(x, 2) + `my age`)")
-    (('x', 'f', 'my age'), ('np.log(z)', 'poly(x, 2)'))
-    """
-    tokens = tokenize(text)
-    names: dict[str, None] = {}
-    calls: list[str] = []
-    i = 0
-    while i < len(tokens) - 1:
-        token = tokens[i]
-        if token.kind == "quoted":
-            names[token.value] = None
-        elif token.kind == "name" and tokens[i + 1].is_op("(", "["):
-            depth, end = 0, i + 1
-            while True:  # brackets match: tokenize has seen to that
-                depth += tokens[end].is_op("(", "[") - tokens[end].is_op(")", "]")
-                more = tokens[end + 1].is_op("(", "[") or tokens[end + 1].value.startswith(".")
-                if depth == 0 and not more:
-                    break
-                end += 1
-            calls.append(text[token.start : tokens[end].end])
-            i = end
-        elif token.kind == "name" and token.value.strip(".") and is_column_word(token.value):
-            names[token.value] = None
-        i += 1
-    return tuple(names), tuple(calls)
