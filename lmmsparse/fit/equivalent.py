@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.design import Design, RandomBlock
 from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
 from lmmsparse.engine.held import Held
@@ -101,7 +101,7 @@ _Way = tuple[str, tuple[RandomBlock, ...], tuple[str, ...], bool]
 def _rewritten(design: Design, i: int) -> Iterator[_Way]:
     """Other ways to write one block: fewer effects, or effects by kind of level."""
     block = design.blocks[i]
-    still = constant_within_levels(block)
+    still = np.flatnonzero(constant_within_levels(block)).tolist()
     if block.k > 1:
         yield from _by_cells(design, i, still)
     for j in range(block.k):
@@ -118,13 +118,12 @@ def _rewritten(design: Design, i: int) -> Iterator[_Way]:
                     yield term_text(design, i, text), (_with_columns(block, keep),), (), False
 
 
-def constant_within_levels(block: RandomBlock) -> list[int]:
-    """Columns of a block that have one value in every level."""
+def constant_within_levels(block: RandomBlock) -> BoolArray:
+    """Which columns of a block have one value in every level, (k,)."""
     order = np.argsort(block.codes, kind="stable")
     columns, codes = block.columns[order], block.codes[order]
     same = (codes[1:] == codes[:-1])[:, None]
-    moves = ((columns[1:] != columns[:-1]) & same).any(axis=0)
-    return np.flatnonzero(~moves).tolist()
+    return np.asarray(~((columns[1:] != columns[:-1]) & same).any(axis=0))
 
 
 def _with_columns(block: RandomBlock, keep: list[int]) -> RandomBlock:
@@ -252,8 +251,12 @@ def _smaller(design: Design, terms: list[int]) -> str | None:
     """A model with less, not one that fits as well."""
     for i in terms:
         block = design.blocks[i]
-        still = [j for j in constant_within_levels(block) if block.names[j] != "Intercept"]
-        gone = still or [block.k - 1]
+        still = [
+            j
+            for j in np.flatnonzero(constant_within_levels(block))
+            if block.names[j] != "Intercept"
+        ]
+        gone = np.flatnonzero(still).tolist() or [block.k - 1]
         keep = [j for j in range(block.k) if j not in gone]
         text = effects_text(design, i, keep) if keep else None
         if text is not None:

@@ -25,7 +25,7 @@ def null_directions(fit: Fit, tol: float = 1e-4) -> list[FloatArray]:
     Parameters
     ----------
     tol : float
-        Standard deviation of a contribution to the response, over σ, below which it counts as zero.
+        Standard deviation of a contribution to the response, divided by σ, below which it is zero.
 
     Returns
     -------
@@ -243,7 +243,7 @@ def _sum(weights: FloatArray, names: list[str] | tuple[str, ...], times: str = "
 def relative_contributions(
     fit: Fit, theta: FloatArray, tol: float
 ) -> list[tuple[FloatArray, FloatArray, FloatArray]]:
-    """Per term, the standard deviations of independent contributions to the response, over σ.
+    """Per term, the standard deviations of independent contributions to the response, divided by σ.
 
     Each term's columns are put on one scale (root mean square one), so that units do not matter.
     A correlation that is a parameter counts as being at its bound if it is within `tol` of it.

@@ -111,8 +111,8 @@ class Profile:
         if not open_at:
             return []
         note = (
-            f"Without a limit: {', '.join(open_at)}. On that side the deviance does not rise "
-            "enough to rule a value out, and the bound of the parameter is shown."
+            f"Without a limit: {', '.join(open_at)}. On that side no value can be excluded at "
+            "this level; the parameter's bound is reported instead."
         )
         if any(name.startswith("cor_") for name in open_at):
             note += (
@@ -144,8 +144,7 @@ class Profile:
         if z > self._cutoff * (1 + 1e-9):
             raise OptionError(
                 f"level={level!r} is higher than the profile reaches (zeta {self._cutoff:.2f}). "
-                "The curves were followed for a lower level. Profile again with "
-                f"m.profile(level={level!r})."
+                f"Profile again with m.profile(level={level!r})."
             )
         limits = [(curve.limit(-z), curve.limit(z)) for curve in self._curves.values()]
         index = pd.Index(list(self._curves), dtype=object)
@@ -194,8 +193,8 @@ def profile(
     exact = [float(normal_quantile(0.5 + check_level(level) / 2))] if level is not None else []
     if not wanted:
         raise OptionError(
-            "which=[] names no parameter. A profile follows at least one. Leave it out for all "
-            f"of them, or give one or several of {', '.join(names)}."
+            "which=[] names no parameter. Leave it out for all of them, or give one or several of "
+            f"{', '.join(names)}."
         )
     joint = float(np.sqrt(chi2_quantile(0.99, max(len(names), 1))))
     cutoff = exact[0] if exact else joint
