@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
+
+# The examples in a bridge need the package at its other end.
+collect_ignore = [
+    f"lmmsparse/interop/{name}.py"
+    for name in ("arviz", "marginaleffects", "sklearn")
+    if find_spec(name) is None
+]
 
 
 @pytest.fixture(autouse=True)

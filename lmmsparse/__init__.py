@@ -3,6 +3,7 @@
 import sys
 from functools import partial
 
+from lmmsparse import interop
 from lmmsparse.common import errors
 from lmmsparse.common.calls import no_such_name
 from lmmsparse.common.errors import (
@@ -27,6 +28,7 @@ from lmmsparse.common.errors import (
 from lmmsparse.common.table import Table
 from lmmsparse.data.datasets import load_dataset
 from lmmsparse.design import Design, build_design
+from lmmsparse.engine import families
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
 from lmmsparse.engine.solvers.choose import choose_solver
@@ -34,6 +36,8 @@ from lmmsparse.engine.solvers.dense import Dense
 from lmmsparse.engine.solvers.superlu import SuperLU
 from lmmsparse.fit.fit import Fit, fit_design
 from lmmsparse.formula.formula import MixedFormula, parse_formula
+from lmmsparse.generalized_model import GeneralizedLinearMixedModel
+from lmmsparse.glmer import glmer
 from lmmsparse.lmer import anova, bootstrap_lrt, fit_arrays, lmer, load
 from lmmsparse.model import LinearMixedModel
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
@@ -47,7 +51,7 @@ sys.modules[f"{__name__}.errors"] = errors
 
 # What to write instead of a name that is not here; not a plain function, from which type checkers
 # would conclude that every name is.
-globals()["__getattr__"] = partial(no_such_name, __name__)
+globals()["__getattr__"] = partial(no_such_name, __name__, LinearMixedModel)
 
 
 def __dir__() -> list[str]:
@@ -67,6 +71,7 @@ __all__ = [
     "Finding",
     "Fit",
     "FormulaError",
+    "GeneralizedLinearMixedModel",
     "InterruptedWarning",
     "LinearMixedModel",
     "LmmError",
@@ -91,8 +96,11 @@ __all__ = [
     "build_design",
     "choose_solver",
     "errors",
+    "families",
     "fit_arrays",
     "fit_design",
+    "glmer",
+    "interop",
     "lmer",
     "load",
     "load_dataset",

@@ -32,22 +32,13 @@ _PLAIN = {
 
 
 def open_streams() -> None:
-    """Let both streams write characters that they have not in other words.
-
-    Raises
-    ------
-    DataError
-        Standard output is closed: there is no place for results.
-    """
+    """Let both streams write characters that they have not in other words."""
     codecs.register_error("lmmsparse", _in_other_words)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="lmmsparse")
     if sys.stdout is None:
-        raise DataError(
-            "The standard output is closed. Results are printed there. Leave it open, or send it "
-            "to a file."
-        )
+        raise DataError("The standard output is closed. Leave it open, or send it to a file.")
 
 
 def _in_other_words(error: UnicodeError) -> tuple[str, int]:

@@ -48,13 +48,7 @@ def text_limit_of(size: int) -> int:
 
 
 def write_archive(path: Any, meta: dict[str, Any], arrays: Mapping[str, ObjectArray]) -> None:
-    """Write JSON and arrays to a file, or leave what was there.
-
-    Raises
-    ------
-    StorageError
-        If nothing can be written there.
-    """
+    """Write JSON and arrays to a file, or leave what was there."""
     entries = {name: _array_bytes(array) for name, array in arrays.items()}
     described = {
         name: {
@@ -68,7 +62,7 @@ def write_archive(path: Any, meta: dict[str, Any], arrays: Mapping[str, ObjectAr
         text = json.dumps({**meta, "arrays": described}, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise StorageError(
-            f"The model holds a value that cannot be stored ({error}). Files hold finite numbers "
+            f"The model holds a value that cannot be stored ({error}): files hold finite numbers "
             "and text. Fit again without it."
         ) from error
     files = {_JSON: text, _SEAL: _sha(text).encode()}
@@ -111,13 +105,7 @@ def _write_zip(file: IO[bytes], entries: Mapping[str, bytes], compression: int) 
 
 @dataclass(frozen=True)
 class Header:
-    """Type and shape of a stored array.
-
-    Attributes
-    ----------
-    dtype : str
-    shape : tuple of int
-    """
+    """Type and shape of a stored array."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -143,11 +131,6 @@ class Archive:
     ----------
     file : file
         Open for reading.
-
-    Raises
-    ------
-    zipfile.BadZipFile, ValueError
-        If it is not such a file, or is damaged.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -189,13 +172,7 @@ class Archive:
         return meta, same
 
     def headers(self) -> dict[str, Header]:
-        """Type and shape of every array.
-
-        Raises
-        ------
-        ValueError
-            For an entry that is no array of numbers, and for a size that does not fit the shape.
-        """
+        """Type and shape of every array."""
         out = {}
         for name, entry in self._entries.items():
             if name in (_JSON, _SEAL):
@@ -224,7 +201,6 @@ class Arrays:
 
     Parameters
     ----------
-    archive : Archive
     listed : mapping or None
         What the JSON says of them; None for files that do not say it.
     """

@@ -46,20 +46,9 @@ _NEEDED = {
     "name": "It names the data set. Write for example load_dataset('sleepstudy').",
     "n": "It counts the draws. Write for example n=1000.",
     "lmer.data": "The names in a formula are its columns. Write lmm.lmer(formula, data).",
+    "VarCorr.terms": "It is made by a fitted model. Write m.varcorr.",
+    "VarCorr.sigma": "It is made by a fitted model. Write m.varcorr.",
     "for_marginaleffects.data": "Models do not keep theirs. Write for_marginaleffects(m, data).",
-}
-
-
-# Arguments that are True or False: what they ask.
-_QUESTIONS = {
-    "reml": "REML (True) and maximum likelihood (False) are the criteria there are.",
-    "progress": "It says whether the progress is shown.",
-    "se": "It asks for standard errors and limits beside the predictions.",
-    "conf_int": "It asks for confidence limits.",
-    "pairwise": "It asks for differences instead of means.",
-    "scaled": "It asks for residuals divided by sigma.",
-    "refit": "It says whether REML fits are refitted by maximum likelihood.",
-    "smooth": "It asks for a smooth line through the points.",
 }
 
 
@@ -97,6 +86,22 @@ _MEMBERS = {
     "update": "Call lmm.lmer again with the formula that is meant.",
     "lsmeans": "Write m.emmeans(...).",
     "converged": "Write m.convergence.converged.",
+    "isSingular": "Write m.is_singular().",
+    "isREML": "Write m.reml.",
+    "REMLcrit": "Write m.reml_criterion.",
+    "ngrps": "Write m.n_groups.",
+    "rePCA": "Write m.rank_pca().",
+    "allFit": "Write m.all_fit().",
+    "bootMer": "Write m.bootstrap(n, rng=1).",
+    "rand": "Write m.ranova().",
+    "ls_means": "Write m.emmeans(...).",
+    "hatvalues": "Write m.influence().leverage.",
+    "cooks_distance": "Write m.influence().cooks_distance.",
+    "rstudent": "Write m.influence().rstudent.",
+    "qqmath": "Write m.plot.caterpillar(), or m.plot.qq() for the residuals.",
+    "dotplot": "Write m.plot.caterpillar().",
+    "KRmodcomp": "Write lmm.anova(m, ddf='kenward-roger'), or m.contrast(L, ddf='kenward-roger').",
+    "PBmodcomp": "Write lmm.bootstrap_lrt(small, large, n, rng=1).",
     "aicc": "Compute it from m.aic, m.npar and m.nobs.",
     "to_latex": "Write m.summary().to_latex().",
     "to_markdown": "Write m.summary().to_markdown().",
@@ -108,7 +113,6 @@ _MEMBERS = {
 
 # What a package for mixed models is asked for by users of others.
 _MAKERS = {
-    "glmer": "Responses are Gaussian here; for others use lme4, glmmTMB or MixedModels.jl.",
     "nlmer": "Models are linear here; for others use nlme or saemix.",
     "mixedlm": "Write lmm.lmer(formula, data) with the groups in the formula: y ~ x + (1 | g).",
     "MixedLM": "Write lmm.fit_arrays(y, X, [(groups, None)]).",
@@ -117,17 +121,55 @@ _MAKERS = {
     "lmm": "Write lmm.lmer(formula, data).",
     "fit": "Write lmm.lmer(formula, data).",
     "read_csv": "Write pandas.read_csv(path).",
-    **{
-        name: f"It is a member of the fitted model: m.{name}."
-        for name in ("fixef", "ranef", "confint", "predict", "summary", "simulate", "emmeans")
-    },
 }
 
 
-def no_such_name(module: str, name: str) -> NoReturn:
-    """Raise for a name that a module does not have, and say what to write instead."""
+def no_such_name(module: str, models: type, name: str) -> NoReturn:
+    """Raise for a name that a module does not have, and say what to write instead.
+
+    Parameters
+    ----------
+    module : str
+    models : type
+        The class of fitted models, whose members other packages have as functions.
+    name : str
+    """
     text = f"module {module!r} has no attribute {name!r}"
-    raise AttributeError(f"{text}. {_MAKERS[name]}" if name in _MAKERS else text, name=name)
+    member = getattr(models, name) if name in dir(models) and name[0] != "_" else None
+    if name in _MAKERS:
+        text += f". {_MAKERS[name]}"
+    elif callable(member):
+        text += f". It is a method of the fitted model. Write m.{name}({_usual(member)})."
+    elif member is not None:
+        text += f". It is a member of the fitted model. Write m.{name}."
+    elif name in _MEMBERS:
+        text += f". {_MEMBERS[name]}"
+    raise AttributeError(text, name=name)
+
+
+def _usual(method: Callable[..., Any]) -> str:
+    """What a call of a method cannot do without, as text."""
+    needed = [
+        parameter.name
+        for parameter in list(inspect.signature(method).parameters.values())[1:]
+        if parameter.default is inspect.Parameter.empty
+        and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    return ", ".join("rng=1" if name == "rng" else name for name in needed)
+
+
+def not_called(what: str) -> Callable[[C], C]:
+    """Decorate a class of results so that calling one, as R and others do, says what to write."""
+
+    def decorate(kind: C) -> C:
+        def call(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
+            raise OptionError(what)
+
+        # Not in the class body, where type checkers would take every call for one that is meant.
+        kind.__call__ = call  # type: ignore[method-assign]
+        return kind
+
+    return decorate
 
 
 def _looks_like(name: str, member: str) -> bool:
@@ -175,10 +217,10 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
             if closed and name not in known:
                 raise OptionError(unknown_keyword(called, name, known))
             if name in flags and value is not flags[name]:
-                yes_or_no(name, value, _QUESTIONS.get(name, ""))
+                yes_or_no(name, value)
         for i, name in places:
             if i < len(args) and args[i] is not flags[name]:
-                yes_or_no(name, args[i], _QUESTIONS.get(name, ""))
+                yes_or_no(name, args[i])
         try:
             return function(*args, **kwargs)
         except TypeError:
@@ -216,18 +258,18 @@ def _misfit(
     if error.startswith("multiple values"):
         twice = ", ".join(repr(name) for name in names if name in given)
         return (
-            f"{function}() was given {twice} by name and by position too. One of the two is too "
-            f"many. Its arguments are {', '.join(names)}."
+            f"{function}() got {twice} twice, by name and by position. Its arguments are "
+            f"{', '.join(names)}."
         )
     if function == "LinearMixedModel":
         return (
-            "LinearMixedModel() was given more than a fit. It wraps what lmm.fit_design returns. "
-            "Write lmm.lmer(formula, data) to fit a model."
+            "LinearMixedModel() takes a fit only, as lmm.fit_design returns it. Write "
+            "lmm.lmer(formula, data) to fit a model."
         )
     first = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     rest = [name for name in names if name not in first]
     if not names:
-        return f"{function}() was given an argument. It takes none. Leave it out."
+        return f"{function}() takes no arguments. Leave it out."
     return (
         f"{function}() was given too many arguments. By position it takes "
         f"{', '.join(first) or 'none'}. "

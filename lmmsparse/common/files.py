@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lmmsparse.common.errors import StorageError
-from lmmsparse.common.options import brief
+from lmmsparse.common.words import brief
 
 
 class MissingFileError(StorageError, FileNotFoundError):
@@ -25,8 +25,7 @@ def as_path(path: Any) -> Path:
         return Path(path)
     except TypeError as error:
         raise StorageError(
-            f"{brief(path)} is not a path. A model is stored in one file. Name it, for example "
-            "'model.lmm'."
+            f"{brief(path)} is not a path. Name a file, for example 'model.lmm'."
         ) from error
 
 
@@ -38,14 +37,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 
     Parameters
     ----------
-    path : Path
     write : callable
         Given the open file.
-
-    Raises
-    ------
-    StorageError
-        If the place is taken by something that is no file, or the system refuses.
     """
     with _in_own_words(path, "written"):
         target = os.path.realpath(path)
@@ -108,9 +101,8 @@ def _kind(mode: int) -> str:
 
 def _refused(path: Path, done: str, why: str) -> StorageError:
     advice = {
-        "written": "A model is stored in one file. Name a file in a directory that exists and that "
-        "you may write to.",
-        "read": "A model is stored in one file. Name the file that m.save(path) has written.",
+        "written": "Name a file in a directory that exists and that you may write to.",
+        "read": "Name the file that m.save(path) has written.",
     }
     return StorageError(f"{str(path)!r} cannot be {done}: {why}. {advice[done]}")
 
@@ -137,13 +129,7 @@ def _in_own_words(path: Path, done: str) -> Iterator[None]:
 
 @contextmanager
 def opened(path: Any) -> Iterator[IO[bytes]]:
-    """A regular file, open for reading.
-
-    Raises
-    ------
-    StorageError
-        If there is none (then it is a `FileNotFoundError` too), or it cannot be read.
-    """
+    """A regular file, open for reading."""
     source = as_path(path)
     with _in_own_words(source, "read"):
         mode = os.stat(source).st_mode  # opening a pipe would wait for somebody to write

@@ -49,7 +49,6 @@ def announce(findings: Iterable[Finding], told: Iterable[Finding] = ()) -> None:
 
     Parameters
     ----------
-    findings : iterable of Finding
     told : iterable of Finding
         Those that were given before, when the design was first fitted.
     """

@@ -12,96 +12,60 @@ from typing import Any
 import numpy as np
 
 from lmmsparse.common.errors import OptionError
+from lmmsparse.common.words import alternatives, brief
 
 
-def brief(value: Any) -> str:
-    """A value as a message shows it: as it is written, or its type where that is long."""
-    try:
-        text = repr(value)
-    except Exception:  # whatever somebody's own __repr__ does
-        return f"a {type(value).__name__}"
-    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
-
-
-def one_of(name: str, value: Any, choices: Sequence[str], why: str) -> str:
-    """A word out of several.
-
-    Parameters
-    ----------
-    name : str
-        The option.
-    value : object
-        What was given.
-    choices : sequence of str
-    why : str
-        A sentence: what the option is about.
-
-    Raises
-    ------
-    OptionError
-    """
+def one_of(name: str, value: Any, choices: Sequence[str], why: str = "") -> str:
+    """A word out of several; `why` is a sentence on what the option is about."""
     if isinstance(value, str) and value in choices:
         return value
-    raise OptionError(
-        f"{name}={brief(value)} does not exist. {why} Choose {alternatives(choices)}."
+    raise refused(name, alternatives(choices), value, why)
+
+
+def refused(name: str, kind: str, value: Any, *advice: str) -> OptionError:
+    """The error for an option that is not of its kind."""
+    return OptionError(
+        " ".join([f"{name} must be {kind}, not {brief(value)}.", *filter(None, advice)])
     )
 
 
-def yes_or_no(name: str, value: Any, why: str = "") -> bool:
-    """True or False, also numpy's.
+_MEANS = {"reml": "True (REML) or False (maximum likelihood)"}
 
-    Raises
-    ------
-    OptionError
-    """
+
+def yes_or_no(name: str, value: Any) -> bool:
+    """True or False, also numpy's."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
-    raise OptionError(
-        f"{name}={brief(value)} is neither True nor False. {why} Pass one of the two.".replace(
-            "  ", " "
-        )
-    )
+    raise refused(name, _MEANS.get(name, "True or False"), value)
 
 
-def whole_number(name: str, value: Any, least: int, why: str, use: str) -> int:
-    """A whole number from `least` on.
-
-    Raises
-    ------
-    OptionError
-    """
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """A whole number from `least` on, which is 0 or 1."""
     if is_whole(value) and value >= least:
         return int(value)
-    kind = {0: "a whole number from 0 on", 1: "a positive whole number"}[least]
-    raise OptionError(f"{name}={brief(value)} is not {kind}. {why} {use}")
+    raise refused(name, f"a {('non-negative', 'positive')[least]} whole number", value)
 
 
-def share(name: str, value: Any, why: str, use: str, *, ends: bool = False) -> float:
-    """A number between 0 and 1; with `ends`, these two as well.
+def positive(name: str, value: Any, advice: str = "") -> float:
+    """A positive finite number."""
+    if is_number(value) and 0.0 < value < np.inf:
+        return float(value)
+    raise refused(name, "a positive number", value, advice)
 
-    Raises
-    ------
-    OptionError
-    """
-    if not is_number(value):
-        raise OptionError(f"{name}={brief(value)} is not a number. {why} {use}")
-    number = float(value)
-    if 0.0 < number < 1.0 or (ends and number in (0.0, 1.0)):
-        return number
-    raise OptionError(f"{name}={brief(value)} is not between 0 and 1. {why} {use}")
+
+def share(name: str, value: Any, advice: str = "", *, ends: bool = False) -> float:
+    """A number between 0 and 1; with `ends`, these two as well."""
+    if is_number(value) and (0.0 < value < 1.0 or (ends and value in (0.0, 1.0))):
+        return float(value)
+    raise refused(name, "a number between 0 and 1", value, advice)
 
 
 def names_in(name: str, value: Any, why: str, use: str) -> list[str]:
-    """One name or several, as a list.
-
-    Raises
-    ------
-    OptionError
-    """
+    """One name or several, as a list."""
     names = several(value)
     if all(isinstance(item, str) for item in names):
         return [str(item) for item in names]
-    raise OptionError(f"{name}={brief(value)} is neither a name nor several. {why} {use}")
+    raise refused(name, "a name or several", value, why, use)
 
 
 def several(value: Any) -> list[Any]:
@@ -115,72 +79,40 @@ def several(value: Any) -> list[Any]:
 
 
 def mapping(name: str, value: Any, why: str, use: str) -> Mapping[Any, Any]:
-    """A mapping; an empty one for None.
-
-    Raises
-    ------
-    OptionError
-    """
+    """A mapping; an empty one for None."""
     if value is None:
         return {}
     if isinstance(value, Mapping):
         return value
-    raise OptionError(f"{name}={brief(value)} is not a mapping. {why} {use}")
+    raise refused(name, "a mapping", value, why, use)
 
 
 def check_level(level: Any, name: str = "level") -> float:
-    """A confidence level as a float strictly between 0 and 1.
-
-    Raises
-    ------
-    OptionError
-        For anything else.
-    """
-    return share(
-        name, level, "It is a share, not a percentage.", f"Use, for example, {name}=0.95 for 95 %."
-    )
+    """A confidence level as a float strictly between 0 and 1."""
+    return share(name, level, f"Use, for example, {name}=0.95 for 95 %.")
 
 
 def check_counts(n: Any, n_jobs: Any) -> None:
-    """Refuse numbers of replicates and processes that are none.
-
-    Raises
-    ------
-    OptionError
-    """
-    whole_number("n", n, 1, "It counts replicates.", "Use 1 or more.")
+    """Refuse numbers of replicates and processes that are none."""
+    whole_number("n", n)
     check_jobs(n_jobs)
 
 
 def check_jobs(n_jobs: Any) -> int:
-    """A number of processes: positive, or negative as joblib counts them.
-
-    Raises
-    ------
-    OptionError
-    """
+    """A number of processes: positive, or negative as joblib counts them."""
     if is_whole(n_jobs) and n_jobs != 0:
         return int(n_jobs)
-    raise OptionError(
-        f"n_jobs={brief(n_jobs)} is not a positive whole number. It counts the processes that "
-        "share the work. Use 1 or more, or -1 for all processors."
-    )
+    raise refused("n_jobs", "a positive whole number, or -1 for all processors", n_jobs)
 
 
 def as_generator(rng: Any) -> np.random.Generator:
-    """A generator, or one made from a seed.
-
-    Raises
-    ------
-    OptionError
-    """
+    """A generator, or one made from a seed."""
     if isinstance(rng, np.random.Generator):
         return rng
     if is_whole(rng) and rng >= 0:
         return np.random.default_rng(int(rng))
-    raise OptionError(
-        f"rng={brief(rng)} is neither a random generator nor a seed. Results must be reproducible. "
-        "Pass rng=np.random.default_rng(1), or a whole number such as rng=1."
+    raise refused(
+        "rng", "a numpy random generator or a seed", rng, "Use a whole number such as rng=1."
     )
 
 
@@ -192,9 +124,3 @@ def is_whole(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Whether a value is one real number; True and False are none."""
     return is_whole(value) or isinstance(value, (float, np.floating))
-
-
-def alternatives(choices: Sequence[str]) -> str:
-    """`'a', 'b' or 'c'`."""
-    shown = [repr(choice) for choice in choices]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"

@@ -61,8 +61,6 @@ def run(
 
     Parameters
     ----------
-    function : callable
-    calls : sequence of tuple
     label : str
         What the bar is about.
     unit : str
@@ -76,15 +74,6 @@ def run(
         What each call counts; 1 if not given.
     until : callable, optional
         A result for which this is true is the last one.
-
-    Returns
-    -------
-    Run
-
-    Raises
-    ------
-    KeyboardInterrupt
-        If there is no result yet.
     """
     counts = [1] * len(calls) if sizes is None else list(sizes)
     results: list[R] = []
@@ -163,9 +152,6 @@ def bar(label: str, total: int, unit: str, progress: bool | None = None) -> Any:
 
     Parameters
     ----------
-    label : str
-    total : int
-    unit : str
     progress : bool, optional
         As for `run`.
     """

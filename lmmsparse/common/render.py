@@ -39,8 +39,6 @@ class Grid:
 
     Attributes
     ----------
-    head : tuple of str
-    rows : tuple of tuple of str
     left : int
         How many columns hold labels, which are flush left.
     """
@@ -101,7 +99,6 @@ class Section:
     ----------
     title : str
         Its first line stands out.
-    grid : Grid or None
     lines : tuple of str
         Below the grid.
     """

@@ -19,7 +19,7 @@ import pandas as pd
 
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief
+from lmmsparse.common.words import brief
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from lmmsparse.design.grouping import Grouping, LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.rank import own_share
 from lmmsparse.design.recipe import GroupRecipe, Recipe
-from lmmsparse.design.tables import as_frame, check_unique, close_match, listed
+from lmmsparse.design.tables import as_frame, check_unique
 
 __all__ = [
     "ColumnInfo",
@@ -22,8 +22,6 @@ __all__ = [
     "as_frame",
     "build_design",
     "check_unique",
-    "close_match",
     "design_from_arrays",
-    "listed",
     "own_share",
 ]

@@ -13,6 +13,7 @@ from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import DataError, Finding, FormulaError, OptionError
 from lmmsparse.common.options import one_of
+from lmmsparse.common.words import listed
 from lmmsparse.design.columns import (
     check_factors,
     check_finite,
@@ -40,7 +41,7 @@ from lmmsparse.design.recipe import (
 )
 from lmmsparse.design.rows import complete_rows, dropped_by_expression, extra_columns, fitted_extras
 from lmmsparse.design.sequence import positions, put_in_order
-from lmmsparse.design.tables import Variables, as_frame, check_unique, listed
+from lmmsparse.design.tables import Variables, as_frame, check_unique
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.structures import make_structure
 from lmmsparse.formula.formula import MixedFormula, parse_formula, referenced_names
@@ -102,9 +103,8 @@ def build_design(
     parsed = formula if isinstance(formula, MixedFormula) else parse_formula(formula)
     if not parsed.random:
         raise FormulaError(
-            f"The formula {parsed.text!r} has no random-effects term. A mixed model needs at "
-            "least one, such as (1 | group). For a model without any use ordinary least squares, "
-            "for example statsmodels' ols()."
+            f"The formula {parsed.text!r} has no random-effects term, such as (1 | group). For a "
+            "model without any use ordinary least squares, for example statsmodels' ols()."
         )
     assert parsed.response is not None
     frame = as_frame(data)
@@ -241,8 +241,8 @@ def _check_response_alone(parsed: MixedFormula, frame: pd.DataFrame) -> None:
     ]:
         if name in split_calls(text)[0]:
             raise FormulaError(
-                f"The response {name!r} is also among the predictors, in {where}. It would explain "
-                "itself. Leave it out there."
+                f"The response {name!r} is also among the predictors, in {where}. Leave it out "
+                "there."
             )
 
 
@@ -253,8 +253,8 @@ def _check_index(parsed: MixedFormula, parts: Mapping[str, str], frame: pd.DataF
     for name in sorted(labels):
         if any(name in referenced_names(text) for text in texts):
             raise DataError(
-                f"The formula names {name!r}, which is the index of the data, not a column. A "
-                "formula names columns. Make it one with data.reset_index()."
+                f"The formula names {name!r}, which is the index of the data, not a column. Make "
+                "it one with data.reset_index()."
             )
 
 
@@ -264,7 +264,7 @@ def _check_readable(parts: Mapping[str, str]) -> None:
         for token in tokenize(text):
             if token.kind == "quoted" and token.value in ("1", "."):
                 raise DataError(
-                    f"A column named {token.value!r} cannot be used in a formula. There it stands "
+                    f"A column named {token.value!r} cannot be used in a formula, where it stands "
                     f"for {'the intercept' if token.value == '1' else 'all other columns'}, even "
                     f"in backquotes. Rename it: data.rename(columns={{{token.value!r}: 'x1'}})."
                 )
@@ -275,8 +275,8 @@ def _own_names(context: Any) -> dict[str, Any]:
         return {}
     if not isinstance(context, Mapping):
         raise OptionError(
-            f"context is of type {type(context).__name__}. It is a mapping from names to what they "
-            "stand for. Write for example context={'square': square}."
+            "context must be a mapping from names to what they stand for, not of type "
+            f"{type(context).__name__}. Write for example context={{'square': square}}."
         )
     return dict(context)
 
@@ -291,17 +291,17 @@ def _rank_findings(X: FixedColumns, names: tuple[str, ...], lost: tuple[str, ...
         text = (
             f"{len(lost)} of {len(names)} columns of the fixed effects were dropped "
             f"({listed(lost)}). {listed(gone)} {'is' if len(gone) == 1 else 'are'} so far from "
-            "zero, compared with the spread, that numbers of double precision cannot tell what is "
-            "added to the other columns. Subtract a typical value in the data before fitting, for "
-            "example the smallest. What is dropped then too repeats other columns."
+            "zero, compared with the spread, that double precision cannot separate the columns. "
+            "Subtract a typical value in the data before fitting, for example the smallest. What "
+            "is dropped then too repeats other columns."
         )
         out.append(Finding("rank-deficient", "warning", text))
     elif lost:
         text = (
             f"The fixed effects are linearly dependent: {len(lost)} of {len(names)} columns were "
-            f"dropped ({listed(lost)}). Their coefficients cannot be told apart from the others'; "
-            "the fit does not depend on the choice. Remove terms that repeat others, or "
-            "combinations of factor levels that do not occur."
+            f"dropped ({listed(lost)}). The fit does not depend on the choice, but their "
+            "coefficients cannot be told apart from the others'. Remove terms that repeat others, "
+            "or combinations of factor levels that do not occur."
         )
         out.append(Finding("rank-deficient", "warning", text))
     products = [name for name in stays if len(effect_key(name)) > 1]

@@ -17,6 +17,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import BoolArray
 from lmmsparse.common.errors import FormulaError
+from lmmsparse.common.words import shortened
 from lmmsparse.design.counting import counted, counted_for
 from lmmsparse.design.functions import (
     ATTRIBUTES,
@@ -44,7 +45,6 @@ from lmmsparse.design.operands import (
     kind_of,
     power,
     refused,
-    shortened,
 )
 from lmmsparse.formula import limits
 from lmmsparse.formula.expression import Expression, bare, spelled
@@ -85,14 +85,7 @@ class Evaluator:
         self._largest = max(limits.VALUES, 100 * rows)
 
     def __call__(self, expression: Expression) -> Any:
-        """The value of an expression.
-
-        Raises
-        ------
-        FormulaError
-            If it uses what a formula does not allow, or makes something too large. What its
-            functions raise goes through.
-        """
+        """The value of an expression."""
         try:
             return self._value(expression.tree)
         except FormulaError as error:
@@ -163,9 +156,8 @@ class Evaluator:
         for value in (left, right):
             if not isinstance(value, (*SCALARS, str, pd.Series, np.ndarray)):
                 raise FormulaError(
-                    f"{spelled(node)} calculates with a value of type {type(value).__name__}. "
-                    "Columns and numbers can be added and multiplied, lists and texts cannot. "
-                    "Compute the column before fitting."
+                    f"{spelled(node)} calculates with a value of type {type(value).__name__}, not "
+                    "with columns and numbers. Compute the column before fitting."
                 )
         if operation is not ast.Add and (is_text(left) or is_text(right)):
             raise TypeError(f"{spelled(node)} calculates with text, which can only be joined by +")
@@ -199,8 +191,7 @@ class Evaluator:
         kind = getattr(getattr(value, "dtype", None), "kind", "")
         if kind == "c" or isinstance(value, complex):
             raise FormulaError(
-                "A calculation gives complex numbers. A model has real ones. Check roots and "
-                "powers of negative numbers."
+                "A calculation gives complex numbers. Check roots and powers of negative numbers."
             )
         shape = np.shape(value) if isinstance(value, (pd.Series, np.ndarray)) else ()
         if len(shape) > 2 or np.prod(shape, dtype=np.float64) > self._largest:
@@ -279,9 +270,9 @@ class Evaluator:
         if self._state is None:
             if not function.anywhere:
                 raise FormulaError(
-                    f"The formula uses {name}() in a grouping or an offset. It learns from the "
-                    "data or looks at other rows, which only predictors may do. Compute the column "
-                    "first."
+                    f"The formula uses {name}() in a grouping or an offset, but it learns from "
+                    "the data or looks at other rows, which only predictors may do. Compute the "
+                    "column first."
                 )
             if name in ("C", "factor") and args:
                 return args[0]
@@ -376,8 +367,8 @@ class Evaluator:
         if unknown or len(args) > len(function.parameters):
             expected = ", ".join(function.parameters) or "none"
             raise FormulaError(
-                f"{name}() is given arguments it does not take in a formula. They are: {expected}. "
-                "Leave out the others, or compute the column before fitting."
+                f"{name}() is given arguments it does not take in a formula. They are: "
+                f"{expected}. Leave out the others, or compute the column before fitting."
             )
         given = {**dict(zip(positional, args, strict=True)), **named}
         self._check_arguments(name, list(given.values()))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lmmsparse.common.errors import DataError, FormulaError
+from lmmsparse.common.words import close_match, listed, shortened
 from lmmsparse.design.functions import (
     ANY_ATTRIBUTE,
     CODINGS,
@@ -18,8 +19,6 @@ from lmmsparse.design.functions import (
     NUMPY,
     NUMPY_CONSTANTS,
 )
-from lmmsparse.design.operands import shortened
-from lmmsparse.design.tables import close_match, listed
 from lmmsparse.formula.expression import Expression, bare, read_expression, spelled
 from lmmsparse.formula.formula import referenced_names
 from lmmsparse.formula.limits import remembered
@@ -55,13 +54,7 @@ def own_names(context: Mapping[str, Any] | None) -> dict[str, Any]:
 def columns_of(
     text: str, columns: Iterable[str], context: Mapping[str, Any] | None
 ) -> tuple[str, ...]:
-    """Data columns a formula part or expression uses, each once.
-
-    Raises
-    ------
-    DataError, FormulaError
-        As `check_expression`.
-    """
+    """Data columns a formula part or expression uses, each once."""
     columns = list(columns)
     known, own = set(columns), own_names(context)
     used: dict[str, None] = {}
@@ -84,13 +77,6 @@ def check_expression(
     -------
     tuple of str
         The columns it uses.
-
-    Raises
-    ------
-    DataError
-        For a name that is neither a column nor a known function.
-    FormulaError
-        For syntax that has no place in a formula.
     """
     columns, own = list(columns), own_names(context)
     data = set(columns)
@@ -99,8 +85,7 @@ def check_expression(
     for name in read.called:
         if name == "Q":
             raise FormulaError(
-                f"{expression!r} uses Q(). A formula reads names with spaces or signs in "
-                "backquotes. Write `my column` instead of Q('my column')."
+                f"{expression!r} uses Q(). Write `my column`, in backquotes, instead."
             )
         if name not in own and name not in KNOWN:
             raise unknown_name(name, columns, called=True)
@@ -158,8 +143,8 @@ def unknown_name(name: str, columns: Iterable[str], called: bool = False) -> Dat
         )
     if name in FUNCTIONS:
         return DataError(
-            f"The formula names {name!r}, which is not a column of the data but a function. It is "
-            f"only known when it is called. Write {name}(), in C(x, Sum()) for example."
+            f"The formula names {name!r}, which is not a column of the data but a function. Call "
+            f"it, {name}(), in C(x, Sum()) for example."
         )
     return DataError(
         f"The formula names {name!r}, which is not a column of the data."

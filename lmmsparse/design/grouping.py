@@ -11,8 +11,9 @@ import pandas as pd
 
 from lmmsparse.common.arrays import BoolArray, IntArray, ReadOnly
 from lmmsparse.common.errors import DataError
+from lmmsparse.common.words import listed
 from lmmsparse.design.labels import positions
-from lmmsparse.design.tables import codes_and_categories, listed, without_unused
+from lmmsparse.design.tables import codes_and_categories, without_unused
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,6 @@ class Grouping(ReadOnly):
         Labels: the original values, or joined by ":" for an interaction.
     codes : (n,) int array
         Level of each fitted row.
-    key : LevelKey
     """
 
     name: str
@@ -82,7 +82,6 @@ def make_grouping(name: str, columns: Sequence[pd.Series]) -> Grouping:
 
     Parameters
     ----------
-    name : str
     columns : sequence of Series
         Without missing values.
     """
@@ -125,8 +124,7 @@ def _factorize(name: str, column: pd.Series) -> tuple[pd.Index, IntArray]:
         return levels, codes.astype(np.intp)
     if np.ndim(column) != 1:
         raise DataError(
-            f"The grouping factor {name!r} has more than one column. It needs one value per row. "
-            "Name a single column."
+            f"The grouping factor {name!r} has more than one column. Name a single column."
         )
     kinds = sorted({type(v).__name__ for v in column}) if column.dtype == object else []
     mixed = "str" in kinds and len(kinds) > 1
@@ -136,8 +134,7 @@ def _factorize(name: str, column: pd.Series) -> tuple[pd.Index, IntArray]:
             raise TypeError("text and other labels")
     except TypeError as error:
         raise DataError(
-            f"The grouping factor {name!r} mixes values of different types ({listed(kinds)}). Its "
-            "levels cannot be ordered. Convert the column to one type, for example with "
-            ".astype(str)."
+            f"The grouping factor {name!r} mixes values of different types ({listed(kinds)}). "
+            "Convert the column to one type, for example with .astype(str)."
         ) from error
     return pd.Index(levels, tupleize_cols=False), codes.astype(np.intp)

@@ -22,7 +22,6 @@ class Learnt:
     ----------
     state : dict
         Filled by the first call.
-    rows : int
     sample : (rows,) bool array or None
         Rows it may learn from; None for all.
     """

@@ -15,8 +15,8 @@ from formulaic.parser.types import Factor, Term
 
 from lmmsparse.common.arrays import BoolArray
 from lmmsparse.common.errors import FormulaError
+from lmmsparse.common.words import shortened
 from lmmsparse.design.evaluate import Evaluator
-from lmmsparse.design.operands import shortened
 from lmmsparse.formula import limits
 from lmmsparse.formula.expression import read_expression
 from lmmsparse.formula.limits import too_much
@@ -38,7 +38,6 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
 
     Parameters
     ----------
-    frame : DataFrame
     coded : mapping
         Columns whose coding is prescribed, as formulaic's factors, where they stand by themselves;
         expressions compute with the values.
@@ -87,8 +86,8 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
         if not isinstance(values, (pd.Series, np.ndarray, float, int, list, tuple, str)):
             what = f"of type {type(values).__name__}"
         raise FormulaError(
-            f"{shortened(name)} is {what} where there are {self.nrows:,} rows. A term has one "
-            "value for each row. Write it with a column of the data."
+            f"{shortened(name)} is {what} where there are {self.nrows:,} rows. Write it with a "
+            "column of the data."
         )
 
     @_override

@@ -23,12 +23,13 @@ from formulaic.utils.null_handling import find_nulls
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.common.errors import DataError, FormulaError, LmmError
 from lmmsparse.common.threads import filtered
+from lmmsparse.common.words import close_match
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
 from lmmsparse.design.expressions import columns_of, split_calls
 from lmmsparse.design.materialize import Materializer
 from lmmsparse.design.plain import Columns, plain_columns
-from lmmsparse.design.tables import Variables, close_match, where_missing, with_levels_of
+from lmmsparse.design.tables import Variables, where_missing, with_levels_of
 from lmmsparse.formula.formula import referenced_names
 from lmmsparse.formula.limits import remembered
 from lmmsparse.formula.parts import Variable, read_part
@@ -77,13 +78,7 @@ class MatrixRecipe:
         return {e: levels for part in self.categories.values() for e, levels in part.items()}
 
     def names_of(self, text: str) -> tuple[str, ...]:
-        """Names of the columns another formula part would have, on the variables of the fit.
-
-        Raises
-        ------
-        DataError
-            If it uses a variable the model does not have.
-        """
+        """Names of the columns another formula part would have, on the variables of the fit."""
         names = columns_of(text, self.columns, self.context)
         spec = self._specification(text, names, self.levels)
         return tuple(str(name) for name in spec.column_names)
@@ -170,21 +165,15 @@ class MatrixRecipe:
         return _materialize(spec, data, coded, self.context, strict=strict)
 
     def prepare(self, part: str, newdata: pd.DataFrame) -> tuple[pd.DataFrame, BoolArray]:
-        """The columns a part needs, coded as when the model was fitted, and rows with a hole.
-
-        Raises
-        ------
-        DataError
-            For a missing column, a changed type, or a level the fit has not seen.
-        """
+        """The columns a part needs, coded as when the model was fitted, and rows with a hole."""
         names, labels = self.variables[part], labels_in([self.parts[part]])
         missing = np.zeros(len(newdata), dtype=bool)
         out = {}
         for name in names:
             if name not in newdata.columns:
                 raise DataError(
-                    f"The new data have no column {name!r}. The model needs it as a predictor."
-                    f"{close_match(name, newdata.columns)} Add it to the new data."
+                    f"The new data have no column {name!r}, a predictor of the "
+                    f"model.{close_match(name, newdata.columns)} Add it to the new data."
                 )
             column = newdata[name].reset_index(drop=True)
             out[name] = match_column(name, column, self.columns[name], name in labels)
@@ -249,7 +238,6 @@ def learn(
     -------
     matrices : dict
         Part → (values (n', columns), column names) of `rows`.
-    recipe : MatrixRecipe
     dropped : dict
         Expression → positions of further rows in which it came out missing, where there are any.
         If so the matrices are of no use.
@@ -300,8 +288,8 @@ def _values(matrix: Any) -> FloatArray:
         return np.asfortranarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"A term of the formula does not give numbers ({error}). Dates and times, for example, "
-            "must be turned into numbers first, such as days since the start."
+            f"A term of the formula does not give numbers ({error}). Turn dates and times, for "
+            "example, into numbers first, such as days since the start."
         ) from error
 
 
@@ -352,9 +340,9 @@ def _materialize(
             what = what.partition(" [")[0]
         if "`extrapolation`" in str(error):
             raise DataError(
-                f"{_factor_of(what)} is given values outside the range of those that it has learnt "
-                "from. A spline is not defined there. Write extrapolation='extend' in its call "
-                "to continue it, or keep to the range."
+                f"{_factor_of(what)} is given values outside the range that it has learnt from, "
+                "where a spline is not defined. Write extrapolation='extend' in its call to "
+                "continue it, or keep to the range."
             ) from error
         why = why or "Check that its arguments are columns and values of the right kind."
         raise FormulaError(f"A term of the formula could not be evaluated: {what} {why}") from error

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.errors import FormulaError
+from lmmsparse.common.words import shortened
 from lmmsparse.design.counting import counted
 from lmmsparse.formula import limits
 from lmmsparse.formula.expression import spelled
@@ -69,8 +70,8 @@ def check_arguments(name: str, values: list[Any]) -> None:
     """Refuse functions as arguments, and columns whose rows do not belong together."""
     if any(callable(v) and not isinstance(v, (type, np.generic)) for v in values):
         raise FormulaError(
-            f"{name}() is given a function. It takes columns, numbers and texts. Call the "
-            "function, or compute the column before fitting."
+            f"{name}() is given a function. Call that function, or compute the column before "
+            "fitting."
         )
     check_rows(values)
 
@@ -84,8 +85,7 @@ def check_rows(values: Iterable[Any]) -> None:
             continue
         if not (first.is_unique and other.index.is_unique):
             raise FormulaError(
-                "Values of different rows are combined. It is not clear which belong together. "
-                "Compute the column before fitting."
+                "Values of different rows are combined. Compute the column before fitting."
             )
 
 
@@ -141,11 +141,6 @@ def refused(node: ast.expr) -> FormulaError:
         "functions and methods in the documentation, and what is passed as context=. Compute the "
         "column before fitting, or pass a function through context=."
     )
-
-
-def shortened(text: str) -> str:
-    """A piece of a formula in quotes for a message."""
-    return repr(text) if len(text) <= 80 else repr(f"{text[:77]}...")
 
 
 def check_amount(name: str, arrays: list[Any], largest: int) -> None:

@@ -106,7 +106,6 @@ class _Indicators:
     ----------
     column : (n,) int array
         Which one; negative for none.
-    width : int
     number : (n,) array or None
         The elements; 1 if not given.
     """

@@ -12,21 +12,14 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, ReadOnly
 from lmmsparse.common.errors import DataError, FormulaError, LmmError
 from lmmsparse.common.threads import filtered
+from lmmsparse.common.words import close_match, listed
 from lmmsparse.design.arguments import aligned, check_real
 from lmmsparse.design.evaluate import Evaluator
 from lmmsparse.design.expressions import check_expression, columns_of, learning_calls
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.labels import check_types
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.tables import (
-    Tabular,
-    close_match,
-    holds_objects,
-    listed,
-    renumbered,
-    tidy_column,
-    widened,
-)
+from lmmsparse.design.tables import Tabular, holds_objects, renumbered, tidy_column, widened
 from lmmsparse.formula.expression import bare, read_expression
 from lmmsparse.formula.formula import referenced_names
 from lmmsparse.formula.parts import read_part
@@ -137,13 +130,7 @@ class Recipe(ReadOnly):
         return codes, missing, shown
 
     def offset(self, newdata: pd.DataFrame, given: Any = None) -> FloatArray:
-        """The offset for new data, (n,).
-
-        Raises
-        ------
-        DataError
-            If the fit's offset was an array and none is given.
-        """
+        """The offset for new data, (n,)."""
         n = len(newdata)
         total = np.zeros(n)
         for expression in self.offsets:
@@ -155,50 +142,35 @@ class Recipe(ReadOnly):
         if self.offset_array:
             raise DataError(
                 "The model was fitted with an offset given as an array, which new data do not "
-                "contain. A prediction without it would be wrong. Pass the new rows' offset as "
-                "predict(..., offset=...), with zeros to leave it out, or fit with offset='column'."
+                "contain. Pass the new rows' offset as predict(..., offset=...), with zeros to "
+                "leave it out, or fit with offset='column'."
             )
         return total
 
     def weights(self, newdata: pd.DataFrame) -> FloatArray:
-        """The weights of new data, (n,), from the column the fit used.
-
-        Raises
-        ------
-        DataError
-            If the fit's weights were an array, if the column is missing, or not all are positive.
-        """
+        """The weights of new data, (n,), from the column the fit used."""
         if self.weights_column is None:
             raise DataError(
                 "The model was fitted with weights given as an array, which new data do not "
-                "contain. The residual variance of the new rows is unknown. Fit with "
-                "weights='column' and give the new data that column."
+                "contain. Fit with weights='column' and give the new data that column."
             )
         if self.weights_column not in newdata.columns:
             raise DataError(
                 f"The new data have no column {self.weights_column!r}, the weights of the model. "
-                "The residual variance of a new observation is σ²/w. Add the column, with 1 for "
-                "observations of weight 1."
+                "Add it, with 1 for observations of weight 1."
             )
         values = column_or_array("weights", self.weights_column, newdata)
         if np.any(values <= 0):
             raise DataError(
                 f"The weights {self.weights_column!r} of the new data hold "
-                f"{int(np.sum(values <= 0))} values that are zero or negative. The residual "
-                "variance of a new observation is σ²/w. Use positive weights."
+                f"{int(np.sum(values <= 0))} values that are zero or negative. Use positive "
+                "weights."
             )
         return values
 
 
 def check_texts(recipe: Recipe) -> None:
-    """Hold the formula texts of a recipe that was read from a file to what the user's are held to.
-
-    Raises
-    ------
-    DataError, FormulaError
-        If a text cannot be read, uses a column that its part does not list, or what it learns from
-        the data is not there.
-    """
+    """Hold the formula texts of a recipe from a file to what the user's are held to."""
     matrices = recipe.matrices
     for part, text in matrices.parts.items():
         columns_of(text, matrices.variables[part], matrices.context)
@@ -249,13 +221,12 @@ def evaluate_grouping(expression: str, frame: Tabular, context: Mapping[str, Any
     values = evaluate(expression, frame, context)
     if np.ndim(values) > 1:
         raise FormulaError(
-            f"The grouping factor {expression!r} has {np.shape(values)[1]} columns. It needs one "
-            "value per row. Name a single column."
+            f"The grouping factor {expression!r} has {np.shape(values)[1]} columns. Name a single "
+            "column."
         )
     if np.ndim(values) == 0:
         raise FormulaError(
-            f"The grouping factor {expression!r} is a single value. It needs one value per row. "
-            "Name a column of the data."
+            f"The grouping factor {expression!r} is a single value. Name a column of the data."
         )
     series = renumbered(values if isinstance(values, pd.Series) else pd.Series(values))
     if len(series) != len(frame):
@@ -289,8 +260,8 @@ def column_or_array(what: str, value: Any, frame: Tabular) -> FloatArray:
     if isinstance(value, str):
         if value not in frame.columns:
             raise DataError(
-                f"{what}={value!r} is not a column of the data."
-                f"{close_match(value, frame.columns)} The columns are "
+                f"{what}={value!r} is not a column of the "
+                f"data.{close_match(value, frame.columns)} The columns are "
                 f"{listed(frame.columns, 20)}. Name one of them, or pass an array."
             )
         source: Any = tidy_column(frame[value])
@@ -307,12 +278,12 @@ def column_or_array(what: str, value: Any, frame: Tabular) -> FloatArray:
         numbers = np.array(array.to_numpy(dtype=np.float64, na_value=np.nan))
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"{what} does not hold numbers. Every row needs a number. Convert it first."
+            f"{what} must hold numbers, one for every row. Convert it first."
         ) from error
     if np.ndim(value) > 1 or len(numbers) != len(frame):
         shape = np.shape(value) if not isinstance(value, str) else numbers.shape
         raise DataError(
-            f"{what} has shape {shape}, but the data have {len(frame)} rows. Values belong to rows "
-            "by position. Give one number per row of the data, before any rows are dropped."
+            f"{what} has shape {shape}, but the data have {len(frame)} rows. Give one number per "
+            "row of the data, before any rows are dropped."
         )
     return numbers

@@ -12,8 +12,9 @@ import pandas as pd
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.common.errors import DataError, Finding
+from lmmsparse.common.words import listed
 from lmmsparse.design.recipe import column_or_array, evaluate_grouping, evaluate_numbers
-from lmmsparse.design.tables import Variables, listed, where_missing
+from lmmsparse.design.tables import Variables, where_missing
 
 _OTHER_ROWS = re.compile(r"\blag\(|\.(shift|diff)\(|\bnp\.diff\(")
 
@@ -44,30 +45,18 @@ def extra_columns(
 
 
 def fitted_extras(extras: Extras, rows: IntArray) -> Extras:
-    """Weights and offset of the rows that are fitted.
-
-    Raises
-    ------
-    DataError
-        For values there that no model can use.
-    """
+    """Weights and offset of the rows that are fitted."""
     w = None if extras.weights is None else extras.weights[rows]
     o = None if extras.offset is None else extras.offset[rows]
     if w is not None and np.any(w < 0):
         raise DataError(
-            f"weights holds {int(np.sum(w < 0))} negative values. A weight divides the residual "
-            "variance of its row and cannot be negative. Remove the rows or correct the weights."
+            f"weights holds {int(np.sum(w < 0))} negative values. Remove the rows or correct the "
+            "weights."
         )
     if w is not None and np.any(np.isinf(w)):
-        raise DataError(
-            "weights holds infinite values. An infinite weight means no residual variance at all. "
-            "Use finite weights."
-        )
+        raise DataError("weights holds infinite values. Use finite weights.")
     if o is not None and np.any(np.isinf(o)):
-        raise DataError(
-            "The offset holds infinite values. Nothing can be fitted to them. Check it for "
-            "logarithms of zero."
-        )
+        raise DataError("The offset holds infinite values. Check it for logarithms of zero.")
     return Extras(w, o)
 
 
@@ -97,13 +86,13 @@ def complete_rows(
         n = int(missing.sum())
         if na_action == "raise":
             raise DataError(
-                f"{n} of {len(table)} rows have missing values ({where}). na_action='raise' does "
-                "not allow this. Remove or fill them, or use na_action='omit'."
+                f"{n} of {len(table)} rows have missing values ({where}), which na_action='raise' "
+                "refuses. Remove or fill them, or use na_action='omit'."
             )
         if missing.all():
             raise DataError(
-                f"Every one of the {n} rows has a missing value ({where}). No row is left to fit. "
-                "Leave out the columns that are mostly empty, or fill them."
+                f"Every one of the {n} rows has a missing value ({where}). Leave out the columns "
+                "that are mostly empty, or fill them."
             )
         text = f"{n} of {len(table)} rows were left out because of missing values ({where})."
         findings.append(Finding("missing-rows", "info", text))
@@ -113,9 +102,7 @@ def complete_rows(
         if zero.any():
             keep &= ~zero
             if not keep.any():
-                raise DataError(
-                    "All weights are zero. No row is left to fit. Use positive weights."
-                )
+                raise DataError("All weights are zero. Use positive weights.")
             text = (
                 f"{int(zero.sum())} rows have weight zero and were left out, as if they were not "
                 "in the data."
@@ -130,14 +117,14 @@ def dropped_by_expression(dropped: Mapping[str, set[int]], n: int, na_action: st
     text = f"{count} of {n} complete rows {{}} because {listed(dropped)} is undefined there"
     if any(_OTHER_ROWS.search(expression) for expression in dropped):
         text += (
-            ". It takes values from other rows, whatever group these belong to. For values of the "
-            "same group make a column with data.groupby(...)[...].shift() first."
+            ". It uses values of other rows, regardless of their group. For values of the same "
+            "group make a column with data.groupby(...)[...].shift() first."
         )
     else:
         text += " (for example the logarithm of a negative number)."
     if na_action == "raise":
         raise DataError(
-            text.format("cannot be used") + " na_action='raise' does not allow this. Correct the "
+            text.format("cannot be used") + " na_action='raise' refuses such rows. Correct the "
             "values, or use na_action='omit'."
         )
     if count == n:

@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.errors import Finding
+from lmmsparse.common.words import listed
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.tables import Variables, codes_and_categories, listed
+from lmmsparse.design.tables import Variables, codes_and_categories
 from lmmsparse.design.terms import formula_terms
 
 _NUMBER = re.compile(r"(\D*?)([+-]?\d+(?:\.\d+)?)(\D*)$")
@@ -35,7 +36,6 @@ def put_in_order(table: Variables, names: Iterable[str], frame: pd.DataFrame) ->
 
     Parameters
     ----------
-    table : Variables
     names : iterable of str
         Factors of autoregressive terms.
     frame : DataFrame
@@ -63,7 +63,6 @@ def positions(
 
     Parameters
     ----------
-    recipe : MatrixRecipe
     part : str
         Its formula part.
     frame : DataFrame
@@ -205,8 +204,8 @@ def _without_steps(source: str, expression: str, levels: Sequence[Any]) -> Findi
 
 def _taken_in_order(source: str, expression: str, levels: Sequence[Any]) -> Finding:
     text = (
-        f"follow each other in alphabetical order: {listed(map(str, levels), 12)}. Text does not "
-        "say which come after which. Make the column a categorical with its levels in order, "
-        "pandas.Categorical(values, levels)."
+        f"follow each other in alphabetical order: {listed(map(str, levels), 12)}. For another "
+        "order make the column a categorical with its levels in order, pandas.Categorical(values, "
+        "levels)."
     )
     return _said("warning", source, expression, text)

@@ -51,7 +51,7 @@ class NotStored:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise NotStoredError(
             f"The formula uses {self.name}, which was passed as context= when the model was "
-            "fitted. Files do not hold functions. Predict for new data before saving, or fit again."
+            "fitted and is not stored in files. Predict for new data before saving, or fit again."
         )
 
 
@@ -213,12 +213,7 @@ def _decode_group(meta: Any, key: LevelKey) -> GroupRecipe:
 
 
 def check_recipe(design: Design) -> None:
-    """Refuse a recipe that does not make the columns of its design.
-
-    Raises
-    ------
-    ValueError, LmmError
-    """
+    """Refuse a recipe that does not make the columns of its design."""
     recipe = design.recipe
     if recipe is None:
         if design.formula:

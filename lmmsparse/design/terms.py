@@ -59,7 +59,6 @@ def formula_terms(recipe: MatrixRecipe, part: str) -> tuple[FormulaTerm, ...]:
 
     Parameters
     ----------
-    recipe : MatrixRecipe
     part : str
         ``"fixed"``, ``"random0"``, …
     """

@@ -35,13 +35,7 @@ _TYPED = ("datetime64", "timedelta64", "interval", "period")
 
 
 def encode(value: Any) -> Any:
-    """A value as JSON with its type: numbers, text, times, intervals, arrays, lists, mappings.
-
-    Raises
-    ------
-    StorageError
-        For any other type.
-    """
+    """A value as JSON with its type: numbers, text, times, intervals, arrays, lists, mappings."""
     if value is None or isinstance(value, (str, bool)):
         return str(value) if isinstance(value, np.str_) else value
     for name, missing in _MISSING.items():
@@ -85,8 +79,8 @@ def encode(value: Any) -> Any:
     if isinstance(value, pd.Series):
         return encode(value.to_numpy())
     raise StorageError(
-        f"A value of type {type(value).__name__} ({value!r}) cannot be stored. Files hold numbers, "
-        "text, dates and intervals. Convert such labels to text before fitting."
+        f"A value of type {type(value).__name__} ({value!r}) cannot be stored. Convert such "
+        "labels to text, numbers, dates or intervals before fitting."
     )
 
 

@@ -93,6 +93,14 @@ class InternalColumns(ReadOnly):
         """Q'WQ, (p, p)."""
         return np.asarray(self.X.T @ WX) if self.R is None else np.eye(self.p)
 
+    def gram_anew(self, WX: FloatArray | sp.csr_array) -> FloatArray:
+        """Q'WQ for weights under which Q is not orthonormal, (p, p)."""
+        gram = self.X.T @ WX
+        if self.R is None:
+            return np.asarray(gram)
+        half = self.over_root(np.asarray(sp.csr_array(gram).toarray()))
+        return self.over_root(np.ascontiguousarray(half.T))
+
 
 def orthonormal(
     X: FloatArray | sp.csr_array,

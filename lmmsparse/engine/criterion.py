@@ -144,7 +144,6 @@ class ProfiledDeviance:
         self,
         theta: FloatArray,
         directions: Sequence[FloatArray | None] | None = None,
-        moments: bool = False,
     ) -> Derivatives:
         """Value, gradient and Hessian at θ in one go.
 
@@ -153,8 +152,6 @@ class ProfiledDeviance:
         theta : (n_theta,) array
         directions : sequence of (parameters, k, k) arrays or None, optional
             Per unstructured term, other directions in which to move T than its own entries.
-        moments : bool
-            Propose a better θ by the method of moments.
         """
         theta = np.asarray(theta, dtype=np.float64)
         point = self._point(of_full_rank(self.template, self.column_scales, theta))
@@ -180,8 +177,14 @@ class ProfiledDeviance:
             exact=second() if self._traces_are_cheap else None,
             second=second if self._traces_are_possible else None,
             noise=self._noise(theta, point.solution),
-            better=point.moment_estimate() if moments else None,
         )
+
+    def moment_estimate(self, theta: FloatArray) -> tuple[float, FloatArray | None]:
+        """The criterion at θ, and a θ nearer to the optimum by the method of moments."""
+        point = self._point(of_full_rank(self.template, self.column_scales, theta))
+        estimate = point.moment_estimate()
+        held = None if estimate is None else self.template.with_held(estimate)
+        return self.value_of(point.solution), held
 
     def joint_derivatives(self, theta: FloatArray, sigma: float) -> Derivatives:
         """The criterion with σ free: value, gradient and Hessian in (θ, log σ)."""

@@ -20,6 +20,20 @@ from lmmsparse.engine.solvers.base import Modes, PLSSystem
 from lmmsparse.engine.traces import Border, traces
 
 
+def traces_by_term(
+    products: CrossProducts, factors: Sequence[FloatArray], inverse: Sequence[FloatArray]
+) -> list[FloatArray]:
+    """Per term Σ_ℓ (Z'WZ Λ M⁻¹)_ℓℓ, (k, k), from every stored block and its transpose."""
+    out = [np.zeros((k, k)) for k in products.sizes]
+    for pair, S in zip(products.pairs, inverse, strict=True):
+        BT = times_each(pair.values, factors[pair.t])
+        out[pair.s] += np.tensordot(BT, S, axes=([0, 2], [0, 2]))
+        if pair.s != pair.t:
+            TB = np.matmul(factors[pair.s].T, pair.values)
+            out[pair.t] += np.tensordot(TB, S, axes=([0, 1], [0, 1]))
+    return out
+
+
 class GeneralPoint:
     """A `Point` from any factor of M: its solves and the entries of M⁻¹ where Z'WZ has blocks."""
 
@@ -64,14 +78,7 @@ class GeneralPoint:
     @cached_property
     def FT(self) -> list[FloatArray]:
         products, template = self._products, self._template
-        out = [np.zeros((k, k)) for k in products.sizes]
-        for pair, S in zip(products.pairs, self.inverse, strict=True):
-            # Σ_ℓ (Z'WZ Λ M⁻¹)_ℓℓ, collected from every stored block and its transpose.
-            BT = times_each(pair.values, self.T[pair.t])
-            out[pair.s] += np.tensordot(BT, S, axes=([0, 2], [0, 2]))
-            if pair.s != pair.t:
-                TB = np.matmul(self.T[pair.s].T, pair.values)
-                out[pair.t] += np.tensordot(TB, S, axes=([0, 1], [0, 1]))
+        out = traces_by_term(products, self.T, self.inverse)
         for t, (k, a, z) in enumerate(
             zip(products.sizes, template.offsets[:-1], template.offsets[1:], strict=True)
         ):

@@ -238,6 +238,14 @@ def _times(term: TermColumns, matrix: FloatArray) -> FloatArray:
     return out.reshape(term.n_levels * k, m)
 
 
+def grouped_columns(
+    terms: Sequence[TermColumns], Q: InternalColumns, weights: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Z'WQ and Q'WQ for weights under which Q is not orthonormal, (q, p) and (p, p)."""
+    WX = Q.weighted(weights)
+    return np.concatenate([_grouped(term, Q, WX) for term in terms]), Q.gram_anew(WX)
+
+
 def cross_products(
     Q: InternalColumns,
     basis: Basis,

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.linalg as sla
 
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.engine.covariance.structures import Unstructured
@@ -29,8 +28,6 @@ class ChartedObjective:
     objective : ProfiledDeviance
     to_theta : (n_theta, n_theta) array
         The linear map of standardized coordinates to θ, lower triangular, block diagonal by term.
-    rough : (n_theta,) array or None
-        A point at which to look for a better one by the method of moments.
     undetermined : Undetermined, optional
         Directions in which steps are not to go.
     """
@@ -39,10 +36,9 @@ class ChartedObjective:
         self,
         objective: ProfiledDeviance,
         to_theta: FloatArray,
-        rough: FloatArray | None = None,
         undetermined: Undetermined | None = None,
     ) -> None:
-        self._objective, self._to_theta, self._rough = objective, to_theta, rough
+        self._objective, self._to_theta = objective, to_theta
         self._undetermined = undetermined
         # From the coordinates that derivatives are taken in: charts are standardized already.
         self._inner = to_theta.copy()
@@ -67,17 +63,12 @@ class ChartedObjective:
         ways: list[FloatArray | None] = [None] * len(template.structures)
         for term, D in zip(self._terms, frame.directions, strict=True):
             ways[term.number] = np.matmul(term.K_inverse, D)
-        rough = self._rough is not None and np.array_equal(x, self._rough)
         theta = self._to_theta @ x
-        at = self._objective.derivatives(theta, ways, moments=rough)
-        better = at.better
-        if better is not None:
-            better = sla.solve_triangular(self._to_theta, better, lower=True)
-        out = at.along(self._inner)
+        out = self._objective.derivatives(theta, ways).along(self._inner)
         if self._undetermined is not None:
             rows = self._undetermined.along(template, theta, ways, self._objective.column_scales)
             out = out.kept_off(rows @ self._inner)
-        return replace(out, frame=frame, better=better)
+        return replace(out, frame=frame)
 
 
 @dataclass(frozen=True, eq=False)

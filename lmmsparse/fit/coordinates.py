@@ -6,7 +6,9 @@ import numpy as np
 import scipy.linalg as sla
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
+from lmmsparse.engine.products import CrossProducts
 from lmmsparse.fit.charts import ChartedObjective
 from lmmsparse.fit.undetermined import Undetermined
 from lmmsparse.optimize import Bounds, Derivatives
@@ -35,18 +37,7 @@ class StandardizedObjective:
         self._objective, self._undetermined = objective, undetermined
         self.template = template = objective.template
         products = objective.products
-        self._map = np.eye(template.n_theta)
-        own = [pair for pair in products.pairs if pair.s == pair.t]
-        for t, (structure, part, pair) in enumerate(
-            zip(template.structures, template.slices, own, strict=True)
-        ):
-            gram = pair.values.sum(axis=0) / products.n
-            S = template.shifts[t] if template.shifts else None
-            if not template.free[part].all():
-                inverse = standardizer(np.diag(np.diag(template.unshifted(t, gram))))
-            else:
-                inverse = standardizer(gram) if S is None else _standardizer_of_shifted(gram, S)
-            self._map[part, part] = structure.standardizer(inverse)
+        self._map = standardizing_map(template, products)
         self._inverse = sla.solve_triangular(self._map, np.eye(template.n_theta), lower=True)
 
     @property
@@ -67,15 +58,9 @@ class StandardizedObjective:
         """θ → internal coordinates."""
         return np.asarray(self._inverse @ theta)
 
-    def charted(self, rough: FloatArray | None = None) -> ChartedObjective:
-        """The same with derivatives along charts, where no coordinate has a limit.
-
-        Parameters
-        ----------
-        rough : (d,) array, optional
-            A point at which to look for a better one by the method of moments.
-        """
-        return ChartedObjective(self._objective, self._map, rough, self._undetermined)
+    def charted(self) -> ChartedObjective:
+        """The same with derivatives along charts, where no coordinate has a limit."""
+        return ChartedObjective(self._objective, self._map, self._undetermined)
 
     def __call__(self, x: FloatArray) -> float:
         return self._objective(self._map @ x)
@@ -90,6 +75,23 @@ class StandardizedObjective:
             self.template, theta, nothing, self._objective.column_scales
         )
         return at.kept_off(rows @ self._map)
+
+
+def standardizing_map(template: LambdaTemplate, products: CrossProducts) -> FloatArray:
+    """The linear map of standardized coordinates to θ, (n_theta, n_theta), lower triangular."""
+    out = np.eye(template.n_theta)
+    own = [pair for pair in products.pairs if pair.s == pair.t]
+    for t, (structure, part, pair) in enumerate(
+        zip(template.structures, template.slices, own, strict=True)
+    ):
+        gram = pair.values.sum(axis=0) / products.n
+        S = template.shifts[t] if template.shifts else None
+        if not template.free[part].all():
+            inverse = standardizer(np.diag(np.diag(template.unshifted(t, gram))))
+        else:
+            inverse = standardizer(gram) if S is None else _standardizer_of_shifted(gram, S)
+        out[part, part] = structure.standardizer(inverse)
+    return out
 
 
 def standardizer(gram: FloatArray) -> FloatArray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.design import Design, RandomBlock
-from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
+from lmmsparse.engine.covariance.structures import Diagonal, Unstructured, resized
 from lmmsparse.engine.held import Held
 from lmmsparse.fit.advice import (
     column_text,
@@ -127,12 +127,7 @@ def constant_within_levels(block: RandomBlock) -> BoolArray:
 
 
 def _with_columns(block: RandomBlock, keep: list[int]) -> RandomBlock:
-    structure = block.structure
-    new = (
-        replace(structure, k=len(keep))
-        if isinstance(structure, Diagonal) and len(keep) > 1
-        else Unstructured(len(keep))
-    )
+    new = resized(block.structure, len(keep))
     names = tuple(block.names[j] for j in keep)
     columns = np.ascontiguousarray(block.columns[:, keep])
     return replace(block, columns=columns, names=names, structure=new)
@@ -141,7 +136,7 @@ def _with_columns(block: RandomBlock, keep: list[int]) -> RandomBlock:
 def _by_cells(design: Design, i: int, still: list[int]) -> Iterator[_Way]:
     """Effects for every kind of level, where some columns do not vary within levels."""
     block, recipe = design.blocks[i], design.recipe
-    if recipe is None or not still or isinstance(block.structure, Diagonal):
+    if recipe is None or not still or not block.structure.correlated:
         return
     cells, cell = np.unique(block.columns[:, still], axis=0, return_inverse=True)
     cell = cell.ravel()

@@ -16,10 +16,10 @@ import scipy.linalg as sla
 import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, frozen
-from lmmsparse.common.calls import checked_keywords
+from lmmsparse.common.calls import checked_keywords, not_called
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief
 from lmmsparse.common.threads import one_thread
+from lmmsparse.common.words import brief
 from lmmsparse.design import Design
 from lmmsparse.design.arguments import in_order_of_theta
 from lmmsparse.engine.covariance.template import LambdaTemplate
@@ -37,6 +37,10 @@ from lmmsparse.fit.start import Start
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
 
 
+@not_called(
+    "lmer() has fitted the model already. Nothing is left to call. Write "
+    "m = lmm.lmer(formula, data), and m.fit without parentheses for the arrays of the fit."
+)
 @dataclass(frozen=True, eq=False, repr=False)
 class Fit:
     """A fitted model as arrays.
@@ -85,6 +89,11 @@ class Fit:
     def theta(self) -> FloatArray:
         """Covariance parameters, (n_theta,)."""
         return self.optimum.x
+
+    @property
+    def has_residuals(self) -> bool:
+        """Whether there is a residual variance, to which covariances are relative."""
+        return True
 
     @property
     def template(self) -> LambdaTemplate:

@@ -13,7 +13,8 @@ import numpy as np
 
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import mapping
-from lmmsparse.design import Design, close_match
+from lmmsparse.common.words import close_match
+from lmmsparse.design import Design
 from lmmsparse.engine.held import Held
 
 

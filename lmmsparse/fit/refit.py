@@ -11,7 +11,8 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import DataError, Finding
 from lmmsparse.common.threads import one_thread
-from lmmsparse.design import Design, LevelKey, RandomBlock, listed
+from lmmsparse.common.words import listed
+from lmmsparse.design import Design, LevelKey, RandomBlock
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.design.grouping import Grouping, combined_labels
@@ -25,7 +26,7 @@ from lmmsparse.fit.settle import Settled, off_zero, settle
 from lmmsparse.optimize import Optimizer
 
 
-def _per_row(design: Design, what: str, values: Any) -> FloatArray:
+def per_row(design: Design, what: str, values: Any) -> FloatArray:
     """Values on the fitted rows, given for them or for all rows of the original data."""
     if np.ndim(values) == 2 and np.shape(values)[1] == 1:
         values = values.iloc[:, 0] if isinstance(values, pd.DataFrame) else np.asarray(values)[:, 0]
@@ -68,8 +69,8 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Settled:
     weights : array, optional
     """
     design = fit.design
-    values = _per_row(design, "y", y)
-    w = design.weights if weights is None else _per_row(design, "weights", weights)
+    values = per_row(design, "y", y)
+    w = design.weights if weights is None else per_row(design, "weights", weights)
     if w is not None and (np.any(w < 0) or np.any(np.isinf(w))):
         raise DataError(
             "weights contains negative or infinite values. Use positive, finite weights."

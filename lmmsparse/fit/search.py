@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
@@ -123,12 +124,31 @@ class _Searches:
 
     def run(self, optimizer: Optimizer, start: Start) -> Optimum:
         """One search, in standardized coordinates."""
-        scaled, x = self._scaled, self._scaled.to_internal(start.theta)
-        target: Objective = scaled
+        scaled, before = self._scaled, np.empty((0, self._template.n_theta + 1))
+        theta, target = start.theta, cast(Objective, scaled)
         if not self._limited and not isinstance(optimizer, QuasiNewton):
-            target = scaled.charted(x if start.moments else None)
+            target = scaled.charted()
+            if start.moments and isinstance(optimizer, TrustRegion) and optimizer.max_eval > 1:
+                optimizer = replace(optimizer, max_eval=optimizer.max_eval - 1)
+                theta, value = self._nearer(start.theta)
+                before = np.append(scaled.to_internal(start.theta), value)[None]
         target = Announced(target) if self._progress else target
-        return minimize_free(optimizer, target, x, self._bounds, self._template.free)
+        x, free = scaled.to_internal(theta), self._template.free
+        found = minimize_free(optimizer, target, x, self._bounds, free)
+        return replace(
+            found,
+            evaluations=found.evaluations + len(before),
+            trace=np.concatenate([before, found.trace]),
+        )
+
+    def _nearer(self, theta: FloatArray) -> tuple[FloatArray, float]:
+        """The moment estimate at θ, or θ itself where that is better; the criterion at θ."""
+        value, estimate = self._objective.moment_estimate(theta)
+        try:
+            better = estimate is not None and self._objective(estimate) < value
+        except NumericalError:
+            better = False
+        return (theta if estimate is None or not better else estimate), value
 
     def lowest(self, found: Optimum, from_default: bool) -> Optimum:
         """The best of this search and of those from further starts, if there is need of any."""

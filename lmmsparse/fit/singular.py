@@ -9,9 +9,9 @@ import scipy.linalg as sla
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import Finding
-from lmmsparse.design import Design, listed
+from lmmsparse.common.words import listed
+from lmmsparse.design import Design
 from lmmsparse.design.terms import INTERCEPT, formula_terms
-from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
 from lmmsparse.fit.advice import effects_text, formula_with, term_text, written
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.identification import generic_theta
@@ -159,7 +159,7 @@ def _equal(design: Design, t: int, null: FloatArray) -> str | None:
     block = design.blocks[t]
     if len(null) == block.k:
         return ""
-    if not isinstance(block.structure, Unstructured | Diagonal):
+    if not block.structure.linear:
         return None
     pure = (null != 0).sum(axis=1) == 1
     if pure.all():
@@ -198,7 +198,7 @@ def _next(fit: Fit, t: int, null: FloatArray) -> str | None:
     if ways:
         return term_text(design, t, min(ways)[1])
     whole = effects_text(design, t, range(block.k))
-    if whole is None or not isinstance(block.structure, Unstructured):
+    if whole is None or not block.structure.closed:
         return None
     return f"diag{term_text(design, t, whole)}"  # no correlation
 

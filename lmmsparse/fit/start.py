@@ -10,7 +10,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief
+from lmmsparse.common.words import brief
 from lmmsparse.design import Design
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance

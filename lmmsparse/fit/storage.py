@@ -62,13 +62,7 @@ _STRUCTURES: dict[str, type[Any]] = {
 
 
 def save_fit(fit: Fit, path: str | Path) -> None:
-    """Write a fit to `path`.
-
-    Raises
-    ------
-    StorageError
-        If a label cannot be stored, or an optimizer or solver is not one of the package's own.
-    """
+    """Write a fit to `path`."""
     arrays: dict[str, ObjectArray] = {}
     meta = {
         "format": _FORMAT,
@@ -102,15 +96,7 @@ def _plain_array(array: ObjectArray) -> ObjectArray:
 
 
 def load_fit(path: str | Path) -> Fit:
-    """Read a fit from `path`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file (it is a `StorageError` too).
-    StorageError
-        If it is not a model, is damaged, or was written by a newer version.
-    """
+    """Read a fit from `path`."""
     with opened(path) as file:
         try:
             archive = Archive(file)
@@ -127,8 +113,8 @@ def load_fit(path: str | Path) -> Fit:
             raise StorageError(_foreign(path)) from error
         except Exception as error:  # whatever a damaged file brings about
             raise StorageError(
-                f"{path} is damaged: {type(error).__name__} while reading it ({error!s:.200}). It "
-                "cannot be restored from what is left. Save the model again."
+                f"{path} is damaged: {type(error).__name__} while reading it ({error!s:.200}). "
+                "Save the model again."
             ) from error
 
 
@@ -138,16 +124,16 @@ def _version(path: str | Path, meta: Any) -> int:
     version = whole(meta["version"], low=1)
     if version > _VERSION:
         raise StorageError(
-            f"{path} was written by a newer version of lmmsparse. Its file version is {version}, "
-            f"readable is {_VERSION}. Update lmmsparse to read it."
+            f"{path} was written by a newer version of lmmsparse (file version {version}, "
+            f"readable is {_VERSION}). Update lmmsparse to read it."
         )
     return version
 
 
 def _foreign(path: str | Path) -> str:
     return (
-        f"{path} is not a model saved by lmmsparse, or is damaged from the start. Only files "
-        "written by m.save(path) can be read. Check the path."
+        f"{path} is not a model saved by m.save(path), or is damaged from the start. Check the "
+        "path."
     )
 
 

@@ -23,13 +23,8 @@ def check_solution(fit: Fit, effects: tuple[FloatArray, FloatArray] | None) -> N
 
     Parameters
     ----------
-    fit : Fit
     effects : tuple of arrays or None
         Fixed effects (p,) and conditional modes (q,).
-
-    Raises
-    ------
-    ValueError
     """
     found, stored = fit.criterion, fit.optimum.value
     close = abs(found - stored) <= _ROUNDING * (fit.design.n + abs(stored))

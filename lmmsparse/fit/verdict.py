@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmmsparse.common.arrays import BoolArray, FloatArray
+from lmmsparse.common.calls import not_called
 from lmmsparse.common.errors import Finding
 from lmmsparse.common.render import Section, html_of, text_of
 from lmmsparse.fit.coordinates import StandardizedObjective
@@ -29,6 +30,7 @@ _CARRIES_A_MEAN = (
 _EPS = float(np.finfo(np.float64).eps)
 
 
+@not_called("The verdict is a member, not a method. Write m.convergence without parentheses.")
 @dataclass(frozen=True, eq=False, repr=False)
 class Convergence:
     """The verdict on a fit.

@@ -14,8 +14,10 @@ from typing import Any
 
 from lmmsparse.common.errors import FormulaError
 from lmmsparse.common.threads import filtered
+from lmmsparse.common.words import shortened
 from lmmsparse.formula import limits
 from lmmsparse.formula.limits import remembered, too_much
+from lmmsparse.formula.places import Place
 from lmmsparse.formula.tokens import (
     NAMESPACES,
     Token,
@@ -64,12 +66,6 @@ class Expression:
 def read_expression(text: str) -> Expression:
     """Read a call or calculation.
 
-    Raises
-    ------
-    FormulaError
-        If it is not one complete expression, uses syntax that has no place in a formula, or is
-        larger than a formula may be.
-
     Examples
     --------
     >>> read_expression("np.log( `my age`+1 )").text
@@ -77,17 +73,16 @@ def read_expression(text: str) -> Expression:
     """
     tokens = tuple(tokenize(text)[:-1])
     try:
-        tree = parsed(tokens, text)
+        tree = parsed(tokens)
     except SyntaxError as error:
         raise FormulaError(
-            f"{text!r} cannot be read as an expression. Only columns, functions and "
-            "arithmetic are possible inside a call. Check brackets, commas and quotes."
+            f"{text!r} is not an expression. Check brackets, commas and quotes."
         ) from error
     _check(tree, text)
     try:
         written = spelled(tree)
     except RecursionError as error:  # who calls is deep already
-        raise FormulaError(f"{_short(text)} is nested too deeply. Simplify it.") from error
+        raise FormulaError(f"{shortened(text)} is nested too deeply. Simplify it.") from error
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     outside = {
         id(node.value)
@@ -105,18 +100,10 @@ def read_expression(text: str) -> Expression:
     )
 
 
-def parsed(tokens: tuple[Token, ...], text: str) -> ast.expr:
-    """The syntax tree of tokens; a name in backquotes is a name with backquotes there.
-
-    Raises
-    ------
-    SyntaxError
-        If they are not one expression.
-    FormulaError
-        If they are too many.
-    """
+def parsed(tokens: tuple[Token, ...]) -> ast.expr:
+    """The syntax tree of tokens; a name in backquotes is a name with backquotes there."""
     if len(tokens) > limits.PIECES:
-        start = tokens[0].start
+        text, start = tokens[0].text, tokens[0].start
         too_much(
             f"The expression that starts with {text[start : start + 40]!r} has {len(tokens):,} "
             "names, numbers and signs",
@@ -124,7 +111,7 @@ def parsed(tokens: tuple[Token, ...], text: str) -> ast.expr:
             "Compute the column before fitting.",
         )
     prefix = "quoted_"
-    while prefix in text:
+    while any(prefix in token.value for token in tokens):
         prefix += "_"
     words = python_words(tokens)
     stands_for = {}
@@ -145,26 +132,23 @@ def parsed(tokens: tuple[Token, ...], text: str) -> ast.expr:
     return tree
 
 
-def check_python(tokens: tuple[Token, ...], text: str) -> None:
+def check_python(tokens: tuple[Token, ...]) -> None:
     """Raise a `FormulaError` when the tokens are not one complete Python expression."""
     try:
-        parsed(tokens, text)
-    except SyntaxError as error:
-        start, end = tokens[0].start, tokens[-1].end
+        parsed(tokens)
+    except SyntaxError:
+        whole = Place(tokens[0].text, tokens[0].start, tokens[-1].end)
         pair = _names_side_by_side(tokens)
-        raise FormulaError(
-            f'"{text[start:end]}" is not a complete expression. Inside a call the text is read as '
-            + (
-                f"Python: {pair} are two names side by side. Put a sign between them, or a column "
-                f"name with spaces in it into backquotes: `{pair}`."
-                if pair
-                else "Python: a comma, a sign or a name may be missing or in excess. Correct it, "
-                "or compute it as a column of the data first."
-            ),
-            text,
-            start,
-            end - start,
-        ) from error
+        why = (
+            f"two names side by side, {pair}. Put a sign between them, or a column name "
+            f"with spaces into backquotes: `{pair}`."
+            if pair
+            else "a comma, a sign or a name may be missing or in excess. Correct it, or make it a "
+            "column of the data first."
+        )
+        whole.fail(
+            f'"{whole.text[whole.start : whole.end]}" is not a complete expression in Python: {why}'
+        )
 
 
 def _names_side_by_side(tokens: tuple[Token, ...]) -> str:
@@ -258,7 +242,7 @@ def _check(tree: ast.expr, text: str) -> None:
     for node, depth in _with_depth(tree):
         if depth > limits.DEPTH:
             too_much(
-                f"The expression {_short(text)} is nested too deeply",
+                f"The expression {shortened(text)} is nested too deeply",
                 f"{limits.DEPTH} operations inside each other",
                 "Compute the column before fitting.",
             )
@@ -268,8 +252,8 @@ def _check(tree: ast.expr, text: str) -> None:
         strange |= isinstance(node, ast.Attribute) and isinstance(node.value, ast.Constant)
         if not isinstance(node, _ALLOWED) or unpacked or strange:
             raise FormulaError(
-                f"{_short(text)} uses Python syntax ({type(node).__name__}) that a formula does "
-                "not allow. Compute the column first, or pass a function through context=."
+                f"{shortened(text)} uses Python syntax ({type(node).__name__}) that a formula "
+                "does not allow. Compute the column first, or pass a function through context=."
             )
         if (
             isinstance(node, ast.Constant)
@@ -277,7 +261,7 @@ def _check(tree: ast.expr, text: str) -> None:
             and len(node.value) > limits.TEXT
         ):
             too_much(
-                f"A text in {_short(text)} has {len(node.value):,} characters",
+                f"A text in {shortened(text)} has {len(node.value):,} characters",
                 f"{limits.TEXT:,} in a text",
                 "Compute the column before fitting.",
             )
@@ -292,7 +276,3 @@ def _with_depth(tree: ast.AST) -> Iterator[tuple[ast.AST, int]]:
         for child in ast.iter_child_nodes(node):
             chained = isinstance(node, ast.BinOp) and child is node.left
             todo.append((child, depth if chained else depth + 1))
-
-
-def _short(text: str) -> str:
-    return repr(text) if len(text) <= 80 else repr(text[:77] + "...")

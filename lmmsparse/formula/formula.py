@@ -15,6 +15,7 @@ from lmmsparse.formula import limits
 from lmmsparse.formula.expression import check_python
 from lmmsparse.formula.limits import remembered
 from lmmsparse.formula.parser import parse_side
+from lmmsparse.formula.places import Place
 from lmmsparse.formula.summands import FoundBar, Summands, joined
 from lmmsparse.formula.terms import groupings, term_labels
 from lmmsparse.formula.tokens import (
@@ -33,10 +34,8 @@ from lmmsparse.formula.tree import (
     Number,
     Special,
     Sum,
-    fail,
     leaf_display,
     leaf_text,
-    slice_of,
     unwrap,
 )
 
@@ -133,8 +132,8 @@ def parse_formula(text: str, one_sided: bool = False) -> MixedFormula:
     """
     if not isinstance(text, str):
         raise FormulaError(
-            f"The formula is not a text but of type {type(text).__name__}. It is read as text. "
-            'Write it in quotation marks and first, for example lmer("y ~ x + (1|group)", data).'
+            f"The formula must be a string, not of type {type(text).__name__}. Write it in "
+            'quotation marks and first, for example lmer("y ~ x + (1|group)", data).'
         )
     return _taken_apart(text, yes_or_no("one_sided", one_sided))
 
@@ -150,15 +149,13 @@ def _taken_apart(text: str, one_sided: bool) -> MixedFormula:
     tokens = tokenize(text)
     if tokens[0].kind == "end":
         raise FormulaError(
-            "The formula is empty. It has to name the response and the effects. Write for "
-            'example "y ~ x + (1|group)", with your own columns.'
+            'The formula is empty. Write for example "y ~ x + (1|group)", with your own columns.'
         )
     try:
         return _parse(text, tokens[:-1], one_sided)
     except RecursionError as error:
         raise FormulaError(
-            "The formula is nested too deeply. There are too many parentheses inside each other. "
-            "Remove those that are not needed."
+            "The formula is nested too deeply. Remove parentheses that are not needed."
         ) from error
 
 
@@ -191,24 +188,22 @@ def referenced_names(expression: str) -> tuple[str, ...]:
 
 
 def _parse(text: str, tokens: list[Token], one_sided: bool) -> MixedFormula:
-    tilde = _find_tilde(text, tokens, one_sided)
+    tilde = _find_tilde(tokens, one_sided)
     left, right = tokens[:tilde], tokens[tilde + 1 :]
     if not right:
-        fail(
-            'There is nothing to the right of "~". The right side names the effects. Write for '
-            'example "y ~ 1 + (1|group)".',
-            text,
-            tokens[tilde],
+        tokens[tilde].fail(
+            'There is nothing to the right of "~". Write the effects there, for example "y ~ 1 + '
+            '(1|group)".'
         )
-    response = _response(left, text) if left else None
-    tree = parse_side(right, text)
-    side = Summands(text, "one-sided" if one_sided else "fixed")
+    response = _response(left) if left else None
+    tree = parse_side(right)
+    side = Summands("one-sided" if one_sided else "fixed")
     if isinstance(tree, Bar):
-        _check_bare_bar(tree, text)
+        _check_bare_bar(tree)
         side.bars.append(FoundBar(tree, tree))
     else:
         side.collect(tree)
-    random = tuple(term for found in side.bars for term in _random_terms(found, text))
+    random = tuple(term for found in side.bars for term in _random_terms(found))
     if len(random) > limits.GROUPINGS:
         limits.too_much(
             f"The formula has {len(random)} random-effects terms",
@@ -218,85 +213,67 @@ def _parse(text: str, tokens: list[Token], one_sided: bool) -> MixedFormula:
     return MixedFormula(text, response, side.formula(), tuple(side.offsets), random)
 
 
-def _find_tilde(text: str, tokens: list[Token], one_sided: bool) -> int:
+def _find_tilde(tokens: list[Token], one_sided: bool) -> int:
     tildes = [i for i, token in enumerate(tokens) if token.is_op("~")]
     if not tildes:
         if one_sided:
-            fail(
-                'The formula does not start with "~". This formula only chooses random terms and '
-                'has no response. Write for example "~(1|group)".',
-                text,
-                tokens[0],
+            tokens[0].fail(
+                'A formula that chooses random terms must start with "~". Write for example '
+                '"~(1|group)".'
             )
         equals = [token for token in tokens if token.is_op("=")]
-        fail(
-            'There is no "~" in the formula. It separates the response from the effects. '
-            f"{'Put it where = stands' if equals else 'Write it after the response'}, for "
-            'example "y ~ x + (1|group)".',
-            text,
-            equals[0] if equals else tokens[0],
+        (equals[0] if equals else tokens[0]).fail(
+            'There is no "~" in the formula. '
+            f"{'Put it where = stands' if equals else 'Write it after the response'}, for example "
+            '"y ~ x + (1|group)".'
         )
     for i in tildes[1:]:
-        fail(
-            'There is a second "~". A formula has one, between the response and the effects. '
-            "Remove one of them.",
-            text,
-            tokens[i],
+        tokens[i].fail(
+            'There is a second "~". A formula has one, between the response and the effects.'
         )
     tilde = tildes[0]
     depth = sum(t.is_op("(", "[", "{") - t.is_op(")", "]", "}") for t in tokens[:tilde])
     if depth:
-        fail(
-            'The "~" stands inside parentheses. It separates the response from the effects. Put '
-            "the parentheses around the response or around single terms only.",
-            text,
-            tokens[tilde],
+        tokens[tilde].fail(
+            'The "~" stands inside parentheses. Put the parentheses around the response or single '
+            "terms only."
         )
     if one_sided and tilde:
-        raise FormulaError(
-            f'There is "{text[: tokens[tilde].start].strip()}" to the left of "~". This formula '
-            'only chooses random terms and has no response. Start it with "~", for example '
-            '"~(1|group)".',
-            text,
-            tokens[0].start,
-            tokens[tilde - 1].end - tokens[0].start,
+        left = Place(tokens[0].text, tokens[0].start, tokens[tilde - 1].end)
+        left.fail(
+            f'There is "{left.text[left.start : left.end]}" to the left of "~". A formula that '
+            'chooses random terms has no response: start it with "~", for example "~(1|group)".'
         )
     if not one_sided and not tilde:
-        fail(
-            'There is nothing to the left of "~". The left side is the response, the quantity '
-            'that is explained. Write its column there, for example "y ~ x + (1|group)".',
-            text,
-            tokens[0],
+        tokens[0].fail(
+            'There is nothing to the left of "~". Write the response there, for example "y ~ x + '
+            '(1|group)".'
         )
     return tilde
 
 
-def _response(tokens: list[Token], text: str) -> str:
-    node = unwrap(parse_side(tokens, text))
+def _response(tokens: list[Token]) -> str:
+    node = unwrap(parse_side(tokens))
     if isinstance(node, Name | Call):
-        return Summands(text, "response").render(node)
+        return Summands("response").render(node)
     if isinstance(node, Number):
-        fail(
-            f'The response is a number, "{slice_of(text, node)}". It has to vary from row to row. '
-            'Write the name of a column to the left of "~".',
-            text,
-            node,
+        node.fail(
+            f'The response is a number, "{node.written}". Write the name of a column to the left '
+            'of "~".'
         )
     inner = tuple(t for t in tokens if t.start >= node.start and t.end <= node.end)
     sign = next((t for t in inner if t.is_op("|", "||", ":", "%in%")), None)
     if sign is not None or isinstance(node, Bar | Special):
-        fail(
-            f'"{slice_of(text, node)}" cannot be the response. Random terms and interactions '
-            "describe effects. Move them to the right of the ~.",
-            text,
-            sign or node,
+        (sign or node).fail(
+            f'"{node.written}" cannot be the response. Move random terms and interactions to the '
+            "right of the ~."
         )
-    check_columns_callable(inner, text)
-    check_python(inner, text)
+    check_columns_callable(inner)
+    check_python(inner)
     return f"I({python_text(inner)})"
 
 
-def _check_bare_bar(bar: Bar, text: str) -> None:
+def _check_bare_bar(bar: Bar) -> None:
     """Accept ``y ~ x|g``; refuse a bar that would swallow the other summands."""
     node: Node = bar
     parts: list[Node] = []
@@ -312,63 +289,55 @@ def _check_bare_bar(bar: Bar, text: str) -> None:
         return
     advice = "Put each random term into its own parentheses"
     if all(len(items) > 1 for items in others[:-1]):
-        pieces = [(own, slice_of(text, item)) for own, item in first]
+        pieces = [(own, item.written) for own, item in first]
         for sign, items in zip(signs, others, strict=True):
             (own, effects), (_, group) = pieces.pop(), items[0]
-            pieces.append((own, f"({effects}{sign}{slice_of(text, group)})"))
-            pieces += [(own, slice_of(text, item)) for own, item in items[1:]]
-        advice += f": {' '.join(text[: bar.start].split())} {joined(pieces)}"
-    at = text.index("|", node.end)
-    raise FormulaError(
-        'The "|" stands outside parentheses. It would take everything to its left and right into '
-        f"one random term, and the fixed part would be lost. {advice}.",
-        text,
-        at,
-        len(signs[0]),
+            pieces.append((own, f"({effects}{sign}{group.written})"))
+            pieces += [(own, item.written) for own, item in items[1:]]
+        advice += f": {Place(bar.text, 0, bar.start).written} {joined(pieces)}"
+    at = bar.text.index("|", node.end)
+    Place(bar.text, at, at + len(signs[0])).fail(
+        'The "|" stands outside parentheses and would take everything to its left and right into '
+        f"one random term. {advice}."
     )
 
 
-def _random_terms(found: FoundBar, text: str) -> list[RandomTerm]:
+def _random_terms(found: FoundBar) -> list[RandomTerm]:
     """One term for each grouping, and after ``||`` for each effect."""
     bar, source = found.bar, found.source
     if isinstance(bar.left, Bar):
-        fail(
-            f'There is more than one | in "{slice_of(text, bar)}". A random term has one | between '
-            "its effects and its grouping. Write each random term in its own parentheses, joined "
-            "by +.",
-            text,
-            bar,
+        bar.fail(
+            f'There is more than one | in "{bar.written}". Write each random term in its own '
+            "parentheses, joined by +."
         )
-    side = Summands(text, "effects")
+    side = Summands("effects")
     side.collect(bar.left)
-    labels = term_labels(bar.left, text)
+    labels = term_labels(bar.left)
     if not side.intercept and not labels:
-        fail(
-            f'The random term "{slice_of(text, source)}" has no effects. Without intercept (0 or '
-            "-1) at least one column has to stand to the left of |. Write (1|...) for a random "
-            "intercept, or name a column.",
-            text,
-            bar.left,
+        bar.left.fail(
+            f'The random term "{source.written}" has no effects. Write (1|...) for a random '
+            "intercept, or name a column to the left of |."
         )
     effects = [side.formula()]
     if bar.double:
         effects = ["1"] * side.intercept + [f"0 + {label}" for label in labels]
-    groups = groupings(bar.right, text)
+    groups = groupings(bar.right)
     if len(effects) * len(groups) > limits.GROUPINGS:
-        limits.too_much(
-            f"A random term stands for {len(effects) * len(groups):,}",
-            f"{limits.GROUPINGS} random-effects terms",
-            "Write the terms that are needed.",
-            (text, source.start, source.end - source.start),
+        source.fail(
+            limits.beyond(
+                f"A random term stands for {len(effects) * len(groups):,}",
+                f"{limits.GROUPINGS} random-effects terms",
+                "Write the terms that are needed.",
+            )
         )
     return [
         RandomTerm(
             effects=effect,
             group=":".join(leaf_display(leaf) for leaf in group),
-            factors=tuple(leaf_text(leaf, text, in_formula=False) for leaf in group),
+            factors=tuple(leaf_text(leaf, in_formula=False) for leaf in group),
             structure=found.structure,
             hom=found.hom,
-            source=text[source.start : source.end],
+            source=source.text[source.start : source.end],
             position=source.start,
             split=bar.double,
         )

@@ -55,26 +55,13 @@ def _length(value: Any) -> int:
     return sum(map(_length, value)) if isinstance(value, tuple) else 0
 
 
-def too_much(
-    what: str, limit: str, remedy: str, where: tuple[str, int, int] | None = None
-) -> NoReturn:
-    """Raise the error for what is larger than a formula may ask for.
-
-    Parameters
-    ----------
-    what : str
-        What is too large, with the words of the formula.
-    limit : str
-        How large it may be.
-    remedy : str
-        What to do instead.
-    where : tuple, optional
-        The formula, where in it, and how many characters.
-    """
-    text, position, length = where if where is not None else (None, None, 1)
-    raise FormulaError(
-        f"{what}. A formula is limited to {limit}, so that it cannot exhaust the machine. {remedy}",
-        text,
-        position,
-        length,
+def beyond(what: str, limit: str, remedy: str) -> str:
+    """What is said of `what` that is larger than a formula may ask for, and what to do instead."""
+    return (
+        f"{what}. A formula is limited to {limit}, so that it cannot exhaust the machine. {remedy}"
     )
+
+
+def too_much(what: str, limit: str, remedy: str) -> NoReturn:
+    """Raise the error for what is larger than a formula may ask for."""
+    raise FormulaError(beyond(what, limit, remedy))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from lmmsparse.common.errors import FormulaError
 from lmmsparse.formula.expression import check_python
+from lmmsparse.formula.places import Place
 from lmmsparse.formula.tokens import CONSTANTS, Token
 from lmmsparse.formula.tree import (
     Bar,
@@ -21,36 +21,30 @@ from lmmsparse.formula.tree import (
     Product,
     Special,
     Sum,
-    fail,
-    slice_of,
 )
 
 STRUCTURES = ("us", "diag", "cs", "ar1")
 _TIGHTER_THAN_SUM = (("*", "/"), ("%in%",), (":",), ("^", "**"))
 
 
-def parse_side(tokens: list[Token], text: str) -> Node:
-    """Parse the tokens of one side of the tilde.
-
-    Parameters
-    ----------
-    tokens : list of Token
-        At least one, without the end token and without a tilde.
-    text : str
-        The whole formula, for error messages.
-    """
-    last = tokens[-1].end
-    parser = _Parser([*tokens, Token("end", "", last, last)], text)
+def parse_side(tokens: list[Token]) -> Node:
+    """Parse the tokens, at least one, of one side of the tilde, without the end token."""
+    text, last = tokens[-1].text, tokens[-1].end
+    parser = _Parser([*tokens, Token(text, last, last, "end", "")])
     node = parser.bar()
     if parser.here.kind != "end":
         parser.unexpected()
     return node
 
 
+def _over(first: Place, last: Place) -> tuple[str, int, int]:
+    """From one place to another."""
+    return first.text, first.start, last.end
+
+
 class _Parser:
-    def __init__(self, tokens: list[Token], text: str) -> None:
+    def __init__(self, tokens: list[Token]) -> None:
         self._tokens = tokens
-        self._text = text
         self._at = 0
 
     @property
@@ -64,70 +58,53 @@ class _Parser:
 
     def unexpected(self) -> NoReturn:
         token = self.here
-        shown = self._text[token.start : token.end]
+        shown = token.written
         if token.is_op("<", ">", "==", "!=", "<=", ">=", "&", "&&", "%", "//"):
-            fail(
-                f'The sign "{shown}" cannot stand between terms of a formula. A formula lists '
-                "columns; calculations belong inside I( ). Write for example I(x > 1), with your "
-                "own columns.",
-                self._text,
-                token,
+            token.fail(
+                f'The sign "{shown}" cannot stand between terms of a formula. Write calculations '
+                "inside I( ), for example I(x > 1)."
             )
         if token.is_op("["):
-            fail(
-                "Square brackets cannot stand here. A formula lists columns; calculations belong "
-                "inside I( ). Write for example I(x[0]), or make it a column of the data.",
-                self._text,
-                token,
+            token.fail(
+                "Square brackets cannot stand here. Write calculations inside I( ), for example "
+                "I(x[0])."
             )
         if token.kind == "op" and not token.is_op("(", "{"):
-            fail(
-                f'The sign "{shown}" has no meaning here. Terms of a formula are joined by +, '
-                "interactions are written with : or *. Remove it, or put the calculation inside "
-                "I( ).",
-                self._text,
-                token,
+            token.fail(
+                f'The sign "{shown}" has no meaning here. Join terms by +, write interactions '
+                "with : or *, and calculations inside I( )."
             )
         before = self._tokens[self._at - 1]
         if before.is_op(")") and shown.startswith("."):
-            fail(
-                f'"{shown}" after a parenthesis cannot be read here. A formula lists columns; '
-                "calculations belong inside I( ). Put the whole expression inside I( ).",
-                self._text,
-                token,
+            token.fail(
+                f'"{shown}" after a parenthesis cannot be read here. Put the whole expression '
+                "inside I( )."
             )
-        fail(
-            f'A sign is missing before "{shown}". Two terms cannot stand side by side. Join them, '
-            f"for example with +, or put a column name with spaces in it into backquotes.",
-            self._text,
-            token,
+        token.fail(
+            f'A sign is missing before "{shown}": two terms stand side by side. Join them, for '
+            "example with +, or put a column name with spaces in it into backquotes."
         )
 
     def bar(self) -> Node:
         if self.here.is_op("|", "||"):
-            fail(
-                f'There is nothing to the left of "{self.here.value}". The left side says which '
-                "effects vary between groups. Write 1 there for a random intercept, for example "
-                "(1|group).",
-                self._text,
-                self.here,
+            self.here.fail(
+                f'There is nothing to the left of "{self.here.value}". Write the effects that '
+                "vary between groups there, for example (1|group) for a random intercept."
             )
         left = self._sum()
         while self.here.is_op("|", "||"):
             sign = self._take()
             if self.here.kind == "end" or self.here.is_op(")", ",", "|", "||"):
-                fail(
-                    f'There is nothing to the right of "{sign.value}". The right side names the '
-                    "grouping column. Write for example (1|group).",
-                    self._text,
-                    sign,
+                sign.fail(
+                    f'There is nothing to the right of "{sign.value}". Write the grouping column '
+                    "there, for example (1|group)."
                 )
             right = self._sum()
-            left = Bar(left, right, sign.value == "||", left.start, right.end)
+            left = Bar(*_over(left, right), left, right, sign.value == "||")
         return left
 
     def _sum(self) -> Node:
-        start = self.here.start
+        start = self.here
         items: list[tuple[int, Node]] = []
         sign = self._signs()
         signed = sign is not None
@@ -136,7 +113,7 @@ class _Parser:
             items.append((sign, self._product(0)))
         if len(items) == 1 and not signed:
             return items[0][1]
-        return Sum(tuple(items), start, items[-1][1].end)
+        return Sum(*_over(start, items[-1][1]), tuple(items))
 
     def _signs(self) -> int | None:
         """Product of the plus and minus signs that come next, None when there are none."""
@@ -154,65 +131,47 @@ class _Parser:
             operator = "^" if (found := self._take().value) == "**" else found
             # the power binds to the right: a^b^c is a^(b^c)
             right = self._product(level if operator == "^" else level + 1)
-            left = Product(operator, left, right, left.start, right.end)
+            left = Product(*_over(left, right), operator, left, right)
         return left
 
     def _primary(self) -> Node:
         token = self._take()
         if token.kind == "number":
-            return Number(float(token.value.rstrip("L")), token.start, token.end)
+            return Number(*_over(token, token), float(token.value.rstrip("L")))
         if token.kind == "name" and self.here.is_op("("):
             return self._call(token)
         if token.kind in ("name", "quoted"):
-            return Name(token, token.start, token.end)
+            return Name(*_over(token, token), token)
         if token.is_op("("):
             if self.here.is_op(")"):
-                raise FormulaError(
-                    "There is nothing between these parentheses. They have to hold at least one "
-                    "term. Remove them, or write the term that is missing.",
-                    self._text,
-                    token.start,
-                    self.here.end - token.start,
+                Place(*_over(token, self.here)).fail(
+                    "There is nothing between these parentheses. Remove them, or write the term "
+                    "that is missing."
                 )
             inner = self.bar()
             if not self.here.is_op(")"):
                 self.unexpected()
-            return Paren(inner, token.start, self._take().end)
+            return Paren(*_over(token, self._take()), inner)
         if token.kind == "string":
-            fail(
-                f"A text in quotation marks, {token.value}, cannot be a term. Terms are columns "
-                "of the data. Write the column's name without quotation marks (in backquotes if "
-                "it contains spaces).",
-                self._text,
-                token,
+            token.fail(
+                f"A string, {token.value}, cannot be a term. Write the column's name without "
+                "quotation marks (in backquotes if it contains spaces)."
             )
         self._missing_term(token)
 
     def _missing_term(self, token: Token) -> NoReturn:
         before = self._tokens[self._at - 2] if self._at > 1 else None
         if token.is_op("[", "{"):
-            fail(
-                f'"{token.value}" cannot stand here. Terms are grouped by round parentheses. Write '
-                "for example (1|group).",
-                self._text,
-                token,
+            token.fail(
+                f'"{token.value}" cannot stand here. Group terms by round parentheses, for '
+                "example (1|group)."
             )
         if before is not None and before.is_op("+", "-", "*", "/", ":", "^", "**", "%in%"):
-            fail(
-                f'A term is missing after "{before.value}". The sign joins two terms. Write the '
-                "second one, or remove the sign.",
-                self._text,
-                before,
-            )
+            before.fail(f'A term is missing after "{before.value}". Write it, or remove the sign.')
         if before is not None and before.is_op("|", "||"):
             self._at -= 1
             self.unexpected()
-        fail(
-            f'A term is missing before "{token.value}". The sign joins two terms. Write the first '
-            "one, or remove the sign.",
-            self._text,
-            token,
-        )
+        token.fail(f'A term is missing before "{token.value}". Write it, or remove the sign.')
 
     def _call(self, name: Token) -> Node:
         opening = self._at
@@ -233,57 +192,42 @@ class _Parser:
         self._at = closing + 1
         for i, token in enumerate(tokens[1:], 1):
             if token.value == "offset" and tokens[min(i + 1, len(tokens) - 1)].is_op("("):
-                fail(
-                    "offset() cannot stand inside another call. It is a summand of its own. "
-                    "Write + offset(...) beside the other terms.",
-                    self._text,
-                    token,
+                token.fail(
+                    "offset() cannot stand inside another call. Write + offset(...) beside the "
+                    "other terms."
                 )
             if token.kind == "name" and token.value == ".":
-                fail(
-                    f'The "." cannot stand inside {name.value}( ). It stands for all other columns '
-                    "and only works as a term of the fixed part. Write the columns you mean.",
-                    self._text,
-                    token,
+                token.fail(
+                    f'The "." cannot stand inside {name.value}( ); it works only as a term of the '
+                    "fixed part. Write the columns you mean."
                 )
         if len(tokens) > 3:
-            check_python(tokens, self._text)
-        return Call(tokens, name.start, tokens[-1].end)
+            check_python(tokens)
+        return Call(*_over(name, tokens[-1]), tokens)
 
     def _bar_in_call(self, name: Token, bar: Token) -> NoReturn:
-        if self._text[name.end : self.here.start]:
-            fail(
-                f'A sign is missing between "{name.value}" and the parenthesis. A random term '
-                f"such as (1|group) is added to the others. Write {name.value} + (...).",
-                self._text,
-                self.here,
+        if name.end < self.here.start:
+            self.here.fail(
+                f'A sign is missing between "{name.value}" and the parenthesis. Write '
+                f"{name.value} + (...)."
             )
-        fail(
-            f'The "{bar.value}" cannot stand inside {name.value}( ). It separates effects from '
-            "groups in a random term, which is a summand of its own. Write + (1|group) beside the "
-            "other terms; for a logical or write np.logical_or(a, b).",
-            self._text,
-            bar,
+        bar.fail(
+            f'The "{bar.value}" cannot stand inside {name.value}( ). Write a random term as + '
+            "(1|group) beside the other terms; for a logical or write np.logical_or(a, b)."
         )
 
     def _special(self, name: Token) -> Special:
         self._take()
         bar = self.bar()
         if not isinstance(bar, Bar):  # it comes later
-            fail(
-                f'The first argument of {name.value}( ) has no "|". It is the effects and their '
-                f"grouping, {name.value}(effects | group). Write the | there, and effects joined "
-                "by +.",
-                self._text,
-                bar,
+            bar.fail(
+                f'The first argument of {name.value}( ) has no "|". Write {name.value}(effects | '
+                "group), with effects joined by +."
             )
         if bar.double:
-            fail(
-                f'"||" cannot stand inside {name.value}( ). "||" asks for uncorrelated effects '
-                f"and {name.value} names a covariance itself. Write one | inside "
-                f"{name.value}( ), or ({slice_of(self._text, bar)}) without {name.value}.",
-                self._text,
-                bar,
+            bar.fail(
+                f'"||" cannot stand inside {name.value}( ), which names a covariance itself. '
+                f"Write one | inside {name.value}( ), or ({bar.written}) without {name.value}."
             )
         hom: bool | None = None
         while self.here.is_op(","):
@@ -291,7 +235,7 @@ class _Parser:
             hom = self._hom(name)
         if not self.here.is_op(")"):
             self.unexpected()
-        return Special(name.value, bar, hom, name.start, self._take().end)
+        return Special(*_over(name, self._take()), name.value, bar, hom)
 
     def _hom(self, name: Token) -> bool:
         start = self.here
@@ -305,12 +249,9 @@ class _Parser:
                 if name.value == "us"
                 else f"Besides effects | group, {name.value}( ) only takes hom=True or hom=False"
             )
-            what = self._text[start.start : self.here.start].strip() or ","
-            raise FormulaError(
+            what = name.text[start.start : self.here.start].strip() or ","
+            Place(name.text, start.start, start.start + len(what)).fail(
                 f'The argument "{what}" of {name.value}( ) is not known. {allowed}. Remove it or '
-                "correct it.",
-                self._text,
-                start.start,
-                len(what),
+                "correct it."
             )
         return value == "True"

@@ -41,11 +41,6 @@ class Variable:
 def read_part(text: str) -> tuple[tuple[Variable, ...], ...]:
     """The terms of a formula part in the order of their columns; the intercept is ``()``.
 
-    Raises
-    ------
-    FormulaError
-        If it is not a formula part.
-
     Examples
     --------
     >>> [[v.text for v in term] for term in read_part("1 + x*log( z )")]
@@ -54,12 +49,12 @@ def read_part(text: str) -> tuple[tuple[Variable, ...], ...]:
     tokens = tokenize(text)[:-1]
     if not tokens:
         raise FormulaError("A part of the formula is empty.")
-    node = parse_side(tokens, text)
-    side = Summands(text, "effects")
+    node = parse_side(tokens)
+    side = Summands("effects")
     side.collect(node)
     terms: list[tuple[Variable, ...]] = [()] if side.intercept else []
     seen = {frozenset(term) for term in terms}
-    for leaves in expanded(node, text):
+    for leaves in expanded(node):
         term = tuple(
             dict.fromkeys(
                 Variable(leaf.token.value)

@@ -5,7 +5,7 @@ The intercept markers 0, 1 and -1 are taken out wherever they stand, the last on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
@@ -22,10 +22,9 @@ from lmmsparse.formula.tree import (
     Product,
     Special,
     Sum,
-    fail,
     is_dot,
     leaf_text,
-    slice_of,
+    walk,
 )
 
 
@@ -69,8 +68,7 @@ class Summands:
         Random terms in the order of the text.
     """
 
-    def __init__(self, text: str, where: Where) -> None:
-        self._text = text
+    def __init__(self, where: Where) -> None:
         self._where = where
         self._terms: list[tuple[int, str]] = []
         self.intercept = True
@@ -115,41 +113,29 @@ class Summands:
                 self._mark_inside(node, parity)
                 term = self.render(node)
                 if self._where == "one-sided":
-                    fail(
-                        f'"{slice_of(self._text, node)}" is not a random term. This formula only '
-                        "chooses which random terms are used. Leave it out.",
-                        self._text,
-                        node,
+                    node.fail(
+                        f'"{node.written}" is not a random term. This formula only chooses random '
+                        "terms: leave it out."
                     )
-                labels = term_labels(node, self._text) if _must_expand(node) else (term,)
+                labels = term_labels(node) if _must_expand(node) else (term,)
                 terms += [(sign, label) for label in labels]
 
     def _added(self, node: Node, parity: int) -> None:
-        shown = slice_of(self._text, node)
+        shown = node.written
         if self._where not in ("fixed", "one-sided"):
-            fail(
-                f'The random term "{shown}" stands inside another one. Each random term is a '
-                "summand of its own. Write them one after the other, joined by +.",
-                self._text,
-                node,
+            node.fail(
+                f'The random term "{shown}" stands inside another one. Write them one after the '
+                "other, joined by +."
             )
         if parity < 0:
             what = "offset" if isinstance(node, Call) else "random term"
-            fail(
-                f'The {what} "{shown}" is subtracted. There is nothing it could be taken away '
-                "from. Leave it out, or add it with +.",
-                self._text,
-                node,
-            )
+            node.fail(f'The {what} "{shown}" is subtracted. Leave it out, or add it with +.')
 
     def _mark_intercept(self, node: Number, parity: int) -> None:
         if node.value not in (0, 1):
-            fail(
-                f'The number "{slice_of(self._text, node)}" cannot be a term. Only 1 (with '
-                "intercept) and 0 or -1 (without intercept) have a meaning. Remove it; a fixed "
-                "known amount is written offset(...).",
-                self._text,
-                node,
+            node.fail(
+                f'The number "{node.written}" cannot be a term: only 1 (with intercept) and 0 or '
+                "-1 (without) can. Remove it; a known amount is written offset(...)."
             )
         self.intercept = (node.value == 1) == (parity > 0)
 
@@ -175,14 +161,11 @@ class Summands:
             depth += token.is_op("(", "[", "{") - token.is_op(")", "]", "}")
             commas += depth == 0 and token.is_op(",", "=")
         if not tokens or commas:
-            fail(
-                f'"{slice_of(self._text, node)}" does not hold exactly one quantity. An offset is '
-                "one column or one calculation with columns. Write for example offset(x) or "
-                "offset(log(x)).",
-                self._text,
-                node,
+            node.fail(
+                f'"{node.written}" must hold exactly one quantity, for example offset(x) or '
+                "offset(log(x))."
             )
-        check_python(tokens, self._text)
+        check_python(tokens)
         return python_text(tokens)
 
     def render(self, node: Node) -> str:
@@ -190,9 +173,9 @@ class Summands:
         match node:
             case Name() | Call():
                 self._check_leaf(node)
-                return leaf_text(node, self._text)
+                return leaf_text(node)
             case Product(operator="^"):
-                return f"{self.render(node.left)}**{power_of(node, self._text)}"
+                return f"{self.render(node.left)}**{power_of(node)}"
             case Product():
                 operator = ":" if node.operator == "%in%" else node.operator
                 return f"{self.render(node.left)}{operator}{self.render(node.right)}"
@@ -201,12 +184,9 @@ class Summands:
                 if not items:
                     self._number_in_product(node)
                 if items[0][0] < 0:
-                    fail(
-                        f'There is nothing "{slice_of(self._text, items[0][1])}" could be taken '
-                        "away from. In a formula a minus leaves a term out and does not "
-                        "calculate. Remove it, or write I(-x) with your own column.",
-                        self._text,
-                        items[0][1],
+                    items[0][1].fail(
+                        f'There is nothing "{items[0][1].written}" could be taken away from. A '
+                        "minus leaves a term out: remove it, or write I(-x) with your own column."
                     )
                 if len(items) == 1 and isinstance(items[0][1], Name | Call):
                     return self.render(items[0][1])
@@ -214,12 +194,10 @@ class Summands:
             case Paren(inner=Product()):
                 return f"({self.render(node.inner)})"
             case Paren(inner=Bar()) | Special() | Bar():
-                fail(
-                    f'The random term "{slice_of(self._text, node)}" is multiplied or combined '
-                    "with another term. A random term can only be added. Join it with +; effects "
-                    "that vary between groups stand to the left of its |.",
-                    self._text,
-                    node,
+                node.fail(
+                    f'The random term "{node.written}" is multiplied or combined with another '
+                    "term. Join it with +; effects that vary between groups stand to the left of "
+                    "its |."
                 )
             case Paren():
                 return self.render(node.inner)
@@ -227,12 +205,9 @@ class Summands:
                 self._number_in_product(node)
 
     def _number_in_product(self, node: Node) -> NoReturn:
-        fail(
-            f'"{slice_of(self._text, node)}" is a number inside a product. The signs * / : ^ join '
-            "columns to interactions and do not calculate. For arithmetic write I(2 * x), with "
-            "your own column; write 0 or 1 for the intercept as a summand of its own.",
-            self._text,
-            node,
+        node.fail(
+            f'"{node.written}" is a number inside a product. For arithmetic write I(2 * x), with '
+            "your own column; write 0 or 1 for the intercept as a summand of its own."
         )
 
     def _check_leaf(self, leaf: Name | Call) -> None:
@@ -249,26 +224,13 @@ class Summands:
             advice = "Write the columns you mean"
         else:
             return
-        fail(f"{what} cannot stand here. {why}. {advice}.", self._text, leaf)
+        leaf.fail(f"{what} cannot stand here. {why}. {advice}.")
 
 
 def _must_expand(node: Node) -> bool:
     """Whether formulaic would not read the product as R does: ``%in%``, minus inside."""
-    parts = list(_walk(node))
+    parts = list(walk(node))
     if any(isinstance(part, Product) and part.operator == "%in%" for part in parts):
         return True
     minus = any(isinstance(part, Sum) and any(s < 0 for s, _ in part.items) for part in parts)
     return minus and not any(is_dot(part) for part in parts)
-
-
-def _walk(node: Node) -> Iterator[Node]:
-    yield node
-    match node:
-        case Product():
-            yield from _walk(node.left)
-            yield from _walk(node.right)
-        case Paren():
-            yield from _walk(node.inner)
-        case Sum():
-            for _, item in node.items:
-                yield from _walk(item)

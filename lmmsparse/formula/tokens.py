@@ -12,10 +12,10 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
-from lmmsparse.common.errors import FormulaError
 from lmmsparse.common.threads import filtered
 from lmmsparse.formula import limits
 from lmmsparse.formula.limits import remembered
+from lmmsparse.formula.places import Place
 
 Kind = Literal["name", "quoted", "number", "string", "op", "end"]
 
@@ -44,13 +44,11 @@ _LOOKALIKES = {
 
 
 @dataclass(frozen=True)
-class Token:
-    """One word or sign of a formula: `formula[start:end]`; `value` is without backquotes."""
+class Token(Place):
+    """One word or sign of a formula; `value` is without backquotes."""
 
     kind: Kind
     value: str
-    start: int
-    end: int
 
     def is_op(self, *values: str) -> bool:
         """Whether this is one of the given signs."""
@@ -61,11 +59,6 @@ def tokenize(text: str) -> list[Token]:
     """Split a formula into tokens; the last one has kind ``"end"``.
 
     The texts of a model come back many times; their tokens are kept.
-
-    Raises
-    ------
-    FormulaError
-        A character without meaning, an unclosed quote or parenthesis.
     """
     return list(_tokens(text))
 
@@ -87,8 +80,8 @@ def _tokens(text: str) -> tuple[Token, ...]:
         token = _next_token(text, at)
         tokens.append(token)
         at = token.end
-    _check_brackets(tokens, text)
-    return (*tokens, Token("end", "", len(text), len(text)))
+    _check_brackets(tokens)
+    return (*tokens, Token(text, len(text), len(text), "end", ""))
 
 
 def _next_token(text: str, at: int) -> Token:
@@ -99,31 +92,25 @@ def _next_token(text: str, at: int) -> Token:
     if number:
         end = number.end()
         if end < len(text) and _is_name_char(text[end]):
-            raise FormulaError(
-                f'"{text[at : _name_end(text, at)]}" cannot be read. A column name that starts '
-                "with a digit must stand in backquotes. Write it as "
-                f"`{text[at : _name_end(text, at)]}`, with the backquotes.",
-                text,
-                at,
-                _name_end(text, at) - at,
+            name = Place(text, at, _name_end(text, at))
+            name.fail(
+                f'"{name.written}" cannot be read. A column name that starts with a digit must '
+                f"stand in backquotes: `{name.written}`."
             )
-        return Token("number", number.group(), at, end)
+        return Token(text, at, end, "number", number.group())
     if _is_name_char(char) and not char.isdecimal():
         end = _name_end(text, at)
-        return Token("name", text[at:end], at, end)
+        return Token(text, at, end, "name", text[at:end])
     operator = _OPERATOR.match(text, at)
     if operator is None:
-        raise FormulaError(_stray(char), text, at)
+        Place(text, at, at + 1).fail(_stray(char))
     value = operator.group()
     if len(value) > 1 and value.startswith("%") and value != "%in%":
-        raise FormulaError(
-            f'The operator "{value}" cannot be used in a formula. Only R knows it. '
-            "Compute the quantity as a column of the data first and use that column.",
-            text,
-            at,
-            len(value),
+        Place(text, at, at + len(value)).fail(
+            f'The operator "{value}" exists only in R. Compute the quantity as a column of the '
+            "data first."
         )
-    return Token("op", value, at, operator.end())
+    return Token(text, at, operator.end(), "op", value)
 
 
 def _read_quoted(text: str, at: int) -> Token:
@@ -133,23 +120,16 @@ def _read_quoted(text: str, at: int) -> Token:
         end += 2 if text[end] == "\\" and quote != "`" else 1
     if end >= len(text):
         what = "backquote" if quote == "`" else "quotation mark"
-        raise FormulaError(
-            f"A {what} ({quote}) is opened here and never closed. Everything after it is read "
-            f"as one name. Add the closing {quote}.",
-            text,
-            at,
+        Place(text, at, at + 1).fail(
+            f"A {what} ({quote}) is opened here and never closed. Add the closing {quote}."
         )
     if quote != "`":
-        return Token("string", text[at : end + 1], at, end + 1)
+        return Token(text, at, end + 1, "string", text[at : end + 1])
     if end == at + 1:
-        raise FormulaError(
-            "There is no name between these backquotes. Backquotes are for column names with "
-            "spaces or signs in them. Write the column's name between them.",
-            text,
-            at,
-            2,
+        Place(text, at, end + 1).fail(
+            "There is no name between these backquotes. Write the column's name between them."
         )
-    return Token("quoted", text[at + 1 : end], at, end + 1)
+    return Token(text, at, end + 1, "quoted", text[at + 1 : end])
 
 
 def _is_name_char(char: str) -> bool:
@@ -165,50 +145,43 @@ def _name_end(text: str, at: int) -> int:
 def _stray(char: str) -> str:
     if char == "$":
         return (
-            'The sign "$" has no meaning in a formula. The columns are looked up in the data '
-            'anyway. Write only the column\'s name, for example "weight", not "d$weight".'
+            'The sign "$" has no meaning in a formula. Write only the column\'s name, for '
+            'example "weight", not "d$weight".'
         )
     if char in _LOOKALIKES:
         return (
-            f'The character "{char}" cannot be read. It looks like the one that is meant, but is '
-            f"another (word processors replace it). Type {_LOOKALIKES[char]} instead."
+            f'The character "{char}" only looks like the one that is meant (word processors '
+            f"replace it). Type {_LOOKALIKES[char]} instead."
         )
     return (
-        f'The character "{char}" has no meaning in a formula. Column names consist of letters, '
-        "digits, dots and underscores. Remove it, or put backquotes around the name it belongs "
-        "to, for example `my column`."
+        f'The character "{char}" has no meaning in a formula. Remove it, or put backquotes around '
+        "the column name it belongs to, for example `my column`."
     )
 
 
-def _check_brackets(tokens: list[Token], text: str) -> None:
+def _check_brackets(tokens: list[Token]) -> None:
     open_: list[Token] = []
     for token in tokens:
         if token.is_op(*_OPENING):
             open_.append(token)
             if len(open_) > limits.NESTING:
-                limits.too_much(
-                    "The formula is nested too deeply",
-                    f"{limits.NESTING} brackets inside each other",
-                    "Remove those that are not needed.",
-                    (text, token.start, 1),
+                token.fail(
+                    limits.beyond(
+                        "The formula is nested too deeply",
+                        f"{limits.NESTING} brackets inside each other",
+                        "Remove those that are not needed.",
+                    )
                 )
         elif token.is_op(*_CLOSING):
             if not open_ or open_[-1].value != _PARTNER[token.value]:
-                raise FormulaError(
-                    f'This "{token.value}" closes nothing. There is no "{_PARTNER[token.value]}" '
-                    "before it that is still open. Remove it, or add the opening one.",
-                    text,
-                    token.start,
+                token.fail(
+                    f'This "{token.value}" closes nothing. Remove it, or add the opening '
+                    f'"{_PARTNER[token.value]}".'
                 )
             open_.pop()
     if open_:
         closing = _CLOSING[_OPENING.index(open_[-1].value)]
-        raise FormulaError(
-            f'This "{open_[-1].value}" is never closed. Each opening parenthesis needs a closing '
-            f'one. Add "{closing}" where it ends.',
-            text,
-            open_[-1].start,
-        )
+        open_[-1].fail(f'This "{open_[-1].value}" is never closed. Add "{closing}" where it ends.')
 
 
 def is_column_word(name: str) -> bool:
@@ -288,18 +261,15 @@ def joined_words(tokens: tuple[Token, ...], words: list[str]) -> str:
     )
 
 
-def check_columns_callable(tokens: tuple[Token, ...], text: str) -> None:
+def check_columns_callable(tokens: tuple[Token, ...]) -> None:
     """Refuse columns named like a word of Python (``class``) inside a call: they cannot be used."""
     for i, token in enumerate(tokens):
         word = _spell(tokens, i, False)
         if word.startswith("`") and keyword.iskeyword(token.value):
-            raise FormulaError(
-                f'The column "{token.value}" cannot be used inside a call. "{token.value}" is a '
-                "word of the Python language. Rename the column, for example to "
-                f'"{token.value}_".',
-                text,
-                token.start,
-                token.end - token.start,
+            token.fail(
+                f'The column "{token.value}" cannot be used inside a call, because '
+                f'"{token.value}" is a word of the Python language. Rename it, for example to '
+                f'"{token.value}_".'
             )
 
 

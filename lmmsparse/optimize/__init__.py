@@ -13,6 +13,7 @@ from lmmsparse.optimize.base import (
 from lmmsparse.optimize.bounded import Bobyqa, NelderMead
 from lmmsparse.optimize.free import OnPlane, minimize_free
 from lmmsparse.optimize.quasi_newton import QuasiNewton
+from lmmsparse.optimize.structured import StructuredSearch
 from lmmsparse.optimize.trust_region import TrustRegion
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Optimum",
     "QuasiNewton",
     "Status",
+    "StructuredSearch",
     "TrustRegion",
     "minimize_free",
     "second_by_differences",

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, ReadOnly
-from lmmsparse.common.errors import NumericalError, OptionError
-from lmmsparse.common.options import brief, is_number
+from lmmsparse.common.errors import NumericalError
+from lmmsparse.common.options import positive, refused
 
 _NO_PART = 1e-10
 _ASIDE = 1e-4  # the step of differences
@@ -104,8 +104,6 @@ class Derivatives:
         The coordinates of gradient and Hessians, if they are others than those of the point.
     noise : float
         How far rounding may have put `value` off.
-    better : (d,) array or None
-        A point that may be much nearer to the minimum.
     """
 
     value: float
@@ -115,10 +113,9 @@ class Derivatives:
     second: Callable[[], FloatArray] | None = None
     frame: Frame | None = None
     noise: float = 0.0
-    better: FloatArray | None = None
 
     def along(self, J: FloatArray) -> Derivatives:
-        """The same in coordinates z of which these are J z (and no better point)."""
+        """The same in coordinates z of which these are J z."""
         exact, second = self.exact, self.second
         return Derivatives(
             self.value,
@@ -303,20 +300,8 @@ class Recorder:
 
 
 def check_positive(owner: str, **values: Any) -> None:
-    """Refuse options that are not positive numbers.
-
-    Raises
-    ------
-    OptionError
-    """
+    """Refuse options that are not positive numbers."""
     for name, value in values.items():
-        if not (is_number(value) and 0 < value < np.inf):
-            raise OptionError(
-                f"{owner}({name}={brief(value)}) is not possible. It must be a positive number. "
-                "Leave it out for the default."
-            )
-        if name == "max_eval" and value != int(value):
-            raise OptionError(
-                f"{owner}({name}={brief(value)}) is not possible. It counts evaluations. Pass a "
-                "whole number."
-            )
+        number = positive(f"{name} of {owner}", value, "Leave it out for the default.")
+        if name == "max_eval" and number != int(number):
+            raise refused(f"{name} of {owner}", "a whole number", value)

@@ -61,10 +61,6 @@ class TrustRegion:
         here = record.derivatives(x)
         if here is None:
             return record.optimum(Status.FAILED, "TrustRegion", bounds)
-        if here.better is not None:
-            there = record.derivatives(here.better)
-            if there is not None and there.value < here.value:
-                x, here = here.better, there
         radius, status = self.radius, Status.MAX_EVALUATIONS
         predicted: float | None = None
         model = _Model(len(x), bool(np.isfinite(bounds.limits).any()))
@@ -122,9 +118,9 @@ class _Model:
     ) -> tuple[FloatArray, float]:
         """The step to take from x, and the decrease it promises."""
         hessian = here.hessian + self._correction
-        step, predicted = _bounded_step(x, here.gradient, hessian, radius, bounds)
+        step, predicted = bounded_step(x, here.gradient, hessian, radius, bounds)
         if here.exact is not None and (self._exact_is_better or predicted < _QUADRATIC):
-            return _bounded_step(x, here.gradient, here.exact, radius, bounds)
+            return bounded_step(x, here.gradient, here.exact, radius, bounds)
         return step, predicted
 
     def learn(
@@ -187,7 +183,7 @@ def _rank_one(missed: FloatArray, step: FloatArray) -> FloatArray:
     return np.asarray(np.outer(missed, missed) / along)
 
 
-def _bounded_step(
+def bounded_step(
     x: FloatArray, g: FloatArray, H: FloatArray, radius: float, bounds: Bounds
 ) -> tuple[FloatArray, float]:
     """A step that stays within the limits, and the decrease it promises."""

@@ -11,7 +11,8 @@ import pandas as pd
 from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.distributions import normal_quantile, t_quantile
 from lmmsparse.common.errors import DataError
-from lmmsparse.common.options import alternatives, check_level, names_in, one_of
+from lmmsparse.common.options import check_level, names_in, one_of
+from lmmsparse.common.words import alternatives
 from lmmsparse.design import as_frame
 from lmmsparse.design.arguments import places
 from lmmsparse.design.tables import check_unique, tidy_column
@@ -69,7 +70,7 @@ def tidy(
         elif kind == "ran_pars":
             frames.append(_parameters(fit, limits))
         else:
-            frames.append(_values(fit, level))
+            frames.append(random_values(fit, level))
     if len(frames) == 1:
         return frames[0]
     order = ["effect", "group", "level", "term", *_FIXED.values(), "conf_low", "conf_high"]
@@ -77,7 +78,7 @@ def tidy(
     return joined[[name for name in order if name in joined.columns]]
 
 
-def _with_limits(
+def with_limits(
     frame: pd.DataFrame, limits: pd.DataFrame | None, names: Sequence[str | None]
 ) -> pd.DataFrame:
     """Join confidence limits by the names of the parameters."""
@@ -98,10 +99,20 @@ def _fixed(fit: Fit, ddf: str, level: float | None, limits: pd.DataFrame | None)
         half = t_quantile(0.5 + level / 2.0, df) * frame["std_error"]
         frame["conf_low"] = frame["estimate"] - half
         frame["conf_high"] = frame["estimate"] + half
-    return _with_limits(frame, limits, names)
+    return with_limits(frame, limits, names)
 
 
 def _parameters(fit: Fit, limits: pd.DataFrame | None) -> pd.DataFrame:
+    rows, keys = parameter_rows(fit)
+    rows.append(("Residual", "sd__Observation", fit.sigma))
+    keys.append("sigma")
+    frame = pd.DataFrame(rows, columns=["group", "term", "estimate"])
+    frame.insert(0, "effect", "ran_pars")
+    return with_limits(frame, limits, keys)
+
+
+def parameter_rows(fit: Fit) -> tuple[list[tuple[str, str, float]], list[str | None]]:
+    """Group, term and estimate of standard deviations and correlations, and their names."""
     names = parameter_names(fit)
     rows: list[tuple[str, str, float]] = []
     keys: list[str | None] = []
@@ -117,14 +128,11 @@ def _parameters(fit: Fit, limits: pd.DataFrame | None) -> pd.DataFrame:
                 label = f"cor__{term.names[j]}.{term.names[i]}"
                 rows.append((term.group, label, float(correlation[i, j])))
                 keys.append(key.get((i, j)))
-    rows.append(("Residual", "sd__Observation", fit.sigma))
-    keys.append("sigma")
-    frame = pd.DataFrame(rows, columns=["group", "term", "estimate"])
-    frame.insert(0, "effect", "ran_pars")
-    return _with_limits(frame, limits, keys)
+    return rows, keys
 
 
-def _values(fit: Fit, level: float | None) -> pd.DataFrame:
+def random_values(fit: Fit, level: float | None) -> pd.DataFrame:
+    """One row per conditional mode."""
     names = effect_names(fit)
     spread = conditional_covariances(fit)
     frames = []
@@ -178,7 +186,7 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
         _weights, _wtres``.
     """
     design = fit.design
-    frame, order = (_variables(fit), None) if data is None else _rows_of(fit, data)
+    frame, order = fitted_frame(fit, data)
     measures = influence_of_rows(fit)
     weights = design.weights_or_one
     root = np.sqrt(weights)
@@ -200,6 +208,11 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
     for name in names:
         frame[name] = columns[name] if order is None else columns[name][order]
     return frame
+
+
+def fitted_frame(fit: Fit, data: Any) -> tuple[pd.DataFrame, IntArray | None]:
+    """The variables of the rows that results have, and where their results are if not in order."""
+    return (_variables(fit), None) if data is None else _rows_of(fit, data)
 
 
 def _variables(fit: Fit) -> pd.DataFrame:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import html
 from typing import Any, TypeVar
 
+from lmmsparse.common.calls import not_called
 from lmmsparse.common.errors import UnknownGroupError
 
 V = TypeVar("V")
 
 
+@not_called(
+    "Values by grouping factor are members, not methods. Write m.ranef, m.coef or m.cond_var "
+    "without parentheses; one factor is m.ranef['group']."
+)
 class ByGroup(dict[str, V]):
     """Grouping factor → values, in the order of the model's terms.
 

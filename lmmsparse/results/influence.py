@@ -16,7 +16,7 @@ from lmmsparse.common.findings import announce
 from lmmsparse.common.progress import run
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
-from lmmsparse.design import listed
+from lmmsparse.common.words import listed
 from lmmsparse.design.recipe import plain_labels
 from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.fit import Fit

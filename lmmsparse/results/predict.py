@@ -11,8 +11,9 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.common.errors import DataError, DesignWarning, FormulaError, OptionError
 from lmmsparse.common.findings import warn
-from lmmsparse.common.options import brief, one_of
-from lmmsparse.design import Recipe, as_frame, check_unique, close_match, listed
+from lmmsparse.common.options import one_of
+from lmmsparse.common.words import brief, close_match, listed
+from lmmsparse.design import Recipe, as_frame, check_unique
 from lmmsparse.fit.fit import Fit
 from lmmsparse.formula.formula import parse_formula
 

@@ -71,13 +71,7 @@ def predict_with_error(
     values, index = predict(fit, newdata, random, new_levels, offset)
     selections = select_effects(fit, random)
     rows = _rows(fit, newdata, selections, new_levels, offset)
-    theta_draws = whole_number(
-        "theta_draws",
-        theta_draws,
-        0,
-        "It says over how many values of the covariance parameters predictions are averaged.",
-        "Use 0 for none, or some 200.",
-    )
+    theta_draws = whole_number("theta_draws", theta_draws, least=0)
     observed = interval == "prediction"
     tail = 0.5 - level / 2.0
     if theta_draws:

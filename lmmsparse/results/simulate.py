@@ -9,7 +9,8 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.errors import DataError, OptionError
-from lmmsparse.common.options import as_generator, brief, whole_number
+from lmmsparse.common.options import as_generator, whole_number
+from lmmsparse.common.words import brief
 from lmmsparse.fit.fit import Fit
 from lmmsparse.results.predict import (
     Selection,
@@ -34,12 +35,26 @@ def simulate(
     -----
     y* = Xβ + Zb* + offset + ε with b* ~ N(0, σ²ΛΛ') and ε_i ~ N(0, σ²/w_i).
     """
-    n = whole_number("n", n, 1, "It is the number of responses to draw.", "Ask for 1 or more.")
+    n = whole_number("n", n)
     generator = as_generator(rng)
+    values, index = drawn_predictors(fit, n, generator, random, newdata)
+    weights = fit.design.weights_or_one if newdata is None else _new_weights(fit, newdata)
+    noise = generator.standard_normal(values.shape)
+    values += fit.sigma * noise / np.sqrt(weights)[:, None]
+    if newdata is None and fit.design.na_action == "exclude":
+        values = np.column_stack([fit.design.pad(column) for column in values.T])
+    return values, index
+
+
+def drawn_predictors(
+    fit: Fit, n: int, generator: np.random.Generator, random: str, newdata: Any
+) -> tuple[FloatArray, pd.Index]:
+    """Xβ + Zb* + offset, (rows, n), without what is padded, and the labels of the results."""
+    n = whole_number("n", n)
     kept = _kept(fit, random)
     if newdata is None:
         design = fit.design
-        X, offset, weights = design.fixed, design.offset_or_zero, design.weights_or_one
+        X, offset = design.fixed, design.offset_or_zero
         columns = {t: block.columns for t, block in enumerate(design.blocks)}
         codes = {t: block.codes for t, block in enumerate(design.blocks)}
         n_levels = {t: block.n_levels for t, block in enumerate(design.blocks)}
@@ -49,7 +64,6 @@ def simulate(
         rows = new_rows(fit, newdata, every, "population")
         warn_of_undetermined(fit, rows.undetermined)
         X, offset, columns, index = rows.X, rows.offset, rows.columns, rows.index
-        weights = _new_weights(fit, newdata)
         codes, n_levels = _new_codes(fit, newdata)
     values = np.repeat((X @ fit.beta + offset)[:, None], n, axis=1)
     modes = fit.split(fit.b)
@@ -66,10 +80,6 @@ def simulate(
             effects[:known, kept[t]] = modes[t][:known, kept[t], None]
         for j in range(columns[t].shape[1]):
             values += columns[t][:, j, None] * effects[codes[t], j]
-    noise = generator.standard_normal(values.shape)
-    values += fit.sigma * noise / np.sqrt(weights)[:, None]
-    if newdata is None and fit.design.na_action == "exclude":
-        values = np.column_stack([fit.design.pad(column) for column in values.T])
     return values, index
 
 

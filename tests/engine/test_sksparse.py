@@ -381,7 +381,7 @@ def test_want_of_memory_passes_through_a_fit(monkeypatch: pytest.MonkeyPatch) ->
     def full(*_: object) -> None:
         raise MemoryError("of numpy's own")
 
-    monkeypatch.setattr(type(m.fit.objective.system._factor), "factorize", full)  # type: ignore[attr-defined]
+    monkeypatch.setattr(type(m.fit.objective.system._work.factor), "factorize", full)  # type: ignore[attr-defined]
     calls = [
         lambda: m.refit(m.simulate(1, rng=1).iloc[:, 0]),
         lambda: m.refit_many(m.simulate(2, rng=1)),

@@ -263,7 +263,7 @@ def test_a_zero_that_was_asked_for_is_no_singular_fit() -> None:
         ({"sigma": "one"}, "finite number"),
         ({"Subject.Intercept": np.nan}, "finite number"),
         ({"Subject.Intercept": -1.0}, "outside the bounds"),
-        (["sigma"], "not a mapping"),
+        (["sigma"], "must be a mapping"),
     ],
 )
 def test_what_cannot_be_held_is_refused(fixed: Any, said: str) -> None:

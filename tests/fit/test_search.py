@@ -18,7 +18,7 @@ from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.search import search
 from lmmsparse.fit.start import further_starts, is_cheap, lacks_fixed_effects, start_values
-from lmmsparse.fit.verdict import decrease_by_derivatives
+from lmmsparse.fit.verdict import decrease_by_derivatives, judge
 from lmmsparse.optimize import Bounds, Derivatives, QuasiNewton, Status
 
 Array = npt.NDArray[np.float64]
@@ -292,7 +292,7 @@ def test_a_plateau_is_no_optimum() -> None:
     m = fit(SLEEP, data, start=[1e6, 0.0, 1e6])
     assert m.fit.criterion == pytest.approx(best.fit.criterion, abs=1e-6)
     there = replace(m.fit, optimum=replace(m.fit.optimum, x=np.array([1e6, 0.0, 1e6])))
-    finding = lmm.convergence.judge(there).findings[0]
+    finding = judge(there).findings[0]
     assert finding.code == "not-converged"
 
 

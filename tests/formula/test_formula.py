@@ -387,7 +387,7 @@ def test_one_sided(text: str, fixed: str, random: list[tuple[str, str]]) -> None
 @pytest.mark.parametrize(
     ("text", "fragment", "marked"),
     [
-        ("(1|g)", "does not start with", "("),
+        ("(1|g)", "must start with", "("),
         ("y ~ (1|g)", "no response", "y"),
         ("~ x + (1|g)", "not a random term", "x"),
         ("~ offset(x) + (1|g)", "offset(...) cannot stand here", "offset(x)"),
@@ -485,7 +485,7 @@ REFUSED: list[tuple[str, str]] = [
     ("y ~ x ‹–› 1", "Type - instead"),
     ("y ~ x‹²›", "inside I( )"),
     ("y ~ ‹1st›", "`1st`"),
-    ("y ~ x ‹%%› 2", "Only R knows it"),
+    ("y ~ x ‹%%› 2", "exists only in R"),
     ("y ~ x ‹>› 1", "I(x > 1)"),
     ("y ~ x‹[›0]", "I(x[0])"),
     ("y ~ x‹,› z", "no meaning here"),

@@ -506,31 +506,38 @@ def test_refit_of_arrays_with_other_weights() -> None:
     np.testing.assert_allclose(again.fixef, direct.fixef, rtol=1e-6)
 
 
-@pytest.mark.parametrize("weights", [None, "w"])
-def test_fixed_effects_go_after_the_last_random_one(weights: str | None) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"weights": "w", "offset": "o"}, {"fixed": {"sigma": 0.9}, "weights": "w"}],
+    ids=", ".join,
+)
+def test_fixed_effects_go_after_the_last_random_one(options: dict[str, Any]) -> None:
     """Backward elimination goes on by least squares, with F as ordinary regression has it."""
     table = data()
     table["y"] = 0.8 * table["x"] + np.random.default_rng(8).normal(size=len(table))
-    m = fitted("y ~ x + z + f + (1 | g)", table, weights=weights)
+    w = table["w"].to_numpy() if "weights" in options else np.ones(len(table))
+    target = table["y"] - (table["o"] if "offset" in options else 0.0)
+    m = fitted("y ~ x + z + f + (1 | g)", table, **options)
     left = m.step(alpha_random=1e-9, alpha_fixed=1e-4)
     assert left.model is None
     assert left.formula == "y ~ x"
-    w = np.ones(len(table)) if weights is None else table["w"].to_numpy()
 
     def squares(*names: str) -> tuple[float, int]:
         X = pd.get_dummies(table[["x", "z", "f"]], drop_first=True, dtype=float).assign(one=1.0)
         X = X[["one", *(c for c in X if c.split("_")[0] in names)]].to_numpy()
         root = np.sqrt(w)
-        beta = np.linalg.lstsq(root[:, None] * X, root * table["y"].to_numpy(), rcond=None)[0]
-        r = table["y"].to_numpy() - X @ beta
-        return float(np.sum(w * r**2)), X.shape[1]
+        beta = np.linalg.lstsq(root[:, None] * X, root * target.to_numpy(), rcond=None)[0]
+        return float(np.sum(w * (target.to_numpy() - X @ beta) ** 2)), X.shape[1]
 
     shown, inside = left.fixed.to_frame(), ["x", "z", "f"]
+    assert (shown["Eliminated"] > 0).sum() == 2
     for name in [*shown.index[shown["Eliminated"] > 0], "x"]:
         (full, p), (less, q) = squares(*inside), squares(*(n for n in inside if n != name))
-        F = (less - full) / (p - q) / (full / (len(table) - p))
+        df = np.inf if "fixed" in options else len(table) - p
+        F = (less - full) / (p - q) / (0.9**2 if "fixed" in options else full / df)
         row = shown.loc[name]
+        tail = stats.f.sf(F, p - q, df) if np.isfinite(df) else stats.chi2.sf(F * (p - q), p - q)
         assert row["F value"] == pytest.approx(F, rel=1e-7)
-        assert row["DenDF"] == len(table) - p
-        assert row["Pr(>F)"] == pytest.approx(stats.f.sf(F, p - q, len(table) - p), rel=1e-6)
+        assert row["DenDF"] == df
+        assert row["Pr(>F)"] == pytest.approx(tail, rel=1e-6)
         inside.remove(name)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 
 import lmmsparse as lmm
@@ -137,18 +138,16 @@ def least_deviance(fit: Any, name: str, value: float) -> float:
     if index > template.n_theta:
         column = index - template.n_theta - 1
         y, X = y - value * X[:, column], np.delete(X, column, axis=1)
-    Z = np.hstack(
-        [
-            (np.eye(b.n_levels)[b.codes][:, :, None] * b.columns[:, None, :]).reshape(design.n, -1)
-            for b in design.blocks
-        ]
-    )
-    noise = np.diag(1.0 / design.weights_or_one)
+    terms = [(b.codes[:, None] == b.codes, b.columns) for b in design.blocks]
+    noise, right = np.diag(1.0 / design.weights_or_one), np.column_stack([X, y])
 
     def deviance(phi: np.ndarray) -> float:
-        ZL = Z @ template.Lambda(phi[:-1]).toarray()
-        L = np.linalg.cholesky(noise + ZL @ ZL.T)
-        A, b = np.linalg.solve(L, X), np.linalg.solve(L, y)
+        V = noise.copy()
+        for (same, C), T in zip(terms, template.factors(phi[:-1]), strict=True):
+            V += same * ((C @ T) @ (C @ T).T)
+        L = np.linalg.cholesky(V)
+        half = solve_triangular(L, right, lower=True, check_finite=False)
+        A, b = half[:, :-1], half[:, -1]
         rest = b - A @ np.linalg.lstsq(A, b, rcond=None)[0]
         logdet = 2.0 * np.log(np.diag(L)).sum()
         tau = 2.0 * phi[-1]
@@ -236,7 +235,13 @@ def least_with_correlation(fit: Any, rho: float) -> float:
         )
 
     found = [
-        minimize(deviance, start, method="Nelder-Mead", bounds=[(0, None)] * 2, tol=1e-10).fun
+        minimize(
+            deviance,
+            start,
+            method="Nelder-Mead",
+            bounds=[(0, None)] * 2,
+            options={"xatol": 1e-4, "fatol": 1e-8},
+        ).fun
         for start in ([0.3, 0.3], [1, 1], [1, 0.01], [0.01, 1], [0, 1], [1, 0])
     ]
     return float(min(found))
@@ -264,7 +269,8 @@ def test_a_correlation_is_free_where_an_effect_does_not_vary(seed: Any) -> None:
     assert frame["zeta"].is_monotonic_increasing
     assert frame["value"].iloc[0] == -1.0 or frame["zeta"].iloc[0] < -2
     np.testing.assert_array_equal(frame[name], frame["value"])
-    for value, zeta in zip(frame["value"], frame["zeta"], strict=True):
+    some = frame.iloc[[*range(0, len(frame) - 1, 2), -1]]
+    for value, zeta in zip(some["value"], some["zeta"], strict=True):
         rise = least_with_correlation(m.fit, value) - m.fit.criterion
         assert zeta**2 == pytest.approx(rise, abs=1e-5), value
     limits, text = found.confint().loc[name], str(found)
@@ -288,7 +294,7 @@ def test_a_common_correlation_with_deviations_that_come_and_go(seed: int) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", lmm.errors.LmmWarning)
         m = lmm.lmer("y ~ 1 + cs(0 + t | g)", data, reml=False)
-    frame = m.profile("rho|g").to_frame()
+    frame = m.profile("rho|g").to_frame().iloc[::2]
     for value, zeta in zip(frame["value"], frame["zeta"], strict=True):
         found = [
             minimize(
@@ -383,13 +389,6 @@ def test_a_better_optimum_is_adopted_and_announced() -> None:
 def test_progress_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     model(*LME4["dyestuff"][:2]).profile("sigma", progress=True)
     assert "1/1" in capsys.readouterr().err
-
-
-def test_wald_is_still_there() -> None:
-    m = model(*LME4["slope"][:2])
-    assert m.confint("wald").loc["Days", "lower"] == pytest.approx(
-        m.fixef["Days"] - 1.959964 * m.se["Days"], rel=1e-6
-    )
 
 
 def test_sitka_has_its_two_variance_profiles() -> None:

@@ -418,7 +418,7 @@ def test_global_settings_stay() -> None:
         (lambda p: p.profile_pairs("sigma"), "about two"),
         (lambda p: p.profile_pairs(levels=(0.999999,)), "was followed to"),
         (lambda p: p.effects("Day"), "not a predictor"),
-        (lambda p: p.effects(3), "specs=3 is neither a name nor several"),
+        (lambda p: p.effects(3), "specs must be a name or several, not 3"),
         (lambda p: p.effects("Days", by="Days"), "nothing to draw"),
         (lambda p: p.shrinkage(effects=["Days", "Age"]), "Intercept"),
         (lambda p: p.bootstrap(7), "m.bootstrap"),

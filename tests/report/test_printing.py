@@ -211,5 +211,5 @@ def test_zeros_that_end_a_number_are_left_out_where_they_are_all_of_it() -> None
 
 
 def test_the_package_shows_what_is_meant_to_be_used() -> None:
-    assert {"lmer", "anova", "load_dataset"} <= set(dir(lmm))
+    assert {"lmer", "anova", "load_dataset", "errors", "interop"} <= set(dir(lmm))
     assert not {"tangents", "moments", "held"} & set(dir(lmm))

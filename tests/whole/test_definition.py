@@ -280,8 +280,16 @@ def test_factors_stay_valid(name: str) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 2])
-def test_levels_that_meet_most_of_the_core(k: int) -> None:
-    """A few popular levels among many that are not go another way through the same algebra."""
+@pytest.mark.parametrize("never", ["", "_MOST_PLACES", "_MOST_MEETINGS"])
+def test_levels_that_meet_most_of_the_core(
+    k: int, never: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few popular levels among many that are not go another way through the same algebra.
+
+    So do those of large data, whose places are too many to keep.
+    """
+    if never:
+        monkeypatch.setattr("lmmsparse.engine.solvers.border." + never, 0)
     rng = np.random.default_rng(k)
     a = np.concatenate([np.repeat(np.arange(3), 110), rng.integers(3, 400, size=1200)])
     b = np.concatenate([np.tile(np.arange(110), 3), rng.integers(110, size=1200)])
@@ -294,7 +302,7 @@ def test_levels_that_meet_most_of_the_core(k: int) -> None:
         for solver in (lmm.Dense(), Blocked())
     )
     border = other.system.border
-    assert len(border._heavy) == 3
+    assert len(border._heavy) == 3  # the test is about these
     assert not border._dense
     theta = np.array([0.8, 0.3, 0.5, 0.9] if k == 2 else [0.8, 0.9])
     for T in (theta, 0.0 * theta):

@@ -52,7 +52,7 @@ def _methods(thing: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
         for name in lmm.__all__:
             value = getattr(lmm, name)
             raised = isinstance(value, type) and issubclass(value, (Exception, Warning))
-            if not raised and value not in RESULTS:
+            if callable(value) and not raised and value not in RESULTS:
                 yield name, value
         return
     inherited = dir(dict) if isinstance(thing, dict) else ()
@@ -152,3 +152,70 @@ def test_models_that_are_none(value: Any) -> None:
     for arguments in ((value,), (MODEL, value), (value, MODEL)):
         with pytest.raises(lmm.LmmError):
             lmm.anova(*arguments)
+
+
+# What users of other packages write ---------------------------------------------------------------
+
+MEMBERS = [name for name in dir(lmm.LinearMixedModel) if not name.startswith("_")]
+ELSEWHERE = {
+    "fixef": "Write m.fixef.",
+    "ranef": "Write m.ranef.",
+    "coef": "Write m.coef.",
+    "sigma": "Write m.sigma.",
+    "summary": r"Write m.summary\(\).",
+    "predict": r"Write m.predict\(\).",
+    "confint": r"Write m.confint\(\).",
+    "simulate": r"Write m.simulate\(rng=1\).",
+    "contrast": r"Write m.contrast\(L\).",
+    "refit": r"Write m.refit\(y\).",
+    "AIC": "Write m.aic.",
+    "logLik": "Write m.loglik.",
+    "isSingular": r"Write m.is_singular\(\).",
+    "allFit": r"Write m.all_fit\(\).",
+    "bootMer": r"Write m.bootstrap\(n, rng=1\).",
+    "rand": r"Write m.ranova\(\).",
+    "ls_means": r"Write m.emmeans\(...\).",
+    "KRmodcomp": "ddf='kenward-roger'",
+    "PBmodcomp": r"Write lmm.bootstrap_lrt\(",
+    "lme": r"Write lmm.lmer\(formula, data\)",
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_functions_of_other_packages_say_what_to_write(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'.*{ELSEWHERE[name]}"):
+        getattr(lmm, name)
+
+
+@pytest.mark.parametrize("name", [name for name in MEMBERS if not hasattr(lmm, name)])
+def test_what_is_said_of_a_member_can_be_written(name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"\bm\.{name}\b|Write lmm\.") as caught:
+        getattr(lmm, name)
+    written = str(caught.value).rpartition("Write ")[2].removesuffix(".")
+    if written.startswith("m.") and "(" not in written:
+        assert hasattr(MODEL, written.removeprefix("m.")) or name == "deviance"  # of ML fits
+
+
+def test_other_names_stay_plain() -> None:
+    for name in ("no_such_thing", "_fit", "__path_of__", "mro"):
+        with pytest.raises(AttributeError, match=f"has no attribute '{name}'$"):
+            getattr(lmm, name)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: MODEL.fit(), r"has fitted the model already.*m = lmm\.lmer\("),
+        (lambda: MODEL.ranef(), r"m\.ranef, m\.coef or m\.cond_var without parentheses"),
+        (lambda: MODEL.coef(), "without parentheses"),
+        (lambda: MODEL.cond_var(), "without parentheses"),
+        (lambda: MODEL.varcorr(), r"m\.varcorr without parentheses"),
+        (lambda: MODEL.convergence(), r"m\.convergence without parentheses"),
+        (lambda: MODEL.plot(), r"m\.plot\.caterpillar\(\)"),
+        (lambda: lmm.VarCorr(MODEL), r"Write m\.varcorr\."),
+        (lambda: lmm.VarCorr(), r"Write m\.varcorr\."),
+    ],
+)
+def test_members_that_are_called(call: Callable[[], Any], said: str) -> None:
+    with pytest.raises(lmm.OptionError, match=said):
+        call()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief
+from lmmsparse.common.words import brief
 from lmmsparse.engine.families.base import Family, Observations, Pointwise
 from lmmsparse.engine.families.binomial import Binomial
 from lmmsparse.engine.families.continuous import Gamma, Gaussian, InverseGaussian

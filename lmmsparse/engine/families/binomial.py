@@ -94,7 +94,7 @@ class Binomial(Family):
         return np.asarray(rng.binomial(trials, mu) / trials)
 
     def cdf(self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float) -> FloatArray:
-        trials = np.rint(seen.trials_or_one)
+        trials = np.rint(seen.trials_or_one).astype(np.int64)
         successes = np.rint(trials * y)
         inside = bdtr(np.clip(successes, 0.0, trials), trials, np.clip(mu, 0.0, 1.0))
         return np.where(successes < 0, 0.0, np.where(successes >= trials, 1.0, inside))

@@ -10,7 +10,8 @@ from scipy.special import betainc, gammaln, pdtr, xlogy
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief, is_number
+from lmmsparse.common.options import is_number
+from lmmsparse.common.words import brief
 from lmmsparse.engine.families.base import ExpectedWeights, Observations, ScaleSlopes
 from lmmsparse.engine.families.positive import InLogMean, PositiveMean
 from lmmsparse.engine.families.special import gammaln_ratio, psi_ratio
@@ -155,7 +156,7 @@ class NegativeBinomial(_Counts):
         rows = psi_ratio(y, k) - np.log1p(mu / k) + (mu - y) / both
         s = own * (y - mu) * (k / both) * (mu / both)
         w = own * mu * (k / both) * ((y + 2.0 * k) / both - 2.0 * (k / both) * ((y + k) / both))
-        return ScaleSlopes(float(np.sum(own * k * rows)), s, w)
+        return ScaleSlopes(own * k * rows, s, w)
 
     def start_delta(self, seen: Observations, mu: FloatArray) -> float:
         w = np.broadcast_to(seen.weights, mu.shape)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, log1p, log_expit, log_ndtr, ndtr, ndtri
+from scipy.special import erfcx, expit, log1p, log_expit, log_ndtr, ndtr, ndtri
 
 from lmmsparse.common.arrays import FloatArray
 
 _LARGEST = 500.0
-_HALF_LOG_2PI = 0.5 * float(np.log(2.0 * np.pi))
+_ROOT_2, _ROOT_2_OVER_PI = float(np.sqrt(2.0)), float(np.sqrt(2.0 / np.pi))
 _TINY = 1e-300
 
 
@@ -59,28 +59,23 @@ def _logit(eta: FloatArray, third: bool) -> Sides:
 
 def _of_probit(eta: FloatArray, third: bool) -> LogOf:
     value = log_ndtr(eta)
-    r = np.exp(-0.5 * np.square(eta) - _HALF_LOG_2PI - value)
-    # Far out r + η is a small difference: an asymptotic series takes its place.
-    far = eta < -30.0
+    with np.errstate(over="ignore"):
+        r = _ROOT_2_OVER_PI / erfcx(-eta / _ROOT_2)
     above = r + eta
-    if far.any():
-        x = -eta[far]
+    far = eta < -30.0
+    x, left = -eta[far], np.zeros(0)
+    if len(x):
+        # Far out r − x is a small difference: Laplace's series for Mills' ratio takes its place.
         i = 1.0 / np.square(x)
-        above[far] = (1.0 - 2.0 * i * (1.0 - 5.0 * i * (1.0 - 7.4 * i))) / x
+        left = i * (2.0 - i * (10.0 - i * (74.0 - i * (706.0 - 8162.0 * i))))
+        above[far] = (1.0 - left) / x
         r[far] = x + above[far]
     d2 = -r * above
-    d3 = None
-    if third:
-        d3 = -(d2 * above + r * (1.0 + d2))
-        if far.any():
-            d3[far] = _third_far_out(-eta[far])
-    return LogOf(value, r, d2, d3)
-
-
-def _third_far_out(x: FloatArray) -> FloatArray:
-    """The third derivative of log Φ at −x for large x."""
-    # log Φ(−x) = −x²/2 − log x − ½ log 2π − 1/x² + 5/(2x⁴) − 37/(3x⁶) + …, and ∂/∂η = −∂/∂x.
-    return np.asarray(2.0 / x**3 - 24.0 / x**5 + 300.0 / x**7)
+    if not third:
+        return LogOf(value, r, d2, None)
+    rest = 1.0 + d2
+    rest[far] = left - np.square(above[far])
+    return LogOf(value, r, d2, -(d2 * above + r * rest))
 
 
 def _of_cauchit(eta: FloatArray, third: bool) -> LogOf:

@@ -25,8 +25,10 @@ from lmmsparse.engine.products import CrossProducts, PairBlocks, Response
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, PLSSystem, eliminate
 from lmmsparse.engine.solvers.border import Border
 from lmmsparse.engine.solvers.levels import LevelSystem
+from lmmsparse.engine.solvers.small import SmallSystem
 
 _UNROLLED_UP_TO = 8
+_SMALL = 64
 
 
 @checked_construction
@@ -53,6 +55,8 @@ class Blocked:
         """Arrange the blocks of one model."""
         if products.one_factor and sum(products.sizes) <= _UNROLLED_UP_TO:
             return LevelSystem(products, template)
+        if products.q <= _SMALL:
+            return SmallSystem(products, template)
         return BlockedSystem(products, template)
 
 

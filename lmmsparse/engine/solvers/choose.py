@@ -15,7 +15,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import Finding, OptionError, SlowSolverWarning
 from lmmsparse.common.findings import warn
-from lmmsparse.common.options import brief
+from lmmsparse.common.words import brief
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.solvers import sksparse as _sksparse
 from lmmsparse.engine.solvers.base import PLSSolver

@@ -7,7 +7,7 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import f_tail
 from lmmsparse.common.table import Table
-from lmmsparse.design.tables import listed
+from lmmsparse.common.words import listed
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import DenominatorDF, check_ddf, denominator_df, open_notes
 from lmmsparse.inference.hypotheses.contrast import f_statistic

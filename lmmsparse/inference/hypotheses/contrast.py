@@ -9,8 +9,8 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import f_tail, t_tail
 from lmmsparse.common.errors import DataError, OptionError
-from lmmsparse.common.options import brief
 from lmmsparse.common.table import Table, as_precise_as
+from lmmsparse.common.words import brief
 from lmmsparse.design.arguments import check_real
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import denominator_df, open_notes, standard_errors

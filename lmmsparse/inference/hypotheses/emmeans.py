@@ -13,8 +13,9 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.distributions import studentized_range_tail, t_quantile, t_tail
 from lmmsparse.common.errors import DataError, OptionError
-from lmmsparse.common.options import brief, check_level, mapping, names_in, one_of
+from lmmsparse.common.options import check_level, mapping, names_in, one_of
 from lmmsparse.common.table import Table, as_precise_as, counts
+from lmmsparse.common.words import brief
 from lmmsparse.design.terms import covariates, factor_levels, grid
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import (

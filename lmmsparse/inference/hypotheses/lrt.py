@@ -44,7 +44,7 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
         ``Pr(>Chibarsq)``, which allows for variances not being negative (NaN where none is on its
         boundary, or that is not known).
     """
-    _check_same_data(fits)
+    check_same_data(fits)
     notes = []
     if refit:
         if any(fit.reml for fit in fits):
@@ -121,7 +121,8 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
     )
 
 
-def _check_same_data(fits: Sequence[Fit]) -> None:
+def check_same_data(fits: Sequence[Fit]) -> None:
+    """Refuse fits of different rows or responses."""
     first = fits[0].design
     for other in (fit.design for fit in fits[1:]):
         if other.n != first.n:

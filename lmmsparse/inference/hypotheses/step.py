@@ -13,7 +13,7 @@ from lmmsparse.common.findings import announce
 from lmmsparse.common.options import names_in, share
 from lmmsparse.common.render import Section, html_of, text_of
 from lmmsparse.common.table import Table, counts
-from lmmsparse.design import listed
+from lmmsparse.common.words import listed
 from lmmsparse.design.reduced import formula_of, without_fixed, without_random
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.least_squares import LeastSquares, least_squares
@@ -88,8 +88,7 @@ def step(
     """
     ddf = check_ddf(ddf)
     for name, alpha in (("alpha_random", alpha_random), ("alpha_fixed", alpha_fixed)):
-        why = "It is the p-value above which terms go."
-        share(name, alpha, why, f"Use, for example, {name}=0.05.", ends=True)
+        share(name, alpha, f"Use, for example, {name}=0.05.", ends=True)
     labels = [term.label for term in FixedTerms(fit.design).terms]
     why = "It names the terms of the fixed effects that stay."
     keep = names_in("keep", keep, why, f"Name some of {listed(labels)}.")

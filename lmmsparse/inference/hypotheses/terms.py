@@ -10,7 +10,8 @@ import scipy.linalg
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief, is_whole
+from lmmsparse.common.options import is_whole
+from lmmsparse.common.words import brief
 from lmmsparse.design import Design
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.rank import combination, factors_of, independent_columns, relative_spread

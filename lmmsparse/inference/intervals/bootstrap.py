@@ -14,10 +14,11 @@ from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.distributions import normal_quantile
 from lmmsparse.common.errors import Finding, LmmWarning, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import as_generator, brief, check_counts, check_level, one_of
+from lmmsparse.common.options import as_generator, check_counts, check_level, one_of
 from lmmsparse.common.progress import growing, run
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import filtered
+from lmmsparse.common.words import brief
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.many.batched import can_batch
 from lmmsparse.fit.many.refit import refit_many
@@ -164,12 +165,29 @@ def bootstrap(
             estimates, index=pd.Index([*parameter_names(fit), *fit.design.x_names], dtype=object)
         )
     else:
-        original = _as_series(statistic(make_model(fit)))
+        original = as_series(statistic(make_model(fit)))
     together = statistic is None and can_batch(fit)
-    chunks = chunks_of_seeds(fit, n, rng, BATCH if together else BATCH // 16)
+    size = BATCH if together else BATCH // 16
+    own = (make_model, statistic, kind, original.index)
+    return gathered(_replicates, fit, own, original, n, rng, size, n_jobs, progress)
+
+
+def gathered(
+    replicates: Callable[..., tuple[FloatArray, list[str], BoolArray]],
+    fit: Fit,
+    own: tuple[Any, ...],
+    original: pd.Series,
+    n: int,
+    rng: Any,
+    size: int,
+    n_jobs: int,
+    progress: bool | None,
+) -> Bootstrap:
+    """Run `replicates(fit, seeds, *own)` on parts of all seeds and put their results together."""
+    chunks = chunks_of_seeds(fit, n, rng, size)
     done = run(
-        _replicates,
-        [(fit, chunk, make_model, statistic, kind, original.index) for chunk in chunks],
+        replicates,
+        [(fit, chunk, *own) for chunk in chunks],
         "bootstrap",
         unit="replicates",
         n_jobs=n_jobs,
@@ -180,7 +198,7 @@ def bootstrap(
     reasons = [reason for _, part, _ in done.results for reason in part]
     failed = {i: reason for i, reason in enumerate(reasons) if reason}
     off = np.flatnonzero(np.concatenate([part for _, _, part in done.results]))
-    findings = about_given(fit)
+    findings = about_given(fit) if fit.has_residuals else ()
     findings += (_interrupted(len(values), n),) if done.interrupted else ()
     findings += (not_at_optimum(off.size, len(values)),) if off.size else ()
     announce(findings)
@@ -232,7 +250,7 @@ def chunks_of_seeds(
     return [seeds[part] for part in growing(len(seeds), size, max(1, size // 8))]
 
 
-def _as_series(value: Any) -> pd.Series:
+def as_series(value: Any) -> pd.Series:
     """A statistic's result as named numbers."""
     if isinstance(value, Mapping):
         value = pd.Series(dict(value), dtype=np.float64)
@@ -272,7 +290,7 @@ def _replicates(
             # Whatever goes wrong, in the refit or in the user's own function, is put down.
             try:
                 settled = refit_response(fit, y)
-                found = _as_series(statistic(make_model(settled.fit)))
+                found = as_series(statistic(make_model(settled.fit)))
                 values[i] = found.reindex(names) if found.index.is_unique else found
                 off[i] = bool(settled.trouble)
             except MemoryError:

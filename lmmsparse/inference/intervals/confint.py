@@ -9,7 +9,8 @@ import pandas as pd
 
 from lmmsparse.common.calls import unknown_keyword
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief, check_level, one_of
+from lmmsparse.common.options import check_level, one_of
+from lmmsparse.common.words import brief
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.bootstrap import bootstrap
 from lmmsparse.inference.intervals.profile.profile import profile

@@ -10,7 +10,8 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import kernel_density
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief, check_level, names_in
+from lmmsparse.common.options import check_level, names_in
+from lmmsparse.common.words import brief
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.bootstrap import Bootstrap
 from lmmsparse.report.plots.figure import (

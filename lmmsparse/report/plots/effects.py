@@ -11,7 +11,8 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import DesignWarning, OptionError
 from lmmsparse.common.findings import warn
-from lmmsparse.common.options import brief, mapping, names_in, one_of
+from lmmsparse.common.options import mapping, names_in, one_of
+from lmmsparse.common.words import brief
 from lmmsparse.design.terms import covariates, factor_levels
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.hypotheses.emmeans import emmeans_table

@@ -8,8 +8,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray, ObjectArray
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief
-from lmmsparse.design import close_match, listed
+from lmmsparse.common.words import brief, close_match, listed
 from lmmsparse.fit.fit import Fit
 from lmmsparse.results.ranef import conditional_covariances, conditional_modes, effect_names
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmmsparse.common.calls import checked_keywords, explained_members
+from lmmsparse.common.calls import checked_keywords, explained_members, not_called
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.bootstrap import Bootstrap
 from lmmsparse.inference.intervals.profile.profile import Profile
@@ -20,6 +20,7 @@ from lmmsparse.report.plots.shrinkage import plot_shrinkage
 
 
 @explained_members
+@not_called("There are several plots of a model. Name one, for example m.plot.caterpillar().")
 class ModelPlots:
     """The plots of a model, found under ``m.plot``.
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import brief, names_in
-from lmmsparse.design import listed
+from lmmsparse.common.options import names_in
+from lmmsparse.common.words import brief, listed
 from lmmsparse.fit.fit import Fit
 from lmmsparse.report.plots.figure import (
     ACCENT,

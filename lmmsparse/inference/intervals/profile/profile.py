@@ -17,7 +17,6 @@ from lmmsparse.common.options import check_jobs, check_level
 from lmmsparse.common.progress import run
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
-from lmmsparse.engine.covariance.structures import Unstructured
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.fit.fit import Fit, fitted
@@ -263,10 +262,9 @@ def _problem(fit: Fit, index: int) -> Problem:
     term = next(t for t, part in enumerate(fit.template.slices) if index < part.stop)
     structure, part = fit.template.structures[term], fit.template.slices[term]
     row, column = structure.entries[index - part.start]
-    linear = not isinstance(structure, Unstructured) or structure.k == 1
     if row == column and fit.held.sigma is None:
         return StandardDeviation(fit.objective, fit.theta, term, row)
-    if linear:
+    if not structure.closed or structure.k == 1:
         unit = fit.sigma if row == column else 1.0
         return Element(fit.objective, fit.theta, index, unit, term)
     if not fit.template.free[part].all():

@@ -1,0 +1,1 @@
+"""The criterion of generalized linear mixed models: conditional modes, Laplace, quadrature."""

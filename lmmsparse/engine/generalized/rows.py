@@ -1,0 +1,123 @@
+"""What of a generalized model has a row for every observation, and how it meets the rest.
+
+Everything that is summed over rows is summed here: linear predictors, Z'r, cross-products for
+working weights, and the diagonal of ZAZ' for a matrix known where Z'WZ has blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from lmmsparse.common.arrays import BoolArray, FloatArray
+from lmmsparse.engine.columns import Basis, InternalColumns
+from lmmsparse.engine.covariance.template import LambdaTemplate
+from lmmsparse.engine.families.base import Family, Observations
+from lmmsparse.engine.linalg import between
+from lmmsparse.engine.products import CrossProducts, Pattern, grouped_columns
+from lmmsparse.engine.solvers.base import PLSSystem
+
+_NO_BASIS = Basis(np.zeros((0, 0)), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class GeneralizedRows:
+    """The rows of a generalized linear mixed model.
+
+    Attributes
+    ----------
+    family : Family
+    seen : Observations
+    Q : InternalColumns
+        The fixed effects, orthonormal without weights.
+    basis : Basis
+    pattern : Pattern
+    template : LambdaTemplate
+    offset : (n,) array or None
+    system : PLSSystem
+        Of the pattern, for whatever numbers.
+    """
+
+    family: Family
+    seen: Observations
+    Q: InternalColumns
+    basis: Basis
+    pattern: Pattern
+    template: LambdaTemplate
+    offset: FloatArray | None
+    system: PLSSystem
+
+    @property
+    def n(self) -> int:
+        return self.seen.n
+
+    @property
+    def p(self) -> int:
+        return self.Q.p
+
+    @cached_property
+    def _nothing(self) -> InternalColumns:
+        return InternalColumns(np.zeros((self.n, 0)))
+
+    @cached_property
+    def _is_one(self) -> list[BoolArray]:
+        """Per term, which columns are nothing but ones."""
+        return [np.all(term.columns == 1.0, axis=0) for term in self.pattern.terms]
+
+    def fixed_part(self, beta: FloatArray) -> FloatArray:
+        """Qβ + offset, (n,)."""
+        eta = self.Q.times(beta) if self.p else np.zeros(self.n)
+        return eta if self.offset is None else eta + self.offset
+
+    def random_part(self, b: FloatArray) -> FloatArray:
+        """Zb, (n,)."""
+        out = np.zeros(self.n)
+        offsets = self.template.offsets
+        for t, (term, ones) in enumerate(zip(self.pattern.terms, self._is_one, strict=True)):
+            effects = b[offsets[t] : offsets[t + 1]].reshape(term.n_levels, -1)
+            for i, one in enumerate(ones):
+                own = effects[:, i].take(term.codes)
+                out += own if one else own * term.columns[:, i]
+        return out
+
+    def grouped(self, r: FloatArray) -> FloatArray:
+        """Z'r, (q,)."""
+        parts = []
+        for term, ones in zip(self.pattern.terms, self._is_one, strict=True):
+            own = np.empty((term.n_levels, len(ones)))
+            for i, one in enumerate(ones):
+                product = r if one else r * term.columns[:, i]
+                own[:, i] = np.bincount(term.codes, product, minlength=term.n_levels)
+            parts.append(own.ravel())
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def products(self, weights: FloatArray) -> CrossProducts:
+        """Z'WZ for working weights, which may be negative."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.pattern.products(self._nothing, _NO_BASIS, weights)
+
+    def with_fixed(self, products: CrossProducts, weights: FloatArray) -> CrossProducts:
+        """The same with Z'WQ and Q'WQ."""
+        ZtX, XtX = grouped_columns(self.pattern.terms, self.Q, weights)
+        return replace(products, ZtX=ZtX, XtX=XtX, basis=self.basis)
+
+    def diagonal(self, factors: Sequence[FloatArray], blocks: Sequence[FloatArray]) -> FloatArray:
+        """The diagonal of ZΛAΛ'Z', (n,), for A given by its blocks where Z'WZ has some."""
+        out = np.zeros(self.n)
+        for pair, block in zip(self.pattern.pairs, blocks, strict=True):
+            both = between(factors[pair.s].T, block, factors[pair.t].T)
+            left, right = self.pattern.terms[pair.s].columns, self.pattern.terms[pair.t].columns
+            ones = self._is_one[pair.s], self._is_one[pair.t]
+            own = pair.s == pair.t
+            for i in range(both.shape[1]):
+                for j in range(i + 1 if own else both.shape[2]):
+                    part = both[:, i, j].take(pair.place)
+                    if not ones[0][i]:
+                        part *= left[:, i]
+                    if not ones[1][j]:
+                        part *= right[:, j]
+                    out += part if own and i == j else 2.0 * part
+        return out

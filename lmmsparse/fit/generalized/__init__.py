@@ -1,0 +1,1 @@
+"""Fitting generalized linear mixed models: start, search, standard errors, verdict."""

@@ -1,0 +1,102 @@
+"""Design, family and options → the problem that a generalized linear mixed model is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.engine.families.base import Family, Observations
+from lmmsparse.engine.generalized.laplace import LaplaceDeviance
+from lmmsparse.engine.generalized.quadrature import QuadratureDeviance
+from lmmsparse.engine.generalized.rows import GeneralizedRows
+from lmmsparse.engine.products import CrossProducts, pattern_of
+from lmmsparse.engine.solvers.base import PLSSolver
+from lmmsparse.engine.solvers.choose import choose_solver
+from lmmsparse.fit.generalized.coordinates import Coordinates
+from lmmsparse.fit.identification import Unidentified
+from lmmsparse.fit.problem import Problem, make_template, term_columns
+
+INFORMATION = ("observed", "expected")
+
+
+@dataclass(frozen=True, eq=False)
+class GeneralizedProblem(Problem):
+    """A generalized model and its data.
+
+    The design holds a binomial response as proportions and, as weights, trials times prior weights.
+
+    Attributes
+    ----------
+    family : Family
+    trials : (n,) array or None
+        Trials of a binomial response, 1 if None.
+    n_agq : int
+        Nodes per random effect of adaptive quadrature; 1: Laplace, 0: β at the joint mode.
+    information : {"observed", "expected"}
+    success : str
+        What a binomial model gives the probability of, empty where that goes without saying.
+    """
+
+    family: Family = field(kw_only=True)
+    trials: FloatArray | None = field(default=None, kw_only=True)
+    n_agq: int = field(default=1, kw_only=True)
+    information: str = field(default="observed", kw_only=True)
+    success: str = field(default="", kw_only=True)
+
+    @cached_property
+    def seen(self) -> Observations:
+        """The response with trials and prior weights apart."""
+        weights = self.design.weights
+        if self.trials is None or weights is None:
+            return Observations(self.design.y, self.trials, weights)
+        prior = weights / self.trials
+        own = None if np.all(np.abs(prior - 1.0) < 1e-12) else prior
+        return Observations(self.design.y, self.trials, own)
+
+    @cached_property
+    def _made(self) -> tuple[GeneralizedRows, CrossProducts]:
+        design, template = self.design, self.template
+        Q, basis = design.internal_columns(weighted=False)
+        pattern = pattern_of(term_columns(design))
+        products = pattern.products(Q, basis)
+        system = self.solver.build(products, template)
+        rows = GeneralizedRows(
+            self.family, self.seen, Q, basis, pattern, template, design.offset, system
+        )
+        return rows, products
+
+    @property
+    def rows(self) -> GeneralizedRows:
+        return self._made[0]
+
+    @cached_property
+    def deviance(self) -> LaplaceDeviance:
+        """−2 log-likelihood as a function of β, θ and δ."""
+        if self.n_agq > 1:
+            return QuadratureDeviance(self.rows, nodes=self.n_agq)
+        return LaplaceDeviance(self.rows, self.information == "expected")
+
+    @cached_property
+    def coordinates(self) -> Coordinates:
+        return Coordinates(self.deviance, self._made[1])
+
+    @property
+    def unidentified(self) -> Unidentified | None:
+        """Nothing is known of this before the search of a generalized model."""
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("family", "trials", "n_agq", "information", "success")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+
+
+def default_solver(problem_design: Any) -> PLSSolver:
+    """The linear algebra for a design."""
+    Q, basis = problem_design.internal_columns(weighted=False)
+    products = pattern_of(term_columns(problem_design)).products(Q, basis)
+    make_template(problem_design)
+    return choose_solver(products)

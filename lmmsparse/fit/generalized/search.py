@@ -1,0 +1,230 @@
+"""Problem → optimum in (β, θ, δ) with the joint Hessian there, by the structured search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.errors import NumericalError
+from lmmsparse.engine.generalized.laplace import LaplacePoint, Parameters
+from lmmsparse.fit.generalized.coordinates import Coordinates, GeneralizedObjective
+from lmmsparse.fit.generalized.errors import hessian_by_differences
+from lmmsparse.fit.generalized.problem import GeneralizedProblem
+from lmmsparse.fit.generalized.start import start
+from lmmsparse.optimize import (
+    Announced,
+    Objective,
+    Optimizer,
+    Optimum,
+    QuasiNewton,
+    Status,
+    StructuredSearch,
+    TrustRegion,
+    minimize_free,
+)
+
+SNAP = 1e-3
+NO_WORSE = 1e-9
+_ENOUGH = 1e-7
+_POLISH = 1e-12
+_POLISHINGS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Where a search has ended.
+
+    Attributes
+    ----------
+    optimum : Optimum
+        In (β, θ, δ), β in internal columns.
+    hessian : (d, d) array
+        Second derivatives there.
+    u : (q,) array
+        The mode of the random effects.
+    factorizations : int
+    """
+
+    optimum: Optimum
+    hessian: FloatArray
+    u: FloatArray
+    factorizations: int
+
+
+def search(
+    problem: GeneralizedProblem,
+    theta: FloatArray | None,
+    optimizer: Optimizer,
+    progress: bool = False,
+    begin: tuple[Parameters, FloatArray] | None = None,
+) -> Found:
+    """Minimize −2 log-likelihood.
+
+    Parameters
+    ----------
+    problem : GeneralizedProblem
+    theta : (n_theta,) array, optional
+        Where to begin.
+    optimizer : Optimizer
+    progress : bool
+        Print every evaluation to the standard error stream.
+    begin : Parameters and (q,) array, optional
+        All of where to begin, and the mode there.
+    """
+    coordinates = problem.coordinates
+    at, u = start(problem.rows, coordinates, theta) if begin is None else begin
+    objective = GeneralizedObjective(problem.deviance, coordinates, u)
+    found = _run(objective, coordinates, coordinates.x(at), optimizer, progress)
+    if not np.isfinite(found.value):
+        raise NumericalError(
+            "The likelihood could not be evaluated at the start values. The data may hold values "
+            "that are far too large or too small. Check the predictors, or pass other start values."
+        )
+    found = _snapped(objective, coordinates, found)
+    last = _Ending(objective, coordinates, found)
+    for other in _others(optimizer):
+        if last.expected <= _ENOUGH:
+            break
+        try:
+            more = _run(objective, coordinates, last.found.x, other, progress)
+        except NumericalError:
+            continue
+        if more.value <= last.found.value + NO_WORSE:
+            more = _snapped(objective, coordinates, more)
+            last = _Ending(objective, coordinates, _followed(last.found, more))
+    return last.reported()
+
+
+def _others(optimizer: Optimizer) -> Iterator[Optimizer]:
+    """What is tried from where a search has stopped short."""
+    if isinstance(optimizer, StructuredSearch) and (
+        optimizer.max_eval == StructuredSearch.max_eval
+    ):
+        yield StructuredSearch(radius=1.0)
+        yield QuasiNewton()
+        yield TrustRegion()
+
+
+def _followed(found: Optimum, other: Optimum) -> Optimum:
+    return replace(
+        other,
+        evaluations=found.evaluations + other.evaluations,
+        trace=np.concatenate([found.trace, other.trace]),
+    )
+
+
+def _run(
+    objective: GeneralizedObjective,
+    coordinates: Coordinates,
+    x: FloatArray,
+    optimizer: Optimizer,
+    progress: bool,
+) -> Optimum:
+    target: Objective = Announced(objective) if progress else objective
+    return minimize_free(optimizer, target, x, coordinates.bounds, coordinates.free)
+
+
+def _snapped(objective: GeneralizedObjective, coordinates: Coordinates, found: Optimum) -> Optimum:
+    """Tiny diagonal entries of T set to zero where that does not raise the criterion."""
+    x, value, evaluations = found.x, found.value, found.evaluations
+    for group in coordinates.bounds.mirrors:
+        first, rest = group[0], list(group[1:])
+        if x[first] == 0.0 or abs(x[first]) > SNAP:
+            continue
+        trial = x.copy()
+        trial[first] = 0.0
+        trial[rest] = np.where(np.abs(trial[rest]) < 1e-6, 0.0, trial[rest])
+        at_zero = objective(trial)
+        evaluations += 1
+        if at_zero <= value + NO_WORSE:
+            x, value = trial, at_zero
+    return replace(found, x=x, value=value, evaluations=evaluations)
+
+
+class _Ending:
+    """The end of a search, looked at with exact second derivatives."""
+
+    def __init__(
+        self, objective: GeneralizedObjective, coordinates: Coordinates, found: Optimum
+    ) -> None:
+        self.objective, self.coordinates, self.found = objective, coordinates, found
+        self.point = objective.point(found.x)
+        self.hessian = self._second(self.point)
+        for _ in range(_POLISHINGS):
+            if self.expected < _POLISH or not self._polished():
+                break
+
+    def _second(self, point: LaplacePoint) -> FloatArray:
+        J = self.coordinates.jacobian
+        curvature = np.diag(J.T @ point.hessian @ J).copy()
+        if self.coordinates.has_delta:
+            curvature[-1] = max(curvature[-1], 0.1 * self.coordinates.template.q)
+        return hessian_by_differences(self.objective, self.found.x, point, curvature)
+
+    @property
+    def _active(self) -> np.ndarray:
+        x, bounds = self.found.x, self.coordinates.bounds
+        return np.flatnonzero(self.coordinates.free & ~bounds.held(x))
+
+    def _newton(self) -> tuple[FloatArray, float]:
+        """The step to the minimum by exact second derivatives, and what it promises."""
+        which = self._active
+        g = (self.coordinates.jacobian.T @ self.point.gradient)[which]
+        H = self.hessian[np.ix_(which, which)]
+        size = np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-300))
+        values, vectors = np.linalg.eigh(H / np.outer(size, size))
+        along = vectors.T @ (g / size)
+        curved = values > 1e-8
+        step = np.zeros(len(self.found.x))
+        step[which] = -(vectors[:, curved] @ (along[curved] / values[curved])) / size
+        newton = 0.5 * float(np.sum(along[curved] ** 2 / values[curved]))
+        return step, newton + float(np.sum(np.abs(along[~curved]))) * 1e-3
+
+    @property
+    def expected(self) -> float:
+        """How much lower the criterion can get."""
+        return self._newton()[1]
+
+    def _polished(self) -> bool:
+        """A Newton step with second derivatives that are known already."""
+        step, promised = self._newton()
+        if promised > 1e-3:
+            return False
+        x = self.found.x + step
+        try:
+            point = self.objective.point(x, self.point)
+        except NumericalError:
+            return False
+        if point.value > self.point.value + 1e-12 * abs(self.point.value):
+            return False
+        trace = np.concatenate([self.found.trace, np.append(x, point.value)[None]])
+        self.found = replace(
+            self.found, x=x, value=point.value, evaluations=self.found.evaluations + 1, trace=trace
+        )
+        self.point = point
+        return True
+
+    def reported(self) -> Found:
+        """The same in (β, θ, δ)."""
+        coordinates = self.coordinates
+        J = coordinates.jacobian
+        inverse = np.linalg.inv(J)
+        trace = np.array(self.found.trace)
+        trace[:, :-1] = trace[:, :-1] @ J.T
+        status = self.found.status
+        if self.expected <= _ENOUGH:
+            status = Status.CONVERGED
+        optimum = replace(
+            self.found,
+            x=J @ self.found.x,
+            value=self.point.value,
+            status=status,
+            trace=trace,
+            expected_decrease=self.expected,
+        )
+        hessian = inverse.T @ self.hessian @ inverse
+        factorizations = self.objective.factorizations
+        return Found(optimum, hessian, np.array(self.point.mode.u), factorizations)

@@ -1,0 +1,122 @@
+"""Where a search for β, θ and δ begins: a fit without random effects, then one step of EM."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.errors import NumericalError
+from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
+from lmmsparse.engine.covariance.triangular import lower_triangular
+from lmmsparse.engine.generalized.laplace import Parameters
+from lmmsparse.engine.generalized.modes import factorized, joint_mode
+from lmmsparse.engine.generalized.rows import GeneralizedRows
+from lmmsparse.fit.generalized.coordinates import Coordinates
+
+_SIZE = 0.7
+_LOOSE = 1e-5
+_SMALLEST, _LARGEST = 0.05, 20.0
+
+
+def start_beta(rows: GeneralizedRows) -> FloatArray:
+    """β by one weighted least-squares fit to the link of the smoothed response, (p,)."""
+    if not rows.p:
+        return np.zeros(0)
+    family, seen = rows.family, rows.seen
+    eta = family.link_of(family.smoothed(seen))
+    with np.errstate(all="ignore"):
+        weights = family.expected(eta, seen, 0.0).w
+    usual = float(np.median(weights))
+    weights = np.clip(np.nan_to_num(weights), 1e-3 * usual, 1e3 * usual)
+    target = eta if rows.offset is None else eta - rows.offset
+    WX = rows.Q.weighted(weights)
+    gram = rows.Q.gram_anew(WX)
+    return np.asarray(np.linalg.lstsq(gram, rows.Q.transposed_times(weights * target))[0])
+
+
+def start(
+    rows: GeneralizedRows, coordinates: Coordinates, theta: FloatArray | None = None
+) -> tuple[Parameters, FloatArray]:
+    """Return β, θ and δ to begin with, and u there.
+
+    Parameters
+    ----------
+    rows : GeneralizedRows
+    coordinates : Coordinates
+    theta : (n_theta,) array, optional
+        θ to begin with, which is then kept.
+    """
+    family, template = rows.family, rows.template
+    beta = _inside(rows, start_beta(rows))
+    delta = coordinates.delta
+    if coordinates.has_delta:
+        delta = family.start_delta(rows.seen, family.mean(rows.fixed_part(beta)))
+    keep = theta is not None
+    if theta is None:
+        theta = template.with_held(coordinates.map @ (_SIZE * template.start))
+    u = np.zeros(template.q)
+    beta, u, _ = joint_mode(rows, beta, theta, delta, u, _LOOSE)
+    if keep:
+        return Parameters(beta, theta, delta), u
+    theta, u = _spread(rows, Parameters(beta, theta, delta), u)
+    if coordinates.has_delta:
+        eta = rows.fixed_part(beta)
+        eta = eta + rows.random_part(template.multiply(template.shifted_factors(theta), u))
+        delta = family.start_delta(rows.seen, family.mean(eta))
+    beta, u, _ = joint_mode(rows, beta, theta, delta, u, _LOOSE)
+    return Parameters(beta, theta, delta), u
+
+
+def _inside(rows: GeneralizedRows, beta: FloatArray) -> FloatArray:
+    """β with a density: the predictor must be inside the link's domain."""
+    family, seen = rows.family, rows.seen
+    delta = family.held_delta or 0.0
+    for _ in range(2):
+        with np.errstate(all="ignore"):
+            value = family.at(rows.fixed_part(beta), seen, delta).value
+        if np.isfinite(value).all():
+            return beta
+        # The constant that is nearest to the usual mean, if the columns have one.
+        usual = family.link_of(np.full(rows.n, float(np.mean(family.smoothed(seen)))))
+        target = usual if rows.offset is None else usual - rows.offset
+        beta = rows.Q.transposed_times(target)
+    raise NumericalError(
+        f"No start values were found with which the {family.link} link can be used: the linear "
+        "predictor leaves the values it allows. Use another link."
+    )
+
+
+def _spread(rows: GeneralizedRows, at: Parameters, u: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """θ after an over-relaxed step of EM, and the same random effects in its units."""
+    template, family = rows.template, rows.family
+    factors = template.shifted_factors(at.theta)
+    eta = rows.fixed_part(at.beta) + rows.random_part(template.multiply(factors, u))
+    weights = family.expected(eta, rows.seen, at.delta).w
+    products, factor = factorized(rows, at.theta, weights)
+    own = [
+        S
+        for pair, S in zip(products.pairs, factor.inverse_blocks(), strict=True)
+        if pair.s == pair.t
+    ]
+    out = at.theta.copy()
+    moved = u.copy()
+    for t, (structure, part, T, S) in enumerate(
+        zip(template.structures, template.slices, template.factors(at.theta), own, strict=True)
+    ):
+        a, z = template.offsets[t], template.offsets[t + 1]
+        by_level = u[a:z].reshape(-1, structure.k)
+        spread = by_level.T @ by_level / len(by_level) + S.mean(axis=0)
+        values, vectors = np.linalg.eigh(spread)
+        values = np.clip(values, _SMALLEST, _LARGEST)
+        new = T @ (vectors * values) @ vectors.T
+        if isinstance(structure, Unstructured):
+            rows_, columns = np.array(structure.entries).T
+            out[part] = lower_triangular(new)[rows_, columns]
+        elif isinstance(structure, Diagonal):
+            sd = np.sqrt(np.einsum("ij,ij->i", new, new))
+            out[part] = np.sqrt(np.mean(sd**2)) if structure.n_par == 1 else sd
+        else:
+            continue
+        back = np.linalg.lstsq(structure.factor(out[part]), T)[0]
+        moved[a:z] = (by_level @ back.T).ravel()
+    return template.with_held(out), moved

@@ -1,0 +1,119 @@
+"""Objective with a Hessian that lacks a part → minimum, learning the missing part on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.calls import checked_construction
+from lmmsparse.optimize.base import (
+    Bounds,
+    Derivatives,
+    Objective,
+    Optimum,
+    Recorder,
+    Status,
+    check_positive,
+)
+from lmmsparse.optimize.trust_region import bounded_step
+
+_GROWS, _SHRINKS = 3.0, 0.3
+_FLOOR = 1e-8  # of the largest curvature: what a coordinate without any is scaled by
+
+
+@checked_construction
+@dataclass(frozen=True)
+class StructuredSearch:
+    """Second-order search with a structured secant: the model's Hessian plus what it has missed.
+
+    Parameters
+    ----------
+    tol : float
+        Stop when the model predicts a smaller decrease than this, in units of the criterion.
+    max_eval : int
+        Limit on evaluations.
+    radius : float
+        First trust region radius, in units of the square root of the curvature.
+
+    References
+    ----------
+    Nocedal & Wright (2006), Numerical Optimization, chapters 4, 6 and 10.
+    """
+
+    tol: float = 1e-8
+    max_eval: int = 300
+    radius: float = 10.0
+
+    def __post_init__(self) -> None:
+        check_positive("StructuredSearch", tol=self.tol, max_eval=self.max_eval, radius=self.radius)
+
+    def minimize(self, objective: Objective, start: FloatArray, bounds: Bounds) -> Optimum:
+        """Minimize from `start` within those bounds that no mirror makes unnecessary."""
+        record = Recorder(objective)
+        x = np.clip(np.asarray(start, dtype=np.float64), *bounds.limits)
+        here = record.derivatives(x)
+        if here is None:
+            return record.optimum(Status.FAILED, "StructuredSearch", bounds)
+        missed = np.zeros_like(here.hessian)
+        radius, status = self.radius, Status.MAX_EVALUATIONS
+        expected: float | None = None
+        while len(record.rows) < self.max_eval:
+            hessian = here.hessian + missed
+            scale = _scales(hessian, here.hessian)
+            step, predicted, length = _scaled_step(x, here, hessian, scale, radius, bounds)
+            enough = max(self.tol, 1e-12 * abs(here.value), here.noise)
+            if predicted < enough and length < 0.99 * radius:
+                status, expected = Status.CONVERGED, max(0.0, predicted)
+                break
+            if length < 1e-10:
+                status = Status.STALLED
+                break
+            there = record.derivatives(x + step)
+            if there is None:
+                radius = _SHRINKS * length
+                continue
+            ratio = (here.value - there.value) / predicted
+            if abs(here.value - there.value) <= 1e-13 * abs(here.value):
+                ratio = 1.0 if predicted < 1e-6 else ratio
+            if ratio < 0.1:
+                radius = _SHRINKS * length
+            elif ratio > 0.5 and length > 0.8 * radius:
+                radius *= _GROWS
+            change = there.gradient - here.gradient - (there.hessian + missed) @ step
+            missed = missed + _rank_one(change / scale, step * scale, scale)
+            if ratio > 1e-4:
+                x, here = x + step, there
+        return record.optimum(status, "StructuredSearch", bounds, expected)
+
+
+def _scales(hessian: FloatArray, model: FloatArray) -> FloatArray:
+    """The square roots of the curvatures, of the model where the whole has none."""
+    curved, of_model = np.diag(hessian), np.diag(model)
+    own = np.where(curved > 0.1 * of_model, curved, of_model)
+    return np.asarray(np.sqrt(np.maximum(own, _FLOOR * max(float(own.max(initial=0.0)), 1e-300))))
+
+
+def _scaled_step(
+    x: FloatArray,
+    here: Derivatives,
+    hessian: FloatArray,
+    scale: FloatArray,
+    radius: float,
+    bounds: Bounds,
+) -> tuple[FloatArray, float, float]:
+    """A step, the decrease it promises, and its length in units of `scale`."""
+    box = Bounds(bounds.lower * scale, bounds.upper * scale, bounds.mirrors)
+    own = hessian / np.outer(scale, scale)
+    step, predicted = bounded_step(x * scale, here.gradient / scale, own, radius, box)
+    return step / scale, predicted, float(np.linalg.norm(step))
+
+
+def _rank_one(missed: FloatArray, step: FloatArray, scale: FloatArray) -> FloatArray:
+    """The symmetric matrix of rank one that explains what was missed along a step."""
+    along = float(missed @ step)
+    if abs(along) <= 1e-6 * float(np.linalg.norm(missed) * np.linalg.norm(step)):
+        return np.zeros((len(step), len(step)))
+    own = missed * scale
+    return np.asarray(np.outer(own, own) / along)
