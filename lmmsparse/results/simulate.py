@@ -87,9 +87,8 @@ def _kept(fit: Fit, random: str) -> list[Any]:
     """Per block, which effects keep their conditional modes; (k,) bool arrays."""
     if not isinstance(random, str) or (random not in ("new", "keep") and "~" not in random):
         raise OptionError(
-            f"random={brief(random)} cannot be understood. It says where the random effects come "
-            "from. Use 'new' to draw them, 'keep' to keep the estimated ones, or a one-sided "
-            "formula of the terms to keep."
+            f"random must be 'new', 'keep' or a one-sided formula, not {brief(random)}. Use 'new' "
+            "to draw random effects, 'keep' to keep the estimated ones, or name the terms to keep."
         )
     chosen = select_effects(fit, random == "keep" if random in ("new", "keep") else random)
     kept = [np.zeros(block.k, dtype=bool) for block in fit.design.blocks]
@@ -107,7 +106,7 @@ def _new_codes(fit: Fit, newdata: Any) -> tuple[dict[int, IntArray], dict[int, i
         if missing.any():
             raise DataError(
                 f"The grouping factor {block.group!r} is missing in {int(missing.sum())} rows of "
-                "the new data. A response can only be drawn for a known level. Fill them in."
+                "the new data. Fill them in."
             )
         extra, labels = pd.factorize(shown.astype(str))
         fresh = np.where(level < 0, block.n_levels + extra, level)

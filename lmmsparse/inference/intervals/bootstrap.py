@@ -156,8 +156,8 @@ def bootstrap(
     one_of("kind", kind, KINDS, "It says where new responses come from.")
     if statistic is not None and not callable(statistic):
         raise OptionError(
-            f"statistic={brief(statistic)} is not a function. It is called with every refitted "
-            "model. Write for example statistic=lambda m: m.fixef."
+            f"statistic must be a function of a model, not {brief(statistic)}. Write, for "
+            "example, statistic=lambda m: m.fixef."
         )
     if statistic is None:
         estimates = np.concatenate([parameter_values(fit, fit.theta, fit.sigma), fit.beta])
@@ -216,8 +216,8 @@ def _interrupted(done: int, n: int) -> Finding:
     return Finding(
         "interrupted",
         "warning",
-        f"The bootstrap was interrupted after {done} of {n} replicates. The result holds these; "
-        "they are as good as any, but fewer. Call it again for all.",
+        f"The bootstrap was interrupted after {done} of {n} replicates. The result holds these. "
+        "Call it again for all.",
     )
 
 
@@ -259,8 +259,8 @@ def as_series(value: Any) -> pd.Series:
             array = np.atleast_1d(np.asarray(value, dtype=np.float64)).ravel()
         except (TypeError, ValueError) as error:
             raise OptionError(
-                f"The statistic is {brief(value)}, which is not a number. Replicates are put into "
-                "a table of numbers. Return a number, an array, a Series or a mapping of numbers."
+                f"The statistic must give numbers, not {brief(value)}. Return a number, an array, "
+                "a Series or a mapping of numbers."
             ) from error
         names = pd.Index([f"t{i + 1}" for i in range(len(array))], dtype=object)
         return pd.Series(array, index=names)
