@@ -204,7 +204,7 @@ CALLS: dict[str, Callable[[lmm.LinearMixedModel], Any]] = {
     "means": lambda m: m.contrast([0, 1] + [0] * (len(m.fixef) - 2)).to_frame(),
     "tidy": lambda m: m.tidy(),
     "r2": lambda m: m.r2(),
-    "contribution": lambda m: m.drop1().to_frame(),
+    "contribution": lambda m: m.drop1("F").to_frame(),
 }
 
 
