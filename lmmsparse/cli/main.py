@@ -26,8 +26,8 @@ from lmmsparse.data.reading import READABLE, read_data
 from lmmsparse.inference.df.methods import METHODS, check_ddf
 from lmmsparse.inference.intervals.confint import METHODS as CI_METHODS
 from lmmsparse.inference.intervals.confint import check_method
-from lmmsparse.lmer import lmer
-from lmmsparse.model import LinearMixedModel
+from lmmsparse.model.linear import LinearMixedModel
+from lmmsparse.model.lmer import lmer
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
 
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
@@ -61,14 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # files have errors of their own: this is the terminal's
         discard(sys.stdout)
         complain(
-            f"lmmsparse: The results cannot be printed. The system says: {error.strerror}. Free "
-            "some space, or send the output to another place."
+            f"lmmsparse: The results cannot be printed: {error.strerror}. Free some space, or "
+            "send the output to another place."
         )
         return 2
     except MemoryError:
         complain(
-            "lmmsparse: The memory does not suffice. The data or the model are too large for this "
-            "machine. Fit fewer rows, or simpler random effects."
+            "lmmsparse: The memory does not suffice. Fit fewer rows, or simpler random effects."
         )
         return 2
     except KeyboardInterrupt:
@@ -205,11 +204,11 @@ def _check_place(path: str, source: str) -> None:
     if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
         raise DataError(
             f"The results would replace the data: --json names {path!r}, which is the data file. "
-            "Results go to a file of their own. Give another name."
+            "Give another name."
         )
     if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
         raise DataError(
-            f"The results cannot be written to {path!r}. It is a directory, or in one that does "
+            f"The results cannot be written to {path!r}: it is a directory, or in one that does "
             "not exist. Choose a file in a place that exists."
         )
 
@@ -225,8 +224,8 @@ def _write(path: str, text: str) -> None:
             file.write(text + "\n")
     except OSError as error:
         raise DataError(
-            f"The results cannot be written to {path!r}. The system says: {error.strerror}. Choose "
-            "a place that exists and that you may write to."
+            f"The results cannot be written to {path!r}: {error.strerror}. Choose a place that "
+            "exists and that you may write to."
         ) from error
 
 

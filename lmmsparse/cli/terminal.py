@@ -38,10 +38,7 @@ def open_streams() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="lmmsparse")
     if sys.stdout is None:
-        raise DataError(
-            "The standard output is closed. Results are printed there. Leave it open, or send it "
-            "to a file."
-        )
+        raise DataError("The standard output is closed. Leave it open, or send it to a file.")
 
 
 def _in_other_words(error: UnicodeError) -> tuple[str, int]:

@@ -62,7 +62,7 @@ def write_archive(path: Any, meta: dict[str, Any], arrays: Mapping[str, ObjectAr
         text = json.dumps({**meta, "arrays": described}, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise StorageError(
-            f"The model holds a value that cannot be stored ({error}). Files hold finite numbers "
+            f"The model holds a value that cannot be stored ({error}): files hold finite numbers "
             "and text. Fit again without it."
         ) from error
     files = {_JSON: text, _SEAL: _sha(text).encode()}

@@ -25,8 +25,7 @@ def as_path(path: Any) -> Path:
         return Path(path)
     except TypeError as error:
         raise StorageError(
-            f"{brief(path)} is not a path. A model is stored in one file. Name it, for example "
-            "'model.lmm'."
+            f"{brief(path)} is not a path. Name a file, for example 'model.lmm'."
         ) from error
 
 
@@ -102,9 +101,8 @@ def _kind(mode: int) -> str:
 
 def _refused(path: Path, done: str, why: str) -> StorageError:
     advice = {
-        "written": "A model is stored in one file. Name a file in a directory that exists and that "
-        "you may write to.",
-        "read": "A model is stored in one file. Name the file that m.save(path) has written.",
+        "written": "Name a file in a directory that exists and that you may write to.",
+        "read": "Name the file that m.save(path) has written.",
     }
     return StorageError(f"{str(path)!r} cannot be {done}: {why}. {advice[done]}")
 

@@ -37,25 +37,24 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
     there = os.path.exists(source)  # False also for names that no file can have
     if "~" in source and not there:
         raise DataError(
-            f"{source!r} is a formula, but stands where the data file belongs. The formula comes "
-            'first. Write lmmsparse fit "formula" file.'
+            f"{source!r} is a formula, but stands where the data file belongs. Write lmmsparse "
+            'fit "formula" file.'
         )
     if not there:
         if source in DATASETS or (not path.suffix and path.name == source):
             return load_dataset(source)
         raise DataError(
-            f"There is no file {source!r}. The data must be a file that exists, or one of the "
-            "shipped data sets that `lmmsparse datasets` lists."
+            f"There is no file {source!r}. Name a file that exists, or one of the shipped data "
+            "sets that `lmmsparse datasets` lists."
         )
     if path.is_dir():
         raise DataError(
-            f"{source!r} is a directory. The data must be one file. Name a file in it; several "
-            "files are read by pyarrow.dataset or polars in Python."
+            f"{source!r} is a directory. Name a file in it; several files are read by "
+            "pyarrow.dataset or polars in Python."
         )
     if not path.is_file():
         raise DataError(
-            f"{source!r} is a pipe or a device. The data are read from a file, which a suffix "
-            "tells the kind of. Write them to a file first."
+            f"{source!r} is a pipe or a device. Write the data to a file with a suffix first."
         )
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSIONS]
     kind = suffixes[-1] if suffixes else ""
@@ -77,18 +76,18 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
             ("pyarrow", "A Parquet file") if kind in (".parquet", ".pq") else ("zstandard", "This")
         )
         raise DataError(
-            f"The file {source!r} cannot be read. {what} takes the package {package}, which is not "
-            f"installed. Run `pip install {package}`, or give the data as plain CSV."
+            f"The file {source!r} cannot be read: {what} needs the package {package}, which is "
+            f"not installed. Run `pip install {package}`, or give the data as plain CSV."
         ) from error
     except MemoryError as error:
         raise DataError(
-            f"The file {source!r} does not fit into memory. All its rows are read at once. Keep "
-            "the columns and rows that the model needs."
+            f"The file {source!r} does not fit into memory. Keep the columns and rows that the "
+            "model needs."
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(
-            f"The file {source!r} is not UTF-8 text. Its letters cannot be read. Save it as UTF-8, "
-            "for example as 'CSV UTF-8' in a spreadsheet program."
+            f"The file {source!r} is not UTF-8 text. Save it as UTF-8, for example as 'CSV UTF-8' "
+            "in a spreadsheet program."
         ) from error
     except Exception as error:  # every reader and every kind of compression has its own
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
@@ -97,8 +96,7 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
             "it holds what its suffix says, one row per observation under a row of column names."
         ) from error
     raise DataError(
-        f"The file {source!r} is of a kind that is not known. lmmsparse reads {READABLE}, told "
-        "apart by their suffix. Save it as one of these, for example as CSV."
+        f"The file {source!r} is of a kind that is not known. Save it as one of {READABLE}."
     )
 
 

@@ -44,8 +44,7 @@ def in_order_of_theta(name: str, given: Any, names: Sequence[str]) -> Any:
     if len(set(names)) < len(names) or len(labels) != len(names) or set(labels) != set(names):
         raise OptionError(
             f"{name}={brief(given)} does not name the parameters, which are {', '.join(names)}. "
-            "Values of a Series or mapping belong to parameters by these names, those of an array "
-            "by the order of m.theta. Pass one value per parameter."
+            "Pass a mapping or Series with these names, or an array in the order of m.theta."
         )
     return values.loc[list(names)]
 
@@ -68,12 +67,12 @@ def places(what: str, labels: pd.Index, index: pd.Index) -> IntArray | None:
     if not unique:
         raise DataError(
             f"{what} has row labels that are repeated, or belongs to rows whose labels are, and "
-            f"they are in another order. Rows cannot be told apart by label. {position}"
+            f"they are in another order. {position}"
         )
     strange = index[at < 0][0]
     raise DataError(
-        f"{what} does not have the row labels of the data; {strange!r} is not among them. Values "
-        f"of a Series or DataFrame belong to rows by their labels. {position}"
+        f"{what} does not have the row labels of the data; {strange!r} is not among them. "
+        f"{position}"
     )
 
 
@@ -85,6 +84,5 @@ def check_real(what: str, values: Any) -> None:
         kinds = [values.dtype if hasattr(values, "dtype") else np.asarray(values).dtype]
     if any(getattr(kind, "kind", "") == "c" for kind in kinds):
         raise DataError(
-            f"{what} holds complex numbers. A linear mixed model is one of real numbers. Take "
-            "their real part, or their absolute value."
+            f"{what} holds complex numbers. Take their real part, or their absolute value."
         )

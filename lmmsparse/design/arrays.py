@@ -44,7 +44,7 @@ def design_from_arrays(
     response = _numbers("y", y, 1)
     n = len(response)
     if n == 0:
-        raise DataError("y is empty. There is nothing to fit. Pass at least a few observations.")
+        raise DataError("y is empty. Pass at least a few observations.")
     matrix = _numbers("X", X, 2, n)
     w = None if weights is None else _numbers("weights", weights, 1, n)
     o = None if offset is None else _numbers("offset", offset, 1, n)
@@ -53,12 +53,12 @@ def design_from_arrays(
     if w is not None:
         if np.any(w < 0):
             raise DataError(
-                f"weights holds {int(np.sum(w < 0))} negative values. A weight divides the "
-                "residual variance of its row and cannot be negative. Correct them."
+                f"weights holds {int(np.sum(w < 0))} negative values. Weights must be positive, "
+                "or zero to leave a row out."
             )
         rows = np.flatnonzero(w > 0)
         if len(rows) == 0:
-            raise DataError("All weights are zero. No row is left to fit. Use positive weights.")
+            raise DataError("All weights are zero. Use positive weights.")
         if len(rows) < n:
             text = f"{n - len(rows)} rows have weight zero and were left out."
             findings.append(Finding("zero-weights", "warning", text))
@@ -107,13 +107,12 @@ def _blocks(random: Any, index: pd.Index | None, rows: IntArray, n: int) -> list
         terms = [(groups, Z) for groups, Z in random]
     except (TypeError, ValueError) as error:
         raise DataError(
-            "random is not a list of pairs. Each random-effects term is a pair of group labels and "
-            "columns. Pass, for example, [(subject, None)] for a random intercept."
+            "random must be a list of pairs of group labels and columns. Pass, for example, "
+            "[(subject, None)] for a random intercept."
         ) from error
     if not terms:
         raise DataError(
-            "random is empty. A mixed model needs at least one random-effects term. Pass, for "
-            "example, [(subject, None)]."
+            "random is empty. Pass, for example, [(subject, None)] for a random intercept."
         )
     blocks: list[RandomBlock] = []
     for i, (groups, Z) in enumerate(terms):
@@ -124,20 +123,17 @@ def _blocks(random: Any, index: pd.Index | None, rows: IntArray, n: int) -> list
         name = str(labels.name if labels.name is not None else f"group{i + 1}")
         if len(labels) != n:
             raise DataError(
-                f"The groups of term {i + 1} have {len(labels)} labels for {n} observations. Every "
-                "observation belongs to a level. Give one label per observation."
+                f"The groups of term {i + 1} have {len(labels)} labels for {n} observations. Give "
+                "one label per observation."
             )
         if labels.isna().any():
             raise DataError(
-                f"The groups of term {i + 1} ({name}) have missing labels. Every observation must "
-                "belong to a level. Drop those rows from all arrays."
+                f"The groups of term {i + 1} ({name}) have missing labels. Drop those rows from "
+                "all arrays."
             )
         columns = np.ones((n, 1)) if Z is None else _numbers(f"Z of term {i + 1}", Z, 2, n)
         if columns.shape[1] == 0:
-            raise DataError(
-                f"Z of term {i + 1} has no columns. A term needs at least one random effect. Pass "
-                "None for a random intercept."
-            )
+            raise DataError(f"Z of term {i + 1} has no columns. Pass None for a random intercept.")
         effects = ("Intercept",) if Z is None else _names(Z, columns, "z")
         grouping = make_grouping(name, [plain_labels(labels.iloc[rows].reset_index(drop=True))])
         for other in blocks:
@@ -145,8 +141,7 @@ def _blocks(random: Any, index: pd.Index | None, rows: IntArray, n: int) -> list
                 continue
             if not (other.levels.equals(grouping.levels) and (other.codes == grouping.codes).all()):
                 raise DataError(
-                    f"Two different groupings are both named {name!r}. Results are kept by name. "
-                    "Rename one of the Series."
+                    f"Two different groupings are both named {name!r}. Rename one of the Series."
                 )
             grouping = other.grouping
         structure = make_structure("us", columns.shape[1], None)
@@ -160,8 +155,8 @@ def _blocks(random: Any, index: pd.Index | None, rows: IntArray, n: int) -> list
 def _series(groups: Any, i: int) -> pd.Series:
     if np.ndim(groups) != 1:
         raise DataError(
-            f"The groups of term {i + 1} have {np.ndim(groups)} dimensions. Each observation has "
-            "one label. Pass a (n,) array or a Series."
+            f"The groups of term {i + 1} have {np.ndim(groups)} dimensions. Pass a (n,) array or "
+            "a Series."
         )
     return pd.Series(groups)
 
@@ -171,26 +166,22 @@ def _numbers(what: str, values: Any, ndim: int, n: int | None = None) -> FloatAr
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{what} does not hold numbers ({error}). Arrays are fitted as they are. Convert it "
-            "first."
-        ) from error
+        raise DataError(f"{what} does not hold numbers ({error}). Convert it first.") from error
     if ndim == 2 and array.ndim == 1:
         array = array[:, None]
     if array.ndim != ndim:
         raise DataError(
-            f"{what} has {array.ndim} dimensions. It must have {ndim}. Reshape it to "
+            f"{what} has {array.ndim} dimensions. Reshape it to "
             f"{'(n,)' if ndim == 1 else '(n, columns)'}."
         )
     if n is not None and len(array) != n:
         raise DataError(
-            f"{what} has {len(array)} rows for {n} observations. Rows belong together by position. "
-            "Make all arrays equally long."
+            f"{what} has {len(array)} rows for {n} observations. Make all arrays equally long."
         )
     if not np.isfinite(array).all():
         raise DataError(
-            f"{what} holds values that are missing or infinite. Arrays are fitted as they are. "
-            "Drop those rows from all arrays first."
+            f"{what} holds values that are missing or infinite. Drop those rows from all arrays "
+            "first."
         )
     return np.ascontiguousarray(array)
 

@@ -49,9 +49,8 @@ def check_rows(design: Design) -> list[Finding]:
         Finding(
             "columns-vs-rows",
             "error",
-            f"The model has {design.p} fixed effects for {design.n} rows. They fit the response "
-            "exactly, and nothing is left to estimate variances from. Leave out fixed effects, or "
-            "use more rows.",
+            f"The model has {design.p} fixed effects for {design.n} rows: nothing is left to "
+            "estimate variances from. Leave out fixed effects, or use more rows.",
         )
     ]
 
@@ -135,8 +134,8 @@ def check_names(design: Design) -> list[Finding]:
                 Finding(
                     "same-name",
                     "error",
-                    f"Two effects of the model would be called {twice[0]!r}. Results are found by "
-                    "these names. Rename the column, or leave one of the terms out.",
+                    f"Two effects of the model would be called {twice[0]!r}. Rename the column, "
+                    "or leave one of the terms out.",
                 )
             ]
     return []
@@ -175,7 +174,8 @@ def check_constant_columns(design: Design) -> list[Finding]:
                         "zero-column",
                         "error",
                         f"The random-effects column {name!r} of {block.source} is zero in every "
-                        "row. Its variance has no influence on the fit. Remove it from the term.",
+                        "row, so that its variance has no influence on the fit. Remove it from "
+                        "the term.",
                     )
                 )
     return out
@@ -262,9 +262,9 @@ def check_random_within_fixed(design: Design) -> list[Finding]:
                     Finding(
                         "random-within-fixed",
                         "warning",
-                        f"The fixed effects already have a value for every level of "
-                        f"{block.group!r}, so that nothing is left for the random effect {name} "
-                        f"of {block.source}. Its variance is arbitrary, and standard errors that "
+                        "The fixed effects already have a value for every level of "
+                        f"{block.group!r}: nothing is left for the random effect {name} of "
+                        f"{block.source}, its variance is arbitrary, and standard errors that "
                         "contain it mean nothing. Leave the factor out of the fixed effects, or "
                         "the random effect out of the model.",
                     )
@@ -285,10 +285,10 @@ def check_similar_levels(design: Design) -> list[Finding]:
         Finding(
             "similar-levels",
             "warning",
-            f"The factor {name!r} has levels that differ only in blanks or capitals: "
+            f"The factor {name!r} has levels that differ only in whitespace or case: "
             f"{listed([repr(v) for v in alike])}. They are different levels of the model. If they "
-            f"mean the same, make them one, for example with data[{name!r}].str.strip()"
-            ".str.lower().",
+            "mean the same, make them one, for example with "
+            f"data[{name!r}].str.strip().str.lower().",
         )
         for name, alike in found.items()
         if alike
@@ -360,9 +360,9 @@ def _check_single_levels(design: Design, held: Held) -> list[Finding]:
                     "one-level",
                     "error",
                     f"The grouping factor {block.group!r} has a single level ({block.levels[0]}) "
-                    "in the rows that are fitted. Variation between levels cannot be estimated "
-                    "from one. Remove the term, check which rows were dropped, or hold the "
-                    f"standard deviation if it is known.",
+                    "in the rows that are fitted: its variance cannot be estimated. Remove the "
+                    "term, check which rows were dropped, or hold the standard deviation if it is "
+                    "known.",
                 )
             )
     return out

@@ -16,7 +16,6 @@ from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.options import mapping
 from lmmsparse.common.words import brief, close_match, listed
 from lmmsparse.design.arguments import check_real
-from lmmsparse.design.expressions import split_calls
 from lmmsparse.design.labels import check_types, positions, python_value
 from lmmsparse.design.rank import LARGEST
 from lmmsparse.design.tables import (
@@ -26,6 +25,7 @@ from lmmsparse.design.tables import (
     tidy_column,
     widened,
 )
+from lmmsparse.formula.references import references
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +79,11 @@ def check_response(response: str, table: Variables) -> None:
             remedy = (
                 "Its decimal sign is a comma. Read the file with pandas.read_csv(..., decimal=',')."
             )
-        raise DataError(
-            f"The response {name!r} is not numeric (it holds {levels}). A linear mixed model needs "
-            f"numbers. {remedy}"
-        )
+        raise DataError(f"The response {name!r} is not numeric (it holds {levels}). {remedy}")
     if not _is_real(column):
         raise DataError(
-            f"The response {name!r} is of type {column.dtype}. A linear mixed model needs real "
-            "numbers. Convert the column to numbers."
+            f"The response {name!r} must be real numbers, not of type {column.dtype}. Convert the "
+            "column to numbers."
         )
 
 
@@ -148,9 +145,8 @@ def response_values(
         return table[column].to_numpy(dtype=np.float64)
     if values.shape[1] != 1:
         raise DataError(
-            f"The response {text!r} makes {values.shape[1]} columns ({listed(names, 4)}). A linear "
-            "mixed model has one numeric response. Name a single numeric column, or fit one "
-            "response and use m.refit(y) for the others."
+            f"The response {text!r} makes {values.shape[1]} columns ({listed(names, 4)}). Name a "
+            "single numeric column, or fit one response and use m.refit(y) for the others."
         )
     return values[:, 0]
 
@@ -160,14 +156,14 @@ def check_finite(what: str, values: FloatArray) -> None:
     if not np.isfinite(values).all():
         n = int((~np.isfinite(values)).sum())
         raise DataError(
-            f"The {what} holds {n} values that are not finite. Nothing can be fitted to infinity. "
-            "Check it for divisions by zero and logarithms of zero."
+            f"The {what} holds {n} values that are not finite. Check it for divisions by zero and "
+            "logarithms of zero."
         )
     largest = float(np.abs(values).max(initial=0.0))
     if largest > LARGEST or 0.0 < largest < 1.0 / LARGEST:
         raise DataError(
-            f"The largest value of the {what} is {largest:.3g}. Sums of squares of such numbers "
-            "cannot be computed. Check the column, or change its units."
+            f"The largest value of the {what} is {largest:.3g}, too large for sums of squares. "
+            "Check the column, or change its units."
         )
 
 
@@ -207,8 +203,8 @@ def codings(
             if len(chosen.contrasts) != len(levels):
                 raise OptionError(
                     f"The contrasts of {name!r} have {len(chosen.contrasts)} rows, but it has "
-                    f"{len(levels)} levels ({listed(levels)}). Each level needs a row. Give a "
-                    "matrix with one row per level, in this order."
+                    f"{len(levels)} levels ({listed(levels)}). Give a matrix with one row per "
+                    "level, in this order."
                 )
         if name in table.columns:
             _check_has_levels(name, table[name])
@@ -223,9 +219,8 @@ def _check_has_levels(name: str, column: pd.Series) -> None:
     different = column.nunique()
     if different > 20 and 2 * different > len(column):
         raise OptionError(
-            f"contrasts names {name!r}, which holds {different} different numbers in {len(column)} "
-            "rows. Contrasts code the levels of a factor. Leave it out, or make the column a "
-            "factor first."
+            f"contrasts names {name!r}, which holds {different} different numbers in "
+            f"{len(column)} rows. Leave it out, or make the column a factor first."
         )
 
 
@@ -252,39 +247,35 @@ def check_factors(
     for part, text in parts.items():
         if part == "response":
             continue
-        for name in split_calls(text)[0]:
+        for name in references(text).columns:
             column = table[name] if name in table.columns else None
             if column is None:
                 continue
             if not isinstance(column.dtype, pd.CategoricalDtype):
                 if not _is_real(column):
                     raise DataError(
-                        f"The predictor {name!r} is of type {column.dtype}. A predictor holds real "
-                        "numbers or levels. Convert it first, for example dates to days since the "
-                        "start."
+                        f"The predictor {name!r} is of type {column.dtype}. Convert it to real "
+                        "numbers or levels first, for example dates to days since the start."
                     )
                 continue
             levels = len(codes_and_categories(column)[1])
             if levels < 2:
                 raise DataError(
-                    f"The factor {name!r} has a single level "
-                    f"({listed(column.cat.categories)}) in the rows that are fitted. Its effect "
-                    "cannot be estimated. Leave it out of the formula, or check which rows were "
-                    "dropped."
+                    f"The factor {name!r} has a single level ({listed(column.cat.categories)}) in "
+                    "the rows that are fitted: its effect cannot be estimated. Leave it out of "
+                    "the formula, or check which rows were dropped."
                 )
             if part == "fixed" and levels > 50 and _is_measured(column.cat.categories):
                 raise DataError(
-                    f"The fixed effect {name!r} is text with {levels} different values. Each would "
-                    f"get a coefficient of its own. {_to_numbers(name, column.cat.categories)} "
-                    f"Write C({name if name.isidentifier() else f'`{name}`'}) if every value is a "
-                    "level."
+                    f"The fixed effect {name!r} is text with {levels} different values. "
+                    f"{_to_numbers(name, column.cat.categories)} Write "
+                    f"C({name if name.isidentifier() else f'`{name}`'}) if every value is a level."
                 )
             if part == "fixed" and levels > 50 and levels >= 0.9 * len(table):
                 raise DataError(
                     f"The fixed effect {name!r} is text with {levels} different values in "
-                    f"{len(table)} rows. Each would get a coefficient of its own. Convert it to "
-                    "numbers if it is a measurement, or use it as a grouping factor, "
-                    f"(1 | {name})."
+                    f"{len(table)} rows. Convert it to numbers if it is a measurement, or use it "
+                    f"as a grouping factor, (1 | {name})."
                 )
 
 
@@ -341,8 +332,7 @@ def match_column(name: str, column: pd.Series, info: ColumnInfo, labels: bool = 
             raise DataError(
                 f"Column {name!r} of the new data has the level "
                 f"{python_value(unknown.iloc[0])!r}, which the data of the fit did not have "
-                f"(levels: {shown}). No coefficient belongs to it. Remove those rows, or fit with "
-                "data that contain the level."
+                f"(levels: {shown}). Remove those rows, or fit with data that contain the level."
             )
         categories = pd.Index(list(info.categories), tupleize_cols=False)
         matched = pd.Categorical.from_codes(codes, categories=categories)
@@ -359,8 +349,7 @@ def match_column(name: str, column: pd.Series, info: ColumnInfo, labels: bool = 
         if pd.api.types.infer_dtype(tidy, skipna=True) != "boolean":
             raise DataError(
                 f"Column {name!r} was numeric when the model was fitted, but in the new data it "
-                f"holds {listed(map(repr, tidy.dropna().unique()[:1]))}. Its coefficient "
-                "multiplies a number. Convert it to numbers."
+                f"holds {listed(map(repr, tidy.dropna().unique()[:1]))}. Convert it to numbers."
             )
         return tidy.where(tidy.notna(), np.nan).astype(np.float64)
     if info.boolean and tidy.isin([0, 1]).all():

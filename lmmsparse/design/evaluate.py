@@ -156,9 +156,8 @@ class Evaluator:
         for value in (left, right):
             if not isinstance(value, (*SCALARS, str, pd.Series, np.ndarray)):
                 raise FormulaError(
-                    f"{spelled(node)} calculates with a value of type {type(value).__name__}. "
-                    "Columns and numbers can be added and multiplied, lists and texts cannot. "
-                    "Compute the column before fitting."
+                    f"{spelled(node)} calculates with a value of type {type(value).__name__}, not "
+                    "with columns and numbers. Compute the column before fitting."
                 )
         if operation is not ast.Add and (is_text(left) or is_text(right)):
             raise TypeError(f"{spelled(node)} calculates with text, which can only be joined by +")
@@ -192,8 +191,7 @@ class Evaluator:
         kind = getattr(getattr(value, "dtype", None), "kind", "")
         if kind == "c" or isinstance(value, complex):
             raise FormulaError(
-                "A calculation gives complex numbers. A model has real ones. Check roots and "
-                "powers of negative numbers."
+                "A calculation gives complex numbers. Check roots and powers of negative numbers."
             )
         shape = np.shape(value) if isinstance(value, (pd.Series, np.ndarray)) else ()
         if len(shape) > 2 or np.prod(shape, dtype=np.float64) > self._largest:
@@ -272,9 +270,9 @@ class Evaluator:
         if self._state is None:
             if not function.anywhere:
                 raise FormulaError(
-                    f"The formula uses {name}() in a grouping or an offset. It learns from the "
-                    "data or looks at other rows, which only predictors may do. Compute the column "
-                    "first."
+                    f"The formula uses {name}() in a grouping or an offset, but it learns from "
+                    "the data or looks at other rows, which only predictors may do. Compute the "
+                    "column first."
                 )
             if name in ("C", "factor") and args:
                 return args[0]
@@ -369,8 +367,8 @@ class Evaluator:
         if unknown or len(args) > len(function.parameters):
             expected = ", ".join(function.parameters) or "none"
             raise FormulaError(
-                f"{name}() is given arguments it does not take in a formula. They are: {expected}. "
-                "Leave out the others, or compute the column before fitting."
+                f"{name}() is given arguments it does not take in a formula. They are: "
+                f"{expected}. Leave out the others, or compute the column before fitting."
             )
         given = {**dict(zip(positional, args, strict=True)), **named}
         self._check_arguments(name, list(given.values()))

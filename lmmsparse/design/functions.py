@@ -94,10 +94,7 @@ def _at_most(name: str, most: int) -> Check:
         if value is None:
             return
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-            raise FormulaError(
-                f"{name}={value!r} is not a number. It says how many there are. Give a whole "
-                "number."
-            )
+            raise FormulaError(f"{name}={value!r} is not a number. Give a whole number.")
         if not value <= most:
             too_much(f"{name} is {value:g}", f"{name}={most}", "Choose a smaller number.")
 
@@ -133,8 +130,8 @@ def _per_row(given: Arguments, rows: int) -> None:
     if shape[:1] != (rows,) or len(shape) > 2:
         what = "a single value" if not shape else f"values of shape {shape}"
         raise FormulaError(
-            f"The argument {name} is {what} where there are {rows} rows. It has one value for "
-            "each row. Name a column."
+            f"The argument {name} must be one value for each row, but is {what} where there are "
+            f"{rows} rows. Name a column."
         )
 
 
@@ -142,8 +139,7 @@ def _factor(given: Arguments, rows: int) -> None:
     _per_row(given, rows)
     if np.ndim(given["data"]) != 1:
         raise FormulaError(
-            f"A factor is made of {np.shape(given['data'])[1]} columns. It has one value for each "
-            "row. Name a single column."
+            f"A factor is made of {np.shape(given['data'])[1]} columns. Name a single column."
         )
     contrasts, levels = given.get("contrasts"), given.get("levels")
     if isinstance(levels, (int, float)):  # of hashed()
@@ -152,8 +148,7 @@ def _factor(given: Arguments, rows: int) -> None:
     elif levels is not None:
         if np.ndim(levels) != 1:
             raise FormulaError(
-                f"levels={levels!r} is not a list. It names the levels of a factor. Write for "
-                "example levels=['a', 'b']."
+                f"levels must be a list, not {levels!r}. Write for example levels=['a', 'b']."
             )
         count = len(levels)
     else:
@@ -183,9 +178,8 @@ def _coding(contrasts: Any) -> CustomContrasts:
             raise ValueError("not a matrix of numbers")
     except (TypeError, ValueError, IndexError, AttributeError) as error:
         raise FormulaError(
-            "The second argument of a factor is not a coding. It says how levels become columns. "
-            "Write for example C(f, contr.sum), C(f, Treatment('level')), or a matrix with one "
-            "row per level."
+            "The second argument of a factor is not a coding. Write for example C(f, contr.sum), "
+            "C(f, Treatment('level')), or a matrix with one row per level."
         ) from error
     return coding
 
@@ -194,7 +188,7 @@ def _span(given: Arguments, rows: int) -> None:
     """The arguments of linspace and arange."""
     start, stop = given.get("start", 0), given.get("stop")
     if any(np.ndim(value) for value in given.values()):
-        raise FormulaError("The arguments of a sequence are single numbers. Write numbers there.")
+        raise FormulaError("The arguments of a sequence must be single numbers.")
     if "num" in given:
         count = given["num"]
     elif stop is None:
@@ -210,8 +204,8 @@ def _kind_of_values(given: Arguments, rows: int) -> None:
     kinds = ("float", "float64", "int", "int64", "bool", "str", "category")
     if given.get("dtype") is not None and given["dtype"] not in kinds:
         raise FormulaError(
-            f"dtype={given['dtype']!r} is not a type that a formula may ask for. Possible are "
-            f"{', '.join(map(repr, kinds))}. Choose one, or convert the column before fitting."
+            f"dtype={given['dtype']!r} is not a type that a formula may ask for. Choose one of "
+            f"{', '.join(map(repr, kinds))}, or convert the column before fitting."
         )
 
 
@@ -309,10 +303,10 @@ def _literal(given: Arguments, rows: int) -> None:
         return
     if not isinstance(pattern, str) or not is_plain_pattern(pattern) or "\\" in (new or ""):
         raise FormulaError(
-            f"The pattern {pattern!r} cannot be used in a formula. Of regular expressions it may "
-            "have sets, anchors, alternatives and one repetition, and no groups: others can take "
-            "for ever. Leave out regex=True to search for the text as it is, or compute the "
-            "column before fitting."
+            f"The pattern {pattern!r} cannot be used in a formula, where it may have sets, "
+            "anchors, alternatives and one repetition, and no groups: others can take for ever. "
+            "Leave out regex=True to search for the text as it is, or compute the column before "
+            "fitting."
         )
 
 

@@ -124,8 +124,7 @@ def _factorize(name: str, column: pd.Series) -> tuple[pd.Index, IntArray]:
         return levels, codes.astype(np.intp)
     if np.ndim(column) != 1:
         raise DataError(
-            f"The grouping factor {name!r} has more than one column. It needs one value per row. "
-            "Name a single column."
+            f"The grouping factor {name!r} has more than one column. Name a single column."
         )
     kinds = sorted({type(v).__name__ for v in column}) if column.dtype == object else []
     mixed = "str" in kinds and len(kinds) > 1
@@ -135,8 +134,7 @@ def _factorize(name: str, column: pd.Series) -> tuple[pd.Index, IntArray]:
             raise TypeError("text and other labels")
     except TypeError as error:
         raise DataError(
-            f"The grouping factor {name!r} mixes values of different types ({listed(kinds)}). Its "
-            "levels cannot be ordered. Convert the column to one type, for example with "
-            ".astype(str)."
+            f"The grouping factor {name!r} mixes values of different types ({listed(kinds)}). "
+            "Convert the column to one type, for example with .astype(str)."
         ) from error
     return pd.Index(levels, tupleize_cols=False), codes.astype(np.intp)

@@ -65,7 +65,7 @@ def check_types(what: str, levels: pd.Index, unseen: pd.Series) -> None:
             raise DataError(
                 f"{what} holds {value!r} ({type(value).__name__}) in the new data and {level!r} "
                 f"({type(level).__name__}) in those of the fit. Labels of different types are "
-                "different levels. Convert the column to the type it had in the fit."
+                "different levels: convert the column to the type it had in the fit."
             )
 
 

@@ -86,8 +86,8 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
         if not isinstance(values, (pd.Series, np.ndarray, float, int, list, tuple, str)):
             what = f"of type {type(values).__name__}"
         raise FormulaError(
-            f"{shortened(name)} is {what} where there are {self.nrows:,} rows. A term has one "
-            "value for each row. Write it with a column of the data."
+            f"{shortened(name)} is {what} where there are {self.nrows:,} rows. Write it with a "
+            "column of the data."
         )
 
     @_override

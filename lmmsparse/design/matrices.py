@@ -26,13 +26,13 @@ from lmmsparse.common.threads import filtered
 from lmmsparse.common.words import close_match
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
-from lmmsparse.design.expressions import columns_of, split_calls
+from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.materialize import Materializer
 from lmmsparse.design.plain import Columns, plain_columns
 from lmmsparse.design.tables import Variables, where_missing, with_levels_of
-from lmmsparse.formula.formula import referenced_names
 from lmmsparse.formula.limits import remembered
 from lmmsparse.formula.parts import Variable, read_part
+from lmmsparse.formula.references import references
 
 _LABELS = re.compile(r"(C|factor|interaction|dummy)\(")
 
@@ -101,7 +101,7 @@ class MatrixRecipe:
         """Data columns that an expression of the formula uses."""
         if expression in self.columns:
             return (expression,)
-        return tuple(name for name in referenced_names(expression) if name in self.columns)
+        return tuple(name for name in references(expression).names if name in self.columns)
 
     def _rebuild(self, part: str) -> ModelSpec:
         return self._specification(self.parts[part], self.variables[part], self.levels)
@@ -172,8 +172,8 @@ class MatrixRecipe:
         for name in names:
             if name not in newdata.columns:
                 raise DataError(
-                    f"The new data have no column {name!r}. The model needs it as a predictor."
-                    f"{close_match(name, newdata.columns)} Add it to the new data."
+                    f"The new data have no column {name!r}, a predictor of the "
+                    f"model.{close_match(name, newdata.columns)} Add it to the new data."
                 )
             column = newdata[name].reset_index(drop=True)
             out[name] = match_column(name, column, self.columns[name], name in labels)
@@ -195,8 +195,8 @@ class MatrixRecipe:
 
 def labels_in(parts: Iterable[str]) -> set[str]:
     """Columns of formula parts whose values are taken for labels, whatever they are."""
-    calls = [call for text in parts for call in split_calls(text)[1]]
-    found = (referenced_names(call) for call in calls if _LABELS.match(call))
+    calls = [call for text in parts for call in references(text).calls]
+    found = (references(call).names for call in calls if _LABELS.match(call))
     return {name for names in found for name in names}
 
 
@@ -288,8 +288,8 @@ def _values(matrix: Any) -> FloatArray:
         return np.asfortranarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"A term of the formula does not give numbers ({error}). Dates and times, for example, "
-            "must be turned into numbers first, such as days since the start."
+            f"A term of the formula does not give numbers ({error}). Turn dates and times, for "
+            "example, into numbers first, such as days since the start."
         ) from error
 
 
@@ -340,9 +340,9 @@ def _materialize(
             what = what.partition(" [")[0]
         if "`extrapolation`" in str(error):
             raise DataError(
-                f"{_factor_of(what)} is given values outside the range of those that it has learnt "
-                "from. A spline is not defined there. Write extrapolation='extend' in its call "
-                "to continue it, or keep to the range."
+                f"{_factor_of(what)} is given values outside the range that it has learnt from, "
+                "where a spline is not defined. Write extrapolation='extend' in its call to "
+                "continue it, or keep to the range."
             ) from error
         why = why or "Check that its arguments are columns and values of the right kind."
         raise FormulaError(f"A term of the formula could not be evaluated: {what} {why}") from error

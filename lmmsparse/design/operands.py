@@ -70,8 +70,8 @@ def check_arguments(name: str, values: list[Any]) -> None:
     """Refuse functions as arguments, and columns whose rows do not belong together."""
     if any(callable(v) and not isinstance(v, (type, np.generic)) for v in values):
         raise FormulaError(
-            f"{name}() is given a function. It takes columns, numbers and texts. Call the "
-            "function, or compute the column before fitting."
+            f"{name}() is given a function. Call that function, or compute the column before "
+            "fitting."
         )
     check_rows(values)
 
@@ -85,8 +85,7 @@ def check_rows(values: Iterable[Any]) -> None:
             continue
         if not (first.is_unique and other.index.is_unique):
             raise FormulaError(
-                "Values of different rows are combined. It is not clear which belong together. "
-                "Compute the column before fitting."
+                "Values of different rows are combined. Compute the column before fitting."
             )
 
 

@@ -21,8 +21,8 @@ from lmmsparse.design.labels import check_types
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.tables import Tabular, holds_objects, renumbered, tidy_column, widened
 from lmmsparse.formula.expression import bare, read_expression
-from lmmsparse.formula.formula import referenced_names
 from lmmsparse.formula.parts import read_part
+from lmmsparse.formula.references import references
 
 _SAME = 1e-6
 
@@ -73,7 +73,7 @@ class Recipe(ReadOnly):
     def names(self) -> set[str]:
         """All names the formula, the offset and the weights use."""
         expressions = [*self.offsets, *(f for group in self.groups for f in group.factors)]
-        used = {name for text in expressions for name in referenced_names(text)}
+        used = {name for text in expressions for name in references(text).names}
         columns = {name for name in (self.offset_column, self.weights_column) if name}
         return used | columns | set(self.matrices.columns)
 
@@ -142,8 +142,8 @@ class Recipe(ReadOnly):
         if self.offset_array:
             raise DataError(
                 "The model was fitted with an offset given as an array, which new data do not "
-                "contain. A prediction without it would be wrong. Pass the new rows' offset as "
-                "predict(..., offset=...), with zeros to leave it out, or fit with offset='column'."
+                "contain. Pass the new rows' offset as predict(..., offset=...), with zeros to "
+                "leave it out, or fit with offset='column'."
             )
         return total
 
@@ -152,21 +152,19 @@ class Recipe(ReadOnly):
         if self.weights_column is None:
             raise DataError(
                 "The model was fitted with weights given as an array, which new data do not "
-                "contain. The residual variance of the new rows is unknown. Fit with "
-                "weights='column' and give the new data that column."
+                "contain. Fit with weights='column' and give the new data that column."
             )
         if self.weights_column not in newdata.columns:
             raise DataError(
                 f"The new data have no column {self.weights_column!r}, the weights of the model. "
-                "The residual variance of a new observation is σ²/w. Add the column, with 1 for "
-                "observations of weight 1."
+                "Add it, with 1 for observations of weight 1."
             )
         values = column_or_array("weights", self.weights_column, newdata)
         if np.any(values <= 0):
             raise DataError(
                 f"The weights {self.weights_column!r} of the new data hold "
-                f"{int(np.sum(values <= 0))} values that are zero or negative. The residual "
-                "variance of a new observation is σ²/w. Use positive weights."
+                f"{int(np.sum(values <= 0))} values that are zero or negative. Use positive "
+                "weights."
             )
         return values
 
@@ -213,7 +211,7 @@ def evaluate(expression: str, frame: Tabular, context: Mapping[str, Any]) -> Any
 
 def evaluate_grouping(expression: str, frame: Tabular, context: Mapping[str, Any]) -> pd.Series:
     """One factor of a grouping as a Series with a RangeIndex."""
-    missing = [n for n in referenced_names(expression) if n not in frame.columns]
+    missing = [n for n in references(expression).names if n not in frame.columns]
     missing = [n for n in missing if n not in (context or {})]
     if missing:
         raise DataError(
@@ -223,13 +221,12 @@ def evaluate_grouping(expression: str, frame: Tabular, context: Mapping[str, Any
     values = evaluate(expression, frame, context)
     if np.ndim(values) > 1:
         raise FormulaError(
-            f"The grouping factor {expression!r} has {np.shape(values)[1]} columns. It needs one "
-            "value per row. Name a single column."
+            f"The grouping factor {expression!r} has {np.shape(values)[1]} columns. Name a single "
+            "column."
         )
     if np.ndim(values) == 0:
         raise FormulaError(
-            f"The grouping factor {expression!r} is a single value. It needs one value per row. "
-            "Name a column of the data."
+            f"The grouping factor {expression!r} is a single value. Name a column of the data."
         )
     series = renumbered(values if isinstance(values, pd.Series) else pd.Series(values))
     if len(series) != len(frame):
@@ -263,8 +260,8 @@ def column_or_array(what: str, value: Any, frame: Tabular) -> FloatArray:
     if isinstance(value, str):
         if value not in frame.columns:
             raise DataError(
-                f"{what}={value!r} is not a column of the data."
-                f"{close_match(value, frame.columns)} The columns are "
+                f"{what}={value!r} is not a column of the "
+                f"data.{close_match(value, frame.columns)} The columns are "
                 f"{listed(frame.columns, 20)}. Name one of them, or pass an array."
             )
         source: Any = tidy_column(frame[value])
@@ -281,12 +278,12 @@ def column_or_array(what: str, value: Any, frame: Tabular) -> FloatArray:
         numbers = np.array(array.to_numpy(dtype=np.float64, na_value=np.nan))
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"{what} does not hold numbers. Every row needs a number. Convert it first."
+            f"{what} must hold numbers, one for every row. Convert it first."
         ) from error
     if np.ndim(value) > 1 or len(numbers) != len(frame):
         shape = np.shape(value) if not isinstance(value, str) else numbers.shape
         raise DataError(
-            f"{what} has shape {shape}, but the data have {len(frame)} rows. Values belong to rows "
-            "by position. Give one number per row of the data, before any rows are dropped."
+            f"{what} has shape {shape}, but the data have {len(frame)} rows. Give one number per "
+            "row of the data, before any rows are dropped."
         )
     return numbers

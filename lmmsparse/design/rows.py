@@ -50,19 +50,13 @@ def fitted_extras(extras: Extras, rows: IntArray) -> Extras:
     o = None if extras.offset is None else extras.offset[rows]
     if w is not None and np.any(w < 0):
         raise DataError(
-            f"weights holds {int(np.sum(w < 0))} negative values. A weight divides the residual "
-            "variance of its row and cannot be negative. Remove the rows or correct the weights."
+            f"weights holds {int(np.sum(w < 0))} negative values. Remove the rows or correct the "
+            "weights."
         )
     if w is not None and np.any(np.isinf(w)):
-        raise DataError(
-            "weights holds infinite values. An infinite weight means no residual variance at all. "
-            "Use finite weights."
-        )
+        raise DataError("weights holds infinite values. Use finite weights.")
     if o is not None and np.any(np.isinf(o)):
-        raise DataError(
-            "The offset holds infinite values. Nothing can be fitted to them. Check it for "
-            "logarithms of zero."
-        )
+        raise DataError("The offset holds infinite values. Check it for logarithms of zero.")
     return Extras(w, o)
 
 
@@ -92,13 +86,13 @@ def complete_rows(
         n = int(missing.sum())
         if na_action == "raise":
             raise DataError(
-                f"{n} of {len(table)} rows have missing values ({where}). na_action='raise' does "
-                "not allow this. Remove or fill them, or use na_action='omit'."
+                f"{n} of {len(table)} rows have missing values ({where}), which na_action='raise' "
+                "refuses. Remove or fill them, or use na_action='omit'."
             )
         if missing.all():
             raise DataError(
-                f"Every one of the {n} rows has a missing value ({where}). No row is left to fit. "
-                "Leave out the columns that are mostly empty, or fill them."
+                f"Every one of the {n} rows has a missing value ({where}). Leave out the columns "
+                "that are mostly empty, or fill them."
             )
         text = f"{n} of {len(table)} rows were left out because of missing values ({where})."
         findings.append(Finding("missing-rows", "info", text))
@@ -108,9 +102,7 @@ def complete_rows(
         if zero.any():
             keep &= ~zero
             if not keep.any():
-                raise DataError(
-                    "All weights are zero. No row is left to fit. Use positive weights."
-                )
+                raise DataError("All weights are zero. Use positive weights.")
             text = (
                 f"{int(zero.sum())} rows have weight zero and were left out, as if they were not "
                 "in the data."
@@ -125,14 +117,14 @@ def dropped_by_expression(dropped: Mapping[str, set[int]], n: int, na_action: st
     text = f"{count} of {n} complete rows {{}} because {listed(dropped)} is undefined there"
     if any(_OTHER_ROWS.search(expression) for expression in dropped):
         text += (
-            ". It takes values from other rows, whatever group these belong to. For values of the "
-            "same group make a column with data.groupby(...)[...].shift() first."
+            ". It uses values of other rows, regardless of their group. For values of the same "
+            "group make a column with data.groupby(...)[...].shift() first."
         )
     else:
         text += " (for example the logarithm of a negative number)."
     if na_action == "raise":
         raise DataError(
-            text.format("cannot be used") + " na_action='raise' does not allow this. Correct the "
+            text.format("cannot be used") + " na_action='raise' refuses such rows. Correct the "
             "values, or use na_action='omit'."
         )
     if count == n:

@@ -204,8 +204,8 @@ def _without_steps(source: str, expression: str, levels: Sequence[Any]) -> Findi
 
 def _taken_in_order(source: str, expression: str, levels: Sequence[Any]) -> Finding:
     text = (
-        f"follow each other in alphabetical order: {listed(map(str, levels), 12)}. Text does not "
-        "say which come after which. Make the column a categorical with its levels in order, "
-        "pandas.Categorical(values, levels)."
+        f"follow each other in alphabetical order: {listed(map(str, levels), 12)}. For another "
+        "order make the column a categorical with its levels in order, pandas.Categorical(values, "
+        "levels)."
     )
     return _said("warning", source, expression, text)

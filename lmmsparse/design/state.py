@@ -51,7 +51,7 @@ class NotStored:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise NotStoredError(
             f"The formula uses {self.name}, which was passed as context= when the model was "
-            "fitted. Files do not hold functions. Predict for new data before saving, or fit again."
+            "fitted and is not stored in files. Predict for new data before saving, or fit again."
         )
 
 

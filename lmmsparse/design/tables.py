@@ -34,16 +34,13 @@ def as_frame(data: Any) -> pd.DataFrame:
     frame = _convert(data)
     if isinstance(frame.columns, pd.MultiIndex):
         raise DataError(
-            "The data have column names of several levels (a MultiIndex). A formula can only name "
-            "plain columns. Flatten them first, for example "
-            "data.columns = ['_'.join(map(str, c)) for c in data.columns]."
+            "The data have column names of several levels (a MultiIndex). Flatten them first, for "
+            "example data.columns = ['_'.join(map(str, c)) for c in data.columns]."
         )
     if any(not isinstance(name, str) for name in frame.columns):
         frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     if len(frame) == 0:
-        raise DataError(
-            "The data have no rows. At least one is needed. Check how they were read and filtered."
-        )
+        raise DataError("The data have no rows. Check how they were read and filtered.")
     return frame
 
 
@@ -55,8 +52,8 @@ def check_unique(frame: Tabular, names: Iterable[str]) -> None:
     used = sorted(repeated.intersection(names))
     if used:
         raise DataError(
-            f"The data have more than one column named {', '.join(map(repr, used))}. The formula "
-            "could mean either. Rename or drop the repeated columns."
+            f"The data have more than one column named {', '.join(map(repr, used))}. Rename or "
+            "drop the repeated columns."
         )
 
 
@@ -85,11 +82,11 @@ def _convert(data: Any) -> pd.DataFrame:
     if isinstance(data, (str, PathLike)):
         data = str(data)
         raise DataError(
-            f"The data are text, {data!r}. A table with named columns is needed. Read the file "
-            f"first, for example with pandas.read_csv({data!r})."
+            f"data is a string ({data!r}), not a table. Read the file first, for example with "
+            f"pandas.read_csv({data!r})."
         )
     raise DataError(
-        f"The data are of type {type(data).__name__}. A table with named columns is needed. Pass a "
+        f"The data must be a table with named columns, not of type {type(data).__name__}. Pass a "
         "pandas or polars DataFrame, a pyarrow Table, a DuckDB relation, or a mapping of names to "
         "arrays."
     )
@@ -101,22 +98,21 @@ def _from_mapping(data: Mapping[Any, Any]) -> pd.DataFrame:
     for name, values in data.items():
         if np.ndim(values) > 1:
             raise DataError(
-                f"Column {name!r} has {np.ndim(values)} dimensions. A column holds one value per "
-                "row. Give each of its columns a name of its own."
+                f"Column {name!r} has {np.ndim(values)} dimensions. Give each of its columns a "
+                "name of its own."
             )
     arrays = {name: values for name, values in data.items() if np.ndim(values) == 1}
     lengths = {str(name): len(values) for name, values in arrays.items()}
     if len(set(lengths.values())) > 1:
         text = ", ".join(f"{name}: {length}" for name, length in lengths.items())
         raise DataError(
-            f"The arrays in the data have different lengths ({text}). Every column needs one "
-            "value per row. Make them equally long."
+            f"The arrays in the data have different lengths ({text}). Make them equally long."
         )
     labelled = [values for values in arrays.values() if isinstance(values, pd.Series)]
     if any(not values.index.equals(labelled[0].index) for values in labelled):
         raise DataError(
-            "The Series in the data have different indexes. It is not clear which rows belong "
-            "together. Put them into one DataFrame, or pass them as arrays."
+            "The Series in the data have different indexes. Put them into one DataFrame, or pass "
+            "them as arrays."
         )
     columns = {
         name: exact_list(values) if isinstance(values, (list, tuple)) else values
@@ -300,7 +296,7 @@ def _from_objects(values: pd.Series) -> pd.Series:
     apart = [k for k in kinds if issubclass(k, (str, bytes, Number))]
     if apart and not any(all(issubclass(k, kind) for k in kinds) for kind in (str, bytes)):
         raise DataError(
-            f"Column {values.name!r} mixes values of different types ({names}). The number 1 and "
+            f"Column {values.name!r} mixes values of different types ({names}): the number 1 and "
             "the text '1' would be different levels. Convert it to one type, for example with "
             ".astype(str)."
         )
@@ -308,8 +304,8 @@ def _from_objects(values: pd.Series) -> pd.Series:
         return values.astype(object).astype("category")
     except TypeError as error:
         raise DataError(
-            f"Column {values.name!r} holds values of type {names}, which cannot be levels. Numbers "
-            "or text are needed. Convert it, for example with .astype(str)."
+            f"Column {values.name!r} holds values of type {names}, which cannot be levels. "
+            "Convert it to numbers or text, for example with .astype(str)."
         ) from error
 
 

@@ -79,8 +79,8 @@ def encode(value: Any) -> Any:
     if isinstance(value, pd.Series):
         return encode(value.to_numpy())
     raise StorageError(
-        f"A value of type {type(value).__name__} ({value!r}) cannot be stored. Files hold numbers, "
-        "text, dates and intervals. Convert such labels to text before fitting."
+        f"A value of type {type(value).__name__} ({value!r}) cannot be stored. Convert such "
+        "labels to text, numbers, dates or intervals before fitting."
     )
 
 

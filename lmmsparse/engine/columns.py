@@ -98,7 +98,7 @@ class InternalColumns(ReadOnly):
         gram = self.X.T @ WX
         if self.R is None:
             return np.asarray(gram)
-        half = self.over_root(np.asarray(gram.toarray()))
+        half = self.over_root(np.asarray(sp.csr_array(gram).toarray()))
         return self.over_root(np.ascontiguousarray(half.T))
 
 
@@ -120,11 +120,6 @@ def orthonormal(
     weights : (n,) array, optional
     factors : callable, optional
         Column number → what the column is a product of; see `origins`.
-
-    Raises
-    ------
-    NumericalError
-        If the columns of X are linearly dependent.
     """
     p = X.shape[1]
     if p == 0:

@@ -23,9 +23,10 @@ from lmmsparse.engine.products import response_products
 from lmmsparse.fit.fit import Fit, fit_design, fitted
 from lmmsparse.fit.problem import check_not_exact, term_columns
 from lmmsparse.fit.settle import Settled, off_zero, settle
+from lmmsparse.optimize import Optimizer
 
 
-def _per_row(design: Design, what: str, values: Any) -> FloatArray:
+def per_row(design: Design, what: str, values: Any) -> FloatArray:
     """Values on the fitted rows, given for them or for all rows of the original data."""
     if np.ndim(values) == 2 and np.shape(values)[1] == 1:
         values = values.iloc[:, 0] if isinstance(values, pd.DataFrame) else np.asarray(values)[:, 0]
@@ -36,17 +37,14 @@ def _per_row(design: Design, what: str, values: Any) -> FloatArray:
         )
     if np.ndim(values) != 1:
         raise DataError(
-            f"{what} has {np.ndim(values)} dimensions. One response is fitted at a time. Pass one "
-            "value per row."
+            f"{what} must have one dimension, not {np.ndim(values)}. Pass one value per row."
         )
     check_real(what, values)
     values = design.in_rows(what, values)
     try:
         array = np.array(pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan))
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{what} does not hold numbers ({error}). A refit needs numbers. Convert it first."
-        ) from error
+        raise DataError(f"{what} must be numbers ({error}). Convert it first.") from error
     if len(array) == design.n:
         return array
     if len(array) == len(design.index):
@@ -71,17 +69,14 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Settled:
     weights : array, optional
     """
     design = fit.design
-    values = _per_row(design, "y", y)
-    w = design.weights if weights is None else _per_row(design, "weights", weights)
+    values = per_row(design, "y", y)
+    w = design.weights if weights is None else per_row(design, "weights", weights)
     if w is not None and (np.any(w < 0) or np.any(np.isinf(w))):
         raise DataError(
-            "weights holds negative or infinite values. A weight divides the residual variance "
-            "of its row. Use positive, finite weights."
+            "weights contains negative or infinite values. Use positive, finite weights."
         )
     if np.any(np.isinf(values)):
-        raise DataError(
-            "y holds infinite values. Nothing can be fitted to them. Remove or correct them."
-        )
+        raise DataError("y contains infinite values. Remove or correct them.")
     renewed = replace(design, y=values, weights=w)
     if weights is not None and design.recipe is not None:
         # The column that held the former weights says nothing about new data any more.
@@ -101,21 +96,41 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Settled:
         renewed = replace(renewed, findings=(*renewed.findings, finding))
     require(check_design(renewed, fit.held))
     if not keep.all() or weights is not None:
-        left = fit_design(
-            renewed,
-            reml=fit.reml,
-            start=start,
-            optimizer=fit.optimizer,
-            solver=fit.solver,
-            fixed=fit.held,
-        )
-        return settle(left)
+        return settle(again(fit, renewed, start=start))
     terms = term_columns(design)
     Q, _ = design.internal_columns()
     response = response_products(values, Q, terms, design.weights, design.offset)
     check_not_exact(renewed, response.yty)
     problem = fit.problem.with_response(renewed, response)
     return settle(fitted(problem, start, fit.optimizer))
+
+
+def again(
+    fit: Fit,
+    design: Design,
+    *,
+    reml: bool | None = None,
+    held: Held | None = None,
+    start: FloatArray | None = None,
+) -> Fit:
+    """Another design fitted as this one was, but for what is given."""
+    return fit_design(
+        design,
+        reml=fit.reml if reml is None else reml,
+        start=start,
+        optimizer=fit.optimizer,
+        solver=fit.solver,
+        fixed=fit.held if held is None else held,
+    )
+
+
+@one_thread
+def maximum_likelihood(fit: Fit, optimizer: Optimizer | None = None) -> Settled:
+    """The same model by maximum likelihood, on its cross-products and at its optimum."""
+    if not fit.reml:
+        return settle(fit)
+    refit = fitted(fit.problem.by_maximum_likelihood(), None, optimizer or fit.optimizer)
+    return settle(refit, [fit.theta])
 
 
 def warm_start(fit: Fit) -> FloatArray:
@@ -132,7 +147,8 @@ def subset(design: Design, keep: BoolArray) -> Design:
     """
     if not keep.any():
         raise DataError(
-            "Every value of the new response is missing. No row is left to fit. Check its values."
+            "Every value of the new response is missing, so that no row is left to fit. Check its "
+            "values."
         )
     X, blocks = design.fixed[keep], tuple(_subset_block(block, keep) for block in design.blocks)
     stays = independent_columns(X, design.x_names)
@@ -200,13 +216,7 @@ def reduced_fit(fit: Fit, reduction: Reduction) -> Fit | Design:
     design = replace(fit.design, blocks=tuple(blocks), formula="", recipe=None)
     if not blocks:
         return design
-    return fit_design(
-        design,
-        reml=fit.reml,
-        optimizer=fit.optimizer,
-        solver=fit.solver,
-        fixed=still_fixed(fit, reduction),
-    )
+    return again(fit, design, held=still_fixed(fit, reduction))
 
 
 def still_fixed(fit: Fit, reduction: Reduction) -> Held:

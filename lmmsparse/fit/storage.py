@@ -113,8 +113,8 @@ def load_fit(path: str | Path) -> Fit:
             raise StorageError(_foreign(path)) from error
         except Exception as error:  # whatever a damaged file brings about
             raise StorageError(
-                f"{path} is damaged: {type(error).__name__} while reading it ({error!s:.200}). It "
-                "cannot be restored from what is left. Save the model again."
+                f"{path} is damaged: {type(error).__name__} while reading it ({error!s:.200}). "
+                "Save the model again."
             ) from error
 
 
@@ -124,16 +124,16 @@ def _version(path: str | Path, meta: Any) -> int:
     version = whole(meta["version"], low=1)
     if version > _VERSION:
         raise StorageError(
-            f"{path} was written by a newer version of lmmsparse. Its file version is {version}, "
-            f"readable is {_VERSION}. Update lmmsparse to read it."
+            f"{path} was written by a newer version of lmmsparse (file version {version}, "
+            f"readable is {_VERSION}). Update lmmsparse to read it."
         )
     return version
 
 
 def _foreign(path: str | Path) -> str:
     return (
-        f"{path} is not a model saved by lmmsparse, or is damaged from the start. Only files "
-        "written by m.save(path) can be read. Check the path."
+        f"{path} is not a model saved by m.save(path), or is damaged from the start. Check the "
+        "path."
     )
 
 

@@ -76,8 +76,7 @@ def read_expression(text: str) -> Expression:
         tree = parsed(tokens)
     except SyntaxError as error:
         raise FormulaError(
-            f"{text!r} cannot be read as an expression. Only columns, functions and "
-            "arithmetic are possible inside a call. Check brackets, commas and quotes."
+            f"{text!r} is not an expression. Check brackets, commas and quotes."
         ) from error
     _check(tree, text)
     try:
@@ -141,15 +140,14 @@ def check_python(tokens: tuple[Token, ...]) -> None:
         whole = Place(tokens[0].text, tokens[0].start, tokens[-1].end)
         pair = _names_side_by_side(tokens)
         why = (
-            f"Python: {pair} are two names side by side. Put a sign between them, or a column "
-            f"name with spaces in it into backquotes: `{pair}`."
+            f"two names side by side, {pair}. Put a sign between them, or a column name "
+            f"with spaces into backquotes: `{pair}`."
             if pair
-            else "Python: a comma, a sign or a name may be missing or in excess. Correct it, "
-            "or compute it as a column of the data first."
+            else "a comma, a sign or a name may be missing or in excess. Correct it, or make it a "
+            "column of the data first."
         )
         whole.fail(
-            f'"{whole.text[whole.start : whole.end]}" is not a complete expression. Inside a call '
-            f"the text is read as {why}"
+            f'"{whole.text[whole.start : whole.end]}" is not a complete expression in Python: {why}'
         )
 
 
@@ -254,8 +252,8 @@ def _check(tree: ast.expr, text: str) -> None:
         strange |= isinstance(node, ast.Attribute) and isinstance(node.value, ast.Constant)
         if not isinstance(node, _ALLOWED) or unpacked or strange:
             raise FormulaError(
-                f"{shortened(text)} uses Python syntax ({type(node).__name__}) that a formula does "
-                "not allow. Compute the column first, or pass a function through context=."
+                f"{shortened(text)} uses Python syntax ({type(node).__name__}) that a formula "
+                "does not allow. Compute the column first, or pass a function through context=."
             )
         if (
             isinstance(node, ast.Constant)

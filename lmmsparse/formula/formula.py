@@ -21,8 +21,6 @@ from lmmsparse.formula.terms import groupings, term_labels
 from lmmsparse.formula.tokens import (
     Token,
     check_columns_callable,
-    is_attribute,
-    is_column_word,
     python_text,
     tokenize,
 )
@@ -132,8 +130,8 @@ def parse_formula(text: str, one_sided: bool = False) -> MixedFormula:
     """
     if not isinstance(text, str):
         raise FormulaError(
-            f"The formula is not a text but of type {type(text).__name__}. It is read as text. "
-            'Write it in quotation marks and first, for example lmer("y ~ x + (1|group)", data).'
+            f"The formula must be a string, not of type {type(text).__name__}. Write it in "
+            'quotation marks and first, for example lmer("y ~ x + (1|group)", data).'
         )
     return _taken_apart(text, yes_or_no("one_sided", one_sided))
 
@@ -149,44 +147,14 @@ def _taken_apart(text: str, one_sided: bool) -> MixedFormula:
     tokens = tokenize(text)
     if tokens[0].kind == "end":
         raise FormulaError(
-            "The formula is empty. It has to name the response and the effects. Write for "
-            'example "y ~ x + (1|group)", with your own columns.'
+            'The formula is empty. Write for example "y ~ x + (1|group)", with your own columns.'
         )
     try:
         return _parse(text, tokens[:-1], one_sided)
     except RecursionError as error:
         raise FormulaError(
-            "The formula is nested too deeply. There are too many parentheses inside each other. "
-            "Remove those that are not needed."
+            "The formula is nested too deeply. Remove parentheses that are not needed."
         ) from error
-
-
-@remembered
-def referenced_names(expression: str) -> tuple[str, ...]:
-    """Names that look like columns in an expression or a formula part, each once, in order.
-
-    Left out are names of functions and methods that are called, names of arguments, ``np.…``,
-    ``contr.…``, constants, words of Python and ``.``; backquotes are removed.
-
-    Examples
-    --------
-    >>> referenced_names("1 + np.log(x) + poly(`my age`, degree=2):x")
-    ('x', 'my age')
-    """
-    tokens = tokenize(expression)
-    names: dict[str, None] = {}
-    depth = 0
-    for i, token in enumerate(tokens[:-1]):
-        depth += token.is_op("(", "[", "{") - token.is_op(")", "]", "}")
-        if token.kind == "quoted":
-            names[token.value] = None
-        if token.kind != "name" or not token.value.strip(".") or is_attribute(tokens, i):
-            continue
-        called = tokens[i + 1].is_op("(")
-        argument = depth > 0 and tokens[i + 1].is_op("=")
-        if is_column_word(token.value) and not called and not argument:
-            names[token.value] = None
-    return tuple(names)
 
 
 def _parse(text: str, tokens: list[Token], one_sided: bool) -> MixedFormula:
@@ -194,8 +162,8 @@ def _parse(text: str, tokens: list[Token], one_sided: bool) -> MixedFormula:
     left, right = tokens[:tilde], tokens[tilde + 1 :]
     if not right:
         tokens[tilde].fail(
-            'There is nothing to the right of "~". The right side names the effects. Write for '
-            'example "y ~ 1 + (1|group)".'
+            'There is nothing to the right of "~". Write the effects there, for example "y ~ 1 + '
+            '(1|group)".'
         )
     response = _response(left) if left else None
     tree = parse_side(right)
@@ -220,38 +188,36 @@ def _find_tilde(tokens: list[Token], one_sided: bool) -> int:
     if not tildes:
         if one_sided:
             tokens[0].fail(
-                'The formula does not start with "~". This formula only chooses random terms and '
-                'has no response. Write for example "~(1|group)".'
+                'A formula that chooses random terms must start with "~". Write for example '
+                '"~(1|group)".'
             )
         equals = [token for token in tokens if token.is_op("=")]
         (equals[0] if equals else tokens[0]).fail(
-            'There is no "~" in the formula. It separates the response from the effects. '
-            f"{'Put it where = stands' if equals else 'Write it after the response'}, for "
-            'example "y ~ x + (1|group)".'
+            'There is no "~" in the formula. '
+            f"{'Put it where = stands' if equals else 'Write it after the response'}, for example "
+            '"y ~ x + (1|group)".'
         )
     for i in tildes[1:]:
         tokens[i].fail(
-            'There is a second "~". A formula has one, between the response and the effects. '
-            "Remove one of them."
+            'There is a second "~". A formula has one, between the response and the effects.'
         )
     tilde = tildes[0]
     depth = sum(t.is_op("(", "[", "{") - t.is_op(")", "]", "}") for t in tokens[:tilde])
     if depth:
         tokens[tilde].fail(
-            'The "~" stands inside parentheses. It separates the response from the effects. Put '
-            "the parentheses around the response or around single terms only."
+            'The "~" stands inside parentheses. Put the parentheses around the response or single '
+            "terms only."
         )
     if one_sided and tilde:
         left = Place(tokens[0].text, tokens[0].start, tokens[tilde - 1].end)
         left.fail(
-            f'There is "{left.text[left.start : left.end]}" to the left of "~". This formula '
-            'only chooses random terms and has no response. Start it with "~", for example '
-            '"~(1|group)".'
+            f'There is "{left.text[left.start : left.end]}" to the left of "~". A formula that '
+            'chooses random terms has no response: start it with "~", for example "~(1|group)".'
         )
     if not one_sided and not tilde:
         tokens[0].fail(
-            'There is nothing to the left of "~". The left side is the response, the quantity '
-            'that is explained. Write its column there, for example "y ~ x + (1|group)".'
+            'There is nothing to the left of "~". Write the response there, for example "y ~ x + '
+            '(1|group)".'
         )
     return tilde
 
@@ -262,15 +228,15 @@ def _response(tokens: list[Token]) -> str:
         return Summands("response").render(node)
     if isinstance(node, Number):
         node.fail(
-            f'The response is a number, "{node.written}". It has to vary from row to row. '
-            'Write the name of a column to the left of "~".'
+            f'The response is a number, "{node.written}". Write the name of a column to the left '
+            'of "~".'
         )
     inner = tuple(t for t in tokens if t.start >= node.start and t.end <= node.end)
     sign = next((t for t in inner if t.is_op("|", "||", ":", "%in%")), None)
     if sign is not None or isinstance(node, Bar | Special):
         (sign or node).fail(
-            f'"{node.written}" cannot be the response. Random terms and interactions '
-            "describe effects. Move them to the right of the ~."
+            f'"{node.written}" cannot be the response. Move random terms and interactions to the '
+            "right of the ~."
         )
     check_columns_callable(inner)
     check_python(inner)
@@ -301,8 +267,8 @@ def _check_bare_bar(bar: Bar) -> None:
         advice += f": {Place(bar.text, 0, bar.start).written} {joined(pieces)}"
     at = bar.text.index("|", node.end)
     Place(bar.text, at, at + len(signs[0])).fail(
-        'The "|" stands outside parentheses. It would take everything to its left and right into '
-        f"one random term, and the fixed part would be lost. {advice}."
+        'The "|" stands outside parentheses and would take everything to its left and right into '
+        f"one random term. {advice}."
     )
 
 
@@ -311,18 +277,16 @@ def _random_terms(found: FoundBar) -> list[RandomTerm]:
     bar, source = found.bar, found.source
     if isinstance(bar.left, Bar):
         bar.fail(
-            f'There is more than one | in "{bar.written}". A random term has one | between '
-            "its effects and its grouping. Write each random term in its own parentheses, joined "
-            "by +."
+            f'There is more than one | in "{bar.written}". Write each random term in its own '
+            "parentheses, joined by +."
         )
     side = Summands("effects")
     side.collect(bar.left)
     labels = term_labels(bar.left)
     if not side.intercept and not labels:
         bar.left.fail(
-            f'The random term "{source.written}" has no effects. Without intercept (0 or '
-            "-1) at least one column has to stand to the left of |. Write (1|...) for a random "
-            "intercept, or name a column."
+            f'The random term "{source.written}" has no effects. Write (1|...) for a random '
+            "intercept, or name a column to the left of |."
         )
     effects = [side.formula()]
     if bar.double:

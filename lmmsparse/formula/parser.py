@@ -61,46 +61,43 @@ class _Parser:
         shown = token.written
         if token.is_op("<", ">", "==", "!=", "<=", ">=", "&", "&&", "%", "//"):
             token.fail(
-                f'The sign "{shown}" cannot stand between terms of a formula. A formula lists '
-                "columns; calculations belong inside I( ). Write for example I(x > 1), with your "
-                "own columns."
+                f'The sign "{shown}" cannot stand between terms of a formula. Write calculations '
+                "inside I( ), for example I(x > 1)."
             )
         if token.is_op("["):
             token.fail(
-                "Square brackets cannot stand here. A formula lists columns; calculations belong "
-                "inside I( ). Write for example I(x[0]), or make it a column of the data."
+                "Square brackets cannot stand here. Write calculations inside I( ), for example "
+                "I(x[0])."
             )
         if token.kind == "op" and not token.is_op("(", "{"):
             token.fail(
-                f'The sign "{shown}" has no meaning here. Terms of a formula are joined by +, '
-                "interactions are written with : or *. Remove it, or put the calculation inside "
-                "I( )."
+                f'The sign "{shown}" has no meaning here. Join terms by +, write interactions '
+                "with : or *, and calculations inside I( )."
             )
         before = self._tokens[self._at - 1]
         if before.is_op(")") and shown.startswith("."):
             token.fail(
-                f'"{shown}" after a parenthesis cannot be read here. A formula lists columns; '
-                "calculations belong inside I( ). Put the whole expression inside I( )."
+                f'"{shown}" after a parenthesis cannot be read here. Put the whole expression '
+                "inside I( )."
             )
         token.fail(
-            f'A sign is missing before "{shown}". Two terms cannot stand side by side. Join them, '
-            f"for example with +, or put a column name with spaces in it into backquotes."
+            f'A sign is missing before "{shown}": two terms stand side by side. Join them, for '
+            "example with +, or put a column name with spaces in it into backquotes."
         )
 
     def bar(self) -> Node:
         if self.here.is_op("|", "||"):
             self.here.fail(
-                f'There is nothing to the left of "{self.here.value}". The left side says which '
-                "effects vary between groups. Write 1 there for a random intercept, for example "
-                "(1|group)."
+                f'There is nothing to the left of "{self.here.value}". Write the effects that '
+                "vary between groups there, for example (1|group) for a random intercept."
             )
         left = self._sum()
         while self.here.is_op("|", "||"):
             sign = self._take()
             if self.here.kind == "end" or self.here.is_op(")", ",", "|", "||"):
                 sign.fail(
-                    f'There is nothing to the right of "{sign.value}". The right side names the '
-                    "grouping column. Write for example (1|group)."
+                    f'There is nothing to the right of "{sign.value}". Write the grouping column '
+                    "there, for example (1|group)."
                 )
             right = self._sum()
             left = Bar(*_over(left, right), left, right, sign.value == "||")
@@ -148,8 +145,8 @@ class _Parser:
         if token.is_op("("):
             if self.here.is_op(")"):
                 Place(*_over(token, self.here)).fail(
-                    "There is nothing between these parentheses. They have to hold at least one "
-                    "term. Remove them, or write the term that is missing."
+                    "There is nothing between these parentheses. Remove them, or write the term "
+                    "that is missing."
                 )
             inner = self.bar()
             if not self.here.is_op(")"):
@@ -157,9 +154,8 @@ class _Parser:
             return Paren(*_over(token, self._take()), inner)
         if token.kind == "string":
             token.fail(
-                f"A text in quotation marks, {token.value}, cannot be a term. Terms are columns "
-                "of the data. Write the column's name without quotation marks (in backquotes if "
-                "it contains spaces)."
+                f"A string, {token.value}, cannot be a term. Write the column's name without "
+                "quotation marks (in backquotes if it contains spaces)."
             )
         self._missing_term(token)
 
@@ -167,21 +163,15 @@ class _Parser:
         before = self._tokens[self._at - 2] if self._at > 1 else None
         if token.is_op("[", "{"):
             token.fail(
-                f'"{token.value}" cannot stand here. Terms are grouped by round parentheses. Write '
-                "for example (1|group)."
+                f'"{token.value}" cannot stand here. Group terms by round parentheses, for '
+                "example (1|group)."
             )
         if before is not None and before.is_op("+", "-", "*", "/", ":", "^", "**", "%in%"):
-            before.fail(
-                f'A term is missing after "{before.value}". The sign joins two terms. Write the '
-                "second one, or remove the sign."
-            )
+            before.fail(f'A term is missing after "{before.value}". Write it, or remove the sign.')
         if before is not None and before.is_op("|", "||"):
             self._at -= 1
             self.unexpected()
-        token.fail(
-            f'A term is missing before "{token.value}". The sign joins two terms. Write the first '
-            "one, or remove the sign."
-        )
+        token.fail(f'A term is missing before "{token.value}". Write it, or remove the sign.')
 
     def _call(self, name: Token) -> Node:
         opening = self._at
@@ -203,13 +193,13 @@ class _Parser:
         for i, token in enumerate(tokens[1:], 1):
             if token.value == "offset" and tokens[min(i + 1, len(tokens) - 1)].is_op("("):
                 token.fail(
-                    "offset() cannot stand inside another call. It is a summand of its own. "
-                    "Write + offset(...) beside the other terms."
+                    "offset() cannot stand inside another call. Write + offset(...) beside the "
+                    "other terms."
                 )
             if token.kind == "name" and token.value == ".":
                 token.fail(
-                    f'The "." cannot stand inside {name.value}( ). It stands for all other columns '
-                    "and only works as a term of the fixed part. Write the columns you mean."
+                    f'The "." cannot stand inside {name.value}( ); it works only as a term of the '
+                    "fixed part. Write the columns you mean."
                 )
         if len(tokens) > 3:
             check_python(tokens)
@@ -218,13 +208,12 @@ class _Parser:
     def _bar_in_call(self, name: Token, bar: Token) -> NoReturn:
         if name.end < self.here.start:
             self.here.fail(
-                f'A sign is missing between "{name.value}" and the parenthesis. A random term '
-                f"such as (1|group) is added to the others. Write {name.value} + (...)."
+                f'A sign is missing between "{name.value}" and the parenthesis. Write '
+                f"{name.value} + (...)."
             )
         bar.fail(
-            f'The "{bar.value}" cannot stand inside {name.value}( ). It separates effects from '
-            "groups in a random term, which is a summand of its own. Write + (1|group) beside the "
-            "other terms; for a logical or write np.logical_or(a, b)."
+            f'The "{bar.value}" cannot stand inside {name.value}( ). Write a random term as + '
+            "(1|group) beside the other terms; for a logical or write np.logical_or(a, b)."
         )
 
     def _special(self, name: Token) -> Special:
@@ -232,15 +221,13 @@ class _Parser:
         bar = self.bar()
         if not isinstance(bar, Bar):  # it comes later
             bar.fail(
-                f'The first argument of {name.value}( ) has no "|". It is the effects and their '
-                f"grouping, {name.value}(effects | group). Write the | there, and effects joined "
-                "by +."
+                f'The first argument of {name.value}( ) has no "|". Write {name.value}(effects | '
+                "group), with effects joined by +."
             )
         if bar.double:
             bar.fail(
-                f'"||" cannot stand inside {name.value}( ). "||" asks for uncorrelated effects '
-                f"and {name.value} names a covariance itself. Write one | inside "
-                f"{name.value}( ), or ({bar.written}) without {name.value}."
+                f'"||" cannot stand inside {name.value}( ), which names a covariance itself. '
+                f"Write one | inside {name.value}( ), or ({bar.written}) without {name.value}."
             )
         hom: bool | None = None
         while self.here.is_op(","):

@@ -114,8 +114,8 @@ class Summands:
                 term = self.render(node)
                 if self._where == "one-sided":
                     node.fail(
-                        f'"{node.written}" is not a random term. This formula only '
-                        "chooses which random terms are used. Leave it out."
+                        f'"{node.written}" is not a random term. This formula only chooses random '
+                        "terms: leave it out."
                     )
                 labels = term_labels(node) if _must_expand(node) else (term,)
                 terms += [(sign, label) for label in labels]
@@ -124,22 +124,18 @@ class Summands:
         shown = node.written
         if self._where not in ("fixed", "one-sided"):
             node.fail(
-                f'The random term "{shown}" stands inside another one. Each random term is a '
-                "summand of its own. Write them one after the other, joined by +."
+                f'The random term "{shown}" stands inside another one. Write them one after the '
+                "other, joined by +."
             )
         if parity < 0:
             what = "offset" if isinstance(node, Call) else "random term"
-            node.fail(
-                f'The {what} "{shown}" is subtracted. There is nothing it could be taken away '
-                "from. Leave it out, or add it with +."
-            )
+            node.fail(f'The {what} "{shown}" is subtracted. Leave it out, or add it with +.')
 
     def _mark_intercept(self, node: Number, parity: int) -> None:
         if node.value not in (0, 1):
             node.fail(
-                f'The number "{node.written}" cannot be a term. Only 1 (with '
-                "intercept) and 0 or -1 (without intercept) have a meaning. Remove it; a fixed "
-                "known amount is written offset(...)."
+                f'The number "{node.written}" cannot be a term: only 1 (with intercept) and 0 or '
+                "-1 (without) can. Remove it; a known amount is written offset(...)."
             )
         self.intercept = (node.value == 1) == (parity > 0)
 
@@ -166,8 +162,7 @@ class Summands:
             commas += depth == 0 and token.is_op(",", "=")
         if not tokens or commas:
             node.fail(
-                f'"{node.written}" does not hold exactly one quantity. An offset is '
-                "one column or one calculation with columns. Write for example offset(x) or "
+                f'"{node.written}" must hold exactly one quantity, for example offset(x) or '
                 "offset(log(x))."
             )
         check_python(tokens)
@@ -190,9 +185,8 @@ class Summands:
                     self._number_in_product(node)
                 if items[0][0] < 0:
                     items[0][1].fail(
-                        f'There is nothing "{items[0][1].written}" could be taken '
-                        "away from. In a formula a minus leaves a term out and does not "
-                        "calculate. Remove it, or write I(-x) with your own column."
+                        f'There is nothing "{items[0][1].written}" could be taken away from. A '
+                        "minus leaves a term out: remove it, or write I(-x) with your own column."
                     )
                 if len(items) == 1 and isinstance(items[0][1], Name | Call):
                     return self.render(items[0][1])
@@ -201,9 +195,9 @@ class Summands:
                 return f"({self.render(node.inner)})"
             case Paren(inner=Bar()) | Special() | Bar():
                 node.fail(
-                    f'The random term "{node.written}" is multiplied or combined '
-                    "with another term. A random term can only be added. Join it with +; effects "
-                    "that vary between groups stand to the left of its |."
+                    f'The random term "{node.written}" is multiplied or combined with another '
+                    "term. Join it with +; effects that vary between groups stand to the left of "
+                    "its |."
                 )
             case Paren():
                 return self.render(node.inner)
@@ -212,8 +206,7 @@ class Summands:
 
     def _number_in_product(self, node: Node) -> NoReturn:
         node.fail(
-            f'"{node.written}" is a number inside a product. The signs * / : ^ join '
-            "columns to interactions and do not calculate. For arithmetic write I(2 * x), with "
+            f'"{node.written}" is a number inside a product. For arithmetic write I(2 * x), with '
             "your own column; write 0 or 1 for the intercept as a summand of its own."
         )
 

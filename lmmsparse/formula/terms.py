@@ -105,15 +105,15 @@ class _Algebra:
             case Product():
                 return self.few(self._product(node), node)
         node.fail(
-            f'"{node.written}" cannot stand inside another random term. Each random term is a '
-            "summand of its own. Write them one after the other, joined by +."
+            f'"{node.written}" cannot stand inside another random term. Write them one after the '
+            "other, joined by +."
         )
 
     def _variable(self, leaf: Leaf) -> _Term:
         if is_dot(leaf):
             leaf.fail(
-                'The "." cannot be used here. It stands for all other columns and only works as a '
-                "term of the fixed part. Write the columns you mean."
+                'The "." cannot be used here; it works only as a term of the fixed part. Write '
+                "the columns you mean."
             )
         name = leaf_text(leaf, in_formula=not self._groups)
         self.variables.setdefault(name, leaf)
@@ -202,9 +202,8 @@ def power_of(node: Product) -> int:
     if isinstance(exponent, Number) and exponent.value in range(1, _MAX_POWER + 1):
         return int(exponent.value)
     exponent.fail(
-        f'The power "{exponent.written}" cannot be used here. In a formula, (a + b)^2 '
-        "means a, b and their interaction, so the power has to be a small whole number. For "
-        "arithmetic write I(x^2), with your own column and power."
+        f'The power "{exponent.written}" must be a small positive whole number: (a + b)^2 means '
+        "a, b and their interaction. For arithmetic write I(x^2), with your own column and power."
     )
 
 
@@ -215,31 +214,27 @@ def _check_grouping(node: Node) -> None:
             _check_group(node)
         case Number():
             node.fail(
-                f'The number "{node.written}" cannot be a grouping. To the right of | '
-                "stands the column that says which group a row belongs to. Write that column's "
-                "name, for example (1|group)."
+                f'The number "{node.written}" cannot be a grouping. Write the name of the '
+                "grouping column, for example (1|group)."
             )
         case Sum():
             for sign, item in node.items:
                 if sign < 0:
                     item.fail(
-                        f'"{item.written}" cannot be subtracted from a grouping. To the '
-                        "right of | groupings can be nested (a/b), crossed (a:b, a*b) or listed "
-                        "(a + b). List the groupings you want."
+                        f'"{item.written}" cannot be subtracted from a grouping. Groupings can be '
+                        "nested (a/b), crossed (a:b, a*b) or listed (a + b)."
                     )
         case Product(operator="^"):
             node.fail(
-                f'A power cannot be a grouping: "{node.written}". To the right of | groupings '
-                "can be nested (a/b), crossed (a:b, a*b) or listed (a + b). List the groupings you "
-                "want."
+                f'A power cannot be a grouping: "{node.written}". Groupings can be nested (a/b), '
+                "crossed (a:b, a*b) or listed (a + b)."
             )
         case Paren() | Product():
             pass
         case _:
             node.fail(
-                f'There is more than one | in "{node.written}". A random term has one | between '
-                "its effects and its grouping. Write each random term in its own parentheses, "
-                "joined by +."
+                f'There is more than one | in "{node.written}". Write each random term in its own '
+                "parentheses, joined by +."
             )
 
 
@@ -255,6 +250,6 @@ def _check_group(leaf: Leaf) -> None:
     else:
         return
     leaf.fail(
-        f"{what} cannot be a grouping. {why}. Write the name of the column that says which group "
-        "a row belongs to, for example (1|group)."
+        f"{what} cannot be a grouping. {why}. Write the name of the grouping column, for example "
+        "(1|group)."
     )

@@ -95,7 +95,7 @@ def _next_token(text: str, at: int) -> Token:
             name = Place(text, at, _name_end(text, at))
             name.fail(
                 f'"{name.written}" cannot be read. A column name that starts with a digit must '
-                f"stand in backquotes. Write it as `{name.written}`, with the backquotes."
+                f"stand in backquotes: `{name.written}`."
             )
         return Token(text, at, end, "number", number.group())
     if _is_name_char(char) and not char.isdecimal():
@@ -107,8 +107,8 @@ def _next_token(text: str, at: int) -> Token:
     value = operator.group()
     if len(value) > 1 and value.startswith("%") and value != "%in%":
         Place(text, at, at + len(value)).fail(
-            f'The operator "{value}" cannot be used in a formula. Only R knows it. '
-            "Compute the quantity as a column of the data first and use that column."
+            f'The operator "{value}" exists only in R. Compute the quantity as a column of the '
+            "data first."
         )
     return Token(text, at, operator.end(), "op", value)
 
@@ -121,15 +121,13 @@ def _read_quoted(text: str, at: int) -> Token:
     if end >= len(text):
         what = "backquote" if quote == "`" else "quotation mark"
         Place(text, at, at + 1).fail(
-            f"A {what} ({quote}) is opened here and never closed. Everything after it is read "
-            f"as one name. Add the closing {quote}."
+            f"A {what} ({quote}) is opened here and never closed. Add the closing {quote}."
         )
     if quote != "`":
         return Token(text, at, end + 1, "string", text[at : end + 1])
     if end == at + 1:
         Place(text, at, end + 1).fail(
-            "There is no name between these backquotes. Backquotes are for column names with "
-            "spaces or signs in them. Write the column's name between them."
+            "There is no name between these backquotes. Write the column's name between them."
         )
     return Token(text, at, end + 1, "quoted", text[at + 1 : end])
 
@@ -147,18 +145,17 @@ def _name_end(text: str, at: int) -> int:
 def _stray(char: str) -> str:
     if char == "$":
         return (
-            'The sign "$" has no meaning in a formula. The columns are looked up in the data '
-            'anyway. Write only the column\'s name, for example "weight", not "d$weight".'
+            'The sign "$" has no meaning in a formula. Write only the column\'s name, for '
+            'example "weight", not "d$weight".'
         )
     if char in _LOOKALIKES:
         return (
-            f'The character "{char}" cannot be read. It looks like the one that is meant, but is '
-            f"another (word processors replace it). Type {_LOOKALIKES[char]} instead."
+            f'The character "{char}" only looks like the one that is meant (word processors '
+            f"replace it). Type {_LOOKALIKES[char]} instead."
         )
     return (
-        f'The character "{char}" has no meaning in a formula. Column names consist of letters, '
-        "digits, dots and underscores. Remove it, or put backquotes around the name it belongs "
-        "to, for example `my column`."
+        f'The character "{char}" has no meaning in a formula. Remove it, or put backquotes around '
+        "the column name it belongs to, for example `my column`."
     )
 
 
@@ -178,16 +175,13 @@ def _check_brackets(tokens: list[Token]) -> None:
         elif token.is_op(*_CLOSING):
             if not open_ or open_[-1].value != _PARTNER[token.value]:
                 token.fail(
-                    f'This "{token.value}" closes nothing. There is no "{_PARTNER[token.value]}" '
-                    "before it that is still open. Remove it, or add the opening one."
+                    f'This "{token.value}" closes nothing. Remove it, or add the opening '
+                    f'"{_PARTNER[token.value]}".'
                 )
             open_.pop()
     if open_:
         closing = _CLOSING[_OPENING.index(open_[-1].value)]
-        open_[-1].fail(
-            f'This "{open_[-1].value}" is never closed. Each opening parenthesis needs a closing '
-            f'one. Add "{closing}" where it ends.'
-        )
+        open_[-1].fail(f'This "{open_[-1].value}" is never closed. Add "{closing}" where it ends.')
 
 
 def is_column_word(name: str) -> bool:
@@ -273,8 +267,8 @@ def check_columns_callable(tokens: tuple[Token, ...]) -> None:
         word = _spell(tokens, i, False)
         if word.startswith("`") and keyword.iskeyword(token.value):
             token.fail(
-                f'The column "{token.value}" cannot be used inside a call. "{token.value}" is a '
-                "word of the Python language. Rename the column, for example to "
+                f'The column "{token.value}" cannot be used inside a call, because '
+                f'"{token.value}" is a word of the Python language. Rename it, for example to '
                 f'"{token.value}_".'
             )
 

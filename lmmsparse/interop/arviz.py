@@ -26,8 +26,7 @@ try:
         import arviz
 except ImportError as error:
     raise MissingPackageError(
-        f"lmmsparse.interop.arviz cannot be used ({error}). It needs the package arviz. Run: pip "
-        "install arviz"
+        f"lmmsparse.interop.arviz cannot be used ({error}). Run: pip install arviz"
     ) from error
 
 
@@ -71,10 +70,7 @@ def to_arviz(result: Bootstrap | Profile, n: int = 1000) -> Any:
     if isinstance(result, Bootstrap):
         draws = result.to_frame().drop(index=result.failures.index)
         if draws.empty:
-            raise DataError(
-                "All replicates of the bootstrap failed. There is nothing to convert. Look at its "
-                "failures."
-            )
+            raise DataError("All replicates of the bootstrap failed. Look at its failures.")
         values = {str(name): draws[name].to_numpy() for name in draws}
         sampler = "bootstrap"
     elif isinstance(result, Profile):
@@ -84,8 +80,8 @@ def to_arviz(result: Bootstrap | Profile, n: int = 1000) -> Any:
         sampler = "profile"
     else:
         raise OptionError(
-            f"to_arviz() was given a {type(result).__name__}. It converts what m.bootstrap() and "
-            "m.profile() return. Pass one of these."
+            "to_arviz() takes what m.bootstrap() and m.profile() return, not a "
+            f"{type(result).__name__}."
         )
     posterior = {name: column[None] for name, column in values.items()}
     attributes = {"inference_library": "lmmsparse", "sampler": sampler}

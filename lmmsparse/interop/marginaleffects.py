@@ -18,7 +18,7 @@ from lmmsparse.common.errors import MissingPackageError, OptionError
 from lmmsparse.common.words import brief
 from lmmsparse.design import as_frame
 from lmmsparse.inference.df.methods import denominator_df
-from lmmsparse.model import LinearMixedModel
+from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.report.tidy import fitted_rows
 from lmmsparse.results.predict import warn_of_undetermined
 
@@ -27,8 +27,8 @@ try:
     from marginaleffects.classes import ModelAbstract, ModelVault
 except ImportError as error:
     raise MissingPackageError(
-        f"lmmsparse.interop.marginaleffects cannot be used ({error}). It needs the packages "
-        "marginaleffects and polars. Run: pip install marginaleffects 'polars<2'"
+        f"lmmsparse.interop.marginaleffects cannot be used ({error}). Run: pip install "
+        "marginaleffects 'polars<2'"
     ) from error
 
 
@@ -75,8 +75,7 @@ def for_marginaleffects(
     """
     if not isinstance(model, LinearMixedModel) or model.fit.design.recipe is None:
         raise OptionError(
-            "for_marginaleffects() was not given a model made by lmm.lmer. Only such a model finds "
-            "its columns in a table. Fit with a formula and data."
+            "for_marginaleffects() needs a model made by lmm.lmer. Fit with a formula and data."
         )
     frame = fitted_rows(model.fit, data)
     return _Model(model, frame, random)
@@ -155,8 +154,8 @@ class _Model(ModelAbstract):  # type: ignore[misc]
         if isinstance(vcov, str):
             if vcov not in ("satterthwaite", "kenward-roger"):
                 raise OptionError(
-                    f"vcov={brief(vcov)} does not exist for a mixed model. It is the covariance "
-                    "matrix of the fixed effects. Use True, 'kenward-roger', or a matrix."
+                    f"vcov={brief(vcov)} does not exist for a mixed model. Use True, "
+                    "'kenward-roger', or a matrix."
                 )
             return self._widened(np.asarray(denominator_df(self._model.fit, vcov).covariance))
         return self._widened(self._model.vcov.to_numpy())

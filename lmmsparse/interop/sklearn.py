@@ -12,7 +12,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import MissingPackageError, OptionError
 from lmmsparse.common.words import brief
 from lmmsparse.design import as_frame
-from lmmsparse.lmer import lmer
+from lmmsparse.model.lmer import lmer
 
 try:
     from sklearn.base import BaseEstimator, RegressorMixin
@@ -20,8 +20,7 @@ try:
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
     raise MissingPackageError(
-        f"lmmsparse.interop.sklearn cannot be used ({error}). It needs the package scikit-learn. "
-        "Run: pip install scikit-learn"
+        f"lmmsparse.interop.sklearn cannot be used ({error}). Run: pip install scikit-learn"
     ) from error
 
 
@@ -164,21 +163,20 @@ def _response(formula: Any, frame: pd.DataFrame) -> tuple[str, str]:
     """The name of the response's column, and the formula with it."""
     if not isinstance(formula, str) or "~" not in formula:
         raise OptionError(
-            f"formula={brief(formula)} is not a formula. It names predictors and random effects. "
-            "Write "
-            'for example "~ x + (1 | group)".'
+            f'formula must be a formula, not {brief(formula)}. Write for example "~ x + (1 | '
+            'group)".'
         )
     left, _, right = formula.partition("~")
     name = left.strip().strip("`")
     if name and not name.isidentifier():
         raise OptionError(
-            f"The left side {left.strip()!r} of the formula is not a name. The response is what "
-            "fit() is given. Transform it before, or use TransformedTargetRegressor."
+            f"The left side {left.strip()!r} of the formula must be a name. Transform what fit() "
+            "is given before, or use TransformedTargetRegressor."
         )
     if name in frame.columns:
         raise OptionError(
-            f"The response {name!r} is a column of X. It would be among the predictors. Leave the "
-            "column out of X, or the left side out of the formula."
+            f"The response {name!r} is a column of X. Leave the column out of X, or the left side "
+            "out of the formula."
         )
     name = name or "y"
     while name in frame.columns:

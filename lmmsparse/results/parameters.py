@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 from lmmsparse.common.arrays import BoolArray, FloatArray
-from lmmsparse.engine.covariance.structures import Unstructured
+from lmmsparse.common.errors import OptionError
+from lmmsparse.common.options import names_in
 from lmmsparse.fit.fit import Fit
+
+
+def _described(fit: Fit) -> Iterator[tuple[str, str, str, str]]:
+    """Label, effect of the row, effect of the column and group of every covariance parameter."""
+    for block in fit.design.blocks:
+        structure, names = block.structure, block.names
+        for label, (row, column) in zip(structure.labels, structure.entries, strict=True):
+            yield label, names[row], names[column], block.group
 
 
 def parameter_names(fit: Fit) -> list[str]:
@@ -17,18 +28,22 @@ def parameter_names(fit: Fit) -> list[str]:
     A name that two terms would share gets a number: ``sd_Intercept|g``, ``sd_Intercept|g.1``.
     """
     names: list[str] = []
-    for block in fit.design.blocks:
-        structure = block.structure
-        for label, (row, column) in zip(structure.labels, structure.entries, strict=True):
-            if label:
-                name = f"{label}|{block.group}"
-            elif row == column:
-                name = f"sd_{block.names[row]}|{block.group}"
-            else:
-                name = f"cor_{block.names[row]}.{block.names[column]}|{block.group}"
-            count = sum(n == name or n.startswith(f"{name}.") for n in names)
-            names.append(f"{name}.{count}" if count else name)
+    for label, row, column, group in _described(fit):
+        own = f"sd_{row}" if row == column else f"cor_{row}.{column}"
+        name = f"{label or own}|{group}"
+        count = sum(n == name or n.startswith(f"{name}.") for n in names)
+        names.append(f"{name}.{count}" if count else name)
     return [*names, "sigma"]
+
+
+def parameter_labels(fit: Fit) -> dict[str, str]:
+    """Every name in words for an axis: ``"SD of Days | Subject"``; fixed effects keep theirs."""
+    common, labels = {"sd": "SD", "rho": "Correlation"}, []
+    for label, row, column, group in _described(fit):
+        own = f"SD of {row}" if row == column else f"Correlation of {column} and {row}"
+        labels.append(f"{common.get(label, label) or own} | {group}")
+    out = dict(zip(parameter_names(fit), [*labels, "Residual SD"], strict=True))
+    return {**out, **{name: name for name in fit.design.x_names}}
 
 
 def parameter_values(fit: Fit, theta: FloatArray, sigma: float) -> FloatArray:
@@ -66,7 +81,7 @@ def known_parameters(fit: Fit) -> BoolArray:
         rows = np.array([row for row, _ in structure.entries])
         for i, (row, column) in enumerate(structure.entries):
             own = np.arange(len(rows)) == i
-            if isinstance(structure, Unstructured):
+            if structure.closed:
                 # The first column of T is of one sign: only the other row matters beside it.
                 own = (rows == row) | ((rows == column) & (column > 0))
             fixed = bool(held[own].all())
@@ -74,3 +89,25 @@ def known_parameters(fit: Fit) -> BoolArray:
             known.append(fixed and not absolute)
     known.append(fit.held.sigma is not None)
     return np.array([*known, *[False] * fit.design.p])
+
+
+def select_rows(which: str | Sequence[str], names: list[str], fit: Fit) -> list[str]:
+    """Resolve ``which=``: names, ``"beta_"`` for all fixed effects, ``"theta_"`` for all others."""
+    use = f"Give one or several of {', '.join(names)}."
+    wanted = names_in("which", which, "Parameters are chosen by name.", use)
+    p = len(fit.design.x_names)
+    out: list[str] = []
+    for name in wanted:
+        if name == "beta_":
+            out += names[len(names) - p :]
+        elif name == "theta_":
+            out += names[: len(names) - p]
+        elif name in names:
+            out.append(name)
+        else:
+            raise OptionError(
+                f"which={name!r} is not a parameter of the model. Its parameters are "
+                f"{', '.join(names)}. Name one of these, or 'beta_' for all fixed effects, "
+                "'theta_' for all others."
+            )
+    return out

@@ -15,15 +15,13 @@ from models import VALIDATION
 
 import lmmsparse as lmm
 from lmmsparse.common.errors import ConvergenceWarning, LmmWarning
+from lmmsparse.design.reduced import reductions_of
 from lmmsparse.fit import settle as module
+from lmmsparse.fit.least_squares import least_squares
+from lmmsparse.fit.refit import reduced_fit
 from lmmsparse.fit.settle import Settled, also_from, carried, settle
 from lmmsparse.fit.verdict import judge
 from lmmsparse.inference.hypotheses.bootstrap_lrt import _statistics
-from lmmsparse.inference.hypotheses.ranova import (
-    least_squares_criterion,
-    reduced_fit,
-    reductions_of,
-)
 from lmmsparse.inference.intervals.profile import search as profile_search
 
 EARLY = lmm.TrustRegion(max_eval=1)
@@ -420,7 +418,11 @@ def test_no_random_effect_left_by_maximum_likelihood(weights: str | None) -> Non
     table = m.ranova()
     assert table["logLik"].iloc[1] == pytest.approx(-deviance / 2, rel=1e-12)
     assert table["LRT"].iloc[1] == pytest.approx(deviance - m.fit.criterion, rel=1e-9)
-    assert least_squares_criterion(m.fit.design, False) == pytest.approx(deviance, rel=1e-12)
+    linear = least_squares(m.fit.design)
+    assert linear.criterion(False) == pytest.approx(deviance, rel=1e-12)
+    np.testing.assert_allclose(linear.beta, beta, rtol=1e-11)
+    covariance = linear.squares / 178 * np.linalg.inv(X.T @ (w[:, None] * X))
+    np.testing.assert_allclose(linear.covariance(), covariance, rtol=1e-10)
 
 
 @pytest.mark.parametrize("reml", [True, False])

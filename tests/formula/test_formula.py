@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmmsparse.common.errors import FormulaError
-from lmmsparse.formula.formula import MixedFormula, RandomTerm, parse_formula, referenced_names
+from lmmsparse.formula.formula import MixedFormula, RandomTerm, parse_formula
+from lmmsparse.formula.references import references
 
 # formula -> (fixed part, [(effects, group)])
 GROUPS: dict[str, list[str]] = {
@@ -387,7 +388,7 @@ def test_one_sided(text: str, fixed: str, random: list[tuple[str, str]]) -> None
 @pytest.mark.parametrize(
     ("text", "fragment", "marked"),
     [
-        ("(1|g)", "does not start with", "("),
+        ("(1|g)", "must start with", "("),
         ("y ~ (1|g)", "no response", "y"),
         ("~ x + (1|g)", "not a random term", "x"),
         ("~ offset(x) + (1|g)", "offset(...) cannot stand here", "offset(x)"),
@@ -485,7 +486,7 @@ REFUSED: list[tuple[str, str]] = [
     ("y ~ x ‹–› 1", "Type - instead"),
     ("y ~ x‹²›", "inside I( )"),
     ("y ~ ‹1st›", "`1st`"),
-    ("y ~ x ‹%%› 2", "Only R knows it"),
+    ("y ~ x ‹%%› 2", "exists only in R"),
     ("y ~ x ‹>› 1", "I(x > 1)"),
     ("y ~ x‹[›0]", "I(x[0])"),
     ("y ~ x‹,› z", "no meaning here"),
@@ -603,7 +604,7 @@ def test_refused_without_a_place(text: object, fragment: str) -> None:
     ],
 )
 def test_referenced_names(expression: str, names: tuple[str, ...]) -> None:
-    assert referenced_names(expression) == names
+    assert references(expression).names == names
 
 
 # ---- properties

@@ -16,8 +16,9 @@ from scipy.optimize import minimize
 
 import lmmsparse as lmm
 from lmmsparse.common.errors import ConvergenceWarning, OptionError
+from lmmsparse.fit.refit import maximum_likelihood
 from lmmsparse.inference.intervals.profile.curve import Curve
-from lmmsparse.inference.intervals.profile.profile import maximum_likelihood, profile
+from lmmsparse.inference.intervals.profile.profile import profile
 from lmmsparse.results.parameters import parameter_names, parameter_values
 
 # lme4 1.1-31, confint(method = "profile"), 95 %; rows in the order of our table. The last number is

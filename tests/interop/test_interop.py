@@ -94,5 +94,5 @@ def test_arviz_gets_nothing_else() -> None:
 
     with pytest.raises(OptionError, match=r"m\.bootstrap"):
         to_arviz(dyestuff())
-    with pytest.raises(OptionError, match="n must be a positive whole number, not 0"):
+    with pytest.raises(OptionError, match="n must"):
         to_arviz(dyestuff().profile("sigma"), n=0)

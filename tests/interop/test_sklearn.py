@@ -111,8 +111,8 @@ def test_a_response_named_like_a_column(name: str) -> None:
 @pytest.mark.parametrize(
     ("formula", "kind", "text"),
     [
-        ("Days", OptionError, "'Days' is not a formula"),
-        (None, OptionError, "None is not a formula"),
+        ("Days", OptionError, "formula must be a formula, not 'Days'"),
+        (None, OptionError, "formula must be a formula, not None"),
         ("log(y) ~ Days + (1|Subject)", OptionError, "TransformedTargetRegressor"),
         ("Days ~ 1 + (1|Subject)", OptionError, "'Days' is a column of X"),
         ("~ Dys + (1|Subject)", DataError, "Did you mean 'Days'"),

@@ -27,12 +27,12 @@ from numpy.testing import assert_allclose
 from scipy import optimize, stats
 
 import lmmsparse as lmm
-from lmmsparse.report.plots.bands import normal_band
-from lmmsparse.report.plots.contours import contour
 from lmmsparse.report.plots.densities import density_of
-from lmmsparse.report.plots.pooling import pooling
+from lmmsparse.report.plots.pairs import contour
 from lmmsparse.report.plots.profiles import curves_of
-from lmmsparse.report.plots.smooth import lowess
+from lmmsparse.report.plots.qq import normal_band
+from lmmsparse.report.plots.residuals import lowess
+from lmmsparse.report.plots.shrinkage import pooling
 
 PICTURES = Path(__file__).parent / "pictures"
 

@@ -511,13 +511,13 @@ FITS = [
     Case(
         "response as predictor",
         "score ~ dose + score + (1|site)",
-        ("'score'", "fixed effects", "explain itself"),
+        ("'score'", "fixed effects", "among the predictors"),
         FormulaError,
     ),
     Case(
         "response as slope",
         "score ~ dose + (score|site)",
-        ("'score'", "(score|site)", "explain itself"),
+        ("'score'", "(score|site)", "among the predictors"),
         FormulaError,
     ),
     Case("square brackets", "score ~ dose + [1|site]", ('"["', "round", "^"), FormulaError),
@@ -728,7 +728,7 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
     "group of another type": (
         lambda: model().predict(new(site="0")),
         DataError,
-        ("'site'", "'0' (str)", "0 (int)", "Convert the column"),
+        ("'site'", "'0' (str)", "0 (int)", "convert the column"),
     ),
     "unknown group": (
         lambda: model().predict(random="~(1|plot)"),
@@ -1021,7 +1021,7 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
     "an argument twice": (
         lambda: lmm.lmer(PLAIN, data(), formula=PLAIN),
         OptionError,
-        ("'formula'", "by position too"),
+        ("'formula'", "by position"),
     ),
     "an argument too many": (lambda: model().ranova(True), OptionError, ("ranova()", "takes none")),
     "bootstrap without rng": (lambda: model().bootstrap(9), OptionError, ("'rng'", "rng=1")),

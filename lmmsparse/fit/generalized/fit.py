@@ -61,6 +61,10 @@ class GeneralizedFit(Fit):
         return self.problem.seen
 
     @property
+    def has_residuals(self) -> bool:
+        return False
+
+    @property
     def parameters(self) -> Parameters:
         """The point of the criterion that the search has found."""
         p, x = self.design.p, self.optimum.x
@@ -88,7 +92,7 @@ class GeneralizedFit(Fit):
         return frozen(self.problem.rows.basis.coefficients(self.parameters.beta))
 
     @property
-    def sigma2(self) -> float:  # type: ignore[override]
+    def sigma2(self) -> float:
         """1: nothing on the scale of the link is relative to a residual variance."""
         return 1.0
 
@@ -123,7 +127,7 @@ class GeneralizedFit(Fit):
         return frozen(covariance(forward.T @ self.hessian @ forward, free)[0])
 
     @property
-    def vcov(self) -> FloatArray:  # type: ignore[override]
+    def vcov(self) -> FloatArray:
         """Covariance matrix of the fixed effects, from the joint Hessian, (p, p)."""
         p = self.design.p
         return self.joint_covariance[:p, :p]
@@ -150,11 +154,13 @@ class GeneralizedFit(Fit):
         RX = np.linalg.inv(L) if p else L
         T = self.template.shifted_factors(self.theta)
         b = self.template.multiply(T, mode.u)
-        solution = PLSSolution(mode.factor.logdet, RX, mode.beta, float(mode.u @ mode.u))
+        solution = PLSSolution(
+            mode.factor.logdet, np.asarray(RX), mode.beta, float(mode.u @ mode.u)
+        )
         return Modes(solution, mode.factor, mode.u, b, mode.v)
 
     @cached_property
-    def objective(self) -> ProfiledDeviance:  # type: ignore[override]
+    def objective(self) -> ProfiledDeviance:
         """The criterion of the working linear model, σ held at 1."""
         rows, products = self.problem.rows, self.products
         zero = np.zeros(rows.p)

@@ -12,16 +12,16 @@ from lmmsparse.common.errors import DataError, NumericalError, OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.options import check_counts
 from lmmsparse.common.progress import run
-from lmmsparse.common.table import Table, counts, fixed, p_values
+from lmmsparse.common.table import Table
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.many.batched import can_batch
 from lmmsparse.fit.many.refit import refit_many
-from lmmsparse.fit.refit import refit_response
+from lmmsparse.fit.refit import maximum_likelihood, refit_response
 from lmmsparse.fit.settle import findings_about
 from lmmsparse.inference.hypotheses.lrt import in_order, likelihood_ratio_table
 from lmmsparse.inference.intervals.bootstrap import BATCH, chunks_of_seeds, not_at_optimum
-from lmmsparse.inference.intervals.profile.profile import maximum_likelihood
 from lmmsparse.inference.intervals.resample import Resampler
+from lmmsparse.optimize import TrustRegion
 
 _ROUNDING = 1e-9
 
@@ -47,12 +47,14 @@ def bootstrap_lrt_of_fits(
     Davison & Hinkley (1997), Bootstrap Methods and their Application, section 4.2.
     """
     check_counts(n, n_jobs)
-    settled = in_order([maximum_likelihood(small), maximum_likelihood(large)])
+    settled = in_order(
+        [maximum_likelihood(small, TrustRegion()), maximum_likelihood(large, TrustRegion())]
+    )
     used = [each.fit for each in settled]
     if used[0].npar >= used[1].npar:
         raise OptionError(
-            f"The first model has {used[0].npar} parameters and the second {used[1].npar}. The "
-            "first is tested within the second. Pass the smaller model first."
+            f"The first model has {used[0].npar} parameters and the second {used[1].npar}. Pass "
+            "the smaller model first."
         )
     compared = likelihood_ratio_table(used, ["small", "large"])
     observed = compared.to_frame().iloc[1]
@@ -86,7 +88,7 @@ def bootstrap_lrt_of_fits(
     usable = statistics[~np.isnan(statistics)]
     if not usable.size:
         raise NumericalError(
-            f"All {len(statistics)} refits failed. There is no distribution to compare with. Look "
+            f"All {len(statistics)} refits failed. There is no distribution to compare with: look "
             "at m.bootstrap(n, rng=...).failures of the two models."
         )
     # Ties are equal up to the accuracy of a search.
@@ -113,7 +115,6 @@ def _table(observed: pd.Series, p: float, notes: list[str]) -> Table:
         ["LRT", "bootstrap"],
         title="Likelihood-ratio test by parametric bootstrap",
         notes=notes,
-        formats={"Chisq": fixed(4), "Df": counts, "Pr(>Chisq)": p_values},
     )
 
 

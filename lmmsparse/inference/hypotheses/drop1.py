@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -12,13 +11,15 @@ from lmmsparse.common.errors import Finding
 from lmmsparse.common.findings import announce
 from lmmsparse.common.options import one_of
 from lmmsparse.common.progress import bar
-from lmmsparse.common.table import Table, blanks, counts, degrees, fixed, p_values
-from lmmsparse.fit.fit import Fit, fit_design
+from lmmsparse.common.table import Table
+from lmmsparse.design.reduced import without_fixed
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.refit import again, maximum_likelihood
 from lmmsparse.fit.settle import OWN, findings_about, nested, settle
 from lmmsparse.inference.df.methods import check_ddf, denominator_df
 from lmmsparse.inference.hypotheses.anova import METHOD_NAMES, f_test
-from lmmsparse.inference.hypotheses.lrt import information, refit_ml
 from lmmsparse.inference.hypotheses.terms import FixedTerms
+from lmmsparse.results.likelihood import criteria
 
 TESTS = ("chisq", "F")
 _SPELLED = {"chisq": "chisq", "f": "F"}
@@ -44,33 +45,17 @@ def _by_F(fit: Fit, ddf: str) -> Table:
         {"NumDF": num, "DenDF": den, "F value": F, "Pr(>F)": p},
         ["<none>", *(terms.label(i) for i in chosen)],
         title=f"Single term deletions, {METHOD_NAMES[ddf]}",
-        formats={
-            "NumDF": counts,
-            "DenDF": degrees,
-            "F value": blanks(fixed(4)),
-            "Pr(>F)": p_values,
-        },
     )
 
 
 def _by_likelihood(fit: Fit, progress: bool | None) -> Table:
     terms = FixedTerms(fit.design)
-    whole = refit_ml(fit)
+    whole = maximum_likelihood(fit)
     chosen = terms.droppable()
     parts = []
     with bar("drop1", len(chosen), "refits", progress) as shown:
         for i in chosen:
-            X, names = terms.reduced(i)
-            design = replace(
-                fit.design, fixed=X, x_names=names, dropped=(), formula="", recipe=None
-            )
-            small = fit_design(
-                design,
-                reml=False,
-                optimizer=fit.optimizer,
-                solver=fit.solver,
-                fixed=fit.held,
-            )
+            small = again(fit, without_fixed(fit.design, i), reml=False)
             parts.append(settle(small, [whole.fit.theta]))
             shown.update()
     whole, parts = nested(whole, parts)
@@ -92,7 +77,7 @@ def _likelihood_table(
     return Table(
         {
             "npar": [np.nan, *npar.tolist()],
-            "AIC": [information(other)[0] for other in [whole, *smaller]],
+            "AIC": [criteria(other)[0] for other in [whole, *smaller]],
             "LRT": [np.nan, *LRT.tolist()],
             "Pr(>Chisq)": [np.nan, *p.tolist()],
         },
@@ -102,10 +87,4 @@ def _likelihood_table(
             *(["REML fits were refitted by maximum likelihood."] if fit.reml else []),
             *(finding.message for finding in findings),
         ],
-        formats={
-            "npar": counts,
-            "AIC": fixed(2),
-            "LRT": blanks(fixed(4)),
-            "Pr(>Chisq)": p_values,
-        },
     )

@@ -10,31 +10,13 @@ import numpy as np
 from lmmsparse.common.distributions import chi2_tail
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.table import Table, blanks, counts, fixed, p_values
-from lmmsparse.fit.fit import Fit, fit_design
+from lmmsparse.common.table import Table
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.refit import maximum_likelihood
 from lmmsparse.fit.settle import Settled, also_from, carried, findings_about, settle
 from lmmsparse.inference.hypotheses.boundary import MIXTURE, boundary
 from lmmsparse.inference.hypotheses.nesting import why_not_contained
-
-
-def loglik(fit: Fit) -> float:
-    """(Restricted) log-likelihood at the estimates."""
-    return -0.5 * fit.criterion
-
-
-def information(fit: Fit) -> tuple[float, float]:
-    """AIC and BIC from the criterion that was fitted, as in R."""
-    return fit.criterion + 2 * fit.npar, fit.criterion + np.log(fit.design.n) * fit.npar
-
-
-def refit_ml(fit: Fit) -> Settled:
-    """The same model fitted by maximum likelihood, at its optimum."""
-    if not fit.reml:
-        return settle(fit)
-    refit = fit_design(
-        fit.design, reml=False, optimizer=fit.optimizer, solver=fit.solver, fixed=fit.held
-    )
-    return settle(refit, [fit.theta])
+from lmmsparse.results.likelihood import criteria
 
 
 def in_order(fits: Sequence[Settled]) -> list[Settled]:
@@ -62,7 +44,7 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
         ``Pr(>Chibarsq)``, which allows for variances not being negative (NaN where none is on its
         boundary, or that is not known).
     """
-    _check_same_data(fits)
+    check_same_data(fits)
     notes = []
     if refit:
         if any(fit.reml for fit in fits):
@@ -81,7 +63,7 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
     order = sorted(range(len(fits)), key=lambda i: fits[i].npar)
     names = [labels[i] for i in order]
     given = [fits[i] for i in order]
-    settled = in_order([refit_ml(fit) if refit else settle(fit) for fit in given])
+    settled = in_order([maximum_likelihood(fit) if refit else settle(fit) for fit in given])
     own = [not (refit and fit.reml) for fit in given]
     everything = list(zip(names, given, settled, own, strict=True))
     findings = findings_about(
@@ -106,7 +88,7 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
             )
     with np.errstate(invalid="ignore"):
         p = np.where(testable, chi2_tail(chisq, np.where(df > 0, df, 1.0)), np.nan)
-    aic, bic = zip(*(information(fit) for fit in used), strict=True)
+    aic, bic = zip(*(criteria(fit) for fit in used), strict=True)
     columns = {
         "npar": npar,
         "AIC": np.array(aic),
@@ -116,16 +98,6 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
         "Chisq": chisq,
         "Df": df,
         "Pr(>Chisq)": p,
-    }
-    formats = {
-        "npar": counts,
-        "AIC": fixed(2),
-        "BIC": fixed(2),
-        "logLik": fixed(2),
-        "deviance": fixed(2),
-        "Chisq": blanks(fixed(4)),
-        "Df": counts,
-        "Pr(>Chisq)": p_values,
     }
     mixture = [np.nan]
     for (small, large), name, value, tested in zip(
@@ -145,12 +117,12 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
         names,
         title="\n".join(title),
         notes=notes,
-        formats=formats,
         beside={MIXTURE: mixture},
     )
 
 
-def _check_same_data(fits: Sequence[Fit]) -> None:
+def check_same_data(fits: Sequence[Fit]) -> None:
+    """Refuse fits of different rows or responses."""
     first = fits[0].design
     for other in (fit.design for fit in fits[1:]):
         if other.n != first.n:

@@ -11,22 +11,14 @@ from lmmsparse.common.distributions import chi2_tail
 from lmmsparse.common.errors import Finding
 from lmmsparse.common.findings import announce
 from lmmsparse.common.progress import bar
-from lmmsparse.common.table import Table, blanks, counts, fixed, p_values
+from lmmsparse.common.table import Table
 from lmmsparse.design import Design
 from lmmsparse.design.reduced import Reduction, formula_order, reductions_of
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.least_squares import least_squares
 from lmmsparse.fit.refit import reduced_fit
 from lmmsparse.fit.settle import OWN, Settled, carried, findings_about, nested, settle
 from lmmsparse.inference.hypotheses.boundary import MIXTURE, boundary
-
-FORMATS = {
-    "npar": counts,
-    "logLik": fixed(2),
-    "AIC": fixed(2),
-    "LRT": blanks(fixed(4)),
-    "Df": counts,
-    "Pr(>Chisq)": p_values,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +123,6 @@ def table_of(found: Reductions, findings: Sequence[Finding] = ()) -> Table:
         ["<none>", *(reduction.label for reduction in reductions)],
         title=f"Likelihood-ratio tests of random effects ({'REML' if fit.reml else 'ML'})",
         notes=notes,
-        formats=FORMATS,
         beside={MIXTURE: mixture},
     )
 
@@ -145,26 +136,5 @@ def _criterion(fit: Fit, small: Fit | Design) -> tuple[float, int]:
     """Criterion and number of parameters."""
     if isinstance(small, Fit):
         return small.criterion, small.npar
-    sigma = fit.held.sigma
-    return least_squares_criterion(small, fit.reml, sigma), small.p + (sigma is None)
-
-
-def least_squares_criterion(design: Design, reml: bool, sigma: float | None = None) -> float:
-    """Deviance or REML criterion of the model without random effects.
-
-    Parameters
-    ----------
-    sigma : float, optional
-        The residual standard deviation, if it is known.
-    """
-    weights = design.weights_or_one
-    root = np.sqrt(weights)
-    y = root * (design.y - design.offset_or_zero)
-    Q, R = np.linalg.qr(root[:, None] * design.X)
-    squares = float(np.sum((y - Q @ (Q.T @ y)) ** 2))
-    df = design.n - design.p if reml else design.n
-    sigma2 = squares / df if sigma is None else sigma**2
-    value = df * np.log(2.0 * np.pi * sigma2) + squares / sigma2 - float(np.sum(np.log(weights)))
-    if reml:
-        value += 2.0 * float(np.sum(np.log(np.abs(np.diag(R)))))
-    return float(value)
+    linear = least_squares(small, fit.held.sigma)
+    return linear.criterion(fit.reml), linear.npar

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import Finding, OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.options import names_in, share
 from lmmsparse.common.render import Section, html_of, text_of
-from lmmsparse.common.table import (
-    Formatter,
-    Table,
-    blanks,
-    counts,
-    degrees,
-    fixed,
-    p_values,
-    significant,
-)
+from lmmsparse.common.table import Table, counts
 from lmmsparse.common.words import listed
-from lmmsparse.design import Design
 from lmmsparse.design.reduced import formula_of, without_fixed, without_random
-from lmmsparse.fit.fit import Fit, fit_design
-from lmmsparse.fit.refit import still_fixed
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.least_squares import LeastSquares, least_squares
+from lmmsparse.fit.refit import again, still_fixed
 from lmmsparse.fit.settle import Settled, carried, findings_about, settle
-from lmmsparse.inference.df.methods import Constant, DenominatorDF, check_ddf, denominator_df
+from lmmsparse.inference.df.methods import Constant, check_ddf, denominator_df
 from lmmsparse.inference.hypotheses.anova import METHOD_NAMES, f_test
-from lmmsparse.inference.hypotheses.ranova import FORMATS, reduced_fits, table_of
+from lmmsparse.inference.hypotheses.ranova import reduced_fits, table_of
 from lmmsparse.inference.hypotheses.terms import FixedTerms
 
 
@@ -69,25 +59,9 @@ class Step:
         return html_of(self._sections())
 
 
-@dataclass(frozen=True, eq=False)
-class _Linear:
-    """A model without random effects, by weighted least squares."""
-
-    design: Design
-    beta: FloatArray
-    method: DenominatorDF
-    sigma2: float
-
-
 _Row = tuple[str, int, list[float]]  # a term, when it went (0: never, -1: no term), its test
-_F_FORMATS = {
-    "Sum Sq": significant,
-    "Mean Sq": significant,
-    "NumDF": counts,
-    "DenDF": degrees,
-    "F value": blanks(fixed(4)),
-    "Pr(>F)": p_values,
-}
+_OF_RANDOM = ("npar", "logLik", "AIC", "LRT", "Df", "Pr(>Chisq)")
+_OF_FIXED = ("Sum Sq", "Mean Sq", "NumDF", "DenDF", "F value", "Pr(>F)")
 
 
 def step(
@@ -134,7 +108,7 @@ def step(
 
 def _random(
     fit: Fit, alpha: float, progress: bool | None
-) -> tuple[Table, Fit | _Linear, tuple[Finding, ...]]:
+) -> tuple[Table, Fit | LeastSquares, tuple[Finding, ...]]:
     rows: list[_Row] = []
     current, gone = settle(fit), 0
     refits: list[tuple[str, Settled]] = []
@@ -158,57 +132,52 @@ def _random(
         if not len(p) or p[worst] <= alpha:
             rows += [(name, 0, v.tolist()) for name, v in zip(labels[1:], values[1:], strict=True)]
             findings = findings_about(refits, own)
-            return _table(rows, FORMATS, title, findings), model, findings
+            return _table(rows, _OF_RANDOM, title, findings), model, findings
         gone += 1
         rows.append((labels[worst + 1], gone, values[worst + 1].tolist()))
         reduction = found.what[worst]
         design = without_random(model.design, reduction)
         if not design.blocks:
             findings = findings_about(refits, own)
-            left = _least_squares(design, model.held.sigma)
-            return _table(rows, FORMATS, title, findings), left, findings
-        smaller = fit_design(
-            design,
-            reml=fit.reml,
-            optimizer=fit.optimizer,
-            solver=fit.solver,
-            fixed=still_fixed(model, reduction),
-        )
+            left = least_squares(design, model.held.sigma)
+            return _table(rows, _OF_RANDOM, title, findings), left, findings
+        smaller = again(model, design, held=still_fixed(model, reduction))
         current = settle(smaller, [carried(model, smaller)])
         refits.append((f"the model without {reduction.label}", current))
 
 
 def _table(
     rows: list[_Row],
-    formats: Mapping[str, Formatter],
+    names: tuple[str, ...],
     of_what: str,
     findings: Sequence[Finding] = (),
 ) -> Table:
     columns = {"Eliminated": [np.nan if order < 0 else float(order) for _, order, _ in rows]}
-    columns.update({name: [row[2][j] for row in rows] for j, name in enumerate(formats)})
+    columns.update({name: [row[2][j] for row in rows] for j, name in enumerate(names)})
     return Table(
         columns,
         [row[0] for row in rows],
         title=f"Backward elimination of {of_what}",
         notes=[finding.message for finding in findings],
-        formats={"Eliminated": counts, **formats},
+        formats={"Eliminated": counts},
     )
 
 
 def _fixed(
-    model: Fit | _Linear, ddf: str, alpha: float, keep: list[str]
-) -> tuple[Table, Fit | _Linear, tuple[Finding, ...]]:
+    model: Fit | LeastSquares, ddf: str, alpha: float, keep: list[str]
+) -> tuple[Table, Fit | LeastSquares, tuple[Finding, ...]]:
     rows: list[_Row] = []
     refits: list[tuple[str, Settled]] = []
     gone = 0
     while True:
         terms = FixedTerms(model.design)
-        method = denominator_df(model, ddf) if isinstance(model, Fit) else model.method
+        method = denominator_df(model, ddf) if isinstance(model, Fit) else _known_df(model)
+        sigma2 = model.sigma2 if isinstance(model, Fit) else model.sigma2()
         chosen = terms.droppable()
         tests = []
         for i in chosen:
             F, num, den, p, scale = f_test(model.beta, terms.deletion(i), method)
-            mean = F / scale * model.sigma2
+            mean = F / scale * sigma2
             # A term whose columns others repeat takes nothing with it.
             tests.append([mean * num, mean, num, den, F, p if num else 1.0])
         free = [j for j, i in enumerate(chosen) if terms.label(i) not in keep]
@@ -220,39 +189,15 @@ def _fixed(
         rows.append((terms.label(chosen[worst]), gone, tests[worst]))
         design = without_fixed(model.design, chosen[worst])
         if isinstance(model, Fit):
-            settled = _refitted(model, design)
+            settled = settle(again(model, design), [model.theta])
             refits.append((f"the model without {rows[-1][0]}", settled))
             model = settled.fit
         else:
-            model = _again_linear(model, design)
+            model = least_squares(design, model.known_sigma)
     used = METHOD_NAMES[ddf] if isinstance(model, Fit) else "least squares"
     findings = findings_about(refits)
-    return _table(rows, _F_FORMATS, f"fixed effects, {used}", findings), model, findings
+    return _table(rows, _OF_FIXED, f"fixed effects, {used}", findings), model, findings
 
 
-def _refitted(model: Fit, design: Design) -> Settled:
-    smaller = fit_design(
-        design,
-        reml=model.reml,
-        optimizer=model.optimizer,
-        solver=model.solver,
-        fixed=model.held,
-    )
-    return settle(smaller, [model.theta])
-
-
-def _again_linear(model: _Linear, design: Design) -> _Linear:
-    known = None if np.isfinite(model.method.joint(np.zeros((0, 0)))[1]) else model.sigma2
-    return _least_squares(design, None if known is None else float(np.sqrt(known)))
-
-
-def _least_squares(design: Design, sigma: float | None = None) -> _Linear:
-    root = np.sqrt(design.weights_or_one)
-    X, y = root[:, None] * design.X, root * (design.y - design.offset_or_zero)
-    inverse = np.linalg.inv(X.T @ X) if design.p else np.zeros((0, 0))
-    beta = np.linalg.lstsq(X, y, rcond=None)[0]
-    df = float(design.n - design.p)
-    sigma2 = float(np.sum((y - X @ beta) ** 2)) / df if sigma is None else sigma**2
-    covariance = np.asarray(sigma2 * inverse, dtype=np.float64)
-    method = Constant(covariance, df if sigma is None else np.inf)
-    return _Linear(design, np.asarray(beta, dtype=np.float64), method, sigma2)
+def _known_df(model: LeastSquares) -> Constant:
+    return Constant(model.covariance(), np.inf if model.known_sigma is not None else model.df)

@@ -14,8 +14,8 @@ from lmmsparse.common.words import brief
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.bootstrap import bootstrap
 from lmmsparse.inference.intervals.profile.profile import profile
-from lmmsparse.inference.intervals.wald import select_rows, wald_intervals
-from lmmsparse.results.parameters import parameter_names
+from lmmsparse.inference.intervals.wald import wald_intervals
+from lmmsparse.results.parameters import parameter_names, select_rows
 
 METHODS = ("profile", "wald", "boot")
 _OPTIONS = ("n_jobs", "progress", "n", "rng", "kind")
@@ -43,8 +43,8 @@ def confidence_intervals(
     for name in ("n", "rng", "kind"):
         if name in options and method != "boot":
             raise OptionError(
-                f"{name}={brief(options[name])} does not go with method={method!r}. It is about "
-                "bootstrap replicates. Leave it out, or pass method='boot'."
+                f"{name}={brief(options[name])} goes with method='boot', not with "
+                f"method={method!r}. Leave it out, or pass method='boot'."
             )
     level = check_level(level)
     n_jobs, progress = options.get("n_jobs", 1), options.get("progress")

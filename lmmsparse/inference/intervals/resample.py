@@ -6,6 +6,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.fit.fit import Fit
+from lmmsparse.results.residuals import residuals
 from lmmsparse.results.simulate import simulate
 
 
@@ -35,8 +36,8 @@ class Resampler:
             return
         design = fit.design
         self._mean = design.fixed @ fit.beta + design.offset_or_zero
-        residuals = np.sqrt(design.weights_or_one) * (design.y - fit.fitted)
-        self._residuals = _with_covariance(residuals[:, None], np.array([[fit.sigma]]))[:, 0]
+        rows = residuals(fit, "pearson")[:, None]
+        self._residuals = _with_covariance(rows, np.array([[fit.sigma]]))[:, 0]
         factors = fit.template.factors(fit.theta)
         self._effects = [
             _with_covariance(u, fit.sigma * T)

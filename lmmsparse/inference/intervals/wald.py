@@ -9,12 +9,11 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import normal_quantile, t_tail
-from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import check_level, names_in
-from lmmsparse.common.table import Table, coefficient_formats
+from lmmsparse.common.options import check_level
+from lmmsparse.common.table import Table, as_precise_as
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import check_ddf, denominator_df, open_notes, standard_errors
-from lmmsparse.results.parameters import parameter_names
+from lmmsparse.results.parameters import parameter_names, select_rows
 
 
 def coefficient_table(fit: Fit, ddf: str) -> Table:
@@ -38,7 +37,7 @@ def coefficient_table(fit: Fit, ddf: str) -> Table:
     columns["t value"] = t
     if ddf != "none":
         columns["Pr(>|t|)"] = 2.0 * t_tail(np.abs(t), df)
-    formats = coefficient_formats(se.tolist())
+    formats = dict.fromkeys(("Estimate", "Std. Error"), as_precise_as(se.tolist()))
     return Table(
         {name: values.tolist() for name, values in columns.items()},
         fit.design.x_names,
@@ -72,25 +71,3 @@ def wald_intervals(fit: Fit, level: float, which: str | Sequence[str] | None) ->
         index=pd.Index([*covariance, *fit.design.x_names], dtype=object),
     )
     return frame if which is None else frame.loc[select_rows(which, list(frame.index), fit)]
-
-
-def select_rows(which: str | Sequence[str], names: list[str], fit: Fit) -> list[str]:
-    """Resolve ``which=``: names, ``"beta_"`` for all fixed effects, ``"theta_"`` for all others."""
-    use = f"Give one or several of {', '.join(names)}."
-    wanted = names_in("which", which, "Parameters are chosen by name.", use)
-    p = len(fit.design.x_names)
-    out: list[str] = []
-    for name in wanted:
-        if name == "beta_":
-            out += names[len(names) - p :]
-        elif name == "theta_":
-            out += names[: len(names) - p]
-        elif name in names:
-            out.append(name)
-        else:
-            raise OptionError(
-                f"which={name!r} is not a parameter of the model. Its parameters are "
-                f"{', '.join(names)}. Name one of these, or 'beta_' for all fixed effects, "
-                "'theta_' for all others."
-            )
-    return out

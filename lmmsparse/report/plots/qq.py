@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.common.distributions import beta_cdf, beta_quantile, normal_cdf, normal_quantile
 from lmmsparse.common.options import check_level
 from lmmsparse.fit.fit import Fit
-from lmmsparse.report.plots.bands import normal_band
 from lmmsparse.report.plots.figure import (
     BAND,
     GREY,
@@ -26,10 +27,13 @@ from lmmsparse.report.plots.levels import effects_of
 from lmmsparse.report.plots.residuals import standardized
 
 _NAMED = 5
+_ALL_UP_TO = 1_000
+_RANKS = 200
+_DRAWS = 2_000
 
 
 def plot_qq(fit: Fit, group: str | None, level: float, ax: Any) -> Any:
-    """Standardized residuals, or the random effects of a group over their standard deviations."""
+    """Standardized residuals, or random effects divided by their standard deviations."""
     level = check_level(level)
     if group is None:
         values = standardized(fit)
@@ -71,3 +75,78 @@ def _panel(ax: Axes, values: FloatArray, level: float, labels: Sequence[Any] = (
                 textcoords="offset points", ha="right" if left else "left", va="center",
                 fontsize=8, color="#333333",
             )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class NormalBand:
+    """What ordered standard normal values look like.
+
+    Attributes
+    ----------
+    ranks : (m,) int array
+        The ranks (from 0) that are drawn: all of them, or of many the extremes and a thinned rest.
+    expected : (m,) array
+        Normal quantiles of the median ranks.
+    lower, upper : (m,) arrays
+        Limits between which all values of a normal sample lie with the chosen probability.
+    """
+
+    ranks: IntArray
+    expected: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+
+
+def normal_band(n: int, level: float) -> NormalBand:
+    """Expected order statistics of n standard normal values and their joint band.
+
+    Parameters
+    ----------
+    level : float
+        Probability that the whole sample lies inside.
+
+    Notes
+    -----
+    The i-th of n ordered uniform values is Beta(i, n − i + 1). Limits are its quantiles at one
+    local level for all ranks, which simulation (with a fixed seed) sets so that the chosen share
+    of samples stays inside at every rank: the tail-sensitive band of the reference.
+
+    References
+    ----------
+    Aldor-Noiman, Brown, Buja, Rolke & Stine (2013), The American Statistician 67, 249-260.
+    """
+    ranks = _thinned(n, _ALL_UP_TO)
+    used = _thinned(n, _RANKS)
+    first = used + 1.0
+    last = n - used
+    local = _local_level(used, n, level)
+    lower = normal_quantile(beta_quantile(local / 2.0, first, last))
+    upper = -normal_quantile(beta_quantile(local / 2.0, last, first))
+    expected = normal_quantile(beta_quantile(0.5, ranks + 1.0, n - ranks))
+    at = normal_quantile(beta_quantile(0.5, first, last))
+    return NormalBand(
+        ranks, expected, np.interp(expected, at, lower), np.interp(expected, at, upper)
+    )
+
+
+def _thinned(n: int, most: int) -> IntArray:
+    """About `most` of n ranks: dense at both ends, even in normal quantiles between."""
+    if n <= most:
+        return np.arange(n)
+    ends = most // 4
+    edge = normal_quantile((ends + 0.5) / n)
+    inner = normal_cdf(np.linspace(edge, -edge, most - 2 * ends)) * (n - 1)
+    places = np.concatenate([np.arange(ends), np.round(inner), np.arange(n - ends, n)])
+    return np.unique(places.astype(np.intp))
+
+
+def _local_level(ranks: IntArray, n: int, level: float) -> float:
+    """The level at every rank for which the joint level holds over the ranks."""
+    rng = np.random.default_rng(0)
+    # Ordered uniform values at some ranks only: gaps between them are gamma variables.
+    gaps = np.diff([0, *(ranks + 1), n + 1]).astype(np.float64)
+    sums = np.cumsum(rng.gamma(gaps, size=(_DRAWS, len(gaps))), axis=1)
+    uniform = sums[:, :-1] / sums[:, -1:]
+    below = beta_cdf(uniform, ranks + 1.0, n - ranks)
+    tails = 2.0 * np.minimum(below, 1.0 - below).min(axis=1)
+    return float(np.quantile(tails, 1.0 - level))

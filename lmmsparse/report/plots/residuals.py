@@ -7,18 +7,12 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.fit.fit import Fit
 from lmmsparse.report.plots.figure import ACCENT, GREY, Axes, dress, panels, points
-from lmmsparse.report.plots.smooth import lowess
 from lmmsparse.results.influence import influence_of_rows
-
-
-def pearson(fit: Fit) -> FloatArray:
-    """√w (y − ŷ) of the fitted rows, (n,)."""
-    design = fit.design
-    return np.sqrt(design.weights_or_one) * (design.y - fit.fitted)
+from lmmsparse.results.residuals import residuals
 
 
 def standardized(fit: Fit) -> FloatArray:
-    """Residuals over their standard deviation √w r / (σ √(1 − h)), (n,); NaN where h = 1."""
+    """Residuals divided by their standard deviation, √w r / (σ √(1 − h)), (n,); NaN where h = 1."""
     values = influence_of_rows(fit).rstudent.to_numpy(dtype=np.float64)
     if fit.design.na_action == "exclude":
         values = values[fit.design.rows]
@@ -29,7 +23,7 @@ def plot_residuals(fit: Fit, smooth: bool, ax: Axes) -> Axes:
     """Residuals against fitted values with a smoother."""
     (ax,) = panels(1, ax)
     ax.axhline(0.0, color=GREY, linewidth=0.8, zorder=1)
-    _cloud(ax, fit.fitted, pearson(fit), smooth)
+    _cloud(ax, fit.fitted, residuals(fit, "pearson"), smooth)
     weighted = fit.design.weights is not None
     name = "Residual × √weight" if weighted else "Residual"
     dress(ax, f"Fitted {fit.design.response}", f"{name} ({fit.design.response})")
@@ -51,3 +45,69 @@ def _cloud(ax: Axes, x: FloatArray, y: FloatArray, smooth: bool) -> None:
     points(ax, x, y)
     if smooth and len(np.unique(x)) > 3:
         ax.plot(*lowess(x, y), color=ACCENT, linewidth=1.6, zorder=3)
+
+
+def lowess(
+    x: FloatArray, y: FloatArray, share: float = 2.0 / 3.0, points: int = 60, rounds: int = 3
+) -> tuple[FloatArray, FloatArray]:
+    """Cleveland's robust locally linear smoother on a grid.
+
+    Parameters
+    ----------
+    x, y : (n,) arrays
+    share : float
+        Share of the points in each neighbourhood.
+    points : int
+        The most places at which the curve is computed: evenly spaced ranks of the values of x.
+    rounds : int
+        Rounds in which points far from the curve lose weight.
+
+    Returns
+    -------
+    grid, curve : arrays
+        Increasing values of x and the curve there.
+
+    Notes
+    -----
+    Within the distance h of the k nearest points, weights are (1 − (|x_i − x|/h)³)³; after each
+    round they are multiplied by (1 − (r_i/6s)²)², with s the median of |r|.
+
+    References
+    ----------
+    Cleveland (1979), Journal of the American Statistical Association 74, 829-836.
+    """
+    n = len(x)
+    distinct = np.unique(x)
+    places = np.unique(np.linspace(0, len(distinct) - 1, points).astype(np.intp))
+    grid = distinct[places]
+    neighbours = min(n, max(2, int(share * n + 1e-7)))
+    kernels = []
+    for place in grid:
+        distance = np.abs(x - place)
+        h = float(np.partition(distance, neighbours - 1)[neighbours - 1])
+        inside = np.flatnonzero(distance < h if h > 0 else distance == 0)
+        kernels.append((inside, (1.0 - (distance[inside] / (h or 1.0)) ** 3) ** 3))
+    robust = np.ones(n)
+    curve = np.empty(len(grid))
+    for _ in range(rounds + 1):
+        for j, (inside, kernel) in enumerate(kernels):
+            curve[j] = _line(x[inside] - grid[j], y[inside], kernel * robust[inside])
+        left = np.abs(y - np.interp(x, grid, curve))
+        scale = 6.0 * float(np.median(left))
+        if scale <= 1e-12 * float(np.abs(y).max(initial=0.0)):
+            break
+        robust = np.clip(1.0 - (left / scale) ** 2, 0.0, None) ** 2
+    return grid, curve
+
+
+def _line(x: FloatArray, y: FloatArray, w: FloatArray) -> float:
+    """A weighted least-squares line at x = 0; the mean where it has no slope."""
+    total = float(w.sum())
+    if total <= 0:
+        return float(y.mean())
+    mx, my = float(w @ x) / total, float(w @ y) / total
+    spread = float(w @ (x - mx) ** 2)
+    reach = float(np.abs(x).max(initial=0.0))
+    if spread <= 1e-12 * total * reach**2:
+        return my
+    return my - mx * float(w @ ((x - mx) * (y - my))) / spread

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lmmsparse.common.arrays import BoolArray
+from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import names_in
 from lmmsparse.common.words import brief, listed
@@ -24,7 +25,8 @@ from lmmsparse.report.plots.figure import (
     say,
     scale_of,
 )
-from lmmsparse.report.plots.pooling import Pooling, pooling
+from lmmsparse.report.plots.levels import LevelEffects, effects_of
+from lmmsparse.results.residuals import residuals
 
 
 def plot_shrinkage(fit: Fit, group: str | None, effects: Sequence[str] | None, ax: Any) -> Any:
@@ -37,9 +39,8 @@ def plot_shrinkage(fit: Fit, group: str | None, effects: Sequence[str] | None, a
     unknown = [name for name in chosen if name not in names]
     if unknown or not 1 <= len(chosen) <= 2 or len(set(chosen)) < len(chosen):
         raise OptionError(
-            f"effects={brief(effects)} cannot be drawn. The plot is about one or two different "
-            f"effects of {pooled.effects.group!r}, which has {listed(names)}. Name one or two of "
-            "these."
+            f"effects must be one or two different effects of {pooled.effects.group!r}, not "
+            f"{brief(effects)}. Name one or two of {listed(names)}."
         )
     at = [names.index(name) for name in chosen]
     (ax,) = panels(1, ax, (4.8, 4.4))
@@ -100,3 +101,64 @@ def _line(ax: Axes, pooled: Pooling, j: int, known: BoolArray) -> None:
     ax.set_xlim(low - margin, high + margin)
     ax.set_ylim(low - margin, high + margin)
     legend(ax, crowded=n > 300)
+
+
+@dataclass(frozen=True, eq=False)
+class Pooling:
+    """Coefficients of the levels of a group under different amounts of pooling.
+
+    Attributes
+    ----------
+    effects : LevelEffects
+    fixed : (k,) array
+        The common coefficients (complete pooling), 0 for an effect that is only random.
+    partial : (levels, k) array
+        Coefficients of the model: fixed part plus random effect.
+    alone : (levels, k) array
+        Least squares on the rows of each level; NaN where these do not determine them.
+    rows : (levels,) int array
+        Number of rows.
+    """
+
+    effects: LevelEffects
+    fixed: FloatArray
+    partial: FloatArray
+    alone: FloatArray
+    rows: IntArray
+
+
+def pooling(fit: Fit, group: str | None) -> Pooling:
+    """Compare partial pooling with no and with complete pooling.
+
+    Notes
+    -----
+    Least squares within a level are about the group's own effects. Other fixed effects and the
+    random effects of other groups are held at their estimates; without any, these are the fits of
+    one regression per level.
+    """
+    effects = effects_of(fit, group)
+    design = fit.design
+    terms = design.groups[effects.group]
+    Z = np.concatenate([design.blocks[t].columns for t in terms], axis=1)
+    codes = design.blocks[terms[0]].codes
+    levels, k = effects.modes.shape
+    w = design.weights_or_one
+    # What is left for the group: the response without everything but the group's own effects.
+    own = np.einsum("nk,nk->n", Z, effects.modes[codes])
+    target = residuals(fit) + own
+    ZtZ = np.zeros((levels, k, k))
+    Zty = np.zeros((levels, k))
+    np.add.at(ZtZ, codes, w[:, None, None] * Z[:, :, None] * Z[:, None, :])
+    np.add.at(Zty, codes, (w * target)[:, None] * Z)
+    alone = np.full((levels, k), np.nan)
+    size = np.sqrt(np.einsum("lkk->lk", ZtZ))
+    usable = np.all(size > 0, axis=1)
+    scaled = ZtZ[usable] / (size[usable][:, :, None] * size[usable][:, None, :])
+    fine = np.linalg.eigvalsh(scaled)[:, 0] > 1e-8
+    usable[np.flatnonzero(usable)[~fine]] = False
+    alone[usable] = np.linalg.solve(ZtZ[usable], Zty[usable][:, :, None])[:, :, 0]
+    known = dict(zip(design.x_names, fit.beta.tolist(), strict=True))
+    fixed = np.array([known.get(name, 0.0) for name in effects.names])
+    return Pooling(
+        effects, fixed, fixed + effects.modes, fixed + alone, np.bincount(codes, minlength=levels)
+    )

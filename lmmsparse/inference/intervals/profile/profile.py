@@ -17,12 +17,11 @@ from lmmsparse.common.options import check_jobs, check_level
 from lmmsparse.common.progress import run
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
-from lmmsparse.engine.covariance.structures import Unstructured
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.fit.fit import Fit, fitted
-from lmmsparse.fit.refit import warm_start
-from lmmsparse.fit.settle import Settled, settle
+from lmmsparse.fit.refit import maximum_likelihood
+from lmmsparse.fit.settle import settle
 from lmmsparse.inference.intervals.profile.curve import BetterOptimumError, Curve, Problem, trace
 from lmmsparse.inference.intervals.profile.findings import about_curves, about_fit, interrupted
 from lmmsparse.inference.intervals.profile.fixed import FixedEffect
@@ -33,9 +32,13 @@ from lmmsparse.inference.intervals.profile.problems import (
     StandardDeviation,
     reordered,
 )
-from lmmsparse.inference.intervals.wald import select_rows
 from lmmsparse.optimize import TrustRegion
-from lmmsparse.results.parameters import known_parameters, parameter_names, parameter_values
+from lmmsparse.results.parameters import (
+    known_parameters,
+    parameter_names,
+    parameter_values,
+    select_rows,
+)
 
 _RESTARTS = 5
 _STEPS = 8.0
@@ -107,8 +110,8 @@ class Profile:
         if not open_at:
             return []
         note = (
-            f"Without a limit: {', '.join(open_at)}. On that side the deviance does not rise "
-            "enough to rule a value out, and the bound of the parameter is shown."
+            f"Without a limit: {', '.join(open_at)}. On that side no value can be excluded at "
+            "this level; the parameter's bound is reported instead."
         )
         if any(name.startswith("cor_") for name in open_at):
             note += (
@@ -140,8 +143,7 @@ class Profile:
         if z > self._cutoff * (1 + 1e-9):
             raise OptionError(
                 f"level={level!r} is higher than the profile reaches (zeta {self._cutoff:.2f}). "
-                "The curves were followed for a lower level. Profile again with "
-                f"m.profile(level={level!r})."
+                f"Profile again with m.profile(level={level!r})."
             )
         limits = [(curve.limit(-z), curve.limit(z)) for curve in self._curves.values()]
         index = pd.Index(list(self._curves), dtype=object)
@@ -190,13 +192,13 @@ def profile(
     exact = [float(normal_quantile(0.5 + check_level(level) / 2))] if level is not None else []
     if not wanted:
         raise OptionError(
-            "which=[] names no parameter. A profile follows at least one. Leave it out for all "
-            f"of them, or give one or several of {', '.join(names)}."
+            "which=[] names no parameter. Leave it out for all of them, or give one or several of "
+            f"{', '.join(names)}."
         )
     joint = float(np.sqrt(chi2_quantile(0.99, max(len(names), 1))))
     cutoff = exact[0] if exact else joint
     exact = exact or [float(normal_quantile(0.5 + share / 2)) for share in (0.95, 0.99)]
-    settled, former = maximum_likelihood(fit), np.nan
+    settled, former = maximum_likelihood(fit, TrustRegion()), np.nan
     for _ in range(_RESTARTS):
         followed = run(
             _follow,
@@ -225,14 +227,6 @@ def profile(
         f"The profile met a better optimum {_RESTARTS} times in a row. The deviance has many "
         "local minima. Fit a simpler model, or use method='boot'."
     )
-
-
-@one_thread
-def maximum_likelihood(fit: Fit) -> Settled:
-    """The same model fitted by maximum likelihood, from its θ and on its cross-products."""
-    if not fit.reml:
-        return settle(fit)
-    return settle(fitted(fit.problem.by_maximum_likelihood(), warm_start(fit), TrustRegion()))
 
 
 @one_thread
@@ -268,10 +262,9 @@ def _problem(fit: Fit, index: int) -> Problem:
     term = next(t for t, part in enumerate(fit.template.slices) if index < part.stop)
     structure, part = fit.template.structures[term], fit.template.slices[term]
     row, column = structure.entries[index - part.start]
-    linear = not isinstance(structure, Unstructured) or structure.k == 1
     if row == column and fit.held.sigma is None:
         return StandardDeviation(fit.objective, fit.theta, term, row)
-    if linear:
+    if not structure.closed or structure.k == 1:
         unit = fit.sigma if row == column else 1.0
         return Element(fit.objective, fit.theta, index, unit, term)
     if not fit.template.free[part].all():
