@@ -28,6 +28,7 @@ from lmmsparse.common.errors import (
 from lmmsparse.common.table import Table
 from lmmsparse.data.datasets import load_dataset
 from lmmsparse.design import Design, build_design
+from lmmsparse.engine import families
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
 from lmmsparse.engine.solvers.choose import choose_solver
@@ -35,8 +36,10 @@ from lmmsparse.engine.solvers.dense import Dense
 from lmmsparse.engine.solvers.superlu import SuperLU
 from lmmsparse.fit.fit import Fit, fit_design
 from lmmsparse.formula.formula import MixedFormula, parse_formula
-from lmmsparse.lmer import anova, bootstrap_lrt, fit_arrays, lmer, load
-from lmmsparse.model import LinearMixedModel
+from lmmsparse.model.generalized import GeneralizedLinearMixedModel
+from lmmsparse.model.glmer import glmer
+from lmmsparse.model.linear import LinearMixedModel
+from lmmsparse.model.lmer import anova, bootstrap_lrt, fit_arrays, lmer, load
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
 from lmmsparse.results.varcorr import VarCorr
 
@@ -68,6 +71,7 @@ __all__ = [
     "Finding",
     "Fit",
     "FormulaError",
+    "GeneralizedLinearMixedModel",
     "InterruptedWarning",
     "LinearMixedModel",
     "LmmError",
@@ -92,8 +96,10 @@ __all__ = [
     "build_design",
     "choose_solver",
     "errors",
+    "families",
     "fit_arrays",
     "fit_design",
+    "glmer",
     "interop",
     "lmer",
     "load",

@@ -38,10 +38,8 @@ def no_such_name(module: str, models: type, name: str) -> NoReturn:
 
     Parameters
     ----------
-    module : str
     models : type
         The class of fitted models, whose members other packages have as functions.
-    name : str
     """
     text = f"module {module!r} has no attribute {name!r}"
     member = getattr(models, name) if name in dir(models) and name[0] != "_" else None

@@ -23,8 +23,7 @@ from lmmsparse.design.terms import (
     part_text,
     typical_rows,
 )
-from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
-from lmmsparse.engine.covariance.structures import CovarianceStructure, Diagonal, Unstructured
+from lmmsparse.engine.covariance.structures import CovarianceStructure, resized
 from lmmsparse.formula.formula import parse_formula
 
 _WHOLE = 1e-9
@@ -113,9 +112,7 @@ def _block(
     names = tuple(str(name) for name in matrices.specification(part).column_names)
     structure = reduced.structure
     if structure.k != len(names):
-        k = len(names)
-        diagonal = isinstance(structure, Diagonal) and k > 1
-        structure = Diagonal(k) if diagonal else Unstructured(k)
+        structure = resized(structure, len(names))
     return replace(
         old,
         names=names,
@@ -141,12 +138,9 @@ def formula_of(design: Design) -> str:
 
 def _term(structure: CovarianceStructure, text: str, group: str) -> str:
     """A random-effects term as a formula has it."""
-    tags = {Diagonal: "diag", CompoundSymmetry: "cs", AR1: "ar1"}
-    tag = next((tag for kind, tag in tags.items() if isinstance(structure, kind)), "")
-    hom = ""
-    if isinstance(structure, Diagonal | CompoundSymmetry | AR1):
-        usual = isinstance(structure, AR1)
-        hom = "" if structure.hom == usual else f", hom={structure.hom}"
+    tag = "" if structure.tag == "us" else structure.tag
+    usual = structure.hom == (tag == "ar1")
+    hom = "" if usual else f", hom={structure.hom}"
     return f"{tag}({_shown(text)} | {group}{hom})"
 
 
@@ -213,7 +207,7 @@ def reductions_of(design: Design, position: int) -> list[Reduction]:
         for term in terms
         if term.label != INTERCEPT and not any(term.is_marginal_to(other) for other in terms)
     ]
-    if not isinstance(block.structure, Unstructured | Diagonal) or not droppable:
+    if not block.structure.linear or not droppable:
         return [Reduction(source, position, None)]
     out = []
     for term in droppable:
@@ -253,19 +247,15 @@ def _without(
         other is not block and other.group == block.group and "Intercept" in other.names
         for other in design.blocks
     )
-    apart = isinstance(block.structure, Diagonal)  # a common effect would correlate the levels
+    # A common effect would correlate the levels.
+    apart = not block.structure.correlated and block.k > 1
     if not beside and not apart and (not keep or any(other.factors for other in others)):
         one = np.ones((len(columns), 1))
         if _spans(block.columns, one) and not _spans(columns, one):
             columns, names = np.column_stack([one, columns]), ("Intercept", *names)
     if not names:
         return None
-    structure = block.structure
-    smaller = (
-        replace(structure, k=len(names))
-        if isinstance(structure, Diagonal) and len(names) > 1
-        else Unstructured(len(names))
-    )
+    smaller = resized(block.structure, len(names))
     return replace(block, columns=np.asfortranarray(columns), names=names, structure=smaller)
 
 

@@ -91,6 +91,11 @@ class Fit:
         return self.optimum.x
 
     @property
+    def has_residuals(self) -> bool:
+        """Whether there is a residual variance, to which covariances are relative."""
+        return True
+
+    @property
     def template(self) -> LambdaTemplate:
         """The pattern of Λ."""
         return self.problem.template
@@ -209,12 +214,7 @@ def fitted(
 
 
 def check_parts(optimizer: Any, solver: Any) -> None:
-    """Refuse what is no search, and what is no linear algebra.
-
-    Raises
-    ------
-    OptionError
-    """
+    """Refuse what is no search, and what is no linear algebra."""
     if optimizer is not None and not _has(optimizer, "minimize"):
         raise OptionError(
             f"optimizer={brief(optimizer)} is not an optimizer. Searches are objects with their "

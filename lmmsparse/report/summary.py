@@ -101,7 +101,8 @@ def _residuals(fit: Fit) -> Grid:
     return Grid(("Min", "1Q", "Median", "3Q", "Max"), (cells,), left=0)
 
 
-def _counts(fit: Fit) -> str:
+def counts_of(fit: Fit) -> str:
+    """Rows and levels, and what is held."""
     groups = "; ".join(
         f"{name}, {fit.design.blocks[terms[0]].n_levels}"
         for name, terms in fit.design.groups.items()
@@ -109,11 +110,14 @@ def _counts(fit: Fit) -> str:
     text = f"Number of obs: {fit.design.n}, groups: {groups}"
     names = theta_names(fit.design)
     held = [f"{names[i]} = {value:g}" for i, value in fit.held.theta]
-    held += [] if fit.held.sigma is None else [f"sigma = {fit.held.sigma:g}"]
+    held += (
+        [] if fit.held.sigma is None or not fit.has_residuals else [f"sigma = {fit.held.sigma:g}"]
+    )
     return f"{text}\nNot estimated but fixed: {', '.join(held)}" if held else text
 
 
-def _correlations(fit: Fit) -> Grid | None:
+def correlations_of(fit: Fit) -> Grid | None:
+    """Correlations of the fixed effects, unless there are too many."""
     p = fit.design.p
     if not 1 < p <= _CORRELATIONS_UP_TO:
         return None
@@ -148,7 +152,8 @@ def _abbreviated(names: Sequence[str], length: int = 6) -> list[str]:
     return out if clear else _abbreviated(names, length + 2)
 
 
-def _verdict(fit: Fit, convergence: Convergence) -> str:
+def verdict_of(fit: Fit, convergence: Convergence) -> str:
+    """The verdict in a line."""
     if not convergence.converged:
         return "Convergence: the optimum has not been reached."
     if not convergence.singular:
@@ -157,7 +162,7 @@ def _verdict(fit: Fit, convergence: Convergence) -> str:
     return textwrap.fill(text, _WIDTH, subsequent_indent="  ")
 
 
-def _notes(fit: Fit, convergence: Convergence) -> tuple[str, ...]:
+def notes_of(fit: Fit, convergence: Convergence) -> tuple[str, ...]:
     """What deserves attention, with advice; in short what fitting has warned of."""
     findings = convergence.findings
     notes = [f.message for f in findings if f.level != "info" and f.code not in _SHORT]
@@ -184,19 +189,19 @@ def summarize(fit: Fit, convergence: Convergence, ddf: str) -> Summary:
         Section(lines=_heading(fit)),
         Section(grid=_criteria(fit)),
         Section("Scaled residuals:", _residuals(fit)),
-        Section("Random effects:", varcorr.grid, (_counts(fit),)),
+        Section("Random effects:", varcorr.grid, (counts_of(fit),)),
         Section(_FIXED[ddf], table.section.grid, table.section.lines)
         if fit.design.p
         else Section("No fixed effects"),
     ]
-    correlations = _correlations(fit)
+    correlations = correlations_of(fit)
     if correlations is not None:
         sections.append(Section("Correlation of fixed effects:", correlations))
-    sections.append(Section(lines=(_verdict(fit, convergence), *_notes(fit, convergence))))
+    sections.append(Section(lines=(verdict_of(fit, convergence), *notes_of(fit, convergence))))
     return Summary(table, varcorr, tuple(sections))
 
 
-def _wrapped(names: Sequence[str], cells: Sequence[str], width: int = 80) -> list[str]:
+def wrapped(names: Sequence[str], cells: Sequence[str], width: int = 80) -> list[str]:
     """Names above numbers, in as many pairs of lines as the width asks for."""
     lines, start = [], 0
     while start < len(names):
@@ -220,12 +225,12 @@ def short_print(fit: Fit, convergence: Convergence) -> str:
         f"{name}: {number(fit.criterion, 4)}",
         "Random effects:",
         str(varcorr),
-        _counts(fit),
+        counts_of(fit),
     ]
-    notes = _notes(fit, convergence)
+    notes = notes_of(fit, convergence)
     if convergence.singular and convergence.converged:
-        notes = (*notes, _verdict(fit, convergence))
+        notes = (*notes, verdict_of(fit, convergence))
     if fit.design.p:
         cells = as_precise_as(np.sqrt(np.diag(fit.vcov)).tolist())(fit.beta.tolist())
-        parts += ["Fixed effects:", *_wrapped(fit.design.x_names, cells)]
+        parts += ["Fixed effects:", *wrapped(fit.design.x_names, cells)]
     return "\n".join([*parts, "", *notes] if notes else parts)

@@ -70,7 +70,7 @@ def tidy(
         elif kind == "ran_pars":
             frames.append(_parameters(fit, limits))
         else:
-            frames.append(_values(fit, level))
+            frames.append(random_values(fit, level))
     if len(frames) == 1:
         return frames[0]
     order = ["effect", "group", "level", "term", *_FIXED.values(), "conf_low", "conf_high"]
@@ -78,7 +78,7 @@ def tidy(
     return joined[[name for name in order if name in joined.columns]]
 
 
-def _with_limits(
+def with_limits(
     frame: pd.DataFrame, limits: pd.DataFrame | None, names: Sequence[str | None]
 ) -> pd.DataFrame:
     """Join confidence limits by the names of the parameters."""
@@ -99,10 +99,20 @@ def _fixed(fit: Fit, ddf: str, level: float | None, limits: pd.DataFrame | None)
         half = t_quantile(0.5 + level / 2.0, df) * frame["std_error"]
         frame["conf_low"] = frame["estimate"] - half
         frame["conf_high"] = frame["estimate"] + half
-    return _with_limits(frame, limits, names)
+    return with_limits(frame, limits, names)
 
 
 def _parameters(fit: Fit, limits: pd.DataFrame | None) -> pd.DataFrame:
+    rows, keys = parameter_rows(fit)
+    rows.append(("Residual", "sd__Observation", fit.sigma))
+    keys.append("sigma")
+    frame = pd.DataFrame(rows, columns=["group", "term", "estimate"])
+    frame.insert(0, "effect", "ran_pars")
+    return with_limits(frame, limits, keys)
+
+
+def parameter_rows(fit: Fit) -> tuple[list[tuple[str, str, float]], list[str | None]]:
+    """Group, term and estimate of standard deviations and correlations, and their names."""
     names = parameter_names(fit)
     rows: list[tuple[str, str, float]] = []
     keys: list[str | None] = []
@@ -118,14 +128,11 @@ def _parameters(fit: Fit, limits: pd.DataFrame | None) -> pd.DataFrame:
                 label = f"cor__{term.names[j]}.{term.names[i]}"
                 rows.append((term.group, label, float(correlation[i, j])))
                 keys.append(key.get((i, j)))
-    rows.append(("Residual", "sd__Observation", fit.sigma))
-    keys.append("sigma")
-    frame = pd.DataFrame(rows, columns=["group", "term", "estimate"])
-    frame.insert(0, "effect", "ran_pars")
-    return _with_limits(frame, limits, keys)
+    return rows, keys
 
 
-def _values(fit: Fit, level: float | None) -> pd.DataFrame:
+def random_values(fit: Fit, level: float | None) -> pd.DataFrame:
+    """One row per conditional mode."""
     names = effect_names(fit)
     spread = conditional_covariances(fit)
     frames = []
@@ -179,7 +186,7 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
         _weights, _wtres``.
     """
     design = fit.design
-    frame, order = (_variables(fit), None) if data is None else _rows_of(fit, data)
+    frame, order = fitted_frame(fit, data)
     measures = influence_of_rows(fit)
     weights = design.weights_or_one
     root = np.sqrt(weights)
@@ -201,6 +208,11 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
     for name in names:
         frame[name] = columns[name] if order is None else columns[name][order]
     return frame
+
+
+def fitted_frame(fit: Fit, data: Any) -> tuple[pd.DataFrame, IntArray | None]:
+    """The variables of the rows that results have, and where their results are if not in order."""
+    return (_variables(fit), None) if data is None else _rows_of(fit, data)
 
 
 def _variables(fit: Fit) -> pd.DataFrame:
@@ -244,8 +256,8 @@ def _matched(fit: Fit, data: Any) -> tuple[pd.DataFrame, bool, IntArray]:
     design, frame = fit.design, as_frame(data)
     if len(frame) != len(design.index):
         raise DataError(
-            f"The data have {len(frame)} rows, but those of the fit had {len(design.index)}. Rows "
-            "belong together by their labels. Pass the data the model was fitted to."
+            f"The data have {len(frame)} rows, but those of the fit had {len(design.index)}. Pass "
+            "the data the model was fitted to."
         )
     at = places("The table", frame.index, design.index)
     row_of = np.arange(len(frame), dtype=np.intp) if at is None else at
@@ -267,6 +279,6 @@ def _check_response(fit: Fit, frame: pd.DataFrame, row_of: IntArray) -> None:
     if other:
         raise DataError(
             f"The column {name!r} differs from the response of the model in {other} of its "
-            f"{len(numbers)} rows. What the fit says of a row would stand beside another response. "
-            f"Pass the data of the fit; after refit(y), data.assign({name}=y)."
+            f"{len(numbers)} rows. Pass the data of the fit; after refit(y), "
+            f"data.assign({name}=y)."
         )

@@ -43,8 +43,8 @@ def select_effects(fit: Fit, random: bool | str) -> list[Selection]:
         return []
     if not isinstance(random, str):
         raise OptionError(
-            f"random={brief(random)} cannot be understood. It says which random effects take part. "
-            "Use True for all, False for none, or a one-sided formula such as '~(1|Subject)'."
+            f"random must be True, False or a one-sided formula, not {brief(random)}. Write, for "
+            "example, random='~(1|Subject)'."
         )
     chosen: dict[int, set[int]] = {}
     for term in parse_formula(random, one_sided=True).random:
@@ -122,8 +122,8 @@ def new_frame(fit: Fit, newdata: Any) -> tuple[Recipe, pd.DataFrame]:
     recipe = fit.design.recipe
     if recipe is None:
         raise OptionError(
-            "The model cannot find its columns in a table. It was fitted from arrays, without a "
-            "formula. Compute X @ m.fixef and add the rows of m.ranef, or fit with lmm.lmer."
+            "The model was fitted from arrays and cannot find its columns in a table. Compute X @ "
+            "m.fixef and add the rows of m.ranef, or fit with lmm.lmer."
         )
     frame = as_frame(newdata)
     if not frame.columns.is_unique:
@@ -167,8 +167,8 @@ def _check_finite(values: FloatArray, names: tuple[str, ...]) -> None:
     if infinite.any():
         j = int(np.argmax(infinite))
         raise DataError(
-            f"The column {names[j]!r} is infinite in {infinite[j]} rows of the new data. Nothing "
-            "can be predicted from infinity. Correct the values, or make them missing."
+            f"The column {names[j]!r} is infinite in {infinite[j]} rows of the new data. Correct "
+            "the values, or make them missing."
         )
 
 
@@ -228,8 +228,8 @@ def predict(
     if newdata is None:
         if offset is not None:
             raise OptionError(
-                "offset= goes with newdata=. The data of the fit keep the offset they were fitted "
-                "with. Pass newdata= too."
+                "offset= goes with newdata=, as the data of the fit keep their own offset. Pass "
+                "newdata= too."
             )
         design = fit.design
         values = design.fixed @ fit.beta + design.offset_or_zero

@@ -179,7 +179,7 @@ def _rows(
 
 @one_thread
 def relative_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> FloatArray:
-    """Variance of the error of the predicted mean over σ², given θ, (m,).
+    """Variance of the error of the predicted mean divided by σ², given θ, (m,).
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def relative_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> F
 
 
 def _observation_variance(fit: Fit, newdata: Any, selections: list[Selection]) -> FloatArray:
-    """1/w and the variance of the random effects that are not predicted over σ², (m,)."""
+    """1/w and the variance of the random effects that are not predicted, divided by σ², (m,)."""
     chosen = {s.block: set(s.columns.tolist()) for s in selections}
     T = fit.template.factors(fit.theta)
     if newdata is None:

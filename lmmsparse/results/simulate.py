@@ -37,10 +37,24 @@ def simulate(
     """
     n = whole_number("n", n)
     generator = as_generator(rng)
+    values, index = drawn_predictors(fit, n, generator, random, newdata)
+    weights = fit.design.weights_or_one if newdata is None else _new_weights(fit, newdata)
+    noise = generator.standard_normal(values.shape)
+    values += fit.sigma * noise / np.sqrt(weights)[:, None]
+    if newdata is None and fit.design.na_action == "exclude":
+        values = np.column_stack([fit.design.pad(column) for column in values.T])
+    return values, index
+
+
+def drawn_predictors(
+    fit: Fit, n: int, generator: np.random.Generator, random: str, newdata: Any
+) -> tuple[FloatArray, pd.Index]:
+    """Xβ + Zb* + offset, (rows, n), without what is padded, and the labels of the results."""
+    n = whole_number("n", n)
     kept = _kept(fit, random)
     if newdata is None:
         design = fit.design
-        X, offset, weights = design.fixed, design.offset_or_zero, design.weights_or_one
+        X, offset = design.fixed, design.offset_or_zero
         columns = {t: block.columns for t, block in enumerate(design.blocks)}
         codes = {t: block.codes for t, block in enumerate(design.blocks)}
         n_levels = {t: block.n_levels for t, block in enumerate(design.blocks)}
@@ -50,7 +64,6 @@ def simulate(
         rows = new_rows(fit, newdata, every, "population")
         warn_of_undetermined(fit, rows.undetermined)
         X, offset, columns, index = rows.X, rows.offset, rows.columns, rows.index
-        weights = _new_weights(fit, newdata)
         codes, n_levels = _new_codes(fit, newdata)
     values = np.repeat((X @ fit.beta + offset)[:, None], n, axis=1)
     modes = fit.split(fit.b)
@@ -67,10 +80,6 @@ def simulate(
             effects[:known, kept[t]] = modes[t][:known, kept[t], None]
         for j in range(columns[t].shape[1]):
             values += columns[t][:, j, None] * effects[codes[t], j]
-    noise = generator.standard_normal(values.shape)
-    values += fit.sigma * noise / np.sqrt(weights)[:, None]
-    if newdata is None and fit.design.na_action == "exclude":
-        values = np.column_stack([fit.design.pad(column) for column in values.T])
     return values, index
 
 
@@ -78,9 +87,8 @@ def _kept(fit: Fit, random: str) -> list[Any]:
     """Per block, which effects keep their conditional modes; (k,) bool arrays."""
     if not isinstance(random, str) or (random not in ("new", "keep") and "~" not in random):
         raise OptionError(
-            f"random={brief(random)} cannot be understood. It says where the random effects come "
-            "from. Use 'new' to draw them, 'keep' to keep the estimated ones, or a one-sided "
-            "formula of the terms to keep."
+            f"random must be 'new', 'keep' or a one-sided formula, not {brief(random)}. Use 'new' "
+            "to draw random effects, 'keep' to keep the estimated ones, or name the terms to keep."
         )
     chosen = select_effects(fit, random == "keep" if random in ("new", "keep") else random)
     kept = [np.zeros(block.k, dtype=bool) for block in fit.design.blocks]
@@ -98,7 +106,7 @@ def _new_codes(fit: Fit, newdata: Any) -> tuple[dict[int, IntArray], dict[int, i
         if missing.any():
             raise DataError(
                 f"The grouping factor {block.group!r} is missing in {int(missing.sum())} rows of "
-                "the new data. A response can only be drawn for a known level. Fill them in."
+                "the new data. Fill them in."
             )
         extra, labels = pd.factorize(shown.astype(str))
         fresh = np.where(level < 0, block.n_levels + extra, level)

@@ -59,8 +59,8 @@ class VarCorr:
         One per random-effects term, in the order of the printout. Each has its ``group``, the
         ``names`` of its k effects, ``covariance`` (k, k), ``sd`` (k,), ``correlation`` (k, k), and
         ``correlated``: whether correlations are parameters of the model.
-    sigma : float
-        Residual standard deviation (of an observation of weight 1).
+    sigma : float or None
+        Residual standard deviation (of an observation of weight 1); None in a generalized model.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class VarCorr:
     ('Subject', ('Intercept', 'Days'), [[612.1, 9.6], [9.6, 35.1]])
     """
 
-    def __init__(self, terms: tuple[TermCovariance, ...], sigma: float) -> None:
+    def __init__(self, terms: tuple[TermCovariance, ...], sigma: float | None) -> None:
         self.terms = terms
         self.sigma = sigma
 
@@ -95,7 +95,8 @@ class VarCorr:
                 for i in range(j + 1, len(sd)):
                     cov = float(term.covariance[i, j])
                     rows.append((term.group, term.names[j], term.names[i], cov, float(cor[i, j])))
-        rows.append(("Residual", None, None, self.sigma**2, self.sigma))
+        if self.sigma is not None:
+            rows.append(("Residual", None, None, self.sigma**2, self.sigma))
         frame = pd.DataFrame(rows, columns=["group", "var1", "var2", "vcov", "sdcor"])
         return frame.astype({"group": object, "var1": object, "var2": object})
 
@@ -111,10 +112,11 @@ class VarCorr:
                 sds.append(float(term.sd[i]))
                 shown = range(i) if term.correlated else ()
                 correlations.append([number(float(cor[i, j]), 2) for j in shown])
-        labels.append(("Residual", ""))
-        variances.append(self.sigma**2)
-        sds.append(self.sigma)
-        correlations.append([])
+        if self.sigma is not None:
+            labels.append(("Residual", ""))
+            variances.append(self.sigma**2)
+            sds.append(self.sigma)
+            correlations.append([])
         width = max(len(row) for row in correlations)
         rows = [
             [*label, v, s, *row, *[""] * (width - len(row))]
@@ -157,7 +159,7 @@ def variance_components(fit: Fit) -> VarCorr:
         covariance = fit.sigma2 * T @ T.T
         correlated = block.structure.correlated
         terms.append(TermCovariance(block.group, block.names, covariance, correlated))
-    return VarCorr(tuple(terms), fit.sigma)
+    return VarCorr(tuple(terms), fit.sigma if fit.has_residuals else None)
 
 
 def principal_components(fit: Fit) -> dict[str, pd.DataFrame]:

@@ -21,6 +21,7 @@ from lmmsparse.engine.families import (
     Poisson,
 )
 from lmmsparse.engine.generalized.laplace import LaplaceDeviance, Parameters
+from lmmsparse.engine.generalized.quadrature import QuadratureDeviance
 from lmmsparse.engine.generalized.rows import GeneralizedRows
 from lmmsparse.engine.products import pattern_of
 from lmmsparse.engine.solvers.choose import choose_solver
@@ -144,7 +145,7 @@ def test_gradient_is_exact(family: Family, formula: str) -> None:
         deviance = LaplaceDeviance(rows, expected)
         point = deviance.point(at)
         x = joined(at, family)
-        found = by_differences(lambda z: deviance(parted(rows, z), point.mode.u), x)
+        found = by_differences(lambda z: deviance(parted(rows, z), point.mode.u), x)  # noqa: B023
         scale = np.abs(found).max()
         np.testing.assert_allclose(point.gradient, found, atol=1e-7 * scale)
 
@@ -187,3 +188,48 @@ def test_hessian_is_near_the_hessian_where_data_are_many() -> None:
     x = joined(at, rows.family)
     exact = np.array([(gradient(x + 1e-4 * e) - gradient(x - 1e-4 * e)) / 2e-4 for e in np.eye(4)])
     np.testing.assert_allclose(point.hessian[:2, :2], exact[:2, :2], rtol=0.05)
+
+
+ONE_FACTOR = ("intercept", "slope", "diag")
+
+
+@pytest.mark.parametrize("formula", ONE_FACTOR)
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_quadrature_with_one_node_is_laplace(family: Family, formula: str) -> None:
+    rows, at = made(family, FORMULAS[formula])
+    one, other = LaplaceDeviance(rows).point(at), QuadratureDeviance(rows, nodes=1).point(at)
+    assert other.value == pytest.approx(one.value, rel=1e-12)
+    np.testing.assert_allclose(other.gradient, one.gradient, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("nodes", [2, 5])
+@pytest.mark.parametrize("formula", ONE_FACTOR)
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_gradient_of_quadrature_is_exact(family: Family, formula: str, nodes: int) -> None:
+    rows, at = made(family, FORMULAS[formula])
+    deviance = QuadratureDeviance(rows, nodes=nodes)
+    point, x = deviance.point(at), joined(at, family)
+    found = by_differences(lambda z: deviance(parted(rows, z), point.mode.u), x)
+    np.testing.assert_allclose(point.gradient, found, atol=1e-7 * np.abs(found).max())
+
+
+def test_quadrature_is_the_integral() -> None:
+    """Against a plain sum over a fine grid, level by level."""
+    rows, at = made(Binomial("cloglog"), FORMULAS["intercept"])
+    term, family = rows.pattern.terms[0], rows.family
+    u = np.linspace(-9, 9, 4001)
+    total = family.constant(rows.seen, 0.0)
+    for level in range(term.n_levels):
+        own = term.codes == level
+        seen = Observations(rows.seen.y[own], rows.seen.trials[own])
+        fixed = rows.fixed_part(at.beta)[own]
+        value = [family.at(fixed + at.theta[0] * z, seen, 0.0).value.sum() for z in u]
+        density = np.exp(np.array(value) - 0.5 * u**2) / np.sqrt(2 * np.pi)
+        total += np.log(np.trapezoid(density, u))
+    assert QuadratureDeviance(rows, nodes=31)(at) == pytest.approx(-2.0 * total, rel=1e-10)
+
+
+def test_quadrature_refuses_what_it_cannot_do() -> None:
+    rows, _ = made(Poisson(), FORMULAS["crossed"])
+    with pytest.raises(lmm.LmmError, match="several grouping factors"):
+        QuadratureDeviance(rows, nodes=5)

@@ -37,15 +37,20 @@ class ScaleSlopes(NamedTuple):
 
     Attributes
     ----------
-    total : float
-        Of Σℓ, constants included.
+    by_row : (n,) array
+        Of ℓ, constants included.
     s, w : (n,) arrays
         Of ℓ' and of −ℓ''.
     """
 
-    total: float
+    by_row: FloatArray
     s: FloatArray
     w: FloatArray
+
+    @property
+    def total(self) -> float:
+        """Of Σℓ."""
+        return float(np.sum(self.by_row))
 
 
 class ExpectedWeights(NamedTuple):

@@ -22,15 +22,15 @@ class _Dispersed(PositiveMean):
     parameter = "dispersion"
 
     @abstractmethod
-    def _constant_slope(self, seen: Observations, nu: FloatArray | float) -> float:
-        """∂/∂δ of `constant`."""
+    def _constant_slope(self, seen: Observations, nu: FloatArray | float) -> FloatArray:
+        """∂/∂δ of every row's part of `constant`, (n,)."""
 
     def _scale_in_log_mean(
         self, log_mu: FloatArray, mu: FloatArray, seen: Observations, delta: float
     ) -> ScaleSlopes:
         own = self._in_log_mean(log_mu, mu, seen, delta)
         constant = self._constant_slope(seen, seen.weights * np.exp(-delta))
-        return ScaleSlopes(constant - float(np.sum(own.value)), -own.s, -own.w)
+        return ScaleSlopes(constant - own.value, -own.s, -own.w)
 
     def dispersion(self, delta: float) -> float:
         return float(np.exp(delta))
@@ -77,9 +77,8 @@ class Gamma(_Dispersed):
         nu = np.broadcast_to(seen.weights * np.exp(-delta), seen.y.shape)
         return float(np.sum(stirling(nu) - np.log(seen.y)))
 
-    def _constant_slope(self, seen: Observations, nu: FloatArray | float) -> float:
-        nu = np.broadcast_to(nu, seen.y.shape)
-        return -float(np.sum(nu * stirling_slope(nu)))
+    def _constant_slope(self, seen: Observations, nu: FloatArray | float) -> FloatArray:
+        return np.broadcast_to(-nu * stirling_slope(np.asarray(nu)), seen.y.shape)
 
     def _expected_in_log_mean(
         self, mu: FloatArray, seen: Observations, delta: float
@@ -137,8 +136,8 @@ class InverseGaussian(_Dispersed):
         nu = seen.weights * np.exp(-delta)
         return float(0.5 * np.sum(np.log(nu / (2.0 * np.pi)) - 3.0 * np.log(seen.y)))
 
-    def _constant_slope(self, seen: Observations, nu: FloatArray | float) -> float:
-        return -0.5 * seen.n
+    def _constant_slope(self, seen: Observations, nu: FloatArray | float) -> FloatArray:
+        return np.full(seen.n, -0.5)
 
     def _expected_in_log_mean(
         self, mu: FloatArray, seen: Observations, delta: float
@@ -204,8 +203,8 @@ class Gaussian(_Dispersed):
         nu = np.broadcast_to(seen.weights * np.exp(-delta), seen.y.shape)
         return float(0.5 * np.sum(np.log(nu / (2.0 * np.pi))))
 
-    def _constant_slope(self, seen: Observations, nu: FloatArray | float) -> float:
-        return -0.5 * seen.n
+    def _constant_slope(self, seen: Observations, nu: FloatArray | float) -> FloatArray:
+        return np.full(seen.n, -0.5)
 
     def _expected_in_log_mean(
         self, mu: FloatArray, seen: Observations, delta: float

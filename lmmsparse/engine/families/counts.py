@@ -156,7 +156,7 @@ class NegativeBinomial(_Counts):
         rows = psi_ratio(y, k) - np.log1p(mu / k) + (mu - y) / both
         s = own * (y - mu) * (k / both) * (mu / both)
         w = own * mu * (k / both) * ((y + 2.0 * k) / both - 2.0 * (k / both) * ((y + k) / both))
-        return ScaleSlopes(float(np.sum(own * k * rows)), s, w)
+        return ScaleSlopes(own * k * rows, s, w)
 
     def start_delta(self, seen: Observations, mu: FloatArray) -> float:
         w = np.broadcast_to(seen.weights, mu.shape)

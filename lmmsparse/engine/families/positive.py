@@ -75,7 +75,7 @@ class PositiveMean(Family):
         if self.link == "log":
             return own
         d1, d2, _ = log_mean_slopes(self.link, eta)
-        return ScaleSlopes(own.total, own.s * d1, own.w * d1**2 - own.s * d2)
+        return ScaleSlopes(own.by_row, own.s * d1, own.w * d1**2 - own.s * d2)
 
     def mean(self, eta: FloatArray) -> FloatArray:
         return np.exp(log_mean(self.link, eta))

@@ -142,7 +142,10 @@ class LaplacePoint:
     @cached_property
     def traces(self) -> list[FloatArray]:
         """Per term Σ_levels (Z'WZΛM⁻¹)_ℓℓ, (k, k)."""
-        return traces_by_term(self._determinant[0], self.mode.factors, self.inverse)
+        return self._traces_with(self.inverse)
+
+    def _traces_with(self, inverse: Sequence[FloatArray]) -> list[FloatArray]:
+        return traces_by_term(self._determinant[0], self.mode.factors, inverse)
 
     def by_level(self, t: int, vector: FloatArray) -> FloatArray:
         """Term t's part of a (q,) vector, (levels, k)."""

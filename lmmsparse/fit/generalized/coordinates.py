@@ -101,10 +101,7 @@ class GeneralizedObjective:
         """The criterion at x; from the best point so far if no base is given."""
         at = self.coordinates.parameters(x)
         base = self.best if base is None else base
-        if base is None:
-            point = self._deviance.point(at, self._u)
-        else:
-            point = self._from(base, at)
+        point = self._deviance.point(at, self._u) if base is None else self._from(base, at)
         self.factorizations += point.mode.steps
         return point
 

@@ -26,8 +26,9 @@ from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import Modes, PLSSolution, PLSSolver
 from lmmsparse.fit.fit import Fit, check_parts
 from lmmsparse.fit.generalized.errors import covariance
+from lmmsparse.fit.generalized.joint import search_at_joint_mode
 from lmmsparse.fit.generalized.problem import GeneralizedProblem, default_solver
-from lmmsparse.fit.generalized.search import Found, search
+from lmmsparse.fit.generalized.search import search
 from lmmsparse.fit.held import held_parameters, theta_names
 from lmmsparse.optimize import Optimizer, StructuredSearch
 
@@ -61,6 +62,10 @@ class GeneralizedFit(Fit):
         return self.problem.seen
 
     @property
+    def has_residuals(self) -> bool:
+        return False
+
+    @property
     def parameters(self) -> Parameters:
         """The point of the criterion that the search has found."""
         p, x = self.design.p, self.optimum.x
@@ -88,7 +93,7 @@ class GeneralizedFit(Fit):
         return frozen(self.problem.rows.basis.coefficients(self.parameters.beta))
 
     @property
-    def sigma2(self) -> float:  # type: ignore[override]
+    def sigma2(self) -> float:
         """1: nothing on the scale of the link is relative to a residual variance."""
         return 1.0
 
@@ -123,7 +128,7 @@ class GeneralizedFit(Fit):
         return frozen(covariance(forward.T @ self.hessian @ forward, free)[0])
 
     @property
-    def vcov(self) -> FloatArray:  # type: ignore[override]
+    def vcov(self) -> FloatArray:
         """Covariance matrix of the fixed effects, from the joint Hessian, (p, p)."""
         p = self.design.p
         return self.joint_covariance[:p, :p]
@@ -146,15 +151,19 @@ class GeneralizedFit(Fit):
         p = self.design.p
         V = self._covariance[0][:p, :p]
         V = np.where(np.isfinite(V), V, 1e16)
-        L = np.linalg.cholesky(V[::-1, ::-1])[::-1, ::-1] if p else np.zeros((0, 0))
-        RX = np.linalg.inv(L) if p else L
+        L = np.zeros((0, 0))
+        if p:
+            L = np.asarray(np.linalg.cholesky(V[::-1, ::-1])[::-1, ::-1], dtype=np.float64)
+        RX = np.asarray(np.linalg.inv(L), dtype=np.float64) if p else L
         T = self.template.shifted_factors(self.theta)
         b = self.template.multiply(T, mode.u)
-        solution = PLSSolution(mode.factor.logdet, RX, mode.beta, float(mode.u @ mode.u))
+        solution = PLSSolution(
+            mode.factor.logdet, np.asarray(RX), mode.beta, float(mode.u @ mode.u)
+        )
         return Modes(solution, mode.factor, mode.u, b, mode.v)
 
     @cached_property
-    def objective(self) -> ProfiledDeviance:  # type: ignore[override]
+    def objective(self) -> ProfiledDeviance:
         """The criterion of the working linear model, σ held at 1."""
         rows, products = self.problem.rows, self.products
         zero = np.zeros(rows.p)
@@ -183,8 +192,19 @@ class GeneralizedFit(Fit):
         return {**super().__getstate__(), "hessian": self.hessian, "u": self.u}
 
 
-def made(problem: GeneralizedProblem, found: Found, optimizer: Optimizer) -> GeneralizedFit:
-    """The fit of what a search has found."""
+def fitted_generalized(
+    problem: GeneralizedProblem,
+    optimizer: Optimizer,
+    start: FloatArray | None = None,
+    progress: bool = False,
+    begin: tuple[Parameters, FloatArray] | None = None,
+) -> GeneralizedFit:
+    """Search for the optimum of a problem."""
+    if problem.n_agq == 0:
+        theta = start if begin is None else begin[0].theta
+        found = search_at_joint_mode(problem, theta, optimizer, progress)
+    else:
+        found = search(problem, start, optimizer, progress, begin)
     return GeneralizedFit(problem, found.optimum, optimizer, hessian=found.hessian, u=found.u)
 
 
@@ -249,4 +269,4 @@ def fit_generalized(
     if start is not None:
         start = in_order_of_theta("start", start, theta_names(design))
     chosen = optimizer if optimizer is not None else StructuredSearch()
-    return made(problem, search(problem, start, chosen, progress), chosen)
+    return fitted_generalized(problem, chosen, start, progress)

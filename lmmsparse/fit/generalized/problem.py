@@ -11,6 +11,7 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.engine.families.base import Family, Observations
 from lmmsparse.engine.generalized.laplace import LaplaceDeviance
+from lmmsparse.engine.generalized.quadrature import QuadratureDeviance
 from lmmsparse.engine.generalized.rows import GeneralizedRows
 from lmmsparse.engine.products import CrossProducts, pattern_of
 from lmmsparse.engine.solvers.base import PLSSolver
@@ -75,6 +76,8 @@ class GeneralizedProblem(Problem):
     @cached_property
     def deviance(self) -> LaplaceDeviance:
         """−2 log-likelihood as a function of β, θ and δ."""
+        if self.n_agq > 1:
+            return QuadratureDeviance(self.rows, nodes=self.n_agq)
         return LaplaceDeviance(self.rows, self.information == "expected")
 
     @cached_property
@@ -82,7 +85,7 @@ class GeneralizedProblem(Problem):
         return Coordinates(self.deviance, self._made[1])
 
     @property
-    def unidentified(self) -> Unidentified | None:  # type: ignore[override]
+    def unidentified(self) -> Unidentified | None:
         """Nothing is known of this before the search of a generalized model."""
         return None
 

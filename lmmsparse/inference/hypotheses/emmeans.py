@@ -14,7 +14,7 @@ from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.distributions import studentized_range_tail, t_quantile, t_tail
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.options import check_level, mapping, names_in, one_of
-from lmmsparse.common.table import Table, as_precise_as, counts, fixed, p_values
+from lmmsparse.common.table import Table, as_precise_as, counts
 from lmmsparse.common.words import brief
 from lmmsparse.design.terms import covariates, factor_levels, grid
 from lmmsparse.fit.fit import Fit
@@ -61,8 +61,8 @@ def marginal_means(
     recipe = fit.design.recipe
     if recipe is None:
         raise OptionError(
-            "The model was made from arrays, which do not say what a factor is. Marginal means "
-            "need factors. Fit with lmm.lmer and a formula, or use m.contrast."
+            "Marginal means need factors, and a model made from arrays has none. Fit with "
+            "lmm.lmer and a formula, or use m.contrast."
         )
     matrices = recipe.matrices
     values: dict[str, tuple[Any, ...]] = dict(factor_levels(matrices, "fixed"))
@@ -76,20 +76,16 @@ def marginal_means(
             raise _unknown_predictor(name, list(values))
     if not names or len(set(names)) < len(names):
         raise OptionError(
-            f"specs={brief(specs)} does not name one or several different predictors. There is one "
-            "mean per combination of their levels. Name each predictor once."
+            f"specs must name one or several different predictors, not {brief(specs)}. Name each "
+            "once."
         )
     for name, chosen in at.items():
         one = isinstance(chosen, str) or np.ndim(chosen) == 0
         values[name] = (chosen,) if one else tuple(np.asarray(chosen, dtype=object).tolist())
         if not values[name]:
-            raise DataError(
-                f"at={{{name!r}: ...}} is empty. A mean needs values. Give at least one."
-            )
+            raise DataError(f"at={{{name!r}: ...}} is empty. Give at least one value.")
         if pd.isna(pd.Series(values[name], dtype=object)).any():
-            raise DataError(
-                f"at={{{name!r}: ...}} holds a missing value. A mean needs values. Leave it out."
-            )
+            raise DataError(f"at={{{name!r}: ...}} contains a missing value. Leave it out.")
     shown = grid({name: values[name] for name in names})
     # The wanted columns vary slowest, so that every mean is a run of rows.
     rest = {name: levels for name, levels in values.items() if name not in names}
@@ -200,7 +196,7 @@ def _pairs(fit: Fit, means: MarginalMeans, method: DenominatorDF, adjust: str, d
     pairs = list(combinations(range(len(means.labels)), 2))
     if not pairs:
         raise OptionError(
-            "There is a single marginal mean. Comparisons need two or more. Name a factor in "
+            "Comparisons need two or more marginal means, and there is one. Name a factor in "
             "specs, or give several values in at."
         )
     first, second = (np.array(side) for side in zip(*pairs, strict=True))
@@ -230,8 +226,6 @@ def _pairs(fit: Fit, means: MarginalMeans, method: DenominatorDF, adjust: str, d
         formats={
             **dict.fromkeys(("estimate", "SE"), as_precise_as(se.tolist())),
             "df": counts,
-            "t.ratio": fixed(3),
-            "p.value": p_values,
         },
     )
 

@@ -11,7 +11,7 @@ from lmmsparse.common.distributions import chi2_tail
 from lmmsparse.common.errors import Finding
 from lmmsparse.common.findings import announce
 from lmmsparse.common.progress import bar
-from lmmsparse.common.table import Table, blanks, counts, fixed, p_values
+from lmmsparse.common.table import Table
 from lmmsparse.design import Design
 from lmmsparse.design.reduced import Reduction, formula_order, reductions_of
 from lmmsparse.fit.fit import Fit
@@ -19,15 +19,6 @@ from lmmsparse.fit.least_squares import least_squares
 from lmmsparse.fit.refit import reduced_fit
 from lmmsparse.fit.settle import OWN, Settled, carried, findings_about, nested, settle
 from lmmsparse.inference.hypotheses.boundary import MIXTURE, boundary
-
-FORMATS = {
-    "npar": counts,
-    "logLik": fixed(2),
-    "AIC": fixed(2),
-    "LRT": blanks(fixed(4)),
-    "Df": counts,
-    "Pr(>Chisq)": p_values,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +123,6 @@ def table_of(found: Reductions, findings: Sequence[Finding] = ()) -> Table:
         ["<none>", *(reduction.label for reduction in reductions)],
         title=f"Likelihood-ratio tests of random effects ({'REML' if fit.reml else 'ML'})",
         notes=notes,
-        formats=FORMATS,
         beside={MIXTURE: mixture},
     )
 

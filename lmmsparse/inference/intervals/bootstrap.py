@@ -156,8 +156,8 @@ def bootstrap(
     one_of("kind", kind, KINDS, "It says where new responses come from.")
     if statistic is not None and not callable(statistic):
         raise OptionError(
-            f"statistic={brief(statistic)} is not a function. It is called with every refitted "
-            "model. Write for example statistic=lambda m: m.fixef."
+            f"statistic must be a function of a model, not {brief(statistic)}. Write, for "
+            "example, statistic=lambda m: m.fixef."
         )
     if statistic is None:
         estimates = np.concatenate([parameter_values(fit, fit.theta, fit.sigma), fit.beta])
@@ -165,12 +165,29 @@ def bootstrap(
             estimates, index=pd.Index([*parameter_names(fit), *fit.design.x_names], dtype=object)
         )
     else:
-        original = _as_series(statistic(make_model(fit)))
+        original = as_series(statistic(make_model(fit)))
     together = statistic is None and can_batch(fit)
-    chunks = chunks_of_seeds(fit, n, rng, BATCH if together else BATCH // 16)
+    size = BATCH if together else BATCH // 16
+    own = (make_model, statistic, kind, original.index)
+    return gathered(_replicates, fit, own, original, n, rng, size, n_jobs, progress)
+
+
+def gathered(
+    replicates: Callable[..., tuple[FloatArray, list[str], BoolArray]],
+    fit: Fit,
+    own: tuple[Any, ...],
+    original: pd.Series,
+    n: int,
+    rng: Any,
+    size: int,
+    n_jobs: int,
+    progress: bool | None,
+) -> Bootstrap:
+    """Run `replicates(fit, seeds, *own)` on parts of all seeds and put their results together."""
+    chunks = chunks_of_seeds(fit, n, rng, size)
     done = run(
-        _replicates,
-        [(fit, chunk, make_model, statistic, kind, original.index) for chunk in chunks],
+        replicates,
+        [(fit, chunk, *own) for chunk in chunks],
         "bootstrap",
         unit="replicates",
         n_jobs=n_jobs,
@@ -181,7 +198,7 @@ def bootstrap(
     reasons = [reason for _, part, _ in done.results for reason in part]
     failed = {i: reason for i, reason in enumerate(reasons) if reason}
     off = np.flatnonzero(np.concatenate([part for _, _, part in done.results]))
-    findings = about_given(fit)
+    findings = about_given(fit) if fit.has_residuals else ()
     findings += (_interrupted(len(values), n),) if done.interrupted else ()
     findings += (not_at_optimum(off.size, len(values)),) if off.size else ()
     announce(findings)
@@ -199,8 +216,8 @@ def _interrupted(done: int, n: int) -> Finding:
     return Finding(
         "interrupted",
         "warning",
-        f"The bootstrap was interrupted after {done} of {n} replicates. The result holds these; "
-        "they are as good as any, but fewer. Call it again for all.",
+        f"The bootstrap was interrupted after {done} of {n} replicates. The result holds these. "
+        "Call it again for all.",
     )
 
 
@@ -233,7 +250,7 @@ def chunks_of_seeds(
     return [seeds[part] for part in growing(len(seeds), size, max(1, size // 8))]
 
 
-def _as_series(value: Any) -> pd.Series:
+def as_series(value: Any) -> pd.Series:
     """A statistic's result as named numbers."""
     if isinstance(value, Mapping):
         value = pd.Series(dict(value), dtype=np.float64)
@@ -242,8 +259,8 @@ def _as_series(value: Any) -> pd.Series:
             array = np.atleast_1d(np.asarray(value, dtype=np.float64)).ravel()
         except (TypeError, ValueError) as error:
             raise OptionError(
-                f"The statistic is {brief(value)}, which is not a number. Replicates are put into "
-                "a table of numbers. Return a number, an array, a Series or a mapping of numbers."
+                f"The statistic must give numbers, not {brief(value)}. Return a number, an array, "
+                "a Series or a mapping of numbers."
             ) from error
         names = pd.Index([f"t{i + 1}" for i in range(len(array))], dtype=object)
         return pd.Series(array, index=names)
@@ -273,7 +290,7 @@ def _replicates(
             # Whatever goes wrong, in the refit or in the user's own function, is put down.
             try:
                 settled = refit_response(fit, y)
-                found = _as_series(statistic(make_model(settled.fit)))
+                found = as_series(statistic(make_model(settled.fit)))
                 values[i] = found.reindex(names) if found.index.is_unique else found
                 off[i] = bool(settled.trouble)
             except MemoryError:

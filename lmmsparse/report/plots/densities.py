@@ -35,8 +35,8 @@ def plot_bootstrap(
     check_level(level)
     if not isinstance(replicates, Bootstrap):
         raise OptionError(
-            f"bootstrap={type(replicates).__name__} cannot be drawn. The plot is about replicates "
-            "of a statistic. Pass the result of m.bootstrap(1000, rng=1)."
+            f"bootstrap must be the result of a bootstrap, not {type(replicates).__name__}. Pass "
+            "that of m.bootstrap(1000, rng=1)."
         )
     frame = replicates.to_frame()
     names = [str(name) for name in frame.columns]

@@ -64,8 +64,8 @@ def plot_effects(
     values = _values(fit, by, at)
     if not values:
         raise OptionError(
-            "The model has no predictors among its fixed effects. Effects are drawn along "
-            "predictors. For the random effects see m.plot.caterpillar()."
+            "The model has no predictors among its fixed effects. For the random effects see "
+            "m.plot.caterpillar()."
         )
     if by is not None:
         one_of("by", by, list(values), _WHY)
@@ -75,13 +75,13 @@ def plot_effects(
     for name in wanted:
         if name not in values:
             raise OptionError(
-                f"{name!r} is not a predictor of the fixed effects. Effects are drawn along the "
-                f"variables of the formula: {', '.join(map(repr, values))}. Name one of these."
+                f"{name!r} is not a predictor of the fixed effects. Name one of "
+                f"{', '.join(map(repr, values))}."
             )
     if not wanted or by in wanted:
         raise OptionError(
-            f"specs={brief(specs)} with by={brief(by)} leaves nothing to draw. Each panel is about "
-            "one predictor other than by=. Name a predictor of the fixed effects."
+            f"specs={brief(specs)} with by={brief(by)} leaves nothing to draw. Name a predictor "
+            "of the fixed effects other than by=."
         )
     drawn = [effect_curves(fit, name, by, values, at, level, ddf) for name in wanted]
     axes = panels(len(wanted), ax, (3.8, 3.3), sharey=True)
@@ -112,8 +112,8 @@ def _values(fit: Fit, by: str | None, at: Mapping[str, Any] | None) -> dict[str,
     recipe = fit.design.recipe
     if recipe is None:
         raise OptionError(
-            "The model was made from arrays, which do not say what a predictor is. Effects are "
-            "drawn along the variables of a formula. Fit with lmm.lmer and a formula."
+            "Effects are drawn along the variables of a formula, and the model was made from "
+            "arrays. Fit with lmm.lmer and a formula."
         )
     out: dict[str, tuple[Any, ...]] = dict(factor_levels(recipe.matrices, "fixed"))
     numbers = covariates(recipe.matrices, "fixed")

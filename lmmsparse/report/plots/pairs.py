@@ -33,16 +33,13 @@ def plot_pairs(fit: Fit, given: Any, levels: float | Sequence[float], ax: Any) -
     """The lower triangle of all pairs, row by row."""
     shares = sorted(check_level(level, "levels") for level in several(levels))
     if not shares:
-        raise OptionError(
-            "levels=() is empty. Contours are drawn at levels of confidence. Give at least one, "
-            "for example levels=(0.95,)."
-        )
+        raise OptionError("levels=() is empty. Give at least one, for example levels=(0.95,).")
     curves = [curve for curve in curves_of(as_profile(fit, given)) if curve.known]
     k = len(curves)
     if k < 2:
         raise OptionError(
-            f"The profile has {k} usable parameter{'s' if k != 1 else ''}. A contour is about two. "
-            "Profile two or more, for example m.profile()."
+            f"The profile has {k} usable parameter{'s' if k != 1 else ''}, but a contour needs "
+            "two. Profile two or more, for example m.profile()."
         )
     radii = [float(np.sqrt(chi2_quantile(share, 2))) for share in shares]
     # All were followed equally far; those that fall short have met a bound of the parameter.

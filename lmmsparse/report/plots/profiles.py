@@ -72,8 +72,8 @@ def as_profile(fit: Fit, given: Any) -> Profile:
     if given is None or isinstance(given, (str, Sequence)):
         return profile(fit, given)
     raise OptionError(
-        f"profile={type(given).__name__} cannot be drawn. The plot is about a profile of the "
-        "deviance. Pass one from m.profile(), or names of parameters."
+        f"profile must be a profile of the deviance, not {type(given).__name__}. Pass one from "
+        "m.profile(), or names of parameters."
     )
 
 

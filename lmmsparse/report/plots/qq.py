@@ -33,7 +33,7 @@ _DRAWS = 2_000
 
 
 def plot_qq(fit: Fit, group: str | None, level: float, ax: Any) -> Any:
-    """Standardized residuals, or the random effects of a group over their standard deviations."""
+    """Standardized residuals, or random effects divided by their standard deviations."""
     level = check_level(level)
     if group is None:
         values = standardized(fit)

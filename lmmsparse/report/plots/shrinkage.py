@@ -39,9 +39,8 @@ def plot_shrinkage(fit: Fit, group: str | None, effects: Sequence[str] | None, a
     unknown = [name for name in chosen if name not in names]
     if unknown or not 1 <= len(chosen) <= 2 or len(set(chosen)) < len(chosen):
         raise OptionError(
-            f"effects={brief(effects)} cannot be drawn. The plot is about one or two different "
-            f"effects of {pooled.effects.group!r}, which has {listed(names)}. Name one or two of "
-            "these."
+            f"effects must be one or two different effects of {pooled.effects.group!r}, not "
+            f"{brief(effects)}. Name one or two of {listed(names)}."
         )
     at = [names.index(name) for name in chosen]
     (ax,) = panels(1, ax, (4.8, 4.4))

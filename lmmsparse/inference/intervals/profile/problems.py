@@ -14,7 +14,6 @@ from functools import cached_property
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.engine.covariance.structures import Unstructured
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.fit.coordinates import StandardizedObjective
@@ -152,11 +151,10 @@ class StandardDeviation(_OfTheta):
     def _own(self) -> FloatArray:
         """One row per parameter that is zero where the standard deviation is, (m, n_theta)."""
         structure, start = self.objective.template.structures[self.term], self._part.start
-        linear = isinstance(structure, Unstructured)
         own = [
             start + i
             for i, (row, column) in enumerate(structure.entries)
-            if row == self.row and (linear or column == row)
+            if row == self.row and (structure.closed or column == row)
         ]
         return np.eye(len(self.theta))[own]
 

@@ -17,7 +17,6 @@ from lmmsparse.common.options import check_jobs, check_level
 from lmmsparse.common.progress import run
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
-from lmmsparse.engine.covariance.structures import Unstructured
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.fit.fit import Fit, fitted
@@ -111,8 +110,8 @@ class Profile:
         if not open_at:
             return []
         note = (
-            f"Without a limit: {', '.join(open_at)}. On that side the deviance does not rise "
-            "enough to rule a value out, and the bound of the parameter is shown."
+            f"Without a limit: {', '.join(open_at)}. On that side no value can be excluded at "
+            "this level; the parameter's bound is reported instead."
         )
         if any(name.startswith("cor_") for name in open_at):
             note += (
@@ -144,8 +143,7 @@ class Profile:
         if z > self._cutoff * (1 + 1e-9):
             raise OptionError(
                 f"level={level!r} is higher than the profile reaches (zeta {self._cutoff:.2f}). "
-                "The curves were followed for a lower level. Profile again with "
-                f"m.profile(level={level!r})."
+                f"Profile again with m.profile(level={level!r})."
             )
         limits = [(curve.limit(-z), curve.limit(z)) for curve in self._curves.values()]
         index = pd.Index(list(self._curves), dtype=object)
@@ -194,8 +192,8 @@ def profile(
     exact = [float(normal_quantile(0.5 + check_level(level) / 2))] if level is not None else []
     if not wanted:
         raise OptionError(
-            "which=[] names no parameter. A profile follows at least one. Leave it out for all "
-            f"of them, or give one or several of {', '.join(names)}."
+            "which=[] names no parameter. Leave it out for all of them, or give one or several of "
+            f"{', '.join(names)}."
         )
     joint = float(np.sqrt(chi2_quantile(0.99, max(len(names), 1))))
     cutoff = exact[0] if exact else joint
@@ -264,10 +262,9 @@ def _problem(fit: Fit, index: int) -> Problem:
     term = next(t for t, part in enumerate(fit.template.slices) if index < part.stop)
     structure, part = fit.template.structures[term], fit.template.slices[term]
     row, column = structure.entries[index - part.start]
-    linear = not isinstance(structure, Unstructured) or structure.k == 1
     if row == column and fit.held.sigma is None:
         return StandardDeviation(fit.objective, fit.theta, term, row)
-    if linear:
+    if not structure.closed or structure.k == 1:
         unit = fit.sigma if row == column else 1.0
         return Element(fit.objective, fit.theta, index, unit, term)
     if not fit.template.free[part].all():

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords, explained_members
 from lmmsparse.common.errors import NotFittedByError, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import check_level, is_number, is_whole, refused
+from lmmsparse.common.options import check_level, is_whole
 from lmmsparse.common.table import Table
 from lmmsparse.common.words import brief
 from lmmsparse.design.checks import check_design
 from lmmsparse.engine.solvers.choose import solver_findings
 from lmmsparse.fit.all_fit import all_fit
 from lmmsparse.fit.fit import Fit
-from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.many.refit import refit_many
 from lmmsparse.fit.not_identified import not_identified
 from lmmsparse.fit.refit import refit_response
-from lmmsparse.fit.singular import is_singular
-from lmmsparse.fit.storage import save_fit
 from lmmsparse.fit.verdict import Convergence, judge
 from lmmsparse.inference.hypotheses.contrast import contrast
 from lmmsparse.inference.hypotheses.drop1 import drop1_table
@@ -38,29 +32,20 @@ from lmmsparse.inference.intervals.confint import check_method, confidence_inter
 from lmmsparse.inference.intervals.profile.profile import Profile, profile
 from lmmsparse.inference.intervals.variance_errors import variance_errors
 from lmmsparse.inference.intervals.wald import coefficient_table
-from lmmsparse.optimize import Optimum
+from lmmsparse.model.mixed import MixedModel
 from lmmsparse.report.plots import ModelPlots
 from lmmsparse.report.summary import Summary, short_print, summarize
 from lmmsparse.report.tidy import augment, glance, tidy
-from lmmsparse.results.by_group import ByGroup
 from lmmsparse.results.influence import Influence, influence
-from lmmsparse.results.likelihood import criteria, loglik
 from lmmsparse.results.predict import predict
 from lmmsparse.results.prediction_error import predict_with_error
-from lmmsparse.results.ranef import (
-    coefficients_by_level,
-    conditional_covariances,
-    conditional_modes,
-    effect_names,
-)
 from lmmsparse.results.residuals import residuals
 from lmmsparse.results.simulate import simulate
-from lmmsparse.results.varcorr import VarCorr, principal_components, variance_components
 from lmmsparse.results.variance_explained import intraclass_correlation, r_squared
 
 
 @explained_members
-class LinearMixedModel:
+class LinearMixedModel(MixedModel):
     """A fitted linear mixed model.
 
     Made by `lmer`, `fit_arrays` or `load`; never changes afterwards.
@@ -88,7 +73,7 @@ class LinearMixedModel:
 
     @checked_keywords
     def __init__(self, fit: Fit) -> None:
-        if not isinstance(fit, Fit):
+        if not isinstance(fit, Fit) or not fit.has_residuals:
             raise OptionError(
                 f"LinearMixedModel was given a {type(fit).__name__}. It wraps what lmm.fit_design "
                 "returns. Write lmm.lmer(formula, data) to fit a model."
@@ -101,71 +86,19 @@ class LinearMixedModel:
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
 
-    @property
-    def fit(self) -> Fit:
-        """The arrays behind the model."""
-        return self._fit
-
     # -- what was fitted ---------------------------------------------------------------------------
-
-    @property
-    def formula(self) -> str:
-        """The formula as it was written; empty for a model made from arrays."""
-        return self._fit.design.formula
 
     @property
     def reml(self) -> bool:
         """Whether the REML criterion was minimized, rather than the ML deviance."""
         return self._fit.reml
 
-    @property
-    def nobs(self) -> int:
-        """Number of rows that were fitted."""
-        return self._fit.design.n
-
-    @property
-    def n_groups(self) -> dict[str, int]:
-        """Grouping factor → number of levels."""
-        design = self._fit.design
-        return {name: design.blocks[t[0]].n_levels for name, t in design.groups.items()}
-
     # -- estimates ---------------------------------------------------------------------------------
-
-    def _coefficients(self, values: FloatArray, name: str) -> pd.Series:
-        index = pd.Index(self._fit.design.x_names, dtype=object)
-        return pd.Series(np.array(values), index=index, name=name)
-
-    @property
-    def fixef(self) -> pd.Series:
-        """Fixed-effects estimates, (p,)."""
-        return self._coefficients(self._fit.beta, "Estimate")
-
-    @property
-    def se(self) -> pd.Series:
-        """Standard errors of the fixed effects, (p,)."""
-        return self._coefficients(np.sqrt(np.diag(self._fit.vcov)), "Std. Error")
-
-    @property
-    def vcov(self) -> pd.DataFrame:
-        """Covariance matrix of the fixed effects, (p, p)."""
-        names = pd.Index(self._fit.design.x_names, dtype=object)
-        return pd.DataFrame(np.array(self._fit.vcov), index=names, columns=names)
-
-    @property
-    def theta(self) -> pd.Series:
-        """Covariance parameters: per term the column-major lower triangle of T, relative to σ."""
-        index = pd.Index(theta_names(self._fit.design), dtype=object)
-        return pd.Series(np.array(self._fit.theta), index=index, name="theta")
 
     @property
     def sigma(self) -> float:
         """Residual standard deviation (of an observation of weight 1)."""
         return self._fit.sigma
-
-    @property
-    def varcorr(self) -> VarCorr:
-        """Variances, standard deviations and correlations of the random effects."""
-        return variance_components(self._fit)
 
     @checked_keywords
     def vcov_varcorr(self, scale: str = "sdcor") -> pd.DataFrame:
@@ -193,62 +126,7 @@ class LinearMixedModel:
         """
         return variance_errors(self._fit, scale)
 
-    def _by_level(self, values: Mapping[str, FloatArray]) -> dict[str, pd.DataFrame]:
-        design = self._fit.design
-        names = effect_names(self._fit)
-        out: dict[str, pd.DataFrame] = ByGroup()
-        for group, matrix in values.items():
-            index = design.blocks[design.groups[group][0]].levels.rename(group)
-            columns = pd.Index(names[group], dtype=object)
-            out[group] = pd.DataFrame(matrix, index=index, columns=columns)
-        return out
-
-    @property
-    def ranef(self) -> dict[str, pd.DataFrame]:
-        """Conditional modes of the random effects: group → (levels × effects)."""
-        return self._by_level(conditional_modes(self._fit))
-
-    @cached_property
-    def cond_var(self) -> dict[str, FloatArray]:
-        """Conditional covariance of the random effects: group → (levels, k, k)."""
-        return ByGroup(conditional_covariances(self._fit))
-
-    @property
-    def coef(self) -> dict[str, pd.DataFrame]:
-        """`fixef` + `ranef` per level (`a:b` is `b:a`); a purely random effect has fixed part 0."""
-        out: dict[str, pd.DataFrame] = ByGroup()
-        for group, (names, values) in coefficients_by_level(self._fit).items():
-            index = self._fit.design.blocks[self._fit.design.groups[group][0]].levels
-            columns = pd.Index(names, dtype=object)
-            out[group] = pd.DataFrame(values, index=index.rename(group), columns=columns)
-        return out
-
     # -- likelihood --------------------------------------------------------------------------------
-
-    @property
-    def loglik(self) -> float:
-        """Log-likelihood (ML fit) or restricted log-likelihood (REML fit)."""
-        return loglik(self._fit)
-
-    @property
-    def aic(self) -> float:
-        """Akaike's criterion, from the criterion that was fitted."""
-        return criteria(self._fit)[0]
-
-    @property
-    def bic(self) -> float:
-        """Schwarz's criterion, with log(nobs), from the criterion that was fitted."""
-        return float(criteria(self._fit)[1])
-
-    @property
-    def npar(self) -> int:
-        """Number of parameters: fixed effects, covariance parameters, σ."""
-        return self._fit.npar
-
-    @property
-    def df_resid(self) -> int:
-        """Nobs − npar."""
-        return self.nobs - self.npar
 
     @property
     def deviance(self) -> float:
@@ -284,10 +162,6 @@ class LinearMixedModel:
 
     # -- data --------------------------------------------------------------------------------------
 
-    def _per_row(self, values: FloatArray, name: str) -> pd.Series:
-        design = self._fit.design
-        return pd.Series(np.array(design.pad(values)), index=design.output_index(), name=name)
-
     @property
     def fitted(self) -> pd.Series:
         """Fitted values Xβ + Zb + offset on the data's index."""
@@ -321,45 +195,7 @@ class LinearMixedModel:
         values = residuals(self._fit, kind)
         return self._per_row(values / self.sigma if scaled else values, "residuals")
 
-    @property
-    def weights(self) -> pd.Series:
-        """Prior weights, 1 if none were given."""
-        return self._per_row(self._fit.design.weights_or_one, "weights")
-
-    @property
-    def offset(self) -> pd.Series:
-        """Offset, 0 if none was given."""
-        return self._per_row(self._fit.design.offset_or_zero, "offset")
-
     # -- diagnosis ---------------------------------------------------------------------------------
-
-    @checked_keywords
-    def is_singular(self, tol: float = 1e-4) -> bool:
-        """Whether some covariance of random effects is singular.
-
-        Parameters
-        ----------
-        tol : float
-            A contribution to the response with a standard deviation below tol · σ counts as zero.
-
-        Raises
-        ------
-        OptionError
-            If it is not a number, or negative.
-        """
-        if not is_number(tol) or not tol >= 0:
-            raise refused("tol", "a non-negative number", tol, "Use, for example, tol=1e-4.")
-        return is_singular(self._fit, tol)
-
-    @checked_keywords
-    def rank_pca(self) -> dict[str, pd.DataFrame]:
-        """Principal components of each group's random effects, relative to σ, and their weights."""
-        return ByGroup(principal_components(self._fit))
-
-    @property
-    def optimum(self) -> Optimum:
-        """What the search did."""
-        return self._fit.optimum
 
     @cached_property
     def convergence(self) -> Convergence:
@@ -889,8 +725,3 @@ class LinearMixedModel:
         ((200, 12), True)
         """
         return refit_many(self._fit, Y, n_jobs, progress)
-
-    @checked_keywords
-    def save(self, path: str | Path) -> None:
-        """Write the model to one file (arrays and JSON; no pickle), readable by `load`."""
-        save_fit(self._fit, path)

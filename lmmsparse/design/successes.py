@@ -1,0 +1,247 @@
+"""What stands left of ~ in a binomial model → proportions, trials, and what a success is.
+
+A response may be 0/1 numbers, truth values, text or categories of two kinds, `cbind(a, b)`,
+`a / n`, or proportions with the trials as weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.errors import DataError, Finding, FormulaError
+from lmmsparse.common.words import listed
+from lmmsparse.design.recipe import column_or_array, evaluate
+from lmmsparse.design.tables import Variables, check_unique, tidy_column
+from lmmsparse.formula.formula import MixedFormula
+from lmmsparse.formula.references import references
+
+_WHOLE = 1e-8
+FORMS = (
+    "Write cbind(successes, failures) or successes / trials on the left of ~, or give proportions "
+    "there and the trials as weights='trials'."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class BinomialResponse:
+    """A binomial response in all rows of a table.
+
+    Attributes
+    ----------
+    formula : MixedFormula
+        With a column of `data` on the left.
+    data : DataFrame
+    weights : (rows,) array or None
+        Trials times prior weights.
+    trials : (rows,) array or None
+    success : str
+        What a 1 is, where the response was text or categories.
+    findings : list of Finding
+    """
+
+    formula: MixedFormula
+    data: pd.DataFrame
+    weights: FloatArray | None
+    trials: FloatArray | None
+    success: str
+    findings: list[Finding]
+
+
+def binomial_response(
+    formula: MixedFormula, frame: pd.DataFrame, weights: Any, context: Mapping[str, Any] | None
+) -> BinomialResponse:
+    """Read a binomial response.
+
+    Raises
+    ------
+    DataError
+        For counts without trials, and for text or categories that are not of two kinds.
+    FormulaError
+    """
+    assert formula.response is not None
+    prior = None if weights is None else column_or_array("weights", weights, frame)
+    text, parts = formula.response, _two_parts(formula.response)
+    own = dict(context or {})
+    if parts is not None:
+        kind, first, second = parts
+        a, b = _numbers(first, frame, own), _numbers(second, frame, own)
+        if kind == "cbind":
+            return _counted(formula, frame, a, a + b, prior, text)
+        if np.nanmax(b, initial=0.0) > 1 and _are_whole(b) and _are_whole(a):
+            return _counted(formula, frame, a, b, prior, text)
+    values = evaluate(text, _columns(text, frame), own)
+    y, success = _as_numbers(text, values, len(frame))
+    if np.any((y < 0) | (y > 1)):
+        raise DataError(_not_a_proportion(text, y))
+    findings: list[Finding] = []
+    trials = prior
+    if prior is not None:
+        known = np.isfinite(prior) & np.isfinite(y)
+        if not (_are_whole(prior[known]) and _are_whole((prior * y)[known])):
+            trials = None
+            findings.append(_not_whole())
+    elif not _are_whole(y):
+        findings.append(_not_whole())
+    if (
+        success
+        or not pd.api.types.is_numeric_dtype(getattr(values, "dtype", np.dtype(float)))
+        or (isinstance(values, pd.Series) and pd.api.types.is_bool_dtype(values.dtype))
+    ):
+        frame, formula = _with_response(formula, frame, y)
+    return BinomialResponse(formula, frame, prior, trials, success, findings)
+
+
+def _not_whole() -> Finding:
+    return Finding(
+        "not-whole",
+        "info",
+        "The numbers of successes are not whole. Weights are taken as prior weights, which "
+        "multiply the log-likelihood; responses cannot be drawn from such a model.",
+    )
+
+
+def _not_a_proportion(text: str, y: FloatArray) -> str:
+    largest = float(np.nanmax(np.abs(y)))
+    return (
+        f"The binomial response {text} holds values up to {largest:g}, which are neither 0 and 1 "
+        f"nor proportions. {FORMS}"
+    )
+
+
+def _counted(
+    formula: MixedFormula,
+    frame: pd.DataFrame,
+    successes: FloatArray,
+    trials: FloatArray,
+    prior: FloatArray | None,
+    text: str,
+) -> BinomialResponse:
+    """Successes among trials."""
+    known = np.isfinite(successes) & np.isfinite(trials)
+    wrong = known & ((successes < 0) | (successes > trials + _WHOLE) | (trials < 0))
+    if wrong.any():
+        raise DataError(
+            f"The response {text} has {int(wrong.sum())} rows with a negative number of successes "
+            f"or failures. Check the columns it uses. {FORMS}"
+        )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        y = np.where(trials > 0, successes / trials, np.where(known, 0.0, np.nan))
+    whole = _are_whole(successes[known]) and _are_whole(trials[known])
+    findings = [] if whole else [_not_whole()]
+    weights = trials if prior is None else trials * prior
+    data, formula = _with_response(formula, frame, y)
+    weights = np.where(known, weights, 1.0)  # rows that are missing are so by the response
+    return BinomialResponse(formula, data, weights, trials, "", findings)
+
+
+def _with_response(
+    formula: MixedFormula, frame: pd.DataFrame, y: FloatArray
+) -> tuple[pd.DataFrame, MixedFormula]:
+    """The table with the proportions as a column of the name that the response has."""
+    assert formula.response is not None
+    name = formula.response.strip("`")
+    data = frame.copy(deep=False)
+    data[name] = y
+    plain = name.isidentifier()
+    return data, replace(formula, response=name if plain else f"`{name}`")
+
+
+def _are_whole(values: FloatArray) -> bool:
+    finite = values[np.isfinite(values)]
+    return bool(
+        np.all(np.abs(finite - np.rint(finite)) <= _WHOLE * np.maximum(1.0, np.abs(finite)))
+    )
+
+
+def _columns(text: str, frame: pd.DataFrame) -> Variables:
+    used = [name for name in references(text).names if name in frame.columns]
+    check_unique(frame, set(used))
+    return Variables.of(frame, used)
+
+
+def _numbers(text: str, frame: pd.DataFrame, context: Mapping[str, Any]) -> FloatArray:
+    table = _columns(text, frame)
+    values = evaluate(text, table, context)
+    if np.ndim(values) == 0:
+        values = np.full(len(frame), values)
+    try:
+        series = tidy_column(values) if isinstance(values, pd.Series) else pd.Series(values)
+        return np.array(series.to_numpy(dtype=np.float64, na_value=np.nan))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{text} in the response does not hold numbers. {FORMS}") from error
+
+
+def _as_numbers(text: str, values: Any, n: int) -> tuple[FloatArray, str]:
+    """0 and 1, or proportions, and what a 1 is if that is not a number."""
+    if np.ndim(values) != 1 or len(values) != n:
+        raise FormulaError(f"The response {text} must have one value per row.")
+    column = tidy_column(values if isinstance(values, pd.Series) else pd.Series(values))
+    if pd.api.types.is_bool_dtype(column.dtype) or (
+        pd.api.types.is_numeric_dtype(column.dtype)
+        and not isinstance(column.dtype, pd.CategoricalDtype)
+    ):
+        return np.array(column.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)), ""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        categories = [c for c in column.cat.categories if (column == c).any()]
+    else:
+        categories = sorted(column.dropna().unique(), key=str)
+    if len(categories) != 2:
+        raise DataError(
+            f"The binomial response {text} has {len(categories)} different values "
+            f"({listed(map(repr, categories))}). It must have two, of which the second is the "
+            "success. Compare with one of them, for example with data.assign("
+            f"y=data[{text.strip('`')!r}] == {categories[-1] if categories else 'yes'!r})."
+        )
+    y = np.where(column.isna().to_numpy(), np.nan, (column == categories[1]).to_numpy(dtype=float))
+    return np.asarray(y, dtype=np.float64), f"{text.strip('`')} = {categories[1]}"
+
+
+def _two_parts(text: str) -> tuple[str, str, str] | None:
+    """``cbind(a, b)`` or ``a / b`` taken apart at the top level."""
+    stripped = text.strip()
+    if stripped.startswith("cbind(") and stripped.endswith(")"):
+        inside = _split(stripped[len("cbind(") : -1], ",")
+        if len(inside) != 2:
+            raise FormulaError(
+                f"The response {text} must have two columns: cbind(successes, failures)."
+            )
+        return "cbind", inside[0], inside[1]
+    if stripped.startswith("I(") and stripped.endswith(")") and _closes(stripped[1:]):
+        return _two_parts(stripped[2:-1])
+    parts = _split(stripped, "/")
+    lower = any(len(_split(stripped, sign)) > 1 for sign in "+-*,<>=&|")
+    return ("/", parts[0], parts[1]) if len(parts) == 2 and not lower else None
+
+
+def _closes(text: str) -> bool:
+    """Whether the first parenthesis is closed by the last."""
+    depth = 0
+    for i, c in enumerate(text):
+        depth += (c == "(") - (c == ")")
+        if depth == 0:
+            return i == len(text) - 1
+    return False
+
+
+def _split(text: str, at: str) -> list[str]:
+    """Parts between signs that stand in no parenthesis, bracket, quotation or backquotes."""
+    parts, depth, quote, start = [], 0, "", 0
+    for i, c in enumerate(text):
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "`'\"":
+            quote = c
+        elif c in "([{":
+            depth += 1
+        elif c in ")]}":
+            depth -= 1
+        elif c == at and depth == 0:
+            parts.append(text[start:i].strip())
+            start = i + 1
+    return [*parts, text[start:].strip()]

@@ -1,0 +1,199 @@
+"""`GeneralizedFit` → a verdict, and what is particular about the data or the approximation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.errors import Finding
+from lmmsparse.common.words import listed
+from lmmsparse.engine.families import Binomial, NegativeBinomial
+from lmmsparse.fit.generalized.fit import GeneralizedFit
+from lmmsparse.fit.singular import is_singular, singular_finding
+from lmmsparse.fit.verdict import TOLERANCE, Convergence
+
+_MUCH_WIDER = 50.0
+_NO_SIGNAL = 0.1
+_NEARLY_POISSON = 1e4
+_RATIO = 1.5
+_WHOLE = 1e-8
+
+
+def judge_generalized(fit: GeneralizedFit, findings: tuple[Finding, ...]) -> Convergence:
+    """Judge a fit by its exact gradient and second derivatives.
+
+    Parameters
+    ----------
+    fit : GeneralizedFit
+    findings : tuple of Finding
+        What the checks of the design have found.
+    """
+    optimum = fit.optimum
+    decrease = 0.0 if optimum.expected_decrease is None else optimum.expected_decrease
+    converged = decrease <= TOLERANCE
+    notes = [*findings]
+    if not converged:
+        notes.append(_not_converged(decrease, optimum.status.value))
+    singular = is_singular(fit)
+    if singular and converged:
+        notes.append(singular_finding(fit))
+    for check in (separation, one_row_per_level, nearly_poisson, not_counts, overdispersion):
+        notes += check(fit)
+    return Convergence(
+        converged=converged,
+        singular=singular,
+        expected_decrease=decrease,
+        status=optimum.status.value,
+        evaluations=optimum.evaluations,
+        findings=tuple(notes),
+        further_evaluations=optimum.further_evaluations,
+    )
+
+
+def _not_converged(decrease: float, status: str) -> Finding:
+    return Finding(
+        "not-converged",
+        "warning",
+        "The search has not reached the optimum: -2 log-likelihood can be expected to fall by "
+        f"another {decrease:.2g} ({status}). Estimates and standard errors may be off. Refit from "
+        "start=m.theta, or simplify the model.",
+    )
+
+
+def reference_errors(fit: GeneralizedFit) -> FloatArray:
+    """Standard errors of β with the weights of a mean response and no random effects, (p,)."""
+    rows, family = fit.problem.rows, fit.family
+    mean = np.full(rows.n, float(np.mean(family.smoothed(fit.seen))))
+    weights = family.expected(family.link_of(mean), fit.seen, fit.delta).w
+    gram = rows.Q.gram_anew(rows.Q.weighted(weights))
+    back = rows.basis.coefficients(np.eye(rows.p))
+    return np.asarray(np.sqrt(np.einsum("ij,jk,ik->i", back, np.linalg.pinv(gram), back)))
+
+
+def separation(fit: GeneralizedFit) -> list[Finding]:
+    """Coefficients that the likelihood does not bound."""
+    if not fit.design.p or (not isinstance(fit.family, Binomial) and not fit.family.discrete):
+        return []
+    se = np.sqrt(np.diag(fit.vcov))
+    with np.errstate(invalid="ignore"):
+        lost = (se > _MUCH_WIDER * reference_errors(fit)) & (np.abs(fit.beta) < _NO_SIGNAL * se)
+    lost |= ~np.isfinite(se)
+    if not lost.any():
+        return []
+    names = [n for n, own in zip(fit.design.x_names, lost, strict=True) if own]
+    return [
+        Finding(
+            "separation",
+            "warning",
+            f"The likelihood does not bound {listed(names)}: some combination of predictors goes "
+            "with one kind of response only (separation). These estimates would be infinite, and "
+            "their standard errors and Wald tests mean nothing; the other results hold. Test such "
+            "terms by likelihood ratio, for example with m.drop1(), or leave them out.",
+        )
+    ]
+
+
+def one_row_per_level(fit: GeneralizedFit) -> list[Finding]:
+    """A random effect for every Bernoulli response."""
+    design = fit.design
+    if not isinstance(fit.family, Binomial):
+        return []
+    trials = fit.seen.trials_or_one
+    out = []
+    for name, terms in design.groups.items():
+        block = design.blocks[terms[0]]
+        per_level = np.bincount(block.codes, trials, minlength=block.n_levels)
+        if np.mean(per_level <= 1.0 + _WHOLE) > 0.95:
+            out.append(
+                Finding(
+                    "one-trial-per-level",
+                    "warning",
+                    f"The grouping factor {name!r} has one level per Bernoulli response. A single "
+                    "0 or 1 holds no information about its own variation: the variance is not "
+                    "determined. Leave the term out; overdispersion shows in counts of several "
+                    "trials only.",
+                )
+            )
+    return out
+
+
+def nearly_poisson(fit: GeneralizedFit) -> list[Finding]:
+    """A negative binomial whose size has gone to infinity."""
+    family = fit.family
+    if not isinstance(family, NegativeBinomial) or not family.estimates_delta:
+        return []
+    if np.exp(fit.delta) < _NEARLY_POISSON * max(1.0, float(np.mean(fit.seen.y))):
+        return []
+    return [
+        Finding(
+            "nearly-poisson",
+            "info",
+            f"The size theta of the negative binomial has grown to {np.exp(fit.delta):.2g}: the "
+            "counts are no more variable than Poisson counts. family='poisson' gives the same "
+            "with one parameter less.",
+        )
+    ]
+
+
+def not_counts(fit: GeneralizedFit) -> list[Finding]:
+    """Counts that are not whole."""
+    if not fit.family.discrete or isinstance(fit.family, Binomial):
+        return []
+    y = fit.seen.y
+    if np.all(np.abs(y - np.rint(y)) <= _WHOLE * np.maximum(1.0, y)):
+        return []
+    return [
+        Finding(
+            "not-whole",
+            "info",
+            f"The response {fit.design.response!r} holds counts that are not whole. The density "
+            f"of a {fit.family.name} distribution is extended to them; rates belong into an "
+            "offset, offset='log(exposure)'.",
+        )
+    ]
+
+
+def pearson(fit: GeneralizedFit) -> FloatArray:
+    """(y − μ) √(weight / V(μ)), not divided by the dispersion, (n,)."""
+    variance = fit.family.variance(fit.fitted, fit.delta)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        out = (fit.seen.y - fit.fitted) * np.sqrt(fit.seen.weights / variance)
+    return np.asarray(np.where(np.isfinite(out), out, 0.0))
+
+
+def pearson_ratio(fit: GeneralizedFit) -> tuple[float, float]:
+    """Pearson's χ² divided by the rows less the effective number of parameters, and the latter."""
+    shrunk = sum(
+        float(np.einsum("lii->", S))
+        for pair, S in zip(fit.products.pairs, fit.modes.factor.inverse_blocks(), strict=True)
+        if pair.s == pair.t
+    )
+    left = fit.design.n - fit.design.p - (fit.template.q - shrunk)
+    return float(np.sum(np.square(pearson(fit)))) / max(left, 1.0), left
+
+
+def overdispersion(fit: GeneralizedFit) -> list[Finding]:
+    """Responses that vary more than their family lets them."""
+    family = fit.family
+    if not family.discrete or family.parameter:
+        return []
+    if isinstance(family, Binomial):
+        if float(np.mean(fit.seen.trials_or_one)) < 2.0:
+            return []
+    elif float(np.mean(fit.fitted)) < 1.0:
+        return []
+    ratio, left = pearson_ratio(fit)
+    if left < 10 or ratio < max(_RATIO, 1.0 + 4.0 * np.sqrt(2.0 / left)):
+        return []
+    other = (
+        "a random effect per row" if isinstance(family, Binomial) else "family='negative_binomial'"
+    )
+    return [
+        Finding(
+            "overdispersion",
+            "info",
+            f"The responses vary {ratio:.2g} times as much about their means as a {family.name} "
+            f"distribution lets them: standard errors are too small. Use {other}; "
+            "m.check_dispersion() has a test.",
+        )
+    ]

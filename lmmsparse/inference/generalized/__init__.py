@@ -1,0 +1,1 @@
+"""Tests and intervals of generalized linear mixed models: normal approximation and likelihood."""

@@ -1,0 +1,201 @@
+"""Generalized fits of the same data → likelihood-ratio tests, deletions and reductions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from lmmsparse.common.distributions import chi2_tail
+from lmmsparse.common.errors import DataError, OptionError
+from lmmsparse.common.progress import bar
+from lmmsparse.common.table import Table, blanks, counts, fixed, p_values
+from lmmsparse.design import Design
+from lmmsparse.design.reduced import Reduction, formula_order, reductions_of, without_fixed
+from lmmsparse.engine.generalized.laplace import Parameters
+from lmmsparse.fit.generalized.fit import GeneralizedFit, fitted_generalized
+from lmmsparse.fit.generalized.problem import GeneralizedProblem
+from lmmsparse.fit.generalized.without import log_likelihood_without
+from lmmsparse.fit.refit import still_fixed
+from lmmsparse.inference.hypotheses.lrt import check_same_data
+from lmmsparse.inference.hypotheses.nesting import why_not_contained
+from lmmsparse.inference.hypotheses.terms import FixedTerms
+from lmmsparse.results.likelihood import criteria
+
+_FORMATS = {
+    "npar": counts,
+    "AIC": fixed(2),
+    "BIC": fixed(2),
+    "logLik": fixed(2),
+    "-2*log(L)": fixed(2),
+    "Chisq": blanks(fixed(4)),
+    "LRT": blanks(fixed(4)),
+    "Df": counts,
+    "Pr(>Chisq)": p_values,
+}
+
+
+def likelihood_ratios(fits: Sequence[GeneralizedFit], labels: Sequence[str]) -> Table:
+    """Compare nested models, smallest first.
+
+    Raises
+    ------
+    DataError
+        If they were not fitted to the same response and rows.
+    OptionError
+        If their likelihoods cannot be compared.
+    """
+    check_same_data(fits)
+    kinds = {(fit.problem.n_agq, fit.problem.information) for fit in fits}
+    if len(kinds) > 1:
+        raise OptionError(
+            "The models were fitted with different n_agq or information. Their likelihoods are "
+            "different approximations. Fit all in the same way."
+        )
+    if len({type(fit.family).__name__ for fit in fits}) > 1 and any(
+        fit.family.discrete != fits[0].family.discrete for fit in fits
+    ):
+        raise DataError(
+            "Some of the families are discrete and some continuous. Their likelihoods cannot be "
+            "compared."
+        )
+    order = sorted(range(len(fits)), key=lambda i: fits[i].npar)
+    used, names = [fits[i] for i in order], [labels[i] for i in order]
+    criterion = np.array([fit.criterion for fit in used])
+    npar = np.array([float(fit.npar) for fit in used])
+    chisq = np.append(np.nan, np.maximum(0.0, criterion[:-1] - criterion[1:]))
+    df = np.append(np.nan, np.diff(npar))
+    testable, notes = np.zeros(len(used), dtype=bool), []
+    for i, (small, large) in enumerate(pairwise(used), start=1):
+        why = _why_not(small, large) if df[i] > 0 else "both have as many parameters"
+        testable[i] = not why
+        if why:
+            notes.append(
+                f"{names[i - 1]} is not contained in {names[i]}, {why}: there is no test, compare "
+                "AIC."
+            )
+    with np.errstate(invalid="ignore"):
+        p = np.where(testable, chi2_tail(chisq, np.where(df > 0, df, 1.0)), np.nan)
+    if len({fit.covariance_parameters for fit in used}) > 1:
+        notes.append("Variances cannot be negative: tests that set one to zero are conservative.")
+    aic, bic = zip(*(criteria(fit) for fit in used), strict=True)
+    columns = {
+        "npar": npar,
+        "AIC": np.array(aic),
+        "BIC": np.array(bic),
+        "logLik": -0.5 * criterion,
+        "-2*log(L)": criterion,
+        "Chisq": chisq,
+        "Df": df,
+        "Pr(>Chisq)": p,
+    }
+    title = ["Likelihood-ratio tests"]
+    title += [
+        f"{name}: {fit.design.formula or fit.design.response}, {fit.family}"
+        for name, fit in zip(names, used, strict=True)
+    ]
+    return Table(
+        {name: values.tolist() for name, values in columns.items()},
+        names,
+        title="\n".join(title),
+        notes=notes,
+        formats=_FORMATS,
+    )
+
+
+def _why_not(small: GeneralizedFit, large: GeneralizedFit) -> str:
+    one, other = small.family, large.family
+    if one.link != other.link:
+        return "their links differ"
+    nested = type(one) is type(other) or (one.name, other.name) == ("poisson", "negative binomial")
+    return why_not_contained(small, large) if nested else "their families differ"
+
+
+def refitted(problem: GeneralizedProblem, design: Design, like: GeneralizedFit) -> GeneralizedFit:
+    """The same model of another design."""
+    other = replace(problem, design=design)
+    return fitted_generalized(other, like.optimizer)
+
+
+def deletions(fit: GeneralizedFit, progress: bool | None) -> Table:
+    """Leave out each fixed-effects term that no other builds on."""
+    terms = FixedTerms(fit.design)
+    chosen = terms.droppable()
+    parts = []
+    with bar("drop1", len(chosen), "refits", progress) as shown:
+        for i in chosen:
+            parts.append(refitted(fit.problem, without_fixed(fit.design, i), fit))
+            shown.update()
+    npar = np.array([float(fit.npar - other.npar) for other in parts])
+    lrt = np.maximum(0.0, [other.criterion - fit.criterion for other in parts])
+    p = np.where(npar > 0, chi2_tail(lrt, np.maximum(npar, 1.0)), np.nan)
+    return Table(
+        {
+            "npar": [np.nan, *npar.tolist()],
+            "AIC": [criteria(other)[0] for other in [fit, *parts]],
+            "LRT": [np.nan, *lrt.tolist()],
+            "Pr(>Chisq)": [np.nan, *p.tolist()],
+        },
+        ["<none>", *(terms.label(i) for i in chosen)],
+        title="Single term deletions, likelihood ratios",
+        formats={name: _FORMATS[name] for name in ("npar", "AIC", "LRT", "Pr(>Chisq)")},
+    )
+
+
+def reductions(fit: GeneralizedFit, progress: bool | None) -> Table:
+    """Reduce the random effects by one effect, or by one term, at a time."""
+    what = [r for i in formula_order(fit.design) for r in reductions_of(fit.design, i)]
+    values, npar = [], []
+    with bar("ranova", len(what), "refits", progress) as shown:
+        for reduction in what:
+            value, parameters = _reduced(fit, reduction)
+            values.append(value)
+            npar.append(float(parameters))
+            shown.update()
+    all_npar = np.array([float(fit.npar), *npar])
+    criterion = np.array([fit.criterion, *values])
+    lrt = np.maximum(0.0, criterion[1:] - fit.criterion)
+    df = fit.npar - np.array(npar)
+    p = np.where(df > 0, chi2_tail(lrt, np.maximum(df, 1.0)), np.nan)
+    return Table(
+        {
+            "npar": all_npar.tolist(),
+            "logLik": (-0.5 * criterion).tolist(),
+            "AIC": (criterion + 2.0 * all_npar).tolist(),
+            "LRT": [np.nan, *lrt.tolist()],
+            "Df": [np.nan, *df.tolist()],
+            "Pr(>Chisq)": [np.nan, *p.tolist()],
+        },
+        ["<none>", *(reduction.label for reduction in what)],
+        title="ANOVA-like table for random effects: single term deletions",
+        notes=["Variances cannot be negative: the tests are conservative."],
+        formats={name: _FORMATS[name] for name in ("npar", "logLik", "AIC", "LRT", "Df")}
+        | {"Pr(>Chisq)": p_values},
+    )
+
+
+def _reduced(fit: GeneralizedFit, reduction: Reduction) -> tuple[float, int]:
+    """−2 log-likelihood and parameters of a smaller model."""
+    blocks = list(fit.design.blocks)
+    if reduction.block is None:
+        del blocks[reduction.position]
+    else:
+        blocks[reduction.position] = reduction.block
+    own = fit.design.p + fit.family.estimates_delta
+    if not blocks:
+        return -2.0 * log_likelihood_without(fit.problem), own
+    design = replace(fit.design, blocks=tuple(blocks), formula="", recipe=None)
+    problem = replace(
+        fit.problem, design=design, held=replace(still_fixed(fit, reduction), sigma=1.0)
+    )
+    small = fitted_generalized(problem, fit.optimizer)
+    return small.criterion, small.npar
+
+
+def criterion_at(fit: GeneralizedFit, beta: np.ndarray, theta: np.ndarray, delta: float) -> float:
+    """−2 log-likelihood at given parameters, β in the user's columns."""
+    internal = fit.problem.rows.basis.R @ beta if len(beta) else beta
+    at = Parameters(np.asarray(internal), np.asarray(theta, dtype=np.float64), delta)
+    return fit.problem.deviance.point(at, fit.u).value

@@ -1,0 +1,527 @@
+"""`GeneralizedLinearMixedModel`: a `GeneralizedFit` with names on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse.common.calls import checked_keywords, explained_members
+from lmmsparse.common.errors import NotFittedByError, OptionError
+from lmmsparse.common.findings import announce
+from lmmsparse.common.options import check_level, one_of, refused
+from lmmsparse.common.table import Table
+from lmmsparse.design.checks import check_design
+from lmmsparse.engine.families import NegativeBinomial
+from lmmsparse.engine.families.base import Family
+from lmmsparse.engine.solvers.choose import solver_findings
+from lmmsparse.fit.generalized.fit import GeneralizedFit
+from lmmsparse.fit.generalized.refit import refit_generalized
+from lmmsparse.fit.generalized.verdict import judge_generalized
+from lmmsparse.fit.verdict import Convergence
+from lmmsparse.inference.generalized.likelihood import criterion_at, deletions, reductions
+from lmmsparse.inference.generalized.means import means_table
+from lmmsparse.inference.generalized.profile import profile_intervals
+from lmmsparse.inference.generalized.resample import bootstrap_generalized
+from lmmsparse.inference.generalized.wald import (
+    as_normal,
+    parameter_errors,
+    term_tests,
+    wald_intervals,
+    z_table,
+)
+from lmmsparse.inference.hypotheses.contrast import contrast
+from lmmsparse.inference.intervals.bootstrap import Bootstrap
+from lmmsparse.model.mixed import MixedModel
+from lmmsparse.report.generalized import (
+    augment_generalized,
+    deviance,
+    glance_generalized,
+    short_print_generalized,
+    summarize_generalized,
+    tidy_generalized,
+)
+from lmmsparse.report.summary import Summary
+from lmmsparse.results.generalized import (
+    dispersion_table,
+    predict_generalized,
+    residuals,
+    simulate_generalized,
+)
+from lmmsparse.results.parameters import select_rows
+
+METHODS = ("wald", "profile", "boot")
+
+
+@explained_members
+class GeneralizedLinearMixedModel(MixedModel):
+    """A fitted generalized linear mixed model.
+
+    Made by `glmer` or `load`; never changes afterwards.
+
+    Parameters
+    ----------
+    fit : GeneralizedFit
+        The numbers.
+
+    Notes
+    -----
+    g(E(y given b)) = Xβ + Zb + offset, b ~ N(0, ΛΛ'). θ and everything made of it is on the scale
+    of the link; var(y given b) = φ V(μ) / w with the dispersion φ and weights w.
+
+    Examples
+    --------
+    >>> import lmmsparse as lmm
+    >>> cake = lmm.load_dataset("cake")
+    >>> m = lmm.glmer("angle ~ temp + (1 | recipe:replicate)", cake, "gamma")
+    >>> m.fixef.round(4).to_dict()
+    {'Intercept': 2.4525, 'temp': 0.005}
+    """
+
+    _fit: GeneralizedFit
+
+    @checked_keywords
+    def __init__(self, fit: GeneralizedFit) -> None:
+        if not isinstance(fit, GeneralizedFit):
+            raise OptionError(
+                f"GeneralizedLinearMixedModel was given a {type(fit).__name__}. Write "
+                "lmm.glmer(formula, data, family) to fit a model."
+            )
+        self._fit = fit
+
+    def __repr__(self) -> str:
+        return short_print_generalized(self._fit, self.convergence)
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+    # -- estimates ---------------------------------------------------------------------------------
+
+    @property
+    def family(self) -> Family:
+        """Distribution and link; that of a negative binomial model has the estimated `theta`."""
+        family = self._fit.family
+        if isinstance(family, NegativeBinomial):
+            return replace(family, theta=float(np.exp(self._fit.delta)))
+        return family
+
+    @property
+    def dispersion(self) -> float:
+        """φ with var(y) = φ V(μ) / weight: 1 for binomial and counts, 1/shape for gamma."""
+        return self._fit.family.dispersion(self._fit.delta)
+
+    @property
+    def parameter_errors(self) -> pd.DataFrame:
+        """Standard deviations, correlations and the family's own with standard errors."""
+        return parameter_errors(self._fit)
+
+    @property
+    def minus2loglik(self) -> float:
+        """−2 log-likelihood at the estimates, with every constant."""
+        return self._fit.criterion
+
+    @property
+    def deviance(self) -> float:
+        """Sum of squared deviance residuals, given the random effects; not −2 log-likelihood."""
+        return deviance(self._fit)
+
+    def _gaussian(self, name: str, instead: str) -> NoReturn:
+        raise NotFittedByError(
+            f"{name} is for linear mixed models: a generalized model has no residual variance on "
+            f"the scale of its random effects. {instead}"
+        )
+
+    @property
+    def sigma(self) -> float:
+        """Not defined: see `dispersion`.
+
+        Raises
+        ------
+        NotFittedByError
+        """
+        self._gaussian("sigma", "Use m.dispersion.")
+
+    @property
+    def reml(self) -> bool:
+        """False: generalized models are fitted by maximum likelihood."""
+        return False
+
+    @property
+    def reml_criterion(self) -> float:
+        """Not defined: see `minus2loglik`.
+
+        Raises
+        ------
+        NotFittedByError
+        """
+        self._gaussian("REML", "Use m.minus2loglik.")
+
+    @checked_keywords
+    def criterion_at(self, beta: Any, theta: Any, dispersion: float | None = None) -> float:
+        """−2 log-likelihood at any parameters.
+
+        Parameters
+        ----------
+        beta : (p,) array
+        theta : (n_theta,) array
+        dispersion : float, optional
+            Dispersion, or theta of a negative binomial; that of the fit if not given.
+        """
+        fit = self._fit
+        delta = fit.delta if dispersion is None else float(np.log(dispersion))
+        return criterion_at(fit, np.asarray(beta, float), np.asarray(theta, float), delta)
+
+    @cached_property
+    def convergence(self) -> Convergence:
+        """The verdict on the fit, with its findings."""
+        fit = self._fit
+        found = check_design(fit.design, fit.held)
+        found = [*found, *solver_findings(fit.products, fit.solver)]
+        return judge_generalized(fit, tuple(found))
+
+    # -- data --------------------------------------------------------------------------------------
+
+    @property
+    def fitted(self) -> pd.Series:
+        """Means at the conditional modes, on the data's index."""
+        return self._per_row(self._fit.fitted, "fitted")
+
+    @property
+    def linear_predictor(self) -> pd.Series:
+        """Xβ + Zb + offset, on the data's index."""
+        return self._per_row(self._fit.linear_predictor, "linear_predictor")
+
+    @checked_keywords
+    def residuals(self, type: str = "deviance", *, rng: Any = None) -> pd.Series:
+        """Residuals of a kind, at the conditional modes.
+
+        Parameters
+        ----------
+        type : {"deviance", "pearson", "response", "working", "quantile"}
+            Signed roots of the deviance; y − μ divided by √(V(μ)/weight); y − μ; (y − μ) ∂η/∂μ;
+            normal quantiles of the distribution function, randomized for discrete responses.
+        rng : numpy Generator or int, optional
+            For randomized quantiles; seed 0 if not given.
+        """
+        return self._per_row(residuals(self._fit, type, rng), "residuals")
+
+    @checked_keywords
+    def check_dispersion(self, n: int = 250, *, rng: Any = 0) -> Table:
+        """Whether responses vary as much as the family says.
+
+        Parameters
+        ----------
+        n : int
+            Responses to draw for the simulated reference.
+        rng : numpy Generator or int
+
+        Returns
+        -------
+        Table
+            Rows ``Pearson, simulation``, columns ``ratio, df, p.value``; above 1: overdispersion.
+        """
+        return dispersion_table(self._fit, n, rng)
+
+    # -- data frames -------------------------------------------------------------------------------
+
+    @checked_keywords
+    def tidy(
+        self,
+        effects: str | Sequence[str] = ("fixed", "ran_pars"),
+        *,
+        conf_int: bool = False,
+        level: float = 0.95,
+        conf_method: str = "wald",
+    ) -> pd.DataFrame:
+        """One row per parameter, with the column names of R's broom.mixed.
+
+        Parameters
+        ----------
+        effects : {"fixed", "ran_pars", "ran_vals"} or several of them
+        conf_int : bool
+            Add ``conf_low, conf_high``.
+        level : float
+        conf_method : str
+            As `confint` has it.
+        """
+        found = lambda: self.confint(conf_method, level)  # noqa: E731
+        return tidy_generalized(self._fit, effects, level if conf_int else None, found)
+
+    @checked_keywords
+    def glance(self) -> pd.DataFrame:
+        """One row about the model: ``nobs, family, link, dispersion, logLik, AIC, BIC, …``."""
+        return glance_generalized(self._fit)
+
+    @checked_keywords
+    def augment(self, data: Any = None) -> pd.DataFrame:
+        """One row per observation: the variables, then what the fit says about the row.
+
+        Parameters
+        ----------
+        data : table, optional
+            The data of the fit, to have all their columns in front.
+        """
+        return augment_generalized(self._fit, data)
+
+    # -- inference ---------------------------------------------------------------------------------
+
+    @checked_keywords
+    def coef_table(self) -> Table:
+        """Fixed effects with standard errors and z tests."""
+        return z_table(self._fit)
+
+    @checked_keywords
+    def confint(
+        self,
+        method: str = "profile",
+        level: float = 0.95,
+        which: str | Sequence[str] | None = None,
+        *,
+        n: int = 500,
+        rng: Any = 0,
+        kind: str = "percentile",
+        n_jobs: int = 1,
+        progress: bool | None = None,
+    ) -> pd.DataFrame:
+        """Confidence intervals.
+
+        Parameters
+        ----------
+        method : {"profile", "wald", "boot"}
+            Profile likelihood (NaN for correlations); Wald, on the logarithm for standard
+            deviations and by Fisher's z for correlations; parametric bootstrap.
+        level : float
+        which : str or sequence of str, optional
+            Parameters to give; ``"beta_"`` for all fixed effects, ``"theta_"`` for all others.
+        n, rng, kind
+            For the bootstrap: replicates, generator or seed, and kind of interval.
+        n_jobs : int
+            Processes.
+        progress : bool, optional
+            A bar at once (True), never (False), or by default after two seconds if standard error
+            is a terminal or a notebook.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``lower, upper``.
+        """
+        one_of("method", method, METHODS, "It names the kind of interval.")
+        level = check_level(level)
+        if method == "wald":
+            return wald_intervals(self._fit, level, which)
+        if method == "profile":
+            return profile_intervals(self._fit, level, which, n_jobs, progress)
+        replicates = self.bootstrap(n, rng=rng, n_jobs=n_jobs, progress=progress)
+        frame = replicates.confint(level, kind)
+        return frame if which is None else frame.loc[select_rows(which, [*frame.index], self._fit)]
+
+    @checked_keywords
+    def bootstrap(
+        self,
+        n: int,
+        *,
+        rng: Any,
+        statistic: Callable[[GeneralizedLinearMixedModel], Any] | None = None,
+        n_jobs: int = 1,
+        progress: bool | None = None,
+    ) -> Bootstrap:
+        """Refit the model to responses drawn from it.
+
+        Parameters
+        ----------
+        n : int
+            Number of replicates.
+        rng : numpy Generator or int
+            The result depends on it only, not on `n_jobs`.
+        statistic : callable, optional
+            Model → mapping, Series, array or number; all parameters if not given.
+        n_jobs : int
+            Processes.
+        progress : bool, optional
+            As for `confint`.
+        """
+        make = GeneralizedLinearMixedModel
+        return bootstrap_generalized(self._fit, n, rng, make, statistic, n_jobs, progress)
+
+    @checked_keywords
+    def contrast(self, L: Any, rhs: Any = 0.0) -> Table:
+        """Test hypotheses Lβ = rhs about the fixed effects.
+
+        Parameters
+        ----------
+        L : (p,) or (m, p) array, or mapping
+            Weights of the fixed effects; a mapping of names to weights is one row.
+        rhs : float or (m,) array
+
+        Returns
+        -------
+        Table
+            One row: ``Estimate, Std. Error, z value, Pr(>|z|)``; several rows, tested jointly:
+            ``Chisq, Df, Pr(>Chisq)``.
+        """
+        return as_normal(contrast(self._fit, L, rhs, "asymptotic"))
+
+    @checked_keywords
+    def emmeans(
+        self,
+        specs: str | Sequence[str],
+        *,
+        pairwise: bool = False,
+        adjust: str = "tukey",
+        type: str = "link",
+        at: Mapping[str, Any] | None = None,
+        level: float = 0.95,
+    ) -> Table:
+        """Estimated marginal means: predictions averaged over the factors, all cells alike.
+
+        Parameters
+        ----------
+        specs : str or sequence of str
+            Factors whose means are wanted; several: all combinations of their levels.
+        pairwise : bool
+            Give all differences between the means, with tests.
+        adjust : {"tukey", "holm", "bonferroni", "none"}
+            How the p-values of the differences allow for their number.
+        type : {"link", "response"}
+            Means on the scale of the link, or mapped to the response; differences of logits and
+            logarithms then become ratios.
+        at : mapping, optional
+            Column → values for covariates, otherwise at their mean, or levels of factors.
+        level : float
+        """
+        return means_table(self._fit, specs, pairwise, adjust, type, at, level)
+
+    @checked_keywords
+    def anova(self, type: int = 3) -> Table:
+        """Wald χ² tests of the fixed-effects terms.
+
+        Parameters
+        ----------
+        type : {1, 2, 3}
+            As for `lmmsparse.anova`.
+        """
+        return term_tests(self._fit, type)
+
+    @checked_keywords
+    def drop1(self, *, progress: bool | None = None) -> Table:
+        """Test each fixed-effects term that no other builds on by likelihood ratio.
+
+        Parameters
+        ----------
+        progress : bool, optional
+            As for `confint`.
+        """
+        return deletions(self._fit, progress)
+
+    @checked_keywords
+    def ranova(self, *, progress: bool | None = None) -> Table:
+        """Test the random effects: each term reduced by one effect, or left out.
+
+        Parameters
+        ----------
+        progress : bool, optional
+            As for `confint`.
+        """
+        return reductions(self._fit, progress)
+
+    @checked_keywords
+    def summary(self) -> Summary:
+        """The full printout."""
+        return summarize_generalized(self._fit, self.convergence)
+
+    # -- use ---------------------------------------------------------------------------------------
+
+    @checked_keywords
+    def predict(
+        self,
+        newdata: Any = None,
+        *,
+        type: str = "response",
+        random: bool | str = True,
+        new_levels: str = "raise",
+        offset: Any = None,
+        se: bool = False,
+        interval: str | None = None,
+        level: float = 0.95,
+        marginal: bool = False,
+    ) -> pd.Series | pd.DataFrame:
+        """Predictions for the data of the fit or for new data.
+
+        Parameters
+        ----------
+        newdata : table, optional
+            The columns the model uses; the response is not needed.
+        type : {"response", "link"}
+            Means, or linear predictors.
+        random : bool or str
+            All random effects (True), none (False), or those of a one-sided formula.
+        new_levels : {"raise", "population", "nan"}
+            What to do with levels of a grouping factor the fit has not seen, or missing ones.
+        offset : str or (rows,) array, optional
+            Offset of the new rows, in place of the fit's ``offset=`` argument.
+        se : bool
+            Also give standard errors and confidence limits.
+        interval : {"confidence"}, optional
+            Limits for the predicted mean, mapped from the scale of the link.
+        level : float
+        marginal : bool
+            With ``random=False``: the mean over all levels of the grouping factors, random effects
+            integrated out, rather than the mean of a level whose random effects are zero.
+
+        Returns
+        -------
+        Series, or DataFrame with columns ``fit, se, lower, upper``
+        """
+        return predict_generalized(
+            self._fit,
+            newdata,
+            type,
+            random,
+            new_levels,
+            offset,
+            se,
+            interval,
+            check_level(level),
+            marginal,
+        )
+
+    @checked_keywords
+    def simulate(
+        self, n: int = 1, *, rng: Any, random: str = "new", newdata: Any = None
+    ) -> pd.DataFrame:
+        """Draw responses from the fitted model; binomial ones as proportions of their trials.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        rng : numpy Generator or int
+        random : str
+            ``"new"`` random effects, ``"keep"`` the estimated ones, or a one-sided formula of the
+            terms to keep.
+        newdata : table, optional
+        """
+        values, index = simulate_generalized(self._fit, n, rng, random, newdata)
+        names = pd.Index([f"sim_{i + 1}" for i in range(values.shape[1])], dtype=object)
+        return pd.DataFrame(values, index=index, columns=names)
+
+    @checked_keywords
+    def refit(self, y: Any) -> GeneralizedLinearMixedModel:
+        """Fit the same design to another response, with trials and weights as they are.
+
+        Parameters
+        ----------
+        y : array
+            One value per fitted row, or per row of the original data; proportions for binomial
+            models, as `simulate` gives them.
+        """
+        if isinstance(y, str):
+            raise refused("y", "an array", y, "Pass the values of the response.")
+        model = GeneralizedLinearMixedModel(refit_generalized(self._fit, y))
+        announce(model.convergence.findings, self._fit.design.findings)
+        return model

@@ -1,0 +1,220 @@
+"""`GeneralizedFit` and its verdict → summary and data frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse.common.options import check_level, names_in, one_of
+from lmmsparse.common.render import Grid, Section
+from lmmsparse.common.table import as_precise_as, number
+from lmmsparse.common.words import alternatives
+from lmmsparse.fit.generalized.fit import GeneralizedFit
+from lmmsparse.fit.verdict import Convergence
+from lmmsparse.inference.generalized.wald import parameter_errors, z_table
+from lmmsparse.report.summary import (
+    Summary,
+    correlations_of,
+    counts_of,
+    notes_of,
+    verdict_of,
+    wrapped,
+)
+from lmmsparse.report.tidy import EFFECTS, fitted_frame, parameter_rows, random_values, with_limits
+from lmmsparse.results.generalized import residuals
+from lmmsparse.results.likelihood import criteria, loglik
+from lmmsparse.results.varcorr import variance_components
+
+_FIXED = {
+    "Estimate": "estimate",
+    "Std. Error": "std_error",
+    "z value": "statistic",
+    "Pr(>|z|)": "p_value",
+}
+
+
+def approximation(fit: GeneralizedFit) -> str:
+    """How the likelihood was integrated, in words."""
+    n_agq = fit.problem.n_agq
+    if n_agq > 1:
+        return f"adaptive Gauss-Hermite quadrature, {n_agq} nodes"
+    if n_agq == 0:
+        return "Laplace approximation, fixed effects at the joint mode"
+    expected = fit.problem.information == "expected" and not fit.family.canonical
+    return "Laplace approximation" + (" with expected information" if expected else "")
+
+
+def _heading(fit: GeneralizedFit) -> tuple[str, ...]:
+    design = fit.design
+    formula = design.formula or (
+        f"{design.response} ~ {' + '.join(design.x_names) or '0'} + "
+        + " + ".join(block.source for block in design.blocks)
+    )
+    lines = [
+        f"Generalized linear mixed model fit by maximum likelihood ({approximation(fit)})",
+        f"Family: {fit.family}",
+        f"Formula: {' '.join(formula.split())}",
+    ]
+    if fit.problem.success:
+        lines.insert(2, f"Models the probability of {fit.problem.success}")
+    if fit.seen.prior is not None:
+        lines.append("Weights: prior weights")
+    return tuple(lines)
+
+
+def _criteria(fit: GeneralizedFit) -> Grid:
+    aic, bic = criteria(fit)
+    row = [aic, bic, loglik(fit), fit.criterion]
+    cells = [number(v, 1) if max(map(abs, row)) >= 100 else number(v, 3) for v in row]
+    head = ("AIC", "BIC", "logLik", "-2*log(L)", "df.resid")
+    return Grid(head, ((*cells, str(fit.design.n - fit.npar)),), left=0)
+
+
+def _scaled_residuals(fit: GeneralizedFit) -> Grid:
+    scaled = residuals(fit, "pearson") / np.sqrt(fit.family.dispersion(fit.delta))
+    quantiles = np.quantile(scaled, [0, 0.25, 0.5, 0.75, 1])
+    cells = tuple(number(float(v), 4) for v in quantiles)
+    return Grid(("Min", "1Q", "Median", "3Q", "Max"), (cells,), left=0)
+
+
+def _own_parameter(fit: GeneralizedFit) -> tuple[str, ...]:
+    family = fit.family
+    if not family.parameter:
+        return ()
+    value = as_precise_as([float(np.exp(fit.delta))])([float(np.exp(fit.delta))])[0]
+    held = "" if family.estimates_delta else ", held"
+    return (f"{family.parameter.capitalize()}: {value}{held} ({family.parameter_formula})",)
+
+
+def summarize_generalized(fit: GeneralizedFit, convergence: Convergence) -> Summary:
+    """Compose the summary."""
+    varcorr, table = variance_components(fit), z_table(fit)
+    sections = [
+        Section(lines=_heading(fit)),
+        Section(grid=_criteria(fit)),
+        Section("Scaled residuals (Pearson):", _scaled_residuals(fit)),
+        Section("Random effects:", varcorr.grid, (counts_of(fit), *_own_parameter(fit))),
+        Section("Fixed effects:", table.section.grid, table.section.lines)
+        if fit.design.p
+        else Section("No fixed effects"),
+    ]
+    correlations = correlations_of(fit)
+    if correlations is not None:
+        sections.append(Section("Correlation of fixed effects:", correlations))
+    sections.append(Section(lines=(verdict_of(fit, convergence), *notes_of(fit, convergence))))
+    return Summary(table, varcorr, tuple(sections))
+
+
+def short_print_generalized(fit: GeneralizedFit, convergence: Convergence) -> str:
+    """What ``print(model)`` shows."""
+    parts = [
+        *_heading(fit),
+        f"-2*log(L) at convergence: {number(fit.criterion, 4)}",
+        "Random effects:",
+        str(variance_components(fit)),
+        counts_of(fit),
+        *_own_parameter(fit),
+    ]
+    notes = notes_of(fit, convergence)
+    if convergence.singular and convergence.converged:
+        notes = (*notes, verdict_of(fit, convergence))
+    if fit.design.p:
+        se = np.sqrt(np.diag(fit.vcov))
+        cells = as_precise_as(se[np.isfinite(se)].tolist())(fit.beta.tolist())
+        parts += ["Fixed effects:", *wrapped(fit.design.x_names, cells)]
+    return "\n".join([*parts, "", *notes] if notes else parts)
+
+
+def tidy_generalized(
+    fit: GeneralizedFit,
+    effects: str | Sequence[str],
+    level: float | None,
+    intervals: Callable[[], pd.DataFrame],
+) -> pd.DataFrame:
+    """One row per parameter or random effect; see `lmmsparse.report.tidy.tidy`."""
+    why = "It names what the rows are about."
+    wanted = names_in("effects", effects, why, f"Choose {alternatives(EFFECTS)}.") or [""]
+    for kind in wanted:
+        one_of("effects", kind, EFFECTS, why)
+    if level is not None:
+        check_level(level)
+    limits = intervals() if level is not None and set(wanted) & {"fixed", "ran_pars"} else None
+    frames = []
+    for kind in wanted:
+        if kind == "fixed":
+            frames.append(_fixed(fit, limits))
+        elif kind == "ran_pars":
+            frames.append(_parameters(fit, limits))
+        else:
+            frames.append(random_values(fit, level))
+    if len(frames) == 1:
+        return frames[0]
+    order = ["effect", "group", "level", "term", *_FIXED.values(), "conf_low", "conf_high"]
+    joined = pd.concat(frames, ignore_index=True)
+    return joined[[name for name in order if name in joined.columns]]
+
+
+def _fixed(fit: GeneralizedFit, limits: pd.DataFrame | None) -> pd.DataFrame:
+    table = z_table(fit).to_frame()
+    names = list(fit.design.x_names)
+    columns = {new: table[old].to_numpy() for old, new in _FIXED.items()}
+    frame = pd.DataFrame({"effect": ["fixed"] * len(names), "term": names, **columns})
+    return with_limits(frame, limits, names)
+
+
+def _parameters(fit: GeneralizedFit, limits: pd.DataFrame | None) -> pd.DataFrame:
+    rows, keys = parameter_rows(fit)
+    errors = parameter_errors(fit)["Std. Error"]
+    if fit.family.estimates_delta:
+        name = fit.family.parameter
+        rows.append(("Family", name, float(np.exp(fit.delta))))
+        keys.append(name)
+    frame = pd.DataFrame(rows, columns=["group", "term", "estimate"])
+    frame.insert(0, "effect", "ran_pars")
+    frame["std_error"] = [errors.get(key, np.nan) if key else np.nan for key in keys]
+    return with_limits(frame, limits, keys)
+
+
+def glance_generalized(fit: GeneralizedFit) -> pd.DataFrame:
+    """One row about the whole model."""
+    aic, bic = criteria(fit)
+    return pd.DataFrame(
+        {
+            "nobs": [fit.design.n],
+            "family": [fit.family.name],
+            "link": [fit.family.link],
+            "dispersion": [fit.family.dispersion(fit.delta)],
+            "logLik": [loglik(fit)],
+            "AIC": [float(aic)],
+            "BIC": [float(bic)],
+            "deviance": [deviance(fit)],
+            "df_residual": [fit.design.n - fit.npar],
+        }
+    )
+
+
+def deviance(fit: GeneralizedFit) -> float:
+    """Sum of squared deviance residuals at the modes."""
+    return float(np.sum(fit.family.unit_deviance(fit.seen, fit.fitted, fit.delta)))
+
+
+def augment_generalized(fit: GeneralizedFit, data: Any) -> pd.DataFrame:
+    """One row per observation: the variables, then what the fit says about the row."""
+    design = fit.design
+    frame, order = fitted_frame(fit, data)
+    fixed = design.fixed @ fit.beta + design.offset_or_zero
+    new = {
+        "_fitted": fit.linear_predictor,
+        "_resid": residuals(fit, "deviance"),
+        "_fixed": fixed,
+        "_mu": fit.fitted,
+        "_offset": design.offset_or_zero,
+        "_weights": design.weights_or_one,
+    }
+    for name, values in new.items():
+        padded = design.pad(np.asarray(values))
+        frame[name] = padded if order is None else padded[order]
+    return frame
