@@ -123,12 +123,18 @@ def new_frame(fit: Fit, newdata: Any) -> tuple[Recipe, pd.DataFrame]:
     if recipe is None:
         raise OptionError(
             "The model was fitted from arrays and cannot find its columns in a table. Compute X @ "
-            "m.fixef and add the rows of m.ranef, or fit with lmm.lmer."
+            "m.fixef and add the rows of m.ranef, or fit with lmm.lmer and a formula."
         )
     frame = as_frame(newdata)
     if not frame.columns.is_unique:
         check_unique(frame, recipe.names)
     return recipe, frame
+
+
+def new_weights(fit: Fit, newdata: Any) -> FloatArray:
+    """Prior weights of new data, 1 if the fit had none."""
+    recipe, frame = new_frame(fit, newdata)
+    return np.ones(len(frame)) if fit.design.weights is None else recipe.weights(frame)
 
 
 def new_rows(

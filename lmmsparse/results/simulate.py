@@ -16,6 +16,7 @@ from lmmsparse.results.predict import (
     Selection,
     new_frame,
     new_rows,
+    new_weights,
     select_effects,
     warn_of_undetermined,
 )
@@ -38,7 +39,7 @@ def simulate(
     n = whole_number("n", n)
     generator = as_generator(rng)
     values, index = drawn_predictors(fit, n, generator, random, newdata)
-    weights = fit.design.weights_or_one if newdata is None else _new_weights(fit, newdata)
+    weights = fit.design.weights_or_one if newdata is None else new_weights(fit, newdata)
     noise = generator.standard_normal(values.shape)
     values += fit.sigma * noise / np.sqrt(weights)[:, None]
     if newdata is None and fit.design.na_action == "exclude":
@@ -112,10 +113,3 @@ def _new_codes(fit: Fit, newdata: Any) -> tuple[dict[int, IntArray], dict[int, i
         fresh = np.where(level < 0, block.n_levels + extra, level)
         codes[t], n_levels[t] = fresh.astype(np.intp), block.n_levels + len(labels)
     return codes, n_levels
-
-
-def _new_weights(fit: Fit, newdata: Any) -> FloatArray:
-    recipe, frame = new_frame(fit, newdata)
-    if fit.design.weights is None:
-        return np.ones(len(frame))
-    return recipe.weights(frame)

@@ -16,6 +16,7 @@ from lmmsparse.common.errors import Finding, LmmWarning, OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.options import as_generator, check_counts, check_level, one_of
 from lmmsparse.common.progress import growing, run
+from lmmsparse.common.render import Section, Shown
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import filtered
 from lmmsparse.common.words import brief
@@ -36,7 +37,7 @@ Statistic = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Bootstrap:
+class Bootstrap(Shown):
     """The distribution of a statistic over responses drawn from a fitted model.
 
     Attributes
@@ -61,10 +62,11 @@ class Bootstrap:
     findings: tuple[Finding, ...] = ()
     unconverged: tuple[int, ...] = ()
 
-    def _moments(self) -> Table:
+    @property
+    def _sections(self) -> tuple[Section, ...]:
         values = self._replicates
         of = "" if len(values) == self.requested else f" of {self.requested}"
-        return Table(
+        table = Table(
             {
                 "Estimate": self.original.tolist(),
                 "Bias": (values.mean() - self.original).tolist(),
@@ -74,12 +76,7 @@ class Bootstrap:
             title=f"Bootstrap, {len(values)}{of} replicates ({self.n_failed} failed)",
             notes=[finding.message for finding in self.findings],
         )
-
-    def __repr__(self) -> str:
-        return str(self._moments())
-
-    def _repr_html_(self) -> str:
-        return self._moments()._repr_html_()
+        return (table.section,)
 
     @property
     def n_failed(self) -> int:
