@@ -22,7 +22,7 @@ from lmmsparse.design.columns import (
     response_values,
 )
 from lmmsparse.design.design import Design, RandomBlock
-from lmmsparse.design.expressions import columns_of, split_calls
+from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.matrices import MatrixRecipe, learn
 from lmmsparse.design.rank import (
@@ -44,8 +44,9 @@ from lmmsparse.design.sequence import positions, put_in_order
 from lmmsparse.design.tables import Variables, as_frame, check_unique
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.structures import make_structure
-from lmmsparse.formula.formula import MixedFormula, parse_formula, referenced_names
-from lmmsparse.formula.tokens import effect_key, tokenize
+from lmmsparse.formula.formula import MixedFormula, parse_formula
+from lmmsparse.formula.references import references, with_columns
+from lmmsparse.formula.tokens import effect_key
 
 
 @checked_keywords
@@ -127,7 +128,7 @@ def build_design(
         table = table.take(rows)
     table = put_in_order(table, _sequences(parsed), frame)
     check_response(parsed.response, table)
-    bare = {name for text in parts.values() for name in split_calls(text)[0]}
+    bare = {name for text in parts.values() for name in references(text).columns}
     used = sorted({name for names in uses.values() for name in names})
 
     def learnt(fitted: Variables, *which: Any) -> Any:
@@ -212,20 +213,12 @@ def _recipe(
 def _parts(parsed: MixedFormula, frame: pd.DataFrame) -> dict[str, str]:
     """Formula part → text for formulaic, with `.` written out."""
     assert parsed.response is not None
-    response = set(referenced_names(parsed.response))
+    response = set(references(parsed.response).names)
     others = " + ".join(f"`{name}`" for name in frame.columns if name not in response)
 
-    def expand(text: str) -> str:
-        written, at = "", 0
-        for token in tokenize(text):
-            if token.kind == "name" and token.value == ".":
-                written += f"{text[at : token.start]}({others or '0'})"
-                at = token.end
-        return written + text[at:]
-
-    parts = {"response": f"0 + {parsed.response}", "fixed": expand(parsed.fixed)}
+    parts = {"response": f"0 + {parsed.response}", "fixed": with_columns(parsed.fixed, others)}
     for i, term in enumerate(parsed.random):
-        parts[f"random{i}"] = expand(term.effects)
+        parts[f"random{i}"] = with_columns(term.effects, others)
     return parts
 
 
@@ -239,7 +232,7 @@ def _check_response_alone(parsed: MixedFormula, frame: pd.DataFrame) -> None:
         (parsed.fixed, "the fixed effects"),
         *((term.effects, term.source) for term in parsed.random),
     ]:
-        if name in split_calls(text)[0]:
+        if name in references(text).columns:
             raise FormulaError(
                 f"The response {name!r} is also among the predictors, in {where}. Leave it out "
                 "there."
@@ -251,7 +244,7 @@ def _check_index(parsed: MixedFormula, parts: Mapping[str, str], frame: pd.DataF
     labels = {name for name in frame.index.names if isinstance(name, str)} - set(frame.columns)
     texts = [*parts.values(), *parsed.offsets, *(f for t in parsed.random for f in t.factors)]
     for name in sorted(labels):
-        if any(name in referenced_names(text) for text in texts):
+        if any(name in references(text).names for text in texts):
             raise DataError(
                 f"The formula names {name!r}, which is the index of the data, not a column. Make "
                 "it one with data.reset_index()."
@@ -260,14 +253,12 @@ def _check_index(parsed: MixedFormula, parts: Mapping[str, str], frame: pd.DataF
 
 def _check_readable(parts: Mapping[str, str]) -> None:
     """Refuse columns named like what means something else in a formula, backquotes or not."""
-    for text in parts.values():
-        for token in tokenize(text):
-            if token.kind == "quoted" and token.value in ("1", "."):
-                raise DataError(
-                    f"A column named {token.value!r} cannot be used in a formula, where it stands "
-                    f"for {'the intercept' if token.value == '1' else 'all other columns'}, even "
-                    f"in backquotes. Rename it: data.rename(columns={{{token.value!r}: 'x1'}})."
-                )
+    for name in {"1", "."} & {name for text in parts.values() for name in references(text).names}:
+        raise DataError(
+            f"A column named {name!r} cannot be used in a formula, where it stands for "
+            f"{'the intercept' if name == '1' else 'all other columns'}, even in backquotes. "
+            f"Rename it: data.rename(columns={{{name!r}: 'x1'}})."
+        )
 
 
 def _own_names(context: Any) -> dict[str, Any]:
@@ -319,7 +310,7 @@ def _rank_findings(X: FixedColumns, names: tuple[str, ...], lost: tuple[str, ...
 def _sequences(parsed: MixedFormula) -> list[str]:
     """Factors of autoregressive terms that stand there by themselves."""
     terms = [term for term in parsed.random if term.structure == "ar1"]
-    return [name for term in terms for name in split_calls(term.effects)[0]]
+    return [name for term in terms for name in references(term.effects).columns]
 
 
 def _with_steps(

@@ -26,13 +26,13 @@ from lmmsparse.common.threads import filtered
 from lmmsparse.common.words import close_match
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
-from lmmsparse.design.expressions import columns_of, split_calls
+from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.materialize import Materializer
 from lmmsparse.design.plain import Columns, plain_columns
 from lmmsparse.design.tables import Variables, where_missing, with_levels_of
-from lmmsparse.formula.formula import referenced_names
 from lmmsparse.formula.limits import remembered
 from lmmsparse.formula.parts import Variable, read_part
+from lmmsparse.formula.references import references
 
 _LABELS = re.compile(r"(C|factor|interaction|dummy)\(")
 
@@ -101,7 +101,7 @@ class MatrixRecipe:
         """Data columns that an expression of the formula uses."""
         if expression in self.columns:
             return (expression,)
-        return tuple(name for name in referenced_names(expression) if name in self.columns)
+        return tuple(name for name in references(expression).names if name in self.columns)
 
     def _rebuild(self, part: str) -> ModelSpec:
         return self._specification(self.parts[part], self.variables[part], self.levels)
@@ -195,8 +195,8 @@ class MatrixRecipe:
 
 def labels_in(parts: Iterable[str]) -> set[str]:
     """Columns of formula parts whose values are taken for labels, whatever they are."""
-    calls = [call for text in parts for call in split_calls(text)[1]]
-    found = (referenced_names(call) for call in calls if _LABELS.match(call))
+    calls = [call for text in parts for call in references(text).calls]
+    found = (references(call).names for call in calls if _LABELS.match(call))
     return {name for names in found for name in names}
 
 

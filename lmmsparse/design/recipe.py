@@ -21,8 +21,8 @@ from lmmsparse.design.labels import check_types
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.tables import Tabular, holds_objects, renumbered, tidy_column, widened
 from lmmsparse.formula.expression import bare, read_expression
-from lmmsparse.formula.formula import referenced_names
 from lmmsparse.formula.parts import read_part
+from lmmsparse.formula.references import references
 
 _SAME = 1e-6
 
@@ -73,7 +73,7 @@ class Recipe(ReadOnly):
     def names(self) -> set[str]:
         """All names the formula, the offset and the weights use."""
         expressions = [*self.offsets, *(f for group in self.groups for f in group.factors)]
-        used = {name for text in expressions for name in referenced_names(text)}
+        used = {name for text in expressions for name in references(text).names}
         columns = {name for name in (self.offset_column, self.weights_column) if name}
         return used | columns | set(self.matrices.columns)
 
@@ -211,7 +211,7 @@ def evaluate(expression: str, frame: Tabular, context: Mapping[str, Any]) -> Any
 
 def evaluate_grouping(expression: str, frame: Tabular, context: Mapping[str, Any]) -> pd.Series:
     """One factor of a grouping as a Series with a RangeIndex."""
-    missing = [n for n in referenced_names(expression) if n not in frame.columns]
+    missing = [n for n in references(expression).names if n not in frame.columns]
     missing = [n for n in missing if n not in (context or {})]
     if missing:
         raise DataError(

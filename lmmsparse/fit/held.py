@@ -32,16 +32,6 @@ def theta_names(design: Design) -> list[str]:
 def held_parameters(design: Design, fixed: Mapping[str, Any] | Held | None) -> Held:
     """Read the user's ``fixed=``.
 
-    Parameters
-    ----------
-    design : Design
-    fixed : mapping of str to float, or None
-
-    Raises
-    ------
-    OptionError
-        For names the model does not have, and values it cannot have.
-
     Examples
     --------
     >>> import lmmsparse as lmm

@@ -24,7 +24,6 @@ class Cluster:
 
     Attributes
     ----------
-    fit : Fit
     entries : dict of int to list of (int, int)
         Term → places in its covariance matrix, the row never above the column.
     residual : bool

@@ -37,8 +37,6 @@ class Settled:
 
     Attributes
     ----------
-    fit : Fit
-    verdict : Convergence
     again : bool
         Whether it is another optimum than that of the first search.
     """

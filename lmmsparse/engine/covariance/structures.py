@@ -266,13 +266,7 @@ def resized(structure: CovarianceStructure, k: int) -> CovarianceStructure:
 
 
 def make_structure(name: str, k: int, hom: bool | None) -> CovarianceStructure:
-    """Return the structure a formula's tag names, for a term with k effects per level.
-
-    Raises
-    ------
-    OptionError
-        If there is no such structure.
-    """
+    """Return the structure a formula's tag names, for a term with k effects per level."""
     if name == "us" or (name == "diag" and k == 1):
         return Unstructured(k)
     if name == "diag":

@@ -46,7 +46,6 @@ def refit_many(fit: Fit, Y: Any, n_jobs: int = 1, progress: bool | None = None) 
 
     Parameters
     ----------
-    fit : Fit
     Y : (rows, m) array or DataFrame
         One row per fitted row, or per row of the original data.
     n_jobs : int
@@ -58,13 +57,6 @@ def refit_many(fit: Fit, Y: Any, n_jobs: int = 1, progress: bool | None = None) 
     -------
     DataFrame
         See `LinearMixedModel.refit_many`.
-
-    Raises
-    ------
-    DataError
-        If `Y` has the wrong shape or kind.
-    OptionError
-        For another `n_jobs`.
     """
     check_jobs(n_jobs)
     values, index = _columns(fit.design, Y)

@@ -21,7 +21,7 @@ from lmmsparse.formula.formula import parse_formula
 from lmmsparse.inference.hypotheses.anova import anova_table
 from lmmsparse.inference.hypotheses.bootstrap_lrt import bootstrap_lrt_of_fits
 from lmmsparse.inference.hypotheses.lrt import likelihood_ratio_table
-from lmmsparse.model import LinearMixedModel
+from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.optimize import Optimizer
 
 
