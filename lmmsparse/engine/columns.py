@@ -95,10 +95,9 @@ class InternalColumns(ReadOnly):
 
     def gram_anew(self, WX: FloatArray | sp.csr_array) -> FloatArray:
         """Q'WQ for weights under which Q is not orthonormal, (p, p)."""
-        gram = self.X.T @ WX
         if self.R is None:
-            return np.asarray(gram)
-        half = self.over_root(np.asarray(sp.csr_array(gram).toarray()))
+            return np.asarray(self.X.T @ WX)
+        half = self.over_root(np.asarray(sp.csr_array(self.X.T @ WX).toarray()))
         return self.over_root(np.ascontiguousarray(half.T))
 
 

@@ -13,9 +13,8 @@ import pandas as pd
 from lmmsparse.common.calls import checked_keywords, explained_members
 from lmmsparse.common.errors import NotFittedByError, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import check_level, one_of
+from lmmsparse.common.options import check_level, one_of, refused
 from lmmsparse.common.table import Table
-from lmmsparse.common.words import brief
 from lmmsparse.design.checks import check_design
 from lmmsparse.engine.families import NegativeBinomial
 from lmmsparse.engine.families.base import Family
@@ -522,7 +521,7 @@ class GeneralizedLinearMixedModel(MixedModel):
             models, as `simulate` gives them.
         """
         if isinstance(y, str):
-            raise OptionError(f"y={brief(y)} is text. Pass the values of the response.")
+            raise refused("y", "an array", y, "Pass the values of the response.")
         model = GeneralizedLinearMixedModel(refit_generalized(self._fit, y))
         announce(model.convergence.findings, self._fit.design.findings)
         return model

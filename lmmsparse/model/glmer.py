@@ -12,9 +12,8 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import is_whole, one_of
+from lmmsparse.common.options import is_whole, one_of, refused
 from lmmsparse.common.threads import one_thread
-from lmmsparse.common.words import brief
 from lmmsparse.design import Design, as_frame, build_design
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.design.successes import FORMS, binomial_response
@@ -160,10 +159,8 @@ def _same(weights: Any, read: Any) -> bool:
 
 def _nodes(n_agq: Any) -> int:
     if not is_whole(n_agq) or not 0 <= int(n_agq) <= 101:
-        raise OptionError(
-            f"n_agq={brief(n_agq)} must be a whole number from 0 to 101: 1 is the Laplace "
-            "approximation, more are nodes of adaptive quadrature."
-        )
+        advice = "1 is the Laplace approximation, more are nodes of adaptive quadrature."
+        raise refused("n_agq", "a whole number from 0 to 101", n_agq, advice)
     return int(n_agq)
 
 

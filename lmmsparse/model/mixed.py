@@ -11,9 +11,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import is_number
-from lmmsparse.common.words import brief
+from lmmsparse.common.options import is_number, refused
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.singular import is_singular
@@ -180,10 +178,7 @@ class MixedModel:
             If it is not a number, or negative.
         """
         if not is_number(tol) or not tol >= 0:
-            raise OptionError(
-                f"tol={brief(tol)} is not a number from 0 on. It says how small counts as zero. "
-                "Use, for example, tol=1e-4."
-            )
+            raise refused("tol", "a non-negative number", tol, "Use, for example, tol=1e-4.")
         return is_singular(self._fit, tol)
 
     @checked_keywords

@@ -62,7 +62,9 @@ ONLY_IN = {
         "results",
         "inference",
         "report",
+        "mixed_model",
         "model",
+        "generalized_model",
         "interop",
     ),
 }

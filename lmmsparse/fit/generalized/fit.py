@@ -26,8 +26,9 @@ from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import Modes, PLSSolution, PLSSolver
 from lmmsparse.fit.fit import Fit, check_parts
 from lmmsparse.fit.generalized.errors import covariance
+from lmmsparse.fit.generalized.joint import search_at_joint_mode
 from lmmsparse.fit.generalized.problem import GeneralizedProblem, default_solver
-from lmmsparse.fit.generalized.search import Found, search
+from lmmsparse.fit.generalized.search import search
 from lmmsparse.fit.held import held_parameters, theta_names
 from lmmsparse.optimize import Optimizer, StructuredSearch
 
@@ -150,8 +151,10 @@ class GeneralizedFit(Fit):
         p = self.design.p
         V = self._covariance[0][:p, :p]
         V = np.where(np.isfinite(V), V, 1e16)
-        L = np.linalg.cholesky(V[::-1, ::-1])[::-1, ::-1] if p else np.zeros((0, 0))
-        RX = np.linalg.inv(L) if p else L
+        L = np.zeros((0, 0))
+        if p:
+            L = np.asarray(np.linalg.cholesky(V[::-1, ::-1])[::-1, ::-1], dtype=np.float64)
+        RX = np.asarray(np.linalg.inv(L), dtype=np.float64) if p else L
         T = self.template.shifted_factors(self.theta)
         b = self.template.multiply(T, mode.u)
         solution = PLSSolution(
@@ -189,8 +192,19 @@ class GeneralizedFit(Fit):
         return {**super().__getstate__(), "hessian": self.hessian, "u": self.u}
 
 
-def made(problem: GeneralizedProblem, found: Found, optimizer: Optimizer) -> GeneralizedFit:
-    """The fit of what a search has found."""
+def fitted_generalized(
+    problem: GeneralizedProblem,
+    optimizer: Optimizer,
+    start: FloatArray | None = None,
+    progress: bool = False,
+    begin: tuple[Parameters, FloatArray] | None = None,
+) -> GeneralizedFit:
+    """Search for the optimum of a problem."""
+    if problem.n_agq == 0:
+        theta = start if begin is None else begin[0].theta
+        found = search_at_joint_mode(problem, theta, optimizer, progress)
+    else:
+        found = search(problem, start, optimizer, progress, begin)
     return GeneralizedFit(problem, found.optimum, optimizer, hessian=found.hessian, u=found.u)
 
 
@@ -255,4 +269,4 @@ def fit_generalized(
     if start is not None:
         start = in_order_of_theta("start", start, theta_names(design))
     chosen = optimizer if optimizer is not None else StructuredSearch()
-    return made(problem, search(problem, start, chosen, progress), chosen)
+    return fitted_generalized(problem, chosen, start, progress)

@@ -11,8 +11,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import DataError, LmmError
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.generalized.laplace import Parameters
-from lmmsparse.fit.generalized.fit import GeneralizedFit, made
-from lmmsparse.fit.generalized.search import Found, search
+from lmmsparse.fit.generalized.fit import GeneralizedFit, fitted_generalized
 from lmmsparse.fit.refit import per_row
 
 _OFF_ZERO = 0.05
@@ -39,26 +38,21 @@ def refit_generalized(fit: GeneralizedFit, y: Any) -> GeneralizedFit:
     wrong = problem.family.problem(problem.seen)
     if wrong:
         raise DataError(f"y cannot be a response of this model: {wrong}.")
-    return made(problem, _searched(fit, problem), fit.optimizer)
+    try:
+        other = fitted_generalized(problem, fit.optimizer, begin=_begin(fit))
+        if other.optimum.success:
+            return other
+    except LmmError:
+        pass
+    return fitted_generalized(problem, fit.optimizer)
 
 
-def _searched(fit: GeneralizedFit, problem: Any) -> Found:
-    """From the estimates of the other response; from the usual start where that fails."""
-    at = fit.parameters
+def _begin(fit: GeneralizedFit) -> tuple[Parameters, FloatArray]:
+    """The estimates of the other response, θ off zero."""
+    at, template = fit.parameters, fit.template
     theta = np.array(at.theta)
-    template = fit.template
     for group in template.mirrors:  # zero is a stationary point of any response
         if abs(theta[group[0]]) < _FLAT:
             theta[group[0]] = _OFF_ZERO
     begin = Parameters(np.array(at.beta), template.with_held(theta), at.delta)
-    try:
-        found = search(problem, None, fit.optimizer, begin=(begin, _zero(fit)))
-        if found.optimum.success:
-            return found
-    except LmmError:
-        pass
-    return search(problem, None, fit.optimizer)
-
-
-def _zero(fit: GeneralizedFit) -> FloatArray:
-    return np.zeros(fit.template.q)
+    return begin, np.zeros(template.q)

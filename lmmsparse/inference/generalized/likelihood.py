@@ -15,9 +15,8 @@ from lmmsparse.common.table import Table, blanks, counts, fixed, p_values
 from lmmsparse.design import Design
 from lmmsparse.design.reduced import Reduction, formula_order, reductions_of, without_fixed
 from lmmsparse.engine.generalized.laplace import Parameters
-from lmmsparse.fit.generalized.fit import GeneralizedFit, made
+from lmmsparse.fit.generalized.fit import GeneralizedFit, fitted_generalized
 from lmmsparse.fit.generalized.problem import GeneralizedProblem
-from lmmsparse.fit.generalized.search import search
 from lmmsparse.fit.generalized.without import log_likelihood_without
 from lmmsparse.fit.refit import still_fixed
 from lmmsparse.inference.hypotheses.lrt import check_same_data
@@ -117,7 +116,7 @@ def _why_not(small: GeneralizedFit, large: GeneralizedFit) -> str:
 def refitted(problem: GeneralizedProblem, design: Design, like: GeneralizedFit) -> GeneralizedFit:
     """The same model of another design."""
     other = replace(problem, design=design)
-    return made(other, search(other, None, like.optimizer), like.optimizer)
+    return fitted_generalized(other, like.optimizer)
 
 
 def deletions(fit: GeneralizedFit, progress: bool | None) -> Table:
@@ -151,8 +150,8 @@ def reductions(fit: GeneralizedFit, progress: bool | None) -> Table:
     values, npar = [], []
     with bar("ranova", len(what), "refits", progress) as shown:
         for reduction in what:
-            reached, parameters = _reduced(fit, reduction)
-            values.append(reached)
+            value, parameters = _reduced(fit, reduction)
+            values.append(value)
             npar.append(float(parameters))
             shown.update()
     all_npar = np.array([float(fit.npar), *npar])
@@ -191,7 +190,7 @@ def _reduced(fit: GeneralizedFit, reduction: Reduction) -> tuple[float, int]:
     problem = replace(
         fit.problem, design=design, held=replace(still_fixed(fit, reduction), sigma=1.0)
     )
-    small = made(problem, search(problem, None, fit.optimizer), fit.optimizer)
+    small = fitted_generalized(problem, fit.optimizer)
     return small.criterion, small.npar
 
 

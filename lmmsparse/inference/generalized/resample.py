@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.arrays import BoolArray, FloatArray
-from lmmsparse.common.errors import LmmWarning, OptionError
-from lmmsparse.common.options import check_counts
+from lmmsparse.common.errors import LmmWarning
+from lmmsparse.common.options import check_counts, refused
 from lmmsparse.common.threads import filtered
-from lmmsparse.common.words import brief
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.generalized.refit import refit_generalized
 from lmmsparse.fit.verdict import TOLERANCE
@@ -44,10 +43,8 @@ def bootstrap_generalized(
     """Refit a model to responses drawn from it with new random effects."""
     check_counts(n, n_jobs)
     if statistic is not None and not callable(statistic):
-        raise OptionError(
-            f"statistic={brief(statistic)} is not a function. It is called with every refitted "
-            "model. Write for example statistic=lambda m: m.fixef."
-        )
+        advice = "Write for example statistic=lambda m: m.fixef."
+        raise refused("statistic", "a function of a model", statistic, advice)
     original = estimates(fit) if statistic is None else as_series(statistic(make_model(fit)))
     own = (make_model, statistic, original.index)
     return gathered(_replicates, fit, own, original, n, rng, BATCH // 16, n_jobs, progress)
