@@ -67,8 +67,7 @@ def predict_with_error(
     the mixture of the conditional normal distributions. The prediction stays that at θ̂.
     """
     if interval is not None:
-        why = "Limits are those of the predicted mean, or of a new observation."
-        one_of("interval", interval, INTERVALS, why)
+        one_of("interval", interval, INTERVALS)
     values, index = predict(fit, newdata, random, new_levels, offset)
     selections = select_effects(fit, random)
     rows = _rows(fit, newdata, selections, new_levels, offset)

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray, IntArray
-from lmmsparse.common.errors import DataError, OptionError
-from lmmsparse.common.options import as_generator, whole_number
-from lmmsparse.common.words import brief
+from lmmsparse.common.errors import DataError
+from lmmsparse.common.options import as_generator, refused, whole_number
 from lmmsparse.fit.fit import Fit
 from lmmsparse.results.predict import (
     Selection,
@@ -87,10 +86,8 @@ def drawn_predictors(
 def _kept(fit: Fit, random: str) -> list[Any]:
     """Per block, which effects keep their conditional modes; (k,) bool arrays."""
     if not isinstance(random, str) or (random not in ("new", "keep") and "~" not in random):
-        raise OptionError(
-            f"random must be 'new', 'keep' or a one-sided formula, not {brief(random)}. Use 'new' "
-            "to draw random effects, 'keep' to keep the estimated ones, or name the terms to keep."
-        )
+        advice = "Draw random effects, keep the estimated ones, or name the terms to keep."
+        raise refused("random", "'new', 'keep' or a one-sided formula", random, advice)
     chosen = select_effects(fit, random == "keep" if random in ("new", "keep") else random)
     kept = [np.zeros(block.k, dtype=bool) for block in fit.design.blocks]
     for selection in chosen:

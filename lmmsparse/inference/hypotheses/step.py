@@ -85,8 +85,7 @@ def step(
     for name, alpha in (("alpha_random", alpha_random), ("alpha_fixed", alpha_fixed)):
         share(name, alpha, f"Use, for example, {name}=0.05.", ends=True)
     labels = [term.label for term in FixedTerms(fit.design).terms]
-    why = "It names the terms of the fixed effects that stay."
-    keep = names_in("keep", keep, why, f"Name some of {listed(labels)}.")
+    keep = names_in("keep", keep, f"Name some of {listed(labels)}.")
     unknown = [name for name in keep if name not in labels]
     if unknown:
         raise OptionError(

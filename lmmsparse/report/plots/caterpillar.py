@@ -21,8 +21,7 @@ def plot_caterpillar(fit: Fit, group: str | None, level: float, order: str | Non
     z = float(normal_quantile(0.5 + check_level(level) / 2.0))
     effects = effects_of(fit, group)
     if order is not None:
-        why = f"Levels are put in the order of one of the effects of {effects.group!r}."
-        one_of("order", order, effects.names, why)
+        one_of("order", order, effects.names)
     by = effects.names.index(order) if order is not None else 0
     rows = np.argsort(effects.modes[:, by], kind="stable")
     n = len(rows)

@@ -31,11 +31,10 @@ def plot_bootstrap(
         )
     frame = replicates.to_frame()
     names = [str(name) for name in frame.columns]
-    why = "Numbers of the bootstrap are chosen by name."
     use = f"Name one or several of {', '.join(names)}."
-    wanted = names if which is None else names_in("which", which, why, use)
+    wanted = names if which is None else names_in("which", which, use)
     if not wanted or not set(wanted) <= set(names):
-        raise OptionError(f"which={brief(which)} is not in the bootstrap. {why} {use}")
+        raise OptionError(f"which={brief(which)} is not in the bootstrap. {use}")
     limits = replicates.confint(level, kind)
     axes = figure.panels(len(wanted), ax, (3.4, 2.8))
     labels = parameter_labels(fit)

@@ -20,7 +20,6 @@ from lmmsparse.report.plots import figure
 from lmmsparse.report.plots.figure import INK, SERIES, Axes
 
 _POINTS = 41
-_WHY = "Effects are drawn along the predictors of the fixed effects."
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +58,10 @@ def plot_effects(
             "m.plot.caterpillar()."
         )
     if by is not None:
-        one_of("by", by, list(values), _WHY)
+        one_of("by", by, list(values))
     wanted = [name for name in values if name != by]
     if specs is not None:
-        wanted = names_in("specs", specs, _WHY, f"Name some of {', '.join(map(repr, values))}.")
+        wanted = names_in("specs", specs, f"Name some of {', '.join(map(repr, values))}.")
     for name in wanted:
         if name not in values:
             raise OptionError(
@@ -111,7 +110,7 @@ def _values(fit: Fit, by: str | None, at: Mapping[str, Any] | None) -> dict[str,
     for name, (mean, low, high) in numbers.items():
         few = isinstance(by, str) and name == by
         out[name] = (low, mean, high) if few else tuple(np.linspace(low, high, _POINTS).tolist())
-    at = mapping("at", at, "It gives columns values.", "Write at={'column': [1, 2]}.")
+    at = mapping("at", at, "Write at={'column': [1, 2]}.")
     order = recipe.matrices.variables["fixed"]
     out = {name: out[name] for name in sorted(out, key=order.index)}
     for name, chosen in at.items():

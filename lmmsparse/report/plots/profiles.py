@@ -82,7 +82,7 @@ def curves_of(profiled: Profile) -> list[ProfileCurve]:
 
 def plot_profile(fit: Fit, given: Any, kind: str, level: float, ax: Any) -> Any:
     """One panel per parameter."""
-    one_of("kind", kind, KINDS, "It says what is drawn of a profile; zeta is the signed root.")
+    one_of("kind", kind, KINDS)
     level = check_level(level)
     profiled = as_profile(fit, given)
     limits = profiled.confint(level)

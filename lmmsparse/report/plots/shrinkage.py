@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
-from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import names_in
-from lmmsparse.common.words import brief, listed
+from lmmsparse.common.options import names_in, refused
+from lmmsparse.common.words import listed
 from lmmsparse.fit.fit import Fit
 from lmmsparse.report.plots import figure
 from lmmsparse.report.plots.figure import ACCENT, GREY, INK, PALE, Axes
@@ -23,15 +22,12 @@ def plot_shrinkage(fit: Fit, group: str | None, effects: Sequence[str] | None, a
     """Two effects: arrows in their plane; one effect: partial pooling against none."""
     pooled = pooling(fit, group)
     names = pooled.effects.names
-    why = f"The plot is about one or two effects of {pooled.effects.group!r}."
     use = f"Name one or two of {listed(names)}."
-    chosen = list(names[:2]) if effects is None else names_in("effects", effects, why, use)
+    chosen = list(names[:2]) if effects is None else names_in("effects", effects, use)
     unknown = [name for name in chosen if name not in names]
     if unknown or not 1 <= len(chosen) <= 2 or len(set(chosen)) < len(chosen):
-        raise OptionError(
-            f"effects must be one or two different effects of {pooled.effects.group!r}, not "
-            f"{brief(effects)}. Name one or two of {listed(names)}."
-        )
+        kind = f"one or two different effects of {pooled.effects.group!r}"
+        raise refused("effects", kind, effects, use)
     at = [names.index(name) for name in chosen]
     (ax,) = figure.panels(1, ax, (4.8, 4.4))
     known = ~np.isnan(pooled.alone[:, at].sum(axis=1))
