@@ -15,6 +15,7 @@ from lmmsparse.common.errors import Finding, NumericalError, OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.options import check_jobs, check_level
 from lmmsparse.common.progress import run
+from lmmsparse.common.render import Section, Shown
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.covariance.template import LambdaTemplate
@@ -45,7 +46,7 @@ _STEPS = 8.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Profile:
+class Profile(Shown):
     """The deviance profiled along parameters.
 
     Attributes
@@ -77,20 +78,16 @@ class Profile:
     _cutoff: float
     findings: tuple[Finding, ...] = ()
 
-    def _limits(self) -> Table:
+    @property
+    def _sections(self) -> tuple[Section, ...]:
         limits = self.confint()
-        return Table(
+        table = Table(
             {"lower": limits["lower"].tolist(), "upper": limits["upper"].tolist()},
             [str(name) for name in limits.index],
             title="Profile likelihood, 95 % intervals",
             notes=[finding.message for finding in self.findings] + self._open_sides(0.95),
         )
-
-    def __repr__(self) -> str:
-        return str(self._limits())
-
-    def _repr_html_(self) -> str:
-        return self._limits()._repr_html_()
+        return (table.section,)
 
     def _open_sides(self, level: float) -> list[str]:
         """Where an interval has no limit, and what stands there instead."""
