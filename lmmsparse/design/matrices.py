@@ -69,7 +69,7 @@ class MatrixRecipe:
 
     @cached_property
     def _specs(self) -> dict[str, ModelSpec]:
-        """Specifications rebuilt on one made-up row: everything that matters was learnt before."""
+        """Specifications rebuilt on one synthetic row: all that matters was learnt before."""
         return {part: self._rebuild(part) for part in self.parts}
 
     @property
@@ -164,8 +164,8 @@ class MatrixRecipe:
             na_action="ignore",
             output="numpy",
         )
-        made_up = pd.DataFrame(row, index=range(1))
-        return self._materialize(spec, made_up, strict=False).model_spec
+        synthetic = pd.DataFrame(row, index=range(1))
+        return self._materialize(spec, synthetic, strict=False).model_spec
 
     def _materialize(self, spec: ModelSpec, frame: pd.DataFrame, strict: bool = True) -> Any:
         """Evaluate a specification, with columns that have a coding of their own in it."""
