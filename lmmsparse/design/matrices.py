@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -102,6 +102,25 @@ class MatrixRecipe:
         if expression in self.columns:
             return (expression,)
         return tuple(name for name in references(expression).names if name in self.columns)
+
+    def with_random(self, order: Sequence[int]) -> MatrixRecipe:
+        """The recipe with some of its random-effects parts, in a new order."""
+
+        def moved(mapping: Mapping[str, Any]) -> dict[str, Any]:
+            kept = {f"random{new}": mapping[f"random{old}"] for new, old in enumerate(order)}
+            return {"fixed": mapping["fixed"], **kept}
+
+        # Levels are learnt in the first part that uses a factor: others may need them.
+        lost = self.categories.keys() - {"fixed", "response", *(f"random{i}" for i in order)}
+        categories = moved(self.categories)
+        for part in lost:
+            categories["fixed"] = {**self.categories[part], **categories["fixed"]}
+        return replace(
+            self,
+            parts=moved(self.parts),
+            variables=moved(self.variables),
+            categories=categories,
+        )
 
     def _rebuild(self, part: str) -> ModelSpec:
         return self._specification(self.parts[part], self.variables[part], self.levels)
@@ -204,8 +223,6 @@ def learn(
     parts: Mapping[str, str],
     variables: Mapping[str, tuple[str, ...]],
     table: Variables,
-    used: Sequence[str],
-    bare: set[str],
     contrasts: Mapping[str, Contrasts],
     context: Mapping[str, Any],
     rows: IntArray | None = None,
@@ -221,12 +238,8 @@ def learn(
         Part → data columns it uses.
     table : Variables
         Complete rows of tidy columns.
-    used : sequence of str
-        The columns that any part uses.
-    bare : set of str
-        Columns that stand in a formula by themselves rather than inside a call only.
     contrasts : mapping
-        Column → contrasts.
+        Column → contrasts, also of columns that no part uses.
     context : mapping
         The user's own names.
     rows : int array or None
@@ -243,6 +256,9 @@ def learn(
         If so the matrices are of no use.
     """
     fitted = table if rows is None else table.take(rows)
+    used = sorted(set().union(*variables.values()))
+    contrasts = {name: value for name, value in contrasts.items() if name in used}
+    bare = {name for text in parts.values() for name in references(text).columns}
     columns = {name: describe(fitted[name], name, bare, contrasts) for name in used}
     formulas = _parsed(parts)
     matrices: dict[str, Columns] = {}

@@ -7,14 +7,12 @@ which ones is seen on made-up rows that meet every level.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.design import Design, MatrixRecipe, RandomBlock, Recipe
+from lmmsparse.design import Design, MatrixRecipe, RandomBlock
 from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.rank import column_relations, combination, independent_columns, spans
 from lmmsparse.design.terms import (
@@ -86,7 +84,12 @@ def without_random(design: Design, reduction: Reduction) -> Design:
         return replace(design, blocks=tuple(blocks))
     if reduction.block is None:
         del blocks[at]
-        smaller = _without_part(recipe, at)
+        rest = [i for i in range(len(recipe.groups)) if i != at]
+        smaller = replace(
+            recipe,
+            matrices=recipe.matrices.with_random(rest),
+            groups=tuple(recipe.groups[i] for i in rest),
+        )
     else:
         part = f"random{at}"
         names = frozenset(design.blocks[at].names)
@@ -154,29 +157,6 @@ def _with_part(matrices: MatrixRecipe, part: str, text: str) -> MatrixRecipe:
         parts={**matrices.parts, part: text},
         variables={**matrices.variables, part: names},
     )
-
-
-def _without_part(recipe: Recipe, at: int) -> Recipe:
-    """The recipe without a random-effects term; the later ones move up."""
-    matrices, last = recipe.matrices, len(recipe.groups) - 1
-
-    def moved(mapping: Mapping[str, Any]) -> dict[str, Any]:
-        out = {"fixed": mapping["fixed"]}
-        rest = [i for i in range(last + 1) if i != at]
-        out.update({f"random{new}": mapping[f"random{old}"] for new, old in enumerate(rest)})
-        return out
-
-    categories = moved(matrices.categories)
-    # Levels are learnt in the first part that uses a factor: others may need them.
-    categories["fixed"] = {**matrices.categories[f"random{at}"], **categories["fixed"]}
-    smaller = replace(
-        matrices,
-        parts=moved(matrices.parts),
-        variables=moved(matrices.variables),
-        categories=categories,
-    )
-    groups = (*recipe.groups[:at], *recipe.groups[at + 1 :])
-    return replace(recipe, matrices=smaller, groups=groups)
 
 
 def _combination(old: MatrixRecipe, new: MatrixRecipe, part: str) -> FloatArray:

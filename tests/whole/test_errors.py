@@ -663,7 +663,7 @@ def without(column: str) -> pd.DataFrame:
         (lambda: model().fixed, "'fixef'"),
         (lambda: model().random, "m.ranef"),
         (lambda: model().plot.residual, "'residuals'"),
-        (lambda: lmm.glmer, "Gaussian"),  # type: ignore[attr-defined]
+        (lambda: lmm.nlmer, "nlme"),  # type: ignore[attr-defined]
         (lambda: lmm.fixef, "m.fixef"),  # type: ignore[attr-defined]
     ],
 )
@@ -756,7 +756,7 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
         FormulaError,
         ('"dose"',),
     ),
-    "random by number": (lambda: model().predict(random=3), OptionError, ("random must", "not 3")),
+    "random by number": (lambda: model().predict(random=3), OptionError, ("random must be", "True", "3")),
     "new level of a factor": (
         lambda: model().predict(new(arm="medium")),
         DataError,
@@ -804,7 +804,7 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
         OptionError,
         ("offset=", "newdata="),
     ),
-    "a table for arrays": (lambda: by_arrays().predict(new()), OptionError, ("arrays", "formula")),
+    "a table for arrays": (lambda: by_arrays().predict(new()), OptionError, ("arrays", "lmm.lmer")),
     "simulate without rng": (
         lambda: model().simulate(rng=None),
         OptionError,
@@ -848,7 +848,7 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
     "refit to infinity": (lambda: model().refit([np.inf, *range(N - 1)]), DataError, ("infinite",)),
     "refit to nothing": (lambda: model().refit(np.full(N, np.nan)), DataError, ("missing",)),
     "refit to text": (lambda: model().refit(["a"] * N), DataError, ("numbers",)),
-    "refit to a matrix": (lambda: model().refit(np.ones((N, 2))), DataError, ("not 2",)),
+    "refit to a matrix": (lambda: model().refit(np.ones((N, 2))), DataError, ("one dimension, not 2",)),
     "refit with negative weights": (
         lambda: model().refit(data()["score"], weights=np.full(N, -1)),
         DataError,
@@ -948,7 +948,7 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
         DataError,
         ("rhs", "missing"),
     ),
-    "rhs of text": (lambda: model().contrast({"dose": 1}, rhs="a"), DataError, ("rhs must",)),
+    "rhs of text": (lambda: model().contrast({"dose": 1}, rhs="a"), DataError, ("rhs must be numbers", "'a'")),
     "means of a formula": (
         lambda: model().emmeans("pairwise ~ arm"),
         OptionError,
@@ -988,12 +988,12 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
     "statistic of text": (
         lambda: model().bootstrap(2, rng=1, statistic=lambda m: "a"),
         OptionError,
-        ("'a'", "numbers"),
+        ("'a'", "must give numbers"),
     ),
     "matrix of groups": (
         lambda: model().influence(np.ones((N, 2))),
         DataError,
-        ("groups must", "not 2"),
+        ("groups", "one dimension, not 2"),
     ),
     "tolerance of singularity": (
         lambda: model().is_singular("a"),
