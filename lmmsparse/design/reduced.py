@@ -14,7 +14,7 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.design import Design, MatrixRecipe, RandomBlock
 from lmmsparse.design.expressions import columns_of
-from lmmsparse.design.rank import column_relations, combination, independent_columns
+from lmmsparse.design.rank import column_relations, combination, independent_columns, spans
 from lmmsparse.design.terms import (
     INTERCEPT,
     FormulaTerm,
@@ -251,16 +251,9 @@ def _without(
     apart = not block.structure.correlated and block.k > 1
     if not beside and not apart and (not keep or any(other.factors for other in others)):
         one = np.ones((len(columns), 1))
-        if _spans(block.columns, one) and not _spans(columns, one):
+        if spans(block.columns, one) and not spans(columns, one):
             columns, names = np.column_stack([one, columns]), ("Intercept", *names)
     if not names:
         return None
     smaller = resized(block.structure, len(names))
     return replace(block, columns=np.asfortranarray(columns), names=names, structure=smaller)
-
-
-def _spans(columns: FloatArray, target: FloatArray) -> bool:
-    if columns.shape[1] == 0:
-        return False
-    solution = np.linalg.lstsq(columns, target, rcond=None)[0]
-    return bool(np.abs(columns @ solution - target).max() < 1e-8)

@@ -15,7 +15,7 @@ from lmmsparse.common.distributions import studentized_range_tail, t_quantile, t
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.options import check_level, mapping, names_in, one_of, refused
 from lmmsparse.common.table import Table, as_precise_as, counts
-from lmmsparse.design.terms import covariates, factor_levels, grid
+from lmmsparse.design.terms import chosen_values, covariates, factor_levels, grid
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import (
     DenominatorDF,
@@ -76,8 +76,7 @@ def marginal_means(
         kind = "one or several different predictors"
         raise refused("specs", kind, specs, "Name each once.")
     for name, chosen in at.items():
-        one = isinstance(chosen, str) or np.ndim(chosen) == 0
-        values[name] = (chosen,) if one else tuple(np.asarray(chosen, dtype=object).tolist())
+        values[name] = chosen_values(chosen)
         if not values[name]:
             raise DataError(f"at={{{name!r}: ...}} is empty. Give at least one value.")
         if pd.isna(pd.Series(values[name], dtype=object)).any():
