@@ -190,13 +190,11 @@ class BlockedFactor:
 
     Parameters
     ----------
-    system : BlockedSystem
     inverse : (levels, width, width) array
         L₁₁⁻¹ of every level.
     Y : csr_array, dense array or None
         L₁₁⁻¹ M₁₂, (levels · width, core).
     L22 : (core, core) array or None
-    logdet : float
     """
 
     def __init__(

@@ -117,12 +117,10 @@ class _Workspace:
     ----------
     matrix : csc_matrix
         The lower triangle of M.
-    factor : SparseCholesky
     products, theta : CrossProducts or None, (n_theta,) array
         Of what `factor` is; None while it is being made.
     inversion : Inversion or None
         Made when it is first needed.
-    lock : Lock
     """
 
     def __init__(self, matrix: sp.csc_matrix, factor: SparseCholesky) -> None:
