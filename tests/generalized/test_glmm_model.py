@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from glmm_tables import table
+from generalized_models import frame
 from scipy.special import expit, ndtr
 
 import lmmsparse as lmm
@@ -20,12 +20,12 @@ CBPP = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
 
 @pytest.fixture(scope="module")
 def cbpp() -> lmm.GeneralizedLinearMixedModel:
-    return lmm.glmer(CBPP, table("cbpp"), "binomial")
+    return lmm.glmer(CBPP, frame("cbpp"), "binomial")
 
 
 @pytest.fixture(scope="module")
 def counts() -> lmm.GeneralizedLinearMixedModel:
-    return lmm.glmer("y ~ trt + Visit + (Visit | subject)", table("epil"), "poisson")
+    return lmm.glmer("y ~ trt + Visit + (Visit | subject)", frame("epil"), "poisson")
 
 
 def made_up(n: int = 300, seed: int = 0) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def test_all_forms_of_a_binary_response_are_the_same_model() -> None:
 
 
 def test_swapping_success_and_failure_changes_signs_only() -> None:
-    data = table("cbpp")
+    data = frame("cbpp")
     for link in ("logit", "probit"):
         family = lmm.families.Binomial(link)
         one = lmm.glmer("cbind(incidence, failures) ~ period + (1 | herd)", data, family)
@@ -77,7 +77,7 @@ def test_swapping_success_and_failure_changes_signs_only() -> None:
 
 
 def test_binomial_rows_split_into_bernoulli_rows(cbpp: lmm.GeneralizedLinearMixedModel) -> None:
-    data = table("cbpp")
+    data = frame("cbpp")
     ones = data.loc[data.index.repeat(data["incidence"])].assign(y=1)
     zeros = data.loc[data.index.repeat(data["failures"])].assign(y=0)
     m = lmm.glmer("y ~ period + (1 | herd)", pd.concat([ones, zeros]), "binomial")
@@ -104,13 +104,13 @@ def test_binomial_rows_split_into_bernoulli_rows(cbpp: lmm.GeneralizedLinearMixe
     ],
 )
 def test_responses_that_cannot_be(formula: str, family: Any, match: str) -> None:
-    data = table("cbpp").assign(zero=0, one=1, negative=lambda d: -d["size"])
+    data = frame("cbpp").assign(zero=0, one=1, negative=lambda d: -d["size"])
     with pytest.raises(lmm.LmmError, match=match):
         lmm.glmer(formula, data, family)
 
 
 def test_missing_values_and_rows_without_trials() -> None:
-    data = table("cbpp").astype({"incidence": float})
+    data = frame("cbpp").astype({"incidence": float})
     data.loc[3, "incidence"] = np.nan
     data.loc[5, ["incidence", "size"]] = 0
     with pytest.warns(lmm.DesignWarning, match="weight zero"):
@@ -191,7 +191,7 @@ def test_huge_counts_are_a_linear_mixed_model_of_logarithms() -> None:
 
 
 def test_predictions_on_both_scales(cbpp: lmm.GeneralizedLinearMixedModel) -> None:
-    data = table("cbpp")
+    data = frame("cbpp")
     link = cbpp.predict(data, type="link")
     np.testing.assert_allclose(cbpp.predict(data), expit(link))
     np.testing.assert_allclose(cbpp.predict(data), cbpp.fitted, rtol=1e-12)
@@ -224,8 +224,8 @@ def test_error_of_a_prediction_with_random_effects(cbpp: lmm.GeneralizedLinearMi
 
 @pytest.mark.parametrize("link", ["logit", "probit", "cloglog"])
 def test_marginal_means_are_integrals(link: str) -> None:
-    m = lmm.glmer(CBPP, table("cbpp"), lmm.families.Binomial(link))
-    new = table("cbpp").head(4)
+    m = lmm.glmer(CBPP, frame("cbpp"), lmm.families.Binomial(link))
+    new = frame("cbpp").head(4)
     eta = m.predict(new, random=False, type="link").to_numpy()
     u = np.linspace(-8, 8, 8001)
     density = np.exp(-(u**2) / 2) / np.sqrt(2 * np.pi)
@@ -238,7 +238,7 @@ def test_marginal_means_are_integrals(link: str) -> None:
 
 
 def test_new_levels_and_refusals(cbpp: lmm.GeneralizedLinearMixedModel) -> None:
-    new = table("cbpp").head(2).assign(herd="elsewhere")
+    new = frame("cbpp").head(2).assign(herd="elsewhere")
     with pytest.raises(lmm.DataError, match="elsewhere"):
         cbpp.predict(new)
     population = cbpp.predict(new, new_levels="population")
@@ -250,7 +250,7 @@ def test_new_levels_and_refusals(cbpp: lmm.GeneralizedLinearMixedModel) -> None:
 
 
 def test_residuals(cbpp: lmm.GeneralizedLinearMixedModel) -> None:
-    data, mu = table("cbpp"), cbpp.fitted
+    data, mu = frame("cbpp"), cbpp.fitted
     y, n = data["prop"], data["size"]
     np.testing.assert_allclose(cbpp.residuals("response"), y - mu, atol=1e-12)
     np.testing.assert_allclose(cbpp.residuals("pearson"), (y - mu) * np.sqrt(n / (mu * (1 - mu))))
@@ -273,7 +273,7 @@ def test_quantile_residuals_are_normal_where_the_model_is_right() -> None:
 
 def test_simulated_responses_keep_their_trials(cbpp: lmm.GeneralizedLinearMixedModel) -> None:
     draws = cbpp.simulate(200, rng=1)
-    successes = draws.to_numpy() * table("cbpp")["size"].to_numpy()[:, None]
+    successes = draws.to_numpy() * frame("cbpp")["size"].to_numpy()[:, None]
     np.testing.assert_allclose(successes, np.rint(successes), atol=1e-9)
     kept = cbpp.simulate(2000, rng=1, random="keep").mean(axis=1)
     np.testing.assert_allclose(kept, cbpp.fitted, atol=0.03)
@@ -281,7 +281,7 @@ def test_simulated_responses_keep_their_trials(cbpp: lmm.GeneralizedLinearMixedM
     again = cbpp.refit(draws["sim_1"])
     direct = lmm.glmer(
         "sim ~ period + (1 | herd)",
-        table("cbpp").assign(sim=draws["sim_1"]),
+        frame("cbpp").assign(sim=draws["sim_1"]),
         "binomial",
         weights="size",
     )
@@ -312,7 +312,7 @@ def test_profile_limits_are_where_the_profile_says(
     limits = cbpp.confint(which=["sd_Intercept|herd", "period[T.p2]"])
     np.testing.assert_allclose(limits.loc["sd_Intercept|herd"], [0.34607, 1.09997], atol=2e-4)
     rise = 1.959964**2
-    data = table("cbpp")
+    data = frame("cbpp")
     for end in ("lower", "upper"):
         sd = float(limits.loc["sd_Intercept|herd", end])
         held = lmm.glmer(CBPP, data, "binomial", fixed={"herd.Intercept": sd})
@@ -339,7 +339,7 @@ def test_profile_of_every_standard_deviation(counts: lmm.GeneralizedLinearMixedM
 
 
 def _with_ones() -> pd.DataFrame:
-    return table("epil").assign(o=1.0)
+    return frame("epil").assign(o=1.0)
 
 
 def test_wald_intervals_and_errors(counts: lmm.GeneralizedLinearMixedModel) -> None:
@@ -357,8 +357,8 @@ def test_tests_of_terms(cbpp: lmm.GeneralizedLinearMixedModel) -> None:
     b, V = cbpp.fixef.to_numpy()[1:], cbpp.vcov.to_numpy()[1:, 1:]
     assert wald.loc["period", "Chisq"] == pytest.approx(b @ np.linalg.solve(V, b))
     pd.testing.assert_frame_equal(wald, lmm.anova(cbpp).to_frame())
-    small = lmm.glmer("cbind(incidence, failures) ~ 1 + (1 | herd)", table("cbpp"), "binomial")
-    large = lmm.glmer("cbind(incidence, failures) ~ period + (1 | herd)", table("cbpp"), "binomial")
+    small = lmm.glmer("cbind(incidence, failures) ~ 1 + (1 | herd)", frame("cbpp"), "binomial")
+    large = lmm.glmer("cbind(incidence, failures) ~ period + (1 | herd)", frame("cbpp"), "binomial")
     ratio = lmm.anova(large, small).to_frame()
     deleted = cbpp.drop1(progress=False).to_frame()
     assert ratio["Chisq"].iloc[1] == pytest.approx(deleted.loc["period", "LRT"], abs=1e-6)
@@ -370,7 +370,7 @@ def test_tests_of_terms(cbpp: lmm.GeneralizedLinearMixedModel) -> None:
     joint = cbpp.contrast(np.eye(4)[1:]).to_frame()
     assert joint["Chisq"].iloc[0] == pytest.approx(wald.loc["period", "Chisq"])
     with pytest.raises(lmm.LmmError, match="linear and generalized"):
-        lmm.anova(cbpp, lmm.lmer("prop ~ period + (1 | herd)", table("cbpp")))
+        lmm.anova(cbpp, lmm.lmer("prop ~ period + (1 | herd)", frame("cbpp")))
 
 
 def test_marginal_means_on_the_scale_of_the_response(
@@ -430,10 +430,10 @@ def test_what_is_linear_only_refuses_by_name(cbpp: lmm.GeneralizedLinearMixedMod
         with pytest.raises(AttributeError, match="linear mixed models"):
             getattr(cbpp, name)
     with pytest.raises(lmm.OptionError, match="no residual standard deviation"):
-        lmm.glmer(CBPP, table("cbpp"), "binomial", fixed={"sigma": 2.0})
+        lmm.glmer(CBPP, frame("cbpp"), "binomial", fixed={"sigma": 2.0})
     with pytest.raises(lmm.LmmError, match=r"lmm\.glmer"):
         lmm.GeneralizedLinearMixedModel(
-            lmm.lmer("prop ~ period + (1 | herd)", table("cbpp")).fit  # type: ignore[arg-type]
+            lmm.lmer("prop ~ period + (1 | herd)", frame("cbpp")).fit  # type: ignore[arg-type]
         )
 
 
@@ -442,7 +442,7 @@ def test_tidy_glance_augment(counts: lmm.GeneralizedLinearMixedModel) -> None:
     assert {"estimate", "std_error", "statistic", "p_value", "conf_low"} <= set(frame.columns)
     assert counts.glance()["family"].iloc[0] == "poisson"
     assert counts.glance()["AIC"].iloc[0] == pytest.approx(counts.aic)
-    rows = counts.augment(table("epil"))
+    rows = counts.augment(frame("epil"))
     np.testing.assert_allclose(np.exp(rows["_fitted"]), rows["_mu"])
     assert len(counts.tidy("ran_vals")) == 59 * 2
 
@@ -483,8 +483,8 @@ def test_other_findings() -> None:
         {"g": np.repeat(np.arange(100), 2), "y": np.repeat(rng.integers(0, 2, 100), 2)}
     )
     assert "laplace-too-coarse" in findings_of("y ~ 1 + (1 | g)", pairs, "binomial")
-    toenail = table("toenail")
+    toenail = frame("toenail")
     assert "laplace-too-coarse" in findings_of(
         "y ~ treatment * time + (1 | patientID)", toenail, "binomial"
     )
-    assert "laplace-too-coarse" not in findings_of(CBPP, table("cbpp"), "binomial")
+    assert "laplace-too-coarse" not in findings_of(CBPP, frame("cbpp"), "binomial")
