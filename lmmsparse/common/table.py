@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.render import Grid, Section, html_of, markdown_of, text_of
+from lmmsparse.common.render import Grid, Section, Shown, markdown_of
 
 Formatter = Callable[[Sequence[float]], list[str]]
 
@@ -120,8 +120,8 @@ _USUAL: dict[str, Formatter] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Table:
+@dataclass(frozen=True, eq=False, repr=False)
+class Table(Shown):
     """A printable table of numbers.
 
     Parameters
@@ -179,13 +179,9 @@ class Table:
         rows = [(str(label), *row) for label, *row in zip(self.index, *columns, strict=True)]
         return Section(self.title, Grid(("", *self.columns), tuple(rows)), tuple(self.notes))
 
-    def __str__(self) -> str:
-        return text_of([self.section])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return html_of([self.section])
+    @property
+    def _sections(self) -> tuple[Section, ...]:
+        return (self.section,)
 
     @checked_keywords
     def to_markdown(self) -> str:

@@ -179,8 +179,7 @@ def codings(
     table : Variables
         Those the formula uses, complete rows only.
     """
-    why = "It gives columns codings."
-    given = mapping("contrasts", contrasts, why, "Write contrasts={'column': 'sum'}.")
+    given = mapping("contrasts", contrasts, "Write contrasts={'column': 'sum'}.")
     out = {}
     for name, value in given.items():
         if name not in columns:

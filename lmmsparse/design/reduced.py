@@ -1,22 +1,20 @@
 """Design and what to leave out → the design of the smaller formula, as if it had been written so.
 
 The data are not at hand: columns of the smaller model are combinations of those of the larger, and
-which ones is seen on made-up rows that meet every level.
+we find which by evaluating both formulas on synthetic rows that meet every level.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.design import Design, MatrixRecipe, RandomBlock, Recipe
+from lmmsparse.design import Design, MatrixRecipe, RandomBlock
 from lmmsparse.design.expressions import columns_of
-from lmmsparse.design.rank import column_relations, combination, independent_columns
+from lmmsparse.design.rank import column_relations, combination, independent_columns, spans
 from lmmsparse.design.terms import (
     INTERCEPT,
     FormulaTerm,
@@ -86,7 +84,12 @@ def without_random(design: Design, reduction: Reduction) -> Design:
         return replace(design, blocks=tuple(blocks))
     if reduction.block is None:
         del blocks[at]
-        smaller = _without_part(recipe, at)
+        rest = [i for i in range(len(recipe.groups)) if i != at]
+        smaller = replace(
+            recipe,
+            matrices=recipe.matrices.with_random(rest),
+            groups=tuple(recipe.groups[i] for i in rest),
+        )
     else:
         part = f"random{at}"
         names = frozenset(design.blocks[at].names)
@@ -154,29 +157,6 @@ def _with_part(matrices: MatrixRecipe, part: str, text: str) -> MatrixRecipe:
         parts={**matrices.parts, part: text},
         variables={**matrices.variables, part: names},
     )
-
-
-def _without_part(recipe: Recipe, at: int) -> Recipe:
-    """The recipe without a random-effects term; the later ones move up."""
-    matrices, last = recipe.matrices, len(recipe.groups) - 1
-
-    def moved(mapping: Mapping[str, Any]) -> dict[str, Any]:
-        out = {"fixed": mapping["fixed"]}
-        rest = [i for i in range(last + 1) if i != at]
-        out.update({f"random{new}": mapping[f"random{old}"] for new, old in enumerate(rest)})
-        return out
-
-    categories = moved(matrices.categories)
-    # Levels are learnt in the first part that uses a factor: others may need them.
-    categories["fixed"] = {**matrices.categories[f"random{at}"], **categories["fixed"]}
-    smaller = replace(
-        matrices,
-        parts=moved(matrices.parts),
-        variables=moved(matrices.variables),
-        categories=categories,
-    )
-    groups = (*recipe.groups[:at], *recipe.groups[at + 1 :])
-    return replace(recipe, matrices=smaller, groups=groups)
 
 
 def _combination(old: MatrixRecipe, new: MatrixRecipe, part: str) -> FloatArray:
@@ -271,16 +251,9 @@ def _without(
     apart = not block.structure.correlated and block.k > 1
     if not beside and not apart and (not keep or any(other.factors for other in others)):
         one = np.ones((len(columns), 1))
-        if _spans(block.columns, one) and not _spans(columns, one):
+        if spans(block.columns, one) and not spans(columns, one):
             columns, names = np.column_stack([one, columns]), ("Intercept", *names)
     if not names:
         return None
     smaller = resized(block.structure, len(names))
     return replace(block, columns=np.asfortranarray(columns), names=names, structure=smaller)
-
-
-def _spans(columns: FloatArray, target: FloatArray) -> bool:
-    if columns.shape[1] == 0:
-        return False
-    solution = np.linalg.lstsq(columns, target, rcond=None)[0]
-    return bool(np.abs(columns @ solution - target).max() < 1e-8)

@@ -44,8 +44,7 @@ def held_parameters(design: Design, fixed: Mapping[str, Any] | Held | None) -> H
         return fixed
     if fixed is None:
         return Held()
-    why = "It says which covariance parameters are held at which values."
-    held_values = mapping("fixed", fixed, why, "Give, for example, fixed={'sigma': 1.0}.")
+    held_values = mapping("fixed", fixed, "Give, for example, fixed={'sigma': 1.0}.")
     names = theta_names(design)
     held: list[tuple[int, float]] = []
     sigma: float | None = None

@@ -53,10 +53,9 @@ def tidy(
     intervals : callable
         Gives the limits of all parameters by name; only called where they are wanted.
     """
-    why = "It names what the rows are about."
-    wanted = names_in("effects", effects, why, f"Choose {alternatives(EFFECTS)}.") or [""]
+    wanted = names_in("effects", effects, f"Choose {alternatives(EFFECTS)}.") or [""]
     for kind in wanted:
-        one_of("effects", kind, EFFECTS, why)
+        one_of("effects", kind, EFFECTS)
     if level is not None:
         check_level(level)
     # Wald limits of fixed effects go with the tests beside them; all others are joined by name.

@@ -14,6 +14,7 @@ from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import DataError, Finding, LmmError, OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.progress import run
+from lmmsparse.common.render import Section, Shown
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
 from lmmsparse.common.words import listed
@@ -34,7 +35,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Influence:
+class Influence(Shown):
     """Measures of influence, by row or by deleted group.
 
     Attributes
@@ -102,11 +103,12 @@ class Influence:
         columns = [part for part in parts if part is not None]
         return pd.concat([*columns, self.dfbeta.add_prefix("dfbeta_")], axis=1)
 
-    def _largest(self) -> Table:
+    @property
+    def _sections(self) -> tuple[Section, ...]:
         what = f"of levels of {self._group}" if self._group else "of single rows"
         largest = self.cooks_distance.nlargest(_SHOWN)
         missing = len(set(self.problems) - set(self.unconverged))
-        return Table(
+        table = Table(
             {"Cook's distance": largest.tolist()},
             [str(label) for label in largest.index],
             title=f"Influence {what}, the {len(largest)} largest of {len(self.cooks_distance)}",
@@ -115,12 +117,7 @@ class Influence:
                 *(finding.message for finding in self.findings),
             ],
         )
-
-    def __repr__(self) -> str:
-        return str(self._largest())
-
-    def _repr_html_(self) -> str:
-        return self._largest()._repr_html_()
+        return (table.section,)
 
 
 def influence(fit: Fit, groups: Any = None, progress: bool | None = None) -> Influence:

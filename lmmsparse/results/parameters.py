@@ -94,7 +94,7 @@ def known_parameters(fit: Fit) -> BoolArray:
 def select_rows(which: str | Sequence[str], names: list[str], fit: Fit) -> list[str]:
     """Resolve ``which=``: names, ``"beta_"`` for all fixed effects, ``"theta_"`` for all others."""
     use = f"Give one or several of {', '.join(names)}."
-    wanted = names_in("which", which, "Parameters are chosen by name.", use)
+    wanted = names_in("which", which, use)
     p = len(fit.design.x_names)
     out: list[str] = []
     for name in wanted:

@@ -10,8 +10,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import f_tail, t_tail
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.table import Table, as_precise_as
-from lmmsparse.common.words import brief
-from lmmsparse.design.arguments import check_real
+from lmmsparse.design.arguments import numbers
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import denominator_df, open_notes, standard_errors
 
@@ -47,11 +46,7 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
             f"contrast({{{max(named, key=len, default='x')!r}: 1}}), and what it is compared with "
             "as rhs=."
         )
-    try:
-        check_real("L", L)
-        matrix = np.atleast_2d(np.asarray(L, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"L must be numbers ({error}). Give one weight per effect.") from error
+    matrix = np.atleast_2d(numbers("L", L, "Give one weight per effect."))
     if matrix.ndim != 2 or matrix.shape[1] != len(names):
         raise DataError(
             f"L has shape {np.shape(L)}, but the model has {len(names)} fixed effects "
@@ -66,13 +61,7 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
 
 
 def _right_side(rhs: Any, rows: int) -> FloatArray:
-    check_real("rhs", rhs)
-    try:
-        values = np.asarray(rhs, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"rhs must be numbers, not {brief(rhs)}. Give one number, or one per row."
-        ) from error
+    values = numbers("rhs", rhs, "Give one number, or one per row.")
     if not np.isfinite(values).all():
         raise DataError("rhs contains missing or infinite values. Give finite numbers.")
     if values.ndim > 1 or (values.ndim == 1 and len(values) not in (1, rows)):

@@ -30,7 +30,7 @@ def drop1_table(
 ) -> Table:
     """Leave out each term in turn; see `LinearMixedModel.drop1`."""
     spelled = _SPELLED.get(test.lower(), test) if isinstance(test, str) else test
-    one_of("test", spelled, TESTS, "Terms are tested by likelihood ratio or by F.")
+    one_of("test", spelled, TESTS)
     return _by_F(fit, ddf) if spelled == "F" else _by_likelihood(fit, progress)
 
 

@@ -27,8 +27,6 @@ class Reductions:
 
     Attributes
     ----------
-    whole : Settled
-    what : list of Reduction
     smaller : list of (Settled or Design)
         The design where no random effect is left.
     """

@@ -11,7 +11,7 @@ import numpy as np
 from lmmsparse.common.errors import Finding, OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.options import names_in, share
-from lmmsparse.common.render import Section, html_of, text_of
+from lmmsparse.common.render import Section, Shown
 from lmmsparse.common.table import Table, counts
 from lmmsparse.common.words import listed
 from lmmsparse.design.reduced import formula_of, without_fixed, without_random
@@ -26,7 +26,7 @@ from lmmsparse.inference.hypotheses.terms import FixedTerms
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Step:
+class Step(Shown):
     """What backward elimination did.
 
     Attributes
@@ -45,18 +45,13 @@ class Step:
     formula: str
     model: Any
 
+    @property
     def _sections(self) -> tuple[Section, ...]:
         left = self.formula or "a model made from arrays"
         if self.model is None:
             left += "  (no random effects left: a linear model)"
         last = Section(lines=(f"Model found: {left}",))
         return self.random.section, self.fixed.section, last
-
-    def __repr__(self) -> str:
-        return text_of(self._sections())
-
-    def _repr_html_(self) -> str:
-        return html_of(self._sections())
 
 
 _Row = tuple[str, int, list[float]]  # a term, when it went (0: never, -1: no term), its test
@@ -90,8 +85,7 @@ def step(
     for name, alpha in (("alpha_random", alpha_random), ("alpha_fixed", alpha_fixed)):
         share(name, alpha, f"Use, for example, {name}=0.05.", ends=True)
     labels = [term.label for term in FixedTerms(fit.design).terms]
-    why = "It names the terms of the fixed effects that stay."
-    keep = names_in("keep", keep, why, f"Name some of {listed(labels)}.")
+    keep = names_in("keep", keep, f"Name some of {listed(labels)}.")
     unknown = [name for name in keep if name not in labels]
     if unknown:
         raise OptionError(

@@ -312,6 +312,6 @@ def check_type(kind: int) -> int:
     if written not in names:
         raise OptionError(
             "type must be 1 (sequential), 2 (adjusted for all terms that do not contain the term) "
-            f"or 3 (averaged over the cells), not {brief(kind)}. Choose one of these."
+            f"or 3 (averaged over the cells), not {brief(kind)}."
         )
     return names[written]

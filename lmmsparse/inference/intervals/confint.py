@@ -23,7 +23,7 @@ _OPTIONS = ("n_jobs", "progress", "n", "rng", "kind")
 
 def check_method(method: str) -> str:
     """The name of a kind of interval."""
-    return one_of("method", method, METHODS, "It names the kind of interval.")
+    return one_of("method", method, METHODS)
 
 
 def confidence_intervals(
