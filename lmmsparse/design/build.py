@@ -202,7 +202,7 @@ def _asked(formula: str | MixedFormula, data: Any, context: Any) -> _Asked:
             "model without any use ordinary least squares, for example statsmodels' ols()."
         )
     frame = as_frame(data)
-    own = dict(mapping("context", context, "", "Write for example context={'square': square}."))
+    own = dict(mapping("context", context, "Write for example context={'square': square}."))
     _check_response_alone(parsed.response, parsed, frame)
     parts = _parts(parsed.response, parsed, frame)
     _check_index(parsed, parts, frame)
