@@ -95,7 +95,7 @@ def explained_members(kind: C) -> C:
         text = f"{kind.__name__!r} object has no attribute {name!r}"
         close = [m for m in members if _looks_like(name.lower(), m)]
         close = difflib.get_close_matches(name.lower(), close, n=1, cutoff=0.0)
-        if advice := habit("members", name):
+        if advice := getattr(kind, "_instead", {}).get(name, habit("members", name)):
             text += f". {advice}"
         elif close and not name.startswith("_"):
             text += f". Did you mean {close[0]!r}?"

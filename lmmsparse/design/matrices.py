@@ -69,7 +69,7 @@ class MatrixRecipe:
 
     @cached_property
     def _specs(self) -> dict[str, ModelSpec]:
-        """Specifications rebuilt on one made-up row: everything that matters was learnt before."""
+        """Specifications rebuilt on one synthetic row: all that matters was learnt before."""
         return {part: self._rebuild(part) for part in self.parts}
 
     @property
@@ -164,24 +164,16 @@ class MatrixRecipe:
             na_action="ignore",
             output="numpy",
         )
-        made_up = pd.DataFrame(row, index=range(1))
-        return self._materialize(spec, made_up, strict=False).model_spec
+        synthetic = pd.DataFrame(row, index=range(1))
+        return self._materialize(spec, synthetic, strict=False).model_spec
 
     def _materialize(self, spec: ModelSpec, frame: pd.DataFrame, strict: bool = True) -> Any:
         """Evaluate a specification, with columns that have a coding of their own in it."""
-        infos = {name: self.columns[name] for name in frame.columns}
-        coded = {
-            name: C(frame[name], self.contrasts.get(name))
-            for name, info in infos.items()
-            if info.coded
-        }
-        truths = {
-            name: frame[name].astype(bool)
-            for name, info in infos.items()
-            if info.coded and info.boolean
-        }
+        coded = [name for name in frame.columns if self.columns[name].coded]
+        truths = {name: frame[name].astype(bool) for name in coded if self.columns[name].boolean}
+        codings = {name: C(frame[name], self.contrasts.get(name)) for name in coded}
         data = frame.assign(**truths) if truths else frame
-        return _materialize(spec, data, coded, self.context, strict=strict)
+        return _materialize(spec, data, codings, self.context, strict=strict)
 
     def prepare(self, part: str, newdata: pd.DataFrame) -> tuple[pd.DataFrame, BoolArray]:
         """The columns a part needs, coded as when the model was fitted, and rows with a hole."""

@@ -1,7 +1,7 @@
 """Design and what to leave out → the design of the smaller formula, as if it had been written so.
 
 The data are not at hand: columns of the smaller model are combinations of those of the larger, and
-which ones is seen on made-up rows that meet every level.
+we find which by evaluating both formulas on synthetic rows that meet every level.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -83,6 +83,17 @@ class GeneralizedLinearMixedModel(MixedModel):
     """
 
     _fit: GeneralizedFit
+    _instead: ClassVar[dict[str, str]] = {
+        "influence": "It is for linear mixed models. Refit without the rows or levels.",
+        "step": "It is for linear mixed models. Write m.drop1() and m.ranova().",
+        "refit_many": "It is for linear mixed models. Write m.refit(y) for each response.",
+        "profile": "Write m.confint(method='profile').",
+        "vcov_varcorr": "Write m.parameter_errors.",
+        "all_fit": "Fit again with optimizer=, for example lmm.Bobyqa().",
+        "r2": "It is for linear mixed models, whose residuals have a variance.",
+        "icc": "It is for linear mixed models, whose residuals have a variance.",
+        "residuals_of": "Write m.residuals(type='pearson').",
+    }
 
     @checked_keywords
     def __init__(self, fit: GeneralizedFit) -> None:

@@ -109,10 +109,11 @@ def glmer(
     check_parts(optimizer, solver)
     one_of("information", information, INFORMATION, "It is whose Hessian is used.")
     n_agq = _nodes(n_agq)
-    parsed = parse_formula(formula)
     frame = as_frame(data)
     if isinstance(offset, str) and offset not in frame.columns:
-        parsed, offset = replace(parsed, offsets=(*parsed.offsets, offset)), None
+        formula, offset = f"{formula} + offset({offset})", None
+    parsed = parse_formula(formula)
+    named = parsed.response
     trials, success, findings = None, "", []
     if isinstance(chosen, Binomial) and parsed.response is not None:
         read = binomial_response(parsed, frame, weights, context)
@@ -128,8 +129,10 @@ def glmer(
         contrasts=contrasts,
         context=context,
     )
-    if findings:
-        design = replace(design, findings=(*design.findings, *findings))
+    # The response may have been worked out as a column of its own.
+    design = replace(
+        design, response=named or design.response, findings=(*design.findings, *findings)
+    )
     own = None if trials is None else trials[design.rows]
     _check_response(chosen, design, own)
     held = beside_sigma(design, fixed)

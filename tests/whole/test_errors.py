@@ -434,7 +434,13 @@ FITS = [
         OptionError,
         options={"contrasts": {"arm": np.eye(4)}},
     ),
-    Case("context", PLAIN, ("context", "list", "mapping"), OptionError, options={"context": [1]}),
+    Case(
+        "context",
+        PLAIN,
+        ("context must be a mapping, not [1]",),
+        OptionError,
+        options={"context": [1]},
+    ),
     # Tables
     Case("no data", PLAIN, ("NoneType", "DataFrame"), data=lambda frame: None),
     Case("an array", PLAIN, ("ndarray", "DataFrame"), data=lambda frame: np.ones((3, 3))),
@@ -1093,7 +1099,7 @@ ARRAYS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "empty": ({"y": []}, ("y is empty",)),
     "rows of X": ({"X": np.ones((3, 1))}, ("X has 3 rows", "60")),
     "matrix response": ({"y": np.ones((N, 2))}, ("y has 2 dimensions",)),
-    "text": ({"y": ["a"] * N}, ("y does not hold numbers",)),
+    "text": ({"y": ["a"] * N}, ("y must be numbers",)),
     "missing": ({"y": np.full(N, np.nan)}, ("y holds", "missing")),
     "labels": ({"random": [([1, 2], None)]}, ("term 1", "2 labels", "60")),
     "missing labels": ({"random": [([None] * N, None)]}, ("term 1", "missing labels")),

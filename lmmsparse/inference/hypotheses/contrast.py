@@ -10,8 +10,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import f_tail, t_tail
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.table import Table, as_precise_as
-from lmmsparse.common.words import brief
-from lmmsparse.design.arguments import check_real
+from lmmsparse.design.arguments import numbers
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import denominator_df, open_notes, standard_errors
 
@@ -48,7 +47,7 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
             "as rhs=."
         )
     use = "Give every effect a finite weight, 0 for those that do not take part."
-    matrix = np.atleast_2d(_numbers("L", L, use))
+    matrix = np.atleast_2d(_finite("L", L, use))
     if matrix.ndim != 2 or matrix.shape[1] != len(names):
         raise DataError(
             f"L has shape {np.shape(L)}, but the model has {len(names)} fixed effects "
@@ -57,19 +56,15 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
     return matrix
 
 
-def _numbers(what: str, given: Any, use: str) -> FloatArray:
-    check_real(what, given)
-    try:
-        values = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what} must be numbers, not {brief(given)}. {use}") from error
+def _finite(what: str, given: Any, use: str) -> FloatArray:
+    values = numbers(what, given, use)
     if not np.isfinite(values).all():
         raise DataError(f"{what} contains missing or infinite values. {use}")
     return values
 
 
 def _right_side(rhs: Any, rows: int) -> FloatArray:
-    values = _numbers("rhs", rhs, "Give one finite number, or one per row.")
+    values = _finite("rhs", rhs, "Give one finite number, or one per row.")
     if values.ndim > 1 or (values.ndim == 1 and len(values) not in (1, rows)):
         raise DataError(
             f"rhs has shape {values.shape}, but L has {rows} {'row' if rows == 1 else 'rows'}. "
