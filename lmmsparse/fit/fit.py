@@ -161,11 +161,7 @@ class Fit:
 
     def split(self, b: FloatArray) -> list[FloatArray]:
         """A (q,) vector as one (levels, k) array per term."""
-        offsets = self.template.offsets
-        return [
-            b[a:z].reshape(n, -1)
-            for a, z, n in zip(offsets[:-1], offsets[1:], self.template.n_levels, strict=True)
-        ]
+        return self.template.by_term(b)
 
     @cached_property
     def criterion(self) -> float:
