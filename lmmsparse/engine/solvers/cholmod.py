@@ -75,7 +75,7 @@ class Cholmod:
             ("ordering", self.ordering, _ORDERINGS),
             ("mode", self.mode, _MODES),
         ):
-            one_of(name, value, allowed, "It is how CHOLMOD factors.")
+            one_of(name, value, allowed)
         require_cholmod()
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> CholmodSystem:
