@@ -75,8 +75,9 @@ class StructuredSearch:
                 radius = _SHRINKS * length
                 continue
             ratio = (here.value - there.value) / predicted
-            if abs(here.value - there.value) <= 1e-13 * abs(here.value):
-                ratio = 1.0 if predicted < 1e-6 else ratio
+            noise = max(1e-13 * abs(here.value), 10.0 * here.noise)
+            if abs(here.value - there.value) <= noise and predicted < max(1e-6, 10.0 * noise):
+                ratio = 1.0
             if ratio < 0.1:
                 radius = _SHRINKS * length
             elif ratio > 0.5 and length > 0.8 * radius:

@@ -16,6 +16,7 @@ from lmmsparse.common.arrays import FloatArray
 _LARGEST = 500.0
 _ROOT_2, _ROOT_2_OVER_PI = float(np.sqrt(2.0)), float(np.sqrt(2.0 / np.pi))
 _TINY = 1e-300
+_NEAR_ZERO = 1e-70
 
 
 class LogOf(NamedTuple):
@@ -169,6 +170,8 @@ def log_mean(link: str, eta: FloatArray) -> FloatArray:
     """Log μ at η, NaN where η cannot be."""
     if link == "log":
         return np.clip(eta, -_LARGEST, _LARGEST)
+    if link == "sqrt":  # μ = η² for either sign
+        return np.asarray(2.0 * np.log(np.maximum(np.abs(eta), _NEAR_ZERO)))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(_POWERS[link] * np.log(np.where(eta > 0.0, eta, np.nan)))
 
@@ -176,7 +179,10 @@ def log_mean(link: str, eta: FloatArray) -> FloatArray:
 def log_mean_slopes(link: str, eta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """The first three derivatives of log μ in η."""
     a = _POWERS[link]
-    inverse = 1.0 / np.where(eta > 0.0, eta, np.nan)
+    if link == "sqrt":
+        inverse = 1.0 / np.where(np.abs(eta) > _NEAR_ZERO, eta, np.copysign(_NEAR_ZERO, eta))
+    else:
+        inverse = 1.0 / np.where(eta > 0.0, eta, np.nan)
     d1 = a * inverse
     d2 = -d1 * inverse
     return d1, d2, -2.0 * d2 * inverse

@@ -17,6 +17,8 @@ from lmmsparse.fit.coordinates import standardizing_map
 from lmmsparse.optimize import Bounds, Derivatives
 
 _ASIDE = 1e-4
+_ROUNDING = 1e-15
+SEARCHING = 1e-16  # tolerance of modes on the way; at the end they are tight
 
 
 class Coordinates:
@@ -97,21 +99,27 @@ class GeneralizedObjective:
         self.factorizations = 0
         self._in_delta: FloatArray | None = None
 
-    def point(self, x: FloatArray, base: LaplacePoint | None = None) -> LaplacePoint:
+    def point(
+        self, x: FloatArray, base: LaplacePoint | None = None, tolerance: float = SEARCHING
+    ) -> LaplacePoint:
         """The criterion at x; from the best point so far if no base is given."""
         at = self.coordinates.parameters(x)
         base = self.best if base is None else base
-        point = self._deviance.point(at, self._u) if base is None else self._from(base, at)
+        point = (
+            self._deviance.point(at, self._u, tolerance)
+            if base is None
+            else self._from(base, at, tolerance)
+        )
         self.factorizations += point.mode.steps
         return point
 
-    def _from(self, base: LaplacePoint, at: Parameters) -> LaplacePoint:
+    def _from(self, base: LaplacePoint, at: Parameters, tolerance: float) -> LaplacePoint:
         for u in (base.predicted(at), base.mode.u):
             try:
-                return self._deviance.point(at, u)
+                return self._deviance.point(at, u, tolerance)
             except NumericalError:
                 continue
-        return self._deviance.point(at)
+        return self._deviance.point(at, tolerance=tolerance)
 
     def _kept(self, point: LaplacePoint) -> LaplacePoint:
         if self.best is None or point.value < self.best.value:
@@ -130,7 +138,8 @@ class GeneralizedObjective:
                 self._in_delta = self._slope_in_delta(x, point, gradient)
             hessian[-1] = hessian[:, -1] = self._in_delta
         self._kept(point)
-        return Derivatives(point.value, gradient, hessian)
+        noise = _ROUNDING * (abs(point.mode.h) + abs(point.value))
+        return Derivatives(point.value, gradient, hessian, noise=noise)
 
     def _slope_in_delta(
         self, x: FloatArray, point: LaplacePoint, gradient: FloatArray

@@ -60,23 +60,13 @@ def _not_converged(decrease: float, status: str) -> Finding:
     )
 
 
-def reference_errors(fit: GeneralizedFit) -> FloatArray:
-    """Standard errors of β with the weights of a mean response and no random effects, (p,)."""
-    rows, family = fit.problem.rows, fit.family
-    mean = np.full(rows.n, float(np.mean(family.smoothed(fit.seen))))
-    weights = family.expected(family.link_of(mean), fit.seen, fit.delta).w
-    gram = rows.Q.gram_anew(rows.Q.weighted(weights))
-    back = rows.basis.coefficients(np.eye(rows.p))
-    return np.asarray(np.sqrt(np.einsum("ij,jk,ik->i", back, np.linalg.pinv(gram), back)))
-
-
 def separation(fit: GeneralizedFit) -> list[Finding]:
     """Coefficients that the likelihood does not bound."""
     if not fit.design.p or (not isinstance(fit.family, Binomial) and not fit.family.discrete):
         return []
     se = np.sqrt(np.diag(fit.vcov))
     with np.errstate(invalid="ignore"):
-        lost = (se > _MUCH_WIDER * reference_errors(fit)) & (np.abs(fit.beta) < _NO_SIGNAL * se)
+        lost = (se > _MUCH_WIDER * fit.reference_errors) & (np.abs(fit.beta) < _NO_SIGNAL * se)
     lost |= ~np.isfinite(se)
     if not lost.any():
         return []
