@@ -29,7 +29,7 @@ demo: setup
 	@.venv/bin/lmmsparse demo
 
 test: setup
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 # A test passes with its figures printed: how many inputs it tried and what became of them.
 fuzz: setup

@@ -36,10 +36,10 @@ from lmmsparse.engine.solvers.dense import Dense
 from lmmsparse.engine.solvers.superlu import SuperLU
 from lmmsparse.fit.fit import Fit, fit_design
 from lmmsparse.formula.formula import MixedFormula, parse_formula
-from lmmsparse.generalized_model import GeneralizedLinearMixedModel
-from lmmsparse.glmer import glmer
-from lmmsparse.lmer import anova, bootstrap_lrt, fit_arrays, lmer, load
-from lmmsparse.model import LinearMixedModel
+from lmmsparse.model.generalized import GeneralizedLinearMixedModel
+from lmmsparse.model.glmer import glmer
+from lmmsparse.model.linear import LinearMixedModel
+from lmmsparse.model.lmer import anova, bootstrap_lrt, fit_arrays, lmer, load
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
 from lmmsparse.results.varcorr import VarCorr
 

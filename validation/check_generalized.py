@@ -88,7 +88,9 @@ def report(results: list[Result]) -> str:
     errors = [
         "| model | " + " | ".join(name.replace("_", " ") for name in QUANTITIES) + " |",
         "|---|" + "--:|" * len(QUANTITIES),
-        "| *tolerance* | " + " | ".join(f"{AGAINST_R[quantity]:g}" for quantity in QUANTITIES) + " |",
+        "| *tolerance* | "
+        + " | ".join(f"{AGAINST_R[quantity]:g}" for quantity in QUANTITIES)
+        + " |",
     ]
     for result in results:
         ref, model = result.ref, models.MODELS[result.name]
@@ -140,7 +142,9 @@ def report(results: list[Result]) -> str:
 
 
 def _apart(found: dict[str, Any] | None) -> str:
-    values = [abs(v) for k, v in (found or {}).items() if k in ("optimum", "points") and v is not None]
+    values = [
+        abs(v) for k, v in (found or {}).items() if k in ("optimum", "points") and v is not None
+    ]
     return _number(max(values)) if values else "–"
 
 

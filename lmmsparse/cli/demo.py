@@ -14,8 +14,8 @@ import numpy as np
 
 from lmmsparse.common.render import aligned
 from lmmsparse.data.datasets import load_dataset
-from lmmsparse.lmer import anova, fit_arrays, lmer
-from lmmsparse.model import LinearMixedModel
+from lmmsparse.model.linear import LinearMixedModel
+from lmmsparse.model.lmer import anova, fit_arrays, lmer
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from lmmsparse.data.reading import READABLE, read_data
 from lmmsparse.inference.df.methods import METHODS, check_ddf
 from lmmsparse.inference.intervals.confint import METHODS as CI_METHODS
 from lmmsparse.inference.intervals.confint import check_method
-from lmmsparse.lmer import lmer
-from lmmsparse.model import LinearMixedModel
+from lmmsparse.model.linear import LinearMixedModel
+from lmmsparse.model.lmer import lmer
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
 
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {

@@ -14,31 +14,12 @@ from functools import wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from lmmsparse.common.errors import OptionError
+from lmmsparse.common.habits import habit
 from lmmsparse.common.options import yes_or_no
 
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
-
-# What users of R and of statsmodels write from habit.
-_HABITS = {
-    "REML": "Write reml=True or reml=False.",
-    "ML": "Write reml=False for maximum likelihood.",
-    "control": "Pass optimizer= or solver= instead.",
-    "groups": "Write the grouping factor into the formula, as in (1 | group).",
-    "re_formula": "Write random slopes into the formula, as in (x | group).",
-    "family": "Responses are Gaussian here; for others use lme4, glmmTMB or MixedModels.jl.",
-    "subset": "Select the rows of the data before the call.",
-    "re_form": "Write random=True, random=False (R's NA), or random='~(1 | group)'.",
-    "allow_new_levels": "Write new_levels='population'.",
-    "se_fit": "Write se=True.",
-    "nsim": "Write n= for the number of draws.",
-    "seed": "Write rng= with a whole number or a numpy generator.",
-    "use_u": "Write random='keep' to keep the estimated random effects.",
-    "parm": "Write which= for the parameters.",
-    "test": "Terms of a model are tested by m.drop1(test=...) or lmm.anova(m).",
-    "alpha": "Write level= for the confidence level, 1 - alpha.",
-}
 
 # Arguments that cannot be left out: why, and what to write.
 _NEEDED = {
@@ -52,98 +33,24 @@ _NEEDED = {
 }
 
 
-# What a fitted model is asked for by users of R, statsmodels and scikit-learn.
-_MEMBERS = {
-    "anova": "Write lmm.anova(m), or lmm.anova(m1, m2).",
-    "AIC": "Write m.aic.",
-    "BIC": "Write m.bic.",
-    "VarCorr": "Write m.varcorr.",
-    "logLik": "Write m.loglik.",
-    "llf": "Write m.loglik.",
-    "params": "Write m.fixef.",
-    "fe_params": "Write m.fixef.",
-    "coef_": "Write m.fixef.",
-    "bse": "Write m.se.",
-    "bse_fe": "Write m.se.",
-    "cov_re": "Write m.varcorr.",
-    "scale": "Write m.sigma ** 2.",
-    "random_effects": "Write m.ranef.",
-    "random": "Write m.ranef.",
-    "effects": "Write m.fixef or m.ranef.",
-    "rsquared": "Write m.r2.",
-    "t_test": "Write m.contrast(L).",
-    "f_test": "Write m.contrast(L).",
-    "wald_test": "Write m.contrast(L).",
-    "model_matrix": "The matrices are members of m.fit and m.fit.design.",
-    "p_values": "Write m.coef_table().",
-    "fittedvalues": "Write m.fitted.",
-    "resid": "Write m.residuals.",
-    "pvalues": "Write m.coef_table().",
-    "tvalues": "Write m.coef_table().",
-    "conf_int": "Write m.confint().",
-    "cov_params": "Write m.vcov.",
-    "getME": "The matrices are members of m.fit and m.fit.design.",
-    "update": "Call lmm.lmer again with the formula that is meant.",
-    "lsmeans": "Write m.emmeans(...).",
-    "converged": "Write m.convergence.converged.",
-    "isSingular": "Write m.is_singular().",
-    "isREML": "Write m.reml.",
-    "REMLcrit": "Write m.reml_criterion.",
-    "ngrps": "Write m.n_groups.",
-    "rePCA": "Write m.rank_pca().",
-    "allFit": "Write m.all_fit().",
-    "bootMer": "Write m.bootstrap(n, rng=1).",
-    "rand": "Write m.ranova().",
-    "ls_means": "Write m.emmeans(...).",
-    "hatvalues": "Write m.influence().leverage.",
-    "cooks_distance": "Write m.influence().cooks_distance.",
-    "rstudent": "Write m.influence().rstudent.",
-    "qqmath": "Write m.plot.caterpillar(), or m.plot.qq() for the residuals.",
-    "dotplot": "Write m.plot.caterpillar().",
-    "KRmodcomp": "Write lmm.anova(m, ddf='kenward-roger'), or m.contrast(L, ddf='kenward-roger').",
-    "PBmodcomp": "Write lmm.bootstrap_lrt(small, large, n, rng=1).",
-    "aicc": "Compute it from m.aic, m.npar and m.nobs.",
-    "to_latex": "Write m.summary().to_latex().",
-    "to_markdown": "Write m.summary().to_markdown().",
-    "slopes": "Slopes of a predictor are contrasts of the fixed effects: m.contrast(L).",
-    "emtrends": "Slopes of a predictor are contrasts of the fixed effects: m.contrast(L).",
-    "score": "Write m.r2().",
-}
-
-
-# What a package for mixed models is asked for by users of others.
-_MAKERS = {
-    "nlmer": "Models are linear here; for others use nlme or saemix.",
-    "mixedlm": "Write lmm.lmer(formula, data) with the groups in the formula: y ~ x + (1 | g).",
-    "MixedLM": "Write lmm.fit_arrays(y, X, [(groups, None)]).",
-    "Lmer": "Write lmm.lmer(formula, data).",
-    "lme": "Write lmm.lmer(formula, data) with the groups in the formula: y ~ x + (1 | g).",
-    "lmm": "Write lmm.lmer(formula, data).",
-    "fit": "Write lmm.lmer(formula, data).",
-    "read_csv": "Write pandas.read_csv(path).",
-}
-
-
 def no_such_name(module: str, models: type, name: str) -> NoReturn:
     """Raise for a name that a module does not have, and say what to write instead.
 
     Parameters
     ----------
-    module : str
     models : type
         The class of fitted models, whose members other packages have as functions.
-    name : str
     """
     text = f"module {module!r} has no attribute {name!r}"
     member = getattr(models, name) if name in dir(models) and name[0] != "_" else None
-    if name in _MAKERS:
-        text += f". {_MAKERS[name]}"
+    if advice := habit("makers", name):
+        text += f". {advice}"
     elif callable(member):
         text += f". It is a method of the fitted model. Write m.{name}({_usual(member)})."
     elif member is not None:
         text += f". It is a member of the fitted model. Write m.{name}."
-    elif name in _MEMBERS:
-        text += f". {_MEMBERS[name]}"
+    elif advice := habit("members", name):
+        text += f". {advice}"
     raise AttributeError(text, name=name)
 
 
@@ -188,9 +95,8 @@ def explained_members(kind: C) -> C:
         text = f"{kind.__name__!r} object has no attribute {name!r}"
         close = [m for m in members if _looks_like(name.lower(), m)]
         close = difflib.get_close_matches(name.lower(), close, n=1, cutoff=0.0)
-        known = {**_MEMBERS, **getattr(kind, "_instead", {})}
-        if name in known:
-            text += f". {known[name]}"
+        if advice := getattr(kind, "_instead", {}).get(name, habit("members", name)):
+            text += f". {advice}"
         elif close and not name.startswith("_"):
             text += f". Did you mean {close[0]!r}?"
         raise AttributeError(text, name=name, obj=self)
@@ -286,7 +192,7 @@ def unknown_keyword(function: str, name: str, known: list[str]) -> str:
     """The message for a keyword that a function does not have."""
     folded = {option.lower(): option for option in known}
     close = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.6)
-    hint = "Write kind=." if name == "type" and "kind" in known else _HABITS.get(name, "")
+    hint = "Write kind=." if name == "type" and "kind" in known else habit("keywords", name)
     hint = hint or (f"Did you mean {folded[close[0]]}=?" if close else "")
     return (
         f"{function}() has no option {name!r}. {hint} Its options are {', '.join(known)}.".replace(

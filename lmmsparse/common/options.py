@@ -60,12 +60,12 @@ def share(name: str, value: Any, advice: str = "", *, ends: bool = False) -> flo
     raise refused(name, "a number between 0 and 1", value, advice)
 
 
-def names_in(name: str, value: Any, why: str, use: str) -> list[str]:
+def names_in(name: str, value: Any, use: str) -> list[str]:
     """One name or several, as a list."""
     names = several(value)
     if all(isinstance(item, str) for item in names):
         return [str(item) for item in names]
-    raise refused(name, "a name or several", value, why, use)
+    raise refused(name, "a name or several", value, use)
 
 
 def several(value: Any) -> list[Any]:
@@ -78,13 +78,13 @@ def several(value: Any) -> list[Any]:
     return [value]
 
 
-def mapping(name: str, value: Any, why: str, use: str) -> Mapping[Any, Any]:
+def mapping(name: str, value: Any, use: str) -> Mapping[Any, Any]:
     """A mapping; an empty one for None."""
     if value is None:
         return {}
     if isinstance(value, Mapping):
         return value
-    raise refused(name, "a mapping", value, why, use)
+    raise refused(name, "a mapping", value, use)
 
 
 def check_level(level: Any, name: str = "level") -> float:

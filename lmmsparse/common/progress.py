@@ -1,7 +1,7 @@
 """Calls of one function, here or in other processes → their results, with a bar and a way out.
 
 Ctrl-C between two results ends the run and leaves the results so far: always a prefix, in order.
-Nothing is printed unless somebody watches: a terminal, or a notebook.
+Nothing is printed unless stderr is a terminal or a notebook.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def growing(total: int, largest: int, first: int = 1) -> list[slice]:
 
 
 def bar(label: str, total: int, unit: str, progress: bool | None = None) -> Any:
-    """A bar of tqdm's: at once, never, or after two seconds if somebody watches.
+    """A bar of tqdm's: at once, never, or after two seconds if stderr is a terminal or a notebook.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -163,3 +164,20 @@ def _latex_number(cell: str) -> str:
     power = rf" \times 10^{{{int(exponent)}}}" if exponent else ""
     plain = not less and not power and not mantissa.startswith("-")
     return mantissa if plain else f"${less}{mantissa}{power}$"
+
+
+class Shown(ABC):
+    """What is read in sections: as text, and as HTML in a notebook."""
+
+    @property
+    @abstractmethod
+    def _sections(self) -> Sequence[Section]: ...
+
+    def __str__(self) -> str:
+        return text_of(self._sections)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return html_of(self._sections)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.render import Grid, Section, html_of, markdown_of, text_of
+from lmmsparse.common.render import Grid, Section, Shown, markdown_of
 
 Formatter = Callable[[Sequence[float]], list[str]]
 
@@ -88,18 +88,6 @@ def p_values(values: Sequence[float]) -> list[str]:
     return out
 
 
-def coefficient_formats(se: Sequence[float]) -> dict[str, Formatter]:
-    """Formatters of a table of estimates with t tests, as precise as the standard errors."""
-    precise = as_precise_as(se)
-    return {
-        "Estimate": precise,
-        "Std. Error": precise,
-        "df": degrees,
-        "t value": fixed(3),
-        "Pr(>|t|)": p_values,
-    }
-
-
 def degrees(values: Sequence[float]) -> list[str]:
     """Degrees of freedom: whole numbers if all of them are, otherwise two decimals for all."""
     finite = [v for v in values if np.isfinite(v)]
@@ -121,8 +109,19 @@ def blanks(formatter: Formatter) -> Formatter:
     return apply
 
 
-@dataclass(frozen=True, eq=False)
-class Table:
+# What a column of such a name looks like, if nothing else is said.
+_USUAL: dict[str, Formatter] = {
+    **dict.fromkeys(("npar", "Df", "NumDF"), counts),
+    **dict.fromkeys(("df", "DenDF"), degrees),
+    **dict.fromkeys(("AIC", "BIC", "logLik", "deviance"), fixed(2)),
+    **dict.fromkeys(("t value", "t.ratio"), fixed(3)),
+    **dict.fromkeys(("F value", "Chisq", "LRT"), blanks(fixed(4))),
+    **dict.fromkeys(("Pr(>|t|)", "Pr(>F)", "Pr(>Chisq)", "p.value"), p_values),
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Table(Shown):
     """A printable table of numbers.
 
     Parameters
@@ -136,7 +135,7 @@ class Table:
     notes : sequence of str
         Lines below it.
     formats : mapping
-        Column name → formatter of the whole column; `significant` if not given.
+        Column name → formatter of the whole column; by the name if not given, else `significant`.
     beside : mapping
         More columns of numbers, which notes tell of; ``table[name]`` gives them like the others.
 
@@ -174,19 +173,15 @@ class Table:
     def section(self) -> Section:
         """The table as text in cells, with its title and notes."""
         columns = [
-            self.formats.get(name, significant)([float(v) for v in values])
+            (self.formats.get(name) or _USUAL.get(name, significant))([float(v) for v in values])
             for name, values in self.columns.items()
         ]
         rows = [(str(label), *row) for label, *row in zip(self.index, *columns, strict=True)]
         return Section(self.title, Grid(("", *self.columns), tuple(rows)), tuple(self.notes))
 
-    def __str__(self) -> str:
-        return text_of([self.section])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return html_of([self.section])
+    @property
+    def _sections(self) -> tuple[Section, ...]:
+        return (self.section,)
 
     @checked_keywords
     def to_markdown(self) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.errors import DataError, Finding
-from lmmsparse.design.arguments import aligned, check_real
+from lmmsparse.design.arguments import aligned, numbers
 from lmmsparse.design.design import Design, RandomBlock
 from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.rank import independent_columns
@@ -162,11 +162,7 @@ def _series(groups: Any, i: int) -> pd.Series:
 
 
 def _numbers(what: str, values: Any, ndim: int, n: int | None = None) -> FloatArray:
-    check_real(what, values)
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what} does not hold numbers ({error}). Convert it first.") from error
+    array = numbers(what, values)
     if ndim == 2 and array.ndim == 1:
         array = array[:, None]
     if array.ndim != ndim:

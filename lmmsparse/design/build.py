@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lmmsparse.common.arrays import BoolArray, FloatArray
+from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.errors import DataError, Finding, FormulaError, OptionError
-from lmmsparse.common.options import one_of
+from lmmsparse.common.errors import DataError, Finding, FormulaError
+from lmmsparse.common.options import mapping, one_of
 from lmmsparse.common.words import listed
 from lmmsparse.design.columns import (
     check_factors,
@@ -22,9 +22,10 @@ from lmmsparse.design.columns import (
     response_values,
 )
 from lmmsparse.design.design import Design, RandomBlock
-from lmmsparse.design.expressions import columns_of, split_calls
-from lmmsparse.design.grouping import make_grouping
+from lmmsparse.design.expressions import columns_of
+from lmmsparse.design.grouping import Grouping, make_grouping
 from lmmsparse.design.matrices import MatrixRecipe, learn
+from lmmsparse.design.plain import Columns
 from lmmsparse.design.rank import (
     FixedColumns,
     chosen_columns,
@@ -39,13 +40,20 @@ from lmmsparse.design.recipe import (
     Recipe,
     evaluate_grouping,
 )
-from lmmsparse.design.rows import complete_rows, dropped_by_expression, extra_columns, fitted_extras
+from lmmsparse.design.rows import (
+    Extras,
+    complete_rows,
+    dropped_by_expression,
+    extra_columns,
+    fitted_extras,
+)
 from lmmsparse.design.sequence import positions, put_in_order
 from lmmsparse.design.tables import Variables, as_frame, check_unique
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.structures import make_structure
-from lmmsparse.formula.formula import MixedFormula, parse_formula, referenced_names
-from lmmsparse.formula.tokens import effect_key, tokenize
+from lmmsparse.formula.formula import MixedFormula, parse_formula
+from lmmsparse.formula.references import references, with_columns
+from lmmsparse.formula.tokens import effect_key
 
 
 @checked_keywords
@@ -93,73 +101,26 @@ def build_design(
     >>> design.X.shape, design.Z.shape
     ((180, 2), (180, 36))
     """
-    one_of(
-        "na_action",
-        na_action,
-        ("omit", "exclude", "raise"),
-        "It says what happens to rows with missing values: left out, left out and shown as NaN in "
-        "results, or refused.",
-    )
-    parsed = formula if isinstance(formula, MixedFormula) else parse_formula(formula)
-    if not parsed.random:
-        raise FormulaError(
-            f"The formula {parsed.text!r} has no random-effects term, such as (1 | group). For a "
-            "model without any use ordinary least squares, for example statsmodels' ols()."
-        )
-    assert parsed.response is not None
-    frame = as_frame(data)
-    own = _own_names(context)
-    _check_response_alone(parsed, frame)
-    parts = _parts(parsed, frame)
-    _check_index(parsed, parts, frame)
-    _check_readable(parts)
-    uses = {part: columns_of(text, frame.columns, own) for part, text in parts.items()}
-    groups = {f for term in parsed.random for f in term.factors}
-    needed = {name for names in uses.values() for name in names}
-    for expression in [*groups, *parsed.offsets]:
-        needed |= set(columns_of(expression, frame.columns, own))
-    check_unique(frame, needed | {name for name in (weights, offset) if isinstance(name, str)})
-    table = Variables.of(frame, sorted(needed))
-    extras = extra_columns(weights, offset, parsed.offsets, frame, table, own)
-    keep, findings = complete_rows(table, extras, na_action, own, groups)
-    rows = np.flatnonzero(keep)
-    if len(rows) < len(table):
-        table = table.take(rows)
-    table = put_in_order(table, _sequences(parsed), frame)
-    check_response(parsed.response, table)
-    bare = {name for text in parts.values() for name in split_calls(text)[0]}
-    used = sorted({name for names in uses.values() for name in names})
-
-    def learnt(fitted: Variables, *which: Any) -> Any:
-        check_factors(parts, uses, fitted)
-        coded = codings(contrasts, frame.columns, fitted)
-        coded = {name: value for name, value in coded.items() if name in used}
-        return learn(parts, uses, table, used, bare, coded, own, *which)
-
-    matrices, recipe, dropped = learnt(table)
-    if dropped:
-        findings += dropped_by_expression(dropped, len(table), na_action)
-        kept = np.setdiff1d(np.arange(len(table)), sorted(set().union(*dropped.values())))
-        fitted = table.take(kept)
-        matrices, recipe, dropped = learnt(fitted, kept, kept)
-        if dropped:  # where what is learnt without these rows would leave out further ones
-            matrices, recipe, _ = learnt(fitted, kept)
-        rows, table = rows[kept], fitted
-    extras = fitted_extras(extras, rows)
-    y = response_values(parsed.response, matrices["response"], table)
-    X, names = matrices["fixed"]
-    check_finite("response " + repr(parsed.response), y)
+    one_of("na_action", na_action, ("omit", "exclude", "raise"))
+    asked = _asked(formula, data, context)
+    fitted, findings = _complete(asked, weights, offset, na_action)
+    learnt, fitted = _learnt(asked, contrasts, fitted, na_action, findings)
+    extras = fitted_extras(fitted.extras, fitted.rows)
+    y = response_values(asked.response, learnt.matrices["response"], fitted.table)
+    check_finite("response " + repr(asked.response), y)
+    X, names = learnt.matrices["fixed"]
     for j in columns_not_finite(X):
         check_finite(f"fixed-effects column {names[j]!r}", X[:, j])
     independent = independent_columns(X, names)
     lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
     if not clearly_independent(X):
         findings += _rank_findings(X, names, lost)
-    blocks, order = _blocks(parsed, matrices, table, own)
-    blocks = _with_steps(parsed, recipe, blocks, order, frame, findings)
+    blocks = _blocks(asked, learnt, fitted.table)
+    order = sorted(range(len(blocks)), key=lambda i: -blocks[i].n_levels)
+    blocks = [_with_steps(blocks[i], i, learnt.recipe, asked.frame, findings) for i in order]
     return Design(
-        formula=parsed.text,
-        response=parsed.response,
+        formula=asked.parsed.text,
+        response=asked.response,
         y=y,
         fixed=chosen_columns(X, independent),
         x_names=tuple(name for name, kept in zip(names, independent, strict=True) if kept),
@@ -167,79 +128,152 @@ def build_design(
         blocks=tuple(blocks),
         weights=extras.weights,
         offset=extras.offset,
-        index=frame.index,
-        rows=rows,
+        index=asked.frame.index,
+        rows=fitted.rows,
         na_action=na_action,
         findings=tuple(findings),
-        recipe=_recipe(parsed, recipe, (X, independent, names), blocks, order, weights, offset),
+        recipe=Recipe(
+            matrices=learnt.recipe.with_random(order),
+            kept=independent,
+            groups=tuple(
+                GroupRecipe(block.group, asked.parsed.random[i].factors, block.grouping.key)
+                for i, block in zip(order, blocks, strict=True)
+            ),
+            offsets=asked.parsed.offsets,
+            offset_column=offset if isinstance(offset, str) else None,
+            offset_array=offset is not None and not isinstance(offset, str),
+            weights_column=weights if isinstance(weights, str) else None,
+            relations=column_relations(X, independent, names),
+        ),
     )
 
 
-def _recipe(
-    parsed: MixedFormula,
-    matrices: Any,
-    fixed: tuple[FloatArray, BoolArray, tuple[str, ...]],
-    blocks: list[RandomBlock],
-    order: list[int],
-    weights: Any,
-    offset: Any,
-) -> Recipe:
-    def renamed(mapping: Mapping[str, Any]) -> dict[str, Any]:
-        out = {"fixed": mapping["fixed"]}
-        out.update({f"random{new}": mapping[f"random{old}"] for new, old in enumerate(order)})
-        return out
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A formula and the data it is about.
 
-    ordered = type(matrices)(
-        parts=renamed(matrices.parts),
-        variables=renamed(matrices.variables),
-        columns=matrices.columns,
-        contrasts=matrices.contrasts,
-        transform_state=matrices.transform_state,
-        categories=renamed(matrices.categories),
-        context=matrices.context,
-    )
-    groups = tuple(
-        GroupRecipe(block.group, parsed.random[old].factors, block.grouping.key)
-        for block, old in zip(blocks, order, strict=True)
-    )
-    column = offset if isinstance(offset, str) else None
-    array = offset is not None and column is None
-    weighted = weights if isinstance(weights, str) else None
-    relations = column_relations(*fixed)
-    return Recipe(ordered, fixed[1], groups, parsed.offsets, column, array, weighted, relations)
+    Attributes
+    ----------
+    own : mapping
+        The user's names.
+    parts : mapping
+        Formula part → text for formulaic, with `.` written out.
+    uses : mapping
+        Part → columns that it uses.
+    """
+
+    parsed: MixedFormula
+    response: str
+    frame: pd.DataFrame
+    own: dict[str, Any]
+    parts: dict[str, str]
+    uses: dict[str, tuple[str, ...]]
+
+    @property
+    def groups(self) -> set[str]:
+        return {factor for term in self.parsed.random for factor in term.factors}
 
 
-def _parts(parsed: MixedFormula, frame: pd.DataFrame) -> dict[str, str]:
-    """Formula part → text for formulaic, with `.` written out."""
-    assert parsed.response is not None
-    response = set(referenced_names(parsed.response))
-    others = " + ".join(f"`{name}`" for name in frame.columns if name not in response)
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """The rows that are fitted: their columns and positions; weights and offset of all rows."""
 
-    def expand(text: str) -> str:
-        written, at = "", 0
-        for token in tokenize(text):
-            if token.kind == "name" and token.value == ".":
-                written += f"{text[at : token.start]}({others or '0'})"
-                at = token.end
-        return written + text[at:]
+    table: Variables
+    rows: IntArray
+    extras: Extras
 
-    parts = {"response": f"0 + {parsed.response}", "fixed": expand(parsed.fixed)}
+
+@dataclass(frozen=True, eq=False)
+class _Learnt:
+    """The columns of every part on the fitted rows, and how they are made."""
+
+    matrices: dict[str, Columns]
+    recipe: MatrixRecipe
+
+
+def _asked(formula: str | MixedFormula, data: Any, context: Any) -> _Asked:
+    """Refuse what can be refused before any column is looked at."""
+    parsed = formula if isinstance(formula, MixedFormula) else parse_formula(formula)
+    if parsed.response is None:
+        raise FormulaError(f"The formula {parsed.text!r} has no response. Write it before the ~.")
+    if not parsed.random:
+        raise FormulaError(
+            f"The formula {parsed.text!r} has no random-effects term, such as (1 | group). For a "
+            "model without any use ordinary least squares, for example statsmodels' ols()."
+        )
+    frame = as_frame(data)
+    own = dict(mapping("context", context, "Write for example context={'square': square}."))
+    _check_response_alone(parsed.response, parsed, frame)
+    parts = _parts(parsed.response, parsed, frame)
+    _check_index(parsed, parts, frame)
+    _check_readable(parts)
+    uses = {part: columns_of(text, frame.columns, own) for part, text in parts.items()}
+    return _Asked(parsed, parsed.response, frame, own, parts, uses)
+
+
+def _complete(
+    asked: _Asked, weights: Any, offset: Any, na_action: str
+) -> tuple[_Fitted, list[Finding]]:
+    """Complete rows with a weight, and what there is to say about the others."""
+    frame, offsets = asked.frame, asked.parsed.offsets
+    others = [columns_of(text, frame.columns, asked.own) for text in (*asked.groups, *offsets)]
+    needed = set().union(*asked.uses.values(), *others)
+    check_unique(frame, needed | {name for name in (weights, offset) if isinstance(name, str)})
+    table = Variables.of(frame, sorted(needed))
+    extras = extra_columns(weights, offset, offsets, frame, table, asked.own)
+    keep, findings = complete_rows(table, extras, na_action, asked.own, asked.groups)
+    rows = np.flatnonzero(keep)
+    if len(rows) < len(table):
+        table = table.take(rows)
+    table = put_in_order(table, _sequences(asked.parsed), frame)
+    check_response(asked.response, table)
+    return _Fitted(table, rows, extras), findings
+
+
+def _learnt(
+    asked: _Asked, contrasts: Any, given: _Fitted, na_action: str, findings: list[Finding]
+) -> tuple[_Learnt, _Fitted]:
+    """Columns of all parts, without rows in which an expression comes out undefined."""
+
+    def of(fitted: Variables, *which: IntArray) -> tuple[_Learnt, dict[str, set[int]]]:
+        check_factors(asked.parts, asked.uses, fitted)
+        coded = codings(contrasts, asked.frame.columns, fitted)
+        matrices, recipe, dropped = learn(
+            asked.parts, asked.uses, given.table, coded, asked.own, *which
+        )
+        return _Learnt(matrices, recipe), dropped
+
+    learnt, dropped = of(given.table)
+    if not dropped:
+        return learnt, given
+    findings += dropped_by_expression(dropped, len(given.table), na_action)
+    kept = np.setdiff1d(np.arange(len(given.table)), sorted(set().union(*dropped.values())))
+    table = given.table.take(kept)
+    learnt, dropped = of(table, kept, kept)
+    if dropped:  # where what is learnt without these rows would leave out further ones
+        learnt, _ = of(table, kept)
+    return learnt, _Fitted(table, given.rows[kept], given.extras)
+
+
+def _parts(response: str, parsed: MixedFormula, frame: pd.DataFrame) -> dict[str, str]:
+    names = set(references(response).names)
+    others = " + ".join(f"`{name}`" for name in frame.columns if name not in names)
+    parts = {"response": f"0 + {response}", "fixed": with_columns(parsed.fixed, others)}
     for i, term in enumerate(parsed.random):
-        parts[f"random{i}"] = expand(term.effects)
+        parts[f"random{i}"] = with_columns(term.effects, others)
     return parts
 
 
-def _check_response_alone(parsed: MixedFormula, frame: pd.DataFrame) -> None:
+def _check_response_alone(response: str, parsed: MixedFormula, frame: pd.DataFrame) -> None:
     """Refuse the response as its own predictor."""
-    assert parsed.response is not None
-    name = parsed.response.strip("`")
+    name = response.strip("`")
     if name not in frame.columns:
         return
     for text, where in [
         (parsed.fixed, "the fixed effects"),
         *((term.effects, term.source) for term in parsed.random),
     ]:
-        if name in split_calls(text)[0]:
+        if name in references(text).columns:
             raise FormulaError(
                 f"The response {name!r} is also among the predictors, in {where}. Leave it out "
                 "there."
@@ -251,7 +285,7 @@ def _check_index(parsed: MixedFormula, parts: Mapping[str, str], frame: pd.DataF
     labels = {name for name in frame.index.names if isinstance(name, str)} - set(frame.columns)
     texts = [*parts.values(), *parsed.offsets, *(f for t in parsed.random for f in t.factors)]
     for name in sorted(labels):
-        if any(name in referenced_names(text) for text in texts):
+        if any(name in references(text).names for text in texts):
             raise DataError(
                 f"The formula names {name!r}, which is the index of the data, not a column. Make "
                 "it one with data.reset_index()."
@@ -260,25 +294,12 @@ def _check_index(parsed: MixedFormula, parts: Mapping[str, str], frame: pd.DataF
 
 def _check_readable(parts: Mapping[str, str]) -> None:
     """Refuse columns named like what means something else in a formula, backquotes or not."""
-    for text in parts.values():
-        for token in tokenize(text):
-            if token.kind == "quoted" and token.value in ("1", "."):
-                raise DataError(
-                    f"A column named {token.value!r} cannot be used in a formula, where it stands "
-                    f"for {'the intercept' if token.value == '1' else 'all other columns'}, even "
-                    f"in backquotes. Rename it: data.rename(columns={{{token.value!r}: 'x1'}})."
-                )
-
-
-def _own_names(context: Any) -> dict[str, Any]:
-    if context is None:
-        return {}
-    if not isinstance(context, Mapping):
-        raise OptionError(
-            "context must be a mapping from names to what they stand for, not of type "
-            f"{type(context).__name__}. Write for example context={{'square': square}}."
+    for name in {"1", "."} & {name for text in parts.values() for name in references(text).names}:
+        raise DataError(
+            f"A column named {name!r} cannot be used in a formula, where it stands for "
+            f"{'the intercept' if name == '1' else 'all other columns'}, even in backquotes. "
+            f"Rename it: data.rename(columns={{{name!r}: 'x1'}})."
         )
-    return dict(context)
 
 
 def _rank_findings(X: FixedColumns, names: tuple[str, ...], lost: tuple[str, ...]) -> list[Finding]:
@@ -319,47 +340,35 @@ def _rank_findings(X: FixedColumns, names: tuple[str, ...], lost: tuple[str, ...
 def _sequences(parsed: MixedFormula) -> list[str]:
     """Factors of autoregressive terms that stand there by themselves."""
     terms = [term for term in parsed.random if term.structure == "ar1"]
-    return [name for term in terms for name in split_calls(term.effects)[0]]
+    return [name for term in terms for name in references(term.effects).columns]
 
 
 def _with_steps(
-    parsed: MixedFormula,
-    recipe: MatrixRecipe,
-    blocks: list[RandomBlock],
-    order: list[int],
-    frame: pd.DataFrame,
-    findings: list[Finding],
-) -> list[RandomBlock]:
-    """Autoregressive terms with the steps between their levels, and what is said about them."""
-    out = []
-    for block, i in zip(blocks, order, strict=True):
-        if isinstance(block.structure, AR1):
-            at, said = positions(recipe, f"random{i}", frame, block.source)
-            findings += said
-            block = replace(block, structure=replace(block.structure, at=at))
-        out.append(block)
-    return out
+    block: RandomBlock, i: int, recipe: MatrixRecipe, frame: pd.DataFrame, findings: list[Finding]
+) -> RandomBlock:
+    """An autoregressive term with the steps between its levels, and what is said about them."""
+    if not isinstance(block.structure, AR1):
+        return block
+    at, said = positions(recipe, f"random{i}", frame, block.source)
+    findings += said
+    return replace(block, structure=replace(block.structure, at=at))
 
 
-def _blocks(
-    parsed: MixedFormula,
-    matrices: Mapping[str, tuple[FloatArray, tuple[str, ...]]],
-    table: Variables,
-    context: Mapping[str, Any],
-) -> tuple[list[RandomBlock], list[int]]:
-    """Blocks by decreasing number of levels, ties in formula order, and that order."""
-    made: dict[tuple[str, ...], Any] = {}
+def _blocks(asked: _Asked, learnt: _Learnt, table: Variables) -> list[RandomBlock]:
+    """The random-effects terms in formula order."""
+    made: dict[tuple[str, ...], Grouping] = {}
     blocks = []
-    for i, term in enumerate(parsed.random):
+    for i, term in enumerate(asked.parsed.random):
         if term.factors not in made:
-            columns = [evaluate_grouping(f, table, context) for f in term.factors]
+            columns = [evaluate_grouping(f, table, asked.own) for f in term.factors]
             made[term.factors] = make_grouping(term.group, columns)
-        values, names = matrices[f"random{i}"]
+        values, names = learnt.matrices[f"random{i}"]
+        assert isinstance(values, np.ndarray)
         if values.shape[1] == 0:
             raise FormulaError(
                 f"The random-effects term {term.source} has no columns. It must have an intercept "
                 "or a predictor on the left of the bar.",
-                parsed.text,
+                asked.parsed.text,
                 term.position,
                 len(term.source),
             )
@@ -369,5 +378,4 @@ def _blocks(
         blocks.append(
             RandomBlock(made[term.factors], names, values, structure, term.source, term.split)
         )
-    order: list[int] = sorted(range(len(blocks)), key=lambda i: -blocks[i].n_levels)
-    return [blocks[i] for i in order], order
+    return blocks

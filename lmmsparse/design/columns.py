@@ -16,7 +16,6 @@ from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.options import mapping
 from lmmsparse.common.words import brief, close_match, listed
 from lmmsparse.design.arguments import check_real
-from lmmsparse.design.expressions import split_calls
 from lmmsparse.design.labels import check_types, positions, python_value
 from lmmsparse.design.rank import LARGEST
 from lmmsparse.design.tables import (
@@ -26,6 +25,7 @@ from lmmsparse.design.tables import (
     tidy_column,
     widened,
 )
+from lmmsparse.formula.references import references
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +179,7 @@ def codings(
     table : Variables
         Those the formula uses, complete rows only.
     """
-    why = "It gives columns codings."
-    given = mapping("contrasts", contrasts, why, "Write contrasts={'column': 'sum'}.")
+    given = mapping("contrasts", contrasts, "Write contrasts={'column': 'sum'}.")
     out = {}
     for name, value in given.items():
         if name not in columns:
@@ -247,7 +246,7 @@ def check_factors(
     for part, text in parts.items():
         if part == "response":
             continue
-        for name in split_calls(text)[0]:
+        for name in references(text).columns:
             column = table[name] if name in table.columns else None
             if column is None:
                 continue

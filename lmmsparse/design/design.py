@@ -50,10 +50,10 @@ class RandomBlock(ReadOnly):
 
     @property
     def shifted_columns(self) -> FloatArray:
-        """The columns with large means taken off where that changes nothing, (n, k).
+        """The columns, centred where that changes nothing, (n, k).
 
-        Where a term has an intercept and any covariance, it does not matter from where predictors
-        are counted; but squares of Julian dates leave no digits for what matters.
+        The origin of predictors does not matter to a term with an intercept and any covariance; but
+        squares of Julian dates leave no digits for what matters.
         """
         return self._shifted[0]
 

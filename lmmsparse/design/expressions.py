@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lmmsparse.common.errors import DataError, FormulaError
+from lmmsparse.common.habits import habit
 from lmmsparse.common.words import close_match, listed, shortened
 from lmmsparse.design.functions import (
     ANY_ATTRIBUTE,
@@ -20,30 +21,10 @@ from lmmsparse.design.functions import (
     NUMPY_CONSTANTS,
 )
 from lmmsparse.formula.expression import Expression, bare, read_expression, spelled
-from lmmsparse.formula.formula import referenced_names
-from lmmsparse.formula.limits import remembered
-from lmmsparse.formula.tokens import is_column_word, tokenize
+from lmmsparse.formula.references import references
 
 KNOWN = frozenset({*FUNCTIONS, "np", "contr"})
 LEARNING = frozenset(name for name, function in FUNCTIONS.items() if function.learns)
-# What users of R, mgcv and patsy write from habit.
-_HABITS = {
-    "cbind": "A model has one response; fit one and use m.refit_many(Y) for the others.",
-    "s": "Smooth terms are not fitted here; bs(x, df=5) is a spline without penalty.",
-    "te": "Smooth terms are not fitted here; bs(x, df=5) is a spline without penalty.",
-    "ns": "Write cr(x, df=5, constraints='center') for a natural cubic spline.",
-    "rcs": "Write cr(x, df=5, constraints='center') for a natural cubic spline.",
-    "c": "Write a list in square brackets, such as [2, 3].",
-    "list": "Write a list in square brackets, such as [2, 3].",
-    "seq": "Write a list in square brackets, such as [1, 2, 3], or np.arange(1, 4).",
-    "cut": "Make the column with pandas.cut first.",
-    "relevel": "Write C(x, Treatment('level')) for another reference level.",
-    "ordered": "Make the column an ordered pandas Categorical.",
-    "as.factor": "Write factor(x).",
-    "as.numeric": "Write numeric(x).",
-    "ifelse": "Write np.where(condition, a, b).",
-    "pow": "Write I(x ** 2).",
-}
 
 
 def own_names(context: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -58,12 +39,13 @@ def columns_of(
     columns = list(columns)
     known, own = set(columns), own_names(context)
     used: dict[str, None] = {}
-    for name in referenced_names(text):
+    found = references(text)
+    for name in found.names:
         if name in known:
             used[name] = None
         elif name not in own:
             raise unknown_name(name, columns)
-    for call in split_calls(text)[1]:
+    for call in found.calls:
         used.update(dict.fromkeys(check_expression(call, columns, own)))
     return tuple(used)
 
@@ -135,7 +117,8 @@ def unknown_name(name: str, columns: Iterable[str], called: bool = False) -> Dat
     columns = list(columns)
     if called:
         functions = sorted(FUNCTIONS)
-        hint = f" {_HABITS[name]}" if name in _HABITS else close_match(name, functions)
+        advice = habit("functions", name)
+        hint = f" {advice}" if advice else close_match(name, functions)
         return DataError(
             f"The formula calls {name}(), which is not known.{hint} "
             f"Available are {', '.join(functions)} and np.…; pass functions of your own as "
@@ -151,36 +134,3 @@ def unknown_name(name: str, columns: Iterable[str], called: bool = False) -> Dat
         f"{close_match(name, columns)} The columns are {listed(columns, 20)}. Correct the name, or "
         "pass other names as context=."
     )
-
-
-@remembered
-def split_calls(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A formula part → the names that stand by themselves, and the calls, as texts.
-
-    Examples
-    --------
-    >>> split_calls("1 + x:f + np.log(z) + (poly(x, 2) + `my age`)")
-    (('x', 'f', 'my age'), ('np.log(z)', 'poly(x, 2)'))
-    """
-    tokens = tokenize(text)
-    names: dict[str, None] = {}
-    calls: list[str] = []
-    i = 0
-    while i < len(tokens) - 1:
-        token = tokens[i]
-        if token.kind == "quoted":
-            names[token.value] = None
-        elif token.kind == "name" and tokens[i + 1].is_op("(", "["):
-            depth, end = 0, i + 1
-            while True:  # brackets match: tokenize has seen to that
-                depth += tokens[end].is_op("(", "[") - tokens[end].is_op(")", "]")
-                more = tokens[end + 1].is_op("(", "[") or tokens[end + 1].value.startswith(".")
-                if depth == 0 and not more:
-                    break
-                end += 1
-            calls.append(text[token.start : tokens[end].end])
-            i = end
-        elif token.kind == "name" and token.value.strip(".") and is_column_word(token.value):
-            names[token.value] = None
-        i += 1
-    return tuple(names), tuple(calls)

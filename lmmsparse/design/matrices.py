@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,13 +26,13 @@ from lmmsparse.common.threads import filtered
 from lmmsparse.common.words import close_match
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
-from lmmsparse.design.expressions import columns_of, split_calls
+from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.materialize import Materializer
 from lmmsparse.design.plain import Columns, plain_columns
 from lmmsparse.design.tables import Variables, where_missing, with_levels_of
-from lmmsparse.formula.formula import referenced_names
 from lmmsparse.formula.limits import remembered
 from lmmsparse.formula.parts import Variable, read_part
+from lmmsparse.formula.references import references
 
 _LABELS = re.compile(r"(C|factor|interaction|dummy)\(")
 
@@ -69,7 +69,7 @@ class MatrixRecipe:
 
     @cached_property
     def _specs(self) -> dict[str, ModelSpec]:
-        """Specifications rebuilt on one made-up row: everything that matters was learnt before."""
+        """Specifications rebuilt on one synthetic row: all that matters was learnt before."""
         return {part: self._rebuild(part) for part in self.parts}
 
     @property
@@ -101,7 +101,26 @@ class MatrixRecipe:
         """Data columns that an expression of the formula uses."""
         if expression in self.columns:
             return (expression,)
-        return tuple(name for name in referenced_names(expression) if name in self.columns)
+        return tuple(name for name in references(expression).names if name in self.columns)
+
+    def with_random(self, order: Sequence[int]) -> MatrixRecipe:
+        """The recipe with some of its random-effects parts, in a new order."""
+
+        def moved(mapping: Mapping[str, Any]) -> dict[str, Any]:
+            kept = {f"random{new}": mapping[f"random{old}"] for new, old in enumerate(order)}
+            return {"fixed": mapping["fixed"], **kept}
+
+        # Levels are learnt in the first part that uses a factor: others may need them.
+        lost = self.categories.keys() - {"fixed", "response", *(f"random{i}" for i in order)}
+        categories = moved(self.categories)
+        for part in lost:
+            categories["fixed"] = {**self.categories[part], **categories["fixed"]}
+        return replace(
+            self,
+            parts=moved(self.parts),
+            variables=moved(self.variables),
+            categories=categories,
+        )
 
     def _rebuild(self, part: str) -> ModelSpec:
         return self._specification(self.parts[part], self.variables[part], self.levels)
@@ -145,24 +164,16 @@ class MatrixRecipe:
             na_action="ignore",
             output="numpy",
         )
-        made_up = pd.DataFrame(row, index=range(1))
-        return self._materialize(spec, made_up, strict=False).model_spec
+        synthetic = pd.DataFrame(row, index=range(1))
+        return self._materialize(spec, synthetic, strict=False).model_spec
 
     def _materialize(self, spec: ModelSpec, frame: pd.DataFrame, strict: bool = True) -> Any:
         """Evaluate a specification, with columns that have a coding of their own in it."""
-        infos = {name: self.columns[name] for name in frame.columns}
-        coded = {
-            name: C(frame[name], self.contrasts.get(name))
-            for name, info in infos.items()
-            if info.coded
-        }
-        truths = {
-            name: frame[name].astype(bool)
-            for name, info in infos.items()
-            if info.coded and info.boolean
-        }
+        coded = [name for name in frame.columns if self.columns[name].coded]
+        truths = {name: frame[name].astype(bool) for name in coded if self.columns[name].boolean}
+        codings = {name: C(frame[name], self.contrasts.get(name)) for name in coded}
         data = frame.assign(**truths) if truths else frame
-        return _materialize(spec, data, coded, self.context, strict=strict)
+        return _materialize(spec, data, codings, self.context, strict=strict)
 
     def prepare(self, part: str, newdata: pd.DataFrame) -> tuple[pd.DataFrame, BoolArray]:
         """The columns a part needs, coded as when the model was fitted, and rows with a hole."""
@@ -195,8 +206,8 @@ class MatrixRecipe:
 
 def labels_in(parts: Iterable[str]) -> set[str]:
     """Columns of formula parts whose values are taken for labels, whatever they are."""
-    calls = [call for text in parts for call in split_calls(text)[1]]
-    found = (referenced_names(call) for call in calls if _LABELS.match(call))
+    calls = [call for text in parts for call in references(text).calls]
+    found = (references(call).names for call in calls if _LABELS.match(call))
     return {name for names in found for name in names}
 
 
@@ -204,8 +215,6 @@ def learn(
     parts: Mapping[str, str],
     variables: Mapping[str, tuple[str, ...]],
     table: Variables,
-    used: Sequence[str],
-    bare: set[str],
     contrasts: Mapping[str, Contrasts],
     context: Mapping[str, Any],
     rows: IntArray | None = None,
@@ -221,12 +230,8 @@ def learn(
         Part → data columns it uses.
     table : Variables
         Complete rows of tidy columns.
-    used : sequence of str
-        The columns that any part uses.
-    bare : set of str
-        Columns that stand in a formula by themselves rather than inside a call only.
     contrasts : mapping
-        Column → contrasts.
+        Column → contrasts, also of columns that no part uses.
     context : mapping
         The user's own names.
     rows : int array or None
@@ -243,6 +248,9 @@ def learn(
         If so the matrices are of no use.
     """
     fitted = table if rows is None else table.take(rows)
+    used = sorted(set().union(*variables.values()))
+    contrasts = {name: value for name, value in contrasts.items() if name in used}
+    bare = {name for text in parts.values() for name in references(text).columns}
     columns = {name: describe(fitted[name], name, bare, contrasts) for name in used}
     formulas = _parsed(parts)
     matrices: dict[str, Columns] = {}

@@ -1,22 +1,20 @@
 """Design and what to leave out → the design of the smaller formula, as if it had been written so.
 
 The data are not at hand: columns of the smaller model are combinations of those of the larger, and
-which ones is seen on made-up rows that meet every level.
+we find which by evaluating both formulas on synthetic rows that meet every level.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.design import Design, MatrixRecipe, RandomBlock, Recipe
+from lmmsparse.design import Design, MatrixRecipe, RandomBlock
 from lmmsparse.design.expressions import columns_of
-from lmmsparse.design.rank import column_relations, combination, independent_columns
+from lmmsparse.design.rank import column_relations, combination, independent_columns, spans
 from lmmsparse.design.terms import (
     INTERCEPT,
     FormulaTerm,
@@ -25,8 +23,7 @@ from lmmsparse.design.terms import (
     part_text,
     typical_rows,
 )
-from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
-from lmmsparse.engine.covariance.structures import CovarianceStructure, Diagonal, Unstructured
+from lmmsparse.engine.covariance.structures import CovarianceStructure, resized
 from lmmsparse.formula.formula import parse_formula
 
 _WHOLE = 1e-9
@@ -87,7 +84,12 @@ def without_random(design: Design, reduction: Reduction) -> Design:
         return replace(design, blocks=tuple(blocks))
     if reduction.block is None:
         del blocks[at]
-        smaller = _without_part(recipe, at)
+        rest = [i for i in range(len(recipe.groups)) if i != at]
+        smaller = replace(
+            recipe,
+            matrices=recipe.matrices.with_random(rest),
+            groups=tuple(recipe.groups[i] for i in rest),
+        )
     else:
         part = f"random{at}"
         names = frozenset(design.blocks[at].names)
@@ -110,9 +112,7 @@ def _block(
     names = tuple(str(name) for name in matrices.specification(part).column_names)
     structure = reduced.structure
     if structure.k != len(names):
-        k = len(names)
-        diagonal = isinstance(structure, Diagonal) and k > 1
-        structure = Diagonal(k) if diagonal else Unstructured(k)
+        structure = resized(structure, len(names))
     return replace(
         old,
         names=names,
@@ -138,12 +138,9 @@ def formula_of(design: Design) -> str:
 
 def _term(structure: CovarianceStructure, text: str, group: str) -> str:
     """A random-effects term as a formula has it."""
-    tags = {Diagonal: "diag", CompoundSymmetry: "cs", AR1: "ar1"}
-    tag = next((tag for kind, tag in tags.items() if isinstance(structure, kind)), "")
-    hom = ""
-    if isinstance(structure, Diagonal | CompoundSymmetry | AR1):
-        usual = isinstance(structure, AR1)
-        hom = "" if structure.hom == usual else f", hom={structure.hom}"
+    tag = "" if structure.tag == "us" else structure.tag
+    usual = structure.hom == (tag == "ar1")
+    hom = "" if usual else f", hom={structure.hom}"
     return f"{tag}({_shown(text)} | {group}{hom})"
 
 
@@ -160,29 +157,6 @@ def _with_part(matrices: MatrixRecipe, part: str, text: str) -> MatrixRecipe:
         parts={**matrices.parts, part: text},
         variables={**matrices.variables, part: names},
     )
-
-
-def _without_part(recipe: Recipe, at: int) -> Recipe:
-    """The recipe without a random-effects term; the later ones move up."""
-    matrices, last = recipe.matrices, len(recipe.groups) - 1
-
-    def moved(mapping: Mapping[str, Any]) -> dict[str, Any]:
-        out = {"fixed": mapping["fixed"]}
-        rest = [i for i in range(last + 1) if i != at]
-        out.update({f"random{new}": mapping[f"random{old}"] for new, old in enumerate(rest)})
-        return out
-
-    categories = moved(matrices.categories)
-    # Levels are learnt in the first part that uses a factor: others may need them.
-    categories["fixed"] = {**matrices.categories[f"random{at}"], **categories["fixed"]}
-    smaller = replace(
-        matrices,
-        parts=moved(matrices.parts),
-        variables=moved(matrices.variables),
-        categories=categories,
-    )
-    groups = (*recipe.groups[:at], *recipe.groups[at + 1 :])
-    return replace(recipe, matrices=smaller, groups=groups)
 
 
 def _combination(old: MatrixRecipe, new: MatrixRecipe, part: str) -> FloatArray:
@@ -233,7 +207,7 @@ def reductions_of(design: Design, position: int) -> list[Reduction]:
         for term in terms
         if term.label != INTERCEPT and not any(term.is_marginal_to(other) for other in terms)
     ]
-    if not isinstance(block.structure, Unstructured | Diagonal) or not droppable:
+    if not block.structure.linear or not droppable:
         return [Reduction(source, position, None)]
     out = []
     for term in droppable:
@@ -273,24 +247,13 @@ def _without(
         other is not block and other.group == block.group and "Intercept" in other.names
         for other in design.blocks
     )
-    apart = isinstance(block.structure, Diagonal)  # a common effect would correlate the levels
+    # A common effect would correlate the levels.
+    apart = not block.structure.correlated and block.k > 1
     if not beside and not apart and (not keep or any(other.factors for other in others)):
         one = np.ones((len(columns), 1))
-        if _spans(block.columns, one) and not _spans(columns, one):
+        if spans(block.columns, one) and not spans(columns, one):
             columns, names = np.column_stack([one, columns]), ("Intercept", *names)
     if not names:
         return None
-    structure = block.structure
-    smaller = (
-        replace(structure, k=len(names))
-        if isinstance(structure, Diagonal) and len(names) > 1
-        else Unstructured(len(names))
-    )
+    smaller = resized(block.structure, len(names))
     return replace(block, columns=np.asfortranarray(columns), names=names, structure=smaller)
-
-
-def _spans(columns: FloatArray, target: FloatArray) -> bool:
-    if columns.shape[1] == 0:
-        return False
-    solution = np.linalg.lstsq(columns, target, rcond=None)[0]
-    return bool(np.abs(columns @ solution - target).max() < 1e-8)

@@ -18,7 +18,8 @@ from lmmsparse.common.errors import DataError, Finding, FormulaError
 from lmmsparse.common.words import listed
 from lmmsparse.design.recipe import column_or_array, evaluate
 from lmmsparse.design.tables import Variables, check_unique, tidy_column
-from lmmsparse.formula.formula import MixedFormula, referenced_names
+from lmmsparse.formula.formula import MixedFormula
+from lmmsparse.formula.references import references
 
 _WHOLE = 1e-8
 FORMS = (
@@ -159,7 +160,7 @@ def _are_whole(values: FloatArray) -> bool:
 
 
 def _columns(text: str, frame: pd.DataFrame) -> Variables:
-    used = [name for name in dict.fromkeys(referenced_names(text)) if name in frame.columns]
+    used = [name for name in references(text).names if name in frame.columns]
     check_unique(frame, set(used))
     return Variables.of(frame, used)
 

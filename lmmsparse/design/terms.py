@@ -142,6 +142,12 @@ def covariates(recipe: MatrixRecipe, part: str) -> dict[str, tuple[float, float,
     return out
 
 
+def chosen_values(given: Any) -> tuple[Any, ...]:
+    """One value or several, as the user gives them for a column."""
+    one = isinstance(given, str) or np.ndim(given) == 0
+    return (given,) if one else tuple(np.asarray(given, dtype=object).tolist())
+
+
 def grid(values: Mapping[str, tuple[Any, ...]]) -> pd.DataFrame:
     """All combinations of the values of some columns; the first column varies fastest."""
     names = list(values)

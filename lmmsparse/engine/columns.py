@@ -119,11 +119,6 @@ def orthonormal(
     weights : (n,) array, optional
     factors : callable, optional
         Column number → what the column is a product of; see `origins`.
-
-    Raises
-    ------
-    NumericalError
-        If the columns of X are linearly dependent.
     """
     p = X.shape[1]
     if p == 0:

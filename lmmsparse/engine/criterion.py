@@ -53,11 +53,6 @@ class ProfiledDeviance:
 
     Parameters
     ----------
-    system : PLSSystem
-    template : LambdaTemplate
-    products : CrossProducts
-    response : Response
-    reml : bool
     held_sigma : float, optional
         σ, where it is not profiled out but held.
 

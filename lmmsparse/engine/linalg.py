@@ -35,7 +35,6 @@ def solve_triangular(
     b : (n,) or (n, m) array
     lower : bool
         Whether A is lower triangular rather than upper.
-    transposed : bool
     """
     if b.size == 0:
         return b

@@ -38,13 +38,10 @@ def moment_estimate(
 
     Parameters
     ----------
-    products : CrossProducts
-    template : LambdaTemplate
     theta : (n_theta,) array
         Of full rank.
     u : (q,) array
         Spherical random effects at θ.
-    pwrss : float
     inverse : sequence of arrays
         M⁻¹ where Z'WZ has blocks.
     """

@@ -26,7 +26,6 @@ class TermColumns(ReadOnly):
         Level of the grouping factor in each row.
     columns : (n, k) array
         The term's model matrix columns.
-    n_levels : int
     """
 
     codes: IntArray

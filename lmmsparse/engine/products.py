@@ -59,8 +59,6 @@ class CrossProducts(ReadOnly):
         Effects per level of each term.
     n : int
         Rows.
-    sum_log_weights : float
-    basis : Basis
     """
 
     pairs: tuple[PairBlocks, ...]
@@ -259,8 +257,6 @@ def cross_products(
     ----------
     Q : InternalColumns
         From `orthonormal`.
-    basis : Basis
-    terms : sequence of TermColumns
     weights : (n,) array, optional
         Prior weights, all positive; 1 if not given.
     pairs : iterable of PairPattern, optional
@@ -285,13 +281,7 @@ def cross_products(
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
-    """What of the cross-products does not depend on weights, found once.
-
-    Attributes
-    ----------
-    terms : tuple of TermColumns
-    pairs : tuple of PairPattern
-    """
+    """What of the cross-products does not depend on weights, found once."""
 
     terms: tuple[TermColumns, ...]
     pairs: tuple[PairPattern, ...]
@@ -323,7 +313,6 @@ def response_products(
     y : (n,) array
     Q : InternalColumns
         Orthonormal under the weights.
-    terms : sequence of TermColumns
     weights, offset : (n,) arrays, optional
     """
     many = many_response_products(y[:, None], Q, terms, weights, offset)

@@ -25,7 +25,6 @@ class VarianceParts:
 
     Parameters
     ----------
-    objective : ProfiledDeviance
     theta : (n_theta,) array
     modes : Modes
         The solution there, with its factor.

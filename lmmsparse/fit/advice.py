@@ -10,7 +10,6 @@ import numpy as np
 
 from lmmsparse.design import Design
 from lmmsparse.design.terms import INTERCEPT, FormulaTerm, formula_terms, part_text
-from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
 from lmmsparse.formula.formula import RandomTerm, parse_formula
 
 _INDICATOR = re.compile(r"(\w+)\[(?:T\.)?(.+)\]")
@@ -37,9 +36,9 @@ def term_text(design: Design, i: int, effects: str) -> str:
     """Effects (as ``1 + x`` or ``0 + x``) with the tag and the grouping of a block."""
     block, terms = design.blocks[i], random_terms(design)
     tag, options = "", ""
-    if isinstance(block.structure, Diagonal):
+    if block.structure.tag == "diag":
         tag, options = "diag", ", hom=True" if block.structure.hom else ""
-    elif not isinstance(block.structure, Unstructured) and terms is not None:
+    elif not block.structure.linear and terms is not None:
         tag, hom = terms[i].structure, terms[i].hom
         options = "" if hom is None else f", hom={hom}"
     short = effects.removeprefix("1 + ")

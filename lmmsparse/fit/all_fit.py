@@ -24,7 +24,6 @@ def all_fit(fit: Fit, progress: bool | None = None) -> Table:
 
     Parameters
     ----------
-    fit : Fit
     progress : bool, optional
         A bar at once (True), never (False), or after two seconds if somebody watches.
 

@@ -25,7 +25,6 @@ class ChartedObjective:
 
     Parameters
     ----------
-    objective : ProfiledDeviance
     to_theta : (n_theta, n_theta) array
         The linear map of standardized coordinates to θ, lower triangular, block diagonal by term.
     undetermined : Undetermined, optional
@@ -77,8 +76,6 @@ class _Term:
 
     Attributes
     ----------
-    number : int
-    structure : Unstructured
     part : slice
         Its parameters.
     K_inverse : (k, k) array

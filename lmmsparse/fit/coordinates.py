@@ -26,7 +26,6 @@ class StandardizedObjective:
 
     Parameters
     ----------
-    objective : ProfiledDeviance
     undetermined : Undetermined, optional
         Directions in which steps are not to go.
     """

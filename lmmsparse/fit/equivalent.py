@@ -12,9 +12,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.design import Design, RandomBlock
-from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
+from lmmsparse.engine.covariance.structures import Diagonal, Unstructured, resized
 from lmmsparse.engine.held import Held
 from lmmsparse.fit.advice import (
     column_text,
@@ -101,7 +101,7 @@ _Way = tuple[str, tuple[RandomBlock, ...], tuple[str, ...], bool]
 def _rewritten(design: Design, i: int) -> Iterator[_Way]:
     """Other ways to write one block: fewer effects, or effects by kind of level."""
     block = design.blocks[i]
-    still = constant_within_levels(block)
+    still = np.flatnonzero(constant_within_levels(block)).tolist()
     if block.k > 1:
         yield from _by_cells(design, i, still)
     for j in range(block.k):
@@ -118,22 +118,16 @@ def _rewritten(design: Design, i: int) -> Iterator[_Way]:
                     yield term_text(design, i, text), (_with_columns(block, keep),), (), False
 
 
-def constant_within_levels(block: RandomBlock) -> list[int]:
-    """Columns of a block that have one value in every level."""
+def constant_within_levels(block: RandomBlock) -> BoolArray:
+    """Which columns of a block have one value in every level, (k,)."""
     order = np.argsort(block.codes, kind="stable")
     columns, codes = block.columns[order], block.codes[order]
     same = (codes[1:] == codes[:-1])[:, None]
-    moves = ((columns[1:] != columns[:-1]) & same).any(axis=0)
-    return np.flatnonzero(~moves).tolist()
+    return np.asarray(~((columns[1:] != columns[:-1]) & same).any(axis=0))
 
 
 def _with_columns(block: RandomBlock, keep: list[int]) -> RandomBlock:
-    structure = block.structure
-    new = (
-        replace(structure, k=len(keep))
-        if isinstance(structure, Diagonal) and len(keep) > 1
-        else Unstructured(len(keep))
-    )
+    new = resized(block.structure, len(keep))
     names = tuple(block.names[j] for j in keep)
     columns = np.ascontiguousarray(block.columns[:, keep])
     return replace(block, columns=columns, names=names, structure=new)
@@ -142,7 +136,7 @@ def _with_columns(block: RandomBlock, keep: list[int]) -> RandomBlock:
 def _by_cells(design: Design, i: int, still: list[int]) -> Iterator[_Way]:
     """Effects for every kind of level, where some columns do not vary within levels."""
     block, recipe = design.blocks[i], design.recipe
-    if recipe is None or not still or isinstance(block.structure, Diagonal):
+    if recipe is None or not still or not block.structure.correlated:
         return
     cells, cell = np.unique(block.columns[:, still], axis=0, return_inverse=True)
     cell = cell.ravel()
@@ -252,8 +246,12 @@ def _smaller(design: Design, terms: list[int]) -> str | None:
     """A model with less, not one that fits as well."""
     for i in terms:
         block = design.blocks[i]
-        still = [j for j in constant_within_levels(block) if block.names[j] != "Intercept"]
-        gone = still or [block.k - 1]
+        still = [
+            j
+            for j in np.flatnonzero(constant_within_levels(block))
+            if block.names[j] != "Intercept"
+        ]
+        gone = np.flatnonzero(still).tolist() or [block.k - 1]
         keep = [j for j in range(block.k) if j not in gone]
         text = effects_text(design, i, keep) if keep else None
         if text is not None:

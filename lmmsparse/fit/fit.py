@@ -214,12 +214,7 @@ def fitted(
 
 
 def check_parts(optimizer: Any, solver: Any) -> None:
-    """Refuse what is no search, and what is no linear algebra.
-
-    Raises
-    ------
-    OptionError
-    """
+    """Refuse what is no search, and what is no linear algebra."""
     if optimizer is not None and not _has(optimizer, "minimize"):
         raise OptionError(
             f"optimizer={brief(optimizer)} is not an optimizer. Searches are objects with their "

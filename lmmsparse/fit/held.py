@@ -32,16 +32,6 @@ def theta_names(design: Design) -> list[str]:
 def held_parameters(design: Design, fixed: Mapping[str, Any] | Held | None) -> Held:
     """Read the user's ``fixed=``.
 
-    Parameters
-    ----------
-    design : Design
-    fixed : mapping of str to float, or None
-
-    Raises
-    ------
-    OptionError
-        For names the model does not have, and values it cannot have.
-
     Examples
     --------
     >>> import lmmsparse as lmm
@@ -54,8 +44,7 @@ def held_parameters(design: Design, fixed: Mapping[str, Any] | Held | None) -> H
         return fixed
     if fixed is None:
         return Held()
-    why = "It says which covariance parameters are held at which values."
-    held_values = mapping("fixed", fixed, why, "Give, for example, fixed={'sigma': 1.0}.")
+    held_values = mapping("fixed", fixed, "Give, for example, fixed={'sigma': 1.0}.")
     names = theta_names(design)
     held: list[tuple[int, float]] = []
     sigma: float | None = None

@@ -68,9 +68,6 @@ def unidentified(
 
     Parameters
     ----------
-    design : Design
-    template : LambdaTemplate
-    products : CrossProducts
     reml : bool
         Whether only what X cannot explain counts.
     sigma_known : bool
@@ -296,7 +293,6 @@ class TermMatrices:
     changes : (d, k, k) array
     back : (k, k) array
         A change E of the covariance in these columns is back @ E @ back' in the term's own.
-    n_levels : int
     """
 
     codes: IntArray

@@ -17,7 +17,6 @@ class LeastSquares:
 
     Attributes
     ----------
-    design : Design
     beta : (p,) array
     R : (p, p) array
         Triangular factor of √w X.

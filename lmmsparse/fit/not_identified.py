@@ -12,7 +12,7 @@ from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import Finding
 from lmmsparse.design import Design, RandomBlock
 from lmmsparse.fit.advice import written
-from lmmsparse.fit.equivalent import instead
+from lmmsparse.fit.equivalent import constant_within_levels, instead
 from lmmsparse.fit.fit import Fit
 
 _NO_PART = 1e-5
@@ -24,7 +24,6 @@ class Cluster:
 
     Attributes
     ----------
-    fit : Fit
     entries : dict of int to list of (int, int)
         Term → places in its covariance matrix, the row never above the column.
     residual : bool
@@ -235,7 +234,7 @@ def _why(cluster: Cluster) -> str:
         if len({block.group for block in blocks}) == 1:
             return f"within {first.group}, their columns repeat each other"
         return "what one of these terms adds to the covariances of rows, another can add as well"
-    still = constant_columns(first)
+    still = constant_within_levels(first)
     variables = [v for v in _variables(design, terms[0], still) if v != "Intercept"]
     if not still.all() and variables:
         return f"{_and(variables)} {_do(variables)} not vary within {first.group}"
@@ -252,14 +251,6 @@ def _why(cluster: Cluster) -> str:
 
 def _do(names: Sequence[str]) -> str:
     return "does" if len(names) == 1 else "do"
-
-
-def constant_columns(block: RandomBlock) -> BoolArray:
-    """Which columns of a block have one value in every level, (k,)."""
-    order = np.argsort(block.codes, kind="stable")
-    columns, codes = block.columns[order], block.codes[order]
-    same = codes[1:] == codes[:-1]
-    return np.asarray(~((columns[1:] != columns[:-1]) & same[:, None]).any(axis=0))
 
 
 def _variables(design: Design, t: int, which: BoolArray) -> list[str]:

@@ -33,9 +33,6 @@ class Problem:
 
     Attributes
     ----------
-    design : Design
-    reml : bool
-    solver : PLSSolver
     held : Held
         Covariance parameters the user holds.
     known : ProfiledDeviance or None
@@ -116,15 +113,7 @@ def term_columns(design: Design) -> list[TermColumns]:
 
 
 def products_of(design: Design) -> tuple[CrossProducts, Response]:
-    """The cross-products of a design: the last step that sees its rows.
-
-    Raises
-    ------
-    NumericalError
-        If the columns of X are linearly dependent.
-    DataError
-        If the fixed effects fit the response exactly.
-    """
+    """The cross-products of a design: the last step that sees its rows."""
     terms = term_columns(design)
     Q, basis = design.internal_columns()
     products = cross_products(Q, basis, terms, design.weights)
@@ -152,13 +141,8 @@ def check_not_exact(design: Design, residual_squares: float) -> None:
 
     Parameters
     ----------
-    design : Design
     residual_squares : float
         See `Response.yty`.
-
-    Raises
-    ------
-    DataError
     """
     centred = design.y - design.offset_or_zero
     weights = 1.0 if design.weights is None else design.weights

@@ -13,7 +13,7 @@ from lmmsparse.common.errors import DataError, Finding
 from lmmsparse.common.threads import one_thread
 from lmmsparse.common.words import listed
 from lmmsparse.design import Design, LevelKey, RandomBlock
-from lmmsparse.design.arguments import check_real
+from lmmsparse.design.arguments import numbers
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.design.grouping import Grouping, combined_labels
 from lmmsparse.design.rank import chosen_columns, column_relations, independent_columns
@@ -37,17 +37,9 @@ def per_row(design: Design, what: str, values: Any) -> FloatArray:
         )
     if np.ndim(values) != 1:
         raise DataError(
-            f"{what} has {np.ndim(values)} dimensions. One response is fitted at a time. Pass one "
-            "value per row."
+            f"{what} must have one dimension, not {np.ndim(values)}. Pass one value per row."
         )
-    check_real(what, values)
-    values = design.in_rows(what, values)
-    try:
-        array = np.array(pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan))
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{what} does not hold numbers ({error}). A refit needs numbers. Convert it first."
-        ) from error
+    array = numbers(what, design.in_rows(what, values))
     if len(array) == design.n:
         return array
     if len(array) == len(design.index):
@@ -76,13 +68,10 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Settled:
     w = design.weights if weights is None else per_row(design, "weights", weights)
     if w is not None and (np.any(w < 0) or np.any(np.isinf(w))):
         raise DataError(
-            "weights holds negative or infinite values. A weight divides the residual variance "
-            "of its row. Use positive, finite weights."
+            "weights contains negative or infinite values. Use positive, finite weights."
         )
     if np.any(np.isinf(values)):
-        raise DataError(
-            "y holds infinite values. Nothing can be fitted to them. Remove or correct them."
-        )
+        raise DataError("y contains infinite values. Remove or correct them.")
     renewed = replace(design, y=values, weights=w)
     if weights is not None and design.recipe is not None:
         # The column that held the former weights says nothing about new data any more.
@@ -153,7 +142,8 @@ def subset(design: Design, keep: BoolArray) -> Design:
     """
     if not keep.any():
         raise DataError(
-            "Every value of the new response is missing. No row is left to fit. Check its values."
+            "Every value of the new response is missing, so that no row is left to fit. Check its "
+            "values."
         )
     X, blocks = design.fixed[keep], tuple(_subset_block(block, keep) for block in design.blocks)
     stays = independent_columns(X, design.x_names)

@@ -66,13 +66,11 @@ def search(
 
     Parameters
     ----------
-    objective : ProfiledDeviance
     design : Design
         Only asked for start values.
     start : (n_theta,) array or Start or None
         Where to begin. With None, further starts follow where there may be more than one minimum
         and an evaluation is cheap.
-    optimizer : Optimizer
     progress : bool
         Print every evaluation to the standard error stream.
     undetermined : Undetermined, optional
@@ -250,12 +248,7 @@ def _followed(found: Optimum, other: Optimum) -> Optimum:
 
 
 def other_searches(n_theta: int) -> Iterator[Optimizer]:
-    """What is tried from where a second-order search has stopped short, one after the other.
-
-    Parameters
-    ----------
-    n_theta : int
-    """
+    """What is tried from where a second-order search has stopped short, one after the other."""
     most = _PER_PARAMETER * n_theta
     yield QuasiNewton()
     yield TrustRegion()

@@ -16,7 +16,6 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import Finding, NumericalError
 from lmmsparse.common.threads import one_thread
 from lmmsparse.design import RandomBlock
-from lmmsparse.engine.covariance.structures import Unstructured
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
@@ -38,8 +37,6 @@ class Settled:
 
     Attributes
     ----------
-    fit : Fit
-    verdict : Convergence
     again : bool
         Whether it is another optimum than that of the first search.
     """
@@ -204,7 +201,7 @@ def _parameters(
                 R[i, at : at + len(names)] = T[names.index(name)]
         at += len(names)
     structure = block.structure
-    if isinstance(structure, Unstructured):
+    if structure.closed:
         padded = np.zeros((max(R.shape[1], block.k), block.k))
         padded[: R.shape[1]] = R.T
         triangle = np.asarray(np.linalg.qr(padded, mode="r"))

@@ -12,7 +12,6 @@ from lmmsparse.common.errors import Finding
 from lmmsparse.common.words import listed
 from lmmsparse.design import Design
 from lmmsparse.design.terms import INTERCEPT, formula_terms
-from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
 from lmmsparse.fit.advice import effects_text, formula_with, term_text, written
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.identification import generic_theta
@@ -26,7 +25,7 @@ def null_directions(fit: Fit, tol: float = 1e-4) -> list[FloatArray]:
     Parameters
     ----------
     tol : float
-        Standard deviation of a contribution to the response, over σ, below which it counts as zero.
+        Standard deviation of a contribution to the response, divided by σ, below which it is zero.
 
     Returns
     -------
@@ -160,7 +159,7 @@ def _equal(design: Design, t: int, null: FloatArray) -> str | None:
     block = design.blocks[t]
     if len(null) == block.k:
         return ""
-    if not isinstance(block.structure, Unstructured | Diagonal):
+    if not block.structure.linear:
         return None
     pure = (null != 0).sum(axis=1) == 1
     if pure.all():
@@ -199,7 +198,7 @@ def _next(fit: Fit, t: int, null: FloatArray) -> str | None:
     if ways:
         return term_text(design, t, min(ways)[1])
     whole = effects_text(design, t, range(block.k))
-    if whole is None or not isinstance(block.structure, Unstructured):
+    if whole is None or not block.structure.closed:
         return None
     return f"diag{term_text(design, t, whole)}"  # no correlation
 
@@ -244,7 +243,7 @@ def _sum(weights: FloatArray, names: list[str] | tuple[str, ...], times: str = "
 def relative_contributions(
     fit: Fit, theta: FloatArray, tol: float
 ) -> list[tuple[FloatArray, FloatArray, FloatArray]]:
-    """Per term, the standard deviations of independent contributions to the response, over σ.
+    """Per term, the standard deviations of independent contributions to the response, divided by σ.
 
     Each term's columns are put on one scale (root mean square one), so that units do not matter.
     A correlation that is a parameter counts as being at its bound if it is within `tol` of it.

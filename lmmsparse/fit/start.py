@@ -41,7 +41,6 @@ class Start:
 
     Attributes
     ----------
-    name : str
     theta : (n_theta,) array
     moments : bool
         Whether to begin at the moment estimates taken there, if these are better.
@@ -71,10 +70,6 @@ def further_starts(coordinates: Coordinates) -> Iterator[Start]:
 
     A random effect that carries a mean can have one minimum where it has (nearly) no variance and
     another where that is large; correlations can be caught on either side of zero.
-
-    Parameters
-    ----------
-    coordinates : Coordinates
     """
     template = coordinates.template
     unit, free = template.start, template.free
@@ -102,12 +97,7 @@ def further_starts(coordinates: Coordinates) -> Iterator[Start]:
 
 
 def starts_at_limits(coordinates: Coordinates) -> Iterator[Start]:
-    """Starts on either side of no correlation, where correlations are parameters with limits.
-
-    Parameters
-    ----------
-    coordinates : Coordinates
-    """
+    """Starts on either side of no correlation, where correlations are parameters with limits."""
     template = coordinates.template
     bounded = template.free & np.isfinite(template.upper)
     for side, limits in (("negative", template.lower), ("positive", template.upper)):
@@ -120,22 +110,13 @@ def is_cheap(products: CrossProducts) -> bool:
     """Whether an evaluation of the criterion costs a millisecond or two at most.
 
     The measure counts operations, so that every machine does the same searches.
-
-    Parameters
-    ----------
-    products : CrossProducts
     """
     w = sum(products.sizes)
     return products.core <= _LARGEST_CORE and products.q * w * (w + products.p) <= _LARGEST_WORK
 
 
 def lacks_fixed_effects(products: CrossProducts) -> bool:
-    """Whether the fixed effects leave a mean of some random effect to the random effects alone.
-
-    Parameters
-    ----------
-    products : CrossProducts
-    """
+    """Whether the fixed effects leave a mean of some random effect to the random effects alone."""
     p, offsets = products.p, products.offsets
     if not p:
         return True
@@ -155,7 +136,6 @@ def lacks_variance(objective: ProfiledDeviance, theta: FloatArray) -> bool:
 
     Parameters
     ----------
-    objective : ProfiledDeviance
     theta : (n_theta,) array
     """
     template = objective.template
@@ -189,12 +169,7 @@ def start_values(coordinates: Coordinates, design: Design) -> FloatArray:
 
 
 def checked_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
-    """The start values of a user.
-
-    Raises
-    ------
-    OptionError
-    """
+    """The start values of a user."""
     try:
         if np.iscomplexobj(start):
             raise TypeError("complex numbers")

@@ -47,7 +47,6 @@ class Undetermined:
 
         Parameters
         ----------
-        template : LambdaTemplate
         theta : (n_theta,) array
         directions : sequence of (parameters, k, k) arrays or None
             Per term ∂T of a step's coordinates; None for the parameters themselves.

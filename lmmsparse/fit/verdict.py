@@ -13,7 +13,7 @@ import numpy as np
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.calls import not_called
 from lmmsparse.common.errors import Finding
-from lmmsparse.common.render import Section, html_of, text_of
+from lmmsparse.common.render import Section, Shown
 from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.not_identified import undetermined_terms
@@ -32,7 +32,7 @@ _EPS = float(np.finfo(np.float64).eps)
 
 @not_called("The verdict is a member, not a method. Write m.convergence without parentheses.")
 @dataclass(frozen=True, eq=False, repr=False)
-class Convergence:
+class Convergence(Shown):
     """The verdict on a fit.
 
     Attributes
@@ -74,13 +74,9 @@ class Convergence:
         )
         return Section(title, lines=tuple(f"- {finding}" for finding in self.findings))
 
-    def __str__(self) -> str:
-        return text_of([self.section])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return html_of([self.section])
+    @property
+    def _sections(self) -> tuple[Section, ...]:
+        return (self.section,)
 
 
 def expected_decrease(gradient: FloatArray, hessian: FloatArray) -> float:

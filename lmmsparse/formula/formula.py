@@ -21,8 +21,6 @@ from lmmsparse.formula.terms import groupings, term_labels
 from lmmsparse.formula.tokens import (
     Token,
     check_columns_callable,
-    is_attribute,
-    is_column_word,
     python_text,
     tokenize,
 )
@@ -157,34 +155,6 @@ def _taken_apart(text: str, one_sided: bool) -> MixedFormula:
         raise FormulaError(
             "The formula is nested too deeply. Remove parentheses that are not needed."
         ) from error
-
-
-@remembered
-def referenced_names(expression: str) -> tuple[str, ...]:
-    """Names that look like columns in an expression or a formula part, each once, in order.
-
-    Left out are names of functions and methods that are called, names of arguments, ``np.…``,
-    ``contr.…``, constants, words of Python and ``.``; backquotes are removed.
-
-    Examples
-    --------
-    >>> referenced_names("1 + np.log(x) + poly(`my age`, degree=2):x")
-    ('x', 'my age')
-    """
-    tokens = tokenize(expression)
-    names: dict[str, None] = {}
-    depth = 0
-    for i, token in enumerate(tokens[:-1]):
-        depth += token.is_op("(", "[", "{") - token.is_op(")", "]", "}")
-        if token.kind == "quoted":
-            names[token.value] = None
-        if token.kind != "name" or not token.value.strip(".") or is_attribute(tokens, i):
-            continue
-        called = tokens[i + 1].is_op("(")
-        argument = depth > 0 and tokens[i + 1].is_op("=")
-        if is_column_word(token.value) and not called and not argument:
-            names[token.value] = None
-    return tuple(names)
 
 
 def _parse(text: str, tokens: list[Token], one_sided: bool) -> MixedFormula:

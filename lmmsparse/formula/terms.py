@@ -197,7 +197,7 @@ def _union(terms: list[_Term]) -> _Term:
 
 
 def power_of(node: Product) -> int:
-    """The exponent of ``(a + b)^2``, which has to be a small positive whole number."""
+    """The exponent of ``(a + b)^2``, which must be a small positive whole number."""
     exponent = unwrap(node.right)
     if isinstance(exponent, Number) and exponent.value in range(1, _MAX_POWER + 1):
         return int(exponent.value)

@@ -18,7 +18,7 @@ from lmmsparse.common.errors import MissingPackageError, OptionError
 from lmmsparse.common.words import brief
 from lmmsparse.design import as_frame
 from lmmsparse.inference.df.methods import denominator_df
-from lmmsparse.model import LinearMixedModel
+from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.report.tidy import fitted_rows
 from lmmsparse.results.predict import warn_of_undetermined
 

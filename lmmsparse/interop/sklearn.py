@@ -12,7 +12,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import MissingPackageError, OptionError
 from lmmsparse.common.words import brief
 from lmmsparse.design import as_frame
-from lmmsparse.lmer import lmer
+from lmmsparse.model.lmer import lmer
 
 try:
     from sklearn.base import BaseEstimator, RegressorMixin

@@ -184,7 +184,6 @@ def second_by_differences(
     x : (d,) array
     here : Derivatives
         At x.
-    bounds : Bounds
     """
     upper = bounds.limits[1]
     columns = []

@@ -80,7 +80,6 @@ def minimize_many(
 
     Parameters
     ----------
-    objectives : ManyObjectives
     start : (m, d) array
     options : TrustRegion
         Tolerance, limit on evaluations (of each member) and first radius.

@@ -44,7 +44,6 @@ def minimize_free(
 
     Parameters
     ----------
-    optimizer : Optimizer
     objective : Objective
         In coordinates of its own, without `Derivatives.frame` unless all are free.
     start : (d,) array

@@ -135,10 +135,9 @@ def tidy_generalized(
     intervals: Callable[[], pd.DataFrame],
 ) -> pd.DataFrame:
     """One row per parameter or random effect; see `lmmsparse.report.tidy.tidy`."""
-    why = "It names what the rows are about."
-    wanted = names_in("effects", effects, why, f"Choose {alternatives(EFFECTS)}.") or [""]
+    wanted = names_in("effects", effects, f"Choose {alternatives(EFFECTS)}.") or [""]
     for kind in wanted:
-        one_of("effects", kind, EFFECTS, why)
+        one_of("effects", kind, EFFECTS)
     if level is not None:
         check_level(level)
     limits = intervals() if level is not None and set(wanted) & {"fixed", "ran_pars"} else None

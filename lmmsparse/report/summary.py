@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.render import Grid, Section, aligned, html_of, markdown_of, text_of
+from lmmsparse.common.render import Grid, Section, Shown, aligned, markdown_of
 from lmmsparse.common.table import Table, as_precise_as, number
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
@@ -35,8 +35,8 @@ _FIXED = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Summary:
+@dataclass(frozen=True, eq=False, repr=False)
+class Summary(Shown):
     """A printable summary that keeps its numbers.
 
     Attributes
@@ -51,13 +51,9 @@ class Summary:
     varcorr: VarCorr
     sections: tuple[Section, ...]
 
-    def __str__(self) -> str:
-        return text_of(self.sections)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return html_of(self.sections)
+    @property
+    def _sections(self) -> tuple[Section, ...]:
+        return self.sections
 
     @checked_keywords
     def to_markdown(self) -> str:

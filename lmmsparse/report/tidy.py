@@ -53,10 +53,9 @@ def tidy(
     intervals : callable
         Gives the limits of all parameters by name; only called where they are wanted.
     """
-    why = "It names what the rows are about."
-    wanted = names_in("effects", effects, why, f"Choose {alternatives(EFFECTS)}.") or [""]
+    wanted = names_in("effects", effects, f"Choose {alternatives(EFFECTS)}.") or [""]
     for kind in wanted:
-        one_of("effects", kind, EFFECTS, why)
+        one_of("effects", kind, EFFECTS)
     if level is not None:
         check_level(level)
     # Wald limits of fixed effects go with the tests beside them; all others are joined by name.
@@ -256,8 +255,8 @@ def _matched(fit: Fit, data: Any) -> tuple[pd.DataFrame, bool, IntArray]:
     design, frame = fit.design, as_frame(data)
     if len(frame) != len(design.index):
         raise DataError(
-            f"The data have {len(frame)} rows, but those of the fit had {len(design.index)}. Rows "
-            "belong together by their labels. Pass the data the model was fitted to."
+            f"The data have {len(frame)} rows, but those of the fit had {len(design.index)}. Pass "
+            "the data the model was fitted to."
         )
     at = places("The table", frame.index, design.index)
     row_of = np.arange(len(frame), dtype=np.intp) if at is None else at
@@ -279,6 +278,6 @@ def _check_response(fit: Fit, frame: pd.DataFrame, row_of: IntArray) -> None:
     if other:
         raise DataError(
             f"The column {name!r} differs from the response of the model in {other} of its "
-            f"{len(numbers)} rows. What the fit says of a row would stand beside another response. "
-            f"Pass the data of the fit; after refit(y), data.assign({name}=y)."
+            f"{len(numbers)} rows. Pass the data of the fit; after refit(y), "
+            f"data.assign({name}=y)."
         )

@@ -30,8 +30,8 @@ class ByGroup(dict[str, V]):
 
     def __missing__(self, name: Any) -> V:
         raise UnknownGroupError(
-            f"{name!r} is not a grouping factor of the model. Values are kept by grouping factor. "
-            f"Name one of {', '.join(map(repr, self))}."
+            f"{name!r} is not a grouping factor of the model. Name one of "
+            f"{', '.join(map(repr, self))}."
         )
 
     def _repr_html_(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import DataError, Finding, LmmError, OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.progress import run
+from lmmsparse.common.render import Section, Shown
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
 from lmmsparse.common.words import listed
@@ -32,46 +34,32 @@ from lmmsparse.results.row_forms import (
 _SHOWN = 5
 
 
-class Influence:
+@dataclass(frozen=True, eq=False, repr=False)
+class Influence(Shown):
     """Measures of influence, by row or by deleted group.
 
-    Parameters
+    Attributes
     ----------
     cooks_distance : Series
     dfbeta : DataFrame
         Estimates without the row or group minus estimates with it, one column per fixed effect.
-    leverage, rstudent : Series, optional
-        Only by row.
-    group : str
-        What was deleted; empty for single rows.
-    problems : mapping, optional
+    problems : mapping
         Level → why the model could not be fitted without it (its measures are NaN), or why its
         measures may be off.
-    findings : tuple of Finding, optional
+    findings : tuple of Finding
         What is to be said of the fit and of all refits.
-    unconverged : tuple, optional
+    unconverged : tuple
         Levels whose refit did not reach its optimum; their measures may be off.
     """
 
-    def __init__(
-        self,
-        cooks_distance: pd.Series,
-        dfbeta: pd.DataFrame,
-        leverage: pd.Series | None = None,
-        rstudent: pd.Series | None = None,
-        group: str = "",
-        problems: dict[Any, str] | None = None,
-        findings: tuple[Finding, ...] = (),
-        unconverged: tuple[Any, ...] = (),
-    ) -> None:
-        self.cooks_distance = cooks_distance
-        self.dfbeta = dfbeta
-        self.problems = problems or {}
-        self.findings = findings
-        self.unconverged = unconverged
-        self._leverage = leverage
-        self._rstudent = rstudent
-        self._group = group
+    cooks_distance: pd.Series
+    dfbeta: pd.DataFrame
+    problems: dict[Any, str]
+    findings: tuple[Finding, ...]
+    unconverged: tuple[Any, ...] = ()
+    _group: str = ""
+    _leverage: pd.Series | None = None
+    _rstudent: pd.Series | None = None
 
     @property
     def leverage(self) -> pd.Series:
@@ -86,7 +74,7 @@ class Influence:
 
     @property
     def rstudent(self) -> pd.Series:
-        """Residuals over their standard deviation, √w r / (σ √(1 − h)).
+        """Residuals divided by their standard deviation, √w r / (σ √(1 − h)).
 
         Raises
         ------
@@ -98,8 +86,8 @@ class Influence:
     def _by_row(self, values: pd.Series | None, name: str) -> pd.Series:
         if values is None:
             raise OptionError(
-                f"{name} does not exist for groups={self._group!r}. It belongs to single rows, not "
-                f"to groups of them. Use m.influence().{name}."
+                f"{name} is a measure of single rows, not of groups={self._group!r}. Use "
+                f"m.influence().{name}."
             )
         return values
 
@@ -115,11 +103,12 @@ class Influence:
         columns = [part for part in parts if part is not None]
         return pd.concat([*columns, self.dfbeta.add_prefix("dfbeta_")], axis=1)
 
-    def _largest(self) -> Table:
+    @property
+    def _sections(self) -> tuple[Section, ...]:
         what = f"of levels of {self._group}" if self._group else "of single rows"
         largest = self.cooks_distance.nlargest(_SHOWN)
         missing = len(set(self.problems) - set(self.unconverged))
-        return Table(
+        table = Table(
             {"Cook's distance": largest.tolist()},
             [str(label) for label in largest.index],
             title=f"Influence {what}, the {len(largest)} largest of {len(self.cooks_distance)}",
@@ -128,12 +117,7 @@ class Influence:
                 *(finding.message for finding in self.findings),
             ],
         )
-
-    def __repr__(self) -> str:
-        return str(self._largest())
-
-    def _repr_html_(self) -> str:
-        return self._largest()._repr_html_()
+        return (table.section,)
 
 
 def influence(fit: Fit, groups: Any = None, progress: bool | None = None) -> Influence:
@@ -172,9 +156,10 @@ def influence_of_rows(fit: Fit) -> Influence:
     return Influence(
         cooks_distance=series(cook, "cooks_distance"),
         dfbeta=pd.DataFrame(columns, index=index),
-        leverage=series(leverage, "leverage"),
-        rstudent=series(student, "rstudent"),
+        problems={},
         findings=findings,
+        _leverage=series(leverage, "leverage"),
+        _rstudent=series(student, "rstudent"),
     )
 
 
@@ -212,8 +197,8 @@ def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> 
     codes, levels, name = _grouping(fit, groups)
     if len(levels) < 2:
         raise DataError(
-            f"The grouping {name!r} has one level only. Without it no row is left to fit. Choose a "
-            "grouping with several levels."
+            f"The grouping {name!r} has one level only, without which no row is left to fit. "
+            "Choose a grouping with several levels."
         )
     start = warm_start(fit)
     dfbeta = np.full((len(levels), design.p), np.nan)
@@ -253,10 +238,10 @@ def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> 
     return Influence(
         cooks_distance=pd.Series(cook, index=index, name="cooks_distance"),
         dfbeta=pd.DataFrame(dfbeta, index=index, columns=pd.Index(design.x_names, dtype=object)),
-        group=name,
         problems=problems,
         findings=findings,
         unconverged=tuple(off),
+        _group=name,
     )
 
 
@@ -274,8 +259,8 @@ def _grouping(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
         return grouping.codes, grouping.levels, groups
     if np.ndim(groups) != 1:
         raise DataError(
-            f"groups has {np.ndim(groups)} dimensions. Every row belongs to one group. Pass one "
-            "label per row, or the name of a grouping factor."
+            f"groups must have one dimension, not {np.ndim(groups)}. Pass one label per row, or "
+            "the name of a grouping factor."
         )
     labels = plain_labels(pd.Series(design.in_rows("groups", groups)))
     if len(labels) == len(design.index):
@@ -286,9 +271,7 @@ def _grouping(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
             "needs one. Pass one label per row."
         )
     if labels.isna().any():
-        raise DataError(
-            "groups holds missing labels. Every row belongs to one group. Give them a label."
-        )
+        raise DataError("groups contains missing labels. Give every row a label.")
     codes, levels = pd.factorize(labels, sort=True)
     name = labels.name if isinstance(labels.name, str) else "groups"
     return codes.astype(np.intp), pd.Index(levels), name

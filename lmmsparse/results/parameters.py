@@ -9,7 +9,6 @@ import numpy as np
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import names_in
-from lmmsparse.engine.covariance.structures import Unstructured
 from lmmsparse.fit.fit import Fit
 
 
@@ -82,7 +81,7 @@ def known_parameters(fit: Fit) -> BoolArray:
         rows = np.array([row for row, _ in structure.entries])
         for i, (row, column) in enumerate(structure.entries):
             own = np.arange(len(rows)) == i
-            if isinstance(structure, Unstructured):
+            if structure.closed:
                 # The first column of T is of one sign: only the other row matters beside it.
                 own = (rows == row) | ((rows == column) & (column > 0))
             fixed = bool(held[own].all())
@@ -95,7 +94,7 @@ def known_parameters(fit: Fit) -> BoolArray:
 def select_rows(which: str | Sequence[str], names: list[str], fit: Fit) -> list[str]:
     """Resolve ``which=``: names, ``"beta_"`` for all fixed effects, ``"theta_"`` for all others."""
     use = f"Give one or several of {', '.join(names)}."
-    wanted = names_in("which", which, "Parameters are chosen by name.", use)
+    wanted = names_in("which", which, use)
     p = len(fit.design.x_names)
     out: list[str] = []
     for name in wanted:

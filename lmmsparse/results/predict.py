@@ -11,8 +11,8 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.common.errors import DataError, DesignWarning, FormulaError, OptionError
 from lmmsparse.common.findings import warn
-from lmmsparse.common.options import one_of
-from lmmsparse.common.words import brief, close_match, listed
+from lmmsparse.common.options import one_of, refused
+from lmmsparse.common.words import close_match, listed
 from lmmsparse.design import Recipe, as_frame, check_unique
 from lmmsparse.fit.fit import Fit
 from lmmsparse.formula.formula import parse_formula
@@ -26,7 +26,6 @@ class Selection:
 
     Attributes
     ----------
-    block : int
     columns : (m,) int array
     """
 
@@ -42,10 +41,8 @@ def select_effects(fit: Fit, random: bool | str) -> list[Selection]:
     if random is False or random is None:
         return []
     if not isinstance(random, str):
-        raise OptionError(
-            f"random={brief(random)} cannot be understood. It says which random effects take part. "
-            "Use True for all, False for none, or a one-sided formula such as '~(1|Subject)'."
-        )
+        advice = "Write, for example, random='~(1|Subject)'."
+        raise refused("random", "True, False or a one-sided formula", random, advice)
     chosen: dict[int, set[int]] = {}
     for term in parse_formula(random, one_sided=True).random:
         terms = fit.design.groups.get(term.group)
@@ -105,7 +102,6 @@ class NewRows:
         Rows with a new or missing level of a selected group.
     undetermined : (m,) bool array
         Rows whose fixed part the data of the fit do not determine.
-    index : pandas.Index
     """
 
     X: FloatArray
@@ -122,13 +118,19 @@ def new_frame(fit: Fit, newdata: Any) -> tuple[Recipe, pd.DataFrame]:
     recipe = fit.design.recipe
     if recipe is None:
         raise OptionError(
-            "The model cannot find its columns in a table. It was fitted from arrays, without a "
-            "formula. Compute X @ m.fixef and add the rows of m.ranef, or fit with lmm.lmer."
+            "The model was fitted from arrays and cannot find its columns in a table. Compute X @ "
+            "m.fixef and add the rows of m.ranef, or fit with lmm.lmer and a formula."
         )
     frame = as_frame(newdata)
     if not frame.columns.is_unique:
         check_unique(frame, recipe.names)
     return recipe, frame
+
+
+def new_weights(fit: Fit, newdata: Any) -> FloatArray:
+    """Prior weights of new data, 1 if the fit had none."""
+    recipe, frame = new_frame(fit, newdata)
+    return np.ones(len(frame)) if fit.design.weights is None else recipe.weights(frame)
 
 
 def new_rows(
@@ -167,8 +169,8 @@ def _check_finite(values: FloatArray, names: tuple[str, ...]) -> None:
     if infinite.any():
         j = int(np.argmax(infinite))
         raise DataError(
-            f"The column {names[j]!r} is infinite in {infinite[j]} rows of the new data. Nothing "
-            "can be predicted from infinity. Correct the values, or make them missing."
+            f"The column {names[j]!r} is infinite in {infinite[j]} rows of the new data. Correct "
+            "the values, or make them missing."
         )
 
 
@@ -217,19 +219,14 @@ def predict(
     index : pandas.Index
         Labels of the rows.
     """
-    one_of(
-        "new_levels",
-        new_levels,
-        NEW_LEVELS,
-        "It says what to predict for levels of a grouping factor that the fit has not seen.",
-    )
+    one_of("new_levels", new_levels, NEW_LEVELS)
     selections = select_effects(fit, random)
     b = fit.split(fit.b)
     if newdata is None:
         if offset is not None:
             raise OptionError(
-                "offset= goes with newdata=. The data of the fit keep the offset they were fitted "
-                "with. Pass newdata= too."
+                "offset= goes with newdata=, as the data of the fit keep their own offset. Pass "
+                "newdata= too."
             )
         design = fit.design
         values = design.fixed @ fit.beta + design.offset_or_zero

@@ -22,6 +22,7 @@ from lmmsparse.results.predict import (
     Selection,
     new_frame,
     new_rows,
+    new_weights,
     predict,
     predicted,
     select_effects,
@@ -66,8 +67,7 @@ def predict_with_error(
     the mixture of the conditional normal distributions. The prediction stays that at θ̂.
     """
     if interval is not None:
-        why = "Limits are those of the predicted mean, or of a new observation."
-        one_of("interval", interval, INTERVALS, why)
+        one_of("interval", interval, INTERVALS)
     values, index = predict(fit, newdata, random, new_levels, offset)
     selections = select_effects(fit, random)
     rows = _rows(fit, newdata, selections, new_levels, offset)
@@ -179,7 +179,7 @@ def _rows(
 
 @one_thread
 def relative_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> FloatArray:
-    """Variance of the error of the predicted mean over σ², given θ, (m,).
+    """Variance of the error of the predicted mean divided by σ², given θ, (m,).
 
     Parameters
     ----------
@@ -210,16 +210,12 @@ def relative_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> F
 
 
 def _observation_variance(fit: Fit, newdata: Any, selections: list[Selection]) -> FloatArray:
-    """1/w and the variance of the random effects that are not predicted over σ², (m,)."""
+    """1/w and the variance of the random effects that are not predicted, divided by σ², (m,)."""
     chosen = {s.block: set(s.columns.tolist()) for s in selections}
     T = fit.template.factors(fit.theta)
-    if newdata is None:
-        weights = fit.design.weights_or_one
-    else:
+    total = 1.0 / (fit.design.weights_or_one if newdata is None else new_weights(fit, newdata))
+    if newdata is not None:
         recipe, frame = new_frame(fit, newdata)
-        weighted = fit.design.weights is not None
-        weights = recipe.weights(frame) if weighted else np.ones(len(frame))
-    total = 1.0 / weights
     for t, block in enumerate(fit.design.blocks):
         rest = [j for j in range(block.k) if j not in chosen.get(t, set())]
         if not rest:

@@ -26,4 +26,4 @@ KINDS: dict[str, Callable[[Fit], FloatArray]] = {"response": _response, "pearson
 
 def residuals(fit: Fit, kind: str = "response") -> FloatArray:
     """Residuals of the fitted rows, (n,)."""
-    return KINDS[one_of("kind", kind, tuple(KINDS), "It is how residuals are scaled.")](fit)
+    return KINDS[one_of("kind", kind, tuple(KINDS))](fit)

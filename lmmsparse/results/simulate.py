@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray, IntArray
-from lmmsparse.common.errors import DataError, OptionError
-from lmmsparse.common.options import as_generator, whole_number
-from lmmsparse.common.words import brief
+from lmmsparse.common.errors import DataError
+from lmmsparse.common.options import as_generator, refused, whole_number
 from lmmsparse.fit.fit import Fit
 from lmmsparse.results.predict import (
     Selection,
     new_frame,
     new_rows,
+    new_weights,
     select_effects,
     warn_of_undetermined,
 )
@@ -38,7 +38,7 @@ def simulate(
     n = whole_number("n", n)
     generator = as_generator(rng)
     values, index = drawn_predictors(fit, n, generator, random, newdata)
-    weights = fit.design.weights_or_one if newdata is None else _new_weights(fit, newdata)
+    weights = fit.design.weights_or_one if newdata is None else new_weights(fit, newdata)
     noise = generator.standard_normal(values.shape)
     values += fit.sigma * noise / np.sqrt(weights)[:, None]
     if newdata is None and fit.design.na_action == "exclude":
@@ -86,11 +86,8 @@ def drawn_predictors(
 def _kept(fit: Fit, random: str) -> list[Any]:
     """Per block, which effects keep their conditional modes; (k,) bool arrays."""
     if not isinstance(random, str) or (random not in ("new", "keep") and "~" not in random):
-        raise OptionError(
-            f"random={brief(random)} cannot be understood. It says where the random effects come "
-            "from. Use 'new' to draw them, 'keep' to keep the estimated ones, or a one-sided "
-            "formula of the terms to keep."
-        )
+        advice = "Draw random effects, keep the estimated ones, or name the terms to keep."
+        raise refused("random", "'new', 'keep' or a one-sided formula", random, advice)
     chosen = select_effects(fit, random == "keep" if random in ("new", "keep") else random)
     kept = [np.zeros(block.k, dtype=bool) for block in fit.design.blocks]
     for selection in chosen:
@@ -107,16 +104,9 @@ def _new_codes(fit: Fit, newdata: Any) -> tuple[dict[int, IntArray], dict[int, i
         if missing.any():
             raise DataError(
                 f"The grouping factor {block.group!r} is missing in {int(missing.sum())} rows of "
-                "the new data. A response can only be drawn for a known level. Fill them in."
+                "the new data. Fill them in."
             )
         extra, labels = pd.factorize(shown.astype(str))
         fresh = np.where(level < 0, block.n_levels + extra, level)
         codes[t], n_levels[t] = fresh.astype(np.intp), block.n_levels + len(labels)
     return codes, n_levels
-
-
-def _new_weights(fit: Fit, newdata: Any) -> FloatArray:
-    recipe, frame = new_frame(fit, newdata)
-    if fit.design.weights is None:
-        return np.ones(len(frame))
-    return recipe.weights(frame)

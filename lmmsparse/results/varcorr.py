@@ -10,7 +10,7 @@ import scipy.linalg as sla
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_construction, checked_keywords, not_called
-from lmmsparse.common.render import Grid, Section, html_of
+from lmmsparse.common.render import Grid, Section, Shown
 from lmmsparse.common.table import number, significant
 from lmmsparse.fit.fit import Fit
 
@@ -21,8 +21,6 @@ class TermCovariance:
 
     Attributes
     ----------
-    group : str
-    names : tuple of str
     covariance : (k, k) array
         σ² T T'.
     correlated : bool
@@ -50,7 +48,7 @@ class TermCovariance:
 
 @not_called("The variances are a member, not a method. Write m.varcorr without parentheses.")
 @checked_construction
-class VarCorr:
+class VarCorr(Shown):
     """Estimated variances and correlations, printed as lme4 prints them.
 
     Parameters
@@ -128,13 +126,9 @@ class VarCorr:
         head += [""] * (4 + width - len(head))
         return Grid(tuple(head), tuple(map(tuple, rows)), left=2)
 
-    def __str__(self) -> str:
-        return self.grid.text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return html_of([Section(grid=self.grid)])
+    @property
+    def _sections(self) -> tuple[Section, ...]:
+        return (Section(grid=self.grid),)
 
     @checked_keywords
     def to_markdown(self) -> str:

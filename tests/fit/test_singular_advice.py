@@ -62,6 +62,11 @@ FORMULAS = [
 ]
 
 
+@cache
+def fit_of_plots(formula: str, seed: int, reml: bool = True) -> lmm.LinearMixedModel:
+    return fitted(formula, plots(seed), reml=reml)
+
+
 def check(formula: str, frame: pd.DataFrame, model: lmm.LinearMixedModel, **options: Any) -> None:
     texts = [f.message for f in model.convergence.findings if f.code == "singular"]
     assert texts
@@ -84,14 +89,14 @@ def check(formula: str, frame: pd.DataFrame, model: lmm.LinearMixedModel, **opti
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_advice_is_true(formula: str, seed: int) -> None:
-    model = fitted(formula, plots(seed))
+    model = fit_of_plots(formula, seed)
     if model.convergence.singular and model.convergence.converged:
         check(formula, plots(seed), model)
 
 
 @pytest.mark.parametrize("reml", [True, False])
 def test_enough_of_them_are_singular(reml: bool) -> None:
-    found = [fitted(formula, plots(0), reml=reml).convergence.singular for formula in FORMULAS]
+    found = [fit_of_plots(formula, 0, reml).convergence.singular for formula in FORMULAS]
     assert sum(found) > len(FORMULAS) // 2
 
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmmsparse.common.errors import FormulaError
-from lmmsparse.formula.formula import MixedFormula, RandomTerm, parse_formula, referenced_names
+from lmmsparse.formula.formula import MixedFormula, RandomTerm, parse_formula
+from lmmsparse.formula.references import references
 
 # formula -> (fixed part, [(effects, group)])
 GROUPS: dict[str, list[str]] = {
@@ -603,7 +604,7 @@ def test_refused_without_a_place(text: object, fragment: str) -> None:
     ],
 )
 def test_referenced_names(expression: str, names: tuple[str, ...]) -> None:
-    assert referenced_names(expression) == names
+    assert references(expression).names == names
 
 
 # ---- properties

@@ -146,11 +146,11 @@ def test_confint_knows_the_bootstrap() -> None:
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda m: m.bootstrap(0, rng=1), "n=0"),
-        (lambda m: m.bootstrap(2.5, rng=1), "n=2.5"),
-        (lambda m: m.bootstrap(2, rng=1, n_jobs=0), "n_jobs=0"),
+        (lambda m: m.bootstrap(0, rng=1), "not 0"),
+        (lambda m: m.bootstrap(2.5, rng=1), "not 2.5"),
+        (lambda m: m.bootstrap(2, rng=1, n_jobs=0), "n_jobs must"),
         (lambda m: m.bootstrap(2, rng=1, kind="wild"), "'wild'"),
-        (lambda m: m.bootstrap(2, rng="x"), "rng='x'"),
+        (lambda m: m.bootstrap(2, rng="x"), "rng must"),
         (lambda m: m.bootstrap(2, rng=1).confint(kind="bca"), "'bca'"),
         (lambda m: m.confint("bootstrap"), "'boot'"),
     ],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from typing import Any
 
 import numpy as np
 import pytest
+from bridged import bridged
 from scipy import stats
 
 import lmmsparse as lmm
@@ -42,7 +42,7 @@ def test_nothing_is_imported_unasked() -> None:
 
 
 def test_arviz_reads_a_bootstrap() -> None:
-    arviz = _arviz()
+    arviz = bridged("arviz")
     from lmmsparse.interop.arviz import to_arviz
 
     replicates = dyestuff().bootstrap(60, rng=1)
@@ -54,7 +54,7 @@ def test_arviz_reads_a_bootstrap() -> None:
 
 
 def test_arviz_gets_replicates_in_which_a_correlation_is_not_determined() -> None:
-    _arviz()
+    bridged("arviz")
     from lmmsparse.interop.arviz import to_arviz
 
     rng = np.random.default_rng(2)
@@ -71,7 +71,7 @@ def test_arviz_gets_replicates_in_which_a_correlation_is_not_determined() -> Non
 
 
 def test_arviz_reads_a_profile() -> None:
-    _arviz()
+    bridged("arviz")
     from lmmsparse.interop.arviz import to_arviz
 
     profile = dyestuff().profile()
@@ -89,16 +89,10 @@ def test_arviz_reads_a_profile() -> None:
 
 
 def test_arviz_gets_nothing_else() -> None:
-    _arviz()
+    bridged("arviz")
     from lmmsparse.interop.arviz import to_arviz
 
     with pytest.raises(OptionError, match=r"m\.bootstrap"):
         to_arviz(dyestuff())
     with pytest.raises(OptionError, match="n must"):
         to_arviz(dyestuff().profile("sigma"), n=0)
-
-
-def _arviz() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("arviz")

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from bridged import bridged
 
 import lmmsparse as lmm
 from lmmsparse.common.errors import DataError, DesignWarning, OptionError
 
-me = pytest.importorskip("marginaleffects")
+me = bridged("marginaleffects")
 import polars as pl  # noqa: E402
 
 from lmmsparse.interop.marginaleffects import for_marginaleffects  # noqa: E402

@@ -394,7 +394,7 @@ def test_own_axes() -> None:
     assert len(plt.get_fignums()) == 2
     with pytest.raises(lmm.OptionError, match="1 axes, but the plot has 2 panels"):
         sleep().plot.qq("Subject", ax=ax)
-    with pytest.raises(lmm.OptionError, match="ax=Figure is not"):
+    with pytest.raises(lmm.OptionError, match="not Figure"):
         sleep().plot.residuals(ax=figure)
 
 
@@ -409,13 +409,13 @@ def test_global_settings_stay() -> None:
     ("call", "says"),
     [
         (lambda p: p.caterpillar("Subjekt"), "Did you mean 'Subject'"),
-        (lambda p: p.caterpillar(order="Day"), "order='Day'"),
-        (lambda p: p.qq(level=95), "not a percentage"),
+        (lambda p: p.caterpillar(order="Day"), "not 'Day'"),
+        (lambda p: p.qq(level=95), "between 0 and 1"),
         (lambda p: p.qq(gruop="Subject"), "Did you mean group="),
         (lambda p: p.profile(kind="splom"), "'zeta'"),
-        (lambda p: p.profile(3), "profile=int"),
+        (lambda p: p.profile(3), "not int"),
         (lambda p: p.profile("sd_Days"), "sd_Days\\|Subject"),
-        (lambda p: p.profile_pairs("sigma"), "about two"),
+        (lambda p: p.profile_pairs("sigma"), "needs two"),
         (lambda p: p.profile_pairs(levels=(0.999999,)), "was followed to"),
         (lambda p: p.effects("Day"), "not a predictor"),
         (lambda p: p.effects(3), "specs must be a name or several, not 3"),

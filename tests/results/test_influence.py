@@ -129,7 +129,7 @@ def test_a_level_without_which_nothing_can_be_fitted_is_reported() -> None:
 def test_what_groups_do_not_have(intercepts: lmm.LinearMixedModel) -> None:
     found = intercepts.influence("Subject")
     for name in ("leverage", "rstudent"):
-        with pytest.raises(lmm.OptionError, match="belongs to single rows"):
+        with pytest.raises(lmm.OptionError, match="measure of single rows"):
             getattr(found, name)
     with pytest.raises(lmm.OptionError, match="grouping factors are Subject"):
         intercepts.influence("Nobody")

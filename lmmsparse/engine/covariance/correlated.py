@@ -7,6 +7,7 @@ either compound symmetry (every correlation is ρ) or first-order autoregression
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,6 +32,8 @@ class _Correlated:
 
     k: int
     hom: bool
+    linear: ClassVar[bool] = False
+    closed: ClassVar[bool] = False
 
     @property
     def n_sd(self) -> int:
@@ -141,6 +144,7 @@ class CompoundSymmetry(_Correlated):
     """
 
     hom: bool = False
+    tag: ClassVar[str] = "cs"
 
     @property
     def _lowest(self) -> float:
@@ -195,6 +199,7 @@ class AR1(_Correlated):
 
     hom: bool = True
     at: tuple[int, ...] | None = None
+    tag: ClassVar[str] = "ar1"
 
     def __post_init__(self) -> None:
         if self.at is not None and (len(self.at) != self.k or np.any(np.diff(self.at) <= 0)):

@@ -6,9 +6,9 @@ terms together. Parameters of a term are contiguous in θ, terms in the order of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -39,6 +39,26 @@ class CovarianceStructure(Protocol):
     @property
     def labels(self) -> tuple[str, ...]:
         """What to call each parameter; empty where its entry of T says it."""
+        ...
+
+    @property
+    def tag(self) -> str:
+        """How a formula names it."""
+        ...
+
+    @property
+    def hom(self) -> bool:
+        """Whether all effects share one standard deviation."""
+        ...
+
+    @property
+    def linear(self) -> bool:
+        """Whether `spans` is the same everywhere, so that covariances add up to others."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether any covariance matrix is of the form, so that a change of basis keeps it."""
         ...
 
     @property
@@ -98,6 +118,10 @@ class Unstructured:
     """
 
     k: int
+    tag: ClassVar[str] = "us"
+    hom: ClassVar[bool] = False
+    linear: ClassVar[bool] = True
+    closed: ClassVar[bool] = True
 
     @property
     def n_par(self) -> int:
@@ -174,6 +198,9 @@ class Diagonal:
 
     k: int
     hom: bool = False
+    tag: ClassVar[str] = "diag"
+    linear: ClassVar[bool] = True
+    closed: ClassVar[bool] = False
 
     @property
     def n_par(self) -> int:
@@ -231,14 +258,15 @@ def _curvature_of_linear(D: FloatArray, F: FloatArray) -> FloatArray:
     return np.asarray(2.0 * flat @ np.matmul(F, D).reshape(flat.shape).T)
 
 
-def make_structure(name: str, k: int, hom: bool | None) -> CovarianceStructure:
-    """Return the structure a formula's tag names, for a term with k effects per level.
+def resized(structure: CovarianceStructure, k: int) -> CovarianceStructure:
+    """A structure for k effects: without correlations if the given one has none."""
+    if isinstance(structure, Diagonal) and k > 1:
+        return replace(structure, k=k)
+    return Unstructured(k)
 
-    Raises
-    ------
-    OptionError
-        If there is no such structure.
-    """
+
+def make_structure(name: str, k: int, hom: bool | None) -> CovarianceStructure:
+    """Return the structure a formula's tag names, for a term with k effects per level."""
     if name == "us" or (name == "diag" and k == 1):
         return Unstructured(k)
     if name == "diag":

@@ -27,7 +27,6 @@ def of_full_rank(
 
     Parameters
     ----------
-    template : LambdaTemplate
     scales : sequence of (k,) arrays
         The unit of every row of T, by term.
     theta : (n_theta,) array
@@ -59,7 +58,6 @@ def turned(
 
     Parameters
     ----------
-    template : LambdaTemplate
     scales : sequence of (k,) arrays
         As for `of_full_rank`.
     theta, full : (n_theta,) arrays
@@ -81,7 +79,6 @@ def away_from_limits(template: LambdaTemplate, theta: FloatArray) -> FloatArray:
 
     Parameters
     ----------
-    template : LambdaTemplate
     theta : (n_theta,) array
     """
     if not template.has_limits:
@@ -104,7 +101,6 @@ def derivatives_of_T(
 
     Parameters
     ----------
-    template : LambdaTemplate
     theta : (n_theta,) array
     given : sequence of (parameters, k, k) arrays or None, optional
         Directions of unstructured terms in place of the entries of T.
@@ -125,7 +121,6 @@ def changes_of_TT(
 
     Parameters
     ----------
-    template : LambdaTemplate
     theta : (n_theta,) array
     directions : sequence of (parameters, k, k) arrays
         Per term ∂T, from `derivatives_of_T`.
@@ -147,7 +142,6 @@ def curvatures(
 
     Parameters
     ----------
-    template : LambdaTemplate
     theta : (n_theta,) array
     F : sequence of (k, k) arrays
         Per term the derivative by TT'.

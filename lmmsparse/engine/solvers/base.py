@@ -75,8 +75,6 @@ class Modes(ReadOnly):
 
     Attributes
     ----------
-    solution : PLSSolution
-    factor : PLSFactor
     u : (q,) array
         Spherical random effects.
     b : (q,) array
@@ -103,7 +101,6 @@ class Point(Protocol):
         Of every term, for the columns that the cross-products are taken of.
     s2 : float
         σ², as given or as profiled out.
-    solution : PLSSolution
     """
 
     theta: FloatArray
@@ -170,11 +167,6 @@ def eliminate(
     """Finish the solution from C'C, where C = L⁻¹PΛ'[Z'WX  Z'W(y − o)], shape (p + 1, p + 1).
 
     The remainder [X'WX X'Wy; · y'Wy] − C'C has the Cholesky factor [R_X c_β; · r].
-
-    Raises
-    ------
-    NumericalError
-        If the remainder is not positive definite.
     """
     p = products.p
     full = np.empty((p + 1, p + 1))

@@ -40,12 +40,7 @@ class Layout(Protocol):
 
 
 class Border:
-    """M₁₂ in compressed rows by level, and what elimination does with it.
-
-    Parameters
-    ----------
-    layout : Layout
-    """
+    """M₁₂ in compressed rows by level, and what elimination does with it."""
 
     def __init__(self, layout: Layout) -> None:
         products = layout.products
@@ -333,7 +328,6 @@ def _symmetric_product(flat: FloatArray, n: int, neighbours: IntArray, P: FloatA
     Parameters
     ----------
     flat : (n²,) array
-    n : int
     neighbours : (c, levels) int array
         Rows and columns of each level's submatrix.
     P : (c, levels) array

@@ -7,7 +7,6 @@ the copies of it: these share CHOLMOD's workspace.
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -118,12 +117,10 @@ class _Workspace:
     ----------
     matrix : csc_matrix
         The lower triangle of M.
-    factor : SparseCholesky
     products, theta : CrossProducts or None, (n_theta,) array
         Of what `factor` is; None while it is being made.
     inversion : Inversion or None
         Made when it is first needed.
-    lock : Lock
     """
 
     def __init__(self, matrix: sp.csc_matrix, factor: SparseCholesky) -> None:
@@ -193,7 +190,8 @@ class CholmodSystem:
         return GeneralPoint(self, self._products, self._template, theta, response, reml, sigma2)
 
     def with_products(self, products: CrossProducts) -> CholmodSystem:
-        out = copy(self)
+        out = object.__new__(CholmodSystem)  # a copy would be built anew, as a pickle is
+        out.__dict__.update(self.__dict__)
         out._products = products
         return out
 

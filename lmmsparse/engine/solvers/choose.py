@@ -81,7 +81,6 @@ def solver_findings(products: CrossProducts, solver: PLSSolver) -> list[Finding]
 
     Parameters
     ----------
-    products : CrossProducts
     solver : PLSSolver
         The one that was used.
     """
@@ -129,7 +128,6 @@ def core_graph(products: CrossProducts, lead: tuple[int, ...]) -> sp.csc_array |
 
     Parameters
     ----------
-    products : CrossProducts
     lead : tuple of int
         Terms of the largest factor.
     """
@@ -163,7 +161,6 @@ def fit_costs(
 
     Parameters
     ----------
-    products : CrossProducts
     lead : tuple of int
         Terms of the largest factor.
     graph : csc_array

@@ -54,11 +54,6 @@ class Levels:
 class LevelSystem:
     """`PLSSystem` of a model in which all terms share one grouping factor.
 
-    Parameters
-    ----------
-    products : CrossProducts
-    template : LambdaTemplate
-
     Attributes
     ----------
     A : (K, K, levels) array
@@ -163,9 +158,7 @@ class LevelFactor:
 
     Parameters
     ----------
-    system : LevelSystem
     inverse : (K, K, levels) array
-    logdet : float
     """
 
     def __init__(self, system: LevelSystem, inverse: FloatArray, logdet: float) -> None:
@@ -193,10 +186,7 @@ class LevelPoint:
 
     Parameters
     ----------
-    system : LevelSystem
     theta : (n_theta,) array
-    response : Response
-    reml : bool
     sigma2 : float, optional
         σ², profiled out if not given.
 

@@ -32,7 +32,6 @@ class _Batch:
     Attributes
     ----------
     nodes : (b,) int array
-    w, m : int
     places : (b, w + m, w) int array or None
         Where their columns stand in L; one past the end is a zero, two past it a one. None for
         one large supernode by itself.

@@ -40,15 +40,7 @@ class SparseCholesky(Protocol):
     """L L' = P M P' for a sparse positive definite M whose pattern never changes."""
 
     def factorize(self, lower: sp.csc_matrix) -> None:
-        """Overwrite the factor with that of the matrix whose lower triangle is given.
-
-        Raises
-        ------
-        NumericalError
-            If the matrix is not positive definite or has values that are not finite.
-        MemoryError
-            If there is too little of it.
-        """
+        """Overwrite the factor with that of the matrix whose lower triangle is given."""
         ...
 
     def logdet(self) -> float:
@@ -208,13 +200,7 @@ class _Factor05:
 
 
 def require_cholmod() -> None:
-    """Say how to install what is missing.
-
-    Raises
-    ------
-    MissingPackageError
-        If scikit-sparse cannot be used.
-    """
+    """Say how to install what is missing."""
     if UNUSABLE:
         raise MissingPackageError(
             f"CHOLMOD cannot be used ({UNUSABLE}). It comes with the package scikit-sparse, which "
@@ -242,11 +228,6 @@ def analyze(lower: sp.csc_matrix, ordering: str, mode: str) -> SparseCholesky:
     ordering : {"amd", "metis", "natural", ...}
         CHOLMOD's name of the fill-reducing ordering.
     mode : {"auto", "simplicial", "supernodal"}
-
-    Raises
-    ------
-    MissingPackageError
-        If scikit-sparse cannot be used.
     """
     require_cholmod()
     with _enough_memory():

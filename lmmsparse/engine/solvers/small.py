@@ -24,12 +24,7 @@ from lmmsparse.engine.traces import Border
 
 
 class _Places:
-    """Where the blocks of each term stand in a (q, q) matrix.
-
-    Parameters
-    ----------
-    products : CrossProducts
-    """
+    """Where the blocks of each term stand in a (q, q) matrix."""
 
     def __init__(self, products: CrossProducts) -> None:
         self.q = products.q
@@ -65,13 +60,7 @@ class _Places:
 
 
 class SmallSystem:
-    """`PLSSystem` of a model with few random effects.
-
-    Parameters
-    ----------
-    products : CrossProducts
-    template : LambdaTemplate
-    """
+    """`PLSSystem` of a model with few random effects."""
 
     def __init__(self, products: CrossProducts, template: LambdaTemplate) -> None:
         self.products, self.template = products, template
@@ -136,7 +125,6 @@ class SmallFactor:
     theta : (n_theta,) array
     Lambda, inverse, P : (q, q) arrays
         Λ, L⁻¹ and L⁻¹Λ'Z'WZ.
-    logdet : float
     """
 
     def __init__(
@@ -169,10 +157,7 @@ class SmallPoint:
 
     Parameters
     ----------
-    system : SmallSystem
     theta : (n_theta,) array
-    response : Response
-    reml : bool
     sigma2 : float, optional
         σ², profiled out if not given.
     """

@@ -178,7 +178,9 @@ class GeneralizedFit(Fit):
         RX = np.asarray(np.linalg.inv(L), dtype=np.float64) if p else L
         T = self.template.shifted_factors(self.theta)
         b = self.template.multiply(T, mode.u)
-        solution = PLSSolution(mode.factor.logdet, RX, mode.beta, float(mode.u @ mode.u))
+        solution = PLSSolution(
+            mode.factor.logdet, np.asarray(RX), mode.beta, float(mode.u @ mode.u)
+        )
         return Modes(solution, mode.factor, mode.u, b, mode.v)
 
     @cached_property

@@ -47,13 +47,10 @@ class SharedDesign:
 
     Parameters
     ----------
-    products : CrossProducts
-    levels : MergedLevels
     T0 : (K, K) array
         What is held of T, the terms side by side in the coordinates of `levels`.
     D : (d, K, K) array
         ∂T/∂x of what is free: T is T0 plus a linear function of x.
-    reml : bool
     sizes : (K, K) array
         Takes columns of T to those of the cross-products, each over its root mean square.
     held_sigma : float, optional
@@ -102,13 +99,7 @@ class _Point:
 
 
 class ManyDeviances:
-    """−2 log-likelihoods (or restricted ones) of m responses, in standardized coordinates.
-
-    Parameters
-    ----------
-    design : SharedDesign
-    responses : ManyResponses
-    """
+    """−2 log-likelihoods (or restricted ones) of m responses, in standardized coordinates."""
 
     def __init__(self, design: SharedDesign, responses: ManyResponses) -> None:
         self._design = design

@@ -49,7 +49,6 @@ class MergedLevels:
         How many original levels have this block (0 for all but one of a rotated set).
     alone : (a,) int array
         Original levels that were not merged; they come first.
-    rotations : tuple of _Rotation
     J : (K, K) array
         The standardization: the blocks are J'(·)J and J'(·) of the original ones.
     sizes : tuple of int

@@ -21,7 +21,7 @@ from lmmsparse.common.options import check_jobs
 from lmmsparse.common.progress import growing, run
 from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design
-from lmmsparse.design.arguments import check_real
+from lmmsparse.design.arguments import numbers
 from lmmsparse.engine.products import ManyResponses, many_response_products
 from lmmsparse.fit.fit import Fit, fitted
 from lmmsparse.fit.held import theta_names
@@ -46,7 +46,6 @@ def refit_many(fit: Fit, Y: Any, n_jobs: int = 1, progress: bool | None = None) 
 
     Parameters
     ----------
-    fit : Fit
     Y : (rows, m) array or DataFrame
         One row per fitted row, or per row of the original data.
     n_jobs : int
@@ -58,13 +57,6 @@ def refit_many(fit: Fit, Y: Any, n_jobs: int = 1, progress: bool | None = None) 
     -------
     DataFrame
         See `LinearMixedModel.refit_many`.
-
-    Raises
-    ------
-    DataError
-        If `Y` has the wrong shape or kind.
-    OptionError
-        For another `n_jobs`.
     """
     check_jobs(n_jobs)
     values, index = _columns(fit.design, Y)
@@ -106,15 +98,9 @@ def _columns(design: Design, Y: Any) -> tuple[FloatArray, pd.Index]:
                 "one row per observation and one column per response."
             )
         frame = pd.DataFrame(array[:, None] if array.ndim == 1 else array)
-    check_real("Y", frame)
     if isinstance(Y, (pd.Series, pd.DataFrame)):
         frame = design.in_rows("Y", frame)
-    try:
-        values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"Y does not hold numbers ({error}). A refit needs numbers. Convert it first."
-        ) from error
+    values = numbers("Y", frame)
     if len(values) == design.n:
         return values, frame.columns
     if len(values) == len(design.index):

@@ -13,7 +13,6 @@ import scipy.linalg as sla
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.threads import one_thread
-from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
 from lmmsparse.engine.variance_parts import VarianceParts
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.information import restricted
@@ -166,19 +165,19 @@ def _free_parameters(fit: Fit) -> FloatArray:
         zip(template.structures, template.slices, fit.design.blocks, strict=True)
     ):
         par, free = fit.theta[part], template.free[part]
-        linear = isinstance(structure, Unstructured) and structure.k > 1
-        if linear and not free.all() and free.any():
+        by_elements = structure.closed and structure.k > 1
+        if by_elements and not free.all() and free.any():
             raise OptionError(
                 "The Kenward–Roger method needs a covariance that is linear in its parameters, and "
                 f"some, but not all, elements of {block.source} are fixed. Hold all elements of "
                 "the term or none, or use ddf='satterthwaite'."
             )
         rows.append(free)
-        if linear:
+        if by_elements:
             T = template.shifted(t, structure.factor(par))
             cov = T @ T.T
             size = np.array([cov[i, j] for i in range(structure.k) for j in range(i + 1)])
-        elif isinstance(structure, Unstructured | Diagonal):
+        elif structure.linear:
             size = par**2
         else:  # a standard deviation grows with σ, a correlation does not
             size = 0.5 * np.append(par[:-1], 0.0)

@@ -65,8 +65,7 @@ def check_ddf(ddf: str) -> str:
     """The name of a method for denominator degrees of freedom."""
     if isinstance(ddf, str) and ddf.lower() in METHODS:
         return ddf.lower()
-    why = "It names the method for the degrees of freedom of the tests."
-    return one_of("ddf", ddf, METHODS, why)
+    return one_of("ddf", ddf, METHODS)
 
 
 def denominator_df(fit: Fit, ddf: str) -> DenominatorDF:

@@ -13,7 +13,7 @@ from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.progress import bar
 from lmmsparse.common.table import Table, blanks, counts, fixed, p_values
 from lmmsparse.design import Design
-from lmmsparse.design.reduced import Reduction, formula_order, reductions_of
+from lmmsparse.design.reduced import Reduction, formula_order, reductions_of, without_fixed
 from lmmsparse.engine.generalized.laplace import Parameters
 from lmmsparse.fit.generalized.fit import GeneralizedFit, fitted_generalized
 from lmmsparse.fit.generalized.problem import GeneralizedProblem
@@ -126,11 +126,7 @@ def deletions(fit: GeneralizedFit, progress: bool | None) -> Table:
     parts = []
     with bar("drop1", len(chosen), "refits", progress) as shown:
         for i in chosen:
-            X, names = terms.reduced(i)
-            design = replace(
-                fit.design, fixed=X, x_names=names, dropped=(), formula="", recipe=None
-            )
-            parts.append(refitted(fit.problem, design, fit))
+            parts.append(refitted(fit.problem, without_fixed(fit.design, i), fit))
             shown.update()
     npar = np.array([float(fit.npar - other.npar) for other in parts])
     lrt = np.maximum(0.0, [other.criterion - fit.criterion for other in parts])

@@ -6,7 +6,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import f_tail
-from lmmsparse.common.table import Table, blanks, counts, degrees, fixed, p_values
+from lmmsparse.common.table import Table
 from lmmsparse.common.words import listed
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import DenominatorDF, check_ddf, denominator_df, open_notes
@@ -82,10 +82,4 @@ def anova_table(fit: Fit, kind: int = 3, ddf: str = "satterthwaite") -> Table:
         [terms.label(i) for i in terms.tested],
         title=f"Type {_ROMAN[kind]} tests of fixed effects, {METHOD_NAMES[ddf]}",
         notes=notes,
-        formats={
-            "NumDF": counts,
-            "DenDF": degrees,
-            "F value": blanks(fixed(4)),
-            "Pr(>F)": p_values,
-        },
     )

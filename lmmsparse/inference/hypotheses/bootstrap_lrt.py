@@ -12,7 +12,7 @@ from lmmsparse.common.errors import DataError, NumericalError, OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.options import check_counts
 from lmmsparse.common.progress import run
-from lmmsparse.common.table import Table, counts, fixed, p_values
+from lmmsparse.common.table import Table
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.many.batched import can_batch
 from lmmsparse.fit.many.refit import refit_many
@@ -53,8 +53,8 @@ def bootstrap_lrt_of_fits(
     used = [each.fit for each in settled]
     if used[0].npar >= used[1].npar:
         raise OptionError(
-            f"The first model has {used[0].npar} parameters and the second {used[1].npar}. The "
-            "first is tested within the second. Pass the smaller model first."
+            f"The first model has {used[0].npar} parameters and the second {used[1].npar}. Pass "
+            "the smaller model first."
         )
     compared = likelihood_ratio_table(used, ["small", "large"])
     observed = compared.to_frame().iloc[1]
@@ -88,7 +88,7 @@ def bootstrap_lrt_of_fits(
     usable = statistics[~np.isnan(statistics)]
     if not usable.size:
         raise NumericalError(
-            f"All {len(statistics)} refits failed. There is no distribution to compare with. Look "
+            f"All {len(statistics)} refits failed. There is no distribution to compare with: look "
             "at m.bootstrap(n, rng=...).failures of the two models."
         )
     # Ties are equal up to the accuracy of a search.
@@ -115,7 +115,6 @@ def _table(observed: pd.Series, p: float, notes: list[str]) -> Table:
         ["LRT", "bootstrap"],
         title="Likelihood-ratio test by parametric bootstrap",
         notes=notes,
-        formats={"Chisq": fixed(4), "Df": counts, "Pr(>Chisq)": p_values},
     )
 
 

@@ -18,7 +18,8 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import chi2_tail, sobol_normals
 from lmmsparse.common.table import p_values
 from lmmsparse.design import Design, RandomBlock
-from lmmsparse.engine.covariance.structures import CovarianceStructure, Diagonal, Unstructured
+from lmmsparse.design.rank import spans
+from lmmsparse.engine.covariance.structures import CovarianceStructure
 from lmmsparse.engine.covariance.triangular import lower_triangular
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.information import information
@@ -110,7 +111,7 @@ def boundary(large: Fit, small: Fit | Design) -> Boundary | None:
     design = small if isinstance(small, Design) else small.design
     if large.held.theta or (isinstance(small, Fit) and small.held.theta):
         return None
-    if not _spans(large.design.X, design.X):
+    if not spans(large.design.X, design.X):
         return None
     parts = _matched(large.design, small)
     if parts is None:
@@ -156,7 +157,6 @@ class _Seen:
     theta : (n_par,) array
     null : (d, parameters) array
         What takes its covariance parameters to the matrices that are zero.
-    sizes : tuple of int
     inside : int
         Parameters that the smaller model does not have and that are free to both sides.
     """
@@ -177,13 +177,13 @@ def _one_block(block: RandomBlock, parts: list[_Part]) -> _Seen | None:
     E = structure.spans(structure.start())
     if same:
         return _Seen(parts[0][2], np.zeros((0, len(E))), (), 0)
-    if not isinstance(structure, Unstructured | Diagonal):
+    if not structure.linear:
         return None
     # Directions of the smaller model, as directions of the larger.
     T = np.zeros((k, k))
     basis = []
     for A, own, theta in parts:
-        if not isinstance(own, Unstructured | Diagonal):
+        if not own.linear:
             return None
         factor = A @ own.factor(theta)
         T = lower_triangular(np.hstack([T, factor]))
@@ -194,7 +194,7 @@ def _one_block(block: RandomBlock, parts: list[_Part]) -> _Seen | None:
         return None
     known = int(np.linalg.matrix_rank(found)) if len(basis) else 0
     reached = np.hstack([A for A, _, _ in parts]) if parts else np.zeros((k, 0))
-    if isinstance(structure, Diagonal):
+    if not structure.closed:
         zero = np.flatnonzero(np.abs(reached).sum(axis=1) == 0)
         zero = zero[:1] if structure.hom else zero
         null, sizes = np.eye(len(E))[zero], (1,) * len(zero)
@@ -228,15 +228,6 @@ def _matched(large: Design, small: Fit | Design) -> list[list[_Part]] | None:
         else:
             return None
     return out
-
-
-def _spans(X: FloatArray, columns: FloatArray) -> bool:
-    if not columns.shape[1]:
-        return True
-    if not X.shape[1]:
-        return False
-    left = X @ np.linalg.lstsq(X, columns)[0] - columns
-    return bool(np.all(np.abs(left).max(axis=0) < _ALMOST * np.abs(columns).max(axis=0)))
 
 
 def _projected(points: FloatArray, metric: FloatArray, sizes: tuple[int, ...]) -> FloatArray:

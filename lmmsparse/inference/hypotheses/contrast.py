@@ -9,9 +9,8 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import f_tail, t_tail
 from lmmsparse.common.errors import DataError, OptionError
-from lmmsparse.common.table import Table, coefficient_formats, counts, degrees, fixed, p_values
-from lmmsparse.common.words import brief
-from lmmsparse.design.arguments import check_real
+from lmmsparse.common.table import Table, as_precise_as
+from lmmsparse.design.arguments import numbers
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import denominator_df, open_notes, standard_errors
 
@@ -37,24 +36,17 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
                 row[names.index(name)] = float(weight)
             except (TypeError, ValueError) as error:
                 raise DataError(
-                    f"L gives {name!r} the weight {weight!r}, which is not a number. A hypothesis "
-                    "is a weighted sum of effects. Give a number."
+                    f"L gives {name!r} the weight {weight!r}, which is not a number. Give a number."
                 ) from error
         return hypothesis_matrix(fit, row)
     if isinstance(L, str):
         named = [name for name in fit.design.x_names if name in L] or [*fit.design.x_names]
         raise OptionError(
-            f"L={L!r} is text. A hypothesis is made of weights. Give them by name, for example "
+            f"L must be weights, not the text {L!r}. Give them by name, for example "
             f"contrast({{{max(named, key=len, default='x')!r}: 1}}), and what it is compared with "
             "as rhs=."
         )
-    try:
-        check_real("L", L)
-        matrix = np.atleast_2d(np.asarray(L, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"L does not hold numbers ({error}). Give one weight per effect."
-        ) from error
+    matrix = np.atleast_2d(numbers("L", L, "Give one weight per effect."))
     if matrix.ndim != 2 or matrix.shape[1] != len(names):
         raise DataError(
             f"L has shape {np.shape(L)}, but the model has {len(names)} fixed effects "
@@ -62,30 +54,20 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
         )
     if not np.isfinite(matrix).all():
         raise DataError(
-            "L holds weights that are missing or infinite. A hypothesis is a weighted sum of "
-            "effects. Give every effect a finite weight, 0 for those that do not take part."
+            "L contains missing or infinite weights. Give every effect a finite weight, 0 for "
+            "those that do not take part."
         )
     return matrix
 
 
 def _right_side(rhs: Any, rows: int) -> FloatArray:
-    check_real("rhs", rhs)
-    try:
-        values = np.asarray(rhs, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"rhs={brief(rhs)} does not hold numbers. It is what the rows of L are compared with. "
-            "Give one number, or one per row."
-        ) from error
+    values = numbers("rhs", rhs, "Give one number, or one per row.")
     if not np.isfinite(values).all():
-        raise DataError(
-            "rhs holds values that are missing or infinite. It is what the rows of L are compared "
-            "with. Give finite numbers."
-        )
+        raise DataError("rhs contains missing or infinite values. Give finite numbers.")
     if values.ndim > 1 or (values.ndim == 1 and len(values) not in (1, rows)):
         raise DataError(
             f"rhs has shape {values.shape}, but L has {rows} {'row' if rows == 1 else 'rows'}. "
-            "Each row is compared with one number. Give one number, or one per row."
+            "Give one number, or one per row."
         )
     return np.asarray(np.broadcast_to(values, (rows,)))
 
@@ -96,7 +78,10 @@ def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
     right = _right_side(rhs, len(matrix))
     rank = int(np.linalg.matrix_rank(matrix))
     if rank == 0:
-        raise DataError("L is zero. It tests nothing. Give some effect a weight.")
+        raise DataError(
+            "All weights in L are zero, so there is no hypothesis to test. Give at least one "
+            "effect a nonzero weight."
+        )
     method = denominator_df(fit, ddf)
     difference = matrix @ fit.beta - right
     if len(matrix) == 1:
@@ -110,7 +95,7 @@ def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
             "t value": t.tolist(),
             "Pr(>|t|)": (2.0 * t_tail(np.abs(t), df)).tolist(),
         }
-        formats = coefficient_formats(se.tolist())
+        formats = dict.fromkeys(("Estimate", "Std. Error"), as_precise_as(se.tolist()))
         return Table(columns, ["L"], notes=open_notes(method, matrix), formats=formats)
     if np.linalg.matrix_rank(np.column_stack([matrix, right])) > rank:
         raise DataError(
@@ -124,8 +109,7 @@ def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
         "DenDF": [den],
         "Pr(>F)": [float(f_tail(F * scale, rank, den))],
     }
-    formats = {"F value": fixed(4), "NumDF": counts, "DenDF": degrees, "Pr(>F)": p_values}
-    return Table(columns, ["L"], notes=open_notes(method, matrix), formats=formats)
+    return Table(columns, ["L"], notes=open_notes(method, matrix))
 
 
 def f_statistic(L: FloatArray, difference: FloatArray, method: Any) -> tuple[float, float, float]:

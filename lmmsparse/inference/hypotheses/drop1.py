@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +11,8 @@ from lmmsparse.common.errors import Finding
 from lmmsparse.common.findings import announce
 from lmmsparse.common.options import one_of
 from lmmsparse.common.progress import bar
-from lmmsparse.common.table import Table, blanks, counts, degrees, fixed, p_values
+from lmmsparse.common.table import Table
+from lmmsparse.design.reduced import without_fixed
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.refit import again, maximum_likelihood
 from lmmsparse.fit.settle import OWN, findings_about, nested, settle
@@ -30,7 +30,7 @@ def drop1_table(
 ) -> Table:
     """Leave out each term in turn; see `LinearMixedModel.drop1`."""
     spelled = _SPELLED.get(test.lower(), test) if isinstance(test, str) else test
-    one_of("test", spelled, TESTS, "Terms are tested by likelihood ratio or by F.")
+    one_of("test", spelled, TESTS)
     return _by_F(fit, ddf) if spelled == "F" else _by_likelihood(fit, progress)
 
 
@@ -45,12 +45,6 @@ def _by_F(fit: Fit, ddf: str) -> Table:
         {"NumDF": num, "DenDF": den, "F value": F, "Pr(>F)": p},
         ["<none>", *(terms.label(i) for i in chosen)],
         title=f"Single term deletions, {METHOD_NAMES[ddf]}",
-        formats={
-            "NumDF": counts,
-            "DenDF": degrees,
-            "F value": blanks(fixed(4)),
-            "Pr(>F)": p_values,
-        },
     )
 
 
@@ -61,11 +55,8 @@ def _by_likelihood(fit: Fit, progress: bool | None) -> Table:
     parts = []
     with bar("drop1", len(chosen), "refits", progress) as shown:
         for i in chosen:
-            X, names = terms.reduced(i)
-            design = replace(
-                fit.design, fixed=X, x_names=names, dropped=(), formula="", recipe=None
-            )
-            parts.append(settle(again(fit, design, reml=False), [whole.fit.theta]))
+            small = again(fit, without_fixed(fit.design, i), reml=False)
+            parts.append(settle(small, [whole.fit.theta]))
             shown.update()
     whole, parts = nested(whole, parts)
     labels = ["<none>", *(terms.label(i) for i in chosen)]
@@ -96,10 +87,4 @@ def _likelihood_table(
             *(["REML fits were refitted by maximum likelihood."] if fit.reml else []),
             *(finding.message for finding in findings),
         ],
-        formats={
-            "npar": counts,
-            "AIC": fixed(2),
-            "LRT": blanks(fixed(4)),
-            "Pr(>Chisq)": p_values,
-        },
     )

@@ -13,10 +13,9 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.distributions import studentized_range_tail, t_quantile, t_tail
 from lmmsparse.common.errors import DataError, OptionError
-from lmmsparse.common.options import check_level, mapping, names_in, one_of
-from lmmsparse.common.table import Table, as_precise_as, counts, fixed, p_values
-from lmmsparse.common.words import brief
-from lmmsparse.design.terms import covariates, factor_levels, grid
+from lmmsparse.common.options import check_level, mapping, names_in, one_of, refused
+from lmmsparse.common.table import Table, as_precise_as, counts
+from lmmsparse.design.terms import chosen_values, covariates, factor_levels, grid
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import (
     DenominatorDF,
@@ -61,35 +60,27 @@ def marginal_means(
     recipe = fit.design.recipe
     if recipe is None:
         raise OptionError(
-            "The model was made from arrays, which do not say what a factor is. Marginal means "
-            "need factors. Fit with lmm.lmer and a formula, or use m.contrast."
+            "Marginal means need factors, and a model made from arrays has none. Fit with "
+            "lmm.lmer and a formula, or use m.contrast."
         )
     matrices = recipe.matrices
     values: dict[str, tuple[Any, ...]] = dict(factor_levels(matrices, "fixed"))
     values.update({n: (span[0],) for n, span in covariates(matrices, "fixed").items()})
-    why = "Marginal means are for predictors of the fixed effects."
     use = f"Name one or several of {', '.join(map(repr, values))}."
-    names = names_in("specs", specs, why, use)
-    at = mapping("at", at, "It gives columns values.", "Write at={'column': [1, 2]}.")
+    names = names_in("specs", specs, use)
+    at = mapping("at", at, "Write at={'column': [1, 2]}.")
     for name in [*names, *at]:
         if name not in values:
             raise _unknown_predictor(name, list(values))
     if not names or len(set(names)) < len(names):
-        raise OptionError(
-            f"specs={brief(specs)} does not name one or several different predictors. There is one "
-            "mean per combination of their levels. Name each predictor once."
-        )
+        kind = "one or several different predictors"
+        raise refused("specs", kind, specs, "Name each once.")
     for name, chosen in at.items():
-        one = isinstance(chosen, str) or np.ndim(chosen) == 0
-        values[name] = (chosen,) if one else tuple(np.asarray(chosen, dtype=object).tolist())
+        values[name] = chosen_values(chosen)
         if not values[name]:
-            raise DataError(
-                f"at={{{name!r}: ...}} is empty. A mean needs values. Give at least one."
-            )
+            raise DataError(f"at={{{name!r}: ...}} is empty. Give at least one value.")
         if pd.isna(pd.Series(values[name], dtype=object)).any():
-            raise DataError(
-                f"at={{{name!r}: ...}} holds a missing value. A mean needs values. Leave it out."
-            )
+            raise DataError(f"at={{{name!r}: ...}} contains a missing value. Leave it out.")
     shown = grid({name: values[name] for name in names})
     # The wanted columns vary slowest, so that every mean is a run of rows.
     rest = {name: levels for name, levels in values.items() if name not in names}
@@ -132,8 +123,7 @@ def emmeans_table(
     level: float = 0.95,
 ) -> Table:
     """Marginal means with confidence limits, or all their pairwise differences with tests."""
-    why = "It says how p-values allow for the number of comparisons."
-    one_of("adjust", adjust, _ADJUSTMENTS, why)
+    one_of("adjust", adjust, _ADJUSTMENTS)
     level, ddf = check_level(level), check_ddf(ddf)
     means = marginal_means(fit, specs, at)
     method = denominator_df(fit, ddf)
@@ -200,7 +190,7 @@ def _pairs(fit: Fit, means: MarginalMeans, method: DenominatorDF, adjust: str, d
     pairs = list(combinations(range(len(means.labels)), 2))
     if not pairs:
         raise OptionError(
-            "There is a single marginal mean. Comparisons need two or more. Name a factor in "
+            "Comparisons need two or more marginal means, and there is one. Name a factor in "
             "specs, or give several values in at."
         )
     first, second = (np.array(side) for side in zip(*pairs, strict=True))
@@ -230,8 +220,6 @@ def _pairs(fit: Fit, means: MarginalMeans, method: DenominatorDF, adjust: str, d
         formats={
             **dict.fromkeys(("estimate", "SE"), as_precise_as(se.tolist())),
             "df": counts,
-            "t.ratio": fixed(3),
-            "p.value": p_values,
         },
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 from lmmsparse.common.distributions import chi2_tail
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.table import Table, blanks, counts, fixed, p_values
+from lmmsparse.common.table import Table
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.refit import maximum_likelihood
 from lmmsparse.fit.settle import Settled, also_from, carried, findings_about, settle
@@ -99,16 +99,6 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
         "Df": df,
         "Pr(>Chisq)": p,
     }
-    formats = {
-        "npar": counts,
-        "AIC": fixed(2),
-        "BIC": fixed(2),
-        "logLik": fixed(2),
-        "deviance": fixed(2),
-        "Chisq": blanks(fixed(4)),
-        "Df": counts,
-        "Pr(>Chisq)": p_values,
-    }
     mixture = [np.nan]
     for (small, large), name, value, tested in zip(
         pairwise(used), names[1:], chisq[1:], testable[1:], strict=True
@@ -127,7 +117,6 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
         names,
         title="\n".join(title),
         notes=notes,
-        formats=formats,
         beside={MIXTURE: mixture},
     )
 

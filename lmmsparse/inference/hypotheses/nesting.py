@@ -16,8 +16,8 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.design import Design, RandomBlock
 from lmmsparse.design.rank import factors_of
-from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
-from lmmsparse.engine.covariance.structures import CovarianceStructure, Diagonal
+from lmmsparse.engine.covariance.correlated import AR1
+from lmmsparse.engine.covariance.structures import CovarianceStructure
 from lmmsparse.engine.origins import origins
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
@@ -92,9 +92,7 @@ def _covariances_contained(small: Design, large: Design) -> bool | None:
 
 def _is_curved(structure: CovarianceStructure) -> bool:
     """Whether covariance matrices of a structure do not add up to others of it."""
-    return isinstance(structure, AR1) or (
-        isinstance(structure, CompoundSymmetry) and not structure.hom
-    )
+    return structure.tag == "ar1" or (structure.tag == "cs" and not structure.hom)
 
 
 def _same_but_for_size(block: RandomBlock, other: RandomBlock) -> bool:
@@ -105,7 +103,7 @@ def _same_but_for_size(block: RandomBlock, other: RandomBlock) -> bool:
     if not np.array_equal(block.columns, other.columns):
         return False
     places = isinstance(a, AR1) and isinstance(b, AR1) and a.at != b.at
-    return not places and (getattr(a, "hom", False) or not getattr(b, "hom", False))
+    return not places and (a.hom or not b.hom)
 
 
 class _Forms:
@@ -139,9 +137,7 @@ class _Forms:
                 for r in (u, v)
             )
             out[:, :, f] = left @ right.T
-        if isinstance(block.structure, CompoundSymmetry | AR1) or getattr(
-            block.structure, "hom", False
-        ):
+        if block.structure.hom or not block.structure.linear:
             return out
         return np.asarray(out / (size[:, None] * size)[:, :, None])
 
@@ -159,10 +155,10 @@ def _sums(F: FloatArray, groups: FloatArray) -> list[FloatArray]:
 def _hull(structure: CovarianceStructure, F: FloatArray) -> list[FloatArray]:
     """Forms of matrices of which all covariance matrices of a term are sums."""
     k = len(F)
-    if isinstance(structure, Diagonal):
+    if not structure.correlated:
         own = [F[i, i] for i in range(k)]
         return [np.sum(own, axis=0)] if structure.hom else own
-    if isinstance(structure, CompoundSymmetry) and structure.hom:
+    if structure.tag == "cs" and structure.hom:
         return _sums(F, np.eye(k))
     if isinstance(structure, AR1) and structure.hom:
         at = np.arange(k) if structure.at is None else np.array(structure.at)
@@ -174,11 +170,11 @@ def _linear_parts(structure: CovarianceStructure, F: FloatArray) -> list[list[Fl
     """Sets of matrices all nonnegative sums of which a term has; one is all it has."""
     if not _is_curved(structure):
         return [_hull(structure, F)]
-    k, hom = len(F), isinstance(structure, AR1) and structure.hom
+    k, hom = len(F), structure.hom
     own = [F[i, i] for i in range(k)]
     if hom:  # no correlation, or full correlation
         return [[np.sum(own, axis=0)], [F.sum(axis=(0, 1))]]
-    equal = _sums(F, np.eye(k)) if isinstance(structure, CompoundSymmetry) else []
+    equal = _sums(F, np.eye(k)) if structure.tag == "cs" else []
     return [own, equal or [F.sum(axis=(0, 1))]]
 
 

@@ -11,7 +11,7 @@ from lmmsparse.common.distributions import chi2_tail
 from lmmsparse.common.errors import Finding
 from lmmsparse.common.findings import announce
 from lmmsparse.common.progress import bar
-from lmmsparse.common.table import Table, blanks, counts, fixed, p_values
+from lmmsparse.common.table import Table
 from lmmsparse.design import Design
 from lmmsparse.design.reduced import Reduction, formula_order, reductions_of
 from lmmsparse.fit.fit import Fit
@@ -20,15 +20,6 @@ from lmmsparse.fit.refit import reduced_fit
 from lmmsparse.fit.settle import OWN, Settled, carried, findings_about, nested, settle
 from lmmsparse.inference.hypotheses.boundary import MIXTURE, boundary
 
-FORMATS = {
-    "npar": counts,
-    "logLik": fixed(2),
-    "AIC": fixed(2),
-    "LRT": blanks(fixed(4)),
-    "Df": counts,
-    "Pr(>Chisq)": p_values,
-}
-
 
 @dataclass(frozen=True, eq=False)
 class Reductions:
@@ -36,8 +27,6 @@ class Reductions:
 
     Attributes
     ----------
-    whole : Settled
-    what : list of Reduction
     smaller : list of (Settled or Design)
         The design where no random effect is left.
     """
@@ -132,7 +121,6 @@ def table_of(found: Reductions, findings: Sequence[Finding] = ()) -> Table:
         ["<none>", *(reduction.label for reduction in reductions)],
         title=f"Likelihood-ratio tests of random effects ({'REML' if fit.reml else 'ML'})",
         notes=notes,
-        formats=FORMATS,
         beside={MIXTURE: mixture},
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +11,8 @@ import numpy as np
 from lmmsparse.common.errors import Finding, OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.options import names_in, share
-from lmmsparse.common.render import Section, html_of, text_of
-from lmmsparse.common.table import (
-    Formatter,
-    Table,
-    blanks,
-    counts,
-    degrees,
-    fixed,
-    p_values,
-    significant,
-)
+from lmmsparse.common.render import Section, Shown
+from lmmsparse.common.table import Table, counts
 from lmmsparse.common.words import listed
 from lmmsparse.design.reduced import formula_of, without_fixed, without_random
 from lmmsparse.fit.fit import Fit
@@ -30,12 +21,12 @@ from lmmsparse.fit.refit import again, still_fixed
 from lmmsparse.fit.settle import Settled, carried, findings_about, settle
 from lmmsparse.inference.df.methods import Constant, check_ddf, denominator_df
 from lmmsparse.inference.hypotheses.anova import METHOD_NAMES, f_test
-from lmmsparse.inference.hypotheses.ranova import FORMATS, reduced_fits, table_of
+from lmmsparse.inference.hypotheses.ranova import reduced_fits, table_of
 from lmmsparse.inference.hypotheses.terms import FixedTerms
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Step:
+class Step(Shown):
     """What backward elimination did.
 
     Attributes
@@ -54,6 +45,7 @@ class Step:
     formula: str
     model: Any
 
+    @property
     def _sections(self) -> tuple[Section, ...]:
         left = self.formula or "a model made from arrays"
         if self.model is None:
@@ -61,22 +53,10 @@ class Step:
         last = Section(lines=(f"Model found: {left}",))
         return self.random.section, self.fixed.section, last
 
-    def __repr__(self) -> str:
-        return text_of(self._sections())
-
-    def _repr_html_(self) -> str:
-        return html_of(self._sections())
-
 
 _Row = tuple[str, int, list[float]]  # a term, when it went (0: never, -1: no term), its test
-_F_FORMATS = {
-    "Sum Sq": significant,
-    "Mean Sq": significant,
-    "NumDF": counts,
-    "DenDF": degrees,
-    "F value": blanks(fixed(4)),
-    "Pr(>F)": p_values,
-}
+_OF_RANDOM = ("npar", "logLik", "AIC", "LRT", "Df", "Pr(>Chisq)")
+_OF_FIXED = ("Sum Sq", "Mean Sq", "NumDF", "DenDF", "F value", "Pr(>F)")
 
 
 def step(
@@ -105,8 +85,7 @@ def step(
     for name, alpha in (("alpha_random", alpha_random), ("alpha_fixed", alpha_fixed)):
         share(name, alpha, f"Use, for example, {name}=0.05.", ends=True)
     labels = [term.label for term in FixedTerms(fit.design).terms]
-    why = "It names the terms of the fixed effects that stay."
-    keep = names_in("keep", keep, why, f"Name some of {listed(labels)}.")
+    keep = names_in("keep", keep, f"Name some of {listed(labels)}.")
     unknown = [name for name in keep if name not in labels]
     if unknown:
         raise OptionError(
@@ -147,7 +126,7 @@ def _random(
         if not len(p) or p[worst] <= alpha:
             rows += [(name, 0, v.tolist()) for name, v in zip(labels[1:], values[1:], strict=True)]
             findings = findings_about(refits, own)
-            return _table(rows, FORMATS, title, findings), model, findings
+            return _table(rows, _OF_RANDOM, title, findings), model, findings
         gone += 1
         rows.append((labels[worst + 1], gone, values[worst + 1].tolist()))
         reduction = found.what[worst]
@@ -155,7 +134,7 @@ def _random(
         if not design.blocks:
             findings = findings_about(refits, own)
             left = least_squares(design, model.held.sigma)
-            return _table(rows, FORMATS, title, findings), left, findings
+            return _table(rows, _OF_RANDOM, title, findings), left, findings
         smaller = again(model, design, held=still_fixed(model, reduction))
         current = settle(smaller, [carried(model, smaller)])
         refits.append((f"the model without {reduction.label}", current))
@@ -163,18 +142,18 @@ def _random(
 
 def _table(
     rows: list[_Row],
-    formats: Mapping[str, Formatter],
+    names: tuple[str, ...],
     of_what: str,
     findings: Sequence[Finding] = (),
 ) -> Table:
     columns = {"Eliminated": [np.nan if order < 0 else float(order) for _, order, _ in rows]}
-    columns.update({name: [row[2][j] for row in rows] for j, name in enumerate(formats)})
+    columns.update({name: [row[2][j] for row in rows] for j, name in enumerate(names)})
     return Table(
         columns,
         [row[0] for row in rows],
         title=f"Backward elimination of {of_what}",
         notes=[finding.message for finding in findings],
-        formats={"Eliminated": counts, **formats},
+        formats={"Eliminated": counts},
     )
 
 
@@ -211,7 +190,7 @@ def _fixed(
             model = least_squares(design, model.known_sigma)
     used = METHOD_NAMES[ddf] if isinstance(model, Fit) else "least squares"
     findings = findings_about(refits)
-    return _table(rows, _F_FORMATS, f"fixed effects, {used}", findings), model, findings
+    return _table(rows, _OF_FIXED, f"fixed effects, {used}", findings), model, findings
 
 
 def _known_df(model: LeastSquares) -> Constant:

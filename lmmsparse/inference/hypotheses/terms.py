@@ -145,29 +145,6 @@ class FixedTerms:
         """Rows that test the coefficients of a term as they are."""
         return np.eye(self._design.p)[self.columns(i)]
 
-    def reduced(self, i: int) -> tuple[FloatArray, tuple[str, ...]]:
-        """X without a term and the names of its columns.
-
-        Columns that had been dropped because they depend on the term come back.
-        """
-        intercept = len(self.tested) < len(self.terms)
-        if not intercept and self.terms[i].factors and self._design.recipe is not None:
-            return self._recoded(i)
-        X, names, keep = self._without(i)
-        X, names = X[:, keep], tuple(np.array(names, dtype=object)[keep])
-        independent = independent_columns(X, names)
-        kept = tuple(name for name, stays in zip(names, independent, strict=True) if stays)
-        return np.asfortranarray(X[:, independent]), kept
-
-    def _recoded(self, i: int) -> tuple[FloatArray, tuple[str, ...]]:
-        """The other terms by themselves: without intercept another factor gets all its levels."""
-        full = self._full
-        others = np.array([j != i for j in full.all_owners])
-        X = self._design.X @ full.matrix[:, others]
-        names = np.array(full.names, dtype=object)[others]
-        independent = independent_columns(X, names.tolist())
-        return np.asfortranarray(X[:, independent]), tuple(names[independent])
-
     def deletion(self, i: int) -> FloatArray:
         """Rows for which Lβ = 0 is the model without a term, (rows, p)."""
         recipe = self._design.recipe
@@ -180,19 +157,6 @@ class FixedTerms:
         if not own.any():
             return self.marginal(i)
         return _combinations_without(own, _lengths(self._R)[self.columns(i)]) @ self.marginal(i)
-
-    def _without(self, i: int) -> tuple[FloatArray, tuple[str, ...], BoolArray]:
-        design, recipe = self._design, self._design.recipe
-        names: tuple[str, ...] = design.x_names
-        X = design.X
-        if recipe is not None and recipe.relations is not None:
-            X = np.empty((design.n, len(self._kept)))
-            X[:, self._kept] = design.X
-            X[:, ~self._kept] = design.X @ recipe.relations
-            names = tuple(map(str, recipe.matrices.specification("fixed").column_names))
-        keep = np.ones(X.shape[1], dtype=bool)
-        keep[list(self.terms[i].columns)] = False
-        return X, names, keep
 
     @property
     def missing_cells(self) -> tuple[str, ...]:
@@ -347,8 +311,7 @@ def check_type(kind: int) -> int:
     written = str(kind) if isinstance(kind, str) or is_whole(kind) else ""
     if written not in names:
         raise OptionError(
-            f"type={brief(kind)} does not exist. It is the type of hypotheses about the terms. "
-            "Choose 1 (sequential), 2 (adjusted for all terms that do not contain the term) or 3 "
-            "(averaged over the cells)."
+            "type must be 1 (sequential), 2 (adjusted for all terms that do not contain the term) "
+            f"or 3 (averaged over the cells), not {brief(kind)}."
         )
     return names[written]

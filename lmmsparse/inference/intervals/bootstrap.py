@@ -14,8 +14,9 @@ from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.distributions import normal_quantile
 from lmmsparse.common.errors import Finding, LmmWarning, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import as_generator, check_counts, check_level, one_of
+from lmmsparse.common.options import as_generator, check_counts, check_level, one_of, refused
 from lmmsparse.common.progress import growing, run
+from lmmsparse.common.render import Section, Shown
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import filtered
 from lmmsparse.common.words import brief
@@ -36,7 +37,7 @@ Statistic = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Bootstrap:
+class Bootstrap(Shown):
     """The distribution of a statistic over responses drawn from a fitted model.
 
     Attributes
@@ -61,10 +62,11 @@ class Bootstrap:
     findings: tuple[Finding, ...] = ()
     unconverged: tuple[int, ...] = ()
 
-    def _moments(self) -> Table:
+    @property
+    def _sections(self) -> tuple[Section, ...]:
         values = self._replicates
         of = "" if len(values) == self.requested else f" of {self.requested}"
-        return Table(
+        table = Table(
             {
                 "Estimate": self.original.tolist(),
                 "Bias": (values.mean() - self.original).tolist(),
@@ -74,12 +76,7 @@ class Bootstrap:
             title=f"Bootstrap, {len(values)}{of} replicates ({self.n_failed} failed)",
             notes=[finding.message for finding in self.findings],
         )
-
-    def __repr__(self) -> str:
-        return str(self._moments())
-
-    def _repr_html_(self) -> str:
-        return self._moments()._repr_html_()
+        return (table.section,)
 
     @property
     def n_failed(self) -> int:
@@ -114,7 +111,7 @@ class Bootstrap:
         tail = 0.5 - check_level(level) / 2
         center = self.original.to_numpy()
         limits = np.full((len(center), 2), np.nan)
-        one_of("kind", kind, INTERVALS, "It says how replicates become an interval.")
+        one_of("kind", kind, INTERVALS)
         for j, column in enumerate(self._replicates.to_numpy().T):
             values = column[~np.isnan(column)]
             if len(values) < 2:
@@ -153,12 +150,10 @@ def bootstrap(
         After Ctrl-C, that of the replicates until then, with a warning.
     """
     check_counts(n, n_jobs)
-    one_of("kind", kind, KINDS, "It says where new responses come from.")
+    one_of("kind", kind, KINDS)
     if statistic is not None and not callable(statistic):
-        raise OptionError(
-            f"statistic={brief(statistic)} is not a function. It is called with every refitted "
-            "model. Write for example statistic=lambda m: m.fixef."
-        )
+        advice = "Write, for example, lambda m: m.fixef."
+        raise refused("statistic", "a function of a model", statistic, advice)
     if statistic is None:
         estimates = np.concatenate([parameter_values(fit, fit.theta, fit.sigma), fit.beta])
         original = pd.Series(
@@ -216,8 +211,8 @@ def _interrupted(done: int, n: int) -> Finding:
     return Finding(
         "interrupted",
         "warning",
-        f"The bootstrap was interrupted after {done} of {n} replicates. The result holds these; "
-        "they are as good as any, but fewer. Call it again for all.",
+        f"The bootstrap was interrupted after {done} of {n} replicates. The result holds these. "
+        "Call it again for all.",
     )
 
 
@@ -259,8 +254,8 @@ def as_series(value: Any) -> pd.Series:
             array = np.atleast_1d(np.asarray(value, dtype=np.float64)).ravel()
         except (TypeError, ValueError) as error:
             raise OptionError(
-                f"The statistic is {brief(value)}, which is not a number. Replicates are put into "
-                "a table of numbers. Return a number, an array, a Series or a mapping of numbers."
+                f"The statistic must give numbers, not {brief(value)}. Return a number, an array, "
+                "a Series or a mapping of numbers."
             ) from error
         names = pd.Index([f"t{i + 1}" for i in range(len(array))], dtype=object)
         return pd.Series(array, index=names)

@@ -23,7 +23,7 @@ _OPTIONS = ("n_jobs", "progress", "n", "rng", "kind")
 
 def check_method(method: str) -> str:
     """The name of a kind of interval."""
-    return one_of("method", method, METHODS, "It names the kind of interval.")
+    return one_of("method", method, METHODS)
 
 
 def confidence_intervals(
@@ -43,8 +43,8 @@ def confidence_intervals(
     for name in ("n", "rng", "kind"):
         if name in options and method != "boot":
             raise OptionError(
-                f"{name}={brief(options[name])} does not go with method={method!r}. It is about "
-                "bootstrap replicates. Leave it out, or pass method='boot'."
+                f"{name}={brief(options[name])} goes with method='boot', not with "
+                f"method={method!r}. Leave it out, or pass method='boot'."
             )
     level = check_level(level)
     n_jobs, progress = options.get("n_jobs", 1), options.get("progress")

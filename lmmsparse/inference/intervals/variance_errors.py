@@ -34,13 +34,7 @@ def variance_errors(fit: Fit, scale: str = "sdcor") -> pd.DataFrame:
     ----------
     Pinheiro & Bates (2000), Mixed-Effects Models in S and S-PLUS, section 2.3.
     """
-    one_of(
-        "scale",
-        scale,
-        SCALES,
-        "Covariance parameters are standard deviations and correlations, or variances and "
-        "covariances.",
-    )
+    one_of("scale", scale, SCALES)
     scaled = StandardizedObjective(fit.objective)
     point = np.append(scaled.to_internal(fit.theta), fit.sigma)
 

@@ -10,7 +10,7 @@ import pandas as pd
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import normal_quantile, t_tail
 from lmmsparse.common.options import check_level
-from lmmsparse.common.table import Table, coefficient_formats
+from lmmsparse.common.table import Table, as_precise_as
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import check_ddf, denominator_df, open_notes, standard_errors
 from lmmsparse.results.parameters import parameter_names, select_rows
@@ -37,7 +37,7 @@ def coefficient_table(fit: Fit, ddf: str) -> Table:
     columns["t value"] = t
     if ddf != "none":
         columns["Pr(>|t|)"] = 2.0 * t_tail(np.abs(t), df)
-    formats = coefficient_formats(se.tolist())
+    formats = dict.fromkeys(("Estimate", "Std. Error"), as_precise_as(se.tolist()))
     return Table(
         {name: values.tolist() for name, values in columns.items()},
         fit.design.x_names,

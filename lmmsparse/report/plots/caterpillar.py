@@ -9,16 +9,8 @@ import numpy as np
 from lmmsparse.common.distributions import normal_quantile
 from lmmsparse.common.options import check_level, one_of
 from lmmsparse.fit.fit import Fit
-from lmmsparse.report.plots.figure import (
-    GREY,
-    INK,
-    dress,
-    few_ticks,
-    listed_levels,
-    one_or_all,
-    panels,
-    scale_of,
-)
+from lmmsparse.report.plots import figure
+from lmmsparse.report.plots.figure import GREY, INK
 from lmmsparse.report.plots.levels import effects_of
 
 NAMED_LEVELS = 60
@@ -29,14 +21,13 @@ def plot_caterpillar(fit: Fit, group: str | None, level: float, order: str | Non
     z = float(normal_quantile(0.5 + check_level(level) / 2.0))
     effects = effects_of(fit, group)
     if order is not None:
-        why = f"Levels are put in the order of one of the effects of {effects.group!r}."
-        one_of("order", order, effects.names, why)
+        one_of("order", order, effects.names)
     by = effects.names.index(order) if order is not None else 0
     rows = np.argsort(effects.modes[:, by], kind="stable")
     n = len(rows)
     named = n <= NAMED_LEVELS
     height = 1.2 + 0.17 * n if named else 5.0
-    axes = panels(
+    axes = figure.panels(
         len(effects.names), ax, (3.6, max(2.2, height)), columns=len(effects.names), sharey=True
     )
     y = np.arange(n)
@@ -55,13 +46,13 @@ def plot_caterpillar(fit: Fit, group: str | None, level: float, order: str | Non
                 middle[some], y[some], s=18 if named else max(1.5, 600 / n),
                 color=colour if named else "black", linewidths=0, zorder=3, rasterized=n > 500,
             )  # fmt: skip
-        dress(each, f"Effect on {scale_of(fit.design.response, name)}", title=name)
-        few_ticks(each)
+        figure.dress(each, f"Effect on {figure.scale_of(fit.design.response, name)}", title=name)
+        figure.few_ticks(each)
         each.set_ylim(-0.7 - 0.005 * n, n - 0.3 + 0.005 * n)
         if j == 0 or ax is not None:
             each.set_yticks(
-                y if named else [], listed_levels(effects.labels[rows]) if named else []
+                y if named else [], figure.listed_levels(effects.labels[rows]) if named else []
             )
         each.tick_params(axis="y", length=0, labelsize=8)
     axes[0].set_ylabel(effects.group if named else f"{effects.group} ({n:,} levels, in order)")
-    return one_or_all(axes)
+    return figure.one_or_all(axes)

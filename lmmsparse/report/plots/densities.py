@@ -14,17 +14,8 @@ from lmmsparse.common.options import check_level, names_in
 from lmmsparse.common.words import brief
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.bootstrap import Bootstrap
-from lmmsparse.report.plots.figure import (
-    BAND,
-    GREY,
-    INK,
-    dress,
-    few_ticks,
-    one_or_all,
-    panels,
-    say,
-    wrapped,
-)
+from lmmsparse.report.plots import figure
+from lmmsparse.report.plots.figure import BAND, GREY, INK
 from lmmsparse.results.parameters import parameter_labels, parameter_names
 
 
@@ -35,27 +26,28 @@ def plot_bootstrap(
     check_level(level)
     if not isinstance(replicates, Bootstrap):
         raise OptionError(
-            f"bootstrap={type(replicates).__name__} cannot be drawn. The plot is about replicates "
-            "of a statistic. Pass the result of m.bootstrap(1000, rng=1)."
+            f"bootstrap must be the result of a bootstrap, not {type(replicates).__name__}. Pass "
+            "that of m.bootstrap(1000, rng=1)."
         )
     frame = replicates.to_frame()
     names = [str(name) for name in frame.columns]
-    why = "Numbers of the bootstrap are chosen by name."
     use = f"Name one or several of {', '.join(names)}."
-    wanted = names if which is None else names_in("which", which, why, use)
+    wanted = names if which is None else names_in("which", which, use)
     if not wanted or not set(wanted) <= set(names):
-        raise OptionError(f"which={brief(which)} is not in the bootstrap. {why} {use}")
+        raise OptionError(f"which={brief(which)} is not in the bootstrap. {use}")
     limits = replicates.confint(level, kind)
-    axes = panels(len(wanted), ax, (3.4, 2.8))
+    axes = figure.panels(len(wanted), ax, (3.4, 2.8))
     labels = parameter_labels(fit)
     for j, (each, name) in enumerate(zip(axes, wanted, strict=True)):
         values = frame[name].to_numpy(dtype=np.float64)
         values = values[np.isfinite(values)]
-        label = wrapped(labels.get(name, name), 34)
+        label = figure.wrapped(labels.get(name, name), 34)
         y = "Density" if j % 3 == 0 or ax is not None else ""
         if len(values) < 2 or np.ptp(values) <= 1e-12 * np.abs(values).max():
-            say(each, "The replicates do not vary." if len(values) else "No replicate succeeded.")
-            dress(each, label)
+            figure.say(
+                each, "The replicates do not vary." if len(values) else "No replicate succeeded."
+            )
+            figure.dress(each, label)
             continue
         x, density, at_bound = density_of(values, _bounds(fit, name))
         low, high = limits.loc[name].to_numpy(dtype=np.float64).tolist()
@@ -65,10 +57,10 @@ def plot_bootstrap(
         each.plot(x, density, color=INK, linewidth=1.6)
         each.axvline(float(replicates.original[name]), color=GREY, linewidth=0.9)
         each.set_ylim(bottom=0.0)
-        few_ticks(each)
+        figure.few_ticks(each)
         title = f"{at_bound:.0%} of replicates on the bound" if at_bound >= 0.01 else ""
-        dress(each, label, y, title)
-    return one_or_all(axes)
+        figure.dress(each, label, y, title)
+    return figure.one_or_all(axes)
 
 
 def _bounds(fit: Fit, name: str) -> tuple[float, float]:

@@ -13,23 +13,13 @@ from lmmsparse.common.errors import DesignWarning, OptionError
 from lmmsparse.common.findings import warn
 from lmmsparse.common.options import mapping, names_in, one_of
 from lmmsparse.common.words import brief
-from lmmsparse.design.terms import covariates, factor_levels
+from lmmsparse.design.terms import chosen_values, covariates, factor_levels
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.hypotheses.emmeans import emmeans_table
-from lmmsparse.report.plots.figure import (
-    INK,
-    SERIES,
-    Axes,
-    dress,
-    legend,
-    listed_levels,
-    one_or_all,
-    panels,
-    plain,
-)
+from lmmsparse.report.plots import figure
+from lmmsparse.report.plots.figure import INK, SERIES, Axes
 
 _POINTS = 41
-_WHY = "Effects are drawn along the predictors of the fixed effects."
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +30,6 @@ class EffectCurve:
     ----------
     values : tuple
         Of the predictor: levels, or numbers in increasing order.
-    numeric : bool
     mean, lower, upper : (values,) arrays
     """
 
@@ -64,47 +53,47 @@ def plot_effects(
     values = _values(fit, by, at)
     if not values:
         raise OptionError(
-            "The model has no predictors among its fixed effects. Effects are drawn along "
-            "predictors. For the random effects see m.plot.caterpillar()."
+            "The model has no predictors among its fixed effects. For the random effects see "
+            "m.plot.caterpillar()."
         )
     if by is not None:
-        one_of("by", by, list(values), _WHY)
+        one_of("by", by, list(values))
     wanted = [name for name in values if name != by]
     if specs is not None:
-        wanted = names_in("specs", specs, _WHY, f"Name some of {', '.join(map(repr, values))}.")
+        wanted = names_in("specs", specs, f"Name some of {', '.join(map(repr, values))}.")
     for name in wanted:
         if name not in values:
             raise OptionError(
-                f"{name!r} is not a predictor of the fixed effects. Effects are drawn along the "
-                f"variables of the formula: {', '.join(map(repr, values))}. Name one of these."
+                f"{name!r} is not a predictor of the fixed effects. Name one of "
+                f"{', '.join(map(repr, values))}."
             )
     if not wanted or by in wanted:
         raise OptionError(
-            f"specs={brief(specs)} with by={brief(by)} leaves nothing to draw. Each panel is about "
-            "one predictor other than by=. Name a predictor of the fixed effects."
+            f"specs={brief(specs)} with by={brief(by)} leaves nothing to draw. Name a predictor "
+            "of the fixed effects other than by=."
         )
     drawn = [effect_curves(fit, name, by, values, at, level, ddf) for name in wanted]
-    axes = panels(len(wanted), ax, (3.8, 3.3), sharey=True)
+    axes = figure.panels(len(wanted), ax, (3.8, 3.3), sharey=True)
     groups = [None] if by is None else list(values[by])
     for j, (each, name, curves) in enumerate(zip(axes, wanted, drawn, strict=True)):
         for i, (curve, group) in enumerate(zip(curves, groups, strict=True)):
             colour = INK if by is None else SERIES[i % len(SERIES)]
-            label = None if by is None else plain(_short(group))
+            label = None if by is None else figure.plain(_short(group))
             shift = 0.0 if len(curves) == 1 else 0.3 * (i / (len(curves) - 1) - 0.5)
             _draw(each, curve, colour, label, shift)
         if not curves[0].numeric:
             places = range(len(curves[0].values))
             long = max(len(str(v)) for v in curves[0].values) * len(places) > 36
             each.set_xticks(
-                places, listed_levels([_short(v) for v in curves[0].values]),
+                places, figure.listed_levels([_short(v) for v in curves[0].values]),
                 rotation=30 if long else 0, ha="right" if long else "center",
             )  # fmt: skip
             each.set_xlim(-0.5, len(places) - 0.5)
         side_by_side = 3 if ax is None else 1
-        dress(each, name, f"Mean {fit.design.response}" if j % side_by_side == 0 else "")
+        figure.dress(each, name, f"Mean {fit.design.response}" if j % side_by_side == 0 else "")
     if by is not None:
-        legend(axes[-1], by, beside=True)
-    return one_or_all(axes)
+        figure.legend(axes[-1], by, beside=True)
+    return figure.one_or_all(axes)
 
 
 def _values(fit: Fit, by: str | None, at: Mapping[str, Any] | None) -> dict[str, tuple[Any, ...]]:
@@ -112,21 +101,20 @@ def _values(fit: Fit, by: str | None, at: Mapping[str, Any] | None) -> dict[str,
     recipe = fit.design.recipe
     if recipe is None:
         raise OptionError(
-            "The model was made from arrays, which do not say what a predictor is. Effects are "
-            "drawn along the variables of a formula. Fit with lmm.lmer and a formula."
+            "Effects are drawn along the variables of a formula, and the model was made from "
+            "arrays. Fit with lmm.lmer and a formula."
         )
     out: dict[str, tuple[Any, ...]] = dict(factor_levels(recipe.matrices, "fixed"))
     numbers = covariates(recipe.matrices, "fixed")
     for name, (mean, low, high) in numbers.items():
         few = isinstance(by, str) and name == by
         out[name] = (low, mean, high) if few else tuple(np.linspace(low, high, _POINTS).tolist())
-    at = mapping("at", at, "It gives columns values.", "Write at={'column': [1, 2]}.")
+    at = mapping("at", at, "Write at={'column': [1, 2]}.")
     order = recipe.matrices.variables["fixed"]
     out = {name: out[name] for name in sorted(out, key=order.index)}
     for name, chosen in at.items():
         if name in out:
-            one = isinstance(chosen, str) or np.ndim(chosen) == 0
-            out[name] = (chosen,) if one else tuple(np.asarray(chosen, dtype=object).tolist())
+            out[name] = chosen_values(chosen)
             if name in numbers:
                 out[name] = tuple(sorted(out[name]))
     return out

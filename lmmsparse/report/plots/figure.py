@@ -32,9 +32,8 @@ def pyplot() -> Any:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise MissingPackageError(
-            "Plots need matplotlib, which is not installed. It is an optional part of lmmsparse. "
-            "Run `pip install matplotlib`, or install lmmsparse with its extra: "
-            "`pip install 'lmmsparse[plot]'`."
+            "Plots need matplotlib, which is not installed. Run `pip install matplotlib`, or "
+            "install lmmsparse with its extra: `pip install 'lmmsparse[plot]'`."
         ) from error
     return plt
 
@@ -69,14 +68,14 @@ def panels(
         strange = [each for each in given if not hasattr(each, "transAxes")]
         if strange:
             raise OptionError(
-                f"ax={type(strange[0]).__name__} is not a matplotlib axes. Plots are drawn on "
-                "axes. Pass one, for example from `figure, ax = plt.subplots()`."
+                f"ax must be axes of matplotlib, not {type(strange[0]).__name__}. Pass some, for "
+                "example from `figure, ax = plt.subplots()`."
             )
         if len(given) != count:
             raise OptionError(
                 f"ax= holds {len(given)} axes, but the plot has {count} "
-                f"panel{'s' if count != 1 else ''}. Every panel is drawn on axes of its own. Pass "
-                f"{count}, for example from plt.subplots(1, {count}), or leave ax= out."
+                f"panel{'s' if count != 1 else ''}. Pass {count}, for example from "
+                f"plt.subplots(1, {count}), or leave ax= out."
             )
         return given
     columns = min(columns, count)

@@ -19,7 +19,6 @@ class LevelEffects:
 
     Attributes
     ----------
-    group : str
     names : tuple of str
         The k effects.
     labels : (levels,) array
@@ -45,7 +44,7 @@ def chosen_group(fit: Fit, group: str | None) -> str:
     if group is None:
         if len(groups) > 1:
             raise OptionError(
-                f"The model has several grouping factors. The plot is about one of them. Name it: "
+                "The model has several grouping factors, and the plot is about one. Name it: "
                 f"{listed(groups)}."
             )
         return next(iter(groups))

@@ -71,7 +71,7 @@ class ModelPlots:
         """Roots of absolute standardized residuals against fitted values.
 
         A smoother that rises says that the residual variance grows with the mean. Residuals are
-        over their own standard deviation, σ √((1 − h)/w) with leverage h.
+        divided by their own standard deviation, σ √((1 − h)/w) with leverage h.
 
         Parameters
         ----------
@@ -94,7 +94,7 @@ class ModelPlots:
         Parameters
         ----------
         group : str, optional
-            A grouping factor: one panel per effect, each over its standard deviation, which is
+            A grouping factor: one panel per effect, each divided by its standard deviation,
             √(Var(b) − Var(b | y)). The five levels that lie furthest outside the band are named.
         level : float
         ax : Axes or array of Axes, optional

@@ -13,18 +13,8 @@ from lmmsparse.common.distributions import chi2_quantile
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import check_level, several
 from lmmsparse.fit.fit import Fit
-from lmmsparse.report.plots.figure import (
-    ACCENT,
-    GREY,
-    INK,
-    Axes,
-    dress,
-    few_ticks,
-    one_or_all,
-    panels,
-    pyplot,
-    wrapped,
-)
+from lmmsparse.report.plots import figure
+from lmmsparse.report.plots.figure import ACCENT, GREY, INK, Axes
 from lmmsparse.report.plots.profiles import ProfileCurve, as_profile, curves_of
 from lmmsparse.results.parameters import parameter_labels
 
@@ -33,16 +23,13 @@ def plot_pairs(fit: Fit, given: Any, levels: float | Sequence[float], ax: Any) -
     """The lower triangle of all pairs, row by row."""
     shares = sorted(check_level(level, "levels") for level in several(levels))
     if not shares:
-        raise OptionError(
-            "levels=() is empty. Contours are drawn at levels of confidence. Give at least one, "
-            "for example levels=(0.95,)."
-        )
+        raise OptionError("levels=() is empty. Give at least one, for example levels=(0.95,).")
     curves = [curve for curve in curves_of(as_profile(fit, given)) if curve.known]
     k = len(curves)
     if k < 2:
         raise OptionError(
-            f"The profile has {k} usable parameter{'s' if k != 1 else ''}. A contour is about two. "
-            "Profile two or more, for example m.profile()."
+            f"The profile has {k} usable parameter{'s' if k != 1 else ''}, but a contour needs "
+            "two. Profile two or more, for example m.profile()."
         )
     radii = [float(np.sqrt(chi2_quantile(share, 2))) for share in shares]
     # All were followed equally far; those that fall short have met a bound of the parameter.
@@ -55,32 +42,32 @@ def plot_pairs(fit: Fit, given: Any, levels: float | Sequence[float], ax: Any) -
         )
     pairs = [(row, column) for row in range(1, k) for column in range(row)]
     known = parameter_labels(fit)
-    labels = [wrapped(known[curve.name], 16 if k > 2 else 40) for curve in curves]
-    axes = _triangle(k) if ax is None else panels(len(pairs), ax)
+    labels = [figure.wrapped(known[curve.name], 16 if k > 2 else 40) for curve in curves]
+    axes = _triangle(k) if ax is None else figure.panels(len(pairs), ax)
     for each, (row, column) in zip(axes, pairs, strict=True):
         _panel(each, curves[column], curves[row], radii)
         outer = ax is not None
-        dress(
+        figure.dress(
             each,
             labels[column] if outer or row == k - 1 else "",
             labels[row] if outer or column == 0 else "",
         )
         if not outer:
             each.tick_params(labelbottom=row == k - 1, labelleft=column == 0)
-    return one_or_all(axes)
+    return figure.one_or_all(axes)
 
 
 def _triangle(k: int) -> ObjectArray:
     """Axes below the diagonal of a (k − 1) × (k − 1) grid."""
     side = max(4.2, 1.6 + 1.9 * (k - 1))
-    figure, grid = pyplot().subplots(
+    whole, grid = figure.pyplot().subplots(
         k - 1, k - 1, figsize=(side, side), layout="constrained", squeeze=False,
         sharex="col", sharey="row",
     )  # fmt: skip
     for row in range(k - 1):
         for column in range(row + 1, k - 1):
             grid[row, column].remove()
-    figure.align_labels()
+    whole.align_labels()
     axes = np.empty(k * (k - 1) // 2, dtype=object)
     axes[:] = [grid[row, column] for row in range(k - 1) for column in range(row + 1)]
     return axes
@@ -100,7 +87,7 @@ def _panel(ax: Axes, x: ProfileCurve, y: ProfileCurve, radii: Sequence[float]) -
     margin = 0.06 * (high - low)
     ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
     ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
-    few_ticks(ax, "both", 3)
+    figure.few_ticks(ax, "both", 3)
 
 
 def contour(first: ProfileCurve, second: ProfileCurve, radius: float) -> FloatArray:

@@ -14,20 +14,10 @@ from lmmsparse.common.distributions import chi2_quantile, normal_density, normal
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import check_level, one_of
 from lmmsparse.fit.fit import Fit
+from lmmsparse.inference.intervals.profile.curve import interpolant
 from lmmsparse.inference.intervals.profile.profile import Profile, profile
-from lmmsparse.report.plots.figure import (
-    ACCENT,
-    BAND,
-    GREY,
-    INK,
-    Axes,
-    dress,
-    few_ticks,
-    one_or_all,
-    panels,
-    say,
-    wrapped,
-)
+from lmmsparse.report.plots import figure
+from lmmsparse.report.plots.figure import ACCENT, BAND, GREY, INK, Axes
 from lmmsparse.results.parameters import parameter_labels
 
 KINDS = ("zeta", "density", "deviance")
@@ -39,7 +29,6 @@ class ProfileCurve:
 
     Attributes
     ----------
-    name : str
     value, zeta : (m,) arrays
         Both increasing.
     others : dict
@@ -58,11 +47,7 @@ class ProfileCurve:
 
     def between(self) -> CubicSpline | PchipInterpolator:
         """Zeta as a smooth function of the value, increasing where the points are."""
-        spline = CubicSpline(self.value, self.zeta)
-        fine = np.linspace(self.value[0], self.value[-1], 20 * len(self.value))
-        if np.all(np.diff(spline(fine)) > 0):
-            return spline
-        return PchipInterpolator(self.value, self.zeta)
+        return interpolant(self.value, self.zeta)
 
 
 def as_profile(fit: Fit, given: Any) -> Profile:
@@ -72,8 +57,8 @@ def as_profile(fit: Fit, given: Any) -> Profile:
     if given is None or isinstance(given, (str, Sequence)):
         return profile(fit, given)
     raise OptionError(
-        f"profile={type(given).__name__} cannot be drawn. The plot is about a profile of the "
-        "deviance. Pass one from m.profile(), or names of parameters."
+        f"profile must be a profile of the deviance, not {type(given).__name__}. Pass one from "
+        "m.profile(), or names of parameters."
     )
 
 
@@ -93,24 +78,24 @@ def curves_of(profiled: Profile) -> list[ProfileCurve]:
 
 def plot_profile(fit: Fit, given: Any, kind: str, level: float, ax: Any) -> Any:
     """One panel per parameter."""
-    one_of("kind", kind, KINDS, "It says what is drawn of a profile; zeta is the signed root.")
+    one_of("kind", kind, KINDS)
     level = check_level(level)
     profiled = as_profile(fit, given)
     limits = profiled.confint(level)
     curves = curves_of(profiled)
-    axes = panels(len(curves), ax, (3.4, 2.9))
+    axes = figure.panels(len(curves), ax, (3.4, 2.9))
     labels = parameter_labels(fit)
     for j, (each, curve) in enumerate(zip(axes, curves, strict=True)):
-        label = wrapped(labels[curve.name], 34)
+        label = figure.wrapped(labels[curve.name], 34)
         if not curve.known:
-            say(each, "The deviance says nothing\nabout this parameter.")
-            dress(each, label)
+            figure.say(each, "The deviance says nothing\nabout this parameter.")
+            figure.dress(each, label)
             continue
         lower, upper = map(float, limits.loc[curve.name].to_numpy(dtype=np.float64))
         _DRAW[kind](each, curve, lower, upper, level)
-        few_ticks(each)
-        dress(each, label, _Y[kind] if j % 3 == 0 or ax is not None else "")
-    return one_or_all(axes)
+        figure.few_ticks(each)
+        figure.dress(each, label, _Y[kind] if j % 3 == 0 or ax is not None else "")
+    return figure.one_or_all(axes)
 
 
 def _inside(curve: ProfileCurve, lower: float, upper: float) -> tuple[float, float]:

@@ -12,17 +12,8 @@ from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.distributions import beta_cdf, beta_quantile, normal_cdf, normal_quantile
 from lmmsparse.common.options import check_level
 from lmmsparse.fit.fit import Fit
-from lmmsparse.report.plots.figure import (
-    BAND,
-    GREY,
-    INK,
-    Axes,
-    dress,
-    one_or_all,
-    panels,
-    plain,
-    say,
-)
+from lmmsparse.report.plots import figure
+from lmmsparse.report.plots.figure import BAND, GREY, INK, Axes
 from lmmsparse.report.plots.levels import effects_of
 from lmmsparse.report.plots.residuals import standardized
 
@@ -33,29 +24,29 @@ _DRAWS = 2_000
 
 
 def plot_qq(fit: Fit, group: str | None, level: float, ax: Any) -> Any:
-    """Standardized residuals, or the random effects of a group over their standard deviations."""
+    """Standardized residuals, or random effects divided by their standard deviations."""
     level = check_level(level)
     if group is None:
         values = standardized(fit)
-        (ax,) = panels(1, ax, (4.2, 3.8))
+        (ax,) = figure.panels(1, ax, (4.2, 3.8))
         _panel(ax, values[np.isfinite(values)], level)
-        dress(ax, "Normal quantile", "Standardized residual")
+        figure.dress(ax, "Normal quantile", "Standardized residual")
         return ax
     effects = effects_of(fit, group)
-    axes = panels(len(effects.names), ax, (4.0, 3.8))
+    axes = figure.panels(len(effects.names), ax, (4.0, 3.8))
     for j, (each, name) in enumerate(zip(axes, effects.names, strict=True)):
         # Var(b̂) = Var(b) − Var(b | y): what shrinkage leaves.
         variance = effects.variance[j] - effects.conditional_sd[:, j] ** 2
         known = variance > 1e-8 * effects.variance[j]
         if not known.any():
-            say(each, f"{name} does not vary\nbetween levels of {effects.group}.")
-            dress(each, title=f"{name} | {effects.group}")
+            figure.say(each, f"{name} does not vary\nbetween levels of {effects.group}.")
+            figure.dress(each, title=f"{name} | {effects.group}")
             continue
         values = effects.modes[known, j] / np.sqrt(variance[known])
         _panel(each, values, level, effects.labels[known])
         y = "Random effect / its standard deviation" if j == 0 else ""
-        dress(each, "Normal quantile", y, f"{name} | {effects.group}")
-    return one_or_all(axes)
+        figure.dress(each, "Normal quantile", y, f"{name} | {effects.group}")
+    return figure.one_or_all(axes)
 
 
 def _panel(ax: Axes, values: FloatArray, level: float, labels: Sequence[Any] = ()) -> None:
@@ -71,9 +62,9 @@ def _panel(ax: Axes, values: FloatArray, level: float, labels: Sequence[Any] = (
         for i in outside[np.argsort(-beyond, kind="stable")[:_NAMED]]:
             left = x[i] > 0
             ax.annotate(
-                plain(str(labels[order[band.ranks[i]]])), (x[i], y[i]), (-5 if left else 5, 0),
-                textcoords="offset points", ha="right" if left else "left", va="center",
-                fontsize=8, color="#333333",
+                figure.plain(str(labels[order[band.ranks[i]]])), (x[i], y[i]),
+                (-5 if left else 5, 0), textcoords="offset points",
+                ha="right" if left else "left", va="center", fontsize=8, color="#333333",
             )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from lmmsparse.results.residuals import residuals
 
 
 def standardized(fit: Fit) -> FloatArray:
-    """Residuals over their standard deviation √w r / (σ √(1 − h)), (n,); NaN where h = 1."""
+    """Residuals divided by their standard deviation, √w r / (σ √(1 − h)), (n,); NaN where h = 1."""
     values = influence_of_rows(fit).rstudent.to_numpy(dtype=np.float64)
     if fit.design.na_action == "exclude":
         values = values[fit.design.rows]

@@ -9,22 +9,11 @@ from typing import Any
 import numpy as np
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
-from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import names_in
-from lmmsparse.common.words import brief, listed
+from lmmsparse.common.options import names_in, refused
+from lmmsparse.common.words import listed
 from lmmsparse.fit.fit import Fit
-from lmmsparse.report.plots.figure import (
-    ACCENT,
-    GREY,
-    INK,
-    PALE,
-    Axes,
-    dress,
-    legend,
-    panels,
-    say,
-    scale_of,
-)
+from lmmsparse.report.plots import figure
+from lmmsparse.report.plots.figure import ACCENT, GREY, INK, PALE, Axes
 from lmmsparse.report.plots.levels import LevelEffects, effects_of
 from lmmsparse.results.residuals import residuals
 
@@ -33,33 +22,29 @@ def plot_shrinkage(fit: Fit, group: str | None, effects: Sequence[str] | None, a
     """Two effects: arrows in their plane; one effect: partial pooling against none."""
     pooled = pooling(fit, group)
     names = pooled.effects.names
-    why = f"The plot is about one or two effects of {pooled.effects.group!r}."
     use = f"Name one or two of {listed(names)}."
-    chosen = list(names[:2]) if effects is None else names_in("effects", effects, why, use)
+    chosen = list(names[:2]) if effects is None else names_in("effects", effects, use)
     unknown = [name for name in chosen if name not in names]
     if unknown or not 1 <= len(chosen) <= 2 or len(set(chosen)) < len(chosen):
-        raise OptionError(
-            f"effects={brief(effects)} cannot be drawn. The plot is about one or two different "
-            f"effects of {pooled.effects.group!r}, which has {listed(names)}. Name one or two of "
-            "these."
-        )
+        kind = f"one or two different effects of {pooled.effects.group!r}"
+        raise refused("effects", kind, effects, use)
     at = [names.index(name) for name in chosen]
-    (ax,) = panels(1, ax, (4.8, 4.4))
+    (ax,) = figure.panels(1, ax, (4.8, 4.4))
     known = ~np.isnan(pooled.alone[:, at].sum(axis=1))
     response, title = fit.design.response, f"{pooled.effects.group}: {len(known):,} levels"
     if not known.all():
         title += f", {int(known.sum()):,} with an estimate of their own"
     if not known.any():
-        say(ax, "No level has rows enough\nfor an estimate of its own.")
-        dress(ax, title=title)
+        figure.say(ax, "No level has rows enough\nfor an estimate of its own.")
+        figure.dress(ax, title=title)
     elif len(at) == 2:
         _plane(ax, pooled, at[0], at[1], known)
-        x, y = (f"{name} ({scale_of(response, name)})" for name in chosen)
-        dress(ax, x, y, title)
+        x, y = (f"{name} ({figure.scale_of(response, name)})" for name in chosen)
+        figure.dress(ax, x, y, title)
     else:
         _line(ax, pooled, at[0], known)
-        what = f"{chosen[0]} ({scale_of(response, chosen[0])})"
-        dress(ax, f"{what}, level alone", f"{what}, partially pooled", title)
+        what = f"{chosen[0]} ({figure.scale_of(response, chosen[0])})"
+        figure.dress(ax, f"{what}, level alone", f"{what}, partially pooled", title)
     return ax
 
 
@@ -83,7 +68,7 @@ def _plane(ax: Axes, pooled: Pooling, i: int, j: int, known: BoolArray) -> None:
     margin = np.where(high > low, 0.06 * (high - low), 1.0)
     ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
     ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
-    legend(ax, crowded=many)
+    figure.legend(ax, crowded=many)
 
 
 def _line(ax: Axes, pooled: Pooling, j: int, known: BoolArray) -> None:
@@ -101,7 +86,7 @@ def _line(ax: Axes, pooled: Pooling, j: int, known: BoolArray) -> None:
     margin = 0.05 * (high - low) or 1.0
     ax.set_xlim(low - margin, high + margin)
     ax.set_ylim(low - margin, high + margin)
-    legend(ax, crowded=n > 300)
+    figure.legend(ax, crowded=n > 300)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +95,6 @@ class Pooling:
 
     Attributes
     ----------
-    effects : LevelEffects
     fixed : (k,) array
         The common coefficients (complete pooling), 0 for an effect that is only random.
     partial : (levels, k) array

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -15,24 +15,15 @@ from lmmsparse.common.errors import Finding, NumericalError, OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.options import check_jobs, check_level
 from lmmsparse.common.progress import run
+from lmmsparse.common.render import Section, Shown
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
-from lmmsparse.engine.covariance.structures import Unstructured
-from lmmsparse.engine.covariance.template import LambdaTemplate
-from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.fit.fit import Fit, fitted
 from lmmsparse.fit.refit import maximum_likelihood
 from lmmsparse.fit.settle import settle
-from lmmsparse.inference.intervals.profile.curve import BetterOptimumError, Curve, Problem, trace
+from lmmsparse.inference.intervals.profile.curve import BetterOptimumError, Curve, trace
 from lmmsparse.inference.intervals.profile.findings import about_curves, about_fit, interrupted
-from lmmsparse.inference.intervals.profile.fixed import FixedEffect
-from lmmsparse.inference.intervals.profile.problems import (
-    Correlation,
-    Element,
-    ResidualDeviation,
-    StandardDeviation,
-    reordered,
-)
+from lmmsparse.inference.intervals.profile.problems import problem_of
 from lmmsparse.optimize import TrustRegion
 from lmmsparse.results.parameters import (
     known_parameters,
@@ -46,7 +37,7 @@ _STEPS = 8.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Profile:
+class Profile(Shown):
     """The deviance profiled along parameters.
 
     Attributes
@@ -78,20 +69,16 @@ class Profile:
     _cutoff: float
     findings: tuple[Finding, ...] = ()
 
-    def _limits(self) -> Table:
+    @property
+    def _sections(self) -> tuple[Section, ...]:
         limits = self.confint()
-        return Table(
+        table = Table(
             {"lower": limits["lower"].tolist(), "upper": limits["upper"].tolist()},
             [str(name) for name in limits.index],
             title="Profile likelihood, 95 % intervals",
             notes=[finding.message for finding in self.findings] + self._open_sides(0.95),
         )
-
-    def __repr__(self) -> str:
-        return str(self._limits())
-
-    def _repr_html_(self) -> str:
-        return self._limits()._repr_html_()
+        return (table.section,)
 
     def _open_sides(self, level: float) -> list[str]:
         """Where an interval has no limit, and what stands there instead."""
@@ -111,8 +98,8 @@ class Profile:
         if not open_at:
             return []
         note = (
-            f"Without a limit: {', '.join(open_at)}. On that side the deviance does not rise "
-            "enough to rule a value out, and the bound of the parameter is shown."
+            f"Without a limit: {', '.join(open_at)}. On that side no value can be excluded at "
+            "this level; the parameter's bound is reported instead."
         )
         if any(name.startswith("cor_") for name in open_at):
             note += (
@@ -144,8 +131,7 @@ class Profile:
         if z > self._cutoff * (1 + 1e-9):
             raise OptionError(
                 f"level={level!r} is higher than the profile reaches (zeta {self._cutoff:.2f}). "
-                "The curves were followed for a lower level. Profile again with "
-                f"m.profile(level={level!r})."
+                f"Profile again with m.profile(level={level!r})."
             )
         limits = [(curve.limit(-z), curve.limit(z)) for curve in self._curves.values()]
         index = pd.Index(list(self._curves), dtype=object)
@@ -194,8 +180,8 @@ def profile(
     exact = [float(normal_quantile(0.5 + check_level(level) / 2))] if level is not None else []
     if not wanted:
         raise OptionError(
-            "which=[] names no parameter. A profile follows at least one. Leave it out for all "
-            f"of them, or give one or several of {', '.join(names)}."
+            "which=[] names no parameter. Leave it out for all of them, or give one or several of "
+            f"{', '.join(names)}."
         )
     joint = float(np.sqrt(chi2_quantile(0.99, max(len(names), 1))))
     cutoff = exact[0] if exact else joint
@@ -240,7 +226,7 @@ def _follow(
         values = np.concatenate([parameter_values(fit, fit.theta, fit.sigma), fit.beta])
         value = values[[index]]
         return Curve(value, np.zeros(1), float(value[0]), float(value[0]), ()), [values]
-    problem = _problem(fit, index)
+    problem = problem_of(fit, index)
     try:
         curve = trace(problem, cutoff, cutoff / _STEPS, exact)
     except BetterOptimumError as found:
@@ -252,69 +238,3 @@ def _follow(
         values[index] = point.value  # a correlation that is not determined by theta
         along.append(values)
     return curve, along
-
-
-def _problem(fit: Fit, index: int) -> Problem:
-    """The parameter at a position of `parameter_names` followed by the fixed effects."""
-    d = fit.template.n_theta
-    if index == d:
-        return ResidualDeviation(fit.objective, fit.theta)
-    if index > d:
-        return FixedEffect(fit, index - d - 1)
-    term = next(t for t, part in enumerate(fit.template.slices) if index < part.stop)
-    structure, part = fit.template.structures[term], fit.template.slices[term]
-    row, column = structure.entries[index - part.start]
-    linear = not isinstance(structure, Unstructured) or structure.k == 1
-    if row == column and fit.held.sigma is None:
-        return StandardDeviation(fit.objective, fit.theta, term, row)
-    if linear:
-        unit = fit.sigma if row == column else 1.0
-        return Element(fit.objective, fit.theta, index, unit, term)
-    if not fit.template.free[part].all():
-        raise OptionError(
-            f"{parameter_names(fit)[index]} cannot be profiled: it is a function of several "
-            f"elements of theta, and some of {fit.design.blocks[term].source} are fixed. Name the "
-            "parameters to profile by which=, or use method='boot'."
-        )
-    # What is held must be of the first effect, or the first two.
-    first = (column, row) if row != column else (row,)
-    order = (*first, *(i for i in range(structure.k) if i not in first))
-    objective, theta, back = fit.objective, fit.theta, tuple(range(structure.k))
-    if order != back:
-        theta = fit.theta.copy()
-        theta[part] = reordered(structure.factor(theta[part]), order)
-        back = tuple(int(i) for i in np.argsort(order))
-        objective = _effects_reordered(fit, term, order)
-    if row == column:
-        return Element(objective, theta, part.start, fit.sigma, term, back)
-    return Correlation(objective, theta, term, back)
-
-
-def _effects_reordered(fit: Fit, term: int, order: tuple[int, ...]) -> ProfiledDeviance:
-    """The same criterion with the effects of a term in another order."""
-    products, response, take = fit.products, fit.objective.response, list(order)
-    template: LambdaTemplate = fit.template
-    a, z = template.offsets[term], template.offsets[term + 1]
-    rows = np.arange(products.q)
-    rows[a:z] = rows[a:z].reshape(-1, len(take))[:, take].ravel()
-    pairs = []
-    for pair in products.pairs:
-        values = pair.values
-        if pair.s == term:
-            values = values[:, take, :]
-        if pair.t == term:
-            values = values[:, :, take]
-        pairs.append(replace(pair, values=np.ascontiguousarray(values)))
-    moved = replace(products, pairs=tuple(pairs), ZtX=products.ZtX[rows])
-    shifts = list(template.shifts)
-    own = shifts[term]
-    if own is not None:
-        shifts[term] = own[np.ix_(take, take)]
-        template = replace(template, shifts=tuple(shifts))
-    return replace(
-        fit.objective,
-        template=template,
-        system=fit.solver.build(moved, template),
-        products=moved,
-        response=replace(response, Zty=response.Zty[rows]),
-    )

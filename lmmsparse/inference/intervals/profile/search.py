@@ -36,7 +36,6 @@ class Point:
     ----------
     value : float
         What the parameter is held at.
-    deviance : float
     x : (n_theta,) array
         Standardized θ.
     converged : bool

@@ -32,7 +32,7 @@ from lmmsparse.inference.intervals.confint import check_method, confidence_inter
 from lmmsparse.inference.intervals.profile.profile import Profile, profile
 from lmmsparse.inference.intervals.variance_errors import variance_errors
 from lmmsparse.inference.intervals.wald import coefficient_table
-from lmmsparse.mixed_model import MixedModel
+from lmmsparse.model.mixed import MixedModel
 from lmmsparse.report.plots import ModelPlots
 from lmmsparse.report.summary import Summary, short_print, summarize
 from lmmsparse.report.tidy import augment, glance, tidy

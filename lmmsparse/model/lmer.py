@@ -19,14 +19,14 @@ from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.held import held_parameters
 from lmmsparse.fit.storage import load_fit
 from lmmsparse.formula.formula import parse_formula
-from lmmsparse.generalized_model import GeneralizedLinearMixedModel
 from lmmsparse.inference.generalized.likelihood import likelihood_ratios
 from lmmsparse.inference.generalized.wald import term_tests
 from lmmsparse.inference.hypotheses.anova import anova_table
 from lmmsparse.inference.hypotheses.bootstrap_lrt import bootstrap_lrt_of_fits
 from lmmsparse.inference.hypotheses.lrt import likelihood_ratio_table
-from lmmsparse.mixed_model import MixedModel
-from lmmsparse.model import LinearMixedModel
+from lmmsparse.model.generalized import GeneralizedLinearMixedModel
+from lmmsparse.model.linear import LinearMixedModel
+from lmmsparse.model.mixed import MixedModel
 from lmmsparse.optimize import Optimizer
 
 

@@ -24,7 +24,7 @@ from lmmsparse.fit.fit import check_parts
 from lmmsparse.fit.generalized.fit import beside_sigma, fit_generalized
 from lmmsparse.fit.generalized.problem import INFORMATION
 from lmmsparse.formula.formula import parse_formula
-from lmmsparse.generalized_model import GeneralizedLinearMixedModel
+from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.optimize import Optimizer
 
 

@@ -36,7 +36,7 @@ from lmmsparse.inference.generalized.wald import (
 )
 from lmmsparse.inference.hypotheses.contrast import contrast
 from lmmsparse.inference.intervals.bootstrap import Bootstrap
-from lmmsparse.mixed_model import MixedModel
+from lmmsparse.model.mixed import MixedModel
 from lmmsparse.report.generalized import (
     augment_generalized,
     deviance,
