@@ -58,7 +58,7 @@ export(data.frame(immun = d$immun, kid2p = d$kid2p, mom25p = d$mom25p, ord = lab
 
 d <- from("mlmRev", "guPrenat")
 export(data.frame(prenat = d$prenat, childAge = label("a", d$childAge), indig = d$indig,
-                  momEd = d$momEd, husEd = d$husEd, toilet = d$toilet, pcInd81 = d$pcInd81,
+                  momEd = d$momEd, husEd = d$husEd, toilet = ifelse(d$toilet == "None", "no", "modern"), pcInd81 = d$pcInd81,
                   ssDist = d$ssDist, mom = label("m", d$mom), cluster = label("c", d$cluster)),
        "guprenat")
 
