@@ -113,7 +113,7 @@ def blanks(formatter: Formatter) -> Formatter:
 _USUAL: dict[str, Formatter] = {
     **dict.fromkeys(("npar", "Df", "NumDF"), counts),
     **dict.fromkeys(("df", "DenDF"), degrees),
-    **dict.fromkeys(("AIC", "BIC", "logLik", "deviance"), fixed(2)),
+    **dict.fromkeys(("AIC", "BIC", "logLik", "deviance", "-2*log(L)"), fixed(2)),
     **dict.fromkeys(("t value", "t.ratio"), fixed(3)),
     **dict.fromkeys(("F value", "Chisq", "LRT"), blanks(fixed(4))),
     **dict.fromkeys(("Pr(>|t|)", "Pr(>F)", "Pr(>Chisq)", "p.value"), p_values),
