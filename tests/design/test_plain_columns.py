@@ -74,11 +74,8 @@ def _by_formulaic(text: str, monkeypatch: pytest.MonkeyPatch) -> tuple:
 
 
 def _learn(text: str) -> tuple:
-    bare = set(FRAME.columns)
     table = Variables.of(FRAME, FRAME)
-    built, recipe, _ = matrices.learn(
-        {"fixed": text}, {"fixed": tuple(FRAME)}, table, list(FRAME), bare, {}, {}
-    )
+    built, recipe, _ = matrices.learn({"fixed": text}, {"fixed": tuple(FRAME)}, table, {}, {})
     return *built["fixed"], recipe
 
 
