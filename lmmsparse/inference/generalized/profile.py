@@ -93,7 +93,7 @@ def _way(fit: GeneralizedFit, i: int) -> _Way | None:
     c = np.zeros(coordinates.size)
     if i >= d + fit.family.estimates_delta:
         j = i - d - fit.family.estimates_delta
-        c[:p] = fit.problem.rows.basis.coefficients(np.eye(p))[j]
+        c[:p] = coordinates.unit * fit.problem.rows.basis.coefficients(np.eye(p))[j]
         return _Way(fit, c, -np.inf, False)
     if i == d and fit.family.estimates_delta:
         c[-1] = 1.0
