@@ -81,7 +81,7 @@ class GeneralizedLinearMixedModel(MixedModel):
     >>> cake = lmm.load_dataset("cake")
     >>> m = lmm.glmer("angle ~ temp + (1 | recipe:replicate)", cake, "gamma")
     >>> m.fixef.round(4).to_dict()
-    {'Intercept': 2.4525, 'temp': 0.005}
+    {'Intercept': 2.4446, 'temp': 0.005}
     """
 
     _fit: GeneralizedFit
