@@ -148,7 +148,7 @@ def test_rows_that_contradict_each_other() -> None:
     once = m.contrast([[0, 1, 0], [0, 0, 1]], rhs=[0.2, 0.0]).to_frame().iloc[0]
     assert twice["F value"] == pytest.approx(once["F value"], rel=1e-8)
     assert once["NumDF"] == twice["NumDF"] == 2
-    with pytest.raises(DataError, match="L is zero"):
+    with pytest.raises(DataError, match="weights in L are zero"):
         m.contrast([[0, 0, 0]])
 
 
