@@ -18,7 +18,7 @@ from lmmsparse.common.words import brief, close_match, listed
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.labels import check_types, positions, python_value
 from lmmsparse.design.rank import LARGEST
-from lmmsparse.design.tables import (
+from lmmsparse.design.variables import (
     Variables,
     codes_and_categories,
     holds_objects,

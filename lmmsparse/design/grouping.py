@@ -13,7 +13,7 @@ from lmmsparse.common.arrays import BoolArray, IntArray, ReadOnly
 from lmmsparse.common.errors import DataError
 from lmmsparse.common.words import listed
 from lmmsparse.design.labels import positions
-from lmmsparse.design.tables import codes_and_categories, without_unused
+from lmmsparse.design.variables import codes_and_categories, without_unused
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.errors import DataError
-from lmmsparse.design.tables import codes_and_categories
+from lmmsparse.design.variables import codes_and_categories
 
 
 def positions(levels: pd.Index, values: pd.Series) -> IntArray:

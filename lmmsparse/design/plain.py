@@ -19,7 +19,7 @@ from formulaic.parser.types import Factor, Term
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.design.columns import ColumnInfo
 from lmmsparse.design.rank import FixedColumns
-from lmmsparse.design.tables import Variables, codes_and_categories
+from lmmsparse.design.variables import Variables, codes_and_categories
 
 _MANY = 50
 _FEW = 8

@@ -21,8 +21,8 @@ import pandas as pd
 from lmmsparse.common.errors import Finding
 from lmmsparse.common.words import listed
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.tables import Variables, codes_and_categories
 from lmmsparse.design.terms import formula_terms
+from lmmsparse.design.variables import Variables, codes_and_categories
 
 _NUMBER = re.compile(r"(\D*?)([+-]?\d+(?:\.\d+)?)(\D*)$")
 # What a step between neighbours may be of the common one, and the whole sequence: beyond, ρ is too

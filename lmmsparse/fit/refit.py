@@ -17,7 +17,7 @@ from lmmsparse.design.arguments import numbers
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.design.grouping import Grouping, combined_labels
 from lmmsparse.design.rank import chosen_columns, column_relations, independent_columns
-from lmmsparse.design.reduced import Reduction
+from lmmsparse.design.reduced import Reduction, without_random
 from lmmsparse.engine.held import Held
 from lmmsparse.engine.products import response_products
 from lmmsparse.fit.fit import Fit, fit_design, fitted
@@ -203,15 +203,8 @@ def _subset_block(block: RandomBlock, keep: BoolArray) -> RandomBlock:
 
 def reduced_fit(fit: Fit, reduction: Reduction) -> Fit | Design:
     """The smaller model; its design where no random effect is left."""
-    blocks = list(fit.design.blocks)
-    if reduction.block is None:
-        del blocks[reduction.position]
-    else:
-        blocks[reduction.position] = reduction.block
-    design = replace(fit.design, blocks=tuple(blocks), formula="", recipe=None)
-    if not blocks:
-        return design
-    return again(fit, design, held=still_fixed(fit, reduction))
+    design = without_random(fit.design, reduction)
+    return again(fit, design, held=still_fixed(fit, reduction)) if design.blocks else design
 
 
 def still_fixed(fit: Fit, reduction: Reduction) -> Held:

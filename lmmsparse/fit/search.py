@@ -87,8 +87,8 @@ def search(
     found = searches.run(optimizer, first)
     if not np.isfinite(found.value):
         raise NumericalError(
-            "The criterion could not be evaluated at the start values. The data may hold values "
-            "that are far too large or too small. Check the predictors, or pass other start values."
+            "The criterion could not be evaluated at the start values. Check the predictors for "
+            "values that are far too large or too small, or pass other start values."
         )
     return searches.reported(searches.carried_on(searches.lowest(found, start is None)))
 

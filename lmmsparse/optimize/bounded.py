@@ -166,8 +166,8 @@ def _run_nlopt(
         return Status.STALLED
     except (RuntimeError, ValueError) as error:
         raise NumericalError(
-            f"The search stopped with an error of NLopt ({error}). The criterion cannot be "
-            "followed from here. Try optimizer=lmm.TrustRegion() or other start values."
+            f"The search stopped with an error of NLopt ({error}). Try "
+            "optimizer=lmm.TrustRegion() or other start values."
         ) from error
     limit = search.last_optimize_result() == nlopt.MAXEVAL_REACHED
     return Status.MAX_EVALUATIONS if limit else Status.CONVERGED

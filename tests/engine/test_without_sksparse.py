@@ -69,9 +69,9 @@ except lmm.MissingPackageError as error:
 
 CROSSED = """
 rng = np.random.default_rng(3)
-n = 4000
-data = pd.DataFrame({"a": rng.integers(0, 900, n), "b": rng.integers(0, LEVELS, n)})
-data["y"] = rng.normal(size=900)[data["a"]] + rng.normal(size=LEVELS)[data["b"]]
+n = 1500
+data = pd.DataFrame({"a": rng.integers(0, 300, n), "b": rng.integers(0, LEVELS, n)})
+data["y"] = rng.normal(size=300)[data["a"]] + rng.normal(size=LEVELS)[data["b"]]
 data["y"] += rng.normal(size=n)
 m = lmm.lmer("y ~ 1 + (1 | a) + (1 | b)", data)
 """
@@ -82,13 +82,13 @@ m = lmm.lmer("y ~ 1 + (1 | a) + (1 | b)", data)
     [
         ("choose._WEIGHTS['Cholmod'] *= 0; choose._WEIGHTS['SuperLU'] *= 1e9", "Blocked"),
         ("choose._WEIGHTS['Cholmod'] *= 0; choose._WEIGHTS['SuperLU'] *= 0", "SuperLU"),
-        ("choose._LARGEST_CORE = 600", "SuperLU"),
+        ("choose._LARGEST_CORE = 200", "SuperLU"),
     ],
 )
 def test_crossed_factors_are_fitted_on_a_slower_path_that_says_so_once(
     narrow: str, name: str
 ) -> None:
-    code = CROSSED.replace("LEVELS", "700")
+    code = CROSSED.replace("LEVELS", "250")
     narrow = f"from lmmsparse.engine.solvers import choose; choose._DENSE_ENOUGH = 1.1; {narrow}"
     out = run(
         f"{narrow}\n{code}{code}"

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from tables import table
+from generalized_models import frame
 
 import lmmsparse as lmm
 
@@ -85,7 +85,7 @@ CASES = {
     "cbpp-ratio": Case("cbpp", "incidence / size ~ period + (1 | herd)", "binomial", *CBPP_NUMBERS),
     "cbpp": Case("cbpp", CBPP, "binomial", *CBPP_NUMBERS),
     "contraception": Case(
-        "Contraception",
+        "contraception",
         "use ~ age + I(age**2) + urban + livch + (1 | district)",
         "binomial",
         2372.728582,
@@ -141,7 +141,7 @@ CASES = {
         [0.880121, 0.822444, 0.523398],
     ),
     "verbagg": Case(
-        "VerbAgg",
+        "verbagg",
         "r2 ~ Anger + Gender + btype + situ + (1 | id) + (1 | item)",
         "binomial",
         8151.399720,
@@ -156,7 +156,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_published_optimum(case: Case) -> None:
-    m = lmm.glmer(case.formula, table(case.data), case.family, **case.options)
+    m = lmm.glmer(case.formula, frame(case.data), case.family, **case.options)
     assert m.minus2loglik == pytest.approx(case.minus2loglik, abs=1e-6)
     assert m.convergence.converged
     assert m.optimum.evaluations <= 20
@@ -172,21 +172,21 @@ def test_published_optimum(case: Case) -> None:
 
 def test_dispersion_of_gamma_is_a_parameter() -> None:
     case = CASES["cake-gamma"]
-    m = lmm.glmer(case.formula, table("cake"), lmm.families.Gamma())
+    m = lmm.glmer(case.formula, frame("cake"), lmm.families.Gamma())
     assert m.dispersion == pytest.approx(0.0191232, rel=1e-5)
     assert m.npar == 4 + 2 + 1
 
 
 def test_expected_information_is_what_lme4_reports() -> None:
-    m = lmm.glmer(CBPP, table("cbpp"), lmm.families.Binomial("probit"), information="expected")
-    other = lmm.glmer(CBPP, table("cbpp"), lmm.families.Binomial("probit"))
+    m = lmm.glmer(CBPP, frame("cbpp"), lmm.families.Binomial("probit"), information="expected")
+    other = lmm.glmer(CBPP, frame("cbpp"), lmm.families.Binomial("probit"))
     assert m.minus2loglik == pytest.approx(185.24245, abs=1e-5)
     assert other.minus2loglik != pytest.approx(m.minus2loglik, abs=1e-3)
 
 
 def test_quadrature_and_joint_mode() -> None:
-    toenail = table("toenail")
+    toenail = frame("toenail")
     m = lmm.glmer("y ~ treatment * time + (1 | patientID)", toenail, "binomial", n_agq=61)
     assert m.minus2loglik == pytest.approx(1250.79503, abs=1e-5)
-    m = lmm.glmer(CBPP, table("cbpp"), "binomial", n_agq=0)
+    m = lmm.glmer(CBPP, frame("cbpp"), "binomial", n_agq=0)
     assert m.minus2loglik == pytest.approx(184.10859094, abs=1e-7)

@@ -197,6 +197,8 @@ def test_cells_that_lose_their_data_in_a_refit_are_not_predicted() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         again = m.refit(y)
+    assert again.fit.design.dropped == ("a[T.r]:b[T.v]",)
+    assert "a[T.r]:b[T.v]" not in again.fixef.index
     with pytest.warns(lmm.DesignWarning, match="1 of 2 rows"):
         assert again.predict(new).isna().tolist() == [True, False]
 

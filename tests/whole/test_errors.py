@@ -352,7 +352,7 @@ FITS = [
     Case(
         "infeasible start",
         PLAIN,
-        ("start[0]", "-1", "0 to inf"),
+        ("start[0]", "not -1", "0 and inf"),
         OptionError,
         options={"start": [-1.0]},
     ),
@@ -370,7 +370,13 @@ FITS = [
         OptionError,
         options={"start": {"theta": [1.0]}},
     ),
-    Case("start of text", PLAIN, ("start='one'",), OptionError, options={"start": "one"}),
+    Case(
+        "start of text",
+        PLAIN,
+        ("start must be numbers", "'one'"),
+        OptionError,
+        options={"start": "one"},
+    ),
     Case("missing start", PLAIN, ("start", "finite"), OptionError, options={"start": [np.nan]}),
     Case(
         "optimizer by name",
@@ -712,7 +718,7 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
     "model as start": (
         lambda: lmm.lmer(PLAIN, data(), start=model()),
         OptionError,
-        ("start=a LinearMixedModel", "m.theta"),
+        ("start must be numbers, not a LinearMixedModel", "m.theta"),
     ),
     "type by position": (lambda: lmm.anova(model(), "III"), OptionError, ("by name", "type=3")),
     "search by name": (lambda: model().all_fit("bobyqa"), OptionError, ("progress=",)),

@@ -7,7 +7,6 @@ the copies of it: these share CHOLMOD's workspace.
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -78,7 +77,7 @@ class Cholmod:
             ("ordering", self.ordering, _ORDERINGS),
             ("mode", self.mode, _MODES),
         ):
-            one_of(name, value, allowed, "It is how CHOLMOD factors.")
+            one_of(name, value, allowed)
         require_cholmod(self.ordering)
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> CholmodSystem:
@@ -193,7 +192,8 @@ class CholmodSystem:
         return GeneralPoint(self, self._products, self._template, theta, response, reml, sigma2)
 
     def with_products(self, products: CrossProducts) -> CholmodSystem:
-        out = copy(self)
+        out = object.__new__(CholmodSystem)  # a copy would be built anew, as a pickle is
+        out.__dict__.update(self.__dict__)
         out._products = products
         return out
 

@@ -13,9 +13,9 @@ import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.errors import Finding, OptionError, SlowSolverWarning
+from lmmsparse.common.errors import Finding, SlowSolverWarning
 from lmmsparse.common.findings import warn
-from lmmsparse.common.words import brief
+from lmmsparse.common.options import refused
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.engine.solvers.blocked import Blocked
@@ -66,10 +66,7 @@ def choose_solver(products: CrossProducts) -> PLSSolver:
         For something else than cross-products.
     """
     if not isinstance(products, CrossProducts):
-        raise OptionError(
-            f"products={brief(products)} is not what solvers work on. They work on the "
-            "cross-products of a model. Pass m.fit.products."
-        )
+        raise refused("products", "the cross-products of a model", products, "Pass m.fit.products.")
     solver, stands_in = _choose(products)
     if stands_in:
         _say()

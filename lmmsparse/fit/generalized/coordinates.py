@@ -22,7 +22,9 @@ SEARCHING = 1e-16  # tolerance of modes on the way; at the end they are tight
 
 
 class Coordinates:
-    """x = (β, θ̃, δ), with δ only where it is estimated.
+    """x = (β/√n, θ̃, δ), with δ only where it is estimated.
+
+    A unit of every coordinate is a large change of the linear predictor, or of the dispersion.
 
     Parameters
     ----------
@@ -35,6 +37,7 @@ class Coordinates:
         rows = deviance.rows
         self.template, self.p = rows.template, rows.p
         self.n_theta = rows.template.n_theta
+        self.unit = float(np.sqrt(rows.n))
         self.has_delta = rows.family.estimates_delta
         held = rows.family.held_delta
         self.delta = 0.0 if held is None else held
@@ -51,16 +54,17 @@ class Coordinates:
 
     def parameters(self, x: FloatArray) -> Parameters:
         delta = float(x[-1]) if self.has_delta else self.delta
-        return Parameters(x[: self.p], self.map @ x[self.in_theta], delta)
+        return Parameters(self.unit * x[: self.p], self.map @ x[self.in_theta], delta)
 
     def x(self, at: Parameters) -> FloatArray:
         delta = [at.delta] if self.has_delta else []
-        return np.concatenate([at.beta, self._inverse @ at.theta, delta])
+        return np.concatenate([at.beta / self.unit, self._inverse @ at.theta, delta])
 
     @property
     def jacobian(self) -> FloatArray:
         """∂(β, θ, δ)/∂x, block diagonal."""
         J = np.eye(self.size)
+        J[: self.p, : self.p] *= self.unit
         J[self.in_theta, self.in_theta] = self.map
         return J
 

@@ -94,8 +94,8 @@ def _columns(design: Design, Y: Any) -> tuple[FloatArray, pd.Index]:
         array = np.asarray(frame)
         if array.ndim not in (1, 2):
             raise DataError(
-                f"Y has {array.ndim} dimensions. Every column is one response. Pass an array with "
-                "one row per observation and one column per response."
+                f"Y must have one or two dimensions, not {array.ndim}. Pass one row per "
+                "observation and one column per response."
             )
         frame = pd.DataFrame(array[:, None] if array.ndim == 1 else array)
     if isinstance(Y, (pd.Series, pd.DataFrame)):

@@ -15,7 +15,7 @@ from lmmsparse.common.words import listed
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.inference.hypotheses.terms import FixedTerms, check_type
 from lmmsparse.results.generalized import covariance_names, covariance_values
-from lmmsparse.results.parameters import select_rows
+from lmmsparse.results.parameters import parameter_values, select_rows
 
 _ROMAN = {1: "I", 2: "II", 3: "III"}
 _STEP = 1e-6
@@ -138,17 +138,8 @@ def transformed_errors(fit: GeneralizedFit) -> tuple[FloatArray, FloatArray, lis
 
 
 def _values_at(fit: GeneralizedFit, theta: FloatArray) -> FloatArray:
-    values = []
-    template = fit.template
-    for structure, T in zip(template.structures, template.factors(theta), strict=True):
-        cov = T @ T.T
-        sd = np.sqrt(np.diag(cov))
-        for row, column in structure.entries:
-            both = sd[row] * sd[column]
-            inside = cov[row, column] / both if both > 0 else np.nan
-            values.append(sd[row] if row == column else inside)
     own = [float(np.exp(fit.delta))] if fit.family.estimates_delta else []
-    return np.array([*values, *own])
+    return np.array([*parameter_values(fit, theta, 1.0)[:-1], *own])
 
 
 def parameter_errors(fit: GeneralizedFit) -> pd.DataFrame:

@@ -46,24 +46,25 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
             f"contrast({{{max(named, key=len, default='x')!r}: 1}}), and what it is compared with "
             "as rhs=."
         )
-    matrix = np.atleast_2d(numbers("L", L, "Give one weight per effect."))
+    use = "Give every effect a finite weight, 0 for those that do not take part."
+    matrix = np.atleast_2d(_finite("L", L, use))
     if matrix.ndim != 2 or matrix.shape[1] != len(names):
         raise DataError(
             f"L has shape {np.shape(L)}, but the model has {len(names)} fixed effects "
             f"({', '.join(names)}). Give rows of that many weights."
         )
-    if not np.isfinite(matrix).all():
-        raise DataError(
-            "L contains missing or infinite weights. Give every effect a finite weight, 0 for "
-            "those that do not take part."
-        )
     return matrix
 
 
-def _right_side(rhs: Any, rows: int) -> FloatArray:
-    values = numbers("rhs", rhs, "Give one number, or one per row.")
+def _finite(what: str, given: Any, use: str) -> FloatArray:
+    values = numbers(what, given, use)
     if not np.isfinite(values).all():
-        raise DataError("rhs contains missing or infinite values. Give finite numbers.")
+        raise DataError(f"{what} contains missing or infinite values. {use}")
+    return values
+
+
+def _right_side(rhs: Any, rows: int) -> FloatArray:
+    values = _finite("rhs", rhs, "Give one finite number, or one per row.")
     if values.ndim > 1 or (values.ndim == 1 and len(values) not in (1, rows)):
         raise DataError(
             f"rhs has shape {values.shape}, but L has {rows} {'row' if rows == 1 else 'rows'}. "

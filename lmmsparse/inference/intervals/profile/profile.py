@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,8 @@ from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
 from lmmsparse.fit.fit import Fit, fitted
 from lmmsparse.fit.refit import maximum_likelihood
-from lmmsparse.fit.settle import settle
+from lmmsparse.fit.settle import Settled, better_optimum, findings_about, settle
 from lmmsparse.inference.intervals.profile.curve import BetterOptimumError, Curve, trace
-from lmmsparse.inference.intervals.profile.findings import about_curves, about_fit, interrupted
 from lmmsparse.inference.intervals.profile.problems import problem_of
 from lmmsparse.optimize import TrustRegion
 from lmmsparse.results.parameters import (
@@ -204,9 +203,9 @@ def profile(
             done = [result for result in done if not isinstance(result, np.ndarray)]
             curves = {name: result[0] for name, result in zip(wanted, done, strict=False)}
             estimates = {name: result[1] for name, result in zip(wanted, done, strict=False)}
-            findings = (*about_fit(fit, settled, former), *about_curves(curves))
+            findings = (*_about_fit(fit, settled, former), *_about_curves(curves))
             if followed.interrupted:
-                findings = (*findings, interrupted(list(curves), wanted))
+                findings = (*findings, _interrupted(list(curves), wanted))
             announce(findings)
             return Profile(curves, estimates, names, cutoff, findings)
         former = used.criterion
@@ -238,3 +237,48 @@ def _follow(
         values[index] = point.value  # a correlation that is not determined by theta
         along.append(values)
     return curve, along
+
+
+def _interrupted(done: list[str], wanted: Sequence[str]) -> Finding:
+    """Say which parameters were followed before Ctrl-C."""
+    return Finding(
+        "interrupted",
+        "warning",
+        f"The profile was interrupted after {len(done)} of {len(wanted)} parameters. The result "
+        f"holds {', '.join(done)}. Profile the others with which=.",
+    )
+
+
+def _about_fit(fit: Fit, settled: Settled, former: float) -> tuple[Finding, ...]:
+    """What is to be said of the optimum that the curves start from."""
+    if np.isfinite(former):
+        found = findings_about([("the fit", replace(settled, again=False))])
+        return (better_optimum("the fit", former, settled.fit), *found)
+    if fit.reml:
+        return findings_about([("the refit by maximum likelihood", settled)])
+    return findings_about([], [("the fit", fit, settled)])
+
+
+def _about_curves(curves: Mapping[str, Curve]) -> tuple[Finding, ...]:
+    """Where the search with a parameter held did not reach its optimum."""
+    off = {
+        name: [point.value for point in curve.points if not point.converged]
+        for name, curve in curves.items()
+    }
+    where = [
+        f"{name} at {len(values)} of {len(curves[name].points)} values between {min(values):.4g} "
+        f"and {max(values):.4g}"
+        for name, values in off.items()
+        if values
+    ]
+    if not where:
+        return ()
+    return (
+        Finding(
+            "not-converged",
+            "warning",
+            "With the parameter held, the search did not reach the lowest deviance for "
+            f"{'; '.join(where)}. The curve is too high there, and intervals that end there are "
+            "too short. Simplify the random effects, or use method='boot'.",
+        ),
+    )
