@@ -1,6 +1,8 @@
 # generalized.json + generalized_data -> generalized_reference/<name>.json: generalized models.
 #
-# Usage: OPENBLAS_NUM_THREADS=1 Rscript generalized.R [regular expression of names]
+# Usage: OPENBLAS_NUM_THREADS=1 Rscript generalized.R [regular expressions of names] [new]
+# Several expressions, with commas between: models in that order.
+# "new": only those that have no reference yet.
 #
 # Three programs, none of which knows of another:
 #   glmmTMB     finds the optimum (Laplace, observed information, exact gradient), Newton-polished;
@@ -23,8 +25,9 @@ invisible(Sys.setlocale("LC_COLLATE", "C"))
 
 args <- commandArgs(trailingOnly = FALSE)
 here <- dirname(normalizePath(sub("^--file=", "", grep("^--file=", args, value = TRUE))))
-wanted <- commandArgs(trailingOnly = TRUE)
-wanted <- if (length(wanted)) wanted[1] else "."
+user <- commandArgs(trailingOnly = TRUE)
+wanted <- if (length(user)) user[1] else "."
+only_new <- length(user) > 1 && user[2] == "new"
 registry <- fromJSON(file.path(here, "generalized.json"), simplifyVector = FALSE)
 
 # Data --------------------------------------------------------------------------------------------
@@ -144,7 +147,7 @@ family_of <- function(model) {
 
 binomial_family <- function(link) {
   constant <- function(y, m) lgamma(m + 1) - lgamma(m * y + 1) - lgamma(m * (1 - y) + 1)
-  times <- function(a, b) ifelse(a == 0, 0, a * b)
+  times <- function(a, b) replace(a * b, rep(a == 0, length.out = length(b)), 0)
   list(
     l = function(y, m, e, d)
       m * (times(y, link$log1(e)) + times(1 - y, link$log0(e))) + constant(y, m),
@@ -293,7 +296,7 @@ by_glmmTMB <- function(problem) {
   data$.f <- problem$m - data$.s
   formula <- problem$formula
   whole <- all(abs(data$.s - round(data$.s)) < 1e-9, abs(problem$m - round(problem$m)) < 1e-9)
-  call <- list(data = data, family = r_family(model),
+  call <- list(data = data, family = r_family(model), se = FALSE,
                control = glmmTMBControl(optCtrl = list(iter.max = 2000, eval.max = 3000, rel.tol = 1e-13)))
   if (model$family == "binomial" && whole) {
     data$.s <- round(data$.s)
@@ -468,7 +471,7 @@ lme4_criterion <- function(problem) {
     problem$formula, data, r_family(model), weights = .m, offset = .offset, nAGQ = problem$n_agq,
     devFunOnly = TRUE, control = glmerControl(
       tolPwrss = 1e-13, check.conv.singular = "ignore", check.nobs.vs.nlev = "ignore",
-      check.nobs.vs.nRE = "ignore", check.nobs.vs.rankZ = "ignore", nAGQ0initStep = TRUE)))),
+      check.nobs.vs.nRE = "ignore", check.nobs.vs.rankZ = "ignore", nAGQ0initStep = FALSE)))),
     error = function(e) NULL)
   if (is.null(f)) return(NULL)
   saturated <- if (problem$n_agq > 1)
@@ -644,7 +647,8 @@ reference <- function(model) {
     }
     V <- joint[seq_len(p), seq_len(p), drop = FALSE]
   }
-  at <- mode_of(problem, beta, theta, delta)
+  at_delta <- if (source == "glmmTMB") which(tmb$names == "betad") else p + length(theta) + 1
+  at <- mode_of(replace(problem, "expected", FALSE), beta, theta, delta)
   value <- definition(problem, beta, theta, delta)
   lme4_at <- tryCatch(lme4_criterion(problem), error = function(e) NULL)
   points <- lapply(list(c(1, 0.5), c(0.8, 1), c(0.9, 1.3)), function(scale)
@@ -682,7 +686,7 @@ reference <- function(model) {
     fixef = list(names = I(colnames(problem$X)), values = I(beta),
                  se = if (!is.null(V)) I(digits(sqrt(diag(V))))),
     dispersion = dispersion, dispersion_estimated = estimated,
-    se_log_dispersion = if (estimated && !is.null(joint)) digits(sqrt(joint[nrow(joint), ncol(joint)])),
+    se_log_dispersion = if (estimated && !is.null(joint)) digits(sqrt(joint[at_delta, at_delta])),
     terms = variance_components(problem, theta),
     criterion_at = Map(function(x, v) list(beta = I(x$beta), theta = I(x$theta), value = signif(v, 13)),
                        points, values),
@@ -699,7 +703,13 @@ reference <- function(model) {
 }
 
 dir.create(file.path(here, "generalized_reference"), showWarnings = FALSE)
-for (model in registry$models) if (grepl(wanted, model$name)) {
+file_of <- function(model)
+  file.path(here, "generalized_reference", paste0(model$name, ".json"))
+
+chosen <- unlist(lapply(strsplit(wanted, ",")[[1]], function(pattern) grep(
+  pattern, vapply(registry$models, function(m) m$name, ""))))
+for (model in registry$models[unique(chosen)]) {
+  if (only_new && file.exists(file_of(model))) next
   result <- tryCatch(reference(model), error = function(e) e)
   if (inherits(result, "error")) {
     cat(sprintf("%-26s FAILED: %s in %s\n", model$name, conditionMessage(result),
@@ -707,7 +717,7 @@ for (model in registry$models) if (grepl(wanted, model$name)) {
     next
   }
   write(toJSON(result, auto_unbox = TRUE, digits = NA, null = "null", na = "null", pretty = FALSE),
-        file.path(here, "generalized_reference", paste0(model$name, ".json")))
+        file_of(model))
   a <- result$agreement
   show <- function(x) if (is.null(x)) "-" else sprintf("%.0e", x)
   cat(sprintf("%-26s %16.7f glmmTMB %s/%s g %s lme4 %s/%s  %s %5.1f s\n", model$name,

@@ -37,6 +37,9 @@ from <- function(package, name, file = name) {
 
 label <- function(letter, x) paste0(letter, x)
 
+# pandas takes the text "None" for a missing value.
+lower <- function(x) tolower(as.character(x))
+
 # Binary ----------------------------------------------------------------------------------------
 d <- from("MASS", "bacteria")
 export(data.frame(y = d$y, y01 = as.integer(d$y == "y"), week = d$week, late = as.integer(d$week > 2),
@@ -58,7 +61,7 @@ export(data.frame(immun = d$immun, kid2p = d$kid2p, mom25p = d$mom25p, ord = lab
 
 d <- from("mlmRev", "guPrenat")
 export(data.frame(prenat = d$prenat, childAge = label("a", d$childAge), indig = d$indig,
-                  momEd = d$momEd, husEd = d$husEd, toilet = d$toilet, pcInd81 = d$pcInd81,
+                  momEd = lower(d$momEd), husEd = lower(d$husEd), toilet = lower(d$toilet), pcInd81 = d$pcInd81,
                   ssDist = d$ssDist, mom = label("m", d$mom), cluster = label("c", d$cluster)),
        "guprenat")
 

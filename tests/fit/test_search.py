@@ -350,3 +350,26 @@ def test_the_search_is_stored(tmp_path: Path) -> None:
     assert again.optimum.further_evaluations == m.optimum.further_evaluations > 0
     assert str(again.convergence) == str(m.convergence)
     assert "more from further starts" in str(m.convergence)
+
+
+# What is reported ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "optimizer", [None, lmm.Bobyqa(), lmm.NelderMead()], ids=lambda each: type(each).__name__
+)
+def test_a_variance_of_nothing_is_zero_to_the_last_digit(optimizer: Any) -> None:
+    """Searches end near a bound at best; the zero is no worse."""
+    rng = np.random.default_rng(0)
+    g, x = np.repeat(np.arange(8), 6), rng.normal(size=48)
+    data = pd.DataFrame({"y": rng.normal(size=48), "x": x, "g": g})
+    slope = fit("y ~ x + (x | g)", data, optimizer=optimizer)
+    assert slope.fit.theta[2] == 0.0
+    assert np.all(slope.fit.theta[:2] > 0.01)
+    intercept = fit("y ~ x + (1 | g)", data, optimizer=optimizer)
+    assert intercept.fit.theta[0] == 0.0
+    for m in (slope, intercept):
+        assert m.convergence.converged
+        assert m.convergence.singular
+        near = np.where(m.fit.theta == 0.0, 1e-4, m.fit.theta)
+        assert m.fit.criterion <= m.fit.objective(near)

@@ -6,7 +6,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
-from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
+from lmmsparse.engine.covariance.structures import Diagonal
 from lmmsparse.engine.covariance.triangular import lower_triangular
 from lmmsparse.engine.generalized.laplace import Parameters
 from lmmsparse.engine.generalized.modes import factorized, joint_mode
@@ -116,7 +116,7 @@ def _spread(
         limited |= bool(values[0] < _SMALLEST or values[-1] > _LARGEST)
         values = np.clip(values, _SMALLEST, _LARGEST)
         new = T @ (vectors * values) @ vectors.T
-        if isinstance(structure, Unstructured):
+        if structure.closed:
             rows_, columns = np.array(structure.entries).T
             out[part] = lower_triangular(new)[rows_, columns]
         elif isinstance(structure, Diagonal):
