@@ -23,9 +23,10 @@ help:
 	@echo "make clean       remove .venv and everything that was built"
 
 setup:
-	@bash tools/setup.sh
+	@bash tools/setup.sh test
 
-demo: setup
+demo:
+	@bash tools/setup.sh demo
 	@.venv/bin/lmmsparse demo
 
 test: setup

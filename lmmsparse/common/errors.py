@@ -105,7 +105,7 @@ class SingularFitWarning(LmmWarning):
 
 
 class SlowSolverWarning(LmmWarning):
-    """A model that would be fitted faster if scikit-sparse could be used."""
+    """A model that would be fitted faster if scikit-sparse or cvxopt could be used."""
 
 
 class InterruptedWarning(LmmWarning):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,6 @@ from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.render import Grid, Section, Shown, markdown_of
 
 Formatter = Callable[[Sequence[float]], list[str]]
-
-
-def number(value: float, decimals: int) -> str:
-    """A number with fixed decimals, without the sign of what is rounded to zero."""
-    return _plain(value, decimals)
 
 
 def significant(values: Sequence[float], digits: int = 4) -> list[str]:
@@ -28,15 +24,15 @@ def significant(values: Sequence[float], digits: int = 4) -> list[str]:
     """
     sizes = [abs(v) for v in values if np.isfinite(v) and v != 0]
     if not sizes:
-        return [_plain(v, 0) for v in values]
+        return [number(v, 0) for v in values]
     top = max(sizes)
     if top >= 1e9 or top < 1e-5:
-        return [f"{v:.{digits - 1}e}" if np.isfinite(v) else _plain(v, 0) for v in values]
+        return [f"{v:.{digits - 1}e}" if np.isfinite(v) else number(v, 0) for v in values]
     decimals = max(_decimals(v, digits) for v in sizes if v >= 1e-4 * top)
     out = []
     for v in values:
         tiny = np.isfinite(v) and v != 0 and abs(v) < min(1e-4 * top, 10.0**-decimals)
-        out.append(f"{v:.{digits - 1}e}" if tiny else _plain(v, decimals))
+        out.append(f"{v:.{digits - 1}e}" if tiny else number(v, decimals))
     return out
 
 
@@ -49,7 +45,8 @@ def _decimals(value: float, digits: int) -> int:
     return max(0, used - 1 - int(exponent))
 
 
-def _plain(value: float, decimals: int) -> str:
+def number(value: float, decimals: int) -> str:
+    """A number with fixed decimals, without the sign of what is rounded to zero."""
     if np.isnan(value):
         return "NaN"
     if np.isinf(value):
@@ -60,7 +57,7 @@ def _plain(value: float, decimals: int) -> str:
 
 def fixed(decimals: int) -> Formatter:
     """A formatter with a given number of decimals."""
-    return lambda values: [_plain(v, decimals) for v in values]
+    return lambda values: [number(v, decimals) for v in values]
 
 
 def as_precise_as(reference: Sequence[float], digits: int = 4) -> Formatter:
@@ -72,7 +69,21 @@ def as_precise_as(reference: Sequence[float], digits: int = 4) -> Formatter:
     if not sizes or max(sizes) >= 1e9:
         return significant
     decimals = max(_decimals(v, digits) for v in sizes)
-    return fixed(decimals) if decimals <= 8 else significant
+    usual = max(decimals, digits - 1 - int(f"{min(sizes):.{digits - 1}e}".split("e")[1]))
+    if usual > 8:
+        return fixed(decimals) if decimals <= 8 else significant
+
+    def apply(values: Sequence[float]) -> list[str]:
+        # That all references end in zeros is no reason to cut others short.
+        cut = any(abs(v - round(v, decimals)) > 1e-9 * abs(v) for v in values if np.isfinite(v))
+        return fixed(usual if cut and decimals < usual else decimals)(values)
+
+    return apply
+
+
+def label_text(value: Any) -> str:
+    """A level, or a value of a predictor, as tables show it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def p_values(values: Sequence[float]) -> list[str]:
@@ -92,12 +103,12 @@ def degrees(values: Sequence[float]) -> list[str]:
     """Degrees of freedom: whole numbers if all of them are, otherwise two decimals for all."""
     finite = [v for v in values if np.isfinite(v)]
     whole = all(abs(v - round(v)) < 1e-5 * max(1.0, abs(v)) for v in finite)
-    return ["" if np.isnan(v) else _plain(v, 0 if whole else 2) for v in values]
+    return ["" if np.isnan(v) else number(v, 0 if whole else 2) for v in values]
 
 
 def counts(values: Sequence[float]) -> list[str]:
     """Whole numbers where they are whole, otherwise two decimals; missing ones stay empty."""
-    return ["" if np.isnan(v) else _plain(v, 0 if float(v).is_integer() else 2) for v in values]
+    return ["" if np.isnan(v) else number(v, 0 if float(v).is_integer() else 2) for v in values]
 
 
 def blanks(formatter: Formatter) -> Formatter:
@@ -111,11 +122,11 @@ def blanks(formatter: Formatter) -> Formatter:
 
 # What a column of such a name looks like, if nothing else is said.
 _USUAL: dict[str, Formatter] = {
-    **dict.fromkeys(("npar", "Df", "NumDF"), counts),
-    **dict.fromkeys(("df", "DenDF"), degrees),
+    **dict.fromkeys(("npar", "Df", "NumDF", "df1"), counts),
+    **dict.fromkeys(("df", "DenDF", "df2"), degrees),
     **dict.fromkeys(("AIC", "BIC", "logLik", "deviance", "-2*log(L)"), fixed(2)),
-    **dict.fromkeys(("t value", "t.ratio"), fixed(3)),
-    **dict.fromkeys(("F value", "Chisq", "LRT"), blanks(fixed(4))),
+    **dict.fromkeys(("t value", "t.ratio", "z.ratio"), fixed(3)),
+    **dict.fromkeys(("F value", "F.ratio", "Chisq", "LRT"), blanks(fixed(4))),
     **dict.fromkeys(("Pr(>|t|)", "Pr(>F)", "Pr(>Chisq)", "p.value"), p_values),
 }
 
@@ -138,6 +149,9 @@ class Table(Shown):
         Column name → formatter of the whole column; by the name if not given, else `significant`.
     beside : mapping
         More columns of numbers, which notes tell of; ``table[name]`` gives them like the others.
+    labels : mapping
+        Column name → values that say what a row is about, such as levels of factors. They stand
+        before the numbers, and are shown in place of the row labels.
 
     Examples
     --------
@@ -153,6 +167,7 @@ class Table(Shown):
     notes: Sequence[str] = ()
     formats: Mapping[str, Formatter] = field(default_factory=dict)
     beside: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    labels: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __getitem__(self, column: str) -> pd.Series:
         """One column, also of those beside the table, as a Series."""
@@ -164,10 +179,13 @@ class Table(Shown):
     @checked_keywords
     def to_frame(self) -> pd.DataFrame:
         """The numbers as a DataFrame with exactly these column names."""
-        return pd.DataFrame(
-            {name: np.asarray(values) for name, values in self.columns.items()},
-            index=pd.Index(list(self.index), dtype=object),
-        )
+        index = pd.Index(list(self.index), dtype=object)
+        labels = {
+            name: pd.Series(list(values), index, dtype=object).infer_objects()
+            for name, values in self.labels.items()
+        }
+        columns = {name: np.asarray(values) for name, values in self.columns.items()}
+        return pd.DataFrame({**labels, **columns}, index=index)
 
     @property
     def section(self) -> Section:
@@ -176,8 +194,14 @@ class Table(Shown):
             (self.formats.get(name) or _USUAL.get(name, significant))([float(v) for v in values])
             for name, values in self.columns.items()
         ]
-        rows = [(str(label), *row) for label, *row in zip(self.index, *columns, strict=True)]
-        return Section(self.title, Grid(("", *self.columns), tuple(rows)), tuple(self.notes))
+        named = [[label_text(v) for v in values] for values in self.labels.values()]
+        cells = named or [[str(label) for label in self.index]]
+        grid = Grid(
+            (*(self.labels or ("",)), *self.columns),
+            tuple(zip(*cells, *columns, strict=True)),
+            len(cells),
+        )
+        return Section(self.title, grid, tuple(self.notes))
 
     @property
     def _sections(self) -> tuple[Section, ...]:

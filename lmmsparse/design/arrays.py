@@ -26,13 +26,12 @@ def design_from_arrays(
     weights: Any = None,
     offset: Any = None,
 ) -> Design:
-    """Make a design from a response, a fixed-effects matrix and random-effects terms.
+    """Make a design of what `fit_arrays` takes.
 
     Parameters
     ----------
     y : (n,) array
     X : (n, p) array or DataFrame
-        Include a column of ones for an intercept.
     random : list of (groups, Z)
         `groups` (n,) labels; `Z` (n, k) columns, or None for a random intercept.
     weights, offset : (n,) arrays, optional

@@ -29,7 +29,7 @@ from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_ex
 from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.materialize import Materializer
 from lmmsparse.design.plain import Columns, plain_columns
-from lmmsparse.design.tables import Variables, where_missing, with_levels_of
+from lmmsparse.design.variables import Variables, where_missing, with_levels_of
 from lmmsparse.formula.limits import remembered
 from lmmsparse.formula.parts import Variable, read_part
 from lmmsparse.formula.references import references
@@ -70,7 +70,11 @@ class MatrixRecipe:
     @cached_property
     def _specs(self) -> dict[str, ModelSpec]:
         """Specifications rebuilt on one synthetic row: all that matters was learnt before."""
-        return {part: self._rebuild(part) for part in self.parts}
+        levels = self.levels
+        return {
+            part: self._specification(text, self.variables[part], levels)
+            for part, text in self.parts.items()
+        }
 
     @property
     def levels(self) -> dict[str, tuple[Any, ...] | None]:
@@ -121,9 +125,6 @@ class MatrixRecipe:
             variables=moved(self.variables),
             categories=categories,
         )
-
-    def _rebuild(self, part: str) -> ModelSpec:
-        return self._specification(self.parts[part], self.variables[part], self.levels)
 
     def _specification(
         self,

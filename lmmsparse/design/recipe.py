@@ -19,7 +19,7 @@ from lmmsparse.design.expressions import check_expression, columns_of, learning_
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.labels import check_types
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.tables import Tabular, holds_objects, renumbered, tidy_column, widened
+from lmmsparse.design.variables import Tabular, holds_objects, renumbered, tidy_column, widened
 from lmmsparse.formula.expression import bare, read_expression
 from lmmsparse.formula.parts import read_part
 from lmmsparse.formula.references import references

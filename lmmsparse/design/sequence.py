@@ -21,8 +21,8 @@ import pandas as pd
 from lmmsparse.common.errors import Finding
 from lmmsparse.common.words import listed
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.tables import Variables, codes_and_categories
 from lmmsparse.design.terms import formula_terms
+from lmmsparse.design.variables import Variables, codes_and_categories
 
 _NUMBER = re.compile(r"(\D*?)([+-]?\d+(?:\.\d+)?)(\D*)$")
 # What a step between neighbours may be of the common one, and the whole sequence: beyond, ρ is too
@@ -32,15 +32,7 @@ _UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 
 def put_in_order(table: Variables, names: Iterable[str], frame: pd.DataFrame) -> Variables:
-    """The table with levels of text in the order of the numbers they are, where they are that.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Factors of autoregressive terms.
-    frame : DataFrame
-        The data as they were given.
-    """
+    """The table with levels of text in the order of the numbers they are, where they are that."""
     changed = {}
     for name in names:
         if name not in table.columns or isinstance(frame[name].dtype, pd.CategoricalDtype):

@@ -55,13 +55,7 @@ class FormulaTerm:
 
 
 def formula_terms(recipe: MatrixRecipe, part: str) -> tuple[FormulaTerm, ...]:
-    """The terms of a part in the order of their columns.
-
-    Parameters
-    ----------
-    part : str
-        ``"fixed"``, ``"random0"``, …
-    """
+    """The terms of a part in the order of their columns."""
     levels = recipe.levels
     terms = []
     start = 0

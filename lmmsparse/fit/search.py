@@ -42,6 +42,7 @@ from lmmsparse.optimize import (
     Status,
     TrustRegion,
     minimize_free,
+    nlopt_missing,
 )
 
 SNAP = 1e-3
@@ -252,6 +253,8 @@ def other_searches(n_theta: int) -> Iterator[Optimizer]:
     most = _PER_PARAMETER * n_theta
     yield QuasiNewton()
     yield TrustRegion()
+    if nlopt_missing():
+        return
     yield Bobyqa(max_eval=most)
     if n_theta <= _SIMPLEX_UP_TO:
         yield NelderMead(max_eval=most)

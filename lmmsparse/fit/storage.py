@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from lmmsparse.common.archive import Archive, Arrays, write_archive
 from lmmsparse.common.arrays import FloatArray, IntArray, ObjectArray
-from lmmsparse.common.errors import Finding, StorageError
+from lmmsparse.common.errors import Finding, MissingPackageError, StorageError
 from lmmsparse.common.fields import (
     choice,
     flag,
@@ -40,7 +40,6 @@ from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
 from lmmsparse.engine.solvers.dense import Dense
-from lmmsparse.engine.solvers.sksparse import UNUSABLE
 from lmmsparse.engine.solvers.superlu import SuperLU
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.generalized.fit import GeneralizedFit
@@ -357,11 +356,10 @@ def _decode(meta: dict[str, Any], arrays: Arrays) -> Fit:
     record(meta, _MODEL, ("held", "arrays", "generalized"))
     optimizer: Optimizer = _decode_option(meta["optimizer"], _OPTIMIZERS)
     solver: PLSSolver
-    if meta["solver"]["name"] == Cholmod.__name__ and UNUSABLE:
-        options(meta["solver"]["options"], Cholmod)
-        solver = SuperLU()  # the same sums without scikit-sparse
-    else:
+    try:
         solver = _decode_option(meta["solver"], _SOLVERS)
+    except MissingPackageError:
+        solver = SuperLU()  # the same sums without CHOLMOD
     design = _decode_design(meta["design"], arrays)
     lower = np.concatenate([block.structure.lower() for block in design.blocks])
     upper = np.concatenate([block.structure.upper() for block in design.blocks])

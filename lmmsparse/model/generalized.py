@@ -24,7 +24,7 @@ from lmmsparse.fit.generalized.refit import refit_generalized
 from lmmsparse.fit.generalized.verdict import judge_generalized
 from lmmsparse.fit.verdict import Convergence
 from lmmsparse.inference.generalized.likelihood import criterion_at, deletions, reductions
-from lmmsparse.inference.generalized.means import means_table
+from lmmsparse.inference.generalized.means import generalized_basis
 from lmmsparse.inference.generalized.profile import profile_intervals
 from lmmsparse.inference.generalized.resample import bootstrap_generalized
 from lmmsparse.inference.generalized.wald import (
@@ -36,6 +36,8 @@ from lmmsparse.inference.generalized.wald import (
 )
 from lmmsparse.inference.hypotheses.contrast import contrast
 from lmmsparse.inference.intervals.bootstrap import Bootstrap
+from lmmsparse.inference.means.joint import joint_tests_table
+from lmmsparse.inference.means.tables import Wanted, emmeans_table, emtrends_table
 from lmmsparse.model.mixed import MixedModel
 from lmmsparse.report.generalized import (
     augment_generalized,
@@ -79,7 +81,7 @@ class GeneralizedLinearMixedModel(MixedModel):
     >>> cake = lmm.load_dataset("cake")
     >>> m = lmm.glmer("angle ~ temp + (1 | recipe:replicate)", cake, "gamma")
     >>> m.fixef.round(4).to_dict()
-    {'Intercept': 2.4525, 'temp': 0.005}
+    {'Intercept': 2.4446, 'temp': 0.005}
     """
 
     _fit: GeneralizedFit
@@ -381,31 +383,80 @@ class GeneralizedLinearMixedModel(MixedModel):
     def emmeans(
         self,
         specs: str | Sequence[str],
+        by: str | Sequence[str] | None = None,
         *,
         pairwise: bool = False,
-        adjust: str = "tukey",
+        contrasts: str | Mapping[str, Any] | None = None,
+        reverse: bool = False,
+        ref: Any = None,
+        adjust: str | None = "tukey",
         type: str = "link",
+        weights: str | Mapping[str, Any] = "equal",
         at: Mapping[str, Any] | None = None,
         level: float = 0.95,
     ) -> Table:
-        """Estimated marginal means: predictions averaged over the factors, all cells alike.
+        """Estimated marginal means: predictions averaged over the other factors.
 
         Parameters
         ----------
-        specs : str or sequence of str
-            Factors whose means are wanted; several: all combinations of their levels.
-        pairwise : bool
-            Give all differences between the means, with tests.
-        adjust : {"tukey", "holm", "bonferroni", "none"}
-            How the p-values of the differences allow for their number.
+        specs, by, pairwise, contrasts, reverse, ref, adjust, weights, at, level
+            As for `LinearMixedModel.emmeans`.
         type : {"link", "response"}
             Means on the scale of the link, or mapped to the response; differences of logits and
-            logarithms then become ratios.
-        at : mapping, optional
-            Column → values for covariates, otherwise at their mean, or levels of factors.
-        level : float
+            logarithms then become odds ratios and ratios.
+
+        Returns
+        -------
+        Table
+            As for `LinearMixedModel.emmeans`, with ``z.ratio`` and without ``df``.
         """
-        return means_table(self._fit, specs, pairwise, adjust, type, at, level)
+        wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level)
+        return emmeans_table(generalized_basis(self._fit), specs, wanted, type)
+
+    @checked_keywords
+    def emtrends(
+        self,
+        specs: str | Sequence[str] | None,
+        var: str,
+        by: str | Sequence[str] | None = None,
+        *,
+        pairwise: bool = False,
+        contrasts: str | Mapping[str, Any] | None = None,
+        reverse: bool = False,
+        ref: Any = None,
+        adjust: str | None = "tukey",
+        weights: str | Mapping[str, Any] = "equal",
+        at: Mapping[str, Any] | None = None,
+        level: float = 0.95,
+    ) -> Table:
+        """Slopes along a covariate on the scale of the link, averaged over the other factors.
+
+        Parameters
+        ----------
+        specs, var, by, pairwise, contrasts, reverse, ref, adjust, weights, at, level
+            As for `LinearMixedModel.emtrends`.
+        """
+        wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level)
+        return emtrends_table(generalized_basis(self._fit), specs, var, wanted)
+
+    @checked_keywords
+    def joint_tests(
+        self, by: str | Sequence[str] | None = None, *, at: Mapping[str, Any] | None = None
+    ) -> Table:
+        """Test for every term that its marginal means are alike on the scale of the link.
+
+        Parameters
+        ----------
+        by, at
+            As for `LinearMixedModel.joint_tests`.
+
+        Returns
+        -------
+        Table
+            ``model term``, a column per factor of `by`, ``df1, df2, F.ratio, p.value``; the second
+            degrees of freedom are infinite.
+        """
+        return joint_tests_table(generalized_basis(self._fit), by, at)
 
     @checked_keywords
     def anova(self, type: int = 3) -> Table:

@@ -24,7 +24,6 @@ from lmmsparse.fit.refit import refit_response
 from lmmsparse.fit.verdict import Convergence, judge
 from lmmsparse.inference.hypotheses.contrast import contrast
 from lmmsparse.inference.hypotheses.drop1 import drop1_table
-from lmmsparse.inference.hypotheses.emmeans import emmeans_table
 from lmmsparse.inference.hypotheses.ranova import ranova_table
 from lmmsparse.inference.hypotheses.step import Step, step
 from lmmsparse.inference.intervals.bootstrap import Bootstrap, bootstrap
@@ -32,6 +31,13 @@ from lmmsparse.inference.intervals.confint import check_method, confidence_inter
 from lmmsparse.inference.intervals.profile.profile import Profile, profile
 from lmmsparse.inference.intervals.variance_errors import variance_errors
 from lmmsparse.inference.intervals.wald import coefficient_table
+from lmmsparse.inference.means.joint import joint_tests_table
+from lmmsparse.inference.means.tables import (
+    Wanted,
+    emmeans_table,
+    emtrends_table,
+    linear_basis,
+)
 from lmmsparse.model.mixed import MixedModel
 from lmmsparse.report.plots import ModelPlots
 from lmmsparse.report.summary import Summary, short_print, summarize
@@ -432,34 +438,65 @@ class LinearMixedModel(MixedModel):
     def emmeans(
         self,
         specs: str | Sequence[str],
+        by: str | Sequence[str] | None = None,
         *,
         pairwise: bool = False,
-        adjust: str = "tukey",
-        ddf: str = "satterthwaite",
+        contrasts: str | Mapping[str, Any] | None = None,
+        reverse: bool = False,
+        ref: Any = None,
+        adjust: str | None = "tukey",
+        type: str = "link",
+        weights: str | Mapping[str, Any] = "equal",
         at: Mapping[str, Any] | None = None,
         level: float = 0.95,
+        ddf: str = "satterthwaite",
     ) -> Table:
-        """Estimated marginal means: predictions averaged over the factors, all cells alike.
+        """Estimated marginal means: predictions averaged over the other factors.
 
         Parameters
         ----------
         specs : str or sequence of str
             Factors whose means are wanted; several: all combinations of their levels.
+        by : str or sequence of str, optional
+            Further factors, within whose levels means are compared.
         pairwise : bool
-            Give all differences between the means, with tests.
-        adjust : {"tukey", "holm", "bonferroni", "none"}
-            How the p-values of the differences allow for their number.
-        ddf : str
-            As for `coef_table`.
+            Give all differences between the means, with limits and tests.
+        contrasts : {"pairwise", "trt.vs.ctrl", "consec"} or mapping, optional
+            All differences, those from a reference, those from the level before; or names →
+            weights of the means, ``{"name": {"level": 1, ...}}`` or one number per mean.
+        reverse : bool
+            Turn every difference round.
+        ref : level or position, optional
+            The reference; the first mean if not given.
+        adjust : {"tukey", "holm", "bonferroni", "sidak", "fdr", "none"}
+            How tests and limits of differences allow for their number, in each group of `by`.
+            Tukey's method is for all pairs: elsewhere Šidák's takes its place. Limits that go with
+            ``"holm"`` and ``"fdr"`` are Bonferroni's.
+        type : {"link", "response"}
+            On the scale of the model, or mapped back where the formula transforms the response:
+            ``log(y)``, ``np.sqrt(y)``. Differences of logarithms then become ratios, of logits
+            odds ratios; others stay what they are.
+        weights : {"equal", "proportional"} or mapping
+            Of the levels that are averaged over: alike, as often as they occur in the data, or
+            factor → weights of its levels.
         at : mapping, optional
             Column → values for covariates, otherwise at their mean, or levels of factors.
         level : float
+        ddf : str
+            As for `coef_table`.
 
         Returns
         -------
         Table
-            ``emmean, SE, df, lower.CL, upper.CL``, or ``estimate, SE, df, t.ratio, p.value``. NaN
-            where combinations of levels that do not occur leave a mean undetermined.
+            A column per factor, then ``emmean`` (or ``response``), ``SE, df, lower.CL, upper.CL``;
+            of differences ``contrast``, a column per factor of `by`, ``estimate`` (or ``ratio``,
+            ``odds.ratio``), ``SE, df, lower.CL, upper.CL, t.ratio, p.value``. NaN where
+            combinations of levels that do not occur leave it undetermined.
+
+        Notes
+        -----
+        A factor whose levels each occur within one level of another is nested in it: its means are
+        shown with the other's level, and averages are over the levels that occur.
 
         Examples
         --------
@@ -469,7 +506,78 @@ class LinearMixedModel(MixedModel):
         >>> m.emmeans("recipe").to_frame()["emmean"].round(3).to_dict()
         {'A': 33.122, 'B': 31.644, 'C': 31.6}
         """
-        return emmeans_table(self._fit, specs, pairwise, adjust, ddf, at, level)
+        wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level)
+        return emmeans_table(linear_basis(self._fit, ddf), specs, wanted, type)
+
+    @checked_keywords
+    def emtrends(
+        self,
+        specs: str | Sequence[str] | None,
+        var: str,
+        by: str | Sequence[str] | None = None,
+        *,
+        pairwise: bool = False,
+        contrasts: str | Mapping[str, Any] | None = None,
+        reverse: bool = False,
+        ref: Any = None,
+        adjust: str | None = "tukey",
+        weights: str | Mapping[str, Any] = "equal",
+        at: Mapping[str, Any] | None = None,
+        level: float = 0.95,
+        ddf: str = "satterthwaite",
+    ) -> Table:
+        """Slopes along a covariate for the levels of factors, averaged over the others.
+
+        Parameters
+        ----------
+        specs : str, sequence of str or None
+            Factors whose slopes are wanted; None for one over all.
+        var : str
+            The covariate. Of a curve it is the slope at its mean, or at the values in `at`.
+        by, pairwise, contrasts, reverse, ref, adjust, weights, at, level, ddf
+            As for `emmeans`.
+
+        Returns
+        -------
+        Table
+            As `emmeans`, with ``<var>.trend`` for ``emmean``; on the scale of the model.
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> cake = lmm.load_dataset("cake")
+        >>> m = lmm.lmer("angle ~ recipe * temp + (1 | recipe:replicate)", cake)
+        >>> m.emtrends("recipe", "temp").to_frame()["temp.trend"].round(3).to_dict()
+        {'A': 0.154, 'B': 0.164, 'C': 0.156}
+        """
+        wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level)
+        return emtrends_table(linear_basis(self._fit, ddf), specs, var, wanted)
+
+    @checked_keywords
+    def joint_tests(
+        self,
+        by: str | Sequence[str] | None = None,
+        *,
+        at: Mapping[str, Any] | None = None,
+        ddf: str = "satterthwaite",
+    ) -> Table:
+        """Test for every term that its marginal means are alike, jointly by F.
+
+        Parameters
+        ----------
+        by : str or sequence of str, optional
+            Factors, in each combination of whose levels the tests are done.
+        at : mapping, optional
+            As for `emmeans`; covariates without values are tested by their slope at the mean.
+        ddf : str
+            As for `coef_table`.
+
+        Returns
+        -------
+        Table
+            ``model term``, a column per factor of `by`, ``df1, df2, F.ratio, p.value``.
+        """
+        return joint_tests_table(linear_basis(self._fit, ddf), by, at)
 
     @checked_keywords
     def drop1(

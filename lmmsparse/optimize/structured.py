@@ -66,9 +66,13 @@ class StructuredSearch:
             scale = _scales(hessian, here.hessian)
             step, predicted, length = _scaled_step(x, here, hessian, scale, radius, bounds)
             enough = max(self.tol, 1e-12 * abs(here.value), here.noise)
-            if predicted < enough and length < 0.99 * radius:
-                status, expected = Status.CONVERGED, max(0.0, predicted)
-                break
+            if predicted < enough:
+                if length < 0.99 * radius:
+                    status, expected = Status.CONVERGED, max(0.0, predicted)
+                    break
+                if radius < self.radius:  # so small a region promises nothing anywhere
+                    radius *= 10.0
+                    continue
             if length < 1e-10:
                 status = Status.STALLED
                 break

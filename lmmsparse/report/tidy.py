@@ -15,7 +15,8 @@ from lmmsparse.common.options import check_level, names_in, one_of
 from lmmsparse.common.words import alternatives
 from lmmsparse.design import as_frame
 from lmmsparse.design.arguments import places
-from lmmsparse.design.tables import check_unique, tidy_column
+from lmmsparse.design.tables import check_unique
+from lmmsparse.design.variables import tidy_column
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.wald import coefficient_table
 from lmmsparse.results.influence import influence_of_rows

@@ -10,7 +10,7 @@ import pytest
 from lmmsparse.design import build_design, matrices
 from lmmsparse.design.columns import describe
 from lmmsparse.design.plain import plain_columns
-from lmmsparse.design.tables import Variables
+from lmmsparse.design.variables import Variables
 
 RNG = np.random.default_rng(3)
 FRAME = pd.DataFrame(

@@ -74,7 +74,11 @@ def test_means_on_the_response(name: str) -> None:
     theirs = stored()[name]["means"]
     table = fit(name).emmeans(theirs["specs"], type="response").to_frame()
     order = _rows(table, theirs)
-    for column, key in (("response", "response"), ("SE", "response_SE"), ("upper.CL", "response_upper")):
+    for column, key in (
+        ("response", "response"),
+        ("SE", "response_SE"),
+        ("upper.CL", "response_upper"),
+    ):
         close(table[column].to_numpy()[order], theirs[key])
 
 

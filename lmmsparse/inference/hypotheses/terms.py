@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 import scipy.linalg
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
@@ -156,7 +157,7 @@ class FixedTerms:
         own = recipe.relations[np.ix_(self.columns(i), np.flatnonzero(back))]
         if not own.any():
             return self.marginal(i)
-        return _combinations_without(own, _lengths(self._R)[self.columns(i)]) @ self.marginal(i)
+        return combinations_without(own, _lengths(self._R)[self.columns(i)]) @ self.marginal(i)
 
     @property
     def missing_cells(self) -> tuple[str, ...]:
@@ -210,19 +211,20 @@ class FixedTerms:
         """
         full = self._full
         length = _lengths(self._R @ full.to_fitted)
-        alone = _combinations_without(full.treatment[:, outside], length)
+        alone = combinations_without(full.treatment[:, outside], length)
         functions = alone @ full.treatment
         own = np.array(full.all_owners) == i
-        inner = _combinations_without(functions[:, own], np.ones(len(functions))) @ functions
+        inner = combinations_without(functions[:, own], np.ones(len(functions))) @ functions
         if not len(inner):
             return alone
-        return _combinations_without(functions @ inner.T, np.ones(len(functions))) @ alone
+        return combinations_without(functions @ inner.T, np.ones(len(functions))) @ alone
 
     @cached_property
     def _full(self) -> _Overparametrized:
         recipe = self._design.recipe
         assert recipe is not None
-        M, owner, names = self._in_fitted_coding(recipe.matrices)
+        found = indicators(self._design)
+        M, owner, names = found.M, found.owner, found.names
         candidates, complete = _treatment_columns(recipe.matrices)
         spread = relative_spread(self._design.X @ M[:, candidates])
         stays = independent_columns(self._R @ M[:, candidates], spread=spread)
@@ -239,26 +241,50 @@ class FixedTerms:
         aliased = (treatment != 0) & (complete[stays] == 0)
         return _Overparametrized(B, treatment, np.array(owner)[kept], M, names, owner, aliased)
 
-    def _in_fitted_coding(
-        self, matrices: MatrixRecipe
-    ) -> tuple[FloatArray, tuple[int, ...], tuple[str, ...]]:
-        """M with (overparametrized columns) = X M on the rows of the fit, (p, P)."""
-        recipe = self._design.recipe
-        assert recipe is not None
-        rows = typical_rows(matrices, "fixed")
-        X, _ = matrices.matrix("fixed", rows)
-        full, owner, names = indicator_matrix(matrices, "fixed", rows)
-        finite = np.isfinite(X).all(axis=1)  # lag() is undefined in the first rows of any data
-        X, full = X[finite], full[finite]
-        own = [str(name) for name in matrices.specification("fixed").column_names]
-        M = combination(X, full, own, names)
-        kept = M[self._kept]
-        if recipe.relations is not None:
-            kept = kept + recipe.relations @ M[~self._kept]
-        size = np.sqrt(np.einsum("ij,ij->j", full, full))
-        length = np.sqrt(np.einsum("ij,ij->j", X, X))[self._kept]
-        kept[np.abs(kept) * length[:, None] < 1e-9 * size] = 0.0
-        return np.asarray(kept), owner, names
+
+@dataclass(frozen=True, eq=False)
+class Indicators:
+    """Columns with an indicator for every level of every factor in every term.
+
+    Attributes
+    ----------
+    M : (p, P) array
+        The columns are X M on the rows of the fit.
+    owner : tuple of int
+        The term of each column.
+    names : tuple of str
+    rows : DataFrame
+        Typical rows, see `typical_rows`.
+    columns : (rows, P) array
+        The columns in these.
+    """
+
+    M: FloatArray
+    owner: tuple[int, ...]
+    names: tuple[str, ...]
+    rows: pd.DataFrame
+    columns: FloatArray
+
+
+def indicators(design: Design) -> Indicators:
+    """The overparametrized columns of a design's fixed effects from those of its coding."""
+    recipe = design.recipe
+    assert recipe is not None
+    matrices = recipe.matrices
+    rows = typical_rows(matrices, "fixed")
+    X, _ = matrices.matrix("fixed", rows)
+    full, owner, names = indicator_matrix(matrices, "fixed", rows)
+    finite = np.isfinite(X).all(axis=1)  # lag() is undefined in the first rows of any data
+    X, full, rows = X[finite], full[finite], rows[finite]
+    own = [str(name) for name in matrices.specification("fixed").column_names]
+    M = combination(X, full, own, names)
+    kept = M[recipe.kept]
+    if recipe.relations is not None:
+        kept = kept + recipe.relations @ M[~recipe.kept]
+    size = np.sqrt(np.einsum("ij,ij->j", full, full))
+    length = np.sqrt(np.einsum("ij,ij->j", X, X))[recipe.kept]
+    kept[np.abs(kept) * length[:, None] < 1e-9 * size] = 0.0
+    return Indicators(np.asarray(kept), owner, names, rows, full)
 
 
 def _treatment_columns(matrices: MatrixRecipe) -> tuple[IntArray, FloatArray]:
@@ -283,7 +309,7 @@ def _lengths(X: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt(np.einsum("ij,ij->j", X, X)))
 
 
-def _combinations_without(A: FloatArray, length: FloatArray) -> FloatArray:
+def combinations_without(A: FloatArray, length: FloatArray) -> FloatArray:
     """Rows c that span the solutions of cA = 0, (rows, m).
 
     Parameters

@@ -15,7 +15,7 @@ from lmmsparse.common.options import mapping, names_in, one_of
 from lmmsparse.common.words import brief
 from lmmsparse.design.terms import chosen_values, covariates, factor_levels
 from lmmsparse.fit.fit import Fit
-from lmmsparse.inference.hypotheses.emmeans import emmeans_table
+from lmmsparse.inference.means.tables import Wanted, emmeans_table, linear_basis
 from lmmsparse.report.plots import figure
 from lmmsparse.report.plots.figure import INK, SERIES, Axes
 
@@ -135,7 +135,8 @@ def effect_curves(
     numeric = name not in factor_levels(recipe.matrices, "fixed")
     specs = [name] if by is None else [name, by]
     places = {**(at or {}), **{each: list(values[each]) for each in specs}}
-    table = emmeans_table(fit, specs, ddf=ddf, at=places, level=level).to_frame()
+    basis = linear_basis(fit, ddf)
+    table = emmeans_table(basis, specs, Wanted(at=places, level=level)).to_frame()
     shape = (-1, len(values[name]))
     mean, lower, upper = (
         table[column].to_numpy(dtype=np.float64).reshape(shape)

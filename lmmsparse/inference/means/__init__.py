@@ -1,0 +1,1 @@
+"""What a model says of means, slopes and the differences between them."""
