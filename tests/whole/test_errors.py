@@ -756,7 +756,11 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
         FormulaError,
         ('"dose"',),
     ),
-    "random by number": (lambda: model().predict(random=3), OptionError, ("random must be", "True", "3")),
+    "random by number": (
+        lambda: model().predict(random=3),
+        OptionError,
+        ("random must be", "True", "3"),
+    ),
     "new level of a factor": (
         lambda: model().predict(new(arm="medium")),
         DataError,
@@ -848,7 +852,11 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
     "refit to infinity": (lambda: model().refit([np.inf, *range(N - 1)]), DataError, ("infinite",)),
     "refit to nothing": (lambda: model().refit(np.full(N, np.nan)), DataError, ("missing",)),
     "refit to text": (lambda: model().refit(["a"] * N), DataError, ("numbers",)),
-    "refit to a matrix": (lambda: model().refit(np.ones((N, 2))), DataError, ("one dimension, not 2",)),
+    "refit to a matrix": (
+        lambda: model().refit(np.ones((N, 2))),
+        DataError,
+        ("one dimension, not 2",),
+    ),
     "refit with negative weights": (
         lambda: model().refit(data()["score"], weights=np.full(N, -1)),
         DataError,
@@ -948,7 +956,11 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
         DataError,
         ("rhs", "missing"),
     ),
-    "rhs of text": (lambda: model().contrast({"dose": 1}, rhs="a"), DataError, ("rhs must be numbers", "'a'")),
+    "rhs of text": (
+        lambda: model().contrast({"dose": 1}, rhs="a"),
+        DataError,
+        ("rhs must be numbers", "'a'"),
+    ),
     "means of a formula": (
         lambda: model().emmeans("pairwise ~ arm"),
         OptionError,
