@@ -61,12 +61,6 @@ def run(
 
     Parameters
     ----------
-    label : str
-        What the bar is about.
-    unit : str
-        What it counts.
-    n_jobs : int
-        Processes.
     progress : bool, optional
         True: a bar at once; False: none; by default one after two seconds, if standard error is a
         terminal or a notebook.

@@ -242,8 +242,8 @@ def test_columns_of_other_packages() -> None:
     intervals = labelled(pd.interval_range(0, LEVELS))[["y", "x", "g"]]
     for frame in (intervals, intervals.assign(g=intervals["g"].astype("category"))):
         tables = [pa.Table.from_pandas(frame)]
-        if frame is intervals:
-            tables.append(pl.from_pandas(frame))
+        if frame is intervals and int(pl.__version__.split(".")[0]) >= 2:
+            tables.append(pl.from_pandas(frame))  # former ones know no intervals
         for table in tables:
             m = lmm.lmer("y ~ x + (1 | g)", table)
             assert m.loglik == pytest.approx(want, abs=1e-8)
@@ -731,8 +731,7 @@ def test_means_hold_the_mean_offset() -> None:
     want = lmm.lmer("y ~ h + x + (1 | k)", data()).emmeans("h").to_frame()
     found = m.emmeans("h").to_frame()
     mean = shifted["o"].mean()
-    column = found.columns[0]
-    np.testing.assert_allclose(found[column], want[column] + mean, rtol=1e-7)
+    np.testing.assert_allclose(found["emmean"], want["emmean"] + mean, rtol=1e-7)
 
 
 def test_limits_of_modes_are_normal() -> None:
