@@ -17,19 +17,20 @@ help:
 	@echo "make fuzz        random formulas, data, options and files: EXAMPLES=5000 of each test, from SEED=1"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench       time against lme4 (needs R with lme4) and write benchmarks/RESULTS.md"
-	@echo "make validate    compare with the stored lme4 references and write validation/RESULTS.md"
+	@echo "make validate    compare with the stored references of R; write validation/RESULTS.md and GENERALIZED.md"
 	@echo "make comparison  lmer, statsmodels and lmmsparse side by side: validation/COMPARISON.md"
 	@echo "make docs        build the documentation into site/, running every Python block of it"
 	@echo "make clean       remove .venv and everything that was built"
 
 setup:
-	@bash tools/setup.sh
+	@bash tools/setup.sh test
 
-demo: setup
+demo:
+	@bash tools/setup.sh demo
 	@.venv/bin/lmmsparse demo
 
 test: setup
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 # A test passes with its figures printed: how many inputs it tried and what became of them.
 fuzz: setup
@@ -45,7 +46,7 @@ bench: setup
 	@$(PY) benchmarks/compare.py $(ARGS)
 
 validate: setup
-	@$(PY) validation/check.py $(ARGS)
+	@$(PY) validation/check.py $(ARGS); linear=$$?; $(PY) validation/check_generalized.py $(ARGS) && exit $$linear
 
 comparison: setup
 	@$(PY) -m pip install --quiet --disable-pip-version-check statsmodels

@@ -60,7 +60,7 @@ def _factors(theta: Any, sizes: list[int]) -> list[Array]:
     return out
 
 
-def _in_our_order(model: lmm.LinearMixedModel, ref: Reference, theta: Any) -> list[Array]:
+def in_our_order(model: lmm.LinearMixedModel, ref: Reference, theta: Any) -> list[Array]:
     """lme4's θ as factors of our terms, in our order of terms and effects."""
     terms = _terms(ref)
     factors = _factors(theta, [len(columns) for _, columns in terms])
@@ -77,7 +77,7 @@ def _in_our_order(model: lmm.LinearMixedModel, ref: Reference, theta: Any) -> li
     return out
 
 
-def _flat(factors: list[Array]) -> Array:
+def stacked(factors: list[Array]) -> Array:
     return np.concatenate([T.T[np.triu_indices(len(T))] for T in factors])
 
 
@@ -90,7 +90,7 @@ def criterion_at(model: lmm.LinearMixedModel, ref: Reference) -> Errors:
     """The criterion at three or four stated θ, relative."""
     out = {}
     for point in ref["criterion_at"]:
-        theta = _flat(_in_our_order(model, ref, point["theta"]))
+        theta = stacked(in_our_order(model, ref, point["theta"]))
         value = point["criterion"]
         out[point["label"]] = worst(model.fit.objective(theta), value, max(1.0, abs(value)))
     return out
@@ -109,7 +109,7 @@ def theta(model: lmm.LinearMixedModel, ref: Reference) -> Errors:
     At a singular optimum θ is a square root of something that is zero; TT' is compared instead.
     """
     ours = _factors(np.asarray(model.theta), _sizes(model))
-    theirs = _in_our_order(model, ref, ref["theta"]["values"])
+    theirs = in_our_order(model, ref, ref["theta"]["values"])
     out = {}
     for (group, names), S, T in zip(_blocks(model), ours, theirs, strict=True):
         for i, name in enumerate(names):

@@ -2,13 +2,17 @@
 # Makes .venv ready to run lmmsparse: system libraries where it may install them, then the Python side.
 # Done once per state of pyproject.toml and of this file; a second call returns at once.
 #
+# tools/setup.sh demo    what the package needs to run, with scikit-sparse and nlopt
+# tools/setup.sh test    that, and all that tests and checks of style and types need (the default)
+#
 # Overrides: PYTHON=/path/to/python, SUITESPARSE_INCLUDE_DIR, SUITESPARSE_LIBRARY_DIR.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 project=$PWD
 venv=$project/.venv
-stamp=$venv/setup-stamp
+level=${1:-test}
+stamp=$venv/setup-stamp-$level
 log=$project/build/setup.log
 PATH=$PATH:/usr/sbin:/sbin # ldconfig lives there, and ordinary users of Debian do not look there
 
@@ -26,6 +30,12 @@ logged() {
     tail -n 15 "$log" >&2
     return 1
 }
+
+case $level in
+demo) extras=nlopt ;;
+test) extras=test,dev ;;
+*) die "there is no level '$level': demo or test" ;;
+esac
 
 # ---------------------------------------------------------------- what is there
 
@@ -259,7 +269,7 @@ install_python_packages() {
     fi
     say "installing the Python packages ($wanted for SuiteSparse $version in $headers)"
     logged "$venv/bin/python" -m pip install --disable-pip-version-check \
-        ${options[@]+"${options[@]}"} "$wanted" -e '.[test,dev]' ||
+        ${options[@]+"${options[@]}"} "$wanted" -e ".[$extras]" ||
         die "pip could not install the packages; the whole output is in $log"
     if ! "$venv/bin/python" -c 'import sksparse.cholmod' >>"$log" 2>&1; then
         # A wheel from pip's cache may have been compiled against another SuiteSparse.
@@ -282,4 +292,5 @@ ensure_system
 ensure_venv
 install_python_packages
 fingerprint >"$stamp"
+[ "$level" = demo ] || fingerprint >"$venv/setup-stamp-demo" # which it holds
 say "ready in ${SECONDS} s"

@@ -14,18 +14,21 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from lmmsparse import __version__
 from lmmsparse.cli.demo import run_demo
 from lmmsparse.cli.terminal import complain, discard, open_streams
-from lmmsparse.common.errors import DataError, LmmError, LmmWarning
+from lmmsparse.common.errors import DataError, LmmError, LmmWarning, OptionError
 from lmmsparse.data.datasets import DATASETS, load_dataset
 from lmmsparse.data.reading import READABLE, read_data
+from lmmsparse.engine.families import family_named
 from lmmsparse.inference.df.methods import METHODS, check_ddf
 from lmmsparse.inference.intervals.confint import METHODS as CI_METHODS
 from lmmsparse.inference.intervals.confint import check_method
+from lmmsparse.model.generalized import GeneralizedLinearMixedModel
+from lmmsparse.model.glmer import glmer
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.lmer import lmer
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
@@ -90,12 +93,14 @@ def _run(arguments: Sequence[str] | None) -> int:
         return code
 
 
-def as_dictionary(model: LinearMixedModel, *, ranef: bool = False) -> dict[str, Any]:
+def as_dictionary(
+    model: LinearMixedModel | GeneralizedLinearMixedModel, *, ranef: bool = False
+) -> dict[str, Any]:
     """What a fitted model found, in lists, dictionaries, numbers and strings only.
 
     Parameters
     ----------
-    model : LinearMixedModel
+    model : LinearMixedModel or GeneralizedLinearMixedModel
         A fitted model.
     ranef : bool
         Whether to include the conditional modes of the random effects.
@@ -104,12 +109,14 @@ def as_dictionary(model: LinearMixedModel, *, ranef: bool = False) -> dict[str, 
     -------
     dict
         ``lmmsparse`` (version), ``formula``, ``reml``, ``nobs``, ``n_groups`` (group → levels),
-        ``criterion`` (the REML criterion or the ML deviance), ``loglik``, ``aic``, ``bic``,
+        ``criterion`` (the REML criterion or −2 log-likelihood), ``loglik``, ``aic``, ``bic``,
         ``npar``, ``df_resid``, ``sigma``, ``theta`` (name → value), ``fixef`` (a list of ``term,
         estimate, se``), ``vcov`` (rows in the order of ``fixef``), ``varcorr`` (a list of ``group,
         var1, var2, vcov, sdcor``), ``converged``, ``singular``, ``evaluations``, ``findings`` (a
         list of ``code, level, message``) and with `ranef` also ``ranef`` (group → a list of
-        ``level`` and ``effects``, name → value). Numbers that are not finite are None.
+        ``level`` and ``effects``, name → value). A generalized model has ``family``, ``link``,
+        ``dispersion`` and ``family_theta`` (of a negative binomial) instead of ``sigma``. Numbers
+        that are not finite are None.
     """
     fixef = zip(model.fixef.index, model.fixef, model.se, strict=True)
     verdict = model.convergence
@@ -119,13 +126,13 @@ def as_dictionary(model: LinearMixedModel, *, ranef: bool = False) -> dict[str, 
         "reml": model.reml,
         "nobs": model.nobs,
         "n_groups": dict(model.n_groups),
-        "criterion": model.reml_criterion if model.reml else model.deviance,
+        "criterion": model.fit.criterion,
         "loglik": model.loglik,
         "aic": model.aic,
         "bic": model.bic,
         "npar": model.npar,
         "df_resid": model.df_resid,
-        "sigma": model.sigma,
+        **_scale(model),
         "theta": model.theta.to_dict(),
         "fixef": [{"term": term, "estimate": b, "se": se} for term, b, se in fixef],
         "vcov": model.vcov.to_numpy().tolist(),
@@ -144,6 +151,19 @@ def as_dictionary(model: LinearMixedModel, *, ranef: bool = False) -> dict[str, 
             for group, table in model.ranef.items()
         }
     return _plain(found)  # type: ignore[no-any-return]
+
+
+def _scale(model: LinearMixedModel | GeneralizedLinearMixedModel) -> dict[str, Any]:
+    """The residual standard deviation, or the family with what it has in its place."""
+    if isinstance(model, LinearMixedModel):
+        return {"sigma": model.sigma}
+    family = model.family
+    return {
+        "family": family.name,
+        "link": family.link,
+        "dispersion": model.dispersion,
+        "family_theta": getattr(family, "theta", None),
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -168,16 +188,11 @@ def _fit(options: argparse.Namespace) -> int:
         check_method(options.ci)
     if options.json is not None:
         _check_place(options.json, options.data)
-    model = lmer(
-        options.formula,
-        read_data(options.data, options.missing),
-        reml=not options.ml,
-        weights=options.weights,
-        offset=options.offset,
-        na_action=options.na_action,
-        optimizer=_optimizer(options.optimizer),
-    )
-    print(model.summary() if options.ddf is None else model.summary(ddf=options.ddf))
+    model = _fitted(options)
+    if isinstance(model, LinearMixedModel) and options.ddf is not None:
+        print(model.summary(ddf=options.ddf))
+    else:
+        print(model.summary())
     if options.ci is not None:
         intervals = model.confint(method=options.ci, level=options.level)
         print(f"\nConfidence intervals ({options.ci}, {options.level:.4g}):")
@@ -193,6 +208,30 @@ def _fit(options: argparse.Namespace) -> int:
             found["confint"] = _plain(rows.to_dict("records"))
         _write(options.json, json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
     return 0
+
+
+def _fitted(options: argparse.Namespace) -> LinearMixedModel | GeneralizedLinearMixedModel:
+    data = read_data(options.data, options.missing)
+    common: dict[str, Any] = {
+        "weights": options.weights,
+        "offset": options.offset,
+        "na_action": options.na_action,
+        "optimizer": _optimizer(options.optimizer),
+    }
+    if options.family is None:
+        if options.link is not None or options.n_agq is not None:
+            raise OptionError("--link and --n-agq go with --family.")
+        return lmer(options.formula, data, reml=not options.ml, **common)
+    if options.ddf is not None or options.ml:
+        raise OptionError(
+            "--ddf and --ml are for linear mixed models. Generalized models are fitted by maximum "
+            "likelihood and tested by the normal distribution. Leave them out."
+        )
+    family = family_named(options.family)
+    if options.link is not None:
+        family = replace(family, link=options.link)
+    n_agq = 1 if options.n_agq is None else options.n_agq
+    return glmer(options.formula, data, family, n_agq=n_agq, **common)
 
 
 def _optimizer(name: str | None) -> Optimizer | None:
@@ -294,11 +333,21 @@ def _parser() -> argparse.ArgumentParser:
     fit = commands.add_parser(
         "fit",
         help="fit a model and print its summary",
-        description="Fit a linear mixed model and print its summary.",
+        description="Fit a linear or generalized linear mixed model and print its summary.",
         epilog='Example: lmmsparse fit "Reaction ~ Days + (Days|Subject)" sleepstudy',
     )
     fit.add_argument("formula", help='for example "size ~ Time + (Time|tree)"')
     fit.add_argument("data", help=f"one of {READABLE}, or the name of a shipped data set")
+    fit.add_argument(
+        "--family",
+        metavar="NAME",
+        help="fit a generalized model: binomial, poisson, negative_binomial, gamma, "
+        "inverse_gaussian",
+    )
+    fit.add_argument("--link", metavar="NAME", help="link of the family, such as probit")
+    fit.add_argument(
+        "--n-agq", type=int, metavar="N", help="nodes of adaptive quadrature (default: Laplace)"
+    )
     fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     fit.add_argument("--weights", metavar="COLUMN", help="column of prior weights")
     fit.add_argument("--offset", metavar="COLUMN", help="column to add to the linear predictor")

@@ -1,6 +1,7 @@
 """What went wrong or deserves attention → exceptions, warnings and `Finding`s.
 
-Every error text follows one pattern: what (with the user's own names and numbers), why, what to do.
+Every error text says what is wrong, with the user's own names and numbers, and what to do; and why,
+where that is not plain.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class NotIdentifiableError(DataError):
 
 
 class OptionError(LmmError, ValueError):
-    """An argument whose value is not one of those that exist."""
+    """An argument with an invalid value."""
 
 
 class UnknownGroupError(LmmError, KeyError):
@@ -104,7 +105,7 @@ class SingularFitWarning(LmmWarning):
 
 
 class SlowSolverWarning(LmmWarning):
-    """A model that would be fitted faster if scikit-sparse could be used."""
+    """A model that would be fitted faster if scikit-sparse or cvxopt could be used."""
 
 
 class InterruptedWarning(LmmWarning):

@@ -27,11 +27,6 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
         as ``"sleepstudy"`` when there is no such file.
     missing : sequence of str, optional
         What stands for a missing value in text files, besides what pandas takes for one.
-
-    Returns
-    -------
-    DataFrame
-        Text columns stay text; missing values are what pandas takes for missing.
     """
     path = Path(source)
     there = os.path.exists(source)  # False also for names that no file can have

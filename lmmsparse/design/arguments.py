@@ -8,21 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse.common.arrays import IntArray
+from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.words import brief
 
 
 def aligned(what: str, values: Any, index: pd.Index) -> Any:
-    """A Series or DataFrame in the order of the rows' labels; anything else as it is.
-
-    Parameters
-    ----------
-    what : str
-        For messages.
-    index : Index
-        The labels of the rows.
-    """
+    """A Series or DataFrame in the order of the rows' labels; anything else as it is."""
     if not isinstance(values, (pd.Series, pd.DataFrame)):
         return values
     at = places(what, values.index, index)
@@ -86,3 +78,17 @@ def check_real(what: str, values: Any) -> None:
         raise DataError(
             f"{what} holds complex numbers. Take their real part, or their absolute value."
         )
+
+
+def numbers(what: str, values: Any, advice: str = "Convert it first.") -> FloatArray:
+    """Real numbers that the user gives, of any shape; NaN where one is missing."""
+    try:
+        plain = isinstance(values, (pd.Series, pd.DataFrame))
+        table = values if plain else pd.Series(np.asarray(values).ravel())
+        check_real(what, table)
+        array = table.to_numpy(dtype=np.float64, na_value=np.nan)
+    except DataError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} must be numbers ({error}). {advice}") from error
+    return np.array(array).reshape(np.shape(values))

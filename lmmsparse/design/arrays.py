@@ -10,7 +10,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.errors import DataError, Finding
-from lmmsparse.design.arguments import aligned, check_real
+from lmmsparse.design.arguments import aligned, numbers
 from lmmsparse.design.design import Design, RandomBlock
 from lmmsparse.design.grouping import make_grouping
 from lmmsparse.design.rank import independent_columns
@@ -26,13 +26,12 @@ def design_from_arrays(
     weights: Any = None,
     offset: Any = None,
 ) -> Design:
-    """Make a design from a response, a fixed-effects matrix and random-effects terms.
+    """Make a design of what `fit_arrays` takes.
 
     Parameters
     ----------
     y : (n,) array
     X : (n, p) array or DataFrame
-        Include a column of ones for an intercept.
     random : list of (groups, Z)
         `groups` (n,) labels; `Z` (n, k) columns, or None for a random intercept.
     weights, offset : (n,) arrays, optional
@@ -162,11 +161,7 @@ def _series(groups: Any, i: int) -> pd.Series:
 
 
 def _numbers(what: str, values: Any, ndim: int, n: int | None = None) -> FloatArray:
-    check_real(what, values)
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what} does not hold numbers ({error}). Convert it first.") from error
+    array = numbers(what, values)
     if ndim == 2 and array.ndim == 1:
         array = array[:, None]
     if array.ndim != ndim:

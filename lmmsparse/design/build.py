@@ -48,7 +48,8 @@ from lmmsparse.design.rows import (
     fitted_extras,
 )
 from lmmsparse.design.sequence import positions, put_in_order
-from lmmsparse.design.tables import Variables, as_frame, check_unique
+from lmmsparse.design.tables import as_frame, check_unique
+from lmmsparse.design.variables import Variables
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.structures import make_structure
 from lmmsparse.formula.formula import MixedFormula, parse_formula

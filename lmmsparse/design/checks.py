@@ -6,7 +6,7 @@ level "error" into the exception.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,65 +23,48 @@ _NEARLY = 1e-7
 _READABLE = 1000
 
 
-def check_response_varies(design: Design) -> list[Finding]:
+def check_response_varies(design: Design) -> Iterator[Finding]:
     """A constant response has no variance to explain."""
     y = design.y - design.offset_or_zero
-    spread = float(np.ptp(y))
-    if spread <= 1e-14 * float(np.abs(y).max()):
-        return [
-            Finding(
-                "constant-response",
-                "error",
-                f"The response {design.response!r} has the same value ({y[0]:g}) in all "
-                f"{design.n} rows"
-                + (" once the offset is subtracted" if design.offset is not None else "")
-                + ". There is no variation to model. Check the column and how rows were selected.",
-            )
-        ]
-    return []
+    if float(np.ptp(y)) <= 1e-14 * float(np.abs(y).max()):
+        after = " once the offset is subtracted" if design.offset is not None else ""
+        yield _error(
+            "constant-response",
+            f"The response {design.response!r} has the same value ({y[0]:g}) in all {design.n} "
+            f"rows{after}. There is no variation to model. Check the column and how rows were "
+            "selected.",
+        )
 
 
-def check_rows(design: Design) -> list[Finding]:
+def check_rows(design: Design) -> Iterator[Finding]:
     """As many fixed effects as rows leave nothing to estimate a variance from."""
-    if design.p < design.n:
-        return []
-    return [
-        Finding(
+    if design.p >= design.n:
+        yield _error(
             "columns-vs-rows",
-            "error",
             f"The model has {design.p} fixed effects for {design.n} rows: nothing is left to "
             "estimate variances from. Leave out fixed effects, or use more rows.",
         )
-    ]
 
 
-def check_levels(design: Design) -> list[Finding]:
+def check_levels(design: Design) -> Iterator[Finding]:
     """Every grouping factor needs fewer levels than rows, and better several."""
-    out = []
     for name, terms in design.groups.items():
-        levels = design.blocks[terms[0]].n_levels
-        if levels >= design.n:
-            out.append(
-                Finding(
-                    "levels-vs-rows",
-                    "error",
-                    f"The grouping factor {name!r} has {levels} levels in {design.n} rows. With "
-                    "one row per level its variation cannot be told from the residual variation. "
-                    "Use a grouping factor with repeated observations, or hold the residual "
-                    "standard deviation if it is known: fixed={'sigma': 1.0}.",
-                )
+        block = design.blocks[terms[0]]
+        if block.n_levels >= design.n:
+            yield _error(
+                "levels-vs-rows",
+                f"The grouping factor {name!r} has {block.n_levels} levels in {design.n} rows. "
+                "With one row per level its variation cannot be told from the residual variation. "
+                "Use a grouping factor with repeated observations, or hold the residual standard "
+                "deviation if it is known: fixed={'sigma': 1.0}.",
             )
-        elif 1 < levels < 5:
-            out.append(
-                Finding(
-                    "few-levels",
-                    "info",
-                    f"The grouping factor {name!r} has only {levels} levels "
-                    f"({listed(design.blocks[terms[0]].levels)}). The estimate of its variance is "
-                    "very uncertain.",
-                )
+        elif 1 < block.n_levels < 5:
+            yield Finding(
+                "few-levels",
+                "info",
+                f"The grouping factor {name!r} has only {block.n_levels} levels "
+                f"({listed(block.levels)}). The estimate of its variance is very uncertain.",
             )
-    return out
 
 
 def _patterned(structure: CovarianceStructure) -> bool:
@@ -91,166 +74,130 @@ def _patterned(structure: CovarianceStructure) -> bool:
     return isinstance(structure, AR1) and structure.k > 2
 
 
-def check_random_effects(design: Design) -> list[Finding]:
+def check_random_effects(design: Design) -> Iterator[Finding]:
     """A term needs fewer random effects than there are rows."""
-    out = []
     for block in design.blocks:
         effects = block.n_levels * block.k
         if design.n <= effects and block.n_levels < design.n and not _patterned(block.structure):
-            out.append(
-                Finding(
-                    "effects-vs-rows",
-                    "error",
-                    f"The term {block.source} has {effects} random effects ({block.n_levels} "
-                    f"levels × {block.k}) for {design.n} rows. Its variances and the residual "
-                    f"variance cannot be told apart.{_factors_in(design, block)} Use fewer random "
-                    "slopes, or more observations per level.",
-                )
+            yield _error(
+                "effects-vs-rows",
+                f"The term {block.source} has {effects} random effects ({block.n_levels} levels × "
+                f"{block.k}) for {design.n} rows. Its variances and the residual variance cannot "
+                f"be told apart.{_factors_in(design, block)} Use fewer random slopes, or more "
+                "observations per level.",
             )
-    return out
 
 
 def _factors_in(design: Design, block: RandomBlock) -> str:
     """Which columns of a term are text, of which each level got an effect."""
     if design.recipe is None:
         return ""
-    named = set(block.names)
     text = [
         name
         for name, info in design.recipe.matrices.columns.items()
         if info.categories
         and isinstance(info.categories[0], str)
-        and any(effect.startswith(f"{name}[") for effect in named)
+        and any(effect.startswith(f"{name}[") for effect in block.names)
     ]
     return f" Each level of {listed(text)} has an effect, as text makes a factor." if text else ""
 
 
-def check_names(design: Design) -> list[Finding]:
+def check_names(design: Design) -> Iterator[Finding]:
     """Two effects of one name, as of a column "Intercept", could not be told apart in results."""
     for names in (design.x_names, *(block.names for block in design.blocks)):
-        if len(set(names)) < len(names):
-            twice = [name for i, name in enumerate(names) if name in names[:i]]
-            return [
-                Finding(
-                    "same-name",
-                    "error",
-                    f"Two effects of the model would be called {twice[0]!r}. Rename the column, "
-                    "or leave one of the terms out.",
-                )
-            ]
-    return []
+        twice = [name for i, name in enumerate(names) if name in names[:i]]
+        if twice:
+            yield _error(
+                "same-name",
+                f"Two effects of the model would be called {twice[0]!r}. Rename the column, or "
+                "leave one of the terms out.",
+            )
+            return
 
 
-def check_repeated_terms(design: Design) -> list[Finding]:
+def check_repeated_terms(design: Design) -> Iterator[Finding]:
     """The same effect must not vary over the same group in two terms."""
-    out = []
     for name, terms in design.groups.items():
         seen: dict[str, str] = {}
-        for t in terms:
-            block = design.blocks[t]
+        for block in (design.blocks[t] for t in terms):
             for effect in block.names:
                 if effect in seen:
-                    out.append(
-                        Finding(
-                            "repeated-effect",
-                            "error",
-                            f"The random effect {effect} of {name!r} is in two terms, "
-                            f"{seen[effect]} and {block.source}. Their variances cannot be told "
-                            "apart. Write it in one of them only.",
-                        )
+                    yield _error(
+                        "repeated-effect",
+                        f"The random effect {effect} of {name!r} is in two terms, {seen[effect]} "
+                        f"and {block.source}. Their variances cannot be told apart. Write it in "
+                        "one of them only.",
                     )
                 seen.setdefault(effect, block.source)
-    return out
 
 
-def check_constant_columns(design: Design) -> list[Finding]:
+def check_constant_columns(design: Design) -> Iterator[Finding]:
     """A random-effects column of zeros has no variance."""
-    out = []
     for block in design.blocks:
         for name, column in zip(block.names, block.columns.T, strict=True):
             if not column.any():
-                out.append(
-                    Finding(
-                        "zero-column",
-                        "error",
-                        f"The random-effects column {name!r} of {block.source} is zero in every "
-                        "row, so that its variance has no influence on the fit. Remove it from "
-                        "the term.",
-                    )
+                yield _error(
+                    "zero-column",
+                    f"The random-effects column {name!r} of {block.source} is zero in every row, "
+                    "so that its variance has no influence on the fit. Remove it from the term.",
                 )
-    return out
 
 
-def check_dependent_columns(design: Design) -> list[Finding]:
+def check_dependent_columns(design: Design) -> Iterator[Finding]:
     """Columns of a term that (nearly) repeat each other make its covariance arbitrary."""
-    out = []
     for block in design.blocks:
         share = own_share(block.columns, _NEARLY)
         weak = [name for name, own in zip(block.names, share, strict=True) if own <= _NEARLY]
-        if weak and block.columns.any(axis=0).all():
-            exact = share.min() <= 1e-12
-            out.append(
-                Finding(
-                    "dependent-columns",
-                    "warning",
-                    f"The random-effects columns of {block.source} are "
-                    f"{'' if exact else 'nearly '}linearly dependent: {listed(weak)} "
-                    f"{'repeats' if len(weak) == 1 else 'repeat'} the others. "
-                    + (
-                        "The variances cannot be told apart. Leave out what repeats others."
-                        if exact
-                        else "The arithmetic loses too many digits to be trusted. Centre "
-                        "predictors that are far from zero, for example with center(x)."
-                    ),
-                )
+        if not weak or not block.columns.any(axis=0).all():
+            continue
+        repeats = f"{listed(weak)} {'repeats' if len(weak) == 1 else 'repeat'} the others"
+        if share.min() <= 1e-12:
+            yield _warning(
+                "dependent-columns",
+                f"The random-effects columns of {block.source} are linearly dependent: {repeats}. "
+                "The variances cannot be told apart. Leave out what repeats others.",
             )
-    return out
+        else:
+            yield _warning(
+                "dependent-columns",
+                f"The random-effects columns of {block.source} are nearly linearly dependent: "
+                f"{repeats}. The arithmetic loses too many digits to be trusted. Centre "
+                "predictors that are far from zero, for example with center(x).",
+            )
 
 
-def check_same_groupings(design: Design) -> list[Finding]:
+def check_same_groupings(design: Design) -> Iterator[Finding]:
     """Two grouping factors that put the same rows together share their variance arbitrarily."""
-    out = []
     first = [design.blocks[terms[0]] for terms in design.groups.values()]
     for i, a in enumerate(first):
         for b in first[:i]:
-            if a.n_levels != b.n_levels:
-                continue
             pairs = a.codes.astype(np.int64) * b.n_levels + b.codes
-            if len(np.unique(pairs)) == a.n_levels:
-                out.append(
-                    Finding(
-                        "same-grouping",
-                        "warning",
-                        f"The grouping factors {b.group!r} and {a.group!r} put the same rows "
-                        "together. Their variances cannot be told apart, only their sum. Remove "
-                        "one of them.",
-                    )
+            if a.n_levels == b.n_levels and len(np.unique(pairs)) == a.n_levels:
+                yield _warning(
+                    "same-grouping",
+                    f"The grouping factors {b.group!r} and {a.group!r} put the same rows "
+                    "together. Their variances cannot be told apart, only their sum. Remove one "
+                    "of them.",
                 )
-    return out
 
 
-def check_split_factors(design: Design) -> list[Finding]:
+def check_split_factors(design: Design) -> Iterator[Finding]:
     """`||` keeps the correlations between the levels of a factor, which is rarely meant."""
-    out: dict[str, Finding] = {}
-    for block in design.blocks:
-        if block.split and block.k > 1:
-            names = ", ".join(block.names)
-            out[block.source] = Finding(
-                "split-factor",
-                "warning",
-                f"In {block.source} the double bar separates terms, not the levels of a factor: "
-                f"{names} stay correlated with each other, as in lme4. For independent effects "
-                "with a variance each write diag(… | …) with a single bar, or numeric columns.",
-            )
-    return list(out.values())
+    split = {b.source: ", ".join(b.names) for b in design.blocks if b.split and b.k > 1}
+    for source, names in split.items():
+        yield _warning(
+            "split-factor",
+            f"In {source} the double bar separates terms, not the levels of a factor: {names} "
+            "stay correlated with each other, as in lme4. For independent effects with a variance "
+            "each write diag(… | …) with a single bar, or numeric columns.",
+        )
 
 
-def check_random_within_fixed(design: Design) -> list[Finding]:
+def check_random_within_fixed(design: Design) -> Iterator[Finding]:
     """Random effects whose columns the fixed effects already span have no variance to estimate."""
-    out: list[Finding] = []
     candidates = [block for block in design.blocks if block.n_levels <= design.p]
     if not candidates:
-        return out
+        return
     Q, _ = design.internal_columns(weighted=False)
     for block in candidates:
         for name, column in zip(block.names, block.columns.T, strict=True):
@@ -258,22 +205,18 @@ def check_random_within_fixed(design: Design) -> list[Finding]:
             Z[np.arange(design.n), block.codes] = column
             left = Z - Q.times(Q.transposed_times(Z))
             if np.linalg.norm(left) <= 1e-8 * np.linalg.norm(Z):
-                out.append(
-                    Finding(
-                        "random-within-fixed",
-                        "warning",
-                        "The fixed effects already have a value for every level of "
-                        f"{block.group!r}: nothing is left for the random effect {name} of "
-                        f"{block.source}, its variance is arbitrary, and standard errors that "
-                        "contain it mean nothing. Leave the factor out of the fixed effects, or "
-                        "the random effect out of the model.",
-                    )
+                yield _warning(
+                    "random-within-fixed",
+                    f"The fixed effects already have a value for every level of {block.group!r}: "
+                    f"nothing is left for the random effect {name} of {block.source}, its "
+                    "variance is arbitrary, and standard errors that contain it mean nothing. "
+                    "Leave the factor out of the fixed effects, or the random effect out of the "
+                    "model.",
                 )
-    return out
 
 
-def check_similar_levels(design: Design) -> list[Finding]:
-    """Levels that differ only in blanks (or, of a predictor, capitals) are mostly misspelt."""
+def check_similar_levels(design: Design) -> Iterator[Finding]:
+    """Levels that differ only in whitespace (of a predictor, also in case) are usually typos."""
     found: dict[str, list[str]] = {}
     if design.recipe is not None:
         for name, info in design.recipe.matrices.columns.items():
@@ -281,18 +224,23 @@ def check_similar_levels(design: Design) -> list[Finding]:
     for block in design.blocks:
         if ":" not in block.group and not found.get(block.group):
             found[block.group] = _misspelt(block.levels, False)
-    return [
-        Finding(
-            "similar-levels",
-            "warning",
-            f"The factor {name!r} has levels that differ only in whitespace or case: "
-            f"{listed([repr(v) for v in alike])}. They are different levels of the model. If they "
-            "mean the same, make them one, for example with "
-            f"data[{name!r}].str.strip().str.lower().",
-        )
-        for name, alike in found.items()
-        if alike
-    ]
+    for name, alike in found.items():
+        if alike:
+            yield _warning(
+                "similar-levels",
+                f"The factor {name!r} has levels that differ only in whitespace or case: "
+                f"{listed([repr(v) for v in alike])}. They are different levels of the model. If "
+                "they mean the same, make them one, for example with "
+                f"data[{name!r}].str.strip().str.lower().",
+            )
+
+
+def _error(code: str, message: str) -> Finding:
+    return Finding(code, "error", message)
+
+
+def _warning(code: str, message: str) -> Finding:
+    return Finding(code, "warning", message)
 
 
 def _misspelt(levels: Any, capitals: bool) -> list[str]:
@@ -305,7 +253,7 @@ def _misspelt(levels: Any, capitals: bool) -> list[str]:
     return [level for group in alike.values() if len(group) > 1 for level in group]
 
 
-CHECKS: tuple[Callable[[Design], list[Finding]], ...] = (
+CHECKS: tuple[Callable[[Design], Iterator[Finding]], ...] = (
     check_response_varies,
     check_rows,
     check_levels,
@@ -329,13 +277,7 @@ _BESIDE_RESIDUALS = ("levels-vs-rows", "effects-vs-rows")
 
 
 def check_design(design: Design, held: Held = NOTHING) -> list[Finding]:
-    """Everything noticed while building the design and by all checks.
-
-    Parameters
-    ----------
-    held : Held
-        Covariance parameters that are not estimated.
-    """
+    """Everything noticed while building the design and by all checks."""
     if design not in _CHECKED:  # asked for before the search and by the verdict after it
         found = [finding for check in CHECKS for finding in check(design)]
         _CHECKED[design] = [*design.findings, *found]
@@ -344,28 +286,23 @@ def check_design(design: Design, held: Held = NOTHING) -> list[Finding]:
     return [*found, *_check_single_levels(design, held)]
 
 
-def _check_single_levels(design: Design, held: Held) -> list[Finding]:
+def _check_single_levels(design: Design, held: Held) -> Iterator[Finding]:
     """A single level tells a variance only if several of its effects share it.
 
     Or if the variance is not estimated.
     """
     free = ~held.held(sum(block.structure.n_par for block in design.blocks))
-    out, at = [], 0
+    at = 0
     for block in design.blocks:
         wanted = int(free[at : at + block.structure.n_par].sum())
         at += block.structure.n_par
         if block.n_levels == 1 and wanted and wanted >= block.k:
-            out.append(
-                Finding(
-                    "one-level",
-                    "error",
-                    f"The grouping factor {block.group!r} has a single level ({block.levels[0]}) "
-                    "in the rows that are fitted: its variance cannot be estimated. Remove the "
-                    "term, check which rows were dropped, or hold the standard deviation if it is "
-                    "known.",
-                )
+            yield _error(
+                "one-level",
+                f"The grouping factor {block.group!r} has a single level ({block.levels[0]}) in "
+                "the rows that are fitted: its variance cannot be estimated. Remove the term, "
+                "check which rows were dropped, or hold the standard deviation if it is known.",
             )
-    return out
 
 
 def require(findings: Iterable[Finding]) -> None:

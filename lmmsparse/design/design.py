@@ -17,7 +17,7 @@ from lmmsparse.design.grouping import Grouping
 from lmmsparse.design.rank import factors_of
 from lmmsparse.design.recipe import Recipe
 from lmmsparse.engine.columns import Basis, InternalColumns, orthonormal
-from lmmsparse.engine.covariance.structures import CovarianceStructure, Unstructured
+from lmmsparse.engine.covariance.structures import CovarianceStructure
 
 _FAR = 30.0  # means this many standard deviations from zero cost digits
 
@@ -50,10 +50,10 @@ class RandomBlock(ReadOnly):
 
     @property
     def shifted_columns(self) -> FloatArray:
-        """The columns with large means taken off where that changes nothing, (n, k).
+        """The columns, centred where that changes nothing, (n, k).
 
-        Where a term has an intercept and any covariance, it does not matter from where predictors
-        are counted; but squares of Julian dates leave no digits for what matters.
+        The origin of predictors does not matter to a term with an intercept and any covariance; but
+        squares of Julian dates leave no digits for what matters.
         """
         return self._shifted[0]
 
@@ -65,7 +65,7 @@ class RandomBlock(ReadOnly):
     @cached_property
     def _shifted(self) -> tuple[FloatArray, FloatArray | None]:
         k = self.k
-        if not isinstance(self.structure, Unstructured) or k < 2:
+        if not self.structure.closed or k < 2:
             return self.columns, None
         mean, sd = self.columns.mean(axis=0), self.columns.std(axis=0)
         ones = np.flatnonzero((sd == 0) & (mean == 1.0))

@@ -13,7 +13,7 @@ from lmmsparse.common.arrays import BoolArray, IntArray, ReadOnly
 from lmmsparse.common.errors import DataError
 from lmmsparse.common.words import listed
 from lmmsparse.design.labels import positions
-from lmmsparse.design.tables import codes_and_categories, without_unused
+from lmmsparse.design.variables import codes_and_categories, without_unused
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,17 +57,7 @@ class LevelKey(ReadOnly):
 
 @dataclass(frozen=True, eq=False)
 class Grouping(ReadOnly):
-    """A grouping factor.
-
-    Attributes
-    ----------
-    name : str
-        As reported: ``"Subject"``, ``"batch:cask"``.
-    levels : pandas.Index
-        Labels: the original values, or joined by ":" for an interaction.
-    codes : (n,) int array
-        Level of each fitted row.
-    """
+    """A grouping factor: labels of its levels, level of each fitted row (n,), key to new data."""
 
     name: str
     levels: pd.Index
@@ -79,11 +69,6 @@ def make_grouping(name: str, columns: Sequence[pd.Series]) -> Grouping:
     """Turn one column, or several whose observed combinations count, into a grouping factor.
 
     Unused levels are dropped; levels of an interaction are ordered with the first factor slowest.
-
-    Parameters
-    ----------
-    columns : sequence of Series
-        Without missing values.
     """
     components, coded = [], []
     for column in columns:

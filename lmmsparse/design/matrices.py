@@ -29,7 +29,7 @@ from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_ex
 from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.materialize import Materializer
 from lmmsparse.design.plain import Columns, plain_columns
-from lmmsparse.design.tables import Variables, where_missing, with_levels_of
+from lmmsparse.design.variables import Variables, where_missing, with_levels_of
 from lmmsparse.formula.limits import remembered
 from lmmsparse.formula.parts import Variable, read_part
 from lmmsparse.formula.references import references
@@ -69,8 +69,12 @@ class MatrixRecipe:
 
     @cached_property
     def _specs(self) -> dict[str, ModelSpec]:
-        """Specifications rebuilt on one made-up row: everything that matters was learnt before."""
-        return {part: self._rebuild(part) for part in self.parts}
+        """Specifications rebuilt on one synthetic row: all that matters was learnt before."""
+        levels = self.levels
+        return {
+            part: self._specification(text, self.variables[part], levels)
+            for part, text in self.parts.items()
+        }
 
     @property
     def levels(self) -> dict[str, tuple[Any, ...] | None]:
@@ -122,9 +126,6 @@ class MatrixRecipe:
             categories=categories,
         )
 
-    def _rebuild(self, part: str) -> ModelSpec:
-        return self._specification(self.parts[part], self.variables[part], self.levels)
-
     def _specification(
         self,
         text: str,
@@ -164,24 +165,16 @@ class MatrixRecipe:
             na_action="ignore",
             output="numpy",
         )
-        made_up = pd.DataFrame(row, index=range(1))
-        return self._materialize(spec, made_up, strict=False).model_spec
+        synthetic = pd.DataFrame(row, index=range(1))
+        return self._materialize(spec, synthetic, strict=False).model_spec
 
     def _materialize(self, spec: ModelSpec, frame: pd.DataFrame, strict: bool = True) -> Any:
         """Evaluate a specification, with columns that have a coding of their own in it."""
-        infos = {name: self.columns[name] for name in frame.columns}
-        coded = {
-            name: C(frame[name], self.contrasts.get(name))
-            for name, info in infos.items()
-            if info.coded
-        }
-        truths = {
-            name: frame[name].astype(bool)
-            for name, info in infos.items()
-            if info.coded and info.boolean
-        }
+        coded = [name for name in frame.columns if self.columns[name].coded]
+        truths = {name: frame[name].astype(bool) for name in coded if self.columns[name].boolean}
+        codings = {name: C(frame[name], self.contrasts.get(name)) for name in coded}
         data = frame.assign(**truths) if truths else frame
-        return _materialize(spec, data, coded, self.context, strict=strict)
+        return _materialize(spec, data, codings, self.context, strict=strict)
 
     def prepare(self, part: str, newdata: pd.DataFrame) -> tuple[pd.DataFrame, BoolArray]:
         """The columns a part needs, coded as when the model was fitted, and rows with a hole."""
@@ -236,12 +229,8 @@ def learn(
         Part → formula text with an explicit intercept.
     variables : mapping
         Part → data columns it uses.
-    table : Variables
-        Complete rows of tidy columns.
     contrasts : mapping
         Column → contrasts, also of columns that no part uses.
-    context : mapping
-        The user's own names.
     rows : int array or None
         Rows that are fitted; the others are there for expressions that look at their neighbours.
     sample : int array or None

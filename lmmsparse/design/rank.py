@@ -24,6 +24,7 @@ _ROUNDING = 1e-13
 _FAR = 1e-6
 _ZERO = 1e-9
 _WELL = 1e-6
+_SPANNED = 1e-8
 
 
 def chosen_columns(X: FixedColumns, chosen: BoolArray) -> FixedColumns:
@@ -146,6 +147,14 @@ def combination(
         M = A[:p, :p] @ M - A[:p, p:]
     M[np.abs(M) * scale[:, None] < _ZERO * np.where(size > 0, size, 1.0)] = 0.0
     return np.asarray(M)
+
+
+def spans(X: FloatArray, columns: FloatArray) -> bool:
+    """Whether columns are combinations of those of X."""
+    if not columns.shape[1] or not X.shape[1]:
+        return not columns.shape[1]
+    left = X @ np.linalg.lstsq(X, columns, rcond=None)[0] - columns
+    return bool(np.all(np.abs(left).max(axis=0) < _SPANNED * np.abs(columns).max(axis=0)))
 
 
 def column_relations(

@@ -13,13 +13,13 @@ from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, ReadOnly
 from lmmsparse.common.errors import DataError, FormulaError, LmmError
 from lmmsparse.common.threads import filtered
 from lmmsparse.common.words import close_match, listed
-from lmmsparse.design.arguments import aligned, check_real
+from lmmsparse.design.arguments import aligned, numbers
 from lmmsparse.design.evaluate import Evaluator
 from lmmsparse.design.expressions import check_expression, columns_of, learning_calls
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.labels import check_types
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.tables import Tabular, holds_objects, renumbered, tidy_column, widened
+from lmmsparse.design.variables import Tabular, holds_objects, renumbered, tidy_column, widened
 from lmmsparse.formula.expression import bare, read_expression
 from lmmsparse.formula.parts import read_part
 from lmmsparse.formula.references import references
@@ -268,22 +268,13 @@ def column_or_array(what: str, value: Any, frame: Tabular) -> FloatArray:
         what = f"{what}={value!r}"
     else:
         source = aligned(what, value, frame.index)
-    check_real(what, source)
-    try:
-        if isinstance(getattr(source, "dtype", None), pd.CategoricalDtype):
-            raise TypeError("not numeric")
-        array = pd.Series(
-            np.asarray(source).ravel() if not isinstance(source, pd.Series) else source.array
-        )
-        numbers = np.array(array.to_numpy(dtype=np.float64, na_value=np.nan))
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{what} must hold numbers, one for every row. Convert it first."
-        ) from error
-    if np.ndim(value) > 1 or len(numbers) != len(frame):
-        shape = np.shape(value) if not isinstance(value, str) else numbers.shape
+    if isinstance(getattr(source, "dtype", None), pd.CategoricalDtype):
+        raise DataError(f"{what} must be numbers, not levels. Convert it first.")
+    array = np.atleast_1d(numbers(what, source))
+    if np.ndim(value) > 1 or len(array) != len(frame):
+        shape = np.shape(value) if not isinstance(value, str) else array.shape
         raise DataError(
             f"{what} has shape {shape}, but the data have {len(frame)} rows. Give one number per "
             "row of the data, before any rows are dropped."
         )
-    return numbers
+    return array

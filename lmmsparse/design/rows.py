@@ -14,7 +14,7 @@ from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.common.errors import DataError, Finding
 from lmmsparse.common.words import listed
 from lmmsparse.design.recipe import column_or_array, evaluate_grouping, evaluate_numbers
-from lmmsparse.design.tables import Variables, where_missing
+from lmmsparse.design.variables import Variables, where_missing
 
 _OTHER_ROWS = re.compile(r"\blag\(|\.(shift|diff)\(|\bnp\.diff\(")
 

@@ -21,8 +21,8 @@ import pandas as pd
 from lmmsparse.common.errors import Finding
 from lmmsparse.common.words import listed
 from lmmsparse.design.matrices import MatrixRecipe
-from lmmsparse.design.tables import Variables, codes_and_categories
 from lmmsparse.design.terms import formula_terms
+from lmmsparse.design.variables import Variables, codes_and_categories
 
 _NUMBER = re.compile(r"(\D*?)([+-]?\d+(?:\.\d+)?)(\D*)$")
 # What a step between neighbours may be of the common one, and the whole sequence: beyond, ρ is too
@@ -32,15 +32,7 @@ _UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 
 def put_in_order(table: Variables, names: Iterable[str], frame: pd.DataFrame) -> Variables:
-    """The table with levels of text in the order of the numbers they are, where they are that.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Factors of autoregressive terms.
-    frame : DataFrame
-        The data as they were given.
-    """
+    """The table with levels of text in the order of the numbers they are, where they are that."""
     changed = {}
     for name in names:
         if name not in table.columns or isinstance(frame[name].dtype, pd.CategoricalDtype):
@@ -91,13 +83,13 @@ def positions(
     numbers = _numbers(levels)
     if numbers is None or numbers != sorted(numbers):
         known = len(levels) < 3 or all(isinstance(level, (bool, np.bool_)) for level in levels)
-        return None, [] if known else [_taken_in_order(source, expression, levels)]
+        return None, [] if known else _taken("by alphabet", source, expression, levels)
     steps = _in_steps(numbers)
     if min(b - a for a, b in pairwise(steps)) > _MOST_STEPS or steps[-1] > _LARGEST:
-        return None, [_without_steps(source, expression, levels)]
+        return None, _taken("without steps", source, expression, levels)
     at = _from_zero(steps)
     text = isinstance(levels[0], str)
-    return at, [_taken_as_numbers(source, expression, levels)] if at or text else []
+    return at, _taken("by value", source, expression, levels) if at or text else []
 
 
 def _as_declared(
@@ -110,11 +102,11 @@ def _as_declared(
         return None, []
     numbers = None if declared.ordered else _numbers(every)
     steps = [] if numbers is None else [b - a for a, b in pairwise(numbers)]
-    said = []
+    said: list[Finding] = []
     if any(step > 0 for step in steps) and any(step < 0 for step in steps):
-        said = [_taken_as_listed(source, expression, every)]
+        said = _taken("as listed", source, expression, every)
     elif len(set(steps)) > 1:
-        said = [_taken_in_steps(source, expression, every)]
+        said = _taken("in steps", source, expression, every)
     return _from_zero(at), said
 
 
@@ -165,47 +157,23 @@ def _from_zero(at: Sequence[int]) -> tuple[int, ...] | None:
     return None if first == tuple(range(len(at))) else first
 
 
-def _said(level: Literal["info", "warning"], source: str, expression: str, text: str) -> Finding:
-    return Finding("sequence", level, f"In {source} the levels of {expression} {text}")
+_TAKEN = {
+    "by value": "are as far apart as their values ({}). For equal steps, or other ones, make the "
+    "column a categorical that has all levels in their order.",
+    "as listed": "follow each other as the categorical lists them: {}. Their numbers have another "
+    "order. Reorder the categories, or say that their order is meant: column.cat.as_ordered().",
+    "in steps": "({}) follow each other in equal steps, as the categorical lists them. If their "
+    "numbers count, give it all levels, those between too.",
+    "without steps": "({}) are taken to follow each other in equal steps: what is between them is "
+    "no small multiple of a common step. Round them to such a step first.",
+    "by alphabet": "follow each other in alphabetical order: {}. For another order make the column "
+    "a categorical with its levels in order, pandas.Categorical(values, levels).",
+}
 
 
-def _taken_as_numbers(source: str, expression: str, levels: Sequence[Any]) -> Finding:
-    text = (
-        f"are as far apart as their values ({listed(map(str, levels))}). For equal steps, or other "
-        "ones, make the column a categorical that has all levels in their order."
-    )
-    return _said("info", source, expression, text)
-
-
-def _taken_as_listed(source: str, expression: str, levels: Sequence[Any]) -> Finding:
-    text = (
-        f"follow each other as the categorical lists them: {listed(map(str, levels), 12)}. Their "
-        "numbers have another order. Reorder the categories, or say that their order is meant: "
-        "column.cat.as_ordered()."
-    )
-    return _said("warning", source, expression, text)
-
-
-def _taken_in_steps(source: str, expression: str, levels: Sequence[Any]) -> Finding:
-    text = (
-        f"({listed(map(str, levels))}) follow each other in equal steps, as the categorical lists "
-        "them. If their numbers count, give it all levels, those between too."
-    )
-    return _said("info", source, expression, text)
-
-
-def _without_steps(source: str, expression: str, levels: Sequence[Any]) -> Finding:
-    text = (
-        f"({listed(map(str, levels))}) are taken to follow each other in equal steps: what is "
-        "between them is no small multiple of a common step. Round them to such a step first."
-    )
-    return _said("warning", source, expression, text)
-
-
-def _taken_in_order(source: str, expression: str, levels: Sequence[Any]) -> Finding:
-    text = (
-        f"follow each other in alphabetical order: {listed(map(str, levels), 12)}. For another "
-        "order make the column a categorical with its levels in order, pandas.Categorical(values, "
-        "levels)."
-    )
-    return _said("warning", source, expression, text)
+def _taken(how: str, source: str, expression: str, levels: Sequence[Any]) -> list[Finding]:
+    """What is said of the order and the steps that were taken for granted."""
+    order = how in ("as listed", "by alphabet")  # which is seen in more of the levels
+    text = _TAKEN[how].format(listed(map(str, levels), 12 if order else 8))
+    level: Literal["info", "warning"] = "info" if how in ("by value", "in steps") else "warning"
+    return [Finding("sequence", level, f"In {source} the levels of {expression} {text}")]

@@ -17,7 +17,8 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import DataError, Finding, FormulaError
 from lmmsparse.common.words import listed
 from lmmsparse.design.recipe import column_or_array, evaluate
-from lmmsparse.design.tables import Variables, check_unique, tidy_column
+from lmmsparse.design.tables import check_unique
+from lmmsparse.design.variables import Variables, tidy_column
 from lmmsparse.formula.formula import MixedFormula
 from lmmsparse.formula.references import references
 

@@ -55,13 +55,7 @@ class FormulaTerm:
 
 
 def formula_terms(recipe: MatrixRecipe, part: str) -> tuple[FormulaTerm, ...]:
-    """The terms of a part in the order of their columns.
-
-    Parameters
-    ----------
-    part : str
-        ``"fixed"``, ``"random0"``, …
-    """
+    """The terms of a part in the order of their columns."""
     levels = recipe.levels
     terms = []
     start = 0
@@ -140,6 +134,12 @@ def covariates(recipe: MatrixRecipe, part: str) -> dict[str, tuple[float, float,
         if name not in factors and span is not None:
             out[name] = span
     return out
+
+
+def chosen_values(given: Any) -> tuple[Any, ...]:
+    """One value or several, as the user gives them for a column."""
+    one = isinstance(given, str) or np.ndim(given) == 0
+    return (given,) if one else tuple(np.asarray(given, dtype=object).tolist())
 
 
 def grid(values: Mapping[str, tuple[Any, ...]]) -> pd.DataFrame:

@@ -75,7 +75,7 @@ def moment_estimate(
         size, W = np.linalg.eigh(undo @ spread @ undo / sigma2 - error)
         floor = _SMALLEST * np.einsum("ji,jk,ki->i", W, error, W)
         A = T @ W * np.sqrt(np.maximum(size, floor))
-        if isinstance(structure, Unstructured):
+        if structure.closed:
             rows, columns = np.array(structure.entries).T
             out[part] = lower_triangular(A)[rows, columns]
         else:

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg as sla
 import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.progress import bar
 from lmmsparse.engine.linalg import chunks
-from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.products import CrossProducts, side_by_side
 from lmmsparse.engine.solvers.base import PLSFactor
 
 _CORE = 150_000_000  # elements of the matrices of the size of the rest
@@ -170,15 +171,8 @@ def _lead_blocks(
     """
     ends = np.cumsum([0, *(products.sizes[t] for t in lead)])
     part = {t: slice(int(ends[i]), int(ends[i + 1])) for i, t in enumerate(lead)}
-    K, n_levels = int(ends[-1]), len(_rows(products, lead[0])) // products.sizes[lead[0]]
-    G, own = np.zeros((n_levels, K, K)), np.zeros((K, K))
-    for pair in products.pairs:
-        if pair.s in lead and pair.t in lead:
-            row, column = part[pair.s], part[pair.t]
-            G[pair.rows, row, column] = pair.values
-            G[pair.rows, column, row] = pair.values.swapaxes(1, 2)
-    for t in lead:
-        own[part[t], part[t]] = T[t]
+    G = side_by_side(products, products.blocks, lead)
+    K, own = int(ends[-1]), sla.block_diag(*(T[t] for t in lead))
     D = np.asarray(np.linalg.inv(own.T @ G @ own + np.eye(K)), dtype=np.float64)
     # (V₁⁻¹ as a factor of Z₁'…) = I − GΛ₁M₁⁻¹Λ₁' = Λ₁⁻ᵀ M₁⁻¹ Λ₁': the form that keeps the digits.
     if max(np.linalg.cond(T[t]) for t in lead) < _WELL and np.trace(D.mean(axis=0)) < 0.5 * K:

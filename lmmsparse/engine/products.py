@@ -71,6 +71,11 @@ class CrossProducts(ReadOnly):
     basis: Basis
 
     @property
+    def blocks(self) -> list[FloatArray]:
+        """Those of every pair, (m, k_s, k_t) each."""
+        return [pair.values for pair in self.pairs]
+
+    @property
     def q(self) -> int:
         return self.offsets[-1]
 
@@ -143,6 +148,31 @@ class CrossProducts(ReadOnly):
         data = np.concatenate(values)
         coords = (np.concatenate(rows), np.concatenate(cols))
         return frozen_csr(sp.coo_array((data, coords), shape=(self.q, self.q)).tocsr())
+
+
+def side_by_side(
+    products: CrossProducts, blocks: Sequence[FloatArray], terms: Sequence[int] | None = None
+) -> FloatArray:
+    """Blocks of terms that share a factor, joined level by level: (levels, K, K).
+
+    Parameters
+    ----------
+    blocks : sequence of arrays
+        One per pair of terms, as `CrossProducts.pairs`, of all levels or of some.
+    """
+    terms = range(len(products.sizes)) if terms is None else terms
+    ends = np.cumsum([0, *(products.sizes[t] for t in terms)]).tolist()
+    part = {t: slice(a, z) for t, (a, z) in zip(terms, pairwise(ends), strict=True)}
+    among = [
+        (pair, own)
+        for pair, own in zip(products.pairs, blocks, strict=True)
+        if pair.s in part and pair.t in part
+    ]
+    out = np.empty((len(among[0][1]), ends[-1], ends[-1]))
+    for pair, own in among:
+        out[:, part[pair.s], part[pair.t]] = own
+        out[:, part[pair.t], part[pair.s]] = np.swapaxes(own, 1, 2)
+    return out
 
 
 @dataclass(frozen=True, eq=False)

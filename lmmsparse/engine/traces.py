@@ -16,10 +16,11 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg as sla
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.engine.linalg import small_product
-from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.products import CrossProducts, side_by_side
 
 _FEW_EFFECTS = 100
 _LARGEST_BORDER = 200
@@ -97,16 +98,10 @@ def _of_one_factor(
     ends = np.cumsum([0, *products.sizes])
     w, levels = int(ends[-1]), products.q // int(ends[-1])
     own = [slice(int(a), int(z)) for a, z in pairwise(ends)]
-    G, S = np.empty((levels, w, w)), np.empty((levels, w, w))
-    for pair, own_S in zip(products.pairs, inverse, strict=True):
-        for blocks, into in ((pair.values, G), (own_S, S)):
-            into[:, own[pair.s], own[pair.t]] = blocks
-            into[:, own[pair.t], own[pair.s]] = np.swapaxes(blocks, 1, 2)
-    T = np.zeros((w, w))
-    D = np.zeros((sum(map(len, directions)), w, w))
+    G, S = (side_by_side(products, blocks) for blocks in (products.blocks, inverse))
+    T, D = sla.block_diag(*factors), np.zeros((sum(map(len, directions)), w, w))
     at = 0
-    for part, own_T, direction in zip(own, factors, directions, strict=True):
-        T[part, part] = own_T
+    for part, direction in zip(own, directions, strict=True):
         D[at : at + len(direction), part, part] = direction
         at += len(direction)
     GT = np.matmul(G, T)

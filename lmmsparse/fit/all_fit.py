@@ -15,7 +15,7 @@ from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.start import Start, further_starts, start_values
-from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
+from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion, nlopt_missing
 
 
 @one_thread
@@ -38,9 +38,9 @@ def all_fit(fit: Fit, progress: bool | None = None) -> Table:
     start = Start("", fit.template.with_held(start_values(scaled, design)))
     searches: list[tuple[str, Optimizer, Start]] = [
         ("TrustRegion", TrustRegion(), start),
-        ("Bobyqa", Bobyqa(), start),
-        ("NelderMead", NelderMead(), start),
     ]
+    if not nlopt_missing():
+        searches += [("Bobyqa", Bobyqa(), start), ("NelderMead", NelderMead(), start)]
     for other in further_starts(scaled):
         searches.append((f"TrustRegion from {other.name}", TrustRegion(), other))
     names = [f"theta {name}" for name in theta_names(fit.design)]
@@ -56,6 +56,8 @@ def all_fit(fit: Fit, progress: bool | None = None) -> Table:
     best = np.nanmin(values[:, 0])
     spread = float(np.nanmax(values[:, 0]) - best)
     notes = [f"Criteria differ by at most {spread:.1e}."]
+    if nlopt_missing():
+        notes.append("Bobyqa and NelderMead were left out: `pip install nlopt` brings them.")
     if done.interrupted:
         notes.append(f"Interrupted after {len(values)} of {len(searches)} searches.")
     return Table(

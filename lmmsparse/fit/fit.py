@@ -17,9 +17,8 @@ import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, frozen
 from lmmsparse.common.calls import checked_keywords, not_called
-from lmmsparse.common.errors import OptionError
+from lmmsparse.common.options import refused
 from lmmsparse.common.threads import one_thread
-from lmmsparse.common.words import brief
 from lmmsparse.design import Design
 from lmmsparse.design.arguments import in_order_of_theta
 from lmmsparse.engine.covariance.template import LambdaTemplate
@@ -162,11 +161,7 @@ class Fit:
 
     def split(self, b: FloatArray) -> list[FloatArray]:
         """A (q,) vector as one (levels, k) array per term."""
-        offsets = self.template.offsets
-        return [
-            b[a:z].reshape(n, -1)
-            for a, z, n in zip(offsets[:-1], offsets[1:], self.template.n_levels, strict=True)
-        ]
+        return self.template.by_term(b)
 
     @cached_property
     def criterion(self) -> float:
@@ -216,14 +211,11 @@ def fitted(
 def check_parts(optimizer: Any, solver: Any) -> None:
     """Refuse what is no search, and what is no linear algebra."""
     if optimizer is not None and not _has(optimizer, "minimize"):
-        raise OptionError(
-            f"optimizer={brief(optimizer)} is not an optimizer. Searches are objects with their "
-            "own options. Pass one such as lmm.Bobyqa(), lmm.NelderMead() or lmm.TrustRegion()."
-        )
+        objects = "Pass lmm.TrustRegion(), lmm.Bobyqa() or lmm.NelderMead()."
+        raise refused("optimizer", "an optimizer", optimizer, objects)
     if solver is not None and not _has(solver, "build"):
-        raise OptionError(
-            f"solver={brief(solver)} is not a solver. Solvers are objects with their own options. "
-            "Pass one such as lmm.Cholmod() or lmm.Dense()."
+        raise refused(
+            "solver", "a solver", solver, "Pass lmm.Blocked(), lmm.Cholmod() or lmm.Dense()."
         )
 
 
@@ -268,10 +260,7 @@ def fit_design(
     Fit
     """
     if not isinstance(design, Design):
-        raise OptionError(
-            f"design={brief(design)} is not a design. It holds the arrays of a model. Pass what "
-            "lmm.build_design returns."
-        )
+        raise refused("design", "a Design", design, "Pass what lmm.build_design returns.")
     check_parts(optimizer, solver)
     held = held_parameters(design, fixed)
     products, response = products_of(design)

@@ -13,7 +13,7 @@ import numpy as np
 
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import mapping
-from lmmsparse.common.words import close_match
+from lmmsparse.common.words import brief, close_match
 from lmmsparse.design import Design
 from lmmsparse.engine.held import Held
 
@@ -52,19 +52,15 @@ def held_parameters(design: Design, fixed: Mapping[str, Any] | Held | None) -> H
         value = _number(name, given)
         if name == "sigma":
             if not value > 0:
-                raise OptionError(
-                    f"fixed={{'sigma': {value:g}}} is not possible. The residual standard "
-                    "deviation is positive. Give a number above zero."
-                )
+                raise OptionError(f"sigma in fixed= must be a positive number, not {value:g}.")
             sigma = value
             continue
         if name not in names:
             raise OptionError(_unknown(str(name), names, design))
         if names.count(name) > 1:
             raise OptionError(
-                f"fixed= names {name!r}, and {names.count(name)} parameters of the model have "
-                "that name. It cannot be told which of them is meant. Fit the terms with "
-                "different effects, or hold none of these."
+                f"{names.count(name)} parameters of the model have the name {name!r} in fixed=. "
+                "Fit the terms with different effects, or hold none of these."
             )
         held.append((names.index(name), value))
     out = Held(tuple(sorted(held)), sigma)
@@ -82,8 +78,7 @@ def _number(name: Any, given: Any) -> float:
             value = np.nan
     if not np.isfinite(value):
         raise OptionError(
-            f"fixed={{{name!r}: {given!r}}} does not hold a finite number. A parameter is held at "
-            "one value. Give a number."
+            f"{name!r} in fixed= must be held at a finite number, not {brief(given)}."
         )
     return value
 
@@ -91,14 +86,13 @@ def _number(name: Any, given: Any) -> float:
 def _unknown(name: str, names: list[str], design: Design) -> str:
     if name in design.x_names:
         return (
-            f"fixed= names {name!r}, which is a fixed effect. Only covariance parameters can be "
-            "held this way. Give the effect as an offset instead: offset = value * column."
+            f"{name!r} in fixed= is a fixed effect, and only covariance parameters can be held. "
+            "Give the effect as an offset instead: offset = value * column."
         )
     return (
-        f"fixed= names {name!r}, which is no covariance parameter of the model."
+        f"{name!r} in fixed= is not a covariance parameter of this model."
         f"{close_match(name, [*names, 'sigma'])} Its covariance parameters are "
-        f"{', '.join([*names, 'sigma'])}; all but sigma are relative to sigma (m.theta). Name one "
-        "of these."
+        f"{', '.join([*names, 'sigma'])}; all but sigma are relative to sigma (m.theta)."
     )
 
 
@@ -108,6 +102,6 @@ def _check_bounds(design: Design, names: list[str], fixed: Held) -> None:
     for i, value in fixed.theta:
         if not lower[i] <= value <= upper[i]:
             raise OptionError(
-                f"fixed={{{names[i]!r}: {value:g}}} is outside the bounds of this parameter "
-                f"({lower[i]:g} to {upper[i]:g}). No covariance matrix has it. Give a value inside."
+                f"{names[i]!r} in fixed= must be between {lower[i]:g} and {upper[i]:g}, not "
+                f"{value:g}."
             )

@@ -23,9 +23,8 @@ from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.design import Design
 from lmmsparse.engine.columns import InternalColumns
 from lmmsparse.engine.covariance.correlated import AR1
-from lmmsparse.engine.covariance.structures import Unstructured
 from lmmsparse.engine.covariance.template import LambdaTemplate
-from lmmsparse.engine.products import CrossProducts, PairBlocks
+from lmmsparse.engine.products import CrossProducts, PairBlocks, side_by_side
 from lmmsparse.fit.coordinates import standardizer
 from lmmsparse.fit.undetermined import Undetermined
 
@@ -95,7 +94,7 @@ def parameter_changes(template: LambdaTemplate, t: int) -> FloatArray:
     """
     structure, part = template.structures[t], template.slices[t]
     free = template.free[part]
-    if isinstance(structure, Unstructured) and free.all():
+    if structure.closed and free.all():
         return _symmetric(*template.places[t], structure.k)
     D = structure.derivative(generic_theta(template)[part])[free]
     E = np.matmul(D, structure.factor(generic_theta(template)[part]).T)
@@ -134,7 +133,8 @@ def _ruled_out(template: LambdaTemplate, products: CrossProducts, reml: bool) ->
         return False
     if len(products.pairs) > 1 and not _one_factor(template, products):
         return False
-    A = _level_blocks(products, slice(None, None, max(1, levels // (2 * rank + 8))))
+    some = slice(None, None, max(1, levels // (2 * rank + 8)))
+    A = side_by_side(products, [blocks[some] for blocks in products.blocks])
     size = np.sqrt(np.einsum("lkk->lk", A))
     full = size.min(axis=1) > 0
     if A.shape[1] > 1:
@@ -149,19 +149,6 @@ def _one_factor(template: LambdaTemplate, products: CrossProducts) -> bool:
     return all(n == levels for n in template.n_levels) and all(
         len(pair.rows) == levels and np.array_equal(pair.rows, pair.cols) for pair in products.pairs
     )
-
-
-def _level_blocks(products: CrossProducts, some: slice) -> FloatArray:
-    """Z'WZ of some levels of one factor, the effects of all terms side by side, (levels, K, K)."""
-    if len(products.pairs) == 1:
-        return products.pairs[0].values[some]
-    ends = np.cumsum([0, *products.sizes])
-    own = [slice(int(a), int(z)) for a, z in pairwise(ends)]
-    out = np.empty((len(products.pairs[0].values[some]), int(ends[-1]), int(ends[-1])))
-    for pair in products.pairs:
-        out[:, own[pair.s], own[pair.t]] = pair.values[some]
-        out[:, own[pair.t], own[pair.s]] = np.swapaxes(pair.values[some], 1, 2)
-    return out
 
 
 # -- the Gram matrix -------------------------------------------------------------------------------
@@ -249,7 +236,7 @@ def _standardized(
     t = own.s
     structure, part = template.structures[t], template.slices[t]
     gram = own.values.sum(axis=0) / products.n
-    if isinstance(structure, Unstructured) and template.free[part].all():
+    if structure.closed and template.free[part].all():
         return standardizer(gram), _symmetric(*template.places[t], structure.k)
     size = np.sqrt(np.diag(gram))
     E = parameter_changes(template, t)
@@ -317,7 +304,7 @@ def term_matrices(design: Design, template: LambdaTemplate, t: int) -> TermMatri
     block, n = design.blocks[t], design.n
     root = np.sqrt(design.weights_or_one)[:, None]
     E = parameter_changes(template, t)
-    if isinstance(block.structure, Unstructured) and template.free[template.slices[t]].all():
+    if block.structure.closed and template.free[template.slices[t]].all():
         columns = root * block.shifted_columns
         size = np.sqrt(np.einsum("nk,nk->k", columns, columns) / n)
         R = np.linalg.qr(columns / size, mode="r") / np.sqrt(n) if size.all() else np.eye(block.k)
@@ -330,7 +317,7 @@ def term_matrices(design: Design, template: LambdaTemplate, t: int) -> TermMatri
     columns = root * block.columns
     size = np.sqrt(np.einsum("nk,nk->k", columns, columns) / n)
     size = np.where(size > 0, size, 1.0)
-    if not isinstance(block.structure, Unstructured) or template.held:
+    if not block.structure.closed or template.held:
         E = size[:, None] * E * size
     return TermMatrices(block.codes, columns / size, E, np.diag(1.0 / size), block.n_levels)
 

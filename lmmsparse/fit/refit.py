@@ -13,7 +13,7 @@ from lmmsparse.common.errors import DataError, Finding
 from lmmsparse.common.threads import one_thread
 from lmmsparse.common.words import listed
 from lmmsparse.design import Design, LevelKey, RandomBlock
-from lmmsparse.design.arguments import check_real
+from lmmsparse.design.arguments import numbers
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.design.grouping import Grouping, combined_labels
 from lmmsparse.design.rank import chosen_columns, column_relations, independent_columns
@@ -39,12 +39,7 @@ def per_row(design: Design, what: str, values: Any) -> FloatArray:
         raise DataError(
             f"{what} must have one dimension, not {np.ndim(values)}. Pass one value per row."
         )
-    check_real(what, values)
-    values = design.in_rows(what, values)
-    try:
-        array = np.array(pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what} must be numbers ({error}). Convert it first.") from error
+    array = numbers(what, design.in_rows(what, values))
     if len(array) == design.n:
         return array
     if len(array) == len(design.index):
@@ -208,15 +203,11 @@ def _subset_block(block: RandomBlock, keep: BoolArray) -> RandomBlock:
 
 def reduced_fit(fit: Fit, reduction: Reduction) -> Fit | Design:
     """The smaller model; its design where no random effect is left."""
-    blocks = list(fit.design.blocks)
-    if reduction.block is None:
-        del blocks[reduction.position]
-    else:
-        blocks[reduction.position] = reduction.block
+    at, blocks = reduction.position, list(fit.design.blocks)
+    blocks[at : at + 1] = [] if reduction.block is None else [reduction.block]
+    # A formula for it is not needed, and takes longer than many a fit.
     design = replace(fit.design, blocks=tuple(blocks), formula="", recipe=None)
-    if not blocks:
-        return design
-    return again(fit, design, held=still_fixed(fit, reduction))
+    return again(fit, design, held=still_fixed(fit, reduction)) if blocks else design
 
 
 def still_fixed(fit: Fit, reduction: Reduction) -> Held:

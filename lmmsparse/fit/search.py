@@ -42,6 +42,7 @@ from lmmsparse.optimize import (
     Status,
     TrustRegion,
     minimize_free,
+    nlopt_missing,
 )
 
 SNAP = 1e-3
@@ -86,8 +87,8 @@ def search(
     found = searches.run(optimizer, first)
     if not np.isfinite(found.value):
         raise NumericalError(
-            "The criterion could not be evaluated at the start values. The data may hold values "
-            "that are far too large or too small. Check the predictors, or pass other start values."
+            "The criterion could not be evaluated at the start values. Check the predictors for "
+            "values that are far too large or too small, or pass other start values."
         )
     return searches.reported(searches.carried_on(searches.lowest(found, start is None)))
 
@@ -252,6 +253,8 @@ def other_searches(n_theta: int) -> Iterator[Optimizer]:
     most = _PER_PARAMETER * n_theta
     yield QuasiNewton()
     yield TrustRegion()
+    if nlopt_missing():
+        return
     yield Bobyqa(max_eval=most)
     if n_theta <= _SIMPLEX_UP_TO:
         yield NelderMead(max_eval=most)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.words import brief
+from lmmsparse.common.options import refused
 from lmmsparse.design import Design
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
@@ -168,6 +168,9 @@ def start_values(coordinates: Coordinates, design: Design) -> FloatArray:
     return coordinates.to_theta(coordinates.template.start)
 
 
+_ONE_EACH = "Give one finite number per parameter, in the order of m.theta."
+
+
 def checked_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
     """The start values of a user."""
     try:
@@ -175,28 +178,20 @@ def checked_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
             raise TypeError("complex numbers")
         theta = np.asarray(start, dtype=np.float64).ravel()
     except (TypeError, ValueError) as error:
-        raise OptionError(
-            f"start={brief(start)} does not hold numbers. It gives the covariance parameters to "
-            "start from. Give one number per parameter, in the order of m.theta."
-        ) from error
+        raise refused("start", "numbers", start, _ONE_EACH) from error
     if theta.shape != (template.n_theta,):
         raise OptionError(
             f"start has {theta.size} values, but the model has {template.n_theta} covariance "
-            "parameters. Each of them needs a start. Give one value per parameter, in the order of "
-            "m.theta."
+            f"parameters. {_ONE_EACH}"
         )
     if not np.isfinite(theta).all():
-        raise OptionError(
-            "start holds values that are not finite. A search starts from a point. Give finite "
-            "numbers."
-        )
+        raise OptionError(f"start contains NaN or infinite values. {_ONE_EACH}")
     theta = template.with_held(theta)
     outside = np.flatnonzero((theta < template.lower) | (theta > template.upper))
     if outside.size:
         i = int(outside[0])
         raise OptionError(
-            f"start[{i}] = {theta[i]:g} is outside its bounds ({template.lower[i]:g} to "
-            f"{template.upper[i]:g}). Diagonal entries of the covariance factor cannot be "
-            "negative. Give a value inside."
+            f"start[{i}] must be between {template.lower[i]:g} and {template.upper[i]:g}, not "
+            f"{theta[i]:g}."
         )
     return theta

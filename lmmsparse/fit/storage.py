@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from lmmsparse.common.archive import Archive, Arrays, write_archive
 from lmmsparse.common.arrays import FloatArray, IntArray, ObjectArray
-from lmmsparse.common.errors import Finding, StorageError
+from lmmsparse.common.errors import Finding, MissingPackageError, StorageError
 from lmmsparse.common.fields import (
     choice,
     flag,
@@ -40,18 +40,25 @@ from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
 from lmmsparse.engine.solvers.dense import Dense
-from lmmsparse.engine.solvers.sksparse import UNUSABLE
 from lmmsparse.engine.solvers.superlu import SuperLU
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.generalized.fit import GeneralizedFit
+from lmmsparse.fit.generalized.stored import (
+    check_generalized,
+    decode_family,
+    decode_generalized,
+    encode_generalized,
+    wider_bounds,
+)
 from lmmsparse.fit.problem import Problem
 from lmmsparse.fit.stored_solution import check_solution
-from lmmsparse.optimize import Bobyqa, NelderMead, QuasiNewton, TrustRegion
+from lmmsparse.optimize import Bobyqa, NelderMead, QuasiNewton, StructuredSearch, TrustRegion
 from lmmsparse.optimize.base import Optimizer, Optimum, Status
 
 _FORMAT = "lmmsparse model"
 _VERSION = 2  # 1 had no list of its arrays and no checksums
 _OPTIMIZERS: dict[str, type[Any]] = {
-    c.__name__: c for c in (TrustRegion, Bobyqa, NelderMead, QuasiNewton)
+    c.__name__: c for c in (TrustRegion, StructuredSearch, Bobyqa, NelderMead, QuasiNewton)
 }
 _OPTIMUM = ("value", "status", "evaluations", "optimizer", "expected_decrease")
 _SPARSE = ("data", "indices", "indptr")
@@ -82,6 +89,8 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         "solver": _encode_option(fit.solver, _SOLVERS),
         "held": {"theta": [list(each) for each in fit.held.theta], "sigma": fit.held.sigma},
     }
+    if isinstance(fit, GeneralizedFit):
+        meta["generalized"] = encode_generalized(fit, arrays)
     arrays["beta"], arrays["modes"] = fit.beta, fit.b
     arrays["optimum.x"] = fit.optimum.x
     arrays["optimum.trace"] = fit.optimum.trace
@@ -344,21 +353,33 @@ _MODEL = ("format", "version", "reml", "design", "optimum", "optimizer", "solver
 
 
 def _decode(meta: dict[str, Any], arrays: Arrays) -> Fit:
-    record(meta, _MODEL, ("held", "arrays"))
+    record(meta, _MODEL, ("held", "arrays", "generalized"))
     optimizer: Optimizer = _decode_option(meta["optimizer"], _OPTIMIZERS)
     solver: PLSSolver
-    if meta["solver"]["name"] == Cholmod.__name__ and UNUSABLE:
-        options(meta["solver"]["options"], Cholmod)
-        solver = SuperLU()  # the same sums without scikit-sparse
-    else:
+    try:
         solver = _decode_option(meta["solver"], _SOLVERS)
+    except MissingPackageError:
+        solver = SuperLU()  # the same sums without CHOLMOD
     design = _decode_design(meta["design"], arrays)
     lower = np.concatenate([block.structure.lower() for block in design.blocks])
     upper = np.concatenate([block.structure.upper() for block in design.blocks])
-    optimum = _decode_optimum(meta["optimum"], lower, upper, arrays)
+    said = meta.get("generalized")
+    of_x = lower, upper
+    if said is not None:
+        of_x = wider_bounds(lower, upper, design.p, decode_family(said))
+    optimum = _decode_optimum(meta["optimum"], *of_x, arrays)
     held = _decode_held(meta.get("held", {"theta": [], "sigma": None}), lower, upper)
-    if not all(np.isclose(optimum.x[i], value) for i, value in held.theta):
+    first = 0 if said is None else design.p
+    if not all(np.isclose(optimum.x[first + i], value) for i, value in held.theta):
         raise ValueError("covariance parameters that are held at other values")
+    if said is not None:
+        parts = design, solver, held, optimum, optimizer
+        generalized = decode_generalized(said, arrays, *parts)
+        q = generalized.template.q
+        own = arrays.numbers("beta", design.p), arrays.numbers("modes", q)
+        arrays.check_all_taken()
+        check_generalized(generalized, own)
+        return generalized
     fit = Fit(Problem(design, flag(meta["reml"]), solver, held), optimum, optimizer)
     effects = None
     if whole(meta["version"]) > 1:

@@ -19,7 +19,14 @@ from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.not_identified import undetermined_terms
 from lmmsparse.fit.singular import is_singular, singular_finding
 from lmmsparse.fit.start import LOST, is_lost
-from lmmsparse.optimize import Derivatives, Objective, Optimum, Status, second_by_differences
+from lmmsparse.optimize import (
+    Derivatives,
+    Objective,
+    Optimum,
+    Status,
+    nlopt_missing,
+    second_by_differences,
+)
 
 TOLERANCE = 1e-4
 RECENT = 20
@@ -27,6 +34,7 @@ _CARRIES_A_MEAN = (
     "Usually random effects carry a mean for which there is no fixed effect. Add the fixed effects "
     "of all random effects, or simplify the random effects."
 )
+_WITHOUT_NLOPT = " Two searches that need the package nlopt were not tried: pip install nlopt."
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -177,7 +185,7 @@ def _not_converged(fit: Fit, decrease: float) -> Finding:
         f"The search has not reached the optimum: {expected} "
         f"({optimum.optimizer}: {optimum.status.value}). Estimates and standard errors may be "
         "off. Refit with another optimizer, for example optimizer=lmm.TrustRegion(), or from "
-        "start=m.theta.",
+        f"start=m.theta.{_WITHOUT_NLOPT if nlopt_missing() else ''}",
     )
 
 

@@ -202,7 +202,7 @@ def _find_tilde(tokens: list[Token], one_sided: bool) -> int:
             'There is a second "~". A formula has one, between the response and the effects.'
         )
     tilde = tildes[0]
-    depth = sum(t.is_op("(", "[", "{") - t.is_op(")", "]", "}") for t in tokens[:tilde])
+    depth = sum(t.nesting for t in tokens[:tilde])
     if depth:
         tokens[tilde].fail(
             'The "~" stands inside parentheses. Put the parentheses around the response or single '

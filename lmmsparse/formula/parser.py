@@ -178,7 +178,7 @@ class _Parser:
         depth, closing, bar = 0, opening, None
         while True:
             token = self._tokens[closing]
-            depth += token.is_op("(", "[", "{") - token.is_op(")", "]", "}")
+            depth += token.nesting
             if token.is_op("|", "||"):
                 bar = bar or (token, depth)
             if depth == 0:

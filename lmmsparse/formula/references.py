@@ -45,7 +45,7 @@ calls=('np.log(z)', 'poly(x, degree=2)'))
     calls: list[str] = []
     depth, end = 0, -1  # how many brackets are open; the last token of the call that is read
     for i, token in enumerate(tokens[:-1]):
-        depth += token.is_op("(", "[", "{") - token.is_op(")", "]", "}")
+        depth += token.nesting
         if token.kind not in ("name", "quoted"):
             continue
         quoted, after = token.kind == "quoted", tokens[i + 1]

@@ -158,7 +158,7 @@ class Summands:
         tokens = node.tokens[2:-1]
         depth, commas = 0, 0
         for token in tokens:
-            depth += token.is_op("(", "[", "{") - token.is_op(")", "]", "}")
+            depth += token.nesting
             commas += depth == 0 and token.is_op(",", "=")
         if not tokens or commas:
             node.fail(

@@ -29,11 +29,6 @@ _MAX_POWER = 20
 def term_labels(node: Node) -> tuple[str, ...]:
     """Labels of the terms a model expression expands to, lowest order of interaction first.
 
-    Parameters
-    ----------
-    node : Node
-        Summands and products of columns and calls. The markers 0 and 1 are passed over.
-
     Returns
     -------
     tuple of str
@@ -197,7 +192,7 @@ def _union(terms: list[_Term]) -> _Term:
 
 
 def power_of(node: Product) -> int:
-    """The exponent of ``(a + b)^2``, which has to be a small positive whole number."""
+    """The exponent of ``(a + b)^2``, which must be a small positive whole number."""
     exponent = unwrap(node.right)
     if isinstance(exponent, Number) and exponent.value in range(1, _MAX_POWER + 1):
         return int(exponent.value)

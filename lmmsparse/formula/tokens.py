@@ -50,6 +50,11 @@ class Token(Place):
     kind: Kind
     value: str
 
+    @property
+    def nesting(self) -> int:
+        """1 for a bracket that opens, −1 for one that closes."""
+        return self.is_op(*_OPENING) - self.is_op(*_CLOSING)
+
     def is_op(self, *values: str) -> bool:
         """Whether this is one of the given signs."""
         return self.kind == "op" and self.value in values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -81,10 +81,21 @@ class GeneralizedLinearMixedModel(MixedModel):
     >>> cake = lmm.load_dataset("cake")
     >>> m = lmm.glmer("angle ~ temp + (1 | recipe:replicate)", cake, "gamma")
     >>> m.fixef.round(4).to_dict()
-    {'Intercept': 2.4525, 'temp': 0.005}
+    {'Intercept': 2.4446, 'temp': 0.005}
     """
 
     _fit: GeneralizedFit
+    _instead: ClassVar[dict[str, str]] = {
+        "influence": "It is for linear mixed models. Refit without the rows or levels.",
+        "step": "It is for linear mixed models. Write m.drop1() and m.ranova().",
+        "refit_many": "It is for linear mixed models. Write m.refit(y) for each response.",
+        "profile": "Write m.confint(method='profile').",
+        "vcov_varcorr": "Write m.parameter_errors.",
+        "all_fit": "Fit again with optimizer=, for example lmm.Bobyqa().",
+        "r2": "It is for linear mixed models, whose residuals have a variance.",
+        "icc": "It is for linear mixed models, whose residuals have a variance.",
+        "residuals_of": "Write m.residuals(type='pearson').",
+    }
 
     @checked_keywords
     def __init__(self, fit: GeneralizedFit) -> None:

@@ -15,13 +15,18 @@ from lmmsparse.design import Design, build_design, design_from_arrays
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.fit.fit import check_parts, fit_design
+from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.held import held_parameters
 from lmmsparse.fit.storage import load_fit
 from lmmsparse.formula.formula import parse_formula
+from lmmsparse.inference.generalized.likelihood import likelihood_ratios
+from lmmsparse.inference.generalized.wald import term_tests
 from lmmsparse.inference.hypotheses.anova import anova_table
 from lmmsparse.inference.hypotheses.bootstrap_lrt import bootstrap_lrt_of_fits
 from lmmsparse.inference.hypotheses.lrt import likelihood_ratio_table
+from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.linear import LinearMixedModel
+from lmmsparse.model.mixed import MixedModel
 from lmmsparse.optimize import Optimizer
 
 
@@ -196,8 +201,8 @@ def fit_arrays(
 
 
 @checked_keywords
-def load(path: str | Path) -> LinearMixedModel:
-    """Read a model that `LinearMixedModel.save` has written.
+def load(path: str | Path) -> LinearMixedModel | GeneralizedLinearMixedModel:
+    """Read a model that its method `save` has written.
 
     Parameters
     ----------
@@ -205,7 +210,7 @@ def load(path: str | Path) -> LinearMixedModel:
 
     Returns
     -------
-    LinearMixedModel
+    LinearMixedModel or GeneralizedLinearMixedModel
         With identical results; nothing in the file is executed.
 
     Raises
@@ -213,19 +218,23 @@ def load(path: str | Path) -> LinearMixedModel:
     StorageError
         If the file is not a saved model or is damaged.
     """
-    return LinearMixedModel(load_fit(path))
+    fit = load_fit(path)
+    if isinstance(fit, GeneralizedFit):
+        return GeneralizedLinearMixedModel(fit)
+    return LinearMixedModel(fit)
 
 
 @checked_keywords
 def anova(
-    *models: LinearMixedModel, type: int = 3, ddf: str = "satterthwaite", refit: bool = True
+    *models: MixedModel, type: int = 3, ddf: str = "satterthwaite", refit: bool = True
 ) -> Table:
     """Test the fixed-effects terms of one model, or compare models fitted to the same data.
 
     Parameters
     ----------
-    *models : LinearMixedModel
-        One, whose terms are tested by F, or several, compared by likelihood-ratio tests.
+    *models : LinearMixedModel or GeneralizedLinearMixedModel
+        One, whose terms are tested by F, or by Wald's χ² if it is generalized; or several, compared
+        by likelihood-ratio tests.
     type : {1, 2, 3}
         For one model: sequential hypotheses (1), each term adjusted for those that do not contain
         it (2), or cell means weighted equally (3), whatever the coding of the factors.
@@ -237,7 +246,8 @@ def anova(
     Returns
     -------
     Table
-        One model: rows are terms, columns ``Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)``.
+        One model: rows are terms, columns ``Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)``, or
+        ``Chisq, Df, Pr(>Chisq)``.
         Several: columns ``npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq)`` (and
         ``table["Pr(>Chibarsq)"]``, which allows for variances not being negative), smallest
         model first.
@@ -258,7 +268,7 @@ def anova(
     if len(models) == 1 and isinstance(models[0], (list, tuple)):
         models = tuple(models[0])
     for model in models:
-        if not isinstance(model, LinearMixedModel):
+        if not isinstance(model, MixedModel):
             raise OptionError(
                 f"anova() was given a {model.__class__.__name__}. It compares fitted models. Pass "
                 "models made by lmm.lmer, and options by name, for example type=3."
@@ -268,9 +278,19 @@ def anova(
             "anova() was given no model. It tests the terms of one, or compares several. Pass the "
             "models, for example lmm.anova(m) or lmm.anova(m1, m2)."
         )
+    labels = [f"m{i + 1}" for i in range(len(models))]
+    generalized = [m.fit for m in models if isinstance(m.fit, GeneralizedFit)]
+    if generalized:
+        if len(generalized) < len(models):
+            raise OptionError(
+                "anova() was given linear and generalized models. Their likelihoods are of "
+                "different kinds of responses. Compare models of one kind."
+            )
+        if len(models) == 1:
+            return term_tests(generalized[0], type)
+        return likelihood_ratios(generalized, labels)
     if len(models) == 1:
         return anova_table(models[0].fit, type, ddf)
-    labels = [f"m{i + 1}" for i in range(len(models))]
     return likelihood_ratio_table([m.fit for m in models], labels, refit)
 
 

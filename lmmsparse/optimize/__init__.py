@@ -10,7 +10,7 @@ from lmmsparse.optimize.base import (
     Status,
     second_by_differences,
 )
-from lmmsparse.optimize.bounded import Bobyqa, NelderMead
+from lmmsparse.optimize.bounded import Bobyqa, NelderMead, nlopt_missing
 from lmmsparse.optimize.free import OnPlane, minimize_free
 from lmmsparse.optimize.quasi_newton import QuasiNewton
 from lmmsparse.optimize.structured import StructuredSearch
@@ -31,5 +31,6 @@ __all__ = [
     "StructuredSearch",
     "TrustRegion",
     "minimize_free",
+    "nlopt_missing",
     "second_by_differences",
 ]

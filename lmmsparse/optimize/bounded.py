@@ -7,15 +7,25 @@ some coordinates (`Bounds.mirrors`). The searches leave them by trying both side
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-import nlopt
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_construction
-from lmmsparse.common.errors import NumericalError
+from lmmsparse.common.errors import MissingPackageError, NumericalError
 from lmmsparse.optimize.base import Bounds, Objective, Optimum, Recorder, Status, check_positive
+
+
+@cache
+def nlopt_missing() -> str:
+    """Why NLopt cannot be used; nothing if it can."""
+    try:
+        import nlopt  # noqa: F401
+    except (ImportError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 @checked_construction
@@ -29,6 +39,10 @@ class Bobyqa:
         Stopping tolerances on criterion and parameters.
     max_eval : int
         Limit on evaluations.
+
+    Notes
+    -----
+    Needs the package nlopt, which `pip install nlopt` brings.
 
     References
     ----------
@@ -46,7 +60,7 @@ class Bobyqa:
 
     def minimize(self, objective: Objective, start: FloatArray, bounds: Bounds) -> Optimum:
         """Minimize within the bounds, restarting off bounds that are not minima."""
-        return _bounded_search(nlopt.LN_BOBYQA, "Bobyqa", self, objective, start, bounds)
+        return _bounded_search("LN_BOBYQA", self, objective, start, bounds)
 
 
 @checked_construction
@@ -60,6 +74,10 @@ class NelderMead:
         Stopping tolerances on criterion and parameters.
     max_eval : int
         Limit on evaluations.
+
+    Notes
+    -----
+    Needs the package nlopt, which `pip install nlopt` brings.
 
     References
     ----------
@@ -77,18 +95,22 @@ class NelderMead:
 
     def minimize(self, objective: Objective, start: FloatArray, bounds: Bounds) -> Optimum:
         """Minimize within the bounds, restarting the simplex until it brings nothing more."""
-        return _bounded_search(nlopt.LN_NELDERMEAD, "NelderMead", self, objective, start, bounds)
+        return _bounded_search("LN_NELDERMEAD", self, objective, start, bounds)
 
 
 def _bounded_search(
-    algorithm: int,
-    name: str,
+    algorithm: str,
     options: Bobyqa | NelderMead,
     objective: Objective,
     start: FloatArray,
     bounds: Bounds,
 ) -> Optimum:
-    record = Recorder(objective)
+    record, name = Recorder(objective), type(options).__name__
+    if nlopt_missing():
+        raise MissingPackageError(
+            f"{name} needs the package nlopt, which cannot be used ({nlopt_missing()}). Run `pip "
+            "install nlopt`, or leave out optimizer= for the default search, which does not."
+        )
     start = np.clip(np.asarray(start, dtype=np.float64), bounds.lower, bounds.upper)
     if not np.isfinite(record(start)):
         return record.optimum(Status.FAILED, name, bounds)
@@ -104,7 +126,7 @@ def _bounded_search(
             continue
         # One search may stop early in many dimensions (a simplex in any): start afresh from its
         # end until that brings nothing more.
-        again = len(start) > 3 or algorithm == nlopt.LN_NELDERMEAD
+        again = len(start) > 3 or algorithm == "LN_NELDERMEAD"
         if not again or before - record.best < 10 * options.ftol_abs:
             break
         x = record.best_x
@@ -112,13 +134,15 @@ def _bounded_search(
 
 
 def _run_nlopt(
-    algorithm: int,
+    algorithm: str,
     options: Bobyqa | NelderMead,
     record: Recorder,
     start: FloatArray,
     bounds: Bounds,
 ) -> Status:
-    search = nlopt.opt(algorithm, len(start))
+    import nlopt
+
+    search = nlopt.opt(getattr(nlopt, algorithm), len(start))
     search.set_lower_bounds(bounds.lower)
     search.set_upper_bounds(bounds.upper)
     search.set_ftol_abs(options.ftol_abs)
@@ -142,8 +166,8 @@ def _run_nlopt(
         return Status.STALLED
     except (RuntimeError, ValueError) as error:
         raise NumericalError(
-            f"The search stopped with an error of NLopt ({error}). The criterion cannot be "
-            "followed from here. Try optimizer=lmm.TrustRegion() or other start values."
+            f"The search stopped with an error of NLopt ({error}). Try "
+            "optimizer=lmm.TrustRegion() or other start values."
         ) from error
     limit = search.last_optimize_result() == nlopt.MAXEVAL_REACHED
     return Status.MAX_EVALUATIONS if limit else Status.CONVERGED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,13 +20,16 @@ from lmmsparse.optimize.base import (
 from lmmsparse.optimize.trust_region import bounded_step
 
 _GROWS, _SHRINKS = 3.0, 0.3
-_FLOOR = 1e-8  # of the largest curvature: what a coordinate without any is scaled by
+_NOTHING = 1e-11
+_THERE = 0.7  # how much of the model along a step is that of its end: the best of those tried
 
 
 @checked_construction
 @dataclass(frozen=True)
 class StructuredSearch:
     """Second-order search with a structured secant: the model's Hessian plus what it has missed.
+
+    A unit of every coordinate is taken to be a large change.
 
     Parameters
     ----------
@@ -64,9 +67,18 @@ class StructuredSearch:
             scale = _scales(hessian, here.hessian)
             step, predicted, length = _scaled_step(x, here, hessian, scale, radius, bounds)
             enough = max(self.tol, 1e-12 * abs(here.value), here.noise)
-            if predicted < enough and length < 0.99 * radius:
-                status, expected = Status.CONVERGED, max(0.0, predicted)
-                break
+            if predicted < enough:
+                if length < 0.99 * radius:
+                    if predicted > _NOTHING:
+                        # The last step is free; values that differ by rounding do not tell.
+                        value = record(x + step)
+                        if value <= here.value + enough:
+                            x, here = x + step, replace(here, value=value)
+                    status, expected = Status.CONVERGED, max(0.0, predicted)
+                    break
+                if radius < self.radius:  # so small a region promises nothing anywhere
+                    radius *= 10.0
+                    continue
             if length < 1e-10:
                 status = Status.STALLED
                 break
@@ -75,24 +87,29 @@ class StructuredSearch:
                 radius = _SHRINKS * length
                 continue
             ratio = (here.value - there.value) / predicted
-            if abs(here.value - there.value) <= 1e-13 * abs(here.value):
-                ratio = 1.0 if predicted < 1e-6 else ratio
+            noise = max(1e-13 * abs(here.value), 10.0 * here.noise)
+            if abs(here.value - there.value) <= noise and predicted < max(1e-6, 10.0 * noise):
+                ratio = 1.0
             if ratio < 0.1:
                 radius = _SHRINKS * length
             elif ratio > 0.5 and length > 0.8 * radius:
                 radius *= _GROWS
-            change = there.gradient - here.gradient - (there.hessian + missed) @ step
+            model = (1.0 - _THERE) * here.hessian + _THERE * there.hessian + missed
+            change = there.gradient - here.gradient - model @ step
             missed = missed + _rank_one(change / scale, step * scale, scale)
             if ratio > 1e-4:
                 x, here = x + step, there
-        return record.optimum(status, "StructuredSearch", bounds, expected)
+        found = record.optimum(status, "StructuredSearch", bounds, expected)
+        if status is not Status.CONVERGED:
+            return found
+        return replace(found, x=bounds.canonical(x), value=here.value)
 
 
 def _scales(hessian: FloatArray, model: FloatArray) -> FloatArray:
-    """The square roots of the curvatures, of the model where the whole has none."""
+    """The square roots of the curvatures, of the model where the whole has none; at least one."""
     curved, of_model = np.diag(hessian), np.diag(model)
     own = np.where(curved > 0.1 * of_model, curved, of_model)
-    return np.asarray(np.sqrt(np.maximum(own, _FLOOR * max(float(own.max(initial=0.0)), 1e-300))))
+    return np.asarray(np.sqrt(np.maximum(np.abs(own), 1.0)))
 
 
 def _scaled_step(

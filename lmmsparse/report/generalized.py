@@ -8,25 +8,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse.common.options import check_level, names_in, one_of
 from lmmsparse.common.render import Grid, Section
 from lmmsparse.common.table import as_precise_as, number
-from lmmsparse.common.words import alternatives
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.verdict import Convergence
 from lmmsparse.inference.generalized.wald import parameter_errors, z_table
-from lmmsparse.report.summary import (
-    Summary,
-    correlations_of,
-    counts_of,
-    notes_of,
-    verdict_of,
-    wrapped,
+from lmmsparse.report.summary import Summary, composed, printed, quantiles_of
+from lmmsparse.report.tidy import (
+    fitted_frame,
+    parameter_rows,
+    random_values,
+    stacked,
+    wanted_effects,
+    with_limits,
 )
-from lmmsparse.report.tidy import EFFECTS, fitted_frame, parameter_rows, random_values, with_limits
 from lmmsparse.results.generalized import residuals
 from lmmsparse.results.likelihood import criteria, loglik
-from lmmsparse.results.varcorr import variance_components
 
 _FIXED = {
     "Estimate": "estimate",
@@ -73,13 +70,6 @@ def _criteria(fit: GeneralizedFit) -> Grid:
     return Grid(head, ((*cells, str(fit.design.n - fit.npar)),), left=0)
 
 
-def _scaled_residuals(fit: GeneralizedFit) -> Grid:
-    scaled = residuals(fit, "pearson") / np.sqrt(fit.family.dispersion(fit.delta))
-    quantiles = np.quantile(scaled, [0, 0.25, 0.5, 0.75, 1])
-    cells = tuple(number(float(v), 4) for v in quantiles)
-    return Grid(("Min", "1Q", "Median", "3Q", "Max"), (cells,), left=0)
-
-
 def _own_parameter(fit: GeneralizedFit) -> tuple[str, ...]:
     family = fit.family
     if not family.parameter:
@@ -91,41 +81,19 @@ def _own_parameter(fit: GeneralizedFit) -> tuple[str, ...]:
 
 def summarize_generalized(fit: GeneralizedFit, convergence: Convergence) -> Summary:
     """Compose the summary."""
-    varcorr, table = variance_components(fit), z_table(fit)
-    sections = [
+    scaled = residuals(fit, "pearson") / np.sqrt(fit.family.dispersion(fit.delta))
+    first = (
         Section(lines=_heading(fit)),
         Section(grid=_criteria(fit)),
-        Section("Scaled residuals (Pearson):", _scaled_residuals(fit)),
-        Section("Random effects:", varcorr.grid, (counts_of(fit), *_own_parameter(fit))),
-        Section("Fixed effects:", table.section.grid, table.section.lines)
-        if fit.design.p
-        else Section("No fixed effects"),
-    ]
-    correlations = correlations_of(fit)
-    if correlations is not None:
-        sections.append(Section("Correlation of fixed effects:", correlations))
-    sections.append(Section(lines=(verdict_of(fit, convergence), *notes_of(fit, convergence))))
-    return Summary(table, varcorr, tuple(sections))
+        Section("Scaled residuals (Pearson):", quantiles_of(scaled)),
+    )
+    return composed(fit, convergence, first, _own_parameter(fit), "Fixed effects:", z_table(fit))
 
 
 def short_print_generalized(fit: GeneralizedFit, convergence: Convergence) -> str:
     """What ``print(model)`` shows."""
-    parts = [
-        *_heading(fit),
-        f"-2*log(L) at convergence: {number(fit.criterion, 4)}",
-        "Random effects:",
-        str(variance_components(fit)),
-        counts_of(fit),
-        *_own_parameter(fit),
-    ]
-    notes = notes_of(fit, convergence)
-    if convergence.singular and convergence.converged:
-        notes = (*notes, verdict_of(fit, convergence))
-    if fit.design.p:
-        se = np.sqrt(np.diag(fit.vcov))
-        cells = as_precise_as(se[np.isfinite(se)].tolist())(fit.beta.tolist())
-        parts += ["Fixed effects:", *wrapped(fit.design.x_names, cells)]
-    return "\n".join([*parts, "", *notes] if notes else parts)
+    first = (*_heading(fit), "-2*log(L) at convergence")
+    return printed(fit, convergence, first, _own_parameter(fit))
 
 
 def tidy_generalized(
@@ -135,11 +103,7 @@ def tidy_generalized(
     intervals: Callable[[], pd.DataFrame],
 ) -> pd.DataFrame:
     """One row per parameter or random effect; see `lmmsparse.report.tidy.tidy`."""
-    wanted = names_in("effects", effects, f"Choose {alternatives(EFFECTS)}.") or [""]
-    for kind in wanted:
-        one_of("effects", kind, EFFECTS)
-    if level is not None:
-        check_level(level)
+    wanted = wanted_effects(effects, level)
     limits = intervals() if level is not None and set(wanted) & {"fixed", "ran_pars"} else None
     frames = []
     for kind in wanted:
@@ -149,11 +113,7 @@ def tidy_generalized(
             frames.append(_parameters(fit, limits))
         else:
             frames.append(random_values(fit, level))
-    if len(frames) == 1:
-        return frames[0]
-    order = ["effect", "group", "level", "term", *_FIXED.values(), "conf_low", "conf_high"]
-    joined = pd.concat(frames, ignore_index=True)
-    return joined[[name for name in order if name in joined.columns]]
+    return stacked(frames, _FIXED.values())
 
 
 def _fixed(fit: GeneralizedFit, limits: pd.DataFrame | None) -> pd.DataFrame:

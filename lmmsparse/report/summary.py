@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.render import Grid, Section, Shown, aligned, markdown_of
 from lmmsparse.common.table import Table, as_precise_as, number
@@ -91,8 +92,9 @@ def _criteria(fit: Fit) -> Grid:
     return Grid((*head, "df.resid"), ((*cells, str(df)),), left=0)
 
 
-def _residuals(fit: Fit) -> Grid:
-    quantiles = np.quantile(residuals(fit, "pearson") / fit.sigma, [0, 0.25, 0.5, 0.75, 1])
+def quantiles_of(scaled: FloatArray) -> Grid:
+    """Quartiles of residuals."""
+    quantiles = np.quantile(scaled, [0, 0.25, 0.5, 0.75, 1])
     cells = tuple(number(float(v), 4) for v in quantiles)
     return Grid(("Min", "1Q", "Median", "3Q", "Max"), (cells,), left=0)
 
@@ -171,24 +173,32 @@ def notes_of(fit: Fit, convergence: Convergence) -> tuple[str, ...]:
 
 
 def summarize(fit: Fit, convergence: Convergence, ddf: str) -> Summary:
-    """Compose the summary.
-
-    Parameters
-    ----------
-    ddf : str
-        Method of the coefficient table.
-    """
+    """Compose the summary, with the coefficient table of a method."""
     ddf = check_ddf(ddf)
-    varcorr = variance_components(fit)
     table = coefficient_table(fit, ddf)
-    sections = [
+    quantiles = quantiles_of(residuals(fit, "pearson") / fit.sigma)
+    first = (
         Section(lines=_heading(fit)),
         Section(grid=_criteria(fit)),
-        Section("Scaled residuals:", _residuals(fit)),
-        Section("Random effects:", varcorr.grid, (counts_of(fit),)),
-        Section(_FIXED[ddf], table.section.grid, table.section.lines)
-        if fit.design.p
-        else Section("No fixed effects"),
+        Section("Scaled residuals:", quantiles),
+    )
+    return composed(fit, convergence, first, (), _FIXED[ddf], table)
+
+
+def composed(
+    fit: Fit,
+    convergence: Convergence,
+    first: Sequence[Section],
+    below_random: Sequence[str],
+    title: str,
+    table: Table,
+) -> Summary:
+    """A summary from its first sections, lines below the random effects and coefficients."""
+    varcorr, shown = variance_components(fit), table.section
+    sections = [
+        *first,
+        Section("Random effects:", varcorr.grid, (counts_of(fit), *below_random)),
+        Section(title, shown.grid, shown.lines) if fit.design.p else Section("No fixed effects"),
     ]
     correlations = correlations_of(fit)
     if correlations is not None:
@@ -197,7 +207,7 @@ def summarize(fit: Fit, convergence: Convergence, ddf: str) -> Summary:
     return Summary(table, varcorr, tuple(sections))
 
 
-def wrapped(names: Sequence[str], cells: Sequence[str], width: int = 80) -> list[str]:
+def _wrapped(names: Sequence[str], cells: Sequence[str], width: int = 80) -> list[str]:
     """Names above numbers, in as many pairs of lines as the width asks for."""
     lines, start = [], 0
     while start < len(names):
@@ -214,19 +224,27 @@ def wrapped(names: Sequence[str], cells: Sequence[str], width: int = 80) -> list
 
 def short_print(fit: Fit, convergence: Convergence) -> str:
     """What ``print(model)`` shows: criterion, standard deviations, fixed effects."""
-    varcorr = variance_components(fit)
-    name = "REML criterion at convergence" if fit.reml else "Deviance at convergence"
+    name = "REML criterion" if fit.reml else "Deviance"
+    return printed(fit, convergence, (*_heading(fit), f"{name} at convergence"), ())
+
+
+def printed(
+    fit: Fit, convergence: Convergence, first: Sequence[str], below_random: Sequence[str]
+) -> str:
+    """A short printout: lines, of which the last names the criterion, estimates and notes."""
     parts = [
-        *_heading(fit),
-        f"{name}: {number(fit.criterion, 4)}",
+        *first[:-1],
+        f"{first[-1]}: {number(fit.criterion, 4)}",
         "Random effects:",
-        str(varcorr),
+        str(variance_components(fit)),
         counts_of(fit),
+        *below_random,
     ]
     notes = notes_of(fit, convergence)
     if convergence.singular and convergence.converged:
         notes = (*notes, verdict_of(fit, convergence))
     if fit.design.p:
-        cells = as_precise_as(np.sqrt(np.diag(fit.vcov)).tolist())(fit.beta.tolist())
-        parts += ["Fixed effects:", *wrapped(fit.design.x_names, cells)]
+        se = np.sqrt(np.diag(fit.vcov))
+        cells = as_precise_as(se[np.isfinite(se)].tolist())(fit.beta.tolist())
+        parts += ["Fixed effects:", *_wrapped(fit.design.x_names, cells)]
     return "\n".join([*parts, "", *notes] if notes else parts)

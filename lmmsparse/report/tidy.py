@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from lmmsparse.common.options import check_level, names_in, one_of
 from lmmsparse.common.words import alternatives
 from lmmsparse.design import as_frame
 from lmmsparse.design.arguments import places
-from lmmsparse.design.tables import check_unique, tidy_column
+from lmmsparse.design.tables import check_unique
+from lmmsparse.design.variables import tidy_column
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.wald import coefficient_table
 from lmmsparse.results.influence import influence_of_rows
@@ -53,11 +54,7 @@ def tidy(
     intervals : callable
         Gives the limits of all parameters by name; only called where they are wanted.
     """
-    wanted = names_in("effects", effects, f"Choose {alternatives(EFFECTS)}.") or [""]
-    for kind in wanted:
-        one_of("effects", kind, EFFECTS)
-    if level is not None:
-        check_level(level)
+    wanted = wanted_effects(effects, level)
     # Wald limits of fixed effects go with the tests beside them; all others are joined by name.
     by_test = conf_method == "wald"
     needed = {"ran_pars"} if by_test else {"fixed", "ran_pars"}
@@ -70,9 +67,24 @@ def tidy(
             frames.append(_parameters(fit, limits))
         else:
             frames.append(random_values(fit, level))
+    return stacked(frames, _FIXED.values())
+
+
+def wanted_effects(effects: str | Sequence[str], level: float | None) -> list[str]:
+    """The kinds of rows that are wanted, and a level that is none or a share."""
+    wanted = names_in("effects", effects, f"Choose {alternatives(EFFECTS)}.") or [""]
+    for kind in wanted:
+        one_of("effects", kind, EFFECTS)
+    if level is not None:
+        check_level(level)
+    return wanted
+
+
+def stacked(frames: Sequence[pd.DataFrame], statistics: Iterable[str]) -> pd.DataFrame:
+    """One frame, or several below each other with their columns in the usual order."""
     if len(frames) == 1:
         return frames[0]
-    order = ["effect", "group", "level", "term", *_FIXED.values(), "conf_low", "conf_high"]
+    order = ["effect", "group", "level", "term", *statistics, "conf_low", "conf_high"]
     joined = pd.concat(frames, ignore_index=True)
     return joined[[name for name in order if name in joined.columns]]
 

@@ -26,7 +26,6 @@ class Selection:
 
     Attributes
     ----------
-    block : int
     columns : (m,) int array
     """
 
@@ -103,7 +102,6 @@ class NewRows:
         Rows with a new or missing level of a selected group.
     undetermined : (m,) bool array
         Rows whose fixed part the data of the fit do not determine.
-    index : pandas.Index
     """
 
     X: FloatArray

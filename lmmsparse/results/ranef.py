@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.linalg as sla
 
 from lmmsparse.common.arrays import FloatArray, frozen
 from lmmsparse.common.threads import one_thread
+from lmmsparse.engine.products import side_by_side
 from lmmsparse.fit.fit import Fit
 from lmmsparse.formula.tokens import effect_key
 
@@ -71,21 +73,10 @@ def conditional_covariances(fit: Fit) -> dict[str, FloatArray]:
     Var(b | y) = σ² Λ M⁻¹ Λ' with M = Λ'Z'WZΛ + I; only the blocks of M⁻¹ on the pattern of Z'WZ are
     computed (Bates et al. 2015, section 2.2 and eq. 58).
     """
-    T = fit.template.factors(fit.theta)
-    inverse = fit.modes.factor.inverse_blocks()
-    blocks = {(pair.s, pair.t): S for pair, S in zip(fit.products.pairs, inverse, strict=True)}
+    factors, inverse = fit.template.factors(fit.theta), fit.modes.factor.inverse_blocks()
     out = {}
     for group, terms in fit.design.groups.items():
-        sizes = [fit.design.blocks[t].k for t in terms]
-        starts = np.cumsum([0, *sizes])
-        levels = fit.design.blocks[terms[0]].n_levels
-        joined = np.empty((levels, starts[-1], starts[-1]))
-        for i, s in enumerate(terms):
-            for j, t in enumerate(terms[: i + 1]):
-                low = fit.sigma2 * np.matmul(np.matmul(T[s], blocks[s, t]), T[t].T)
-                rows = slice(starts[i], starts[i + 1])
-                cols = slice(starts[j], starts[j + 1])
-                joined[:, rows, cols] = low
-                joined[:, cols, rows] = np.swapaxes(low, 1, 2)
-        out[group] = frozen(joined)
+        T = sla.block_diag(*(factors[t] for t in terms))
+        S = side_by_side(fit.products, inverse, terms)
+        out[group] = frozen(fit.sigma2 * np.matmul(np.matmul(T, S), T.T))
     return out

@@ -149,10 +149,4 @@ def pulled_columns(fit: Fit) -> list[FloatArray]:
     template, ZtX = fit.template, fit.products.ZtX
     T = template.shifted_factors(fit.theta)
     inner = fit.modes.factor.solve(template.multiply_transposed(T, ZtX))
-    outer = template.multiply(T, inner)
-    return [
-        outer[a:z].reshape(-1, structure.k, ZtX.shape[1])
-        for a, z, structure in zip(
-            template.offsets[:-1], template.offsets[1:], template.structures, strict=True
-        )
-    ]
+    return template.by_term(template.multiply(T, inner))

@@ -21,8 +21,6 @@ class TermCovariance:
 
     Attributes
     ----------
-    group : str
-    names : tuple of str
     covariance : (k, k) array
         σ² T T'.
     correlated : bool

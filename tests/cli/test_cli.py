@@ -414,3 +414,31 @@ def test_a_terminal_without_the_letters_gets_others(sleep_csv: str, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert "Grosse -308" in done.stdout.replace("Gro\\xdfe", "Grosse")
     assert "?" not in done.stdout
+
+
+def test_generalized_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    formula = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+    out = tmp_path / "out.json"
+    words = ["fit", formula, "cbpp", "--family", "binomial", "--n-agq", "9", "--json", str(out)]
+    assert main(words) == 0
+    assert "adaptive Gauss-Hermite quadrature, 9 nodes" in capsys.readouterr().out
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert found["criterion"] == pytest.approx(183.966744, abs=1e-5)
+    assert (found["family"], found["link"], found["dispersion"]) == ("binomial", "logit", 1.0)
+    assert "sigma" not in found
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["--family", "cauchy"], "is not a family"),
+        (["--family", "poisson", "--link", "probit"], "'log', 'sqrt'"),
+        (["--family", "poisson", "--ddf", "residual"], "linear mixed models"),
+        (["--link", "probit"], "go with --family"),
+    ],
+)
+def test_families_that_cannot_be(
+    words: list[str], match: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "incidence ~ period + (1 | herd)", "cbpp", *words]) == 2
+    assert match in " ".join(capsys.readouterr().err.split())

@@ -22,6 +22,7 @@ LEVELS = {
     ("Sitka", "tree"): list(range(1, 80)),
     ("cake", "replicate"): list(range(1, 16)),
     ("cake", "temperature"): [175, 185, 195, 205, 215, 225],
+    ("cbpp", "period"): [1, 2, 3, 4],
     ("dietox", "Cu"): ["Cu000", "Cu035", "Cu175"],
     ("dietox", "Evit"): ["Evit000", "Evit100", "Evit200"],
     ("oats", "B"): ["I", "II", "III", "IV", "V", "VI"],
@@ -34,6 +35,8 @@ N_LEVELS = {
     ("InstEval", "d"): 1128,
     ("Pastes", "sample"): 30,
     ("dietox", "Litter"): 21,
+    ("grouseticks", "BROOD"): 118,
+    ("grouseticks", "LOCATION"): 63,
     ("dietox", "Pig"): 72,
     ("sleepstudy", "Subject"): 18,
 }
@@ -48,7 +51,9 @@ def test_these_are_shipped() -> None:
         "Penicillin",
         "Sitka",
         "cake",
+        "cbpp",
         "dietox",
+        "grouseticks",
         "oats",
         "sleepstudy",
     ]

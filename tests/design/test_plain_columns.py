@@ -10,7 +10,7 @@ import pytest
 from lmmsparse.design import build_design, matrices
 from lmmsparse.design.columns import describe
 from lmmsparse.design.plain import plain_columns
-from lmmsparse.design.tables import Variables
+from lmmsparse.design.variables import Variables
 
 RNG = np.random.default_rng(3)
 FRAME = pd.DataFrame(
@@ -74,11 +74,8 @@ def _by_formulaic(text: str, monkeypatch: pytest.MonkeyPatch) -> tuple:
 
 
 def _learn(text: str) -> tuple:
-    bare = set(FRAME.columns)
     table = Variables.of(FRAME, FRAME)
-    built, recipe, _ = matrices.learn(
-        {"fixed": text}, {"fixed": tuple(FRAME)}, table, list(FRAME), bare, {}, {}
-    )
+    built, recipe, _ = matrices.learn({"fixed": text}, {"fixed": tuple(FRAME)}, table, {}, {})
     return *built["fixed"], recipe
 
 

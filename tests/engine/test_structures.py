@@ -11,7 +11,13 @@ import pytest
 
 import lmmsparse as lmm
 from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
-from lmmsparse.engine.covariance.structures import CovarianceStructure, Diagonal, Unstructured
+from lmmsparse.engine.covariance.structures import (
+    CovarianceStructure,
+    Diagonal,
+    Unstructured,
+    make_structure,
+    resized,
+)
 from lmmsparse.fit.coordinates import StandardizedObjective
 
 DATA = models.VALIDATION / "data"
@@ -56,6 +62,43 @@ def test_derivatives(structure: CovarianceStructure) -> None:
         return np.array([2.0 * np.sum(D * FT) for D in structure.derivative(at)])
 
     np.testing.assert_allclose(structure.curvature(par, F), numeric(slope, par), atol=1e-7)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES, ids=str)
+def test_what_spans_a_covariance(structure: CovarianceStructure) -> None:
+    """Changes of TT' along θ are combinations of it; if linear, so is TT' itself, everywhere."""
+    par = parameters(structure)
+    spans = structure.spans(par).reshape(-1, structure.k**2)
+    assert np.linalg.matrix_rank(spans) == len(spans) == structure.n_par
+
+    def covariance(at: np.ndarray) -> np.ndarray:
+        T = structure.factor(at)
+        return (T @ T.T).ravel()
+
+    def off(rows: np.ndarray) -> float:
+        along = np.linalg.lstsq(spans.T, rows.T, rcond=None)[0]
+        return float(np.abs(spans.T @ along - rows.T).max())
+
+    assert off(numeric(covariance, par)) < 1e-8
+    elsewhere = parameters(structure, 1)
+    if structure.linear:
+        assert off(covariance(elsewhere)[None]) < 1e-13
+        np.testing.assert_array_equal(structure.spans(elsewhere), structure.spans(par))
+    elif structure.hom and structure.tag == "cs":
+        assert off(covariance(elsewhere)[None]) < 1e-13  # but within limits of ρ
+    elif structure.k > 2:
+        assert off(covariance(elsewhere)[None]) > 1e-3
+
+
+@pytest.mark.parametrize("structure", STRUCTURES, ids=str)
+def test_what_a_structure_says_of_itself(structure: CovarianceStructure) -> None:
+    made = make_structure(structure.tag, structure.k, structure.hom)
+    assert (made.tag, made.hom, made.k) == (structure.tag, structure.hom, structure.k)
+    assert type(made) is type(structure)
+    assert structure.closed == isinstance(structure, Unstructured)
+    smaller = resized(structure, 2)
+    assert (smaller.k, smaller.correlated) == (2, structure.tag != "diag")
+    assert resized(structure, 1) == Unstructured(1)
 
 
 @pytest.mark.parametrize("structure", CORRELATED, ids=str)

@@ -259,10 +259,10 @@ def test_a_zero_that_was_asked_for_is_no_singular_fit() -> None:
     [
         ({"Subject.Intercpt": 1.0}, "Did you mean 'Subject.Intercept'"),
         ({"Days": 1.0}, "is a fixed effect"),
-        ({"sigma": 0.0}, "is positive"),
+        ({"sigma": 0.0}, "must be a positive number, not 0"),
         ({"sigma": "one"}, "finite number"),
         ({"Subject.Intercept": np.nan}, "finite number"),
-        ({"Subject.Intercept": -1.0}, "outside the bounds"),
+        ({"Subject.Intercept": -1.0}, "must be between 0 and inf, not -1"),
         (["sigma"], "must be a mapping"),
     ],
 )

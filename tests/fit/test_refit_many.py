@@ -259,11 +259,13 @@ def test_an_exact_fit_is_found_whatever_the_units(name: str) -> None:
     units = [(1.0, 0.0), (1e-3, 0.0), (1e5, 0.0)]
     if name != "no fixed effects":  # there a mean is variation like any other
         units += [(1.0, 1e4), (1e-3, 1e6), (1e-6, 1e6)]
+    if name in ONE_BY_ONE:
+        base, units = base[:2], units[1::2]
     exact = np.column_stack([shift + scale * y for scale, shift in units for y in base])
     table = model.refit_many(exact)
     assert table["problem"].str.contains("exactly").all()
     assert table["sigma"].isna().all()
-    for y in exact.T[::5]:
+    for y in exact.T[:: 5 if name in DESIGNS else 3]:
         one = quiet(model.refit, y)
         assert "exact-fit" in [finding.code for finding in one.convergence.findings]
     # A hundred-millionth of the variation left to the residuals is enough, if y can hold it.
@@ -274,7 +276,8 @@ def test_an_exact_fit_is_found_whatever_the_units(name: str) -> None:
     table = model.refit_many(near)
     assert (table["problem"] == "").all()
     np.testing.assert_allclose(table["sigma"] / noise.std(axis=0), 1.0, rtol=0.35)
-    for y, sigma in zip(near.T[::5], table["sigma"][::5], strict=True):
+    step = 5 if name in DESIGNS else 3
+    for y, sigma in zip(near.T[::step], table["sigma"][::step], strict=True):
         one = quiet(model.refit, y)
         assert "exact-fit" not in [finding.code for finding in one.convergence.findings]
         assert one.convergence.converged

@@ -118,6 +118,32 @@ def test_a_start_of_the_users_own_is_the_only_one() -> None:
     assert m.optimum.further_evaluations == 0
 
 
+def repeated(seed: int, rho: float) -> pd.DataFrame:
+    """Twenty groups with three effects that are correlated by rho, two rows each."""
+    rng = np.random.default_rng(seed)
+    g, t = np.repeat(np.arange(20), 6), np.tile(np.repeat(np.arange(3), 2), 20)
+    L = np.linalg.cholesky((1 - rho) * np.eye(3) + rho)
+    y = (rng.normal(size=(20, 3)) @ L.T)[g, t] + rng.normal(size=len(g))
+    return pd.DataFrame({"y": y, "t": t.astype(str), "g": g})
+
+
+@pytest.mark.parametrize(
+    ("formula", "start"),
+    [
+        ("y ~ 1 + cs(0 + t | g, hom=True)", [0.1, -0.5]),
+        ("y ~ 1 + ar1(0 + t | g)", [1.0, -1.0]),
+    ],
+)
+def test_a_start_at_a_limit_is_left(formula: str, start: list[float]) -> None:
+    """A correlation that a search has left at its limit is looked for on either side."""
+    data = repeated(2, 0.9)
+    best, m = fit(formula, data), fit(formula, data, start=start)
+    assert m.fit.criterion == pytest.approx(best.fit.criterion, abs=1e-6)
+    assert m.optimum.start.endswith("correlations")
+    alone = fit(formula, data, fixed={"g.rho": start[1]})
+    assert alone.fit.criterion > best.fit.criterion + 5
+
+
 def test_where_evaluations_are_dear_there_is_one_search() -> None:
     rng = np.random.default_rng(5)
     g = rng.integers(0, 60_000, 200_000)
@@ -248,6 +274,16 @@ def test_what_can_still_be_gained(evaluations: int) -> None:
     assert m.convergence.converged is (m.fit.criterion - best < 1e-4)
 
 
+def test_a_search_that_ends_at_its_limit_and_at_an_optimum_says_so() -> None:
+    data = lmm.load_dataset("sleepstudy")
+    optimum = fit(SLEEP, data).fit.theta
+    m = fit(SLEEP, data, start=optimum, optimizer=lmm.TrustRegion(max_eval=1))
+    assert m.convergence.converged
+    assert m.convergence.status == "stopped: the limit on evaluations was reached"
+    assert [finding.code for finding in m.convergence.findings] == ["evaluation-limit"]
+    assert not fit(SLEEP, data, start=optimum).convergence.findings
+
+
 def test_at_a_limit_the_last_evaluations_are_told() -> None:
     m = fit(SLEEP, lmm.load_dataset("sleepstudy"), optimizer=lmm.NelderMead(max_eval=50))
     values = np.minimum.accumulate(m.optimum.trace[:, -1])
@@ -314,3 +350,26 @@ def test_the_search_is_stored(tmp_path: Path) -> None:
     assert again.optimum.further_evaluations == m.optimum.further_evaluations > 0
     assert str(again.convergence) == str(m.convergence)
     assert "more from further starts" in str(m.convergence)
+
+
+# What is reported ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "optimizer", [None, lmm.Bobyqa(), lmm.NelderMead()], ids=lambda each: type(each).__name__
+)
+def test_a_variance_of_nothing_is_zero_to_the_last_digit(optimizer: Any) -> None:
+    """Searches end near a bound at best; the zero is no worse."""
+    rng = np.random.default_rng(0)
+    g, x = np.repeat(np.arange(8), 6), rng.normal(size=48)
+    data = pd.DataFrame({"y": rng.normal(size=48), "x": x, "g": g})
+    slope = fit("y ~ x + (x | g)", data, optimizer=optimizer)
+    assert slope.fit.theta[2] == 0.0
+    assert np.all(slope.fit.theta[:2] > 0.01)
+    intercept = fit("y ~ x + (1 | g)", data, optimizer=optimizer)
+    assert intercept.fit.theta[0] == 0.0
+    for m in (slope, intercept):
+        assert m.convergence.converged
+        assert m.convergence.singular
+        near = np.where(m.fit.theta == 0.0, 1e-4, m.fit.theta)
+        assert m.fit.criterion <= m.fit.objective(near)

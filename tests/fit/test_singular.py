@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import models
@@ -146,3 +147,20 @@ def test_what_is_fixed_has_no_error() -> None:
     assert (np.diag(table)[:2] > 0).all()
     with pytest.raises(OptionError):
         model.vcov_varcorr("variance")
+
+
+@pytest.mark.parametrize(("limit", "side"), [(-0.5, 1.0), (1.0, -1.0)])
+def test_a_correlation_close_to_its_bound_is_singular(limit: float, side: float) -> None:
+    """As close as `tol` to either bound, where standard deviations are not yet that small."""
+    rng = np.random.default_rng(2)
+    g, t = np.repeat(np.arange(20), 6), np.tile(np.repeat(np.arange(3), 2), 20)
+    y = rng.normal(size=(20, 3))[g, t] + rng.normal(size=120)
+    data = pd.DataFrame({"y": y, "t": t.astype(str), "g": g})
+    fit = lmm.lmer("y ~ 1 + cs(0 + t | g, hom=True)", data).fit
+    for distance, singular in ((5e-5, True), (2e-4, False)):
+        theta = np.array([1.0, limit + side * distance])
+        m = lmm.LinearMixedModel(replace(fit, optimum=replace(fit.optimum, x=theta)))
+        T = m.fit.template.factors(theta)[0]
+        assert np.linalg.svd(T, compute_uv=False)[-1] > 5e-3
+        assert m.is_singular(1e-4) == singular
+        assert m.is_singular(1e-3)

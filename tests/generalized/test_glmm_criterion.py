@@ -129,6 +129,13 @@ def by_differences(value: Any, x: np.ndarray, h: float = 3e-3) -> np.ndarray:
     return out
 
 
+def check_gradient(deviance: LaplaceDeviance, rows: GeneralizedRows, at: Parameters) -> None:
+    point = deviance.point(at)
+    x = joined(at, rows.family)
+    found = by_differences(lambda z: deviance(parted(rows, z), point.mode.u), x)
+    np.testing.assert_allclose(point.gradient, found, atol=1e-7 * np.abs(found).max())
+
+
 @pytest.mark.parametrize("expected", [False, True], ids=["observed", "expected"])
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 def test_criterion_is_its_definition(family: Family, expected: bool) -> None:
@@ -141,13 +148,8 @@ def test_criterion_is_its_definition(family: Family, expected: bool) -> None:
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 def test_gradient_is_exact(family: Family, formula: str) -> None:
     rows, at = made(family, formula)
-    for expected in (False, True):
-        deviance = LaplaceDeviance(rows, expected)
-        point = deviance.point(at)
-        x = joined(at, family)
-        found = by_differences(lambda z: deviance(parted(rows, z), point.mode.u), x)  # noqa: B023
-        scale = np.abs(found).max()
-        np.testing.assert_allclose(point.gradient, found, atol=1e-7 * scale)
+    for expected in (False,) if family.canonical else (False, True):
+        check_gradient(LaplaceDeviance(rows, expected), rows, at)
 
 
 @pytest.mark.parametrize("formula", ["slope", "slopes", "crossed"])
@@ -207,10 +209,7 @@ def test_quadrature_with_one_node_is_laplace(family: Family, formula: str) -> No
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 def test_gradient_of_quadrature_is_exact(family: Family, formula: str, nodes: int) -> None:
     rows, at = made(family, FORMULAS[formula])
-    deviance = QuadratureDeviance(rows, nodes=nodes)
-    point, x = deviance.point(at), joined(at, family)
-    found = by_differences(lambda z: deviance(parted(rows, z), point.mode.u), x)
-    np.testing.assert_allclose(point.gradient, found, atol=1e-7 * np.abs(found).max())
+    check_gradient(QuadratureDeviance(rows, nodes=nodes), rows, at)
 
 
 def test_quadrature_is_the_integral() -> None:

@@ -208,7 +208,7 @@ def test_negative_binomial_tends_to_poisson(k: float) -> None:
     one, other = Poisson(), NegativeBinomial()
     delta = float(np.log(k))
     a, b = one.at(eta, seen, 0.0, True), other.at(eta, seen, delta, True)
-    for p, q in zip(a, b, strict=True):
+    for p, q in zip(a[1:], b[1:], strict=True):  # values leave out different constants
         np.testing.assert_allclose(q, p, rtol=30 / k + 1e-12, atol=100 / k + 1e-12)
     total = [f.at(eta, seen, delta).value.sum() + f.constant(seen, delta) for f in (one, other)]
     assert total[1] == pytest.approx(total[0], abs=3e3 / k + 1e-10)

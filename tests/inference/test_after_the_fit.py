@@ -19,6 +19,7 @@ from lmmsparse.engine.solvers.dense import Dense
 from lmmsparse.engine.solvers.superlu import SuperLU
 from lmmsparse.fit.verdict import expected_decrease
 from lmmsparse.inference.df.information import information
+from lmmsparse.inference.df.satterthwaite import Satterthwaite
 from lmmsparse.inference.hypotheses.boundary import boundary
 from lmmsparse.inference.intervals.bootstrap import Bootstrap
 
@@ -114,6 +115,31 @@ def test_joint_F_with_constant_degrees_of_freedom(ddf: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("nu", "expected"),
+    [
+        ((4.0, 8.0), 5.0),  # E = 4/2 + 8/6, 2 E / (E − 2)
+        ((8.0, 4.0), 5.0),
+        ((7.0, 7.0), 7.0),
+        ((1.5, 8.0), 2.0),
+        ((2.0, 30.0), 2.0),
+        ((3.0, np.inf), 4.0),  # E = 3 + 1
+        ((np.inf, np.inf), np.inf),
+    ],
+)
+def test_joint_degrees_of_freedom_of_fai_and_cornelius(
+    nu: tuple[float, float], expected: float
+) -> None:
+    """E is the sum of ν/(ν − 2), the mean of F(1, ν); lmerTest takes 2 where a ν is no more."""
+    v = np.array([1.0, 3.0])
+    slopes = np.diag(v * np.sqrt(2.0 / np.array(nu)))
+    method = Satterthwaite(np.diag(v), np.eye(1), slopes[None])
+    np.testing.assert_allclose(method.single(np.eye(2)), nu, rtol=1e-12)
+    assert method.joint(np.eye(2)) == (1.0, pytest.approx(expected, rel=1e-12))
+    mixed = np.array([[1.0, 0.0], [0.0, 2.0]])  # the same hypothesis
+    assert method.joint(mixed) == (1.0, pytest.approx(expected, rel=1e-12))
+
+
 def test_rows_that_contradict_each_other() -> None:
     m = fitted("y ~ x + z + (1 | g)")
     with pytest.raises(DataError, match="contradict each other"):
@@ -122,7 +148,7 @@ def test_rows_that_contradict_each_other() -> None:
     once = m.contrast([[0, 1, 0], [0, 0, 1]], rhs=[0.2, 0.0]).to_frame().iloc[0]
     assert twice["F value"] == pytest.approx(once["F value"], rel=1e-8)
     assert once["NumDF"] == twice["NumDF"] == 2
-    with pytest.raises(DataError, match="L is zero"):
+    with pytest.raises(DataError, match="weights in L are zero"):
         m.contrast([[0, 0, 0]])
 
 

@@ -53,7 +53,7 @@ def test_what_another_term_determines_has_no_degrees_of_freedom(
     d = _strains()
     d = d.assign(strain=pd.Categorical(d["strain"], list(levels)))
     orders = [*permutations(terms)]
-    for order in orders[:: 1 + len(orders) // 7]:
+    for order in orders[:: 1 + len(orders) // 4]:
         m = _quiet(f"y ~ {' + '.join(order)} + (1 | trial)", d)
         right = m.drop1("F").to_frame()
         for kind in (2, 3):
@@ -197,6 +197,8 @@ def test_cells_that_lose_their_data_in_a_refit_are_not_predicted() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         again = m.refit(y)
+    assert again.fit.design.dropped == ("a[T.r]:b[T.v]",)
+    assert "a[T.r]:b[T.v]" not in again.fixef.index
     with pytest.warns(lmm.DesignWarning, match="1 of 2 rows"):
         assert again.predict(new).isna().tolist() == [True, False]
 

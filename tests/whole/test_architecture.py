@@ -52,6 +52,7 @@ ONLY_IN = {
     "polars": ("interop.marginaleffects",),
     "scipy.stats": ("common.distributions",),
     "sklearn": ("interop.sklearn",),
+    "cvxopt": ("engine.solvers.cvxopt",),
     "sksparse": ("engine.solvers.sksparse",),
     "tqdm": ("common.progress",),
     "pandas": (
@@ -69,8 +70,9 @@ ONLY_IN = {
     ),
 }
 
-# Slow to import: these may be imported inside functions, and only where ONLY_IN says.
-DEFERRED = ("matplotlib", "scipy.stats")
+# Slow to import, or not needed by most: these may be imported inside functions, and only where
+# ONLY_IN says.
+DEFERRED = ("cvxopt", "matplotlib", "nlopt", "scipy.stats")
 
 MAX_LINES = 400
 # One class whose methods are documented one by one.

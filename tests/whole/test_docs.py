@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -52,6 +53,15 @@ def test_every_block_runs_and_every_call_in_a_table_exists(
 def test_the_outputs_that_the_readme_shows_are_what_its_code_prints() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert pages.refreshed(text, "README.md") == text  # else: python tools/pages.py README.md
+
+
+def test_files_that_the_page_for_contributors_names_are_there() -> None:
+    text = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    named = [name for name in re.findall(r"`([\w./-]+)`", text) if "/" in name]
+    assert len(named) > 30
+    places = (ROOT, ROOT / "lmmsparse")
+    missing = [n for n in named if not any((place / n).exists() for place in places)]
+    assert not missing
 
 
 @pytest.mark.parametrize(

@@ -352,7 +352,7 @@ FITS = [
     Case(
         "infeasible start",
         PLAIN,
-        ("start[0]", "-1", "0 to inf"),
+        ("start[0]", "not -1", "0 and inf"),
         OptionError,
         options={"start": [-1.0]},
     ),
@@ -370,7 +370,13 @@ FITS = [
         OptionError,
         options={"start": {"theta": [1.0]}},
     ),
-    Case("start of text", PLAIN, ("start='one'",), OptionError, options={"start": "one"}),
+    Case(
+        "start of text",
+        PLAIN,
+        ("start must be numbers", "'one'"),
+        OptionError,
+        options={"start": "one"},
+    ),
     Case("missing start", PLAIN, ("start", "finite"), OptionError, options={"start": [np.nan]}),
     Case(
         "optimizer by name",
@@ -434,7 +440,13 @@ FITS = [
         OptionError,
         options={"contrasts": {"arm": np.eye(4)}},
     ),
-    Case("context", PLAIN, ("context", "list", "mapping"), OptionError, options={"context": [1]}),
+    Case(
+        "context",
+        PLAIN,
+        ("context must be a mapping, not [1]",),
+        OptionError,
+        options={"context": [1]},
+    ),
     # Tables
     Case("no data", PLAIN, ("NoneType", "DataFrame"), data=lambda frame: None),
     Case("an array", PLAIN, ("ndarray", "DataFrame"), data=lambda frame: np.ones((3, 3))),
@@ -706,7 +718,7 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
     "model as start": (
         lambda: lmm.lmer(PLAIN, data(), start=model()),
         OptionError,
-        ("start=a LinearMixedModel", "m.theta"),
+        ("start must be numbers, not a LinearMixedModel", "m.theta"),
     ),
     "type by position": (lambda: lmm.anova(model(), "III"), OptionError, ("by name", "type=3")),
     "search by name": (lambda: model().all_fit("bobyqa"), OptionError, ("progress=",)),
@@ -1093,7 +1105,7 @@ ARRAYS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "empty": ({"y": []}, ("y is empty",)),
     "rows of X": ({"X": np.ones((3, 1))}, ("X has 3 rows", "60")),
     "matrix response": ({"y": np.ones((N, 2))}, ("y has 2 dimensions",)),
-    "text": ({"y": ["a"] * N}, ("y does not hold numbers",)),
+    "text": ({"y": ["a"] * N}, ("y must be numbers",)),
     "missing": ({"y": np.full(N, np.nan)}, ("y holds", "missing")),
     "labels": ({"random": [([1, 2], None)]}, ("term 1", "2 labels", "60")),
     "missing labels": ({"random": [([None] * N, None)]}, ("term 1", "missing labels")),

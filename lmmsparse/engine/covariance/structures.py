@@ -273,8 +273,8 @@ def make_structure(name: str, k: int, hom: bool | None) -> CovarianceStructure:
         return Diagonal(k, hom=bool(hom))
     if name not in ("cs", "ar1"):
         raise OptionError(
-            f"The covariance structure {name}() does not exist. Terms can be us(x | g), "
-            "diag(x | g), cs(x | g) or ar1(x | g). Write the term in one of these ways."
+            f"{name}() is not a covariance structure. Write us(x | g), diag(x | g), cs(x | g) or "
+            "ar1(x | g)."
         )
     if k == 1:
         raise OptionError(

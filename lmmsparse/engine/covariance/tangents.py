@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.engine.covariance.structures import Unstructured
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.covariance.triangular import with_zero_columns
 
@@ -39,7 +38,7 @@ def of_full_rank(
         small = (rows == columns) & (np.abs(out[part]) < floor)
         if not small.any():
             continue
-        if isinstance(structure, Unstructured):
+        if structure.closed:
             T = with_zero_columns(structure.factor(out[part]), ALMOST_NOTHING * scale)
             out[part] = T[rows, columns]
             small = (rows == columns) & (np.abs(out[part]) < floor)

@@ -140,6 +140,14 @@ class LambdaTemplate:
         ]
         return sp.csc_array(sp.block_diag(blocks, format="csc"))
 
+    def by_term(self, b: FloatArray) -> list[FloatArray]:
+        """An array (q, …) as one (levels, k, …) array per term."""
+        ends = pairwise(self.offsets)
+        return [
+            b[a:z].reshape(n, s.k, *b.shape[1:])
+            for s, n, (a, z) in zip(self.structures, self.n_levels, ends, strict=True)
+        ]
+
     def multiply(self, factors: Sequence[FloatArray], b: FloatArray) -> FloatArray:
         """Λ b for b of shape (q, m) or (q,), with the T of each term given."""
         return self._blockwise(factors, b)

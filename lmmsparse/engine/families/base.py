@@ -145,6 +145,11 @@ class Family(ABC):
         """Whether observed and expected weights are the same."""
         return False
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether the link does not take every η."""
+        return False
+
     # -- the log density in η ----------------------------------------------------------------------
 
     @abstractmethod

@@ -39,6 +39,10 @@ class Binomial(Family):
     def canonical(self) -> bool:
         return self.link == "logit"
 
+    @property
+    def is_limited(self) -> bool:
+        return self.link == "log"
+
     def at(
         self, eta: FloatArray, seen: Observations, delta: float, third: bool = False
     ) -> Pointwise:

@@ -59,11 +59,18 @@ class Poisson(_Counts):
     def _in_log_mean(
         self, log_mu: FloatArray, mu: FloatArray, seen: Observations, delta: float
     ) -> InLogMean:
-        w = seen.weights * mu
-        return InLogMean(seen.weights * (seen.y * log_mu) - w, seen.weights * seen.y - w, w, w)
+        y, w = seen.y, seen.weights * mu
+        # From the density of μ = y on, so that large counts leave no large numbers behind.
+        gap = (mu - y) / np.maximum(y, 1.0)
+        near = y * np.log1p(np.maximum(gap, -0.9)) - (mu - y)
+        far = xlogy(y, mu) - xlogy(y, y) - (mu - y)
+        value = np.where((np.abs(gap) < 0.5) & (y >= 1.0), near, far)
+        value = np.where(mu > 0, value, y * log_mu - xlogy(y, y) - (mu - y))
+        return InLogMean(seen.weights * value, seen.weights * y - w, w, w)
 
     def constant(self, seen: Observations, delta: float) -> float:
-        return -float(np.sum(seen.weights * gammaln(seen.y + 1.0)))
+        y = seen.y
+        return float(np.sum(seen.weights * (xlogy(y, y) - y - gammaln(y + 1.0))))
 
     def _expected_in_log_mean(
         self, mu: FloatArray, seen: Observations, delta: float

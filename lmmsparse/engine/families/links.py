@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import erfcx, expit, log1p, log_expit, log_ndtr, ndtr, ndtri
+from scipy.special import erfcx, expit, log1p, log_ndtr, ndtr, ndtri
 
 from lmmsparse.common.arrays import FloatArray
 
 _LARGEST = 500.0
 _ROOT_2, _ROOT_2_OVER_PI = float(np.sqrt(2.0)), float(np.sqrt(2.0 / np.pi))
 _TINY = 1e-300
+_NEAR_ZERO = 1e-70
 
 
 class LogOf(NamedTuple):
@@ -51,10 +52,14 @@ def _mirrored(of: LogOf) -> LogOf:
 
 
 def _logit(eta: FloatArray, third: bool) -> Sides:
-    p, q = expit(eta), expit(-eta)
-    both = p * q
+    e = np.exp(-np.abs(eta))
+    large = 1.0 / (1.0 + e)
+    small, up = e * large, eta >= 0.0
+    p, q = np.where(up, large, small), np.where(up, small, large)
+    log_p = np.minimum(eta, 0.0) - np.log1p(e)
+    both = small * large
     d3 = both * (p - q) if third else None
-    return Sides(LogOf(log_expit(eta), q, -both, d3), LogOf(log_expit(-eta), -p, -both, d3))
+    return Sides(LogOf(log_p, q, -both, d3), LogOf(log_p - eta, -p, -both, d3))
 
 
 def _of_probit(eta: FloatArray, third: bool) -> LogOf:
@@ -169,6 +174,8 @@ def log_mean(link: str, eta: FloatArray) -> FloatArray:
     """Log μ at η, NaN where η cannot be."""
     if link == "log":
         return np.clip(eta, -_LARGEST, _LARGEST)
+    if link == "sqrt":  # μ = η² for either sign
+        return np.asarray(2.0 * np.log(np.maximum(np.abs(eta), _NEAR_ZERO)))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(_POWERS[link] * np.log(np.where(eta > 0.0, eta, np.nan)))
 
@@ -176,7 +183,10 @@ def log_mean(link: str, eta: FloatArray) -> FloatArray:
 def log_mean_slopes(link: str, eta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """The first three derivatives of log μ in η."""
     a = _POWERS[link]
-    inverse = 1.0 / np.where(eta > 0.0, eta, np.nan)
+    if link == "sqrt":
+        inverse = 1.0 / np.where(np.abs(eta) > _NEAR_ZERO, eta, np.copysign(_NEAR_ZERO, eta))
+    else:
+        inverse = 1.0 / np.where(eta > 0.0, eta, np.nan)
     d1 = a * inverse
     d2 = -d1 * inverse
     return d1, d2, -2.0 * d2 * inverse

@@ -47,6 +47,10 @@ class PositiveMean(Family):
     ) -> ScaleSlopes:
         raise NotImplementedError
 
+    @property
+    def is_limited(self) -> bool:
+        return self.link not in ("log", "sqrt")
+
     def at(
         self, eta: FloatArray, seen: Observations, delta: float, third: bool = False
     ) -> Pointwise:

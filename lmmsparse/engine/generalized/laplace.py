@@ -27,7 +27,7 @@ from lmmsparse.engine.covariance.tangents import (
     of_full_rank,
 )
 from lmmsparse.engine.families.base import ExpectedWeights, Pointwise
-from lmmsparse.engine.generalized.modes import Mode, conditional_mode, factorized
+from lmmsparse.engine.generalized.modes import TIGHT, Mode, conditional_mode, factorized
 from lmmsparse.engine.generalized.rows import GeneralizedRows
 from lmmsparse.engine.points import traces_by_term
 from lmmsparse.engine.products import CrossProducts
@@ -66,7 +66,9 @@ class LaplaceDeviance:
     rows: GeneralizedRows
     expected: bool = False
 
-    def point(self, at: Parameters, u: FloatArray | None = None) -> LaplacePoint:
+    def point(
+        self, at: Parameters, u: FloatArray | None = None, tolerance: float = TIGHT
+    ) -> LaplacePoint:
         """The criterion with its derivatives.
 
         Parameters
@@ -74,13 +76,15 @@ class LaplaceDeviance:
         at : Parameters
         u : (q,) array, optional
             Where to look for the mode first.
+        tolerance : float
+            Of the mode, as a Newton decrement.
 
         Raises
         ------
         NumericalError
         """
         first = np.zeros(self.rows.template.q) if u is None else u
-        mode = conditional_mode(self.rows, at.beta, at.theta, at.delta, first)
+        mode = conditional_mode(self.rows, at.beta, at.theta, at.delta, first, tolerance)
         return LaplacePoint(self, mode)
 
     def __call__(self, at: Parameters, u: FloatArray | None = None) -> float:

@@ -18,10 +18,11 @@ from lmmsparse.engine.generalized.rows import GeneralizedRows
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.solvers.base import PLSFactor
 
-_DECREMENT = 1e-21  # of 1 + |h|: log|M| is off by its square root
-_LAST = 1e-16  # below this, what does not fall any more is rounding
+TIGHT = 1e-20  # Newton decrement of a mode; log|M| is off by its square root
+_LAST = 1e-12  # below this, what does not fall any more is rounding
 _STEPS = 200
-_HALVINGS = 60
+_HALVINGS, _FEWER = 60, 20
+_SHORT, _SHORT_STEPS = 0.01, 5  # Newton steps that a limit of the link cuts short
 _FLAT = 1e-11  # of |h|: a promise that rounding hides
 
 
@@ -93,6 +94,7 @@ class _Descent:
     ) -> None:
         self.rows, self.theta, self.delta, self.beta = rows, theta, delta, beta
         self.factors = rows.template.shifted_factors(theta)
+        self._short = 0
         self.fixed = rows.fixed_part(beta)
 
     def to(self, u: FloatArray) -> tuple[FloatArray, Pointwise, float]:
@@ -126,7 +128,7 @@ class _Descent:
         expected = rows.family.expected(eta, rows.seen, self.delta).w
         return *factorized(rows, self.theta, np.maximum(at.w, expected)), False
 
-    def conditional(self, u: FloatArray) -> Mode:
+    def conditional(self, u: FloatArray, tolerance: float) -> Mode:
         """The mode at this β."""
         rows = self.rows
         u, eta, at, h = self.started(u)
@@ -137,8 +139,7 @@ class _Descent:
             gradient = rows.template.multiply_transposed(self.factors, v) - u
             direction = factor.solve(gradient)
             decrement = float(gradient @ direction)
-            share = decrement / (1.0 + abs(h))
-            done = share < _DECREMENT or (share < _LAST and decrement > 0.1 * before)
+            done = decrement < tolerance or (decrement < _LAST and decrement > 0.1 * before)
             if done and observed:
                 return Mode(
                     self.beta, self.theta, self.delta, self.factors, u, eta, at, v, h, products,
@@ -157,20 +158,38 @@ class _Descent:
     ) -> tuple[FloatArray, FloatArray, Pointwise, float]:
         flat = decrement < _FLAT * (1.0 + abs(h))
         size = 1.0
-        for _ in range(_HALVINGS):
+        for _ in range(_FEWER if self.rows.family.is_limited else _HALVINGS):
             moved = u + size * direction
             eta, at, lower = self.to(moved)
             if lower < h or (flat and np.isfinite(lower)):
+                self._short += size < _SHORT
+                if self._short > _SHORT_STEPS:
+                    break
                 return moved, eta, at, lower
             size *= 0.5
-        raise NumericalError(
-            "The conditional modes of the random effects could not be found: no step lowers the "
+        raise NumericalError(self._stuck())
+
+    def _stuck(self) -> str:
+        text = (
+            "The conditional modes of the random effects could not be found: no step raises the "
             "penalized log-likelihood."
         )
+        family = self.rows.family
+        if family.is_limited:
+            text += (
+                f" The {family.link} link keeps means inside limits, and the mode is at one. Use a "
+                "link without limits."
+            )
+        return text
 
 
 def conditional_mode(
-    rows: GeneralizedRows, beta: FloatArray, theta: FloatArray, delta: float, u: FloatArray
+    rows: GeneralizedRows,
+    beta: FloatArray,
+    theta: FloatArray,
+    delta: float,
+    u: FloatArray,
+    tolerance: float = TIGHT,
 ) -> Mode:
     """Return the mode of the random effects at given parameters.
 
@@ -183,13 +202,15 @@ def conditional_mode(
     delta : float
     u : (q,) array
         Where to begin.
+    tolerance : float
+        Of the Newton decrement.
 
     Raises
     ------
     NumericalError
         If there is none that can be found.
     """
-    return _Descent(rows, theta, delta, beta).conditional(u)
+    return _Descent(rows, theta, delta, beta).conditional(u, tolerance)
 
 
 def joint_mode(
@@ -210,7 +231,7 @@ def joint_mode(
     beta, theta, delta, u
         Where to begin, and at which θ and δ.
     tolerance : float
-        Stop when the Newton decrement is below this share of 1 + |h|.
+        Stop when the Newton decrement is below this.
     """
     descent = _Descent(rows, theta, delta, beta)
     u, eta, at, h = descent.started(u)
@@ -229,7 +250,7 @@ def joint_mode(
         d_beta = _solved(schur, g_beta - border.T @ solved[:, -1])
         d_u = solved[:, -1] - solved[:, :-1] @ d_beta
         decrement = float(g_u @ d_u + g_beta @ d_beta)
-        if decrement < tolerance * (1.0 + abs(h)):
+        if decrement < tolerance:
             return descent.beta, u, step + 1
         size = 1.0
         beta = descent.beta

@@ -21,7 +21,7 @@ from scipy.special import logsumexp
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.engine.generalized.laplace import LaplaceDeviance, LaplacePoint, Parameters
-from lmmsparse.engine.generalized.modes import Mode, conditional_mode
+from lmmsparse.engine.generalized.modes import TIGHT, Mode, conditional_mode
 from lmmsparse.engine.generalized.rows import GeneralizedRows
 
 LARGEST = 3
@@ -42,9 +42,11 @@ class QuadratureDeviance(LaplaceDeviance):
     def __post_init__(self) -> None:
         check_quadrature(self.rows)
 
-    def point(self, at: Parameters, u: FloatArray | None = None) -> QuadraturePoint:
+    def point(
+        self, at: Parameters, u: FloatArray | None = None, tolerance: float = TIGHT
+    ) -> QuadraturePoint:
         first = np.zeros(self.rows.template.q) if u is None else u
-        mode = conditional_mode(self.rows, at.beta, at.theta, at.delta, first)
+        mode = conditional_mode(self.rows, at.beta, at.theta, at.delta, first, tolerance)
         return QuadraturePoint(self, mode, self.grid)
 
     @cached_property

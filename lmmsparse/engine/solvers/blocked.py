@@ -7,7 +7,6 @@ is factored densely. A single grouping factor has no core and costs a handful of
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -180,7 +179,8 @@ class BlockedSystem:
         return GeneralPoint(self, self.products, self.template, theta, response, reml, sigma2)
 
     def with_products(self, products: CrossProducts) -> BlockedSystem:
-        out = copy(self)
+        out = object.__new__(BlockedSystem)  # a copy would be built anew, as a pickle is
+        out.__dict__.update(self.__dict__)
         out.products, out._last = products, None
         return out
 

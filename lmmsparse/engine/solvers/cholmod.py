@@ -7,7 +7,6 @@ the copies of it: these share CHOLMOD's workspace.
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -23,9 +22,10 @@ from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.points import GeneralPoint
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import PLSSolution, eliminate
+from lmmsparse.engine.solvers.cholesky import SparseCholesky
+from lmmsparse.engine.solvers.libraries import analyze, library, require_cholmod
 from lmmsparse.engine.solvers.pattern import MPattern
 from lmmsparse.engine.solvers.selected_inverse import SelectedInverse
-from lmmsparse.engine.solvers.sksparse import SparseCholesky, analyze, require_cholmod
 
 _ORDERINGS = ("auto", "amd", "metis", "nesdis", "natural")
 _MODES = ("auto", "simplicial", "supernodal")
@@ -37,7 +37,7 @@ _SIMPLICIAL_UP_TO = 6e7
 @checked_construction
 @dataclass(frozen=True)
 class Cholmod:
-    """Sparse Cholesky factorization of M by CHOLMOD.
+    """Sparse Cholesky factorization of M by CHOLMOD: of scikit-sparse, without it of cvxopt.
 
     Parameters
     ----------
@@ -53,7 +53,8 @@ class Cholmod:
     OptionError
         For any other value.
     MissingPackageError
-        If scikit-sparse cannot be used.
+        If neither scikit-sparse nor cvxopt can be used, or an ordering that cvxopt lacks is asked
+        of it.
 
     References
     ----------
@@ -76,8 +77,8 @@ class Cholmod:
             ("ordering", self.ordering, _ORDERINGS),
             ("mode", self.mode, _MODES),
         ):
-            one_of(name, value, allowed, "It is how CHOLMOD factors.")
-        require_cholmod()
+            one_of(name, value, allowed)
+        require_cholmod(self.ordering)
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> CholmodSystem:
         """Analyse the pattern of M once and return the system that refactors it per θ."""
@@ -85,7 +86,7 @@ class Cholmod:
 
     def analyze(self, lower: sp.csc_matrix, several: bool = True) -> tuple[SparseCholesky, str]:
         """Factor of M's pattern and what to call it; `several` terms may need another ordering."""
-        amd, title = "amd", "CHOLMOD sparse Cholesky, {} ordering"
+        amd, title = "amd", f"CHOLMOD ({library()}) sparse Cholesky, {{}} ordering"
         if self.ordering != "auto":
             return analyze(lower, self.ordering, self.mode), title.format(self.ordering)
         first = analyze(lower, amd, self.mode)
@@ -96,7 +97,7 @@ class Cholmod:
         if self.mode == "auto" and thin:
             # Columns of L hardly repeat each other: supernodes would be small.
             return analyze(lower, amd, "simplicial"), title.format(amd)
-        if operations >= _METIS_PAYS_ABOVE:
+        if operations >= _METIS_PAYS_ABOVE and library() != "cvxopt":  # which has none
             second = analyze(lower, "metis", self.mode)
             if _size(second, lower)[0] < operations:
                 return second, title.format("metis")
@@ -191,7 +192,8 @@ class CholmodSystem:
         return GeneralPoint(self, self._products, self._template, theta, response, reml, sigma2)
 
     def with_products(self, products: CrossProducts) -> CholmodSystem:
-        out = copy(self)
+        out = object.__new__(CholmodSystem)  # a copy would be built anew, as a pickle is
+        out.__dict__.update(self.__dict__)
         out._products = products
         return out
 

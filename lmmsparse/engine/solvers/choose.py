@@ -1,6 +1,6 @@
 """Cross-products → which linear algebra to use: a rule that can be read and asked.
 
-Where scikit-sparse cannot be used, the rule falls back on what needs scipy only, and says so.
+Where there is no CHOLMOD, the rule falls back on what needs scipy only, and says so.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.errors import Finding, OptionError, SlowSolverWarning
+from lmmsparse.common.errors import Finding, SlowSolverWarning
 from lmmsparse.common.findings import warn
-from lmmsparse.common.words import brief
+from lmmsparse.common.options import refused
 from lmmsparse.engine.products import CrossProducts
-from lmmsparse.engine.solvers import sksparse as _sksparse
 from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
+from lmmsparse.engine.solvers.libraries import analyze, library
 from lmmsparse.engine.solvers.superlu import SuperLU
 
 _SMALL_CORE = 120
@@ -57,8 +57,8 @@ def choose_solver(products: CrossProducts) -> PLSSolver:
     Warns
     -----
     SlowSolverWarning
-        If it would be `Cholmod` and scikit-sparse cannot be used: `SuperLU` or `Blocked` takes its
-        place, whichever is cheaper.
+        If it would be `Cholmod` and neither scikit-sparse nor cvxopt can be used: `SuperLU` or
+        `Blocked` takes its place, whichever is cheaper.
 
     Raises
     ------
@@ -66,10 +66,7 @@ def choose_solver(products: CrossProducts) -> PLSSolver:
         For something else than cross-products.
     """
     if not isinstance(products, CrossProducts):
-        raise OptionError(
-            f"products={brief(products)} is not what solvers work on. They work on the "
-            "cross-products of a model. Pass m.fit.products."
-        )
+        raise refused("products", "the cross-products of a model", products, "Pass m.fit.products.")
     solver, stands_in = _choose(products)
     if stands_in:
         _say()
@@ -84,7 +81,7 @@ def solver_findings(products: CrossProducts, solver: PLSSolver) -> list[Finding]
     solver : PLSSolver
         The one that was used.
     """
-    if not _sksparse.UNUSABLE or not isinstance(solver, (Blocked, SuperLU)):
+    if library() or not isinstance(solver, (Blocked, SuperLU)):
         return []
     return [Finding("slow-solver", "info", _slower())] if _choose(products)[1] else []
 
@@ -97,9 +94,10 @@ def _say() -> None:
 
 def _slower() -> str:
     return (
-        "scikit-sparse cannot be used here, so that large crossed models are fitted on a slower "
-        f"path ({_sksparse.UNUSABLE}). The results are the same. lmm.Cholmod() says how to "
-        "install it."
+        "Neither scikit-sparse nor cvxopt can be used here, so that a large crossed model such as "
+        "this one is fitted by slower linear algebra, with the same results. For speed run `pip "
+        "install cvxopt`; it needs no compiler (its licence is the GPL). Fastest is scikit-sparse, "
+        "which is compiled."
     )
 
 
@@ -110,13 +108,13 @@ def _choose(products: CrossProducts) -> tuple[PLSSolver, bool]:
         return Blocked(), False
     graph = core_graph(products, lead)
     if core > _LARGEST_CORE:
-        return (SuperLU(), True) if _sksparse.UNUSABLE else (Cholmod(), False)
+        return (Cholmod(), False) if library() else (SuperLU(), True)
     if graph is None or graph.nnz >= _DENSE_ENOUGH * graph.shape[0] ** 2:
         return Blocked(), False
     costs = fit_costs(products, lead, graph)
     if costs["Blocked"] <= costs["Cholmod"]:
         return Blocked(), False
-    if not _sksparse.UNUSABLE:
+    if library():
         return Cholmod(), False
     return (SuperLU() if costs["SuperLU"] < costs["Blocked"] else Blocked()), True
 
@@ -194,9 +192,9 @@ def _filled(graph: sp.csc_array) -> sp.csc_matrix:
     lower.sort_indices()
     columns = np.repeat(np.arange(lower.shape[0]), np.diff(lower.indptr))
     lower.data = np.where(lower.indices == columns, 2.0 * lower.shape[0], -1.0)
-    if _sksparse.UNUSABLE:
+    if not library():
         return SuperLU().analyze(lower)[0].lower()
-    factor = _sksparse.analyze(lower, "amd", "simplicial")
+    factor = analyze(lower, "amd", "simplicial")
     factor.factorize(lower)
     return factor.lower()
 

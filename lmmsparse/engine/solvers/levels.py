@@ -19,7 +19,7 @@ from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import inverse_factors, small_product, solve_triangular
 from lmmsparse.engine.moments import moment_estimate
-from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.products import CrossProducts, Response, side_by_side
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, eliminate
 from lmmsparse.engine.traces import Border, Inner, sandwiches, traces_of_levels
 
@@ -69,12 +69,8 @@ class LevelSystem:
         ends = [0, *np.cumsum(products.sizes).tolist()]
         self.K, self.n_levels = ends[-1], products.n_levels[0]
         self.parts = [slice(a, z) for a, z in pairwise(ends)]
-        self.A = np.empty((self.K, self.K, self.n_levels))
-        for pair in products.pairs:
-            rows, cols = self.parts[pair.s], self.parts[pair.t]
-            blocks = pair.values.transpose(1, 2, 0)
-            self.A[rows, cols] = blocks
-            self.A[cols, rows] = blocks.swapaxes(0, 1)
+        A = side_by_side(products, products.blocks)
+        self.A = np.ascontiguousarray(A.transpose(1, 2, 0))
         self.X = self.split(products.ZtX)
         self._last: Levels | None = None
 

@@ -12,14 +12,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, IntArray
-from lmmsparse.common.errors import MissingPackageError, NumericalError
+from lmmsparse.common.errors import NumericalError
 from lmmsparse.common.threads import filtered
+from lmmsparse.engine.solvers.base import FAILED
+from lmmsparse.engine.solvers.cholesky import TOO_LARGE, SparseCholesky, log_determinant
 
 UNUSABLE = ""
 try:
@@ -36,64 +38,12 @@ _EXHAUSTED: tuple[type[Exception], ...] = tuple(
 )
 
 
-class SparseCholesky(Protocol):
-    """L L' = P M P' for a sparse positive definite M whose pattern never changes."""
-
-    def factorize(self, lower: sp.csc_matrix) -> None:
-        """Overwrite the factor with that of the matrix whose lower triangle is given."""
-        ...
-
-    def logdet(self) -> float:
-        """Log det M."""
-        ...
-
-    def half_solve(self, b: FloatArray) -> FloatArray:
-        """L⁻¹ P b."""
-        ...
-
-    def solve(self, b: FloatArray) -> FloatArray:
-        """M⁻¹ b."""
-        ...
-
-    def lower(self) -> sp.csc_matrix:
-        """L with its structural pattern, rows sorted."""
-        ...
-
-    def permutation(self) -> IntArray:
-        """Perm with P M P' = M[perm][:, perm]."""
-        ...
-
-    def copy(self) -> SparseCholesky:
-        """An independent factor."""
-        ...
-
-
-_NOT_POSITIVE_DEFINITE = (
-    "The penalized normal equations could not be factored: a value is not finite or far too "
-    "large. Check predictors and weights for extreme values."
-)
-
-
-_TOO_LARGE = (
-    "CHOLMOD has no memory for the factor of this model, which grows with the levels of crossed "
-    "grouping factors and with the effects of each. Fit fewer levels or simpler random-effects "
-    "terms, or use a machine with more memory."
-)
-
-
 @contextmanager
 def _enough_memory() -> Iterator[None]:
     try:
         yield
     except _EXHAUSTED as error:
-        raise MemoryError(_TOO_LARGE) from error
-
-
-def _logdet(pivots: FloatArray) -> float:
-    # Simplicial factorizations pass over negative pivots, and all of them over NaN.
-    if not ((pivots > 0) & (pivots < np.inf)).all():
-        raise NumericalError(_NOT_POSITIVE_DEFINITE)
-    return float(np.log(pivots).sum())
+        raise MemoryError(TOO_LARGE) from error
 
 
 class _Factor04:
@@ -107,9 +57,9 @@ class _Factor04:
             with _enough_memory():
                 self._factor.cholesky_inplace(lower)
         except cholmod.CholmodNotPositiveDefiniteError as error:
-            raise NumericalError(_NOT_POSITIVE_DEFINITE) from error
+            raise NumericalError(FAILED) from error
         self._is_LL = False
-        self._logdet = _logdet(self._factor.D())
+        self._logdet = log_determinant(self._factor.D())
 
     def logdet(self) -> float:
         return self._logdet
@@ -159,11 +109,11 @@ class _Factor05:
                 factor = self._symbolic.copy()
                 factor.factorize(lower, ldl=False)
         except cholmod.CholmodNotPositiveDefiniteError as error:
-            raise NumericalError(_NOT_POSITIVE_DEFINITE) from error
+            raise NumericalError(FAILED) from error
         view = factor.factor
         pivots = view.data[view.indptr[:-1]] ** 2
         factor._clear_cache()
-        self._logdet = _logdet(pivots)
+        self._logdet = log_determinant(pivots)
         self._factor = factor
 
     def logdet(self) -> float:
@@ -199,37 +149,8 @@ class _Factor05:
         return copy.copy(self)
 
 
-def require_cholmod() -> None:
-    """Say how to install what is missing."""
-    if UNUSABLE:
-        raise MissingPackageError(
-            f"CHOLMOD cannot be used ({UNUSABLE}). It comes with the package scikit-sparse, which "
-            "is compiled against SuiteSparse. Leave out solver= for one that needs neither, or "
-            f"install both:\n{INSTALL}"
-        )
-
-
-INSTALL = """\
-  Debian, Ubuntu:  sudo apt-get install libsuitesparse-dev python3-dev g++
-  Fedora:          sudo dnf install suitesparse-devel python3-devel gcc-c++
-  macOS:           brew install suite-sparse
-  then:            pip install --force-reinstall --no-deps --no-cache-dir scikit-sparse
-                   (scikit-sparse==0.4.16 where SuiteSparse is older than 7.4)
-  conda, instead:  conda install -c conda-forge scikit-sparse"""
-
-
 def analyze(lower: sp.csc_matrix, ordering: str, mode: str) -> SparseCholesky:
-    """Symbolic analysis of a symmetric matrix given by its lower triangle.
-
-    Parameters
-    ----------
-    lower : csc_matrix
-        Lower triangle with the structural pattern.
-    ordering : {"amd", "metis", "natural", ...}
-        CHOLMOD's name of the fill-reducing ordering.
-    mode : {"auto", "simplicial", "supernodal"}
-    """
-    require_cholmod()
+    """As `libraries.analyze`."""
     with _enough_memory():
         if IS_04:
             return _Factor04(cholmod.analyze(lower, mode=mode, ordering_method=ordering))

@@ -1,6 +1,6 @@
 """Cross-products → the penalized least-squares problem by scipy's sparse factorization (SuperLU).
 
-For machines without scikit-sparse. M is symmetric positive definite, so that with pivots on the
+For machines without CHOLMOD. M is symmetric positive definite, so that with pivots on the
 diagonal P M P' = L₁ U and U = D L₁': L = L₁ √D is its Cholesky factor. scipy leaves zeros out of
 L₁; `lower` puts them back, because M's pattern must not change with θ.
 """
@@ -22,8 +22,8 @@ from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.solvers.base import FAILED
+from lmmsparse.engine.solvers.cholesky import SparseCholesky
 from lmmsparse.engine.solvers.cholmod import CholmodSystem
-from lmmsparse.engine.solvers.sksparse import SparseCholesky
 
 
 @checked_construction

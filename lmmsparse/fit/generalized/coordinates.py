@@ -17,10 +17,14 @@ from lmmsparse.fit.coordinates import standardizing_map
 from lmmsparse.optimize import Bounds, Derivatives
 
 _ASIDE = 1e-4
+_ROUNDING = 1e-15
+SEARCHING = 1e-16  # tolerance of modes on the way; at the end they are tight
 
 
 class Coordinates:
-    """x = (β, θ̃, δ), with δ only where it is estimated.
+    """x = (β/√n, θ̃, δ), with δ only where it is estimated.
+
+    A unit of every coordinate is a large change of the linear predictor, or of the dispersion.
 
     Parameters
     ----------
@@ -33,6 +37,7 @@ class Coordinates:
         rows = deviance.rows
         self.template, self.p = rows.template, rows.p
         self.n_theta = rows.template.n_theta
+        self.unit = float(np.sqrt(rows.n))
         self.has_delta = rows.family.estimates_delta
         held = rows.family.held_delta
         self.delta = 0.0 if held is None else held
@@ -49,16 +54,17 @@ class Coordinates:
 
     def parameters(self, x: FloatArray) -> Parameters:
         delta = float(x[-1]) if self.has_delta else self.delta
-        return Parameters(x[: self.p], self.map @ x[self.in_theta], delta)
+        return Parameters(self.unit * x[: self.p], self.map @ x[self.in_theta], delta)
 
     def x(self, at: Parameters) -> FloatArray:
         delta = [at.delta] if self.has_delta else []
-        return np.concatenate([at.beta, self._inverse @ at.theta, delta])
+        return np.concatenate([at.beta / self.unit, self._inverse @ at.theta, delta])
 
     @property
     def jacobian(self) -> FloatArray:
         """∂(β, θ, δ)/∂x, block diagonal."""
         J = np.eye(self.size)
+        J[: self.p, : self.p] *= self.unit
         J[self.in_theta, self.in_theta] = self.map
         return J
 
@@ -97,21 +103,27 @@ class GeneralizedObjective:
         self.factorizations = 0
         self._in_delta: FloatArray | None = None
 
-    def point(self, x: FloatArray, base: LaplacePoint | None = None) -> LaplacePoint:
+    def point(
+        self, x: FloatArray, base: LaplacePoint | None = None, tolerance: float = SEARCHING
+    ) -> LaplacePoint:
         """The criterion at x; from the best point so far if no base is given."""
         at = self.coordinates.parameters(x)
         base = self.best if base is None else base
-        point = self._deviance.point(at, self._u) if base is None else self._from(base, at)
+        point = (
+            self._deviance.point(at, self._u, tolerance)
+            if base is None
+            else self._from(base, at, tolerance)
+        )
         self.factorizations += point.mode.steps
         return point
 
-    def _from(self, base: LaplacePoint, at: Parameters) -> LaplacePoint:
+    def _from(self, base: LaplacePoint, at: Parameters, tolerance: float) -> LaplacePoint:
         for u in (base.predicted(at), base.mode.u):
             try:
-                return self._deviance.point(at, u)
+                return self._deviance.point(at, u, tolerance)
             except NumericalError:
                 continue
-        return self._deviance.point(at)
+        return self._deviance.point(at, tolerance=tolerance)
 
     def _kept(self, point: LaplacePoint) -> LaplacePoint:
         if self.best is None or point.value < self.best.value:
@@ -130,7 +142,9 @@ class GeneralizedObjective:
                 self._in_delta = self._slope_in_delta(x, point, gradient)
             hessian[-1] = hessian[:, -1] = self._in_delta
         self._kept(point)
-        return Derivatives(point.value, gradient, hessian)
+        # log|M| is off by the square root of the tolerance of the mode.
+        noise = _ROUNDING * (abs(point.mode.h) + abs(point.value)) + 2.0 * SEARCHING**0.5
+        return Derivatives(point.value, gradient, hessian, noise=noise)
 
     def _slope_in_delta(
         self, x: FloatArray, point: LaplacePoint, gradient: FloatArray

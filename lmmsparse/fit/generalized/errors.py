@@ -11,6 +11,7 @@ from lmmsparse.fit.generalized.coordinates import GeneralizedObjective
 
 _STEP = 1e-4  # in half standard errors
 _FLAT = 1e-9
+_MODE = 1e-16  # tolerance of modes a step away: the prediction is good enough
 
 
 def hessian_by_differences(
@@ -38,10 +39,10 @@ def hessian_by_differences(
         moved = x.copy()
         moved[i] += sizes[i] if x[i] + sizes[i] <= upper[i] else -sizes[i]
         try:
-            there = J.T @ objective.point(moved, point).gradient
+            there = J.T @ objective.point(moved, point, _MODE).gradient
         except NumericalError:
             moved[i] = x[i] - sizes[i]
-            there = J.T @ objective.point(moved, point).gradient
+            there = J.T @ objective.point(moved, point, _MODE).gradient
         out[i] = (there - here) / (moved[i] - x[i])
     return 0.5 * (out + out.T)
 

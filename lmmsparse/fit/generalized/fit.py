@@ -32,6 +32,8 @@ from lmmsparse.fit.generalized.search import search
 from lmmsparse.fit.held import held_parameters, theta_names
 from lmmsparse.optimize import Optimizer, StructuredSearch
 
+_UNBOUND = 1e-7  # share of the usual information below which a coefficient has no bound
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GeneralizedFit(Fit):
@@ -108,9 +110,13 @@ class GeneralizedFit(Fit):
 
     @cached_property
     def _covariance(self) -> tuple[FloatArray, BoolArray]:
-        free = np.ones(len(self.hessian), dtype=bool)
-        free[self.design.p : self.design.p + self.template.n_theta] = self.template.free
-        return covariance(self.hessian, free)
+        return covariance(self.hessian, self._free)
+
+    @property
+    def _free(self) -> BoolArray:
+        out = np.ones(len(self.hessian), dtype=bool)
+        out[self.design.p : self.design.p + self.template.n_theta] = self.template.free
+        return out
 
     @cached_property
     def joint_covariance(self) -> FloatArray:
@@ -121,11 +127,26 @@ class GeneralizedFit(Fit):
         back[:p, :p] = self.problem.rows.basis.coefficients(np.eye(p))
         if not lost[:p].any():
             return frozen(back @ out @ back.T)
-        # Directions that are not determined are those of the user's own coefficients.
-        free = np.diag(out) != 0
+        # Directions without curvature are those of the user's own coefficients.
         forward = np.eye(len(out))
         forward[:p, :p] = self.problem.rows.basis.R
-        return frozen(covariance(forward.T @ self.hessian @ forward, free)[0])
+        own = forward.T @ self.hessian @ forward
+        free = self._free
+        free[:p] &= np.diag(own)[:p] > _UNBOUND / np.square(self.reference_errors)
+        result = covariance(own, free)[0]
+        open_ = np.flatnonzero(self._free & ~free)
+        result[open_, open_] = np.inf
+        return frozen(result)
+
+    @cached_property
+    def reference_errors(self) -> FloatArray:
+        """Standard errors of β with the weights of a mean response and no random effects, (p,)."""
+        rows, family = self.problem.rows, self.family
+        mean = np.full(rows.n, float(np.mean(family.smoothed(self.seen))))
+        weights = family.expected(family.link_of(mean), self.seen, self.delta).w
+        gram = rows.Q.gram_anew(rows.Q.weighted(weights))
+        back = rows.basis.coefficients(np.eye(rows.p))
+        return np.asarray(np.sqrt(np.einsum("ij,jk,ik->i", back, np.linalg.pinv(gram), back)))
 
     @property
     def vcov(self) -> FloatArray:

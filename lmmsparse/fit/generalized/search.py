@@ -10,6 +10,7 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.generalized.laplace import LaplacePoint, Parameters
+from lmmsparse.engine.generalized.modes import TIGHT
 from lmmsparse.fit.generalized.coordinates import Coordinates, GeneralizedObjective
 from lmmsparse.fit.generalized.errors import hessian_by_differences
 from lmmsparse.fit.generalized.problem import GeneralizedProblem
@@ -29,8 +30,9 @@ from lmmsparse.optimize import (
 SNAP = 1e-3
 NO_WORSE = 1e-9
 _ENOUGH = 1e-7
-_POLISH = 1e-12
+_POLISH = 1e-10
 _POLISHINGS = 3
+_SMALLER = (1.0, 0.3, 0.1, 0.03)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,7 @@ def search(
     """
     coordinates = problem.coordinates
     at, u = start(problem.rows, coordinates, theta) if begin is None else begin
-    objective = GeneralizedObjective(problem.deviance, coordinates, u)
+    objective, at = _begun(problem, at, u, theta is None and begin is None)
     found = _run(objective, coordinates, coordinates.x(at), optimizer, progress)
     if not np.isfinite(found.value):
         raise NumericalError(
@@ -85,7 +87,7 @@ def search(
         )
     found = _snapped(objective, coordinates, found)
     last = _Ending(objective, coordinates, found)
-    for other in _others(optimizer):
+    for other in () if problem.family.is_limited else _others(optimizer):
         if last.expected <= _ENOUGH:
             break
         try:
@@ -96,6 +98,23 @@ def search(
             more = _snapped(objective, coordinates, more)
             last = _Ending(objective, coordinates, _followed(last.found, more))
     return last.reported()
+
+
+def _begun(
+    problem: GeneralizedProblem, at: Parameters, u: FloatArray, may_shrink: bool
+) -> tuple[GeneralizedObjective, Parameters]:
+    """The criterion evaluated at the start, with smaller random effects where that fails."""
+    for share in _SMALLER if may_shrink else _SMALLER[:1]:
+        begin = Parameters(at.beta, problem.template.with_held(share * at.theta), at.delta)
+        objective = GeneralizedObjective(problem.deviance, problem.coordinates, u)
+        try:
+            objective(problem.coordinates.x(begin))
+        except NumericalError:
+            if share == _SMALLER[-1] or not may_shrink:
+                raise
+            continue
+        return objective, begin
+    raise AssertionError
 
 
 def _others(optimizer: Optimizer) -> Iterator[Optimizer]:
@@ -151,11 +170,12 @@ class _Ending:
         self, objective: GeneralizedObjective, coordinates: Coordinates, found: Optimum
     ) -> None:
         self.objective, self.coordinates, self.found = objective, coordinates, found
-        self.point = objective.point(found.x)
+        self.point = objective.point(found.x, tolerance=TIGHT)
         self.hessian = self._second(self.point)
         for _ in range(_POLISHINGS):
             if self.expected < _POLISH or not self._polished():
                 break
+            self.hessian = self._second(self.point)
 
     def _second(self, point: LaplacePoint) -> FloatArray:
         J = self.coordinates.jacobian
@@ -189,13 +209,13 @@ class _Ending:
         return self._newton()[1]
 
     def _polished(self) -> bool:
-        """A Newton step with second derivatives that are known already."""
+        """A Newton step with second derivatives that are known already: whether it was one."""
         step, promised = self._newton()
         if promised > 1e-3:
             return False
         x = self.found.x + step
         try:
-            point = self.objective.point(x, self.point)
+            point = self.objective.point(x, self.point, TIGHT)
         except NumericalError:
             return False
         if point.value > self.point.value + 1e-12 * abs(self.point.value):

@@ -6,7 +6,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
-from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
+from lmmsparse.engine.covariance.structures import Diagonal
 from lmmsparse.engine.covariance.triangular import lower_triangular
 from lmmsparse.engine.generalized.laplace import Parameters
 from lmmsparse.engine.generalized.modes import factorized, joint_mode
@@ -14,8 +14,9 @@ from lmmsparse.engine.generalized.rows import GeneralizedRows
 from lmmsparse.fit.generalized.coordinates import Coordinates
 
 _SIZE = 0.7
-_LOOSE = 1e-5
+_FIRST, _LOOSE = 1e-2, 1e-3
 _SMALLEST, _LARGEST = 0.05, 20.0
+_MOST_STEPS = 5
 
 
 def start_beta(rows: GeneralizedRows) -> FloatArray:
@@ -55,15 +56,18 @@ def start(
     if theta is None:
         theta = template.with_held(coordinates.map @ (_SIZE * template.start))
     u = np.zeros(template.q)
-    beta, u, _ = joint_mode(rows, beta, theta, delta, u, _LOOSE)
+    beta, u, _ = joint_mode(rows, beta, theta, delta, u, _FIRST)
     if keep:
         return Parameters(beta, theta, delta), u
-    theta, u = _spread(rows, Parameters(beta, theta, delta), u)
-    if coordinates.has_delta:
-        eta = rows.fixed_part(beta)
-        eta = eta + rows.random_part(template.multiply(template.shifted_factors(theta), u))
-        delta = family.start_delta(rows.seen, family.mean(eta))
-    beta, u, _ = joint_mode(rows, beta, theta, delta, u, _LOOSE)
+    for _ in range(_MOST_STEPS):
+        theta, u, limited = _spread(rows, Parameters(beta, theta, delta), u)
+        if coordinates.has_delta:
+            eta = rows.fixed_part(beta)
+            eta = eta + rows.random_part(template.multiply(template.shifted_factors(theta), u))
+            delta = family.start_delta(rows.seen, family.mean(eta))
+        beta, u, _ = joint_mode(rows, beta, theta, delta, u, _LOOSE)
+        if not limited:  # a step that is cut short says that the next is needed
+            break
     return Parameters(beta, theta, delta), u
 
 
@@ -86,8 +90,10 @@ def _inside(rows: GeneralizedRows, beta: FloatArray) -> FloatArray:
     )
 
 
-def _spread(rows: GeneralizedRows, at: Parameters, u: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """θ after an over-relaxed step of EM, and the same random effects in its units."""
+def _spread(
+    rows: GeneralizedRows, at: Parameters, u: FloatArray
+) -> tuple[FloatArray, FloatArray, bool]:
+    """θ after an over-relaxed step of EM, the random effects in its units, and if it was cut."""
     template, family = rows.template, rows.family
     factors = template.shifted_factors(at.theta)
     eta = rows.fixed_part(at.beta) + rows.random_part(template.multiply(factors, u))
@@ -99,7 +105,7 @@ def _spread(rows: GeneralizedRows, at: Parameters, u: FloatArray) -> tuple[Float
         if pair.s == pair.t
     ]
     out = at.theta.copy()
-    moved = u.copy()
+    moved, limited = u.copy(), False
     for t, (structure, part, T, S) in enumerate(
         zip(template.structures, template.slices, template.factors(at.theta), own, strict=True)
     ):
@@ -107,9 +113,10 @@ def _spread(rows: GeneralizedRows, at: Parameters, u: FloatArray) -> tuple[Float
         by_level = u[a:z].reshape(-1, structure.k)
         spread = by_level.T @ by_level / len(by_level) + S.mean(axis=0)
         values, vectors = np.linalg.eigh(spread)
+        limited |= bool(values[0] < _SMALLEST or values[-1] > _LARGEST)
         values = np.clip(values, _SMALLEST, _LARGEST)
         new = T @ (vectors * values) @ vectors.T
-        if isinstance(structure, Unstructured):
+        if structure.closed:
             rows_, columns = np.array(structure.entries).T
             out[part] = lower_triangular(new)[rows_, columns]
         elif isinstance(structure, Diagonal):
@@ -119,4 +126,4 @@ def _spread(rows: GeneralizedRows, at: Parameters, u: FloatArray) -> tuple[Float
             continue
         back = np.linalg.lstsq(structure.factor(out[part]), T)[0]
         moved[a:z] = (by_level @ back.T).ravel()
-    return template.with_held(out), moved
+    return template.with_held(out), moved, limited

@@ -5,16 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.common.errors import Finding
+from lmmsparse.common.errors import Finding, NumericalError
 from lmmsparse.common.words import listed
 from lmmsparse.engine.families import Binomial, NegativeBinomial
+from lmmsparse.engine.generalized.laplace import Parameters
+from lmmsparse.engine.generalized.quadrature import LARGEST, QuadratureDeviance
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.singular import is_singular, singular_finding
 from lmmsparse.fit.verdict import TOLERANCE, Convergence
 
 _MUCH_WIDER = 50.0
 _NO_SIGNAL = 0.1
-_NEARLY_POISSON = 1e4
+_NO_OVERDISPERSION = 25.0  # log of a size that is as good as infinite
+_NOTICEABLE = 1.0  # in units of -2 log-likelihood
+_LARGE, _MUCH_KNOWN = 1.5, 10.0
+_NODES = {1: 15, 2: 9, 3: 5}
 _RATIO = 1.5
 _WHOLE = 1e-8
 
@@ -37,7 +42,7 @@ def judge_generalized(fit: GeneralizedFit, findings: tuple[Finding, ...]) -> Con
     singular = is_singular(fit)
     if singular and converged:
         notes.append(singular_finding(fit))
-    for check in (separation, one_row_per_level, nearly_poisson, not_counts, overdispersion):
+    for check in CHECKS:
         notes += check(fit)
     return Convergence(
         converged=converged,
@@ -60,23 +65,13 @@ def _not_converged(decrease: float, status: str) -> Finding:
     )
 
 
-def reference_errors(fit: GeneralizedFit) -> FloatArray:
-    """Standard errors of β with the weights of a mean response and no random effects, (p,)."""
-    rows, family = fit.problem.rows, fit.family
-    mean = np.full(rows.n, float(np.mean(family.smoothed(fit.seen))))
-    weights = family.expected(family.link_of(mean), fit.seen, fit.delta).w
-    gram = rows.Q.gram_anew(rows.Q.weighted(weights))
-    back = rows.basis.coefficients(np.eye(rows.p))
-    return np.asarray(np.sqrt(np.einsum("ij,jk,ik->i", back, np.linalg.pinv(gram), back)))
-
-
 def separation(fit: GeneralizedFit) -> list[Finding]:
     """Coefficients that the likelihood does not bound."""
     if not fit.design.p or (not isinstance(fit.family, Binomial) and not fit.family.discrete):
         return []
     se = np.sqrt(np.diag(fit.vcov))
     with np.errstate(invalid="ignore"):
-        lost = (se > _MUCH_WIDER * reference_errors(fit)) & (np.abs(fit.beta) < _NO_SIGNAL * se)
+        lost = (se > _MUCH_WIDER * fit.reference_errors) & (np.abs(fit.beta) < _NO_SIGNAL * se)
     lost |= ~np.isfinite(se)
     if not lost.any():
         return []
@@ -122,15 +117,21 @@ def nearly_poisson(fit: GeneralizedFit) -> list[Finding]:
     family = fit.family
     if not isinstance(family, NegativeBinomial) or not family.estimates_delta:
         return []
-    if np.exp(fit.delta) < _NEARLY_POISSON * max(1.0, float(np.mean(fit.seen.y))):
+    at = fit.parameters
+    limit = Parameters(at.beta, at.theta, max(at.delta, _NO_OVERDISPERSION))
+    try:
+        rise = fit.problem.deviance.point(limit, fit.u).value - fit.criterion
+    except NumericalError:
+        return []
+    if rise > _NOTICEABLE:
         return []
     return [
         Finding(
             "nearly-poisson",
             "info",
-            f"The size theta of the negative binomial has grown to {np.exp(fit.delta):.2g}: the "
-            "counts are no more variable than Poisson counts. family='poisson' gives the same "
-            "with one parameter less.",
+            f"The counts are hardly more variable than Poisson counts: theta is "
+            f"{np.exp(fit.delta):.3g}, and without overdispersion -2 log-likelihood rises by "
+            f"{max(rise, 0.0):.2g} only. family='poisson' does with one parameter less.",
         )
     ]
 
@@ -172,6 +173,38 @@ def pearson_ratio(fit: GeneralizedFit) -> tuple[float, float]:
     return float(np.sum(np.square(pearson(fit)))) / max(left, 1.0), left
 
 
+def laplace_too_coarse(fit: GeneralizedFit) -> list[Finding]:
+    """Where the levels hold too little for their likelihoods to look normal."""
+    problem = fit.problem
+    template = fit.template
+    K = sum(structure.k for structure in template.structures)
+    if problem.n_agq != 1 or not fit.family.discrete or K > LARGEST:
+        return []
+    if len(fit.design.groups) > 1 or problem.information != "observed":
+        return []
+    sizes = [np.linalg.norm(T, axis=1).max() for T in template.factors(fit.theta)]
+    own = next(pair.values for pair in fit.products.pairs if pair.s == pair.t)
+    if max(sizes) < _LARGE or float(np.mean(own[:, 0, 0])) > _MUCH_KNOWN:
+        return []
+    finer = QuadratureDeviance(problem.rows, nodes=_NODES[K])
+    try:
+        value = finer.point(fit.parameters, fit.u).value
+    except NumericalError:
+        return []
+    gap = abs(value - fit.criterion)
+    if not gap > _NOTICEABLE:
+        return []
+    return [
+        Finding(
+            "laplace-too-coarse",
+            "info",
+            f"The levels of {listed(fit.design.groups)} hold little information and vary much: "
+            f"adaptive quadrature puts -2 log-likelihood at these estimates {gap:.2g} off the "
+            "Laplace approximation, and the variance may be too. Fit with n_agq=25.",
+        )
+    ]
+
+
 def overdispersion(fit: GeneralizedFit) -> list[Finding]:
     """Responses that vary more than their family lets them."""
     family = fit.family
@@ -197,3 +230,13 @@ def overdispersion(fit: GeneralizedFit) -> list[Finding]:
             "m.check_dispersion() has a test.",
         )
     ]
+
+
+CHECKS = (
+    separation,
+    one_row_per_level,
+    nearly_poisson,
+    not_counts,
+    laplace_too_coarse,
+    overdispersion,
+)

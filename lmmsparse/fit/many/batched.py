@@ -9,12 +9,12 @@ import numpy as np
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, ObjectArray
 from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
 from lmmsparse.engine.covariance.template import LambdaTemplate
-from lmmsparse.engine.products import ManyResponses
+from lmmsparse.engine.products import ManyResponses, side_by_side
 from lmmsparse.fit.coordinates import StandardizedObjective, standardizer
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.identification import generic_theta
 from lmmsparse.fit.many.criteria import ManyDeviances, SharedDesign
-from lmmsparse.fit.many.levels import level_blocks, merge_levels
+from lmmsparse.fit.many.levels import merge_levels
 from lmmsparse.fit.refit import warm_start
 from lmmsparse.fit.search import NO_WORSE, SNAP
 from lmmsparse.fit.verdict import TOLERANCE, expected_decrease, fits_exactly
@@ -113,7 +113,7 @@ class BatchedRefits:
         place = np.cumsum(free) - 1
         self._mirrors = [[int(place[i]) for i in group] for group in fit.template.mirrors]
         # Random effects of all terms are made orthogonal on average: no collinearity costs digits.
-        gram = level_blocks(fit.products).sum(axis=0) / fit.products.n
+        gram = side_by_side(fit.products, fit.products.blocks).sum(axis=0) / fit.products.n
         J = standardizer(gram)
         sizes = np.sqrt(np.diag(gram))[:, None] * J
         levels = merge_levels(fit.products, J)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray, IntArray
-from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.products import CrossProducts, side_by_side
 
 _DIGITS = 12
 _RANK = 1e-14
@@ -91,7 +91,7 @@ def merge_levels(products: CrossProducts, J: FloatArray) -> MergedLevels:
     J : (K, K) array
         Standardization of the random effects of all terms side by side.
     """
-    own, sizes = level_blocks(products), products.sizes
+    own, sizes = side_by_side(products, products.blocks), products.sizes
     K, p = own.shape[1], products.p
     sets, single = _equal(own)
     own = np.matmul(np.matmul(J.T, own), J)
@@ -121,24 +121,6 @@ def merge_levels(products: CrossProducts, J: FloatArray) -> MergedLevels:
         J=J,
         sizes=sizes,
     )
-
-
-def level_blocks(products: CrossProducts) -> FloatArray:
-    """Blocks of Z'WZ of every level, the terms side by side: (levels, K, K).
-
-    Parameters
-    ----------
-    products : CrossProducts
-        All terms belong to the same factor.
-    """
-    starts = np.cumsum([0, *products.sizes])
-    out = np.empty((products.offsets[1] // products.sizes[0], starts[-1], starts[-1]))
-    for pair in products.pairs:
-        rows = slice(starts[pair.s], starts[pair.s + 1])
-        cols = slice(starts[pair.t], starts[pair.t + 1])
-        out[:, rows, cols] = pair.values
-        out[:, cols, rows] = np.swapaxes(pair.values, 1, 2)
-    return out
 
 
 def _by_level(matrix: FloatArray, sizes: tuple[int, ...]) -> FloatArray:

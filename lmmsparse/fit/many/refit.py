@@ -21,7 +21,7 @@ from lmmsparse.common.options import check_jobs
 from lmmsparse.common.progress import growing, run
 from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design
-from lmmsparse.design.arguments import check_real
+from lmmsparse.design.arguments import numbers
 from lmmsparse.engine.products import ManyResponses, many_response_products
 from lmmsparse.fit.fit import Fit, fitted
 from lmmsparse.fit.held import theta_names
@@ -94,19 +94,13 @@ def _columns(design: Design, Y: Any) -> tuple[FloatArray, pd.Index]:
         array = np.asarray(frame)
         if array.ndim not in (1, 2):
             raise DataError(
-                f"Y has {array.ndim} dimensions. Every column is one response. Pass an array with "
-                "one row per observation and one column per response."
+                f"Y must have one or two dimensions, not {array.ndim}. Pass one row per "
+                "observation and one column per response."
             )
         frame = pd.DataFrame(array[:, None] if array.ndim == 1 else array)
-    check_real("Y", frame)
     if isinstance(Y, (pd.Series, pd.DataFrame)):
         frame = design.in_rows("Y", frame)
-    try:
-        values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"Y does not hold numbers ({error}). A refit needs numbers. Convert it first."
-        ) from error
+    values = numbers("Y", frame)
     if len(values) == design.n:
         return values, frame.columns
     if len(values) == len(design.index):

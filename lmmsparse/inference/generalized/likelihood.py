@@ -4,37 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 
-from lmmsparse.common.distributions import chi2_tail
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.progress import bar
-from lmmsparse.common.table import Table, blanks, counts, fixed, p_values
+from lmmsparse.common.table import Table
 from lmmsparse.design import Design
-from lmmsparse.design.reduced import Reduction, formula_order, reductions_of, without_fixed
+from lmmsparse.design.reduced import Reduction, formula_order, leaving_out, reductions_of
 from lmmsparse.engine.generalized.laplace import Parameters
 from lmmsparse.fit.generalized.fit import GeneralizedFit, fitted_generalized
 from lmmsparse.fit.generalized.problem import GeneralizedProblem
 from lmmsparse.fit.generalized.without import log_likelihood_without
 from lmmsparse.fit.refit import still_fixed
-from lmmsparse.inference.hypotheses.lrt import check_same_data
+from lmmsparse.inference.hypotheses.lrt import check_same_data, compared, deletion_table
+from lmmsparse.inference.hypotheses.lrt import deletions as columns_of_deletions
 from lmmsparse.inference.hypotheses.nesting import why_not_contained
 from lmmsparse.inference.hypotheses.terms import FixedTerms
-from lmmsparse.results.likelihood import criteria
-
-_FORMATS = {
-    "npar": counts,
-    "AIC": fixed(2),
-    "BIC": fixed(2),
-    "logLik": fixed(2),
-    "-2*log(L)": fixed(2),
-    "Chisq": blanks(fixed(4)),
-    "LRT": blanks(fixed(4)),
-    "Df": counts,
-    "Pr(>Chisq)": p_values,
-}
 
 
 def likelihood_ratios(fits: Sequence[GeneralizedFit], labels: Sequence[str]) -> Table:
@@ -63,34 +49,9 @@ def likelihood_ratios(fits: Sequence[GeneralizedFit], labels: Sequence[str]) -> 
         )
     order = sorted(range(len(fits)), key=lambda i: fits[i].npar)
     used, names = [fits[i] for i in order], [labels[i] for i in order]
-    criterion = np.array([fit.criterion for fit in used])
-    npar = np.array([float(fit.npar) for fit in used])
-    chisq = np.append(np.nan, np.maximum(0.0, criterion[:-1] - criterion[1:]))
-    df = np.append(np.nan, np.diff(npar))
-    testable, notes = np.zeros(len(used), dtype=bool), []
-    for i, (small, large) in enumerate(pairwise(used), start=1):
-        why = _why_not(small, large) if df[i] > 0 else "both have as many parameters"
-        testable[i] = not why
-        if why:
-            notes.append(
-                f"{names[i - 1]} is not contained in {names[i]}, {why}: there is no test, compare "
-                "AIC."
-            )
-    with np.errstate(invalid="ignore"):
-        p = np.where(testable, chi2_tail(chisq, np.where(df > 0, df, 1.0)), np.nan)
+    columns, _, notes = compared(used, names, _why_not, "-2*log(L)")
     if len({fit.covariance_parameters for fit in used}) > 1:
         notes.append("Variances cannot be negative: tests that set one to zero are conservative.")
-    aic, bic = zip(*(criteria(fit) for fit in used), strict=True)
-    columns = {
-        "npar": npar,
-        "AIC": np.array(aic),
-        "BIC": np.array(bic),
-        "logLik": -0.5 * criterion,
-        "-2*log(L)": criterion,
-        "Chisq": chisq,
-        "Df": df,
-        "Pr(>Chisq)": p,
-    }
     title = ["Likelihood-ratio tests"]
     title += [
         f"{name}: {fit.design.formula or fit.design.response}, {fit.family}"
@@ -101,7 +62,6 @@ def likelihood_ratios(fits: Sequence[GeneralizedFit], labels: Sequence[str]) -> 
         names,
         title="\n".join(title),
         notes=notes,
-        formats=_FORMATS,
     )
 
 
@@ -126,22 +86,9 @@ def deletions(fit: GeneralizedFit, progress: bool | None) -> Table:
     parts = []
     with bar("drop1", len(chosen), "refits", progress) as shown:
         for i in chosen:
-            parts.append(refitted(fit.problem, without_fixed(fit.design, i), fit))
+            parts.append(refitted(fit.problem, leaving_out(fit.design, i), fit))
             shown.update()
-    npar = np.array([float(fit.npar - other.npar) for other in parts])
-    lrt = np.maximum(0.0, [other.criterion - fit.criterion for other in parts])
-    p = np.where(npar > 0, chi2_tail(lrt, np.maximum(npar, 1.0)), np.nan)
-    return Table(
-        {
-            "npar": [np.nan, *npar.tolist()],
-            "AIC": [criteria(other)[0] for other in [fit, *parts]],
-            "LRT": [np.nan, *lrt.tolist()],
-            "Pr(>Chisq)": [np.nan, *p.tolist()],
-        },
-        ["<none>", *(terms.label(i) for i in chosen)],
-        title="Single term deletions, likelihood ratios",
-        formats={name: _FORMATS[name] for name in ("npar", "AIC", "LRT", "Pr(>Chisq)")},
-    )
+    return deletion_table([fit, *parts], [terms.label(i) for i in chosen])
 
 
 def reductions(fit: GeneralizedFit, progress: bool | None) -> Table:
@@ -154,25 +101,11 @@ def reductions(fit: GeneralizedFit, progress: bool | None) -> Table:
             values.append(value)
             npar.append(float(parameters))
             shown.update()
-    all_npar = np.array([float(fit.npar), *npar])
-    criterion = np.array([fit.criterion, *values])
-    lrt = np.maximum(0.0, criterion[1:] - fit.criterion)
-    df = fit.npar - np.array(npar)
-    p = np.where(df > 0, chi2_tail(lrt, np.maximum(df, 1.0)), np.nan)
     return Table(
-        {
-            "npar": all_npar.tolist(),
-            "logLik": (-0.5 * criterion).tolist(),
-            "AIC": (criterion + 2.0 * all_npar).tolist(),
-            "LRT": [np.nan, *lrt.tolist()],
-            "Df": [np.nan, *df.tolist()],
-            "Pr(>Chisq)": [np.nan, *p.tolist()],
-        },
+        columns_of_deletions(np.array([fit.criterion, *values]), np.array([fit.npar, *npar])),
         ["<none>", *(reduction.label for reduction in what)],
         title="ANOVA-like table for random effects: single term deletions",
         notes=["Variances cannot be negative: the tests are conservative."],
-        formats={name: _FORMATS[name] for name in ("npar", "logLik", "AIC", "LRT", "Df")}
-        | {"Pr(>Chisq)": p_values},
     )
 
 

@@ -19,7 +19,7 @@ from lmmsparse.common.distributions import normal_quantile
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.common.options import check_jobs, check_level
 from lmmsparse.common.progress import run
-from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
+from lmmsparse.engine.covariance.structures import Diagonal
 from lmmsparse.engine.covariance.triangular import lower_triangular
 from lmmsparse.fit.generalized.coordinates import GeneralizedObjective
 from lmmsparse.fit.generalized.fit import GeneralizedFit
@@ -93,7 +93,7 @@ def _way(fit: GeneralizedFit, i: int) -> _Way | None:
     c = np.zeros(coordinates.size)
     if i >= d + fit.family.estimates_delta:
         j = i - d - fit.family.estimates_delta
-        c[:p] = fit.problem.rows.basis.coefficients(np.eye(p))[j]
+        c[:p] = coordinates.unit * fit.problem.rows.basis.coefficients(np.eye(p))[j]
         return _Way(fit, c, -np.inf, False)
     if i == d and fit.family.estimates_delta:
         c[-1] = 1.0
@@ -106,7 +106,7 @@ def _way(fit: GeneralizedFit, i: int) -> _Way | None:
     if isinstance(structure, Diagonal):
         c[coordinates.in_theta] = coordinates.map[i]
         return _Way(fit, c, 0.0, False)
-    if not isinstance(structure, Unstructured):
+    if not structure.closed:
         return None
     if row > 0:
         fit = _with_first(fit, t, row)

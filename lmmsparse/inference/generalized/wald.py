@@ -15,10 +15,11 @@ from lmmsparse.common.words import listed
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.inference.hypotheses.terms import FixedTerms, check_type
 from lmmsparse.results.generalized import covariance_names, covariance_values
-from lmmsparse.results.parameters import select_rows
+from lmmsparse.results.parameters import parameter_values, select_rows
 
 _ROMAN = {1: "I", 2: "II", 3: "III"}
 _STEP = 1e-6
+_NEAR_ZERO = 3.0  # standard error of a logarithm above which its limits say nothing
 
 
 def two_sided(z: FloatArray) -> FloatArray:
@@ -125,7 +126,8 @@ def transformed_errors(fit: GeneralizedFit) -> tuple[FloatArray, FloatArray, lis
             moved = theta.copy()
             moved[i] += sign * step
             ends.append(on_scale(_values_at(fit, moved)))
-        J[:, i] = (ends[0] - ends[1]) / (2.0 * step)
+        with np.errstate(invalid="ignore"):
+            J[:, i] = (ends[0] - ends[1]) / (2.0 * step)
     if fit.family.estimates_delta:
         J[-1, -1] = 1.0
     V = fit.joint_covariance[p:, p:]
@@ -136,17 +138,8 @@ def transformed_errors(fit: GeneralizedFit) -> tuple[FloatArray, FloatArray, lis
 
 
 def _values_at(fit: GeneralizedFit, theta: FloatArray) -> FloatArray:
-    values = []
-    template = fit.template
-    for structure, T in zip(template.structures, template.factors(theta), strict=True):
-        cov = T @ T.T
-        sd = np.sqrt(np.diag(cov))
-        for row, column in structure.entries:
-            both = sd[row] * sd[column]
-            inside = cov[row, column] / both if both > 0 else np.nan
-            values.append(sd[row] if row == column else inside)
     own = [float(np.exp(fit.delta))] if fit.family.estimates_delta else []
-    return np.array([*values, *own])
+    return np.array([*parameter_values(fit, theta, 1.0)[:-1], *own])
 
 
 def parameter_errors(fit: GeneralizedFit) -> pd.DataFrame:
@@ -171,7 +164,7 @@ def wald_intervals(
     z = normal_quantile(0.5 + check_level(level) / 2)
     center, se, scales = transformed_errors(fit)
     back = [np.tanh if scale == "z" else np.exp for scale in scales]
-    known = np.isfinite(center) & np.isfinite(se) & (se < 50.0)
+    known = np.isfinite(center) & np.isfinite(se) & (se < _NEAR_ZERO)
     ends = []
     half = z * np.sqrt(np.diag(fit.vcov))
     for sign in (-1.0, 1.0):

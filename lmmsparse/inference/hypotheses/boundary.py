@@ -18,6 +18,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import chi2_tail, sobol_normals
 from lmmsparse.common.table import p_values
 from lmmsparse.design import Design, RandomBlock
+from lmmsparse.design.rank import spans
 from lmmsparse.engine.covariance.structures import CovarianceStructure
 from lmmsparse.engine.covariance.triangular import lower_triangular
 from lmmsparse.fit.fit import Fit
@@ -110,7 +111,7 @@ def boundary(large: Fit, small: Fit | Design) -> Boundary | None:
     design = small if isinstance(small, Design) else small.design
     if large.held.theta or (isinstance(small, Fit) and small.held.theta):
         return None
-    if not _spans(large.design.X, design.X):
+    if not spans(large.design.X, design.X):
         return None
     parts = _matched(large.design, small)
     if parts is None:
@@ -156,7 +157,6 @@ class _Seen:
     theta : (n_par,) array
     null : (d, parameters) array
         What takes its covariance parameters to the matrices that are zero.
-    sizes : tuple of int
     inside : int
         Parameters that the smaller model does not have and that are free to both sides.
     """
@@ -228,15 +228,6 @@ def _matched(large: Design, small: Fit | Design) -> list[list[_Part]] | None:
         else:
             return None
     return out
-
-
-def _spans(X: FloatArray, columns: FloatArray) -> bool:
-    if not columns.shape[1]:
-        return True
-    if not X.shape[1]:
-        return False
-    left = X @ np.linalg.lstsq(X, columns)[0] - columns
-    return bool(np.all(np.abs(left).max(axis=0) < _ALMOST * np.abs(columns).max(axis=0)))
 
 
 def _projected(points: FloatArray, metric: FloatArray, sizes: tuple[int, ...]) -> FloatArray:

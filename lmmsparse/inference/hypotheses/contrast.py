@@ -11,8 +11,7 @@ from lmmsparse.common.distributions import f_tail, t_quantile, t_tail
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.options import check_level
 from lmmsparse.common.table import Table, as_precise_as
-from lmmsparse.common.words import brief
-from lmmsparse.design.arguments import check_real
+from lmmsparse.design.arguments import numbers
 from lmmsparse.design.terms import coefficients_of
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import denominator_df, open_notes, standard_errors
@@ -50,34 +49,25 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
             f"contrast({{{max(named, key=len, default='x')!r}: 1}}), and what it is compared with "
             "as rhs=."
         )
-    try:
-        check_real("L", L)
-        matrix = np.atleast_2d(np.asarray(L, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"L must be numbers ({error}). Give one weight per effect.") from error
+    use = "Give every effect a finite weight, 0 for those that do not take part."
+    matrix = np.atleast_2d(_finite("L", L, use))
     if matrix.ndim != 2 or matrix.shape[1] != len(names):
         raise DataError(
             f"L has shape {np.shape(L)}, but the model has {len(names)} fixed effects "
             f"({', '.join(names)}). Give rows of that many weights."
         )
-    if not np.isfinite(matrix).all():
-        raise DataError(
-            "L contains missing or infinite weights. Give every effect a finite weight, 0 for "
-            "those that do not take part."
-        )
     return matrix
 
 
-def _right_side(rhs: Any, rows: int) -> FloatArray:
-    check_real("rhs", rhs)
-    try:
-        values = np.asarray(rhs, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"rhs must be numbers, not {brief(rhs)}. Give one number, or one per row."
-        ) from error
+def _finite(what: str, given: Any, use: str) -> FloatArray:
+    values = numbers(what, given, use)
     if not np.isfinite(values).all():
-        raise DataError("rhs contains missing or infinite values. Give finite numbers.")
+        raise DataError(f"{what} contains missing or infinite values. {use}")
+    return values
+
+
+def _right_side(rhs: Any, rows: int) -> FloatArray:
+    values = _finite("rhs", rhs, "Give one finite number, or one per row.")
     if values.ndim > 1 or (values.ndim == 1 and len(values) not in (1, rows)):
         raise DataError(
             f"rhs has shape {values.shape}, but L has {rows} {'row' if rows == 1 else 'rows'}. "

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from lmmsparse.common.distributions import chi2_tail
-from lmmsparse.common.errors import Finding
 from lmmsparse.common.findings import announce
 from lmmsparse.common.options import one_of
 from lmmsparse.common.progress import bar
 from lmmsparse.common.table import Table
-from lmmsparse.design.reduced import without_fixed
+from lmmsparse.design.reduced import leaving_out
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.refit import again, maximum_likelihood
 from lmmsparse.fit.settle import OWN, findings_about, nested, settle
 from lmmsparse.inference.df.methods import check_ddf, denominator_df
 from lmmsparse.inference.hypotheses.anova import METHOD_NAMES, f_test
+from lmmsparse.inference.hypotheses.lrt import deletion_table
 from lmmsparse.inference.hypotheses.terms import FixedTerms
-from lmmsparse.results.likelihood import criteria
 
 TESTS = ("chisq", "F")
 _SPELLED = {"chisq": "chisq", "f": "F"}
@@ -55,36 +51,15 @@ def _by_likelihood(fit: Fit, progress: bool | None) -> Table:
     parts = []
     with bar("drop1", len(chosen), "refits", progress) as shown:
         for i in chosen:
-            small = again(fit, without_fixed(fit.design, i), reml=False)
+            small = again(fit, leaving_out(fit.design, i), reml=False)
             parts.append(settle(small, [whole.fit.theta]))
             shown.update()
     whole, parts = nested(whole, parts)
-    labels = ["<none>", *(terms.label(i) for i in chosen)]
-    refits = list(zip(labels[1:], parts, strict=True))
+    labels = [terms.label(i) for i in chosen]
+    refits = list(zip(labels, parts, strict=True))
     own = [] if fit.reml else [(OWN, fit, whole)]
     findings = findings_about([("<none>", whole), *refits] if fit.reml else refits, own)
     announce(findings)
-    return _likelihood_table(fit, labels, [each.fit for each in [whole, *parts]], findings)
-
-
-def _likelihood_table(
-    fit: Fit, labels: list[str], fits: list[Fit], findings: Sequence[Finding]
-) -> Table:
-    whole, *smaller = fits
-    npar = np.array([whole.npar - other.npar for other in smaller], dtype=np.float64)
-    LRT = np.maximum(0.0, [other.criterion - whole.criterion for other in smaller])
-    p = np.where(npar > 0, chi2_tail(LRT, np.maximum(npar, 1.0)), np.nan)
-    return Table(
-        {
-            "npar": [np.nan, *npar.tolist()],
-            "AIC": [criteria(other)[0] for other in [whole, *smaller]],
-            "LRT": [np.nan, *LRT.tolist()],
-            "Pr(>Chisq)": [np.nan, *p.tolist()],
-        },
-        labels,
-        title="Single term deletions, likelihood ratios",
-        notes=[
-            *(["REML fits were refitted by maximum likelihood."] if fit.reml else []),
-            *(finding.message for finding in findings),
-        ],
-    )
+    notes = ["REML fits were refitted by maximum likelihood."] if fit.reml else []
+    notes += [finding.message for finding in findings]
+    return deletion_table([each.fit for each in [whole, *parts]], labels, notes)

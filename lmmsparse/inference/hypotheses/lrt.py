@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
+from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.distributions import chi2_tail
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.findings import announce
@@ -73,35 +75,11 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
     announce(findings)
     notes += [finding.message for finding in findings]
     used = [each.fit for each in settled]
-    criterion = np.array([fit.criterion for fit in used])
-    npar = np.array([float(fit.npar) for fit in used])
-    chisq = np.append(np.nan, np.maximum(0.0, criterion[:-1] - criterion[1:]))
-    df = np.append(np.nan, np.diff(npar))
-    testable = np.zeros(len(used), dtype=bool)
-    for i, (small, large) in enumerate(pairwise(used), start=1):
-        why = why_not_contained(small, large) if df[i] > 0 else "both have as many parameters"
-        testable[i] = not why
-        if why:
-            notes.append(
-                f"{names[i - 1]} is not contained in {names[i]}, {why}: there is no test, compare "
-                "AIC."
-            )
-    with np.errstate(invalid="ignore"):
-        p = np.where(testable, chi2_tail(chisq, np.where(df > 0, df, 1.0)), np.nan)
-    aic, bic = zip(*(criteria(fit) for fit in used), strict=True)
-    columns = {
-        "npar": npar,
-        "AIC": np.array(aic),
-        "BIC": np.array(bic),
-        "logLik": -0.5 * criterion,
-        "deviance": criterion,
-        "Chisq": chisq,
-        "Df": df,
-        "Pr(>Chisq)": p,
-    }
+    columns, testable, differences = compared(used, names, why_not_contained, "deviance")
+    notes += differences
     mixture = [np.nan]
     for (small, large), name, value, tested in zip(
-        pairwise(used), names[1:], chisq[1:], testable[1:], strict=True
+        pairwise(used), names[1:], columns["Chisq"][1:], testable[1:], strict=True
     ):
         null = boundary(large, small) if tested else None
         mixture.append(np.nan if null is None else null.p(float(value)))
@@ -119,6 +97,62 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
         notes=notes,
         beside={MIXTURE: mixture},
     )
+
+
+def compared(
+    fits: Sequence[Fit], names: Sequence[str], why_not: Callable[[Any, Any], str], deviance: str
+) -> tuple[dict[str, FloatArray], BoolArray, list[str]]:
+    """Columns of a table of neighbours' likelihood ratios, which are tests, and why others are not.
+
+    Parameters
+    ----------
+    fits : sequence of Fit
+        From small to large.
+    why_not : callable
+        (small, large) → why the one is not contained in the other; empty if it is.
+    deviance : str
+        The name of the criterion's column.
+    """
+    criterion = np.array([fit.criterion for fit in fits])
+    npar = np.array([float(fit.npar) for fit in fits])
+    chisq = np.append(np.nan, np.maximum(0.0, criterion[:-1] - criterion[1:]))
+    df = np.append(np.nan, np.diff(npar))
+    testable, notes = np.zeros(len(fits), dtype=bool), []
+    for i, (small, large) in enumerate(pairwise(fits), start=1):
+        why = why_not(small, large) if df[i] > 0 else "both have as many parameters"
+        testable[i] = not why
+        if why:
+            notes.append(
+                f"{names[i - 1]} is not contained in {names[i]}, {why}: there is no test, compare "
+                "AIC."
+            )
+    with np.errstate(invalid="ignore"):
+        p = np.where(testable, chi2_tail(chisq, np.where(df > 0, df, 1.0)), np.nan)
+    aic, bic = (np.array(values) for values in zip(*map(criteria, fits), strict=True))
+    columns = {"npar": npar, "AIC": aic, "BIC": bic, "logLik": -0.5 * criterion}
+    columns |= {deviance: criterion, "Chisq": chisq, "Df": df, "Pr(>Chisq)": p}
+    return columns, testable, notes
+
+
+def deletions(criterion: FloatArray, npar: FloatArray) -> dict[str, list[float]]:
+    """Columns of a table of smaller models below the whole one, which is the first."""
+    df = npar[0] - npar
+    LRT = np.maximum(0.0, criterion - criterion[0])
+    p = np.where(df > 0, chi2_tail(LRT, np.maximum(df, 1.0)), np.nan)
+    LRT[0] = df[0] = np.nan
+    columns = {"npar": npar, "logLik": -0.5 * criterion, "AIC": criterion + 2.0 * npar}
+    columns |= {"LRT": LRT, "Df": df, "Pr(>Chisq)": p}
+    return {name: values.tolist() for name, values in columns.items()}
+
+
+def deletion_table(fits: Sequence[Fit], labels: list[str], notes: Sequence[str] = ()) -> Table:
+    """Tests of fixed-effects terms that were left out of the first model, one at a time."""
+    columns = deletions(
+        np.array([fit.criterion for fit in fits]), np.array([float(fit.npar) for fit in fits])
+    )
+    shown = {"npar": columns["Df"]} | {n: columns[n] for n in ("AIC", "LRT", "Pr(>Chisq)")}
+    title = "Single term deletions, likelihood ratios"
+    return Table(shown, ["<none>", *labels], title=title, notes=notes)
 
 
 def check_same_data(fits: Sequence[Fit]) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmmsparse.common.distributions import chi2_tail
 from lmmsparse.common.errors import Finding
 from lmmsparse.common.findings import announce
 from lmmsparse.common.progress import bar
@@ -19,6 +18,7 @@ from lmmsparse.fit.least_squares import least_squares
 from lmmsparse.fit.refit import reduced_fit
 from lmmsparse.fit.settle import OWN, Settled, carried, findings_about, nested, settle
 from lmmsparse.inference.hypotheses.boundary import MIXTURE, boundary
+from lmmsparse.inference.hypotheses.lrt import deletions
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,6 @@ class Reductions:
 
     Attributes
     ----------
-    whole : Settled
-    what : list of Reduction
     smaller : list of (Settled or Design)
         The design where no random effect is left.
     """
@@ -97,29 +95,18 @@ def table_of(found: Reductions, findings: Sequence[Finding] = ()) -> Table:
     held = [i for i in formula_order(fit.design) if not testable(fit, i)]
     results = [_criterion(fit, small) for small in smaller]
     criterion = np.array([fit.criterion, *(value for value, _ in results)])
-    npar = np.array([fit.npar, *(n for _, n in results)], dtype=np.float64)
-    df = npar[0] - npar
-    LRT = np.maximum(0.0, criterion - criterion[0])
-    p = np.where(df > 0, chi2_tail(LRT, np.maximum(df, 1.0)), np.nan)
-    LRT[0] = df[0] = np.nan
+    columns = deletions(criterion, np.array([fit.npar, *(n for _, n in results)], dtype=np.float64))
     notes, mixture = [], [np.nan]
-    for reduction, small, lrt in zip(reductions, smaller, LRT[1:], strict=True):
+    for reduction, small, lrt in zip(reductions, smaller, columns["LRT"][1:], strict=True):
         null = boundary(fit, small)
-        mixture.append(np.nan if null is None else null.p(float(lrt)))
+        mixture.append(np.nan if null is None else null.p(lrt))
         if null is not None:
-            notes.append(f"{reduction.label}: {null.said(float(lrt))}")
+            notes.append(f"{reduction.label}: {null.said(lrt)}")
     for i in held:
         notes.append(f"{fit.design.blocks[i].source}: not tested, as parameters of it are fixed.")
     notes += [finding.message for finding in findings]
     return Table(
-        {
-            "npar": npar.tolist(),
-            "logLik": (-0.5 * criterion).tolist(),
-            "AIC": (criterion + 2.0 * npar).tolist(),
-            "LRT": LRT.tolist(),
-            "Df": df.tolist(),
-            "Pr(>Chisq)": p.tolist(),
-        },
+        columns,
         ["<none>", *(reduction.label for reduction in reductions)],
         title=f"Likelihood-ratio tests of random effects ({'REML' if fit.reml else 'ML'})",
         notes=notes,

@@ -62,11 +62,10 @@ class Bootstrap(Shown):
     findings: tuple[Finding, ...] = ()
     unconverged: tuple[int, ...] = ()
 
-    @property
-    def _sections(self) -> tuple[Section, ...]:
+    def _moments(self) -> Table:
         values = self._replicates
         of = "" if len(values) == self.requested else f" of {self.requested}"
-        table = Table(
+        return Table(
             {
                 "Estimate": self.original.tolist(),
                 "Bias": (values.mean() - self.original).tolist(),
@@ -76,7 +75,10 @@ class Bootstrap(Shown):
             title=f"Bootstrap, {len(values)}{of} replicates ({self.n_failed} failed)",
             notes=[finding.message for finding in self.findings],
         )
-        return (table.section,)
+
+    @property
+    def _sections(self) -> tuple[Section, ...]:
+        return (self._moments().section,)
 
     @property
     def n_failed(self) -> int:

@@ -13,7 +13,7 @@ from lmmsparse.common.errors import DesignWarning, OptionError
 from lmmsparse.common.findings import warn
 from lmmsparse.common.options import mapping, names_in, one_of
 from lmmsparse.common.words import brief
-from lmmsparse.design.terms import covariates, factor_levels
+from lmmsparse.design.terms import chosen_values, covariates, factor_levels
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.means.tables import Wanted, emmeans_table, linear_basis
 from lmmsparse.report.plots import figure
@@ -30,7 +30,6 @@ class EffectCurve:
     ----------
     values : tuple
         Of the predictor: levels, or numbers in increasing order.
-    numeric : bool
     mean, lower, upper : (values,) arrays
     """
 
@@ -115,8 +114,7 @@ def _values(fit: Fit, by: str | None, at: Mapping[str, Any] | None) -> dict[str,
     out = {name: out[name] for name in sorted(out, key=order.index)}
     for name, chosen in at.items():
         if name in out:
-            one = isinstance(chosen, str) or np.ndim(chosen) == 0
-            out[name] = (chosen,) if one else tuple(np.asarray(chosen, dtype=object).tolist())
+            out[name] = chosen_values(chosen)
             if name in numbers:
                 out[name] = tuple(sorted(out[name]))
     return out

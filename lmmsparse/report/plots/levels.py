@@ -19,7 +19,6 @@ class LevelEffects:
 
     Attributes
     ----------
-    group : str
     names : tuple of str
         The k effects.
     labels : (levels,) array

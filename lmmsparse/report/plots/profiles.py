@@ -14,6 +14,7 @@ from lmmsparse.common.distributions import chi2_quantile, normal_density, normal
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import check_level, one_of
 from lmmsparse.fit.fit import Fit
+from lmmsparse.inference.intervals.profile.curve import interpolant
 from lmmsparse.inference.intervals.profile.profile import Profile, profile
 from lmmsparse.report.plots import figure
 from lmmsparse.report.plots.figure import ACCENT, BAND, GREY, INK, Axes
@@ -28,7 +29,6 @@ class ProfileCurve:
 
     Attributes
     ----------
-    name : str
     value, zeta : (m,) arrays
         Both increasing.
     others : dict
@@ -47,11 +47,7 @@ class ProfileCurve:
 
     def between(self) -> CubicSpline | PchipInterpolator:
         """Zeta as a smooth function of the value, increasing where the points are."""
-        spline = CubicSpline(self.value, self.zeta)
-        fine = np.linspace(self.value[0], self.value[-1], 20 * len(self.value))
-        if np.all(np.diff(spline(fine)) > 0):
-            return spline
-        return PchipInterpolator(self.value, self.zeta)
+        return interpolant(self.value, self.zeta)
 
 
 def as_profile(fit: Fit, given: Any) -> Profile:

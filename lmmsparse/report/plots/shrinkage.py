@@ -95,7 +95,6 @@ class Pooling:
 
     Attributes
     ----------
-    effects : LevelEffects
     fixed : (k,) array
         The common coefficients (complete pooling), 0 for an effect that is only random.
     partial : (levels, k) array

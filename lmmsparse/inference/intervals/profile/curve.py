@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator
@@ -25,7 +25,8 @@ class BetterOptimumError(Exception):
         self.point = point
 
 
-class Problem(Protocol):
+@dataclass(frozen=True, eq=False)
+class Problem:
     """One parameter to be held.
 
     Attributes
@@ -36,28 +37,21 @@ class Problem(Protocol):
         Whether the lower bound itself is possible.
     scale : float
         Size of a first step.
+    best : Point
+        The optimum without any constraint.
+    solve : callable
+        (value, x) → the optimum with the parameter held at the value, searched from x.
+    estimates : callable
+        Point → θ, σ and the fixed effects there.
     """
 
-    @property
-    def lower(self) -> float: ...
-    @property
-    def upper(self) -> float: ...
-    @property
-    def closed(self) -> bool: ...
-    @property
-    def scale(self) -> float: ...
-
-    def best(self) -> Point:
-        """The optimum without any constraint."""
-        ...
-
-    def solve(self, value: float, x: FloatArray) -> Point:
-        """The optimum with the parameter held at `value`, searched from x."""
-        ...
-
-    def estimates(self, point: Point) -> tuple[FloatArray, float, FloatArray]:
-        """θ, σ and the fixed effects at a point."""
-        ...
+    lower: float
+    upper: float
+    closed: bool
+    scale: float
+    best: Point
+    solve: Callable[[float, FloatArray], Point]
+    estimates: Callable[[Point], tuple[FloatArray, float, FloatArray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +64,6 @@ class Curve:
         In increasing order of the value; zeta is zero at the estimate.
     lower, upper : float
         Bounds of the parameter.
-    points : tuple of Point
     """
 
     value: FloatArray
@@ -92,17 +85,20 @@ class Curve:
             return a
         # Beyond the crossing |zeta| may fall again: a monotone curve goes no further.
         inner = slice(j, None) if zeta < 0 else slice(0, j + 1)
-        curve = self._interpolant(min(i, j), inner)
+        curve = interpolant(self.value, self.zeta, min(i, j), max(i, j), inner)
         return float(brentq(lambda v: float(curve(v)) - zeta, a, b, xtol=1e-15, rtol=1e-14))
 
-    def _interpolant(self, i: int, inner: slice) -> CubicSpline | PchipInterpolator:
-        """A cubic spline; where it is not increasing next to node i, a monotone one of a part."""
-        if len(self.value) > 3:
-            spline = CubicSpline(self.value, self.zeta)
-            inside = np.linspace(self.value[i], self.value[i + 1], 20)
-            if np.all(np.diff(spline(inside)) >= 0):
-                return spline
-        return PchipInterpolator(self.value[inner], np.maximum.accumulate(self.zeta[inner]))
+
+def interpolant(
+    value: FloatArray, zeta: FloatArray, i: int = 0, j: int = -1, inner: slice = slice(None)
+) -> CubicSpline | PchipInterpolator:
+    """A cubic spline; where it is not increasing from node i to j, a monotone one of a part."""
+    if len(value) > 3:
+        spline = CubicSpline(value, zeta)
+        inside = np.linspace(value[i], value[j], 20 * (j - i) if j > i else 20 * len(value))
+        if np.all(np.diff(spline(inside)) >= 0):
+            return spline
+    return PchipInterpolator(value[inner], np.maximum.accumulate(zeta[inner]))
 
 
 def trace(problem: Problem, cutoff: float, step: float, exact: tuple[float, ...] = ()) -> Curve:
@@ -117,7 +113,7 @@ def trace(problem: Problem, cutoff: float, step: float, exact: tuple[float, ...]
     exact : tuple of float
         Values of |zeta| at which the curve itself is to have points.
     """
-    best = problem.best()
+    best = problem.best
     if np.isnan(best.value):  # the correlation of an effect that does not vary
         ends = np.array([problem.lower, problem.upper])
         return Curve(ends, np.zeros(2), problem.lower, problem.upper, ())

@@ -1,44 +1,92 @@
-"""ML fit and one covariance parameter → the least deviance with it held at a value.
+"""ML fit and one parameter → the least deviance with it held at a value.
 
-All searches run in the standardized coordinates of θ. A standard deviation is held by letting
-σ = value / ‖row of T‖; σ itself by holding it; a correlation, and a standard deviation of zero, by
-linear constraints on θ.
+All searches run in the standardized coordinates of θ. A fixed effect is held by moving its column
+into the offset. A standard deviation is held by letting σ = value / ‖row of T‖; σ itself by holding
+it; a correlation, and a standard deviation of zero, by linear constraints on θ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.errors import OptionError
+from lmmsparse.engine.covariance.structures import CovarianceStructure
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.fit.coordinates import StandardizedObjective
+from lmmsparse.fit.fit import Fit
+from lmmsparse.inference.intervals.profile.curve import Problem
 from lmmsparse.inference.intervals.profile.search import (
     Point,
     SigmaHeld,
     minimize,
     minimize_on_plane,
 )
+from lmmsparse.results.parameters import parameter_names
+
+
+def problem_of(fit: Fit, index: int) -> Problem:
+    """The parameter at a position of `parameter_names` followed by the fixed effects."""
+    d = fit.template.n_theta
+    if index > d:
+        return _fixed_effect(fit, index - d - 1)
+    if index == d:
+        return _residual_deviation(_Located(fit.objective, fit.theta))
+    term = next(t for t, part in enumerate(fit.template.slices) if index < part.stop)
+    structure, part = fit.template.structures[term], fit.template.slices[term]
+    row, column = structure.entries[index - part.start]
+    located = _Located(fit.objective, fit.theta, term)
+    if row == column and fit.held.sigma is None:
+        return _standard_deviation(located, row)
+    if not structure.closed or structure.k == 1:
+        return _element(located, index, fit.sigma if row == column else 1.0)
+    if not fit.template.free[part].all():
+        raise OptionError(
+            f"{parameter_names(fit)[index]} cannot be profiled: it is a function of several "
+            f"elements of theta, and some of {fit.design.blocks[term].source} are fixed. Name the "
+            "parameters to profile by which=, or use method='boot'."
+        )
+    # What is held must be of the first effect, or the first two.
+    first = (column, row) if row != column else (row,)
+    located = _reordered(fit, term, (*first, *(i for i in range(structure.k) if i not in first)))
+    return _element(located, part.start, fit.sigma) if row == column else _correlation(located)
 
 
 @dataclass(frozen=True, eq=False)
-class _OfTheta:
-    """What all parameters other than fixed effects share: an ML objective and its optimum θ."""
+class _Located:
+    """An ML criterion and its optimum.
+
+    Attributes
+    ----------
+    theta : (n_theta,) array
+    term : int
+        The one that the parameter belongs to.
+    back : tuple of int
+        Where each effect of the term stands in the fit's own order; empty if there.
+    """
 
     objective: ProfiledDeviance
     theta: FloatArray
+    term: int = 0
+    back: tuple[int, ...] = ()
 
     @cached_property
     def scaled(self) -> StandardizedObjective:
         return StandardizedObjective(self.objective)
 
-    @cached_property
-    def to_theta(self) -> FloatArray:
-        return self.scaled.to_theta(np.eye(len(self.theta)))
+    @property
+    def x(self) -> FloatArray:
+        """The optimum in the coordinates of the search."""
+        return self.scaled.to_internal(self.theta)
+
+    @property
+    def unit(self) -> FloatArray:
+        return np.eye(len(self.theta))
 
     @cached_property
     def sigma(self) -> float:
@@ -46,305 +94,294 @@ class _OfTheta:
         return float(np.sqrt(self.objective.sigma2(self.objective.solution(self.theta))))
 
     @property
-    def estimate(self) -> float:
-        raise NotImplementedError
+    def template(self) -> LambdaTemplate:
+        return self.objective.template
 
     @property
-    def scale(self) -> float:
-        return 0.05
+    def structure(self) -> CovarianceStructure:
+        return self.template.structures[self.term]
 
-    def held_sigma(self, theta: FloatArray, value: float) -> float | None:
-        """σ where the parameter determines it; None where it is profiled out."""
-        return None
+    @property
+    def part(self) -> slice:
+        return self.template.slices[self.term]
 
-    def best(self) -> Point:
-        deviance = self.objective(self.theta)
-        return Point(self.estimate, deviance, self.scaled.to_internal(self.theta))
+    def optimum(self, value: float) -> Point:
+        return Point(value, self.objective(self.theta), self.x)
 
-    def user_theta(self, theta: FloatArray) -> FloatArray:
-        """θ in the order of the fit."""
-        return theta
+    def on_plane(self, C: FloatArray, x: FloatArray, origin: FloatArray | None = None) -> Point:
+        return minimize_on_plane(self.scaled, C, x, origin)
 
-    def estimates(self, point: Point) -> tuple[FloatArray, float, FloatArray]:
+    def with_sigma(self, held: SigmaHeld, value: float, x: FloatArray) -> Point:
+        return replace(minimize(held, x, self.scaled.bounds), value=value)
+
+    def estimates(
+        self, point: Point, sigma: float | None = None
+    ) -> tuple[FloatArray, float, FloatArray]:
+        """θ in the order of the fit, σ and β; with `sigma` given, σ is no function of θ alone."""
         theta = self.scaled.to_theta(point.x)
         solution = self.objective.solution(theta)
-        sigma = self.held_sigma(theta, point.value)
         if sigma is None:
             sigma = float(np.sqrt(self.objective.sigma2(solution)))
         internal = self.objective.response.beta0 + solution.beta
         beta = self.objective.products.basis.coefficients(internal)
-        return self.user_theta(theta), sigma, beta
+        if self.back:
+            theta = theta.copy()
+            theta[self.part] = _turned(self.structure.factor(theta[self.part]), self.back)
+        return theta, sigma, beta
 
 
-@dataclass(frozen=True, eq=False)
-class ResidualDeviation(_OfTheta):
+def _residual_deviation(at: _Located) -> Problem:
     """σ held."""
+    d = len(at.theta)
+    to_theta = at.scaled.to_theta(at.unit)
 
-    lower: float = 0.0
-    upper: float = np.inf
-    closed: bool = False
-
-    @property
-    def estimate(self) -> float:
-        return self.sigma
-
-    @property
-    def scale(self) -> float:
-        return 0.3 * self.sigma / float(np.sqrt(self.objective.products.n))
-
-    def held_sigma(self, theta: FloatArray, value: float) -> float | None:
-        return value
-
-    def solve(self, value: float, x: FloatArray) -> Point:
-        d = len(self.theta)
+    def solve(value: float, x: FloatArray) -> Point:
         held = (float(np.log(value)), np.zeros(d), np.zeros((d, d)))
-        function = SigmaHeld(self.objective, self.to_theta, lambda theta: held)
-        return replace(minimize(function, x, self.scaled.bounds), value=value)
+        return at.with_sigma(SigmaHeld(at.objective, to_theta, lambda theta: held), value, x)
+
+    return Problem(
+        lower=0.0,
+        upper=np.inf,
+        closed=False,
+        scale=0.3 * at.sigma / float(np.sqrt(at.objective.products.n)),
+        best=at.optimum(at.sigma),
+        solve=solve,
+        estimates=lambda point: at.estimates(point, point.value),
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class StandardDeviation(_OfTheta):
+def _standard_deviation(at: _Located, row: int) -> Problem:
     """The standard deviation σ ‖T_row‖ of one effect of one term held, with σ free to follow."""
+    template, structure, part = at.template, at.structure, at.part
+    to_theta = at.scaled.to_theta(at.unit)
+    # The parameters that are zero where the standard deviation is.
+    own = [
+        part.start + i
+        for i, (r, column) in enumerate(structure.entries)
+        if r == row and (structure.closed or column == row)
+    ]
+    is_own = np.isin(np.arange(len(at.theta)), own)
 
-    term: int
-    row: int
-    lower: float = 0.0
-    upper: float = np.inf
+    def size_of(theta: FloatArray) -> float:
+        return float(np.linalg.norm(structure.factor(theta[part])[row]))
 
-    @property
-    def closed(self) -> bool:
-        """Zero is possible unless the user holds some of the row elsewhere."""
-        template = self.objective.template
-        rows = np.any(self._own != 0, axis=0) & ~template.free
-        return not np.any(template.start[rows])
-
-    def _row(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The row of T, (k,), and its derivative, (n_theta, k)."""
-        template = self.objective.template
-        part, structure = template.slices[self.term], template.structures[self.term]
-        D = np.zeros((template.n_theta, structure.k))
-        D[part] = structure.derivative(theta[part])[:, self.row]
-        return structure.factor(theta[part])[self.row], D
-
-    @property
-    def estimate(self) -> float:
-        return self.sigma * float(np.linalg.norm(self._row(self.theta)[0]))
-
-    @property
-    def scale(self) -> float:
-        if self.estimate > 0:
-            return 0.05 * self.estimate
-        structure = self.objective.template.structures[self.term]
-        unit = self.scaled.to_theta(self.scaled.to_internal(self.objective.template.start))
-        size = np.linalg.norm(structure.factor(unit[self._part])[self.row])
-        return 0.02 * self.sigma * float(size)
-
-    @property
-    def _part(self) -> slice:
-        return self.objective.template.slices[self.term]
-
-    def held_sigma(self, theta: FloatArray, value: float) -> float | None:
-        size = float(np.linalg.norm(self._row(theta)[0]))
-        return value / size if value > 0 else None
-
-    @property
-    def _own(self) -> FloatArray:
-        """One row per parameter that is zero where the standard deviation is, (m, n_theta)."""
-        structure, start = self.objective.template.structures[self.term], self._part.start
-        own = [
-            start + i
-            for i, (row, column) in enumerate(structure.entries)
-            if row == self.row and (structure.closed or column == row)
-        ]
-        return np.eye(len(self.theta))[own]
-
-    def _log_sigma(self, theta: FloatArray, value: float) -> tuple[float, FloatArray, FloatArray]:
-        r, D = self._row(theta)
+    def log_sigma(theta: FloatArray, value: float) -> tuple[float, FloatArray, FloatArray]:
+        r = structure.factor(theta[part])[row]
         square = max(float(r @ r), 1e-200)
-        slope = -(D @ r) / square
-        structure = self.objective.template.structures[self.term]
-        unit = np.zeros((structure.k, structure.k))
-        unit[self.row, self.row] = 1.0
+        slope, unit = np.zeros(len(theta)), np.zeros((structure.k, structure.k))
+        slope[part] = -(structure.derivative(theta[part])[:, row] @ r) / square
+        unit[row, row] = 1.0
         bend = 2.0 * np.outer(slope, slope)
-        bend[self._part, self._part] -= structure.curvature(theta[self._part], unit) / (2 * square)
+        bend[part, part] -= structure.curvature(theta[part], unit) / (2 * square)
         return float(np.log(value) - 0.5 * np.log(square)), slope, bend
 
-    def solve(self, value: float, x: FloatArray) -> Point:
+    def solve(value: float, x: FloatArray) -> Point:
         if value <= 0:
-            found = minimize_on_plane(self.scaled, self._own, x)
-            return replace(found, value=0.0)
-        theta = self.scaled.to_theta(x)
-        size = float(np.linalg.norm(self._row(theta)[0]))
-        if not 0.5 < size * self.sigma / value < 2.0:
+            return replace(at.on_plane(at.unit[own], x), value=0.0)
+        theta = at.scaled.to_theta(x)
+        size = size_of(theta)
+        if not 0.5 < size * at.sigma / value < 2.0:
             # Start from a row that leaves σ where it is.
-            rows = np.any(self._own != 0, axis=0) & self.objective.template.free
-            structure = self.objective.template.structures[self.term]
+            rows = is_own & template.free
             unit = np.zeros(len(theta))
-            unit[self._part] = structure.start()
+            unit[part] = structure.start()
             start = theta if size > 0 else np.where(rows, unit, theta)
-            factor = value / (self.sigma * float(np.linalg.norm(self._row(start)[0])))
-            x = self.scaled.to_internal(np.where(rows, start * factor, start))
-        function = SigmaHeld(
-            self.objective, self.to_theta, lambda theta: self._log_sigma(theta, value)
-        )
-        return replace(minimize(function, x, self.scaled.bounds), value=value)
+            factor = value / (at.sigma * size_of(start))
+            x = at.scaled.to_internal(np.where(rows, start * factor, start))
+        held = SigmaHeld(at.objective, to_theta, lambda theta: log_sigma(theta, value))
+        return at.with_sigma(held, value, x)
+
+    def estimates(point: Point) -> tuple[FloatArray, float, FloatArray]:
+        size = size_of(at.scaled.to_theta(point.x))
+        return at.estimates(point, point.value / size if point.value > 0 else None)
+
+    estimate = at.sigma * size_of(at.theta)
+    typical = at.scaled.to_theta(at.scaled.to_internal(template.start))
+    return Problem(
+        lower=0.0,
+        upper=np.inf,
+        # Zero is possible unless the user holds some of the row elsewhere.
+        closed=not np.any(template.start[is_own & ~template.free]),
+        scale=0.05 * estimate if estimate > 0 else 0.02 * at.sigma * size_of(typical),
+        best=at.optimum(estimate),
+        solve=solve,
+        estimates=estimates,
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class Correlation(_OfTheta):
-    """The correlation of the first two effects of an unstructured term held.
+def _correlation(at: _Located) -> Problem:
+    """The correlation of the first two effects of an unstructured term held."""
 
-    Parameters
-    ----------
-    order : tuple of int
-        Where each effect of the term stands in the fit's own order.
-    """
-
-    term: int
-    order: tuple[int, ...]
-    lower: float = -1.0
-    upper: float = 1.0
-    closed: bool = True
-
-    @property
-    def _part(self) -> slice:
-        return self.objective.template.slices[self.term]
-
-    @property
-    def estimate(self) -> float:
-        return self._value(self.theta)
-
-    def _value(self, theta: FloatArray) -> float:
-        T = self.objective.template.structures[self.term].factor(theta[self._part])
+    def value_of(theta: FloatArray) -> float:
+        T = at.structure.factor(theta[at.part])
         size = float(np.hypot(T[1, 0], T[1, 1]))
         if T[0, 0] == 0 or size == 0:
             return np.nan
         return float(np.clip(np.sign(T[0, 0]) * T[1, 0] / size, -1.0, 1.0))
 
-    def _indices(self, *entries: tuple[int, int]) -> list[int]:
+    def indices(*entries: tuple[int, int]) -> list[int]:
         """Where entries of T stand in θ."""
-        own = self.objective.template.structures[self.term].entries
-        return [self._part.start + own.index(entry) for entry in entries]
+        return [at.part.start + at.structure.entries.index(entry) for entry in entries]
 
-    @cached_property
-    def _undetermined(self) -> Point:
+    @cache
+    def undetermined() -> Point:
         """The optimum where either effect has no variance: any value of the correlation is there.
 
         An effect without variance has a row of zeros in T, and the others need one column less.
         """
-        structure, unit = self.objective.template.structures[self.term], np.eye(len(self.theta))
-        found = []
-        for effect in (0, 1):
-            zeros = self._indices(*(entry for entry in structure.entries if effect in entry))
-            best = self.scaled.to_internal(self.theta)
-            found.append(minimize_on_plane(self.scaled, unit[zeros], best))
+        zeros = [indices(*(e for e in at.structure.entries if effect in e)) for effect in (0, 1)]
+        found = [at.on_plane(at.unit[own], at.x) for own in zeros]
         return min(found, key=lambda point: point.deviance)
 
-    def solve(self, value: float, x: FloatArray) -> Point:
-        if np.isnan(self._value(self.scaled.to_theta(x))):
-            x = self.scaled.to_internal(self.theta)
-        C = np.zeros((1, len(self.theta)))
-        C[0, self._indices((1, 0), (1, 1))] = np.sqrt(1.0 - value**2), -value
-        found = minimize_on_plane(self.scaled, C, x)
+    def solve(value: float, x: FloatArray) -> Point:
+        if np.isnan(value_of(at.scaled.to_theta(x))):
+            x = at.x
+        C = np.zeros((1, len(at.theta)))
+        C[0, indices((1, 0), (1, 1))] = np.sqrt(1.0 - value**2), -value
+        found = at.on_plane(C, x)
         # On this plane the correlation is the value or its negative.
-        at = self._value(self.scaled.to_theta(found.x))
-        if not abs(at - value) <= 1e-6 or found.deviance > self._undetermined.deviance:
-            found = self._undetermined
+        reached = value_of(at.scaled.to_theta(found.x))
+        if not abs(reached - value) <= 1e-6 or found.deviance > undetermined().deviance:
+            found = undetermined()
         return replace(found, value=value)
 
-    def user_theta(self, theta: FloatArray) -> FloatArray:
-        return _in_order(self.objective.template, theta, self.term, self.order)
+    best = at.optimum(value_of(at.theta))
+    return Problem(-1.0, 1.0, True, 0.05, best, solve, at.estimates)
 
 
-@dataclass(frozen=True, eq=False)
-class Element(_OfTheta):
+def _element(at: _Located, index: int, per_unit: float) -> Problem:
     """One element of θ held: a correlation, or with σ known a standard deviation.
 
     Parameters
     ----------
-    unit : float
+    per_unit : float
         The parameter for each unit of the element: 1, or σ.
-    order : tuple of int
-        Where each effect of its term stands in the fit's own order; empty if there.
     """
+    template, part, unit = at.template, at.part, at.unit
+    upper, estimate = per_unit * float(template.upper[index]), per_unit * float(at.theta[index])
+    # Where the standard deviations stand that a correlation is about, if it is one.
+    own: list[int] = []
+    if np.isfinite(template.upper[index]) and template.free[part].all():
+        own = [i for i in range(part.start, part.stop) if np.isinf(template.upper[i])]
 
-    index: int
-    unit: float = 1.0
-    term: int = 0
-    order: tuple[int, ...] = ()
-    closed: bool = True
-
-    @property
-    def lower(self) -> float:
-        return self.unit * float(self.objective.template.lower[self.index])
-
-    @property
-    def upper(self) -> float:
-        return self.unit * float(self.objective.template.upper[self.index])
-
-    @property
-    def estimate(self) -> float:
-        return self.unit * float(self.theta[self.index])
-
-    @property
-    def scale(self) -> float:
-        if np.isfinite(self.upper):
-            return 0.05
-        unit = float(self.scaled.to_theta(np.eye(len(self.theta)))[self.index, self.index])
-        return 0.05 * self.estimate if self.estimate > 0 else 0.02 * self.unit * unit
-
-    @cached_property
-    def _deviations(self) -> list[int]:
-        """Where the standard deviations stand that a correlation is about, if it is one."""
-        template = self.objective.template
-        part = template.slices[self.term]
-        if not np.isfinite(template.upper[self.index]) or not template.free[part].all():
-            return []
-        return [i for i in range(part.start, part.stop) if np.isinf(template.upper[i])]
-
-    def _search(self, value: float, x: FloatArray, without: Sequence[int] = ()) -> Point:
+    def search(value: float, x: FloatArray, without: Sequence[int] = ()) -> Point:
         """The optimum at a value of the element, without some standard deviations."""
-        unit = np.eye(len(self.theta))
-        origin = value / self.unit * unit[self.index]
-        return minimize_on_plane(self.scaled, unit[[self.index, *without]], x, origin=origin)
+        return at.on_plane(unit[[index, *without]], x, value / per_unit * unit[index])
 
-    @cached_property
-    def _undetermined(self) -> list[Point]:
+    @cache
+    def undetermined() -> list[Point]:
         """The optima with no two standard deviations left, at which the correlation is anything."""
-        x, own = self.scaled.to_internal(self.theta), self._deviations
         without = [[j for j in own if j != i] for i in own] if len(own) > 1 else [own]
-        return [self._search(self.estimate, x, zeros) for zeros in without]
+        return [search(estimate, at.x, zeros) for zeros in without]
 
-    def solve(self, value: float, x: FloatArray) -> Point:
-        found = [self._search(value, x)]
-        if self._deviations:
+    def solve(value: float, x: FloatArray) -> Point:
+        found = [search(value, x)]
+        if own:
             # There may be a minimum with a standard deviation and another one without.
-            theta = self.scaled.to_theta(x)
-            typical = self.scaled.to_theta(self.scaled.template.start)
-            for i in self._deviations:
+            theta, typical = at.scaled.to_theta(x), at.scaled.to_theta(template.start)
+            for i in own:
                 start = theta.copy()
                 start[i] = 0.0 if theta[i] > 1e-3 * typical[i] else typical[i]
-                found.append(self._search(value, self.scaled.to_internal(start)))
-            found += self._undetermined
+                found.append(search(value, at.scaled.to_internal(start)))
+            found += undetermined()
         return replace(min(found, key=lambda point: point.deviance), value=value)
 
-    def user_theta(self, theta: FloatArray) -> FloatArray:
-        return _in_order(self.objective.template, theta, self.term, self.order)
+    scale = 0.05
+    if not np.isfinite(upper):
+        typical = per_unit * float(at.scaled.to_theta(unit)[index, index])
+        scale = 0.05 * estimate if estimate > 0 else 0.02 * typical
+    lower, best = per_unit * float(template.lower[index]), at.optimum(estimate)
+    return Problem(lower, upper, True, scale, best, solve, at.estimates)
 
 
-def _in_order(
-    template: LambdaTemplate, theta: FloatArray, term: int, order: tuple[int, ...]
-) -> FloatArray:
-    if not order:
-        return theta
-    out, part = theta.copy(), template.slices[term]
-    out[part] = reordered(template.structures[term].factor(theta[part]), order)
-    return out
+def _fixed_effect(fit: Fit, column: int) -> Problem:
+    """One fixed effect held: its column moves into the offset."""
+    products, old = fit.products, fit.objective.response
+    # The other columns in the internal basis: X₋ = Q G R₋ and x = Q (G c + g ρ).
+    R = products.basis.R
+    G, triangle = np.linalg.qr(np.delete(R, column, axis=1), mode="complete")
+    c, unit, rest, triangle = G.T @ R[:, column], G[:, -1], G[:, :-1], triangle[:-1]
+    logdet = float(2 * np.log(np.abs(np.diag(triangle))).sum())
+    smaller = replace(
+        products,
+        ZtX=products.ZtX @ rest,
+        XtX=rest.T @ products.XtX @ rest,
+        basis=replace(products.basis, R=triangle, logdet=logdet),
+    )
+    system = fit.solver.build(smaller, fit.template)
+    without = replace(fit.objective, system=system, products=smaller)
+
+    def located(value: float) -> _Located:
+        # The residual of y − value·x on X₋ is that of y on X plus κ times a unit vector.
+        beta0 = G.T @ old.beta0 - value * c
+        kappa = float(beta0[-1])
+        response = replace(
+            old,
+            Zty=old.Zty + kappa * (products.ZtX @ unit),
+            Xty=rest.T @ old.Xty,
+            yty=old.yty + kappa * kappa + 2.0 * kappa * float(unit @ old.Xty),
+            beta0=beta0[:-1],
+        )
+        return _Located(without.with_response(response), fit.theta)
+
+    def solve(value: float, x: FloatArray) -> Point:
+        scaled = located(value).scaled
+        return replace(minimize(scaled, x, scaled.bounds), value=value)
+
+    def estimates(point: Point) -> tuple[FloatArray, float, FloatArray]:
+        theta, sigma, beta = located(point.value).estimates(point)
+        return theta, sigma, np.insert(beta, column, point.value)
+
+    x = StandardizedObjective(fit.objective).to_internal(fit.theta)
+    return Problem(
+        lower=-np.inf,
+        upper=np.inf,
+        closed=False,
+        scale=0.25 * float(np.sqrt(fit.vcov[column, column])),
+        best=Point(float(fit.beta[column]), fit.criterion, x),
+        solve=solve,
+        estimates=estimates,
+    )
 
 
-def reordered(T: FloatArray, order: tuple[int, ...]) -> FloatArray:
+def _turned(T: FloatArray, order: tuple[int, ...]) -> FloatArray:
     """The parameters of an unstructured term with effect i of the result being order[i] of T."""
     k = len(order)
     R = np.asarray(np.linalg.qr(T[list(order)].T, mode="r"))
     L = R.T * np.where(np.diag(R) < 0, -1.0, 1.0)
     return np.concatenate([L[c:, c] for c in range(k)])
+
+
+def _reordered(fit: Fit, term: int, order: tuple[int, ...]) -> _Located:
+    """The criterion and its optimum with the effects of a term in another order."""
+    if order == tuple(range(len(order))):
+        return _Located(fit.objective, fit.theta, term, order)
+    products, response, template = fit.products, fit.objective.response, fit.template
+    take, part = list(order), template.slices[term]
+    theta = fit.theta.copy()
+    theta[part] = _turned(template.structures[term].factor(theta[part]), order)
+    a, z = template.offsets[term], template.offsets[term + 1]
+    rows = np.arange(products.q)
+    rows[a:z] = rows[a:z].reshape(-1, len(take))[:, take].ravel()
+    pairs = []
+    for pair in products.pairs:
+        values = pair.values
+        if pair.s == term:
+            values = values[:, take, :]
+        if pair.t == term:
+            values = values[:, :, take]
+        pairs.append(replace(pair, values=np.ascontiguousarray(values)))
+    moved = replace(products, pairs=tuple(pairs), ZtX=products.ZtX[rows])
+    shifts = list(template.shifts)
+    own = shifts[term]
+    if own is not None:
+        shifts[term] = own[np.ix_(take, take)]
+        template = replace(template, shifts=tuple(shifts))
+    objective = replace(
+        fit.objective,
+        template=template,
+        system=fit.solver.build(moved, template),
+        products=moved,
+        response=replace(response, Zty=response.Zty[rows]),
+    )
+    return _Located(objective, theta, term, tuple(int(i) for i in np.argsort(order)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,21 +18,11 @@ from lmmsparse.common.progress import run
 from lmmsparse.common.render import Section, Shown
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
-from lmmsparse.engine.covariance.template import LambdaTemplate
-from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.fit.fit import Fit, fitted
 from lmmsparse.fit.refit import maximum_likelihood
-from lmmsparse.fit.settle import settle
-from lmmsparse.inference.intervals.profile.curve import BetterOptimumError, Curve, Problem, trace
-from lmmsparse.inference.intervals.profile.findings import about_curves, about_fit, interrupted
-from lmmsparse.inference.intervals.profile.fixed import FixedEffect
-from lmmsparse.inference.intervals.profile.problems import (
-    Correlation,
-    Element,
-    ResidualDeviation,
-    StandardDeviation,
-    reordered,
-)
+from lmmsparse.fit.settle import Settled, better_optimum, findings_about, settle
+from lmmsparse.inference.intervals.profile.curve import BetterOptimumError, Curve, trace
+from lmmsparse.inference.intervals.profile.problems import problem_of
 from lmmsparse.optimize import TrustRegion
 from lmmsparse.results.parameters import (
     known_parameters,
@@ -213,9 +203,9 @@ def profile(
             done = [result for result in done if not isinstance(result, np.ndarray)]
             curves = {name: result[0] for name, result in zip(wanted, done, strict=False)}
             estimates = {name: result[1] for name, result in zip(wanted, done, strict=False)}
-            findings = (*about_fit(fit, settled, former), *about_curves(curves))
+            findings = (*_about_fit(fit, settled, former), *_about_curves(curves))
             if followed.interrupted:
-                findings = (*findings, interrupted(list(curves), wanted))
+                findings = (*findings, _interrupted(list(curves), wanted))
             announce(findings)
             return Profile(curves, estimates, names, cutoff, findings)
         former = used.criterion
@@ -235,7 +225,7 @@ def _follow(
         values = np.concatenate([parameter_values(fit, fit.theta, fit.sigma), fit.beta])
         value = values[[index]]
         return Curve(value, np.zeros(1), float(value[0]), float(value[0]), ()), [values]
-    problem = _problem(fit, index)
+    problem = problem_of(fit, index)
     try:
         curve = trace(problem, cutoff, cutoff / _STEPS, exact)
     except BetterOptimumError as found:
@@ -249,66 +239,46 @@ def _follow(
     return curve, along
 
 
-def _problem(fit: Fit, index: int) -> Problem:
-    """The parameter at a position of `parameter_names` followed by the fixed effects."""
-    d = fit.template.n_theta
-    if index == d:
-        return ResidualDeviation(fit.objective, fit.theta)
-    if index > d:
-        return FixedEffect(fit, index - d - 1)
-    term = next(t for t, part in enumerate(fit.template.slices) if index < part.stop)
-    structure, part = fit.template.structures[term], fit.template.slices[term]
-    row, column = structure.entries[index - part.start]
-    if row == column and fit.held.sigma is None:
-        return StandardDeviation(fit.objective, fit.theta, term, row)
-    if not structure.closed or structure.k == 1:
-        unit = fit.sigma if row == column else 1.0
-        return Element(fit.objective, fit.theta, index, unit, term)
-    if not fit.template.free[part].all():
-        raise OptionError(
-            f"{parameter_names(fit)[index]} cannot be profiled: it is a function of several "
-            f"elements of theta, and some of {fit.design.blocks[term].source} are fixed. Name the "
-            "parameters to profile by which=, or use method='boot'."
-        )
-    # What is held must be of the first effect, or the first two.
-    first = (column, row) if row != column else (row,)
-    order = (*first, *(i for i in range(structure.k) if i not in first))
-    objective, theta, back = fit.objective, fit.theta, tuple(range(structure.k))
-    if order != back:
-        theta = fit.theta.copy()
-        theta[part] = reordered(structure.factor(theta[part]), order)
-        back = tuple(int(i) for i in np.argsort(order))
-        objective = _effects_reordered(fit, term, order)
-    if row == column:
-        return Element(objective, theta, part.start, fit.sigma, term, back)
-    return Correlation(objective, theta, term, back)
+def _interrupted(done: list[str], wanted: Sequence[str]) -> Finding:
+    """Say which parameters were followed before Ctrl-C."""
+    return Finding(
+        "interrupted",
+        "warning",
+        f"The profile was interrupted after {len(done)} of {len(wanted)} parameters. The result "
+        f"holds {', '.join(done)}. Profile the others with which=.",
+    )
 
 
-def _effects_reordered(fit: Fit, term: int, order: tuple[int, ...]) -> ProfiledDeviance:
-    """The same criterion with the effects of a term in another order."""
-    products, response, take = fit.products, fit.objective.response, list(order)
-    template: LambdaTemplate = fit.template
-    a, z = template.offsets[term], template.offsets[term + 1]
-    rows = np.arange(products.q)
-    rows[a:z] = rows[a:z].reshape(-1, len(take))[:, take].ravel()
-    pairs = []
-    for pair in products.pairs:
-        values = pair.values
-        if pair.s == term:
-            values = values[:, take, :]
-        if pair.t == term:
-            values = values[:, :, take]
-        pairs.append(replace(pair, values=np.ascontiguousarray(values)))
-    moved = replace(products, pairs=tuple(pairs), ZtX=products.ZtX[rows])
-    shifts = list(template.shifts)
-    own = shifts[term]
-    if own is not None:
-        shifts[term] = own[np.ix_(take, take)]
-        template = replace(template, shifts=tuple(shifts))
-    return replace(
-        fit.objective,
-        template=template,
-        system=fit.solver.build(moved, template),
-        products=moved,
-        response=replace(response, Zty=response.Zty[rows]),
+def _about_fit(fit: Fit, settled: Settled, former: float) -> tuple[Finding, ...]:
+    """What is to be said of the optimum that the curves start from."""
+    if np.isfinite(former):
+        found = findings_about([("the fit", replace(settled, again=False))])
+        return (better_optimum("the fit", former, settled.fit), *found)
+    if fit.reml:
+        return findings_about([("the refit by maximum likelihood", settled)])
+    return findings_about([], [("the fit", fit, settled)])
+
+
+def _about_curves(curves: Mapping[str, Curve]) -> tuple[Finding, ...]:
+    """Where the search with a parameter held did not reach its optimum."""
+    off = {
+        name: [point.value for point in curve.points if not point.converged]
+        for name, curve in curves.items()
+    }
+    where = [
+        f"{name} at {len(values)} of {len(curves[name].points)} values between {min(values):.4g} "
+        f"and {max(values):.4g}"
+        for name, values in off.items()
+        if values
+    ]
+    if not where:
+        return ()
+    return (
+        Finding(
+            "not-converged",
+            "warning",
+            "With the parameter held, the search did not reach the lowest deviance for "
+            f"{'; '.join(where)}. The curve is too high there, and intervals that end there are "
+            "too short. Simplify the random effects, or use method='boot'.",
+        ),
     )

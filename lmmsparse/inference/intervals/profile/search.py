@@ -22,6 +22,7 @@ from lmmsparse.optimize import (
     OnPlane,
     Optimum,
     TrustRegion,
+    nlopt_missing,
 )
 
 _SEARCH = TrustRegion(tol=1e-7, max_eval=200)
@@ -36,7 +37,6 @@ class Point:
     ----------
     value : float
         What the parameter is held at.
-    deviance : float
     x : (n_theta,) array
         Standardized θ.
     converged : bool
@@ -80,6 +80,8 @@ def _by_other_searches(
     objective: Objective, found: Optimum, bounds: Bounds
 ) -> tuple[Optimum, bool]:
     """The best of what other searches find from where the first has ended; whether it arrived."""
+    if nlopt_missing():
+        return found, False
     best, most = found, _PER_PARAMETER * len(found.x)
     for optimizer in (Bobyqa(max_eval=most), _SEARCH, NelderMead(max_eval=most), _SEARCH):
         again = optimizer.minimize(objective, best.x, bounds)

@@ -1,0 +1,57 @@
+"""Generalized models against R's stored results: tight at given points, loose at the optimum."""
+
+from __future__ import annotations
+
+import pytest
+from generalized_models import MODELS, fit, reference
+from generalized_quantities import AGAINST_R, QUANTITIES
+
+# One small model of every kind; `validation/check_generalized.py` compares them all.
+CHEAP = [
+    "bacteria",
+    "bacteria_probit",
+    "bacteria_slope",
+    "bacteria_weights",
+    "cake_gamma",
+    "cbpp",
+    "cbpp_agq0",
+    "cbpp_agq9",
+    "cbpp_cauchit",
+    "cbpp_cloglog",
+    "cbpp_expected",
+    "cbpp_observations",
+    "cbpp_proportion",
+    "epil_slope",
+]
+
+
+@pytest.mark.parametrize("name", CHEAP)
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_agrees_with_r(name: str, quantity: str) -> None:
+    tolerance = AGAINST_R[quantity]
+    errors = QUANTITIES[quantity](fit(name), reference(name))
+    apart = {label: f"{error:.2e}" for label, error in errors.items() if not error <= tolerance}
+    assert not apart, f"{quantity} of {name} differs by more than {tolerance:g}: {apart}"
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_converged_in_few_evaluations(name: str) -> None:
+    verdict = fit(name).convergence
+    assert verdict.converged
+    assert verdict.evaluations <= 20
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_reference_is_that_of_the_registry(name: str) -> None:
+    ours, theirs = MODELS[name], reference(name)
+    keys = ("name", "data", "formula", "family", "link")
+    assert {key: ours[key] for key in keys} == {key: theirs[key] for key in keys}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_programs_agree_on_the_reference(name: str) -> None:
+    """What is stored was computed twice where two programs have the model."""
+    for program in ("glmmTMB", "lme4"):
+        found = reference(name)["agreement"].get(program) or {}
+        for key in ("optimum", "points"):
+            assert abs(found.get(key) or 0.0) < 2e-5, (program, key)
