@@ -183,18 +183,19 @@ def test_groups_are_the_means_at_each_level() -> None:
 
 def test_limits_agree_with_tests() -> None:
     """A limit is zero where the adjusted p-value is 1 − level."""
-    m = cake()
+    m = cake("angle ~ recipe * temperature + (1 | recipe:replicate)")
+    levels = m.emmeans("temperature").to_frame()["temperature"].iloc[:3].tolist()
     for adjust in ("tukey", "sidak", "bonferroni", "none"):
-        told = {"pairwise": True, "adjust": adjust, "at": {"temp": 180}}
-        p = m.emmeans("recipe", **told).to_frame()["p.value"].iloc[0]
-        limits = m.emmeans("recipe", **told, level=1.0 - p).to_frame().iloc[0]
+        told = {"pairwise": True, "adjust": adjust, "at": {"temperature": levels}}
+        p = m.emmeans("temperature", **told).to_frame()["p.value"].iloc[0]
+        limits = m.emmeans("temperature", **told, level=1.0 - p).to_frame().iloc[0]
         assert min(abs(limits["lower.CL"]), abs(limits["upper.CL"])) < 1e-7
 
 
 def test_weights_of_levels() -> None:
     m = cake("angle ~ recipe * temperature + (1 | recipe:replicate)")
     cells = m.emmeans(["recipe", "temperature"]).to_frame().set_index(["recipe", "temperature"])
-    w = dict(zip("175 185 195 205 215 225".split(), (1, 2, 3, 4, 5, 0), strict=True))
+    w = dict(zip(("175", "185", "195", "205", "215", "225"), (1, 2, 3, 4, 5, 0), strict=True))
     levels = cells.index.levels[1]
     given = {level: w[str(level)] for level in levels}
     found = m.emmeans("recipe", weights={"temperature": given}).to_frame()["emmean"]

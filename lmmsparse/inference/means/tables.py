@@ -352,7 +352,7 @@ def _scale_notes(basis: Basis, kind: str) -> list[str]:
     notes = [
         f"Mapped from the scale of {of}" + (", random effects at zero." if basis.link else ".")
     ]
-    if scale.target:
+    if scale.target and not scale.target.isidentifier():
         notes.append(f"The response is {scale.target}.")
     return notes
 
