@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+from scipy import optimize, special
 
 from lmmsparse.common.arrays import FloatArray
 
@@ -134,8 +134,6 @@ def studentized_range_quantile(p: float, means: int, df: npt.ArrayLike) -> Float
 
 
 def _range_quantile(p: float, means: int, df: float) -> float:
-    from scipy import optimize
-
     # Between a single comparison and Bonferroni's bound for all of them.
     pairs = means * (means - 1) / 2
     low, high = (np.sqrt(2.0) * t_quantile(1.0 - (1.0 - p) / 2.0 / m, df) for m in (1, pairs))
