@@ -125,15 +125,15 @@ def report(results: list[Result]) -> str:
             "## Fits",
             "",
             "The gradient is R's, of −2 log L at its optimum. The last two columns are the largest "
-            "distance of the program's criterion from the definition's, at the optimum and at three "
+            "distance of the program's criterion from the definition's, at the optimum and three "
             "points away from it; lme4 is compared where its likelihood is the same one.",
             "",
             *fits,
             "",
             "## Largest error of every quantity",
             "",
-            "On the scales of `tests/generalized_quantities.py`: −2 log L in its own units, all else "
-            "relative, random effects in units of their standard deviation.",
+            "On the scales of `tests/generalized_quantities.py`: −2 log L in its own units, all "
+            "else relative, random effects in units of their standard deviation.",
             "",
             *errors,
             "",

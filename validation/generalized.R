@@ -1,6 +1,7 @@
 # generalized.json + generalized_data -> generalized_reference/<name>.json: generalized models.
 #
-# Usage: OPENBLAS_NUM_THREADS=1 Rscript generalized.R [regular expression of names] [new]
+# Usage: OPENBLAS_NUM_THREADS=1 Rscript generalized.R [regular expressions of names] [new]
+# Several expressions, with commas between: models in that order.
 # "new": only those that have no reference yet.
 #
 # Three programs, none of which knows of another:
@@ -295,7 +296,7 @@ by_glmmTMB <- function(problem) {
   data$.f <- problem$m - data$.s
   formula <- problem$formula
   whole <- all(abs(data$.s - round(data$.s)) < 1e-9, abs(problem$m - round(problem$m)) < 1e-9)
-  call <- list(data = data, family = r_family(model),
+  call <- list(data = data, family = r_family(model), se = FALSE,
                control = glmmTMBControl(optCtrl = list(iter.max = 2000, eval.max = 3000, rel.tol = 1e-13)))
   if (model$family == "binomial" && whole) {
     data$.s <- round(data$.s)
@@ -705,14 +706,9 @@ dir.create(file.path(here, "generalized_reference"), showWarnings = FALSE)
 file_of <- function(model)
   file.path(here, "generalized_reference", paste0(model$name, ".json"))
 
-# Cheap ones first.
-size <- vapply(registry$models, function(m) {
-  rows <- file.size(file.path(here, "generalized_data", paste0(m$data, ".csv.gz")))
-  slow <- !is.null(m$n_agq) || m$family == "inverse_gaussian" || m$link == "cauchit" ||
-    !is.null(m$information)
-  rows * (if (slow) 10 else 1)
-}, 0)
-for (model in registry$models[order(size)]) if (grepl(wanted, model$name)) {
+chosen <- unlist(lapply(strsplit(wanted, ",")[[1]], function(pattern) grep(
+  pattern, vapply(registry$models, function(m) m$name, ""))))
+for (model in registry$models[unique(chosen)]) {
   if (only_new && file.exists(file_of(model))) next
   result <- tryCatch(reference(model), error = function(e) e)
   if (inherits(result, "error")) {

@@ -20,21 +20,7 @@ from lmmsparse.model.lmer import anova, fit_arrays, lmer
 
 @dataclass(frozen=True)
 class Published:
-    """What lmer found for one model (REML), digits as published.
-
-    Attributes
-    ----------
-    dataset, formula : str
-        The data and the model.
-    criterion, loglik : str
-        REML criterion and restricted log-likelihood.
-    fixef : list of (name, estimate, standard error or "")
-        Fixed effects.
-    varcorr : list of (var1, var2 or "", value)
-        Variances and covariances of the random effects.
-    residual : str
-        Residual variance σ².
-    """
+    """What lmer found for one model (REML), as `data/published.toml` describes it."""
 
     dataset: str
     formula: str
@@ -57,17 +43,7 @@ RELATIVE_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of lmer's beside ours.
-
-    Attributes
-    ----------
-    label : str
-        What the number is.
-    published : str
-        lmer's, as published.
-    value : float
-        Ours.
-    """
+    """One number of lmer's, as published, beside ours."""
 
     label: str
     published: str
@@ -100,20 +76,7 @@ def _digits(text: str) -> tuple[int, int]:
 
 
 def compare(given: Published, model: LinearMixedModel) -> Iterator[Figure]:
-    """Pair every published number of a model with ours.
-
-    Parameters
-    ----------
-    given : Published
-        lmer's results.
-    model : LinearMixedModel
-        The same model, fitted here.
-
-    Yields
-    ------
-    Figure
-        In the order criterion, fixed effects, variances.
-    """
+    """Pair every published number of a model with ours."""
     yield Figure("REML criterion", given.criterion, model.reml_criterion)
     yield Figure("log-likelihood", given.loglik, model.loglik)
     for name, estimate, error in given.fixef:
@@ -131,13 +94,7 @@ def compare(given: Published, model: LinearMixedModel) -> Iterator[Figure]:
 
 
 def run_demo() -> int:
-    """Fit the five models, print each summary and lmer's figures beside ours.
-
-    Returns
-    -------
-    int
-        0 when every figure agrees, else 1.
-    """
+    """Fit the five models, print lmer's figures beside ours; 0 when every figure agrees, else 1."""
     models = []
     figures: list[Figure] = []
     for number, given in enumerate(published(), start=1):

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lmmsparse import __version__
@@ -22,6 +23,7 @@ from lmmsparse.cli.terminal import complain, discard, open_streams
 from lmmsparse.common.errors import LmmError, LmmWarning, OptionError
 from lmmsparse.data.datasets import DATASETS, load_dataset
 from lmmsparse.data.reading import READABLE, read_data
+from lmmsparse.engine.families import family_named
 from lmmsparse.inference.df.methods import METHODS, check_ddf
 from lmmsparse.inference.intervals.confint import METHODS as CI_METHODS
 from lmmsparse.inference.intervals.confint import check_method
@@ -104,18 +106,15 @@ def _fit(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse before anything is fitted what would be refused after."""
-    if options.ddf is not None:
-        if options.family is not None:
-            raise OptionError(
-                "--ddf is for linear models; tests of generalized ones use the normal "
-                "distribution. Leave it out."
-            )
-        check_ddf(options.ddf)
-    if options.family is not None and options.ml:
+    if options.family is None and (options.link is not None or options.n_agq is not None):
+        raise OptionError("--link and --n-agq go with --family.")
+    if options.family is not None and (options.ddf is not None or options.ml):
         raise OptionError(
-            "--ml is for linear models; generalized ones are always fitted by maximum likelihood. "
-            "Leave it out."
+            "--ddf and --ml are for linear mixed models. Generalized models are fitted by maximum "
+            "likelihood and tested by the normal distribution. Leave them out."
         )
+    if options.ddf is not None:
+        check_ddf(options.ddf)
     if options.ci is not None:
         check_method(options.ci)
     if options.pairwise and not options.emmeans:
@@ -126,7 +125,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _model(options: argparse.Namespace) -> LinearMixedModel | GeneralizedLinearMixedModel:
     data = read_data(options.data, options.missing, encoding=options.encoding, sep=options.sep)
-    given = {
+    given: dict[str, Any] = {
         "weights": options.weights,
         "offset": options.offset,
         "na_action": options.na_action,
@@ -134,7 +133,11 @@ def _model(options: argparse.Namespace) -> LinearMixedModel | GeneralizedLinearM
     }
     if options.family is None:
         return lmer(options.formula, data, reml=not options.ml, **given)
-    return glmer(options.formula, data, options.family, **given)
+    family = family_named(options.family)
+    if options.link is not None:
+        family = replace(family, link=options.link)
+    n_agq = 1 if options.n_agq is None else options.n_agq
+    return glmer(options.formula, data, family, n_agq=n_agq, **given)
 
 
 def _optimizer(name: str | None) -> Optimizer | None:
@@ -219,7 +222,12 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--family",
         metavar="NAME",
-        help="fit a generalized model: binomial, poisson, negative-binomial, gamma ...",
+        help="fit a generalized model: binomial, poisson, negative_binomial, gamma, "
+        "inverse_gaussian",
+    )
+    fit.add_argument("--link", metavar="NAME", help="link of the family, such as probit")
+    fit.add_argument(
+        "--n-agq", type=int, metavar="N", help="nodes of adaptive quadrature (default: Laplace)"
     )
     fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     fit.add_argument("--weights", metavar="COLUMN", help="column of prior weights")

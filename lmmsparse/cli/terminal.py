@@ -12,23 +12,10 @@ from typing import TextIO
 from lmmsparse.common.errors import DataError
 
 _PLAIN = {
-    "−": "-",
-    "–": "-",
-    "×": "x",
-    "·": "*",
-    "√": "sqrt",
-    "→": "->",
-    "≤": "<=",
-    "≥": ">=",
-    "±": "+/-",
-    "’": "'",
-    "β": "beta",
-    "θ": "theta",
-    "ρ": "rho",
-    "σ": "sigma",
-    "χ": "chi",
+    "−": "-", "–": "-", "×": "x", "·": "*", "√": "sqrt", "→": "->", "≤": "<=", "≥": ">=",
+    "±": "+/-", "’": "'", "β": "beta", "θ": "theta", "ρ": "rho", "σ": "sigma", "χ": "chi",
     "Λ": "Lambda",
-}
+}  # fmt: skip
 
 
 def open_streams() -> None:

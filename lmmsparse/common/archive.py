@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import zipfile
@@ -118,20 +119,11 @@ class Header:
     @property
     def nbytes(self) -> int:
         """Size of all values."""
-        out = self.nbytes_each
-        for length in self.shape:
-            out *= length
-        return out
+        return self.nbytes_each * math.prod(self.shape)
 
 
 class Archive:
-    """An open file of `write_archive`; nothing is unpacked whose size is not known to be right.
-
-    Parameters
-    ----------
-    file : file
-        Open for reading.
-    """
+    """An open file of `write_archive`; nothing is unpacked whose size is not known to be right."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._zip = zipfile.ZipFile(file)

@@ -21,17 +21,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
-# Arguments that cannot be left out: why, and what to write.
-_NEEDED = {
-    "rng": "Results must be reproducible. Write rng=1, or rng=numpy.random.default_rng(1).",
-    "name": "It names the data set. Write for example load_dataset('sleepstudy').",
-    "n": "It counts the draws. Write for example n=1000.",
-    "lmer.data": "The names in a formula are its columns. Write lmm.lmer(formula, data).",
-    "VarCorr.terms": "It is made by a fitted model. Write m.varcorr.",
-    "VarCorr.sigma": "It is made by a fitted model. Write m.varcorr.",
-    "for_marginaleffects.data": "Models do not keep theirs. Write for_marginaleffects(m, data).",
-}
-
 
 def no_such_name(module: str, models: type, name: str) -> NoReturn:
     """Raise for a name that a module does not have, and say what to write instead.
@@ -158,9 +147,8 @@ def _misfit(
     missing = re.match(r"missing a required (?:keyword-only )?argument: '(\w+)'", error)
     if missing is not None:
         name = missing.group(1)
-        why = _NEEDED.get(f"{function}.{name}") or _NEEDED.get(
-            name, f"It cannot be left out. Write {function}(..., {name}=...)."
-        )
+        why = habit("needed", f"{function}.{name}") or habit("needed", name)
+        why = why or f"It cannot be left out. Write {function}(..., {name}=...)."
         return f"{function}() was not given {name!r}. {why}"
     if error.startswith("multiple values"):
         twice = ", ".join(repr(name) for name in names if name in given)

@@ -34,11 +34,6 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 
     Until then it has a name of its own that nobody knows, in the same directory; whatever happens,
     nothing else is left.
-
-    Parameters
-    ----------
-    write : callable
-        Given the open file.
     """
     with _in_own_words(path, "written"):
         target = os.path.realpath(path)

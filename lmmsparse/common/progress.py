@@ -61,12 +61,6 @@ def run(
 
     Parameters
     ----------
-    label : str
-        What the bar is about.
-    unit : str
-        What it counts.
-    n_jobs : int
-        Processes.
     progress : bool, optional
         True: a bar at once; False: none; by default one after two seconds, if standard error is a
         terminal or a notebook.
@@ -148,13 +142,7 @@ def growing(total: int, largest: int, first: int = 1) -> list[slice]:
 
 
 def bar(label: str, total: int, unit: str, progress: bool | None = None) -> Any:
-    """A bar of tqdm's: at once, never, or after two seconds if stderr is a terminal or a notebook.
-
-    Parameters
-    ----------
-    progress : bool, optional
-        As for `run`.
-    """
+    """A bar of tqdm's: at once, never, or after two seconds if stderr is watched."""
     size = None if _in_notebook() else get_terminal_size()  # some terminals say they have none
     return tqdm(
         total=total,

@@ -36,13 +36,7 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells under a head.
-
-    Attributes
-    ----------
-    left : int
-        How many columns hold labels, which are flush left.
-    """
+    """Cells of a table; `left` says how many columns hold labels, which are flush left."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -94,15 +88,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Section:
-    """A grid with words around it; any part may be missing.
-
-    Attributes
-    ----------
-    title : str
-        Its first line stands out.
-    lines : tuple of str
-        Below the grid.
-    """
+    """A title, whose first line stands out, a grid and lines below it; each may be missing."""
 
     title: str = ""
     grid: Grid | None = None

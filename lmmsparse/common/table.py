@@ -15,11 +15,6 @@ from lmmsparse.common.render import Grid, Section, Shown, markdown_of
 Formatter = Callable[[Sequence[float]], list[str]]
 
 
-def number(value: float, decimals: int) -> str:
-    """A number with fixed decimals, without the sign of what is rounded to zero."""
-    return _plain(value, decimals)
-
-
 def significant(values: Sequence[float], digits: int = 4) -> list[str]:
     """One column with common decimals, so that every number shows at least `digits` digits.
 
@@ -29,15 +24,15 @@ def significant(values: Sequence[float], digits: int = 4) -> list[str]:
     """
     sizes = [abs(v) for v in values if np.isfinite(v) and v != 0]
     if not sizes:
-        return [_plain(v, 0) for v in values]
+        return [number(v, 0) for v in values]
     top = max(sizes)
     if top >= 1e9 or top < 1e-5:
-        return [f"{v:.{digits - 1}e}" if np.isfinite(v) else _plain(v, 0) for v in values]
+        return [f"{v:.{digits - 1}e}" if np.isfinite(v) else number(v, 0) for v in values]
     decimals = max(_decimals(v, digits) for v in sizes if v >= 1e-4 * top)
     out = []
     for v in values:
         tiny = np.isfinite(v) and v != 0 and abs(v) < min(1e-4 * top, 10.0**-decimals)
-        out.append(f"{v:.{digits - 1}e}" if tiny else _plain(v, decimals))
+        out.append(f"{v:.{digits - 1}e}" if tiny else number(v, decimals))
     return out
 
 
@@ -50,7 +45,8 @@ def _decimals(value: float, digits: int) -> int:
     return max(0, used - 1 - int(exponent))
 
 
-def _plain(value: float, decimals: int) -> str:
+def number(value: float, decimals: int) -> str:
+    """A number with fixed decimals, without the sign of what is rounded to zero."""
     if np.isnan(value):
         return "NaN"
     if np.isinf(value):
@@ -61,7 +57,7 @@ def _plain(value: float, decimals: int) -> str:
 
 def fixed(decimals: int) -> Formatter:
     """A formatter with a given number of decimals."""
-    return lambda values: [_plain(v, decimals) for v in values]
+    return lambda values: [number(v, decimals) for v in values]
 
 
 def as_precise_as(reference: Sequence[float], digits: int = 4) -> Formatter:
@@ -107,12 +103,12 @@ def degrees(values: Sequence[float]) -> list[str]:
     """Degrees of freedom: whole numbers if all of them are, otherwise two decimals for all."""
     finite = [v for v in values if np.isfinite(v)]
     whole = all(abs(v - round(v)) < 1e-5 * max(1.0, abs(v)) for v in finite)
-    return ["" if np.isnan(v) else _plain(v, 0 if whole else 2) for v in values]
+    return ["" if np.isnan(v) else number(v, 0 if whole else 2) for v in values]
 
 
 def counts(values: Sequence[float]) -> list[str]:
     """Whole numbers where they are whole, otherwise two decimals; missing ones stay empty."""
-    return ["" if np.isnan(v) else _plain(v, 0 if float(v).is_integer() else 2) for v in values]
+    return ["" if np.isnan(v) else number(v, 0 if float(v).is_integer() else 2) for v in values]
 
 
 def blanks(formatter: Formatter) -> Formatter:

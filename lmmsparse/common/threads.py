@@ -152,14 +152,11 @@ _RAISING = ("error", None, _Raised, None, 0)
 class filtered:
     """Ignore warnings of some kinds, or make errors of them, for a while and in this thread.
 
+    The first rule that fits decides.
+
     `warnings.catch_warnings` puts back the list of filters as it was: where two threads overlap,
     what one has set stays for ever, and meanwhile it is there for all. These filters match only
     what the thread that set them warns of.
-
-    Parameters
-    ----------
-    *rules : tuple
-        ``("ignore", kind)`` or ``("error", kind)``; the first that fits decides.
     """
 
     def __init__(self, *rules: tuple[str, type[Warning]]) -> None:

@@ -14,15 +14,7 @@ from lmmsparse.common.words import brief
 
 
 def aligned(what: str, values: Any, index: pd.Index) -> Any:
-    """A Series or DataFrame in the order of the rows' labels; anything else as it is.
-
-    Parameters
-    ----------
-    what : str
-        For messages.
-    index : Index
-        The labels of the rows.
-    """
+    """A Series or DataFrame in the order of the rows' labels; anything else as it is."""
     if not isinstance(values, (pd.Series, pd.DataFrame)):
         return values
     at = places(what, values.index, index)

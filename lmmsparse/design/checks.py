@@ -277,13 +277,7 @@ _BESIDE_RESIDUALS = ("levels-vs-rows", "effects-vs-rows")
 
 
 def check_design(design: Design, held: Held = NOTHING) -> list[Finding]:
-    """Everything noticed while building the design and by all checks.
-
-    Parameters
-    ----------
-    held : Held
-        Covariance parameters that are not estimated.
-    """
+    """Everything noticed while building the design and by all checks."""
     if design not in _CHECKED:  # asked for before the search and by the verdict after it
         found = [finding for check in CHECKS for finding in check(design)]
         _CHECKED[design] = [*design.findings, *found]

@@ -170,15 +170,7 @@ def check_finite(what: str, values: FloatArray) -> None:
 def codings(
     contrasts: Mapping[str, Any] | None, columns: Iterable[str], table: Variables
 ) -> dict[str, Any]:
-    """Column → formulaic contrasts, from what the user passed as ``contrasts=``.
-
-    Parameters
-    ----------
-    columns : iterable of str
-        All columns of the data.
-    table : Variables
-        Those the formula uses, complete rows only.
-    """
+    """Column → formulaic contrasts, from what the user passed as ``contrasts=``."""
     given = mapping("contrasts", contrasts, "Write contrasts={'column': 'sum'}.")
     out = {}
     for name, value in given.items():

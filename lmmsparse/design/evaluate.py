@@ -56,12 +56,6 @@ class Evaluator:
 
     Parameters
     ----------
-    columns : mapping
-        Column → values.
-    rows : int
-        How many rows there are.
-    context : mapping
-        The user's own names.
     state : dict or None
         Call → what it has learnt from the data; None where nothing may be learnt, as in groupings
         and offsets.

@@ -57,17 +57,7 @@ class LevelKey(ReadOnly):
 
 @dataclass(frozen=True, eq=False)
 class Grouping(ReadOnly):
-    """A grouping factor.
-
-    Attributes
-    ----------
-    name : str
-        As reported: ``"Subject"``, ``"batch:cask"``.
-    levels : pandas.Index
-        Labels: the original values, or joined by ":" for an interaction.
-    codes : (n,) int array
-        Level of each fitted row.
-    """
+    """A grouping factor: labels of its levels, level of each fitted row (n,), key to new data."""
 
     name: str
     levels: pd.Index
@@ -79,11 +69,6 @@ def make_grouping(name: str, columns: Sequence[pd.Series]) -> Grouping:
     """Turn one column, or several whose observed combinations count, into a grouping factor.
 
     Unused levels are dropped; levels of an interaction are ordered with the first factor slowest.
-
-    Parameters
-    ----------
-    columns : sequence of Series
-        Without missing values.
     """
     components, coded = [], []
     for column in columns:

@@ -41,17 +41,7 @@ def _objects(values: pd.Index | pd.Series) -> pd.Index:
 
 
 def check_types(what: str, levels: pd.Index, unseen: pd.Series) -> None:
-    """Refuse labels that are levels of the fit but for their type.
-
-    Parameters
-    ----------
-    what : str
-        Whose labels they are, for the message.
-    levels : Index
-        Of the fit.
-    unseen : Series
-        Labels that are none of them.
-    """
+    """Refuse labels (`unseen`) that are levels of the fit but for their type."""
     labels = [python_value(v) for v in pd.unique(unseen.dropna().astype(object))]
     known = [python_value(v) for v in levels]
     kinds = {_kind(value) for value in known}

@@ -16,15 +16,7 @@ from lmmsparse.design.functions import Arguments, Function
 
 @dataclass(frozen=True, eq=False)
 class Learnt:
-    """What a transform has learnt, and from which rows it may learn.
-
-    Attributes
-    ----------
-    state : dict
-        Filled by the first call.
-    sample : (rows,) bool array or None
-        Rows it may learn from; None for all.
-    """
+    """What a transform has learnt, and the rows (of `sample`; None: all) it may learn from."""
 
     state: dict[str, Any]
     rows: int

@@ -41,8 +41,6 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
     coded : mapping
         Columns whose coding is prescribed, as formulaic's factors, where they stand by themselves;
         expressions compute with the values.
-    own : mapping
-        The user's own names.
     sample : (rows,) bool array or None
         Rows that transforms may learn from; None for all.
     """

@@ -229,12 +229,8 @@ def learn(
         Part → formula text with an explicit intercept.
     variables : mapping
         Part → data columns it uses.
-    table : Variables
-        Complete rows of tidy columns.
     contrasts : mapping
         Column → contrasts, also of columns that no part uses.
-    context : mapping
-        The user's own names.
     rows : int array or None
         Rows that are fitted; the others are there for expressions that look at their neighbours.
     sample : int array or None

@@ -39,18 +39,8 @@ def plain_columns(
 
     None if the part is not plain: its terms must be 1, or products of numeric columns and factors
     with treatment coding. Every such product without one of its factors must come before it, as in
-    `f*g`: otherwise the factor is coded by all of its levels.
-
-    Parameters
-    ----------
-    terms : sequence of Term
-        As formulaic has read them.
-    table : Variables
-        Complete rows.
-    columns : mapping
-        Column → what it is.
-    sparse : bool
-        Whether columns may be sparse where they are many and mostly zeros.
+    `f*g`: otherwise the factor is coded by all of its levels. With `sparse`, columns may be sparse
+    where they are many and mostly zeros.
     """
     names: list[str] = []
     values: list[FloatArray | _Indicators] = []

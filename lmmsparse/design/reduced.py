@@ -29,20 +29,40 @@ from lmmsparse.formula.formula import parse_formula
 _WHOLE = 1e-9
 
 
-def without_fixed(design: Design, i: int) -> Design:
-    """The design without a term of its fixed effects.
+def leaving_out(design: Design, i: int) -> Design:
+    """The design without a term of its fixed effects, and mostly without a formula.
 
-    Parameters
-    ----------
-    i : int
-        Position among `fixed_terms`.
+    To know the formula takes longer than many a fit. It is needed where there is no intercept:
+    another factor then gets all its levels.
     """
-    terms, columns = fixed_terms(design)
-    recipe = design.recipe
+    terms, recipe = fixed_terms(design)[0], design.recipe
+    intercept = any(term.label == INTERCEPT for term in terms)
+    if recipe is not None and terms[i].factors and not intercept:
+        return without_fixed(design, i)
+    X, names = design.X, list(design.x_names)
+    if recipe is not None and recipe.relations is not None:
+        # Columns that were dropped because they depend on the term come back.
+        X = np.empty((design.n, len(recipe.kept)))
+        X[:, recipe.kept], X[:, ~recipe.kept] = design.X, design.X @ recipe.relations
+        names = [str(name) for name in recipe.matrices.specification("fixed").column_names]
+    keep = np.setdiff1d(np.arange(X.shape[1]), terms[i].columns)
+    X, names = X[:, keep], [names[j] for j in keep]
+    stays = np.flatnonzero(independent_columns(X, names))
+    return replace(
+        design,
+        fixed=np.asfortranarray(X[:, stays]),
+        x_names=tuple(names[j] for j in stays),
+        dropped=(),
+        formula="",
+        recipe=None,
+    )
+
+
+def without_fixed(design: Design, i: int) -> Design:
+    """The design without a term of its fixed effects, with its formula."""
+    terms, recipe = fixed_terms(design)[0], design.recipe
     if recipe is None:
-        keep = np.setdiff1d(np.arange(design.p), columns[i])
-        names = tuple(design.x_names[j] for j in keep)
-        return replace(design, fixed=np.asfortranarray(design.X[:, keep]), x_names=names)
+        return leaving_out(design, i)
     text = part_text(recipe.matrices, "fixed", [j for j in range(len(terms)) if j != i])
     matrices = _with_part(recipe.matrices, "fixed", text)
     M = _combination(recipe.matrices, matrices, "fixed")

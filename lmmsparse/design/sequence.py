@@ -32,15 +32,7 @@ _UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 
 def put_in_order(table: Variables, names: Iterable[str], frame: pd.DataFrame) -> Variables:
-    """The table with levels of text in the order of the numbers they are, where they are that.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Factors of autoregressive terms.
-    frame : DataFrame
-        The data as they were given.
-    """
+    """The table with levels of text in the order of the numbers they are, where they are that."""
     changed = {}
     for name in names:
         if name not in table.columns or isinstance(frame[name].dtype, pd.CategoricalDtype):

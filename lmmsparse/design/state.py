@@ -26,15 +26,10 @@ from lmmsparse.formula.formula import RandomTerm, parse_formula
 _CODINGS: dict[str, type[Any]] = {
     c.__name__: c
     for c in (
-        coding.TreatmentContrasts,
-        coding.SumContrasts,
-        coding.HelmertContrasts,
-        coding.DiffContrasts,
-        coding.PolyContrasts,
-        coding.SASContrasts,
-        coding.CustomContrasts,
+        coding.TreatmentContrasts, coding.SumContrasts, coding.HelmertContrasts,
+        coding.DiffContrasts, coding.PolyContrasts, coding.SASContrasts, coding.CustomContrasts,
     )
-}
+}  # fmt: skip
 _KINDS = ("numeric", "categorical", "date", "duration", "other")
 
 

@@ -55,13 +55,7 @@ class FormulaTerm:
 
 
 def formula_terms(recipe: MatrixRecipe, part: str) -> tuple[FormulaTerm, ...]:
-    """The terms of a part in the order of their columns.
-
-    Parameters
-    ----------
-    part : str
-        ``"fixed"``, ``"random0"``, …
-    """
+    """The terms of a part in the order of their columns."""
     levels = recipe.levels
     terms = []
     start = 0
@@ -243,3 +237,21 @@ def fixed_terms(design: Design) -> tuple[tuple[FormulaTerm, ...], list[IntArray]
         np.array([position[c] for c in term.columns if kept[c]], dtype=np.int64) for term in terms
     ]
     return terms, columns
+
+
+def coefficients_of(design: Design, name: str) -> list[str]:
+    """The coefficients of a fixed-effects term, by its label or the columns it is made of.
+
+    Empty if there is no such term, or if all its columns were left out.
+    """
+    terms, columns = fixed_terms(design)
+    wanted = frozenset(part.strip() for part in name.split(":"))
+    for match in (
+        lambda term: term.label == name,
+        lambda term: frozenset(term.label.split(":")) == wanted,
+        lambda term: term.variables == wanted,
+    ):
+        found = [i for i, term in enumerate(terms) if match(term)]
+        if len(found) == 1:
+            return [design.x_names[j] for j in columns[found[0]]]
+    return []

@@ -20,17 +20,7 @@ from lmmsparse.formula.tree import Name
 
 @dataclass(frozen=True)
 class Variable:
-    """A column, or what an expression computes.
-
-    Attributes
-    ----------
-    text : str
-        The column's name, or the text of the expression.
-    is_column : bool
-        Whether it is a column.
-    expression : Expression or None
-        What is computed; None for a column.
-    """
+    """A column, or what an expression computes."""
 
     text: str
     is_column: bool = True

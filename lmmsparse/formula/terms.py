@@ -29,11 +29,6 @@ _MAX_POWER = 20
 def term_labels(node: Node) -> tuple[str, ...]:
     """Labels of the terms a model expression expands to, lowest order of interaction first.
 
-    Parameters
-    ----------
-    node : Node
-        Summands and products of columns and calls. The markers 0 and 1 are passed over.
-
     Returns
     -------
     tuple of str

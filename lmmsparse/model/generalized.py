@@ -81,7 +81,7 @@ class GeneralizedLinearMixedModel(MixedModel):
     >>> cake = lmm.load_dataset("cake")
     >>> m = lmm.glmer("angle ~ temp + (1 | recipe:replicate)", cake, "gamma")
     >>> m.fixef.round(4).to_dict()
-    {'Intercept': 2.4525, 'temp': 0.005}
+    {'Intercept': 2.4446, 'temp': 0.005}
     """
 
     _fit: GeneralizedFit
@@ -362,22 +362,25 @@ class GeneralizedLinearMixedModel(MixedModel):
         return bootstrap_generalized(self._fit, n, rng, make, statistic, n_jobs, progress)
 
     @checked_keywords
-    def contrast(self, L: Any, rhs: Any = 0.0) -> Table:
+    def contrast(self, L: Any, rhs: Any = 0.0, level: float = 0.95) -> Table:
         """Test hypotheses Lβ = rhs about the fixed effects.
 
         Parameters
         ----------
         L : (p,) or (m, p) array, or mapping
-            Weights of the fixed effects; a mapping of names to weights is one row.
+            Weights of the fixed effects; a mapping of names to weights is one row. A term with one
+            coefficient may stand for it.
         rhs : float or (m,) array
+        level : float
+            Of the limits.
 
         Returns
         -------
         Table
-            One row: ``Estimate, Std. Error, z value, Pr(>|z|)``; several rows, tested jointly:
-            ``Chisq, Df, Pr(>Chisq)``.
+            One row: ``Estimate, Std. Error, z value, Pr(>|z|), lower.CL, upper.CL``; several rows,
+            tested jointly: ``Chisq, Df, Pr(>Chisq)``.
         """
-        return as_normal(contrast(self._fit, L, rhs, "asymptotic"))
+        return as_normal(contrast(self._fit, L, rhs, "asymptotic", level))
 
     @checked_keywords
     def emmeans(

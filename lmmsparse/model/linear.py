@@ -345,7 +345,8 @@ class LinearMixedModel(MixedModel):
             Profile likelihood of the ML deviance; Wald (fixed effects only); parametric bootstrap.
         level : float
         which : str or sequence of str, optional
-            Parameters to give; ``"beta_"`` for all fixed effects, ``"theta_"`` for all others.
+            Parameters to give, or terms of the fixed effects; ``"beta_"`` for all fixed effects,
+            ``"theta_"`` for all others.
         **options
             ``n_jobs`` and ``progress``; for the bootstrap also ``n`` (500 replicates), ``rng``
             (seed 0) and ``kind`` (``"percentile"``, ``"basic"`` or ``"normal"``).
@@ -371,7 +372,8 @@ class LinearMixedModel(MixedModel):
         Parameters
         ----------
         which : str or sequence of str, optional
-            Parameters; ``"beta_"`` for all fixed effects, ``"theta_"`` for all others.
+            Parameters, or terms of the fixed effects; ``"beta_"`` for all fixed effects,
+            ``"theta_"`` for all others.
         level : float, optional
             The confidence level the curves have to reach; by default far enough for a joint region
             of 99 %.
@@ -415,24 +417,29 @@ class LinearMixedModel(MixedModel):
         return bootstrap(self._fit, n, rng, LinearMixedModel, statistic, kind, n_jobs, progress)
 
     @checked_keywords
-    def contrast(self, L: Any, rhs: Any = 0.0, ddf: str = "satterthwaite") -> Table:
+    def contrast(
+        self, L: Any, rhs: Any = 0.0, ddf: str = "satterthwaite", level: float = 0.95
+    ) -> Table:
         """Test hypotheses Lβ = rhs about the fixed effects.
 
         Parameters
         ----------
         L : (p,) or (m, p) array, or mapping
-            Weights of the fixed effects; a mapping of names to weights is one row.
+            Weights of the fixed effects; a mapping of names to weights is one row. A term with one
+            coefficient may stand for it.
         rhs : float or (m,) array
         ddf : str
             As for `coef_table`.
+        level : float
+            Of the limits.
 
         Returns
         -------
         Table
-            One row: ``Estimate, Std. Error, df, t value, Pr(>|t|)``; several rows, tested jointly:
-            ``F value, NumDF, DenDF, Pr(>F)``.
+            One row: ``Estimate, Std. Error, df, t value, Pr(>|t|), lower.CL, upper.CL``; several
+            rows, tested jointly: ``F value, NumDF, DenDF, Pr(>F)``.
         """
-        return contrast(self._fit, L, rhs, ddf)
+        return contrast(self._fit, L, rhs, ddf, level)
 
     @checked_keywords
     def emmeans(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from lmmsparse.optimize.base import (
 from lmmsparse.optimize.trust_region import bounded_step
 
 _GROWS, _SHRINKS = 3.0, 0.3
+_NOTHING = 1e-11
 _THERE = 0.7  # how much of the model along a step is that of its end: the best of those tried
 
 
@@ -66,9 +67,18 @@ class StructuredSearch:
             scale = _scales(hessian, here.hessian)
             step, predicted, length = _scaled_step(x, here, hessian, scale, radius, bounds)
             enough = max(self.tol, 1e-12 * abs(here.value), here.noise)
-            if predicted < enough and length < 0.99 * radius:
-                status, expected = Status.CONVERGED, max(0.0, predicted)
-                break
+            if predicted < enough:
+                if length < 0.99 * radius:
+                    if predicted > _NOTHING:
+                        # The last step is free; values that differ by rounding do not tell.
+                        value = record(x + step)
+                        if value <= here.value + enough:
+                            x, here = x + step, replace(here, value=value)
+                    status, expected = Status.CONVERGED, max(0.0, predicted)
+                    break
+                if radius < self.radius:  # so small a region promises nothing anywhere
+                    radius *= 10.0
+                    continue
             if length < 1e-10:
                 status = Status.STALLED
                 break
@@ -89,7 +99,10 @@ class StructuredSearch:
             missed = missed + _rank_one(change / scale, step * scale, scale)
             if ratio > 1e-4:
                 x, here = x + step, there
-        return record.optimum(status, "StructuredSearch", bounds, expected)
+        found = record.optimum(status, "StructuredSearch", bounds, expected)
+        if status is not Status.CONVERGED:
+            return found
+        return replace(found, x=bounds.canonical(x), value=here.value)
 
 
 def _scales(hessian: FloatArray, model: FloatArray) -> FloatArray:

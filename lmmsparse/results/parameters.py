@@ -9,6 +9,7 @@ import numpy as np
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import names_in
+from lmmsparse.design.terms import coefficients_of
 from lmmsparse.fit.fit import Fit
 
 
@@ -92,7 +93,10 @@ def known_parameters(fit: Fit) -> BoolArray:
 
 
 def select_rows(which: str | Sequence[str], names: list[str], fit: Fit) -> list[str]:
-    """Resolve ``which=``: names, ``"beta_"`` for all fixed effects, ``"theta_"`` for all others."""
+    """Resolve ``which=``: names, terms, ``"beta_"`` for all fixed effects, ``"theta_"`` for others.
+
+    A term of the fixed effects stands for its coefficients.
+    """
     use = f"Give one or several of {', '.join(names)}."
     wanted = names_in("which", which, use)
     p = len(fit.design.x_names)
@@ -104,10 +108,12 @@ def select_rows(which: str | Sequence[str], names: list[str], fit: Fit) -> list[
             out += names[: len(names) - p]
         elif name in names:
             out.append(name)
+        elif of_term := coefficients_of(fit.design, name):
+            out += of_term
         else:
             raise OptionError(
                 f"which={name!r} is not a parameter of the model. Its parameters are "
-                f"{', '.join(names)}. Name one of these, or 'beta_' for all fixed effects, "
-                "'theta_' for all others."
+                f"{', '.join(names)}. Name one of these or a term of the fixed effects, or 'beta_' "
+                "for all of them, 'theta_' for all others."
             )
     return out

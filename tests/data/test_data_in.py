@@ -51,16 +51,22 @@ def same(m: lmm.LinearMixedModel, want: lmm.LinearMixedModel) -> None:
         assert [str(v) for v in m.ranef[group].index] == [str(v) for v in effects.index]
 
 
+_OPEN = []  # a relation of an older DuckDB dies with the last name of its connection
+
+
+def _connection() -> Any:
+    _OPEN.append(pytest.importorskip("duckdb").connect())
+    return _OPEN[-1]
+
+
 def duck(frame: pd.DataFrame) -> Any:
-    duckdb = pytest.importorskip("duckdb")
-    connection = duckdb.connect()
+    connection = _connection()
     connection.register("frame", frame)
     return connection.sql("SELECT * FROM frame")
 
 
 def duck_result(frame: pd.DataFrame) -> Any:
-    duckdb = pytest.importorskip("duckdb")
-    connection = duckdb.connect()
+    connection = _connection()
     connection.register("frame", frame)
     return connection.execute("SELECT * FROM frame")
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
-from generalized_models import frame
+from generalized_models import frame as declared
 
 import lmmsparse as lmm
+
+
+def frame(name: str) -> pd.DataFrame:
+    """A table with factors as text, whose levels are in alphabetical order."""
+    data = declared(name).copy()
+    return data.astype(dict.fromkeys(data.select_dtypes("category").columns, str))
 
 
 class Case(NamedTuple):

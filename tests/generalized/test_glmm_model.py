@@ -438,8 +438,8 @@ def test_what_is_linear_only_refuses_by_name(cbpp: lmm.GeneralizedLinearMixedMod
 
 
 def test_tidy_glance_augment(counts: lmm.GeneralizedLinearMixedModel) -> None:
-    frame = counts.tidy(conf_int=True)
-    assert {"estimate", "std_error", "statistic", "p_value", "conf_low"} <= set(frame.columns)
+    tidy = counts.tidy(conf_int=True)
+    assert {"estimate", "std_error", "statistic", "p_value", "conf_low"} <= set(tidy.columns)
     assert counts.glance()["family"].iloc[0] == "poisson"
     assert counts.glance()["AIC"].iloc[0] == pytest.approx(counts.aic)
     rows = counts.augment(frame("epil"))

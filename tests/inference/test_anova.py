@@ -143,7 +143,7 @@ def test_marginal_means(name: str) -> None:
 
 
 def _columns_agree(ours: pd.DataFrame, theirs: dict[str, Any]) -> None:
-    assert list(ours)[: len(theirs)] == list(theirs)
+    assert [column for column in ours if column in theirs] == list(theirs)
     for column, values in theirs.items():
         expected = np.array(np.atleast_1d(values), dtype=np.float64)
         tolerance = {"p.value": 1e-3, "df": TIGHT}.get(column, TIGHT)
@@ -192,8 +192,8 @@ def test_marginal_means_do_not_depend_on_the_coding() -> None:
     other = fit_of("oats_missing_cell", contrasts=CODINGS[0])
     for specs in ("Variety", "nitro", ["Variety", "nitro"]):
         np.testing.assert_allclose(
-            other.emmeans(specs).to_frame(),
-            model_of("oats_missing_cell").emmeans(specs).to_frame(),
+            other.emmeans(specs).to_frame().loc[:, "emmean":],
+            model_of("oats_missing_cell").emmeans(specs).to_frame().loc[:, "emmean":],
             rtol=1e-5,
         )
 
@@ -318,7 +318,7 @@ def test_options_are_checked() -> None:
         lambda: model.drop1("t"),
         lambda: model.emmeans("Block"),
         lambda: model.emmeans([]),
-        lambda: model.emmeans("Variety", adjust="sidak"),
+        lambda: model.emmeans("Variety", adjust="scheffe"),
         lambda: model.emmeans("Variety", at={"nitrogen": 1}),
         lambda: model.emmeans("Variety", pairwise=True, at={"Variety": "Victory"}),
     ):
@@ -339,8 +339,8 @@ def test_factors_made_in_the_formula() -> None:
         lmm.anova(inside).to_frame(), lmm.anova(model_of("oats_unbalanced")).to_frame(), rtol=1e-5
     )
     np.testing.assert_allclose(
-        inside.emmeans("nitro").to_frame(),
-        model_of("oats_unbalanced").emmeans("nitro").to_frame(),
+        inside.emmeans("nitro").to_frame().loc[:, "emmean":],
+        model_of("oats_unbalanced").emmeans("nitro").to_frame().loc[:, "emmean":],
         rtol=1e-5,
     )
 

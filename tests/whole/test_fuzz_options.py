@@ -122,6 +122,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "bootstrap": (MODEL.bootstrap, {"n": 2, "rng": 1}),
     "contrast": (MODEL.contrast, {"L": [0, 1]}),
     "emmeans": (MODEL.emmeans, {"specs": "Days"}),
+    "emtrends": (MODEL.emtrends, {"specs": None, "var": "Days"}),
     "predict": (MODEL.predict, {}),
     "predict new": (MODEL.predict, {"newdata": DATA.head(3), "se": True}),
     "profile": (MODEL.profile, {"which": "sigma"}),

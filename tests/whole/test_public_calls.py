@@ -84,6 +84,7 @@ USUAL: dict[str, dict[str, Any]] = {
     "model.bootstrap": {"n": 2, "rng": 1},
     "model.contrast": {"L": [0, 1]},
     "model.emmeans": {"specs": "Days"},
+    "model.emtrends": {"specs": None, "var": "Days"},
     "model.profile": {"which": "sigma"},
     "model.confint": {"method": "wald"},
     "model.refit": {"y": DATA["Reaction"]},

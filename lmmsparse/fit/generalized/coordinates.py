@@ -142,7 +142,8 @@ class GeneralizedObjective:
                 self._in_delta = self._slope_in_delta(x, point, gradient)
             hessian[-1] = hessian[:, -1] = self._in_delta
         self._kept(point)
-        noise = _ROUNDING * (abs(point.mode.h) + abs(point.value))
+        # log|M| is off by the square root of the tolerance of the mode.
+        noise = _ROUNDING * (abs(point.mode.h) + abs(point.value)) + 2.0 * SEARCHING**0.5
         return Derivatives(point.value, gradient, hessian, noise=noise)
 
     def _slope_in_delta(

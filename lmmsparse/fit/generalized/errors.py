@@ -11,7 +11,7 @@ from lmmsparse.fit.generalized.coordinates import GeneralizedObjective
 
 _STEP = 1e-4  # in half standard errors
 _FLAT = 1e-9
-_MODE = 1e-15  # tolerance of modes a step away: the prediction is good enough
+_MODE = 1e-16  # tolerance of modes a step away: the prediction is good enough
 
 
 def hessian_by_differences(

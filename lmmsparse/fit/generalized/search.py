@@ -175,6 +175,7 @@ class _Ending:
         for _ in range(_POLISHINGS):
             if self.expected < _POLISH or not self._polished():
                 break
+            self.hessian = self._second(self.point)
 
     def _second(self, point: LaplacePoint) -> FloatArray:
         J = self.coordinates.jacobian
@@ -208,7 +209,7 @@ class _Ending:
         return self._newton()[1]
 
     def _polished(self) -> bool:
-        """A Newton step with second derivatives that are known already."""
+        """A Newton step with second derivatives that are known already: whether it was one."""
         step, promised = self._newton()
         if promised > 1e-3:
             return False

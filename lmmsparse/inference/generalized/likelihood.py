@@ -11,7 +11,7 @@ from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.progress import bar
 from lmmsparse.common.table import Table
 from lmmsparse.design import Design
-from lmmsparse.design.reduced import Reduction, formula_order, reductions_of, without_fixed
+from lmmsparse.design.reduced import Reduction, formula_order, leaving_out, reductions_of
 from lmmsparse.engine.generalized.laplace import Parameters
 from lmmsparse.fit.generalized.fit import GeneralizedFit, fitted_generalized
 from lmmsparse.fit.generalized.problem import GeneralizedProblem
@@ -86,7 +86,7 @@ def deletions(fit: GeneralizedFit, progress: bool | None) -> Table:
     parts = []
     with bar("drop1", len(chosen), "refits", progress) as shown:
         for i in chosen:
-            parts.append(refitted(fit.problem, without_fixed(fit.design, i), fit))
+            parts.append(refitted(fit.problem, leaving_out(fit.design, i), fit))
             shown.update()
     return deletion_table([fit, *parts], [terms.label(i) for i in chosen])
 

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.common.distributions import f_tail, t_tail
+from lmmsparse.common.distributions import f_tail, t_quantile, t_tail
 from lmmsparse.common.errors import DataError, OptionError
+from lmmsparse.common.options import check_level
 from lmmsparse.common.table import Table, as_precise_as
 from lmmsparse.design.arguments import numbers
+from lmmsparse.design.terms import coefficients_of
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import denominator_df, open_notes, standard_errors
 
@@ -19,6 +21,7 @@ def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
     """L as an (m, p) array: given as such, as one row, or as a mapping of names to weights."""
     names = list(fit.design.x_names)
     if hasattr(L, "items"):
+        L = {_coefficient(fit, name): weight for name, weight in L.items()}
         unknown = [name for name in L if name not in names]
         if unknown and unknown[0] in fit.design.dropped:
             raise OptionError(
@@ -73,9 +76,22 @@ def _right_side(rhs: Any, rows: int) -> FloatArray:
     return np.asarray(np.broadcast_to(values, (rows,)))
 
 
-def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
+def _coefficient(fit: Fit, name: Any) -> Any:
+    """A coefficient's name, also for a term that has a single one."""
+    if not isinstance(name, str) or name in fit.design.x_names or name in fit.design.dropped:
+        return name
+    found = coefficients_of(fit.design, name)
+    if len(found) > 1:
+        raise OptionError(
+            f"L names {name!r}, a term of {len(found)} coefficients: {', '.join(found)}. Give each "
+            "its weight; lmm.anova tests the term, m.emmeans compares means."
+        )
+    return found[0] if found else name
+
+
+def contrast(fit: Fit, L: Any, rhs: Any, ddf: str, level: float = 0.95) -> Table:
     """Test Lβ = rhs: one row by t, several rows jointly by F; see `LinearMixedModel.contrast`."""
-    matrix = hypothesis_matrix(fit, L)
+    matrix, level = hypothesis_matrix(fit, L), check_level(level)
     right = _right_side(rhs, len(matrix))
     rank = int(np.linalg.matrix_rank(matrix))
     if rank == 0:
@@ -89,15 +105,20 @@ def contrast(fit: Fit, L: Any, rhs: Any, ddf: str) -> Table:
         se = standard_errors(method, matrix)
         df = method.single(matrix)
         t = difference / se
+        estimate, half = matrix @ fit.beta, t_quantile(0.5 + level / 2.0, df) * se
         columns = {
-            "Estimate": (matrix @ fit.beta).tolist(),
+            "Estimate": estimate.tolist(),
             "Std. Error": se.tolist(),
             "df": df.tolist(),
             "t value": t.tolist(),
             "Pr(>|t|)": (2.0 * t_tail(np.abs(t), df)).tolist(),
+            "lower.CL": (estimate - half).tolist(),
+            "upper.CL": (estimate + half).tolist(),
         }
-        formats = dict.fromkeys(("Estimate", "Std. Error"), as_precise_as(se.tolist()))
-        return Table(columns, ["L"], notes=open_notes(method, matrix), formats=formats)
+        sized = ("Estimate", "Std. Error", "lower.CL", "upper.CL")
+        formats = dict.fromkeys(sized, as_precise_as(se.tolist()))
+        notes = [f"Confidence level {level:g}.", *open_notes(method, matrix)]
+        return Table(columns, ["L"], notes=notes, formats=formats)
     if np.linalg.matrix_rank(np.column_stack([matrix, right])) > rank:
         raise DataError(
             "The rows of L and rhs contradict each other: no coefficients can fulfil them all. "

@@ -8,7 +8,7 @@ from lmmsparse.common.findings import announce
 from lmmsparse.common.options import one_of
 from lmmsparse.common.progress import bar
 from lmmsparse.common.table import Table
-from lmmsparse.design.reduced import without_fixed
+from lmmsparse.design.reduced import leaving_out
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.refit import again, maximum_likelihood
 from lmmsparse.fit.settle import OWN, findings_about, nested, settle
@@ -51,7 +51,7 @@ def _by_likelihood(fit: Fit, progress: bool | None) -> Table:
     parts = []
     with bar("drop1", len(chosen), "refits", progress) as shown:
         for i in chosen:
-            small = again(fit, without_fixed(fit.design, i), reml=False)
+            small = again(fit, leaving_out(fit.design, i), reml=False)
             parts.append(settle(small, [whole.fit.theta]))
             shown.update()
     whole, parts = nested(whole, parts)

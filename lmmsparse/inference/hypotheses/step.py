@@ -14,11 +14,11 @@ from lmmsparse.common.options import names_in, share
 from lmmsparse.common.render import Section, Shown
 from lmmsparse.common.table import Table, counts
 from lmmsparse.common.words import listed
-from lmmsparse.design.reduced import formula_of, without_fixed
+from lmmsparse.design.reduced import formula_of, without_fixed, without_random
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.least_squares import LeastSquares, least_squares
-from lmmsparse.fit.refit import again
-from lmmsparse.fit.settle import Settled, findings_about, settle
+from lmmsparse.fit.refit import again, still_fixed
+from lmmsparse.fit.settle import Settled, carried, findings_about, settle
 from lmmsparse.inference.df.methods import Constant, check_ddf, denominator_df
 from lmmsparse.inference.hypotheses.anova import METHOD_NAMES, f_test
 from lmmsparse.inference.hypotheses.ranova import reduced_fits, table_of
@@ -129,13 +129,15 @@ def _random(
             return _table(rows, _OF_RANDOM, title, findings), model, findings
         gone += 1
         rows.append((labels[worst + 1], gone, values[worst + 1].tolist()))
-        smaller = found.smaller[worst]
-        if not isinstance(smaller, Settled):
+        reduction = found.what[worst]
+        design = without_random(model.design, reduction)
+        if not design.blocks:
             findings = findings_about(refits, own)
-            left = least_squares(smaller, model.held.sigma)
+            left = least_squares(design, model.held.sigma)
             return _table(rows, _OF_RANDOM, title, findings), left, findings
-        current = smaller
-        refits.append((f"the model without {found.what[worst].label}", current))
+        smaller = again(model, design, held=still_fixed(model, reduction))
+        current = settle(smaller, [carried(model, smaller)])
+        refits.append((f"the model without {reduction.label}", current))
 
 
 def _table(
