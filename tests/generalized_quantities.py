@@ -255,8 +255,11 @@ def prediction_se(model: Any, ref: Reference) -> Errors:
 
 def marginal(model: Any, ref: Reference) -> Errors:
     """Means of new rows over the distribution of the random effects, relative."""
+    theirs = ref["predictions"]["marginal_response"]
+    if theirs is None:  # the mean of 1 / predictor does not exist
+        return {}
     ours = model.predict(_new(ref), type="response", random=False, marginal=True)
-    return {"marginal": _relative(ours, ref["predictions"]["marginal_response"])}
+    return {"marginal": _relative(ours, theirs)}
 
 
 def wald(model: Any, ref: Reference) -> Errors:

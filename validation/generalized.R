@@ -521,7 +521,8 @@ new_rows <- function(problem) {
   list(rows = rows, new = new)
 }
 
-# E and Var of a response whose predictor is normal, by quadrature.
+# E and Var of a response whose predictor is normal, by quadrature (the mean of 1 / predictor does
+# not exist).
 mixture <- function(problem, centre, sd, delta, m) {
   nodes <- gauss.quad(201, "hermite")
   w <- nodes$weights / sqrt(pi)
@@ -564,7 +565,7 @@ predictions <- function(problem, beta, theta, delta, at, V) {
        se_link = if (is.null(V)) NULL else I(digits(sqrt(rowSums((X %*% V) * X)))),
        conditional_link = I(digits(conditional)),
        conditional_response = I(digits(problem$family$mean(conditional))),
-       marginal_response = I(digits(moments[1, ])))
+       marginal_response = if (problem$model$link != "inverse") I(digits(moments[1, ])))
 }
 
 with_new_slopes <- function(problem, frame) {

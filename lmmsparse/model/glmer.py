@@ -109,6 +109,10 @@ def glmer(
     check_parts(optimizer, solver)
     one_of("information", information, INFORMATION, "It is whose Hessian is used.")
     n_agq = _nodes(n_agq)
+    if information == "expected" and n_agq > 1:
+        raise OptionError(
+            "information='expected' is about the Laplace approximation. It goes with n_agq=1 or 0."
+        )
     frame = as_frame(data)
     if isinstance(offset, str) and offset not in frame.columns:
         formula, offset = f"{formula} + offset({offset})", None

@@ -45,8 +45,14 @@ def marginal_mean(family: Family, eta: FloatArray, sd: FloatArray) -> FloatArray
     if family.link == "log" and not isinstance(family, Binomial):
         return np.exp(eta + 0.5 * sd**2)
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    if family.link == "identity":
+        return eta
     means = family.mean((eta[:, None] + sd[:, None] * nodes).ravel()).reshape(-1, _NODES)
-    return np.asarray(means @ (weights / weights.sum()))
+    # A link with limits: the mean over the predictors that it takes.
+    share = np.where(np.isfinite(means), weights, 0.0)
+    with np.errstate(invalid="ignore"):
+        total = np.sum(np.where(share > 0, means, 0.0) * share, axis=1) / share.sum(axis=1)
+    return np.asarray(np.where(np.isfinite(eta), total, np.nan))
 
 
 def _spread(fit: GeneralizedFit, newdata: Any) -> FloatArray:

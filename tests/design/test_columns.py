@@ -242,8 +242,8 @@ def test_columns_of_other_packages() -> None:
     intervals = labelled(pd.interval_range(0, LEVELS))[["y", "x", "g"]]
     for frame in (intervals, intervals.assign(g=intervals["g"].astype("category"))):
         tables = [pa.Table.from_pandas(frame)]
-        if frame is intervals:
-            tables.append(pl.from_pandas(frame))
+        if frame is intervals and int(pl.__version__.split(".")[0]) >= 2:
+            tables.append(pl.from_pandas(frame))  # former ones know no intervals
         for table in tables:
             m = lmm.lmer("y ~ x + (1 | g)", table)
             assert m.loglik == pytest.approx(want, abs=1e-8)

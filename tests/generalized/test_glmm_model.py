@@ -109,6 +109,20 @@ def test_responses_that_cannot_be(formula: str, family: Any, match: str) -> None
         lmm.glmer(formula, data, family)
 
 
+def test_options_that_cannot_be() -> None:
+    data = frame("cbpp")
+    for options, match in (
+        ({"n_agq": -1}, "whole number"),
+        ({"n_agq": 2.5}, "whole number"),
+        ({"n_agq": 5, "information": "expected"}, "goes with n_agq"),
+        ({"information": "fisher"}, "observed"),
+    ):
+        with pytest.raises(lmm.OptionError, match=match):
+            lmm.glmer(CBPP, data, "binomial", **options)
+    with pytest.raises(lmm.OptionError, match="several grouping factors"):
+        lmm.glmer(f"{CBPP} + (1 | obs)", data, "binomial", n_agq=5)
+
+
 def test_missing_values_and_rows_without_trials() -> None:
     data = frame("cbpp").astype({"incidence": float})
     data.loc[3, "incidence"] = np.nan

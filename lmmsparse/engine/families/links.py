@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import erfcx, expit, log1p, log_expit, log_ndtr, ndtr, ndtri
+from scipy.special import erfcx, expit, log1p, log_ndtr, ndtr, ndtri
 
 from lmmsparse.common.arrays import FloatArray
 
@@ -52,10 +52,14 @@ def _mirrored(of: LogOf) -> LogOf:
 
 
 def _logit(eta: FloatArray, third: bool) -> Sides:
-    p, q = expit(eta), expit(-eta)
-    both = p * q
+    e = np.exp(-np.abs(eta))
+    large = 1.0 / (1.0 + e)
+    small, up = e * large, eta >= 0.0
+    p, q = np.where(up, large, small), np.where(up, small, large)
+    log_p = np.minimum(eta, 0.0) - np.log1p(e)
+    both = small * large
     d3 = both * (p - q) if third else None
-    return Sides(LogOf(log_expit(eta), q, -both, d3), LogOf(log_expit(-eta), -p, -both, d3))
+    return Sides(LogOf(log_p, q, -both, d3), LogOf(log_p - eta, -p, -both, d3))
 
 
 def _of_probit(eta: FloatArray, third: bool) -> LogOf:

@@ -78,7 +78,7 @@ def critical_value(
     """How many standard errors the limits of comparisons are away, (m,)."""
     adjust = _LIMITS.get(adjust, adjust)
     if adjust == "tukey" and means > 2:
-        return studentized_range_quantile(level, means, df) / np.sqrt(2.0)
+        return np.asarray(studentized_range_quantile(level, means, df) / np.sqrt(2.0))
     if adjust == "bonferroni":
         level = 1.0 - (1.0 - level) / max(comparisons, 1)
     elif adjust == "sidak":

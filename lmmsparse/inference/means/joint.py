@@ -122,10 +122,12 @@ def _hypothesis(
 
 def _differences(levels: list[list[Any]]) -> FloatArray:
     """Differences of consecutive levels, of several factors differences of these, (rows, cells)."""
-    D = np.ones((1, 1))
+    D: FloatArray = np.ones((1, 1))
     for j in range(len(levels[0])):
         k = len(dict.fromkeys(row[j] for row in levels))
-        D = np.kron(np.eye(k)[1:] - np.eye(k)[:-1], D)  # the first factor varies fastest
+        D = np.asarray(
+            np.kron(np.eye(k)[1:] - np.eye(k)[:-1], D), dtype=np.float64
+        )  # the first factor varies fastest
     if D.shape[1] == len(levels):
         return D
     k = len(levels)  # not all combinations occur: every mean against the one before

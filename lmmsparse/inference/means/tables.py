@@ -286,7 +286,7 @@ def _comparisons(
     if kind == "response":
         columns, names = _as_ratios(basis, columns, names, W)
     notes += _difference_notes(basis, kind, W, what)
-    labels = {"contrast": names}
+    labels: dict[str, list[Any]] = {"contrast": names}
     labels.update({n: [averages.labels[n][i] for i in firsts] for n in averages.by})
     within = [averages.text(i, averages.by) for i in firsts]
     index = [", ".join(filter(None, pair)) for pair in zip(names, within, strict=True)]
@@ -352,7 +352,7 @@ def _scale_notes(basis: Basis, kind: str) -> list[str]:
     notes = [
         f"Mapped from the scale of {of}" + (", random effects at zero." if basis.link else ".")
     ]
-    if scale.target:
+    if scale.target and not scale.target.isidentifier():
         notes.append(f"The response is {scale.target}.")
     return notes
 
