@@ -106,20 +106,15 @@ def _fit(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse before anything is fitted what would be refused after."""
-    if options.ddf is not None:
-        if options.family is not None:
-            raise OptionError(
-                "--ddf is for linear models; tests of generalized ones use the normal "
-                "distribution. Leave it out."
-            )
-        check_ddf(options.ddf)
     if options.family is None and (options.link is not None or options.n_agq is not None):
         raise OptionError("--link and --n-agq go with --family.")
-    if options.family is not None and options.ml:
+    if options.family is not None and (options.ddf is not None or options.ml):
         raise OptionError(
-            "--ml is for linear models; generalized ones are always fitted by maximum likelihood. "
-            "Leave it out."
+            "--ddf and --ml are for linear mixed models. Generalized models are fitted by maximum "
+            "likelihood and tested by the normal distribution. Leave them out."
         )
+    if options.ddf is not None:
+        check_ddf(options.ddf)
     if options.ci is not None:
         check_method(options.ci)
     if options.pairwise and not options.emmeans:
@@ -130,7 +125,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _model(options: argparse.Namespace) -> LinearMixedModel | GeneralizedLinearMixedModel:
     data = read_data(options.data, options.missing, encoding=options.encoding, sep=options.sep)
-    given = {
+    given: dict[str, Any] = {
         "weights": options.weights,
         "offset": options.offset,
         "na_action": options.na_action,

@@ -111,13 +111,14 @@ def as_dictionary(
     -------
     dict
         ``lmmsparse`` (version), ``formula``, ``reml``, ``nobs``, ``n_groups`` (group → levels),
-        ``criterion`` (the REML criterion or the ML deviance), ``loglik``, ``aic``, ``bic``,
-        ``npar``, ``df_resid``, ``sigma`` (of a generalized model ``family``, ``link``,
-        ``dispersion`` and ``family_theta``), ``theta`` (name → value), ``fixef`` (a list of ``term,
+        ``criterion`` (the REML criterion or −2 log-likelihood), ``loglik``, ``aic``, ``bic``,
+        ``npar``, ``df_resid``, ``sigma``, ``theta`` (name → value), ``fixef`` (a list of ``term,
         estimate, se``), ``vcov`` (rows in the order of ``fixef``), ``varcorr`` (a list of ``group,
         var1, var2, vcov, sdcor``), ``converged``, ``singular``, ``evaluations``, ``findings`` (a
         list of ``code, level, message``) and with `ranef` also ``ranef`` (group → a list of
-        ``level`` and ``effects``, name → value). Numbers that are not finite are None.
+        ``level`` and ``effects``, name → value). A generalized model has ``family``, ``link``,
+        ``dispersion`` and ``family_theta`` (of a negative binomial) instead of ``sigma``. Numbers
+        that are not finite are None.
     """
     fixef = zip(model.fixef.index, model.fixef, model.se, strict=True)
     verdict = model.convergence
@@ -127,12 +128,13 @@ def as_dictionary(
         "reml": model.reml,
         "nobs": model.nobs,
         "n_groups": dict(model.n_groups),
-        "criterion": -2.0 * model.loglik,
+        "criterion": model.fit.criterion,
         "loglik": model.loglik,
         "aic": model.aic,
         "bic": model.bic,
         "npar": model.npar,
         "df_resid": model.df_resid,
+        **_scale(model),
         "theta": model.theta.to_dict(),
         "fixef": [{"term": term, "estimate": b, "se": se} for term, b, se in fixef],
         "vcov": model.vcov.to_numpy().tolist(),
@@ -142,12 +144,6 @@ def as_dictionary(
         "evaluations": verdict.evaluations,
         "findings": [asdict(finding) for finding in verdict.findings],
     }
-    if isinstance(model, LinearMixedModel):
-        found["sigma"] = model.sigma
-    else:
-        family = model.family
-        found |= {"family": family.name, "link": family.link, "dispersion": model.dispersion}
-        found["family_theta"] = getattr(family, "theta", None)
     if ranef:
         found["ranef"] = {
             group: [
@@ -157,6 +153,19 @@ def as_dictionary(
             for group, table in model.ranef.items()
         }
     return _plain(found)  # type: ignore[no-any-return]
+
+
+def _scale(model: LinearMixedModel | GeneralizedLinearMixedModel) -> dict[str, Any]:
+    """The residual standard deviation, or the family with what it has in its place."""
+    if isinstance(model, LinearMixedModel):
+        return {"sigma": model.sigma}
+    family = model.family
+    return {
+        "family": family.name,
+        "link": family.link,
+        "dispersion": model.dispersion,
+        "family_theta": getattr(family, "theta", None),
+    }
 
 
 def _plain(value: Any) -> Any:

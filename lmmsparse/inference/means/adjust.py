@@ -13,7 +13,7 @@ from lmmsparse.common.distributions import (
     t_quantile,
     t_tail,
 )
-from lmmsparse.common.options import one_of
+from lmmsparse.common.options import word_of
 
 _METHODS = ("tukey", "holm", "bonferroni", "sidak", "fdr", "none")
 _NAMES = {
@@ -31,10 +31,8 @@ def check_adjust(adjust: Any) -> str:
     """The name of a method; None is none."""
     if adjust is None:
         return "none"
-    written = adjust.lower() if isinstance(adjust, str) else adjust
-    written = {"bh": "fdr"}.get(written, written) if isinstance(written, str) else written
     why = "It says how p-values and limits allow for the number of comparisons."
-    return one_of("adjust", written if written in _METHODS else adjust, _METHODS, why)
+    return word_of("adjust", adjust, tuple(_METHODS), why)
 
 
 def method_for(adjust: str, pairs: bool) -> str:
