@@ -31,10 +31,11 @@ def check_adjust(adjust: Any) -> str:
     """The name of a method; None is none."""
     if adjust is None:
         return "none"
-    written = adjust.lower() if isinstance(adjust, str) else adjust
-    written = {"bh": "fdr"}.get(written, written) if isinstance(written, str) else written
+    if isinstance(adjust, str):
+        written = {"bh": "fdr"}.get(adjust.lower(), adjust.lower())
+        adjust = written if written in _METHODS else adjust
     why = "It says how p-values and limits allow for the number of comparisons."
-    return one_of("adjust", written if written in _METHODS else adjust, _METHODS, why)
+    return one_of("adjust", adjust, _METHODS, why)
 
 
 def method_for(adjust: str, pairs: bool) -> str:
@@ -89,7 +90,7 @@ def critical_value(
 
 
 def adjustment_notes(
-    asked: str, used: str, means: list[int], comparisons: list[int], groups: bool
+    asked: str, used: str, means: list[int], comparisons: list[int], what: str
 ) -> list[str]:
     """What a table says of the adjustment; nothing for single comparisons.
 
@@ -98,17 +99,19 @@ def adjustment_notes(
     asked, used : str
     means, comparisons : list of int
         Of every group.
+    what : str
+        What is compared: means or slopes.
     """
     if max(comparisons, default=0) < 2:
         return []
     if used == "none":
         return ["p-values and limits are not adjusted."]
-    counted, of = (means, "means") if used == "tukey" else (comparisons, "comparisons")
+    counted, of = (means, what) if used == "tukey" else (comparisons, "comparisons")
     numbers = sorted(set(counted))
     number = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    each = " in each group" if groups else ""
-    what = "p-values" if used in _LIMITS else "p-values and limits"
-    notes = [f"{what} adjusted by {_NAMES[used]} for {number} {of}{each}."]
+    each = " in each group" if len(means) > 1 else ""
+    adjusted = "p-values" if used in _LIMITS else "p-values and limits"
+    notes = [f"{adjusted} adjusted by {_NAMES[used]} for {number} {of}{each}."]
     if used in _LIMITS:
         notes.append("Limits adjusted by Bonferroni's method.")
     if asked != used:

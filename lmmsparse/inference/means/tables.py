@@ -281,7 +281,7 @@ def _comparisons(
         "p.value": p,
     }
     notes = [*averages.notes]
-    notes += adjustment_notes(adjust, used, n_means, n_comparisons, len(families) > 1)
+    notes += adjustment_notes(adjust, used, n_means, n_comparisons, what)
     notes.append(f"Confidence level {level:g}.")
     if kind == "response":
         columns, names = _as_ratios(basis, columns, names, W)
