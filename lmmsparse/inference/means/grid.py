@@ -11,9 +11,8 @@ import pandas as pd
 
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import DataError, OptionError
-from lmmsparse.common.options import is_number, mapping, names_in, several
-from lmmsparse.common.table import label_text
-from lmmsparse.common.words import alternatives, brief, listed
+from lmmsparse.common.options import mapping, names_in
+from lmmsparse.common.words import brief, listed
 from lmmsparse.design.recipe import Recipe
 from lmmsparse.design.terms import covariates, factor_levels, formula_terms, grid
 from lmmsparse.fit.fit import Fit
@@ -25,6 +24,7 @@ from lmmsparse.inference.means.nested import (
     nesting_of,
     occurring,
 )
+from lmmsparse.inference.means.weights import given_weights
 
 Weights = str | Mapping[str, Any]
 _LARGEST = 3e8
@@ -194,7 +194,7 @@ class ReferenceGrid:
         shown = [*specs, *by]
         over = [name for name in self.values if name not in shown]
         notes = self._interaction(shown, over, variable)
-        given = self._given(weights, over)
+        given = given_weights(weights, over, self.values)
         F = _with_flags(self.columns if variable is None else self.slopes(variable))
         inner = averaging_order(over, nesting)
         for k, name in enumerate(inner):
@@ -309,32 +309,6 @@ class ReferenceGrid:
         said = [f"Averaged over {listed(several)} {how}."] if several else []
         return W / W.sum(), [*said, *notes]
 
-    def _given(self, weights: Any, over: Sequence[str]) -> dict[str, FloatArray]:
-        """The weights of levels that were given, per factor."""
-        if isinstance(weights, str) and weights in ("equal", "proportional"):
-            return {}
-        if not isinstance(weights, Mapping):
-            raise OptionError(
-                "weights must be 'equal', 'proportional' or a mapping of factors to weights of "
-                f"their levels, not {brief(weights)}. Write, for example, "
-                "weights={'segment': {'a': 0.7, 'b': 0.3}}."
-            )
-        out = {}
-        for name, own in weights.items():
-            self.known(name)
-            if name not in over:
-                raise OptionError(
-                    f"weights are given for {name!r}, which is not averaged over. Give them for "
-                    f"{alternatives(over) if over else 'none'}."
-                )
-            out[name] = level_weights(f"weights of {name!r}", own, self.values[name])
-            if out[name].min() < 0 or out[name].sum() <= 0:
-                raise OptionError(
-                    f"weights of {name!r} must not be negative, and not all zero: {brief(own)}."
-                )
-            out[name] = out[name] / out[name].sum()
-        return out
-
 
 def _with_flags(X: FloatArray) -> FloatArray:
     """Columns, zero where undefined, and two more that are not zero where a mean cannot be given.
@@ -343,25 +317,3 @@ def _with_flags(X: FloatArray) -> FloatArray:
     """
     bad = ~np.isfinite(X).all(axis=-1, keepdims=True)
     return np.concatenate([np.where(bad, 0.0, X), bad, np.zeros(bad.shape)], axis=-1)
-
-
-def level_weights(what: str, given: Any, levels: Sequence[Any]) -> FloatArray:
-    """Weights of levels: a mapping of levels to numbers, or a number for each.
-
-    A mapping may leave levels out, which have none.
-    """
-    names = [label_text(level) for level in levels]
-    values = several(given)
-    if isinstance(given, Mapping):
-        own = {label_text(level): weight for level, weight in given.items()}
-        if unknown := [name for name in own if name not in names]:
-            raise OptionError(
-                f"{what} name {unknown[0]!r}, which is none of {listed(names)}. Name these."
-            )
-        values = [own.get(name, 0.0) for name in names]
-    if len(values) != len(names) or not all(is_number(v) and np.isfinite(v) for v in values):
-        raise OptionError(
-            f"{what} must be {len(names)} numbers, for {listed(names)}, not {brief(given)}. Give "
-            "one for each."
-        )
-    return np.array(values, dtype=np.float64)

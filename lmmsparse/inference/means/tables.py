@@ -282,19 +282,19 @@ def _comparisons(
         "p.value": p,
     }
     notes = [*averages.notes]
-    notes += adjustment_notes(adjust, used, n_means, n_comparisons, len(families) > 1)
+    notes += adjustment_notes(adjust, used, n_means, n_comparisons, what)
     notes.append(f"Confidence level {level:g}.")
     if kind == "response":
         columns, names = _as_ratios(basis, columns, names, W)
     notes += _difference_notes(basis, kind, W, what)
-    labels: dict[str, list[Any]] = {"contrast": names}
-    labels.update({n: [averages.labels[n][i] for i in firsts] for n in averages.by})
+    said: dict[str, list[Any]] = {"contrast": names}
+    said.update({n: [averages.labels[n][i] for i in firsts] for n in averages.by})
     within = [averages.text(i, averages.by) for i in firsts]
     index = [", ".join(filter(None, pair)) for pair in zip(names, within, strict=True)]
     title = f"Differences of {'estimated marginal means' if what == 'means' else 'slopes'}"
     if isinstance(contrasts, Mapping):
         title = title.replace("Differences", "Contrasts")
-    return _table(columns, labels, index, f"{title}{basis.title}", [*notes, *found.notes])
+    return _table(columns, said, index, f"{title}{basis.title}", [*notes, *found.notes])
 
 
 def _on_response(basis: Basis, columns: dict[str, FloatArray]) -> dict[str, FloatArray]:
