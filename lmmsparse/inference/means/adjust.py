@@ -13,7 +13,7 @@ from lmmsparse.common.distributions import (
     t_quantile,
     t_tail,
 )
-from lmmsparse.common.options import one_of
+from lmmsparse.common.options import word_of
 
 _METHODS = ("tukey", "holm", "bonferroni", "sidak", "fdr", "none")
 _NAMES = {
@@ -31,11 +31,8 @@ def check_adjust(adjust: Any) -> str:
     """The name of a method; None is none."""
     if adjust is None:
         return "none"
-    if isinstance(adjust, str):
-        written = {"bh": "fdr"}.get(adjust.lower(), adjust.lower())
-        adjust = written if written in _METHODS else adjust
     why = "It says how p-values and limits allow for the number of comparisons."
-    return one_of("adjust", adjust, _METHODS, why)
+    return word_of("adjust", adjust, _METHODS, why)
 
 
 def method_for(adjust: str, pairs: bool) -> str:

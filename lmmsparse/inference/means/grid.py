@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,11 +12,11 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.options import mapping, names_in
-from lmmsparse.common.table import label_text
 from lmmsparse.common.words import brief, listed
 from lmmsparse.design.recipe import Recipe
 from lmmsparse.design.terms import covariates, factor_levels, formula_terms, grid
 from lmmsparse.fit.fit import Fit
+from lmmsparse.inference.means.averages import Averages
 from lmmsparse.inference.means.cells import cell_counts
 from lmmsparse.inference.means.nested import (
     Nesting,
@@ -32,55 +31,6 @@ _LARGEST = 3e8
 # Central differences of eighth order: exact for polynomials, and where a column is smooth.
 _DIFFERENCES = {1: 4 / 5, 2: -1 / 5, 3: 4 / 105, 4: -1 / 280}
 _STEP = 1e-3
-
-
-@dataclass(frozen=True, eq=False)
-class Averages:
-    """Means, or slopes, as linear functions of the fixed effects.
-
-    Attributes
-    ----------
-    labels : mapping
-        Predictor → its value in every row.
-    F : (rows, P) array
-        In all columns of the formula, dropped ones too; zero where undefined.
-    defined : (rows,) bool array
-        False where an expression of the formula is undefined.
-    occurs : (rows,) bool array
-        False where no level of a nested factor occurs.
-    shift : float
-        Mean of the offset, part of every mean.
-    notes : tuple of str
-        What is to be said of the averages.
-    by : tuple of str
-        Predictors within whose combinations rows are compared.
-    """
-
-    labels: dict[str, list[Any]]
-    F: FloatArray
-    defined: BoolArray
-    occurs: BoolArray
-    shift: float
-    notes: tuple[str, ...]
-    by: tuple[str, ...]
-
-    @property
-    def names(self) -> list[str]:
-        """What varies within the groups."""
-        return [name for name in self.labels if name not in self.by]
-
-    def groups(self) -> list[list[int]]:
-        """Rows that are compared with one another, in order of appearance."""
-        keys = list(zip(*(self.labels[name] for name in self.by), strict=True))
-        found: dict[Any, list[int]] = {}
-        for i in range(len(self.F)):
-            found.setdefault(keys[i] if self.by else (), []).append(i)
-        return list(found.values())
-
-    def text(self, i: int, names: Sequence[str] | None = None) -> str:
-        """The values of a row in words."""
-        chosen = self.labels if names is None else names
-        return ", ".join(label_text(self.labels[name][i]) for name in chosen)
 
 
 class ReferenceGrid:

@@ -12,7 +12,7 @@ from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.distributions import t_quantile
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import check_level, one_of
-from lmmsparse.common.table import Table, as_precise_as, counts
+from lmmsparse.common.table import Table, as_precise_as, degrees
 from lmmsparse.common.words import brief
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import (
@@ -30,8 +30,9 @@ from lmmsparse.inference.means.adjust import (
     critical_value,
     method_for,
 )
+from lmmsparse.inference.means.averages import Averages
 from lmmsparse.inference.means.contrasts import check_contrasts, comparisons
-from lmmsparse.inference.means.grid import Averages, ReferenceGrid, Weights
+from lmmsparse.inference.means.grid import ReferenceGrid, Weights
 from lmmsparse.inference.means.scale import Scale, no_way_back, response_scale
 
 _SAME = 1e-6
@@ -245,10 +246,10 @@ def _comparisons(
     families: list[tuple[slice, list[int]]] = []
     W = np.zeros((0, len(averages.F)))
     for group in averages.groups():
-        labels = [averages.text(i, averages.names) for i in group]
+        texts = [averages.text(i, averages.names) for i in group]
         alone = averages.labels[averages.names[0]] if len(averages.names) == 1 else None
-        values = labels if alone is None else [alone[i] for i in group]
-        own, weights = comparisons(contrasts, labels, values, wanted.reverse, wanted.ref)
+        values = texts if alone is None else [alone[i] for i in group]
+        own, weights = comparisons(contrasts, texts, values, wanted.reverse, wanted.ref)
         wide = np.zeros((len(own), len(averages.F)))
         wide[:, group] = weights
         families.append((slice(len(names), len(names) + len(own)), group))
@@ -383,6 +384,6 @@ def _table(
         index,
         title=title,
         notes=notes,
-        formats={**{n: precise for n in columns if n not in tests}, "df": counts},
+        formats={**{n: precise for n in columns if n not in tests}, "df": degrees},
         labels={(f"{n}_" if n in columns else n): values for n, values in labels.items()},
     )
