@@ -12,7 +12,7 @@ from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.distributions import t_quantile
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import check_level, one_of
-from lmmsparse.common.table import Table, as_precise_as, counts
+from lmmsparse.common.table import Table, as_precise_as, degrees
 from lmmsparse.common.words import brief
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import (
@@ -384,6 +384,6 @@ def _table(
         index,
         title=title,
         notes=notes,
-        formats={**{n: precise for n in columns if n not in tests}, "df": counts},
+        formats={**{n: precise for n in columns if n not in tests}, "df": degrees},
         labels={(f"{n}_" if n in columns else n): values for n, values in labels.items()},
     )
