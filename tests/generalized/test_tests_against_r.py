@@ -50,7 +50,8 @@ def test_wald_tests_of_terms(name: str, kind: int) -> None:
         if term == "(Intercept)":
             continue
         row = ours[naming.effect(term)]
-        close([row["Chisq"], row["Df"]], [theirs["chisq"][i], theirs["df"][i]], 1e-3)
+        # Squares: a thousandth of z.
+        close([row["Chisq"], row["Df"]], [theirs["chisq"][i], theirs["df"][i]], 2e-3)
         close(np.log(row["Pr(>Chisq)"]), np.log(theirs["p"][i]), 1e-3)
 
 
