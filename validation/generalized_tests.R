@@ -1,6 +1,7 @@
 # generalized_data -> generalized_tests.json: tests, marginal means and profile intervals by R.
 #
-# Usage: OPENBLAS_NUM_THREADS=1 Rscript generalized_tests.R
+# Usage: OPENBLAS_NUM_THREADS=1 Rscript generalized_tests.R [regular expression of names]
+# Those that do not match stay as they are.
 #
 # glmmTMB fits; car tests terms by Wald's chi-square (type II as it is, type III with sum contrasts);
 # deletions are likelihood-ratio tests of glmmTMB fits; emmeans gives means and differences on the
@@ -44,8 +45,8 @@ as_rows <- function(table, keep) {
 }
 
 means <- function(fit, specs) {
-  link <- emmeans(fit, specs)
-  response <- emmeans(fit, specs, type = "response")
+  link <- emmeans(fit, specs, df = Inf)  # glmmTMB would have t with residual df
+  response <- emmeans(fit, specs, type = "response", df = Inf)
   value <- names(as.data.frame(response))[length(specs) + 1]
   differences <- as.data.frame(pairs(link, adjust = "tukey"))
   plain <- as.data.frame(pairs(link, adjust = "none"))
@@ -108,8 +109,13 @@ models <- list(
   list(name = "cake_gamma", family = Gamma("log"), specs = "recipe"),
   list(name = "bacteria_probit", family = binomial("probit"), specs = "trt"))
 
-out <- list()
-for (m in models) {
+# Covariates at their mean, also those with two values.
+emm_options(cov.keep = character(0))
+
+user <- commandArgs(trailingOnly = TRUE)
+stored <- file.path(here, "generalized_tests.json")
+out <- if (length(user) && file.exists(stored)) read_json(stored) else list()
+for (m in models) if (!length(user) || grepl(user[1], m$name)) {
   entry <- registry$models[[m$name]]
   data <- table_of(entry$data)
   formula <- as.formula(entry$formula)
@@ -126,5 +132,5 @@ for (m in models) {
   out[[m$name]] <- found
   cat(m$name, "\n")
   write(toJSON(out, auto_unbox = TRUE, digits = NA, null = "null", na = "null"),
-        file.path(here, "generalized_tests.json"))
+        stored)
 }

@@ -309,7 +309,8 @@ class GeneralizedLinearMixedModel(MixedModel):
             deviations and by Fisher's z for correlations; parametric bootstrap.
         level : float
         which : str or sequence of str, optional
-            Parameters to give; ``"beta_"`` for all fixed effects, ``"theta_"`` for all others.
+            Parameters to give, or terms of the fixed effects; ``"beta_"`` for all fixed effects,
+            ``"theta_"`` for all others.
         n, rng, kind
             For the bootstrap: replicates, generator or seed, and kind of interval.
         n_jobs : int

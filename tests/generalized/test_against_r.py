@@ -18,7 +18,6 @@ CHEAP = [
     "cbpp_agq9",
     "cbpp_cauchit",
     "cbpp_cloglog",
-    "cbpp_expected",
     "cbpp_observations",
     "cbpp_proportion",
     "epil_slope",
@@ -52,6 +51,8 @@ def test_reference_is_that_of_the_registry(name: str) -> None:
 def test_programs_agree_on_the_reference(name: str) -> None:
     """What is stored was computed twice where two programs have the model."""
     for program in ("glmmTMB", "lme4"):
+        if program == "lme4" and MODELS[name].get("weights") is not None:
+            continue  # its constants are others
         found = reference(name)["agreement"].get(program) or {}
         for key in ("optimum", "points"):
             assert abs(found.get(key) or 0.0) < 2e-5, (program, key)

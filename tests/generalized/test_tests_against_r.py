@@ -10,7 +10,7 @@ import naming
 import numpy as np
 import numpy.typing as npt
 import pytest
-from generalized_models import fit
+from generalized_models import MODELS, fit
 from models import VALIDATION
 
 Array = npt.NDArray[np.float64]
@@ -24,7 +24,7 @@ def stored() -> dict[str, Any]:
     return found
 
 
-NAMES = list(stored())
+NAMES = [name for name in stored() if name in MODELS]
 WITH_MEANS = [name for name in NAMES if stored()[name].get("means")]
 WITH_PROFILE = [name for name in NAMES if stored()[name].get("profile")]
 
@@ -37,6 +37,8 @@ def close(ours: Any, theirs: Any, tolerance: float = 2e-4) -> None:
 @pytest.mark.parametrize("kind", [2, 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_wald_tests_of_terms(name: str, kind: int) -> None:
+    if kind == 2 and name in ("epil", "owls"):
+        pytest.skip("with interactions car's type II is another hypothesis than lmerTest's")
     theirs = stored()[name][f"type{kind}"]
     table = fit(name).anova(type=kind).to_frame()
     ours = {naming.effect(str(term)): row for term, row in table.iterrows()}
@@ -97,7 +99,8 @@ def test_differences_of_means(name: str) -> None:
     plain = model.emmeans(specs, pairwise=True, adjust="none", type="response").to_frame()
     close(plain["p.value"].to_numpy()[order], theirs["p_none"], 2e-3)
     if model.family.link != "probit":
-        close(plain.iloc[:, 0].to_numpy()[order], theirs["ratio"])
+        ratio = "odds.ratio" if model.family.link == "logit" else "ratio"
+        close(plain[ratio].to_numpy()[order], theirs["ratio"])
         close(plain["SE"].to_numpy()[order], theirs["ratio_SE"])
 
 
@@ -115,13 +118,9 @@ def test_profile_intervals(name: str) -> None:
 
 
 def _rows(table: Any, theirs: dict[str, Any]) -> list[int]:
-    """Positions of R's rows in our table: by the columns of the factors or by the labels."""
+    """Positions of R's rows in our table, by the columns of the factors."""
     wanted = list(zip(*theirs["levels"].values(), strict=True))
-    if all(factor in table for factor in theirs["specs"]):
-        ours = [tuple(map(str, row)) for row in table[theirs["specs"]].itertuples(index=False)]
-    else:
-        ours = [tuple(str(label).split(" ")) for label in table.index]
-        ours = [tuple(part.strip(",:") for part in row if part.strip(",:")) for row in ours]
+    ours = [tuple(map(str, row)) for row in table[theirs["specs"]].itertuples(index=False)]
     return [ours.index(row) for row in wanted]
 
 

@@ -113,7 +113,7 @@ def test_against_emmeans(name: str, i: int) -> None:
     # Their F and its second df are rounded, the latter the least of single ones: ours is that of
     # the joint test, as in anova(). Satterthwaite's df are by numerical derivatives in R.
     tolerance = {"df": 1e-4, "df2": np.inf, "F.ratio": 1e-3, "p.value": 2e-3 if joint else 1e-4}
-    general = 2e-3 if CASES[name].get("family") else 2e-6
+    general = 1e-5 if CASES[name].get("family") else 2e-6
     compared = 0
     for column, values in theirs.items():
         if column not in ours:
@@ -122,7 +122,6 @@ def test_against_emmeans(name: str, i: int) -> None:
         rtol = max(tolerance.get(column, general), general)
         if np.isfinite(rtol) and (column in tolerance or ours[column].dtype.kind == "f"):
             atol = 2e-3 if column == "F.ratio" else 1e-4 if joint else 1e-6
-            atol = max(atol, 1e-3) if CASES[name].get("family") else atol
             found = ours[column].to_numpy(dtype=np.float64)
             np.testing.assert_allclose(found, values, rtol=rtol, atol=atol, err_msg=column)
             compared += 1

@@ -87,7 +87,7 @@ def critical_value(
 
 
 def adjustment_notes(
-    asked: str, used: str, means: list[int], comparisons: list[int], groups: bool
+    asked: str, used: str, means: list[int], comparisons: list[int], what: str
 ) -> list[str]:
     """What a table says of the adjustment; nothing for single comparisons.
 
@@ -96,17 +96,19 @@ def adjustment_notes(
     asked, used : str
     means, comparisons : list of int
         Of every group.
+    what : str
+        What is compared: means or slopes.
     """
     if max(comparisons, default=0) < 2:
         return []
     if used == "none":
         return ["p-values and limits are not adjusted."]
-    counted, of = (means, "means") if used == "tukey" else (comparisons, "comparisons")
+    counted, of = (means, what) if used == "tukey" else (comparisons, "comparisons")
     numbers = sorted(set(counted))
     number = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    each = " in each group" if groups else ""
-    what = "p-values" if used in _LIMITS else "p-values and limits"
-    notes = [f"{what} adjusted by {_NAMES[used]} for {number} {of}{each}."]
+    each = " in each group" if len(means) > 1 else ""
+    adjusted = "p-values" if used in _LIMITS else "p-values and limits"
+    notes = [f"{adjusted} adjusted by {_NAMES[used]} for {number} {of}{each}."]
     if used in _LIMITS:
         notes.append("Limits adjusted by Bonferroni's method.")
     if asked != used:

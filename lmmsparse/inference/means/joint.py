@@ -17,7 +17,8 @@ from lmmsparse.common.words import listed
 from lmmsparse.design.terms import covariates, formula_terms
 from lmmsparse.inference.hypotheses.anova import f_test
 from lmmsparse.inference.hypotheses.terms import combinations_without
-from lmmsparse.inference.means.grid import Averages, ReferenceGrid
+from lmmsparse.inference.means.averages import Averages
+from lmmsparse.inference.means.grid import ReferenceGrid
 from lmmsparse.inference.means.tables import Basis
 
 _ZERO = 1e-8
