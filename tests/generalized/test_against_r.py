@@ -20,7 +20,11 @@ CHEAP = [
     "cbpp_cloglog",
     "cbpp_observations",
     "cbpp_proportion",
+    "epil_nb",
     "epil_slope",
+    "machines_gaussian_log",
+    "owls",
+    "warpbreaks_identity",
 ]
 
 
@@ -37,7 +41,7 @@ def test_agrees_with_r(name: str, quantity: str) -> None:
 def test_converged_in_few_evaluations(name: str) -> None:
     verdict = fit(name).convergence
     assert verdict.converged
-    assert verdict.evaluations <= 20
+    assert verdict.evaluations <= 40
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -49,10 +53,11 @@ def test_reference_is_that_of_the_registry(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_programs_agree_on_the_reference(name: str) -> None:
-    """What is stored was computed twice where two programs have the model."""
-    for program in ("glmmTMB", "lme4"):
-        if program == "lme4" and MODELS[name].get("weights") is not None:
-            continue  # its constants are others
+    """What is stored was computed twice where two programs have the model.
+
+    lme4 keeps the factor of the last step but one of its inner search: up to 1e-4 off.
+    """
+    for program, bound in (("glmmTMB", 3e-6), ("lme4", 1e-4)):
         found = reference(name)["agreement"].get(program) or {}
         for key in ("optimum", "points"):
-            assert abs(found.get(key) or 0.0) < 2e-5, (program, key)
+            assert abs(found.get(key) or 0.0) < bound, (program, key)

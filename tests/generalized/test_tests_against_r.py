@@ -10,7 +10,7 @@ import naming
 import numpy as np
 import numpy.typing as npt
 import pytest
-from generalized_models import fit
+from generalized_models import MODELS, fit
 from models import VALIDATION
 
 Array = npt.NDArray[np.float64]
@@ -24,7 +24,7 @@ def stored() -> dict[str, Any]:
     return found
 
 
-NAMES = list(stored())
+NAMES = [name for name in stored() if name in MODELS]
 WITH_MEANS = [name for name in NAMES if stored()[name].get("means")]
 WITH_PROFILE = [name for name in NAMES if stored()[name].get("profile")]
 
@@ -37,6 +37,8 @@ def close(ours: Any, theirs: Any, tolerance: float = 2e-4) -> None:
 @pytest.mark.parametrize("kind", [2, 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_wald_tests_of_terms(name: str, kind: int) -> None:
+    if kind == 2 and name in ("epil", "owls"):
+        pytest.skip("with interactions car's type II is another hypothesis than lmerTest's")
     theirs = stored()[name][f"type{kind}"]
     table = fit(name).anova(type=kind).to_frame()
     ours = {naming.effect(str(term)): row for term, row in table.iterrows()}

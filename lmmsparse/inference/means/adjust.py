@@ -32,7 +32,7 @@ def check_adjust(adjust: Any) -> str:
     if adjust is None:
         return "none"
     why = "It says how p-values and limits allow for the number of comparisons."
-    return word_of("adjust", adjust, _METHODS, why)
+    return word_of("adjust", adjust, tuple(_METHODS), why)
 
 
 def method_for(adjust: str, pairs: bool) -> str:
