@@ -370,3 +370,11 @@ def test_terms_stand_for_their_coefficients() -> None:
     limits = two.emmeans("half", pairwise=True, reverse=True, level=0.9).to_frame().iloc[0]
     assert row["lower.CL"] == pytest.approx(limits["lower.CL"])
     assert row["upper.CL"] == pytest.approx(limits["upper.CL"])
+
+
+def test_effects_of_nested_factors_are_those_that_occur() -> None:
+    with pytest.warns(lmm.DesignWarning, match="5 of 10 means"):
+        ax = model_of("nested").plot.effects("route", by="drug")
+    drawn = np.concatenate([line.get_ydata() for line in ax.get_lines()])
+    means = model_of("nested").emmeans("route").to_frame()["emmean"]
+    np.testing.assert_allclose(np.sort(drawn[~np.isnan(drawn)]), np.sort(means), rtol=1e-10)
