@@ -52,7 +52,7 @@ def test_wald_tests_of_terms(name: str, kind: int) -> None:
         row = ours[naming.effect(term)]
         # Squares: a thousandth of z.
         close([row["Chisq"], row["Df"]], [theirs["chisq"][i], theirs["df"][i]], 2e-3)
-        close(np.log(row["Pr(>Chisq)"]), np.log(theirs["p"][i]), 1e-3)
+        close(np.log(row["Pr(>Chisq)"]), np.log(theirs["p"][i]), 2e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)
