@@ -30,7 +30,7 @@ WITH_PROFILE = [name for name in NAMES if stored()[name].get("profile")]
 
 
 # emmeans averages over the values of a covariate that has two; here it is held at its mean.
-HALF_WAY = dict.fromkeys(("bacteria", "bacteria_probit"), {"late": [0.5]})
+HALF_WAY = {name: {"late": [0.5]} for name in ("bacteria", "bacteria_probit")}
 
 
 def close(ours: Any, theirs: Any, tolerance: float = 2e-4) -> None:
