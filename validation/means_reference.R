@@ -166,7 +166,8 @@ results <- lapply(models, function(entry) {
     m <- if (is.null(entry$weights)) eval(bquote(lmer(.(formula), data, control = control)))
          else eval(bquote(lmer(.(formula), data, weights = w, control = control)))
   } else {
-    control <- glmerControl(optimizer = "bobyqa", optCtrl = list(rhoend = 1e-9, maxfun = 1e5))
+    control <- glmerControl(optimizer = "bobyqa", optCtrl = list(rhoend = 1e-9, maxfun = 1e5),
+                            tolPwrss = 1e-13)
     m <- eval(bquote(glmer(.(formula), data, family = .(entry$family), control = control)))
   }
   out <- entry

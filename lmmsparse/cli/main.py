@@ -1,4 +1,4 @@
-"""The words typed in a terminal → a fitted model, printed and on request written as JSON.
+"""The words typed in a terminal → a fitted model, what it found written and printed.
 
 Whatever the user can get wrong ends in one paragraph on stderr and exit code 2, never in a
 traceback.
@@ -7,20 +7,20 @@ traceback.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from lmmsparse import __version__
 from lmmsparse.cli.demo import run_demo
+from lmmsparse.cli.output import check_place, write
+from lmmsparse.cli.results import Results
 from lmmsparse.cli.terminal import complain, discard, open_streams
-from lmmsparse.common.errors import DataError, LmmError, LmmWarning, OptionError
+from lmmsparse.common.errors import LmmError, LmmWarning, OptionError
 from lmmsparse.data.datasets import DATASETS, load_dataset
 from lmmsparse.data.reading import READABLE, read_data
 from lmmsparse.engine.families import family_named
@@ -93,179 +93,55 @@ def _run(arguments: Sequence[str] | None) -> int:
         return code
 
 
-def as_dictionary(
-    model: LinearMixedModel | GeneralizedLinearMixedModel, *, ranef: bool = False
-) -> dict[str, Any]:
-    """What a fitted model found, in lists, dictionaries, numbers and strings only.
-
-    Parameters
-    ----------
-    model : LinearMixedModel or GeneralizedLinearMixedModel
-        A fitted model.
-    ranef : bool
-        Whether to include the conditional modes of the random effects.
-
-    Returns
-    -------
-    dict
-        ``lmmsparse`` (version), ``formula``, ``reml``, ``nobs``, ``n_groups`` (group → levels),
-        ``criterion`` (the REML criterion or −2 log-likelihood), ``loglik``, ``aic``, ``bic``,
-        ``npar``, ``df_resid``, ``sigma``, ``theta`` (name → value), ``fixef`` (a list of ``term,
-        estimate, se``), ``vcov`` (rows in the order of ``fixef``), ``varcorr`` (a list of ``group,
-        var1, var2, vcov, sdcor``), ``converged``, ``singular``, ``evaluations``, ``findings`` (a
-        list of ``code, level, message``) and with `ranef` also ``ranef`` (group → a list of
-        ``level`` and ``effects``, name → value). A generalized model has ``family``, ``link``,
-        ``dispersion`` and ``family_theta`` (of a negative binomial) instead of ``sigma``. Numbers
-        that are not finite are None.
-    """
-    fixef = zip(model.fixef.index, model.fixef, model.se, strict=True)
-    verdict = model.convergence
-    found: dict[str, Any] = {
-        "lmmsparse": __version__,
-        "formula": model.formula,
-        "reml": model.reml,
-        "nobs": model.nobs,
-        "n_groups": dict(model.n_groups),
-        "criterion": model.fit.criterion,
-        "loglik": model.loglik,
-        "aic": model.aic,
-        "bic": model.bic,
-        "npar": model.npar,
-        "df_resid": model.df_resid,
-        **_scale(model),
-        "theta": model.theta.to_dict(),
-        "fixef": [{"term": term, "estimate": b, "se": se} for term, b, se in fixef],
-        "vcov": model.vcov.to_numpy().tolist(),
-        "varcorr": model.varcorr.to_frame().to_dict("records"),
-        "converged": verdict.converged,
-        "singular": verdict.singular,
-        "evaluations": verdict.evaluations,
-        "findings": [asdict(finding) for finding in verdict.findings],
-    }
-    if ranef:
-        found["ranef"] = {
-            group: [
-                {"level": level, "effects": effects}
-                for level, effects in zip(table.index, table.to_dict("records"), strict=True)
-            ]
-            for group, table in model.ranef.items()
-        }
-    return _plain(found)  # type: ignore[no-any-return]
-
-
-def _scale(model: LinearMixedModel | GeneralizedLinearMixedModel) -> dict[str, Any]:
-    """The residual standard deviation, or the family with what it has in its place."""
-    if isinstance(model, LinearMixedModel):
-        return {"sigma": model.sigma}
-    family = model.family
-    return {
-        "family": family.name,
-        "link": family.link,
-        "dispersion": model.dispersion,
-        "family_theta": getattr(family, "theta", None),
-    }
-
-
-def _plain(value: Any) -> Any:
-    """The same value in the types JSON has."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)
-
-
 def _fit(options: argparse.Namespace) -> int:
+    _check(options)
+    model = _model(options)
+    results = Results(model, options)
+    if options.json is not None:  # first: whoever reads what is printed may close the pipe
+        write(options.json, results.as_json())
+    if options.json != "-":
+        print(results.as_markdown() if options.markdown else results.as_text())
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse before anything is fitted what would be refused after."""
+    if options.family is None and (options.link is not None or options.n_agq is not None):
+        raise OptionError("--link and --n-agq go with --family.")
+    if options.family is not None and (options.ddf is not None or options.ml):
+        raise OptionError(
+            "--ddf and --ml are for linear mixed models. Generalized models are fitted by maximum "
+            "likelihood and tested by the normal distribution. Leave them out."
+        )
     if options.ddf is not None:
         check_ddf(options.ddf)
     if options.ci is not None:
         check_method(options.ci)
-    if options.json is not None:
-        _check_place(options.json, options.data)
-    model = _fitted(options)
-    if isinstance(model, LinearMixedModel) and options.ddf is not None:
-        print(model.summary(ddf=options.ddf))
-    else:
-        print(model.summary())
-    if options.ci is not None:
-        intervals = model.confint(method=options.ci, level=options.level)
-        print(f"\nConfidence intervals ({options.ci}, {options.level:.4g}):")
-        print(intervals.to_string())
-    if options.ranef:
-        for group, table in model.ranef.items():
-            print(f"\nRandom effects of {group}:")
-            print(table.to_string())
-    if options.json is not None:
-        found = as_dictionary(model, ranef=options.ranef)
-        if options.ci is not None:
-            rows = intervals.rename_axis("parameter").reset_index()
-            found["confint"] = _plain(rows.to_dict("records"))
-        _write(options.json, json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
-    return 0
+    if options.pairwise and not options.emmeans:
+        raise OptionError("--pairwise is about --emmeans. Name factors by it.")
+    if options.json not in (None, "-"):
+        check_place(options.json, options.data)
 
 
-def _fitted(options: argparse.Namespace) -> LinearMixedModel | GeneralizedLinearMixedModel:
-    data = read_data(options.data, options.missing)
-    common: dict[str, Any] = {
+def _model(options: argparse.Namespace) -> LinearMixedModel | GeneralizedLinearMixedModel:
+    data = read_data(options.data, options.missing, encoding=options.encoding, sep=options.sep)
+    given: dict[str, Any] = {
         "weights": options.weights,
         "offset": options.offset,
         "na_action": options.na_action,
         "optimizer": _optimizer(options.optimizer),
     }
     if options.family is None:
-        if options.link is not None or options.n_agq is not None:
-            raise OptionError("--link and --n-agq go with --family.")
-        return lmer(options.formula, data, reml=not options.ml, **common)
-    if options.ddf is not None or options.ml:
-        raise OptionError(
-            "--ddf and --ml are for linear mixed models. Generalized models are fitted by maximum "
-            "likelihood and tested by the normal distribution. Leave them out."
-        )
+        return lmer(options.formula, data, reml=not options.ml, **given)
     family = family_named(options.family)
     if options.link is not None:
         family = replace(family, link=options.link)
     n_agq = 1 if options.n_agq is None else options.n_agq
-    return glmer(options.formula, data, family, n_agq=n_agq, **common)
+    return glmer(options.formula, data, family, n_agq=n_agq, **given)
 
 
 def _optimizer(name: str | None) -> Optimizer | None:
     return None if name is None else OPTIMIZERS[name]()
-
-
-def _check_place(path: str, source: str) -> None:
-    """Refuse a place for results that would cost the data, before anything is fitted."""
-    if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
-        raise DataError(
-            f"The results would replace the data: --json names {path!r}, which is the data file. "
-            "Give another name."
-        )
-    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
-        raise DataError(
-            f"The results cannot be written to {path!r}: it is a directory, or in one that does "
-            "not exist. Choose a file in a place that exists."
-        )
-
-
-def _write(path: str, text: str) -> None:
-    # A pipe that nobody reads is an error at once, where it would wait for ever.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NONBLOCK", 0)
-    try:
-        place = os.open(path, flags, 0o666)
-        if hasattr(os, "set_blocking"):
-            os.set_blocking(place, True)
-        with open(place, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text + "\n")
-    except OSError as error:
-        raise DataError(
-            f"The results cannot be written to {path!r}: {error.strerror}. Choose a place that "
-            "exists and that you may write to."
-        ) from error
 
 
 def _datasets(options: argparse.Namespace) -> int:
@@ -325,7 +201,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="lmmsparse", description="Linear mixed-effects models with lme4's formulas."
+        prog="lmmsparse",
+        description="Mixed models with lme4's formulas.",
     )
     parser.add_argument("--version", action="version", version=f"lmmsparse {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -337,7 +214,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog='Example: lmmsparse fit "Reaction ~ Days + (Days|Subject)" sleepstudy',
     )
     fit.add_argument("formula", help='for example "size ~ Time + (Time|tree)"')
-    fit.add_argument("data", help=f"one of {READABLE}, or the name of a shipped data set")
+    fit.add_argument(
+        "data",
+        help=f"one of {READABLE}, - for CSV from the standard input, or the name of a shipped "
+        "data set",
+    )
     fit.add_argument(
         "--family",
         metavar="NAME",
@@ -365,6 +246,17 @@ def _parser() -> argparse.ArgumentParser:
         help="what stands for a missing value in the file, besides NA, NaN and nothing (may be "
         "given several times)",
     )
+    fit.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="of a text file, such as cp1252; if not given, UTF-8, or a guess that is named",
+    )
+    fit.add_argument(
+        "--sep",
+        metavar="CHARACTER",
+        help="what stands between the columns of a text file: , ; tab ... (default: by suffix and "
+        "first line)",
+    )
     fit.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help="how to search the optimum")
     fit.add_argument(
         "--ddf", metavar="METHOD", help=f"degrees of freedom of the tests: {', '.join(METHODS)}"
@@ -376,7 +268,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--level", type=_level, default=0.95, help="confidence level (default: 0.95)")
     fit.add_argument("--ranef", action="store_true", help="also print the random effects")
-    fit.add_argument("--json", metavar="FILE", help="also write the results to FILE as JSON")
+    fit.add_argument("--anova", action="store_true", help="also test the fixed-effects terms")
+    fit.add_argument(
+        "--emmeans",
+        metavar="FACTORS",
+        action="append",
+        default=[],
+        help="also print marginal means, of 'A', of 'A, B', or of 'A | B': A within each level of "
+        "B (may be given several times)",
+    )
+    fit.add_argument("--pairwise", action="store_true", help="differences of the marginal means")
+    fit.add_argument("--markdown", action="store_true", help="print tables as Markdown")
+    fit.add_argument(
+        "--json",
+        metavar="FILE",
+        help="also write the results to FILE as JSON; - prints JSON and nothing else",
+    )
     fit.set_defaults(run=_fit)
 
     demo = commands.add_parser("demo", help="fit five models beside lmer's published figures")

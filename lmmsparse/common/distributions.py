@@ -134,15 +134,23 @@ def studentized_range_quantile(p: float, means: int, df: npt.ArrayLike) -> Float
 
 
 def _range_quantile(p: float, means: int, df: float) -> float:
-    from scipy import optimize
-
     # Between a single comparison and Bonferroni's bound for all of them.
     pairs = means * (means - 1) / 2
     low, high = (np.sqrt(2.0) * t_quantile(1.0 - (1.0 - p) / 2.0 / m, df) for m in (1, pairs))
-    gap = lambda q: _range_tail(q, means, df) - (1.0 - p)  # noqa: E731
-    return float(
-        optimize.brentq(gap, 0.999 * float(low), 1.001 * float(high), xtol=1e-11, rtol=1e-13)
-    )
+    a, b = 0.999 * float(low), 1.001 * float(high)
+    fa, fb = (_range_tail(q, means, df) - (1.0 - p) for q in (a, b))
+    q = a
+    for _ in range(200):  # Regula falsi that halves the end which stays (Illinois)
+        q = (a * fb - b * fa) / (fb - fa)
+        f = _range_tail(q, means, df) - (1.0 - p)
+        if abs(f) <= 1e-14 or abs(b - a) <= 1e-12 * q:
+            break
+        if f * fb < 0:
+            a, fa = b, fb
+        else:
+            fa = fa / 2.0
+        b, fb = q, f
+    return q
 
 
 def sobol_normals(dimensions: int, count: int) -> FloatArray:

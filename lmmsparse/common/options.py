@@ -6,12 +6,14 @@ before it is compared, so that no other package's words reach the user.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lmmsparse.common.errors import OptionError
+from lmmsparse.common.habits import habit
 from lmmsparse.common.words import alternatives, brief
 
 
@@ -20,6 +22,15 @@ def one_of(name: str, value: Any, choices: Sequence[str], why: str = "") -> str:
     if isinstance(value, str) and value in choices:
         return value
     raise refused(name, alternatives(choices), value, why)
+
+
+def word_of(name: str, value: Any, choices: Sequence[str], why: str = "") -> str:
+    """As `one_of`, but in any case, and by the names other packages have."""
+    if isinstance(value, str) and value not in choices:
+        plain = re.sub(r"[^a-z]", "", value.lower())
+        plain = habit("words", f"{name}.{plain}") or plain
+        value = next((each for each in choices if re.sub(r"[^a-z]", "", each) == plain), value)
+    return one_of(name, value, choices, why)
 
 
 def refused(name: str, kind: str, value: Any, *advice: str) -> OptionError:

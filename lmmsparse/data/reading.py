@@ -1,33 +1,166 @@
-"""The path of a data file, or the name of a shipped data set → a DataFrame."""
+"""The path of a data file, standard input, or the name of a shipped data set → a DataFrame."""
 
 from __future__ import annotations
 
+import io
 import os
+import re
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lmmsparse.common.errors import DataError
+from lmmsparse.common.errors import DataError, LmmWarning
+from lmmsparse.common.findings import warn
 from lmmsparse.data.datasets import DATASETS, load_dataset
 
 COMPRESSIONS = (".gz", ".bz2", ".zip", ".xz", ".zst")
-READABLE = "CSV (.csv), tab-separated (.tsv, .txt) and Parquet (.parquet, .pq) files"
+READABLE = (
+    "CSV (.csv), tab-separated (.tsv, .txt), Parquet (.parquet, .pq), Feather (.feather), Excel "
+    "(.xlsx, .xls, .ods), Stata (.dta) and SPSS (.sav) files"
+)
+# Suffix → what stands between the columns of a text file, if not said otherwise.
+_SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+# Suffix → the package that pandas reads such a file with, and what the file is called.
+_READERS = {
+    ".parquet": ("pyarrow", "A Parquet file"),
+    ".pq": ("pyarrow", "A Parquet file"),
+    ".feather": ("pyarrow", "A Feather file"),
+    ".xlsx": ("openpyxl", "An Excel file"),
+    ".xls": ("xlrd", "An old Excel file"),
+    ".ods": ("odfpy", "An OpenDocument file"),
+    ".dta": ("pandas", "A Stata file"),
+    ".sav": ("pyreadstat", "An SPSS file"),
+    ".zsav": ("pyreadstat", "An SPSS file"),
+}
+# Tried in turn. The second needs its mark, the next two are for those without.
+_ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252")
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f]")
 
 
-def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
+@dataclass(frozen=True)
+class _Source:
+    """What is read, from its beginning each time.
+
+    Attributes
+    ----------
+    name : str
+        As the user has it.
+    kind : str
+        A suffix in lower case.
+    content : bytes or None
+        Of standard input; None for a file.
+    """
+
+    name: str
+    kind: str
+    content: bytes | None = None
+
+    @property
+    def place(self) -> Any:
+        return self.name if self.content is None else io.BytesIO(self.content)
+
+
+def read_data(
+    source: str,
+    missing: Sequence[str] = (),
+    *,
+    encoding: str | None = None,
+    sep: str | None = None,
+) -> pd.DataFrame:
     """Read a file by its suffix, or load the shipped data set of that name.
 
     Parameters
     ----------
     source : str
-        Path of a CSV, tab-separated or Parquet file (text files may be compressed), or a name such
-        as ``"sleepstudy"`` when there is no such file.
+        Path of a file (text files may be compressed), ``"-"`` for CSV from standard input, or a
+        name such as ``"sleepstudy"`` when there is no such file.
     missing : sequence of str, optional
-        What stands for a missing value in text files, besides what pandas takes for one.
+        What stands for a missing value in text and Excel files, besides what pandas takes for one.
+    encoding : str, optional
+        Of a text file. If not given, UTF-8; where it is not, what it is taken for is said.
+    sep : str, optional
+        What stands between the columns of a text file. If not given, a comma in CSV, a semicolon
+        where that is what the first line has, and tabs otherwise.
+
+    Returns
+    -------
+    DataFrame
+        Text columns stay text; missing values are what pandas takes for missing.
     """
+    found = _standard_input() if source == "-" else _file(source)
+    if found is None:
+        return load_dataset(source)
+    sep = {"\\t": "\t", "tab": "\t"}.get(sep or "", sep)
+    if sep is not None and len(sep) != 1:
+        raise DataError(f"sep must be one character, or tab, not {sep!r}.")
+    try:
+        if found.kind in _SEPARATORS:
+            return _read_text(found, missing, encoding, sep)
+        if found.kind in _READERS:
+            return _read_other(found, missing)
+    except ImportError as error:
+        package, what = _READERS.get(found.kind, ("zstandard", "This"))
+        raise DataError(
+            f"The file {source!r} cannot be read: {what} needs the package {package}, which is "
+            f"not installed. Run `pip install {package}`, or give the data as plain CSV."
+        ) from error
+    except MemoryError as error:
+        raise DataError(
+            f"The file {source!r} does not fit into memory. Keep the columns and rows that the "
+            "model needs."
+        ) from error
+    except LookupError as error:
+        if encoding is None or "unknown encoding" not in str(error):
+            raise _unreadable(found, error) from error
+        raise DataError(
+            f"There is no encoding {encoding!r}. Write, for example, utf-8, utf-16, cp1252 "
+            "(Western Europe) or cp1250 (Central Europe)."
+        ) from error
+    except UnicodeError as error:
+        advice = (
+            f"is not text in the encoding {encoding}. Leave out --encoding to have it guessed, or "
+            if encoding
+            else "is not text in any encoding that was tried. "
+        )
+        raise DataError(
+            f"The file {source!r} {advice}{'s' if encoding else 'S'}ave it as UTF-8, for example "
+            "as 'CSV UTF-8' in a spreadsheet program."
+        ) from error
+    except Exception as error:  # every reader and every kind of compression has its own
+        raise _unreadable(found, error) from error
+    raise DataError(
+        f"The file {source!r} is of a kind that is not known. Save it as one of {READABLE}."
+    )
+
+
+def _unreadable(found: _Source, error: Exception) -> DataError:
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return DataError(
+        f"The file {found.name!r} cannot be read as {found.kind}. The reader says: {reason}. Check "
+        "that it holds what its suffix says, one row per observation under a row of column names."
+    )
+
+
+def _standard_input() -> _Source:
+    stream = getattr(sys.stdin, "buffer", None)
+    if stream is None:
+        raise DataError("The standard input is closed. Name a data file instead of '-'.")
+    content = stream.read()
+    if not content:
+        raise DataError(
+            "Nothing came from the standard input. Send CSV text to it, as in `cat data.csv | "
+            "lmmsparse fit ... -`."
+        )
+    return _Source("-", ".csv", content)
+
+
+def _file(source: str) -> _Source | None:
+    """A file that is there; None where the name can only be that of a data set."""
     path = Path(source)
     there = os.path.exists(source)  # False also for names that no file can have
     if "~" in source and not there:
@@ -37,7 +170,7 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
         )
     if not there:
         if source in DATASETS or (not path.suffix and path.name == source):
-            return load_dataset(source)
+            return None
         raise DataError(
             f"There is no file {source!r}. Name a file that exists, or one of the shipped data "
             "sets that `lmmsparse datasets` lists."
@@ -49,57 +182,87 @@ def read_data(source: str, missing: Sequence[str] = ()) -> pd.DataFrame:
         )
     if not path.is_file():
         raise DataError(
-            f"{source!r} is a pipe or a device. Write the data to a file with a suffix first."
+            f"{source!r} is a pipe or a device. Write - to read CSV from the standard input, or "
+            "write the data to a file with a suffix first."
         )
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSIONS]
-    kind = suffixes[-1] if suffixes else ""
-    try:
-        if kind == ".csv":
-            frame = _read_text(path, missing)
-            if len(frame.columns) == 1 and ";" in str(frame.columns[0]):
-                return _read_text(path, missing, sep=";", decimal=",")
-            return frame
-        if kind in (".tsv", ".txt"):
-            return _read_text(path, missing, sep="\t")
-        if kind in (".parquet", ".pq"):
-            return _with_large_numbers(
-                pd.read_parquet(path),
-                lambda name: pd.read_parquet(path, columns=[name], dtype_backend="numpy_nullable"),
-            )
-    except ImportError as error:
-        package, what = (
-            ("pyarrow", "A Parquet file") if kind in (".parquet", ".pq") else ("zstandard", "This")
+    return _Source(source, suffixes[-1] if suffixes else "")
+
+
+def _read_other(found: _Source, missing: Sequence[str]) -> pd.DataFrame:
+    kind, place = found.kind, found.place
+    if kind in (".parquet", ".pq"):
+        return _with_large_numbers(
+            pd.read_parquet(place),
+            lambda name: pd.read_parquet(place, columns=[name], dtype_backend="numpy_nullable"),
         )
-        raise DataError(
-            f"The file {source!r} cannot be read: {what} needs the package {package}, which is "
-            f"not installed. Run `pip install {package}`, or give the data as plain CSV."
-        ) from error
-    except MemoryError as error:
-        raise DataError(
-            f"The file {source!r} does not fit into memory. Keep the columns and rows that the "
-            "model needs."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"The file {source!r} is not UTF-8 text. Save it as UTF-8, for example as 'CSV UTF-8' "
-            "in a spreadsheet program."
-        ) from error
-    except Exception as error:  # every reader and every kind of compression has its own
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise DataError(
-            f"The file {source!r} cannot be read as {kind}. The reader says: {reason}. Check that "
-            "it holds what its suffix says, one row per observation under a row of column names."
-        ) from error
-    raise DataError(
-        f"The file {source!r} is of a kind that is not known. Save it as one of {READABLE}."
-    )
+    if kind == ".feather":
+        return _with_large_numbers(
+            pd.read_feather(place),
+            lambda name: pd.read_feather(place, columns=[name], dtype_backend="numpy_nullable"),
+        )
+    if kind == ".dta":
+        return pd.read_stata(place)
+    if kind in (".sav", ".zsav"):
+        return pd.read_spss(place)
+    return pd.read_excel(place, na_values=[*missing])
 
 
-def _read_text(path: Path, missing: Sequence[str], **options: Any) -> pd.DataFrame:
-    options = {"na_values": [*missing], "low_memory": False, **options}
+def _read_text(
+    found: _Source, missing: Sequence[str], encoding: str | None, sep: str | None
+) -> pd.DataFrame:
+    if encoding is not None:
+        return _decoded(found, missing, encoding, sep)
+    for guess in _ENCODINGS:
+        try:
+            frame = _decoded(found, missing, guess, sep)
+        except UnicodeError:
+            continue
+        if _has_control_characters(frame):
+            continue
+        if guess != "utf-8":
+            warn(
+                f"The file {found.name!r} is not UTF-8 and was read as {guess}. If letters are "
+                "wrong, name its encoding (--encoding), or save it as UTF-8.",
+                LmmWarning,
+            )
+        return frame
+    raise UnicodeError
+
+
+def _has_control_characters(frame: pd.DataFrame) -> bool:
+    """Whether this is no text: judged by the names and the first rows."""
+    head = frame.head(100)
+    words = [str(name) for name in frame.columns]
+    for name in head.columns[[not pd.api.types.is_numeric_dtype(d) for d in head.dtypes]]:
+        words += map(str, head[name])
+    return any(_CONTROL.search(word) is not None for word in words)
+
+
+def _decoded(
+    found: _Source, missing: Sequence[str], encoding: str, sep: str | None
+) -> pd.DataFrame:
+    options = {"na_values": [*missing], "low_memory": False, "encoding": encoding}
+    between = _SEPARATORS[found.kind] if sep is None else sep
+    frame = _separated(found, {**options, "sep": between})
+    if sep is None and between == "," and len(frame.columns) == 1:
+        between = next((each for each in ";\t" if each in str(frame.columns[0])), ",")
+        if between != ",":
+            frame = _separated(found, {**options, "sep": between})
+    if between == ";" and _n_numbers(frame) < len(frame.columns):
+        commas = _separated(found, {**options, "sep": ";", "decimal": ","})
+        return commas if _n_numbers(commas) > _n_numbers(frame) else frame
+    return frame
+
+
+def _n_numbers(frame: pd.DataFrame) -> int:
+    return sum(pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes)
+
+
+def _separated(found: _Source, options: dict[str, Any]) -> pd.DataFrame:
     return _with_large_numbers(
-        pd.read_csv(path, **options),
-        lambda name: pd.read_csv(path, usecols=[name], dtype={name: "Int64"}, **options),
+        pd.read_csv(found.place, **options),
+        lambda name: pd.read_csv(found.place, usecols=[name], dtype={name: "Int64"}, **options),
     )
 
 

@@ -63,6 +63,12 @@ _CODINGS = {
 }
 
 
+def _coding_named(text: str) -> Any:
+    """A coding by its name here, in R (contr.sum), in MASS (contr.sdif) or in formulaic (Sum)."""
+    name = text.lower().removeprefix("contr.")
+    return _CODINGS.get("diff" if name == "sdif" else name)
+
+
 _DECIMAL_COMMA = re.compile(r"\s*-?\d*,\d+\s*$")
 
 
@@ -179,7 +185,7 @@ def codings(
                 f"contrasts names {name!r}, which is not a column of the data."
                 f"{close_match(str(name), columns)} Correct the name, or leave it out."
             )
-        chosen = _CODINGS.get(value.removeprefix("contr.")) if isinstance(value, str) else value
+        chosen = _coding_named(value) if isinstance(value, str) else value
         if chosen is None:
             raise OptionError(
                 f"contrasts={{{name!r}: {brief(value)}}} does not exist. Choose one of "

@@ -13,7 +13,7 @@ import pandas as pd
 from lmmsparse.common.calls import checked_keywords, explained_members
 from lmmsparse.common.errors import NotFittedByError, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import check_level, one_of, refused
+from lmmsparse.common.options import check_level, refused, word_of
 from lmmsparse.common.table import Table
 from lmmsparse.design.checks import check_design
 from lmmsparse.engine.families import NegativeBinomial
@@ -309,7 +309,8 @@ class GeneralizedLinearMixedModel(MixedModel):
             deviations and by Fisher's z for correlations; parametric bootstrap.
         level : float
         which : str or sequence of str, optional
-            Parameters to give; ``"beta_"`` for all fixed effects, ``"theta_"`` for all others.
+            Parameters to give, or terms of the fixed effects; ``"beta_"`` for all fixed effects,
+            ``"theta_"`` for all others.
         n, rng, kind
             For the bootstrap: replicates, generator or seed, and kind of interval.
         n_jobs : int
@@ -323,7 +324,7 @@ class GeneralizedLinearMixedModel(MixedModel):
         DataFrame
             Columns ``lower, upper``.
         """
-        one_of("method", method, METHODS, "It names the kind of interval.")
+        method = word_of("method", method, METHODS, "It names the kind of interval.")
         level = check_level(level)
         if method == "wald":
             return wald_intervals(self._fit, level, which)

@@ -555,7 +555,7 @@ class LinearMixedModel(MixedModel):
         >>> cake = lmm.load_dataset("cake")
         >>> m = lmm.lmer("angle ~ recipe * temp + (1 | recipe:replicate)", cake)
         >>> m.emtrends("recipe", "temp").to_frame()["temp.trend"].round(3).to_dict()
-        {'A': 0.154, 'B': 0.164, 'C': 0.156}
+        {'A': 0.154, 'B': 0.165, 'C': 0.156}
         """
         wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level)
         return emtrends_table(linear_basis(self._fit, ddf), specs, var, wanted)

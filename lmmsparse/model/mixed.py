@@ -16,6 +16,7 @@ from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.singular import is_singular
 from lmmsparse.fit.storage import save_fit
+from lmmsparse.fit.verdict import Convergence
 from lmmsparse.optimize import Optimum
 from lmmsparse.results.by_group import ByGroup
 from lmmsparse.results.likelihood import criteria, loglik
@@ -135,6 +136,17 @@ class MixedModel:
         return criteria(self._fit)[0]
 
     @property
+    def aicc(self) -> float:
+        """`aic` corrected for few observations, with npar and nobs; infinite without any to spare.
+
+        References
+        ----------
+        Hurvich & Tsai (1989), Biometrika 76, 297–307.
+        """
+        k, spare = self.npar, self.nobs - self.npar - 1
+        return float(self.aic + 2.0 * k * (k + 1) / spare) if spare > 0 else float("inf")
+
+    @property
     def bic(self) -> float:
         """Schwarz's criterion, with log(nobs), from the criterion that was fitted."""
         return float(criteria(self._fit)[1])
@@ -185,6 +197,16 @@ class MixedModel:
     def rank_pca(self) -> dict[str, pd.DataFrame]:
         """Principal components of each group's random effects, relative to σ, and their weights."""
         return ByGroup(principal_components(self._fit))
+
+    @property
+    def convergence(self) -> Convergence:
+        """The verdict on the fit, with its findings."""
+        raise NotImplementedError
+
+    @property
+    def converged(self) -> bool:
+        """Whether the search has reached an optimum; `convergence` says more."""
+        return self.convergence.converged
 
     @property
     def optimum(self) -> Optimum:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from lmmsparse.common.calls import not_called
 from lmmsparse.common.errors import UnknownGroupError
 
 V = TypeVar("V")
+
+
+def own_name(name: Any, groups: Iterable[str]) -> Any:
+    """The name of a grouping factor here, where it may be lme4's: b:a for a:b of (1 | a/b)."""
+    known = set(groups)
+    if isinstance(name, str) and name not in known:
+        turned = ":".join(reversed(name.split(":")))
+        return turned if turned in known else name
+    return name
 
 
 @not_called(
@@ -29,6 +39,8 @@ class ByGroup(dict[str, V]):
     """
 
     def __missing__(self, name: Any) -> V:
+        if (own := own_name(name, self)) in self:
+            return self[own]
         raise UnknownGroupError(
             f"{name!r} is not a grouping factor of the model. Name one of "
             f"{', '.join(map(repr, self))}."

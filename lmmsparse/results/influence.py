@@ -23,6 +23,7 @@ from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.refit import again, subset, warm_start
 from lmmsparse.fit.settle import Settled, about_given, findings_about, settle
+from lmmsparse.results.by_group import own_name
 from lmmsparse.results.residuals import residuals
 from lmmsparse.results.row_forms import (
     EffectsOfRows,
@@ -249,6 +250,7 @@ def _grouping(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
     """Codes of the fitted rows, levels and name of a grouping."""
     design = fit.design
     if isinstance(groups, str):
+        groups = own_name(groups, design.groups)
         if groups not in design.groups:
             raise OptionError(
                 f"groups={groups!r} is not a grouping factor of the model. Its grouping factors "

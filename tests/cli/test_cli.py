@@ -194,7 +194,7 @@ FAILURES = {
     "ragged file": (["fit", SLEEP, "ragged.csv"], "line 3"),
     "not text": (["fit", SLEEP, "binary.csv"], "binary.csv"),
     "not Parquet": (["fit", SLEEP, "fake.parquet"], "fake.parquet"),
-    "unknown kind": (["fit", SLEEP, "data.xlsx"], "CSV"),
+    "unknown kind": (["fit", SLEEP, "data.docx"], "CSV"),
     "a directory": (["fit", SLEEP, "folder.csv"], "folder.csv"),
     "unknown ddf": (["fit", SLEEP, "sleepstudy", "--ddf", "exact"], "exact"),
     "unknown interval": (["fit", SLEEP, "sleepstudy", "--ci", "magic"], "magic"),
@@ -220,7 +220,7 @@ def test_wrong_input_gets_one_paragraph_and_code_2(
     Path("ragged.csv").write_text("a,b\n1,2\n1,2,3\n")
     Path("binary.csv").write_bytes(bytes(range(256)) * 4)
     Path("fake.parquet").write_text("a,b\n1,2\n")
-    Path("data.xlsx").touch()
+    Path("data.docx").touch()
     Path("folder.csv").mkdir()
     words, mentioned = FAILURES[what]
     assert main(words) == 2
@@ -414,6 +414,193 @@ def test_a_terminal_without_the_letters_gets_others(sleep_csv: str, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert "Grosse -308" in done.stdout.replace("Gro\\xdfe", "Grosse")
     assert "?" not in done.stdout
+
+
+# What is read ------------------------------------------------------------------------------------
+
+ENCODED = pd.DataFrame({"Größe": [1.5, 2.5, 3.0], "ort": ["Köln", "Århus", "“x”"]})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+@pytest.mark.parametrize("name", ["d.csv", "d.csv.gz", "d.tsv"])
+def test_an_encoding_is_guessed_and_named(name: str, encoding: str, tmp_path: Path) -> None:
+    sep = "\t" if name.endswith("tsv") else ","
+    ENCODED.to_csv(tmp_path / name, index=False, encoding=encoding, sep=sep)
+    path = str(tmp_path / name)
+    if encoding.startswith("utf-8"):
+        read = read_data(path)
+    else:
+        with pytest.warns(lmm.LmmWarning, match=f"read as {encoding}"):
+            read = read_data(path)
+    pd.testing.assert_frame_equal(read, ENCODED, check_dtype=False)
+    pd.testing.assert_frame_equal(read_data(path, encoding=encoding), ENCODED, check_dtype=False)
+
+
+def test_an_encoding_that_is_not_the_files(tmp_path: Path) -> None:
+    path = str(tmp_path / "d.csv")
+    ENCODED.to_csv(path, index=False, encoding="cp1252")
+    with pytest.raises(DataError, match="not text in the encoding utf-8"):
+        read_data(path, encoding="utf-8")
+    with pytest.raises(DataError, match="no encoding 'klingon'"):
+        read_data(path, encoding="klingon")
+
+
+@pytest.mark.parametrize(
+    ("text", "sep"),
+    [
+        ("x;y\n1,5;a\n2,5;b\n", None),
+        ("x;y\n1.5;a\n2.5;b\n", None),
+        ("x;y\n1.5;a\n2.5;b\n", ";"),
+        ("x\ty\n1.5\ta\n2.5\tb\n", None),
+        ("x\ty\n1.5\ta\n2.5\tb\n", "tab"),
+        ("x\ty\n1.5\ta\n2.5\tb\n", r"\t"),
+        ("x|y\n1.5|a\n2.5|b\n", "|"),
+        ("x y\n1.5 a\n2.5 b\n", " "),
+    ],
+)
+def test_what_stands_between_columns(text: str, sep: str | None, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text(text)
+    read = read_data(str(tmp_path / "d.csv"), sep=sep)
+    assert read.to_dict("list") == {"x": [1.5, 2.5], "y": ["a", "b"]}
+
+
+def test_a_separator_is_one_character(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("x,y\n1,2\n")
+    with pytest.raises(DataError, match="one character"):
+        read_data(str(tmp_path / "d.csv"), sep="::")
+
+
+OTHERS: dict[str, tuple[str, Callable[[pd.DataFrame, Path], object]]] = {
+    "d.feather": ("pyarrow", lambda frame, path: frame.to_feather(path)),
+    "d.dta": ("pandas", lambda frame, path: frame.to_stata(path, write_index=False)),
+    "d.xlsx": ("openpyxl", lambda frame, path: frame.to_excel(path, index=False)),
+    "d.sav": ("pyreadstat", lambda frame, path: pyreadstat.write_sav(frame, path)),
+}
+pyreadstat: Any = None
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_files_of_other_programs(name: str, tmp_path: Path) -> None:
+    global pyreadstat
+    package, write = OTHERS[name]
+    module = pytest.importorskip(package)
+    if package == "pyreadstat":
+        pyreadstat = module
+    write(lmm.load_dataset("sleepstudy").astype({"Subject": str}), tmp_path / name)
+    m = lmm.lmer(SLEEP, read_data(str(tmp_path / name)))
+    assert m.reml_criterion == pytest.approx(1743.6283, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "reader", "package"),
+    [
+        ("d.feather", "read_feather", "pyarrow"),
+        ("d.xlsx", "read_excel", "openpyxl"),
+        ("d.xls", "read_excel", "xlrd"),
+        ("d.sav", "read_spss", "pyreadstat"),
+    ],
+)
+def test_a_missing_reader_is_named(
+    name: str, reader: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*_: object, **__: object) -> pd.DataFrame:
+        raise ImportError("not there")
+
+    monkeypatch.setattr(pd, reader, absent)
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=f"pip install {package}`"):
+        read_data(str(tmp_path / name))
+
+
+def test_standard_input(sleep_csv: str, tmp_path: Path) -> None:
+    done = run("cat sleep.csv | " + FIT + "-", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1743.6" in done.stdout
+    empty = run(FIT + "- < /dev/null", tmp_path)
+    assert empty.returncode == 2
+    assert "Nothing came from the standard input" in empty.stderr
+    closed = run(FIT + "- <&-", tmp_path)
+    assert closed.returncode == 2
+    assert "standard input is closed" in closed.stderr
+
+
+# What is written ---------------------------------------------------------------------------------
+
+
+def test_json_is_there_when_the_pipe_has_been_closed(sleep_csv: str, tmp_path: Path) -> None:
+    done = run(FIT + "sleep.csv --json out.json | true", tmp_path)
+    assert "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["nobs"] == 180
+
+
+def test_json_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["fit", SLEEP, "sleepstudy", "--json", "-", "--anova", "--ci", "wald"]
+    assert main([*words, "--emmeans", "Days"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["anova"][0]["term"] == "Days"
+    assert found["anova"][0]["F value"] == pytest.approx(45.853, abs=1e-3)
+    assert found["emmeans"][0]["factors"] == "Days"
+    assert found["emmeans"][0]["rows"][0]["emmean"] == pytest.approx(298.508, abs=1e-3)
+    assert found["confint"][-1]["parameter"] == "Days"
+    assert not Path("-").exists()
+
+
+def test_anova_and_means(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "angle ~ recipe * temperature + (1 | recipe:replicate)", "cake"]
+    more = ["--anova", "--emmeans", "recipe", "--emmeans", "recipe | temperature", "--pairwise"]
+    assert main([*words, *more, "--ddf", "kenward-roger"]) == 0
+    out = capsys.readouterr().out
+    m = lmm.lmer(words[1], lmm.load_dataset("cake"))
+    for table in (
+        lmm.anova(m, ddf="kenward-roger"),
+        m.emmeans("recipe", pairwise=True, ddf="kenward-roger"),
+        m.emmeans("recipe", "temperature", pairwise=True, ddf="kenward-roger"),
+    ):
+        assert str(table) in out
+
+
+def test_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", SLEEP, "sleepstudy", "--markdown", "--ci", "wald", "--ranef", "--anova"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    m = lmm.lmer(SLEEP, lmm.load_dataset("sleepstudy"))
+    assert m.summary().to_markdown() in out
+    assert lmm.anova(m).to_markdown() in out
+    assert "Random effects of Subject" in out
+    lines = out.splitlines()
+    assert any(line.startswith("| 308 |") for line in lines)
+
+
+def test_generalized_models(capsys: pytest.CaptureFixture[str]) -> None:
+    formula = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+    words = ["fit", formula, "cbpp", "--family", "binomial"]
+    assert main([*words, "--anova", "--emmeans", "period", "--ranef"]) == 0
+    out = capsys.readouterr().out
+    g = lmm.glmer(formula, lmm.load_dataset("cbpp"), "binomial")
+    assert str(g.summary()) in out
+    assert str(g.emmeans("period")) in out
+    assert main([*words, "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["family"] == "binomial"
+    assert found["criterion"] == pytest.approx(g.minus2loglik)
+    assert "sigma" not in found
+
+
+@pytest.mark.parametrize(
+    ("words", "mentioned"),
+    [
+        (["--pairwise"], "--pairwise is about --emmeans"),
+        (["--emmeans", "Dayz"], "Dayz"),
+        (["--emmeans", "|"], "lmmsparse: "),
+    ],
+)
+def test_what_does_not_go_together(
+    words: list[str], mentioned: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", SLEEP, "sleepstudy", *words]) == 2
+    out, err = capsys.readouterr()
+    assert mentioned in err
+    assert out == ""
 
 
 def test_generalized_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -67,3 +67,15 @@ def test_edges() -> None:
     assert np.isnan(distributions.chi2_tail(np.nan, 1.0))
     assert np.isnan(distributions.t_tail(1.0, np.nan))
     assert np.isnan(distributions.f_tail(np.nan, 2.0, 5.0))
+
+
+@pytest.mark.parametrize("df", [1.0, 1.7, 3.0, 12.5, 49.0, 60.0, 1e4, np.inf])
+def test_studentized_range_of_two_is_t(df: float) -> None:
+    q = np.array([0.5, 3.3, 6.0])
+    two = 2.0 * distributions.t_tail(q / np.sqrt(2.0), df)
+    np.testing.assert_allclose(distributions.studentized_range_tail(q, 2, df), two, rtol=1e-10)
+    for means in (2, 5):
+        at = distributions.studentized_range_quantile(0.95, means, df)
+        tail = distributions.studentized_range_tail(at, means, df)
+        assert float(tail) == pytest.approx(0.05, rel=1e-9)
+    assert np.isnan(distributions.studentized_range_quantile(0.95, 3, [np.nan])).all()

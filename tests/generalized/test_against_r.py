@@ -18,7 +18,6 @@ CHEAP = [
     "cbpp_agq9",
     "cbpp_cauchit",
     "cbpp_cloglog",
-    "cbpp_expected",
     "cbpp_observations",
     "cbpp_proportion",
     "epil_nb",
@@ -59,6 +58,8 @@ def test_programs_agree_on_the_reference(name: str) -> None:
     lme4 keeps the factor of the last step but one of its inner search: up to 1e-4 off.
     """
     for program, bound in (("glmmTMB", 3e-6), ("lme4", 1e-4)):
+        if program == "lme4" and MODELS[name].get("weights") == "w":
+            continue  # it has other constants where weights are not trials
         found = reference(name)["agreement"].get(program) or {}
         for key in ("optimum", "points"):
             assert abs(found.get(key) or 0.0) < bound, (program, key)

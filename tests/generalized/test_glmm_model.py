@@ -380,7 +380,8 @@ def test_tests_of_terms(cbpp: lmm.GeneralizedLinearMixedModel) -> None:
     random = cbpp.ranova(progress=False).to_frame()
     assert random["LRT"].iloc[1] == pytest.approx(14.0058, abs=1e-3)  # against R's glm
     z = cbpp.contrast({"period[T.p2]": 1, "period[T.p3]": -1}).to_frame()
-    assert list(z.columns) == ["Estimate", "Std. Error", "z value", "Pr(>|z|)"]
+    limits = ["lower.CL", "upper.CL"]
+    assert list(z.columns) == ["Estimate", "Std. Error", "z value", "Pr(>|z|)", *limits]
     joint = cbpp.contrast(np.eye(4)[1:]).to_frame()
     assert joint["Chisq"].iloc[0] == pytest.approx(wald.loc["period", "Chisq"])
     with pytest.raises(lmm.LmmError, match="linear and generalized"):

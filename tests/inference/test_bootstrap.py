@@ -152,7 +152,7 @@ def test_confint_knows_the_bootstrap() -> None:
         (lambda m: m.bootstrap(2, rng=1, kind="wild"), "'wild'"),
         (lambda m: m.bootstrap(2, rng="x"), "rng must"),
         (lambda m: m.bootstrap(2, rng=1).confint(kind="bca"), "'bca'"),
-        (lambda m: m.confint("bootstrap"), "'boot'"),
+        (lambda m: m.confint("bagging"), "'boot'"),
     ],
 )
 def test_impossible_options_are_refused(call: Any, text: str) -> None:

@@ -354,6 +354,15 @@ def test_effects_are_the_marginal_means() -> None:
     assert (x[0], x[-1]) == (175, 225)
 
 
+def test_effects_on_the_scale_of_the_response() -> None:
+    m = lmm.lmer("np.log(angle) ~ recipe + (1 | replicate)", lmm.load_dataset("cake"))
+    ax = m.plot.effects(type="response")
+    means = m.emmeans("recipe", type="response").to_frame()
+    assert_allclose(curve(ax)[:, 1], means["response"])
+    assert_allclose(segments(ax)[:, :, 1], means[["lower.CL", "upper.CL"]])
+    assert ax.get_ylabel() == "Mean angle"
+
+
 def test_effects_by_another_predictor() -> None:
     m = fit("sitka_treat_reml")
     ax = m.plot.effects("Time", by="treat")

@@ -895,9 +895,9 @@ QUESTIONS: dict[str, tuple[Callable[[], Any], type[LmmError], tuple[str, ...]]] 
         ("m.deviance", "reml=True"),
     ),
     "residuals": (lambda: model().residuals_of("raw"), OptionError, ("'raw'", "'pearson'")),
-    "ddf": (lambda: model().coef_table(ddf="kr"), OptionError, ("'kr'", "'asymptotic'")),
-    "ddf of the summary": (lambda: model().summary(ddf="kr"), OptionError, ("'kr'", "'none'")),
-    "interval method": (lambda: model().confint(method="Wald"), OptionError, ("'Wald'", "'wald'")),
+    "ddf": (lambda: model().coef_table(ddf="kw"), OptionError, ("'kw'", "'asymptotic'")),
+    "ddf of the summary": (lambda: model().summary(ddf="kw"), OptionError, ("'kw'", "'none'")),
+    "interval method": (lambda: model().confint(method="Wold"), OptionError, ("'Wold'", "'wald'")),
     "level in percent": (lambda: model().confint("wald", level=95), OptionError, ("95", "0.95")),
     "level as text": (lambda: model().confint("wald", level="95%"), OptionError, ("'95%'", "0.95")),
     "unknown parameter": (

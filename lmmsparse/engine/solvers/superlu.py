@@ -31,8 +31,8 @@ from lmmsparse.engine.solvers.cholmod import CholmodSystem
 class SuperLU:
     """Sparse factorization of M by SuperLU, which comes with scipy.
 
-    Slower than `Cholmod`, and chosen only where that one cannot be used and `Blocked` would need
-    too much memory.
+    Slower than `Cholmod`, and chosen only where that one cannot be used and `Blocked` would be
+    slower still.
 
     References
     ----------

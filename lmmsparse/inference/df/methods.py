@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.common.options import one_of
+from lmmsparse.common.options import word_of
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.kenward_roger import KenwardRoger, kenward_roger
 from lmmsparse.inference.df.satterthwaite import satterthwaite
@@ -63,9 +63,7 @@ def open_notes(method: DenominatorDF, L: FloatArray) -> list[str]:
 
 def check_ddf(ddf: str) -> str:
     """The name of a method for denominator degrees of freedom."""
-    if isinstance(ddf, str) and ddf.lower() in METHODS:
-        return ddf.lower()
-    return one_of("ddf", ddf, METHODS)
+    return word_of("ddf", ddf, METHODS)
 
 
 def denominator_df(fit: Fit, ddf: str) -> DenominatorDF:

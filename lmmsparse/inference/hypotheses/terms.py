@@ -275,7 +275,7 @@ def indicators(design: Design) -> Indicators:
     X, _ = matrices.matrix("fixed", rows)
     full, owner, names = indicator_matrix(matrices, "fixed", rows)
     finite = np.isfinite(X).all(axis=1)  # lag() is undefined in the first rows of any data
-    X, full, rows = X[finite], full[finite], rows[finite]
+    X, full, rows = X[finite], full[finite], rows.iloc[np.flatnonzero(finite)]
     own = [str(name) for name in matrices.specification("fixed").column_names]
     M = combination(X, full, own, names)
     kept = M[recipe.kept]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lmmsparse.common.calls import unknown_keyword
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import check_level, one_of
+from lmmsparse.common.options import check_level, word_of
 from lmmsparse.common.words import brief
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.bootstrap import bootstrap
@@ -23,7 +23,7 @@ _OPTIONS = ("n_jobs", "progress", "n", "rng", "kind")
 
 def check_method(method: str) -> str:
     """The name of a kind of interval."""
-    return one_of("method", method, METHODS)
+    return word_of("method", method, METHODS)
 
 
 def confidence_intervals(
@@ -39,7 +39,7 @@ def confidence_intervals(
         if name not in _OPTIONS:
             known = ["method", "level", "which", *_OPTIONS]
             raise OptionError(unknown_keyword("confint", name, known))
-    check_method(method)
+    method = check_method(method)
     for name in ("n", "rng", "kind"):
         if name in options and method != "boot":
             raise OptionError(

@@ -13,7 +13,7 @@ from lmmsparse.common.distributions import (
     t_quantile,
     t_tail,
 )
-from lmmsparse.common.options import one_of
+from lmmsparse.common.options import word_of
 
 _METHODS = ("tukey", "holm", "bonferroni", "sidak", "fdr", "none")
 _NAMES = {
@@ -31,10 +31,8 @@ def check_adjust(adjust: Any) -> str:
     """The name of a method; None is none."""
     if adjust is None:
         return "none"
-    written = adjust.lower() if isinstance(adjust, str) else adjust
-    written = {"bh": "fdr"}.get(written, written) if isinstance(written, str) else written
     why = "It says how p-values and limits allow for the number of comparisons."
-    return one_of("adjust", written if written in _METHODS else adjust, _METHODS, why)
+    return word_of("adjust", adjust, tuple(_METHODS), why)
 
 
 def method_for(adjust: str, pairs: bool) -> str:
@@ -80,7 +78,7 @@ def critical_value(
     """How many standard errors the limits of comparisons are away, (m,)."""
     adjust = _LIMITS.get(adjust, adjust)
     if adjust == "tukey" and means > 2:
-        return studentized_range_quantile(level, means, df) / np.sqrt(2.0)
+        return np.asarray(studentized_range_quantile(level, means, df) / np.sqrt(2.0))
     if adjust == "bonferroni":
         level = 1.0 - (1.0 - level) / max(comparisons, 1)
     elif adjust == "sidak":
@@ -89,7 +87,7 @@ def critical_value(
 
 
 def adjustment_notes(
-    asked: str, used: str, means: list[int], comparisons: list[int], groups: bool
+    asked: str, used: str, means: list[int], comparisons: list[int], what: str
 ) -> list[str]:
     """What a table says of the adjustment; nothing for single comparisons.
 
@@ -98,17 +96,19 @@ def adjustment_notes(
     asked, used : str
     means, comparisons : list of int
         Of every group.
+    what : str
+        What is compared: means or slopes.
     """
     if max(comparisons, default=0) < 2:
         return []
     if used == "none":
         return ["p-values and limits are not adjusted."]
-    counted, of = (means, "means") if used == "tukey" else (comparisons, "comparisons")
+    counted, of = (means, what) if used == "tukey" else (comparisons, "comparisons")
     numbers = sorted(set(counted))
     number = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    each = " in each group" if groups else ""
-    what = "p-values" if used in _LIMITS else "p-values and limits"
-    notes = [f"{what} adjusted by {_NAMES[used]} for {number} {of}{each}."]
+    each = " in each group" if len(means) > 1 else ""
+    adjusted = "p-values" if used in _LIMITS else "p-values and limits"
+    notes = [f"{adjusted} adjusted by {_NAMES[used]} for {number} {of}{each}."]
     if used in _LIMITS:
         notes.append("Limits adjusted by Bonferroni's method.")
     if asked != used:

@@ -12,7 +12,7 @@ from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import is_whole
 from lmmsparse.common.table import label_text
 from lmmsparse.common.words import alternatives, brief, listed
-from lmmsparse.inference.means.grid import level_weights
+from lmmsparse.inference.means.weights import level_weights
 
 _METHODS = ("pairwise", "trt.vs.ctrl", "consec")
 Comparisons = tuple[list[str], FloatArray]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +11,12 @@ import pandas as pd
 
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import DataError, OptionError
-from lmmsparse.common.options import is_number, mapping, names_in, several
-from lmmsparse.common.table import label_text
-from lmmsparse.common.words import alternatives, brief, listed
+from lmmsparse.common.options import mapping, names_in
+from lmmsparse.common.words import brief, listed
 from lmmsparse.design.recipe import Recipe
 from lmmsparse.design.terms import covariates, factor_levels, formula_terms, grid
 from lmmsparse.fit.fit import Fit
+from lmmsparse.inference.means.averages import Averages
 from lmmsparse.inference.means.cells import cell_counts
 from lmmsparse.inference.means.nested import (
     Nesting,
@@ -25,61 +24,13 @@ from lmmsparse.inference.means.nested import (
     nesting_of,
     occurring,
 )
+from lmmsparse.inference.means.weights import given_weights
 
 Weights = str | Mapping[str, Any]
 _LARGEST = 3e8
 # Central differences of eighth order: exact for polynomials, and where a column is smooth.
 _DIFFERENCES = {1: 4 / 5, 2: -1 / 5, 3: 4 / 105, 4: -1 / 280}
 _STEP = 1e-3
-
-
-@dataclass(frozen=True, eq=False)
-class Averages:
-    """Means, or slopes, as linear functions of the fixed effects.
-
-    Attributes
-    ----------
-    labels : mapping
-        Predictor → its value in every row.
-    F : (rows, P) array
-        In all columns of the formula, dropped ones too; zero where undefined.
-    defined : (rows,) bool array
-        False where an expression of the formula is undefined.
-    occurs : (rows,) bool array
-        False where no level of a nested factor occurs.
-    shift : float
-        Mean of the offset, part of every mean.
-    notes : tuple of str
-        What is to be said of the averages.
-    by : tuple of str
-        Predictors within whose combinations rows are compared.
-    """
-
-    labels: dict[str, list[Any]]
-    F: FloatArray
-    defined: BoolArray
-    occurs: BoolArray
-    shift: float
-    notes: tuple[str, ...]
-    by: tuple[str, ...]
-
-    @property
-    def names(self) -> list[str]:
-        """What varies within the groups."""
-        return [name for name in self.labels if name not in self.by]
-
-    def groups(self) -> list[list[int]]:
-        """Rows that are compared with one another, in order of appearance."""
-        keys = list(zip(*(self.labels[name] for name in self.by), strict=True))
-        found: dict[Any, list[int]] = {}
-        for i in range(len(self.F)):
-            found.setdefault(keys[i] if self.by else (), []).append(i)
-        return list(found.values())
-
-    def text(self, i: int, names: Sequence[str] | None = None) -> str:
-        """The values of a row in words."""
-        chosen = self.labels if names is None else names
-        return ", ".join(label_text(self.labels[name][i]) for name in chosen)
 
 
 class ReferenceGrid:
@@ -243,7 +194,7 @@ class ReferenceGrid:
         shown = [*specs, *by]
         over = [name for name in self.values if name not in shown]
         notes = self._interaction(shown, over, variable)
-        given = self._given(weights, over)
+        given = given_weights(weights, over, self.values)
         F = _with_flags(self.columns if variable is None else self.slopes(variable))
         inner = averaging_order(over, nesting)
         for k, name in enumerate(inner):
@@ -358,32 +309,6 @@ class ReferenceGrid:
         said = [f"Averaged over {listed(several)} {how}."] if several else []
         return W / W.sum(), [*said, *notes]
 
-    def _given(self, weights: Any, over: Sequence[str]) -> dict[str, FloatArray]:
-        """The weights of levels that were given, per factor."""
-        if isinstance(weights, str) and weights in ("equal", "proportional"):
-            return {}
-        if not isinstance(weights, Mapping):
-            raise OptionError(
-                "weights must be 'equal', 'proportional' or a mapping of factors to weights of "
-                f"their levels, not {brief(weights)}. Write, for example, "
-                "weights={'segment': {'a': 0.7, 'b': 0.3}}."
-            )
-        out = {}
-        for name, own in weights.items():
-            self.known(name)
-            if name not in over:
-                raise OptionError(
-                    f"weights are given for {name!r}, which is not averaged over. Give them for "
-                    f"{alternatives(over) if over else 'none'}."
-                )
-            out[name] = level_weights(f"weights of {name!r}", own, self.values[name])
-            if out[name].min() < 0 or out[name].sum() <= 0:
-                raise OptionError(
-                    f"weights of {name!r} must not be negative, and not all zero: {brief(own)}."
-                )
-            out[name] = out[name] / out[name].sum()
-        return out
-
 
 def _with_flags(X: FloatArray) -> FloatArray:
     """Columns, zero where undefined, and two more that are not zero where a mean cannot be given.
@@ -392,25 +317,3 @@ def _with_flags(X: FloatArray) -> FloatArray:
     """
     bad = ~np.isfinite(X).all(axis=-1, keepdims=True)
     return np.concatenate([np.where(bad, 0.0, X), bad, np.zeros(bad.shape)], axis=-1)
-
-
-def level_weights(what: str, given: Any, levels: Sequence[Any]) -> FloatArray:
-    """Weights of levels: a mapping of levels to numbers, or a number for each.
-
-    A mapping may leave levels out, which have none.
-    """
-    names = [label_text(level) for level in levels]
-    values = several(given)
-    if isinstance(given, Mapping):
-        own = {label_text(level): weight for level, weight in given.items()}
-        if unknown := [name for name in own if name not in names]:
-            raise OptionError(
-                f"{what} name {unknown[0]!r}, which is none of {listed(names)}. Name these."
-            )
-        values = [own.get(name, 0.0) for name in names]
-    if len(values) != len(names) or not all(is_number(v) and np.isfinite(v) for v in values):
-        raise OptionError(
-            f"{what} must be {len(names)} numbers, for {listed(names)}, not {brief(given)}. Give "
-            "one for each."
-        )
-    return np.array(values, dtype=np.float64)

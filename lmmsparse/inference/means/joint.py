@@ -17,7 +17,8 @@ from lmmsparse.common.words import listed
 from lmmsparse.design.terms import covariates, formula_terms
 from lmmsparse.inference.hypotheses.anova import f_test
 from lmmsparse.inference.hypotheses.terms import combinations_without
-from lmmsparse.inference.means.grid import Averages, ReferenceGrid
+from lmmsparse.inference.means.averages import Averages
+from lmmsparse.inference.means.grid import ReferenceGrid
 from lmmsparse.inference.means.tables import Basis
 
 _ZERO = 1e-8
@@ -122,10 +123,12 @@ def _hypothesis(
 
 def _differences(levels: list[list[Any]]) -> FloatArray:
     """Differences of consecutive levels, of several factors differences of these, (rows, cells)."""
-    D = np.ones((1, 1))
+    D: FloatArray = np.ones((1, 1))
     for j in range(len(levels[0])):
         k = len(dict.fromkeys(row[j] for row in levels))
-        D = np.kron(np.eye(k)[1:] - np.eye(k)[:-1], D)  # the first factor varies fastest
+        D = np.asarray(
+            np.kron(np.eye(k)[1:] - np.eye(k)[:-1], D), dtype=np.float64
+        )  # the first factor varies fastest
     if D.shape[1] == len(levels):
         return D
     k = len(levels)  # not all combinations occur: every mean against the one before

@@ -52,7 +52,7 @@ class Scale:
     odds : bool
         Whether these are of odds.
     target : str
-        What it leads back to, if that is not a column by itself.
+        What it leads back to, as the formula has it; empty for links.
     """
 
     name: str
@@ -84,8 +84,7 @@ def response_scale(design: Design) -> Scale | None:
     if not way.curved:
         return None
     name, base, odds = _outermost(tree, own)
-    target = "" if isinstance(way.target, ast.Name) else ast.unparse(way.target)
-    return Scale(name, way.value, way.slope, base, odds, target)
+    return Scale(name, way.value, way.slope, base, odds, ast.unparse(way.target))
 
 
 def no_way_back(design: Design) -> str:

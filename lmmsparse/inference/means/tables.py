@@ -12,7 +12,7 @@ from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.distributions import t_quantile
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import check_level, one_of
-from lmmsparse.common.table import Table, as_precise_as, counts
+from lmmsparse.common.table import Table, as_precise_as, degrees
 from lmmsparse.common.words import brief
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.methods import (
@@ -30,8 +30,9 @@ from lmmsparse.inference.means.adjust import (
     critical_value,
     method_for,
 )
+from lmmsparse.inference.means.averages import Averages
 from lmmsparse.inference.means.contrasts import check_contrasts, comparisons
-from lmmsparse.inference.means.grid import Averages, ReferenceGrid, Weights
+from lmmsparse.inference.means.grid import ReferenceGrid, Weights
 from lmmsparse.inference.means.scale import Scale, no_way_back, response_scale
 
 _SAME = 1e-6
@@ -245,10 +246,10 @@ def _comparisons(
     families: list[tuple[slice, list[int]]] = []
     W = np.zeros((0, len(averages.F)))
     for group in averages.groups():
-        labels = [averages.text(i, averages.names) for i in group]
+        texts = [averages.text(i, averages.names) for i in group]
         alone = averages.labels[averages.names[0]] if len(averages.names) == 1 else None
-        values = labels if alone is None else [alone[i] for i in group]
-        own, weights = comparisons(contrasts, labels, values, wanted.reverse, wanted.ref)
+        values = texts if alone is None else [alone[i] for i in group]
+        own, weights = comparisons(contrasts, texts, values, wanted.reverse, wanted.ref)
         wide = np.zeros((len(own), len(averages.F)))
         wide[:, group] = weights
         families.append((slice(len(names), len(names) + len(own)), group))
@@ -281,19 +282,19 @@ def _comparisons(
         "p.value": p,
     }
     notes = [*averages.notes]
-    notes += adjustment_notes(adjust, used, n_means, n_comparisons, len(families) > 1)
+    notes += adjustment_notes(adjust, used, n_means, n_comparisons, what)
     notes.append(f"Confidence level {level:g}.")
     if kind == "response":
         columns, names = _as_ratios(basis, columns, names, W)
     notes += _difference_notes(basis, kind, W, what)
-    labels = {"contrast": names}
-    labels.update({n: [averages.labels[n][i] for i in firsts] for n in averages.by})
+    said: dict[str, list[Any]] = {"contrast": names}
+    said.update({n: [averages.labels[n][i] for i in firsts] for n in averages.by})
     within = [averages.text(i, averages.by) for i in firsts]
     index = [", ".join(filter(None, pair)) for pair in zip(names, within, strict=True)]
     title = f"Differences of {'estimated marginal means' if what == 'means' else 'slopes'}"
     if isinstance(contrasts, Mapping):
         title = title.replace("Differences", "Contrasts")
-    return _table(columns, labels, index, f"{title}{basis.title}", [*notes, *found.notes])
+    return _table(columns, said, index, f"{title}{basis.title}", [*notes, *found.notes])
 
 
 def _on_response(basis: Basis, columns: dict[str, FloatArray]) -> dict[str, FloatArray]:
@@ -352,7 +353,7 @@ def _scale_notes(basis: Basis, kind: str) -> list[str]:
     notes = [
         f"Mapped from the scale of {of}" + (", random effects at zero." if basis.link else ".")
     ]
-    if scale.target:
+    if scale.target and not scale.target.isidentifier():
         notes.append(f"The response is {scale.target}.")
     return notes
 
@@ -383,6 +384,6 @@ def _table(
         index,
         title=title,
         notes=notes,
-        formats={**{n: precise for n in columns if n not in tests}, "df": counts},
+        formats={**{n: precise for n in columns if n not in tests}, "df": degrees},
         labels={(f"{n}_" if n in columns else n): values for n, values in labels.items()},
     )

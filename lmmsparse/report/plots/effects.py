@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from lmmsparse.common.options import mapping, names_in, one_of
 from lmmsparse.common.words import brief
 from lmmsparse.design.terms import chosen_values, covariates, factor_levels
 from lmmsparse.fit.fit import Fit
-from lmmsparse.inference.means.tables import Wanted, emmeans_table, linear_basis
+from lmmsparse.inference.means.grid import Weights
+from lmmsparse.inference.means.tables import Basis, Wanted, emmeans_table, linear_basis
 from lmmsparse.report.plots import figure
 from lmmsparse.report.plots.figure import INK, SERIES, Axes
 
@@ -48,6 +49,8 @@ def plot_effects(
     level: float,
     ddf: str,
     ax: Any,
+    kind: str = "link",
+    weights: Weights = "equal",
 ) -> Any:
     """One panel per predictor, in each one curve per value of `by`."""
     values = _values(fit, by, at)
@@ -72,7 +75,11 @@ def plot_effects(
             f"specs={brief(specs)} with by={brief(by)} leaves nothing to draw. Name a predictor "
             "of the fixed effects other than by=."
         )
-    drawn = [effect_curves(fit, name, by, values, at, level, ddf) for name in wanted]
+    one_of("type", kind, ("link", "response"), "It is the scale of the means.")
+    basis, options = linear_basis(fit, ddf), Wanted(at=at, level=level, weights=weights)
+    drawn = [effect_curves(basis, name, by, values, options, kind) for name in wanted]
+    back = kind == "response" and basis.scale is not None
+    response = basis.scale.target if back and basis.scale else fit.design.response
     axes = figure.panels(len(wanted), ax, (3.8, 3.3), sharey=True)
     groups = [None] if by is None else list(values[by])
     for j, (each, name, curves) in enumerate(zip(axes, wanted, drawn, strict=True)):
@@ -90,7 +97,7 @@ def plot_effects(
             )  # fmt: skip
             each.set_xlim(-0.5, len(places) - 0.5)
         side_by_side = 3 if ax is None else 1
-        figure.dress(each, name, f"Mean {fit.design.response}" if j % side_by_side == 0 else "")
+        figure.dress(each, name, f"Mean {response}" if j % side_by_side == 0 else "")
     if by is not None:
         figure.legend(axes[-1], by, beside=True)
     return figure.one_or_all(axes)
@@ -121,36 +128,38 @@ def _values(fit: Fit, by: str | None, at: Mapping[str, Any] | None) -> dict[str,
 
 
 def effect_curves(
-    fit: Fit,
+    basis: Basis,
     name: str,
     by: str | None,
     values: Mapping[str, tuple[Any, ...]],
-    at: Mapping[str, Any] | None,
-    level: float,
-    ddf: str,
+    options: Wanted,
+    kind: str = "link",
 ) -> list[EffectCurve]:
     """The marginal means along a predictor, one curve per value of `by`."""
-    recipe = fit.design.recipe
+    recipe = basis.fit.design.recipe
     assert recipe is not None
     numeric = name not in factor_levels(recipe.matrices, "fixed")
     specs = [name] if by is None else [name, by]
-    places = {**(at or {}), **{each: list(values[each]) for each in specs}}
-    basis = linear_basis(fit, ddf)
-    table = emmeans_table(basis, specs, Wanted(at=places, level=level)).to_frame()
-    shape = (-1, len(values[name]))
-    mean, lower, upper = (
-        table[column].to_numpy(dtype=np.float64).reshape(shape)
-        for column in ("emmean", "lower.CL", "upper.CL")
+    places = {**(options.at or {}), **{each: list(values[each]) for each in specs}}
+    table = emmeans_table(basis, specs, replace(options, at=places), kind)
+    column = "response" if "response" in table.columns else "emmean"
+    numbers = zip(*(table.columns[c] for c in (column, "lower.CL", "upper.CL")), strict=True)
+    # Of nested factors only some combinations are there.
+    found = dict(zip(zip(*(table.labels[n] for n in specs), strict=True), numbers, strict=True))
+    rows = [() if by is None else (group,) for group in ((None,) if by is None else values[by])]
+    missing = (np.nan,) * 3
+    drawn = np.array(
+        [[found.get((value, *row), missing) for value in values[name]] for row in rows],
+        dtype=np.float64,
     )
-    if np.isnan(mean).any():
+    holes = np.isnan(drawn[:, :, 0])
+    if holes.any():
         warn(
-            f"{int(np.isnan(mean).sum())} of {mean.size} means along {name!r} are not drawn: the "
-            "data do not determine them, as combinations of levels do not occur.",
+            f"{int(holes.sum())} of {holes.size} means along {name!r} are not drawn: the data do "
+            "not determine them, as combinations of levels do not occur.",
             DesignWarning,
         )
-    return [
-        EffectCurve(values[name], numeric, *rows) for rows in zip(mean, lower, upper, strict=True)
-    ]
+    return [EffectCurve(values[name], numeric, *curve.T) for curve in drawn]
 
 
 def _draw(ax: Axes, curve: EffectCurve, colour: str, label: str | None, shift: float) -> None:

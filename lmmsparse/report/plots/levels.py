@@ -10,6 +10,7 @@ from lmmsparse.common.arrays import FloatArray, ObjectArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.words import brief, close_match, listed
 from lmmsparse.fit.fit import Fit
+from lmmsparse.results.by_group import own_name
 from lmmsparse.results.ranef import conditional_covariances, conditional_modes, effect_names
 
 
@@ -48,6 +49,7 @@ def chosen_group(fit: Fit, group: str | None) -> str:
                 f"{listed(groups)}."
             )
         return next(iter(groups))
+    group = own_name(group, groups)
     if not isinstance(group, str) or group not in groups:
         raise OptionError(
             f"group={brief(group)} is not a grouping factor of the model."

@@ -208,6 +208,8 @@ class ModelPlots:
         at: Mapping[str, Any] | None = None,
         level: float = 0.95,
         ddf: str = "satterthwaite",
+        type: str = "link",
+        weights: str | Mapping[str, Any] = "equal",
         ax: Any = None,
     ) -> Any:
         """Means of the response along predictors, with confidence limits.
@@ -225,13 +227,17 @@ class ModelPlots:
             Of the limits, each mean by itself.
         ddf : str
             As for `coef_table`.
+        type : {"link", "response"}
+            The scale of the model, or that of the response where the formula transforms it.
+        weights : {"equal", "proportional"} or mapping
+            Of levels that are averaged over, as in `emmeans`.
         ax : Axes or array of Axes, optional
 
         Returns
         -------
         Axes or array of Axes
         """
-        return plot_effects(self._fit, specs, by, at, level, ddf, ax)
+        return plot_effects(self._fit, specs, by, at, level, ddf, ax, type, weights)
 
     @checked_keywords
     def shrinkage(
