@@ -75,6 +75,8 @@ def binomial_response(
         if kind == "cbind":
             return _counted(formula, frame, a, a + b, prior, text)
         if np.nanmax(b, initial=0.0) > 1 and _are_whole(b) and _are_whole(a):
+            if prior is not None and np.array_equal(prior, b, equal_nan=True):
+                prior = None  # as in R, where weights are the trials of a proportion
             return _counted(formula, frame, a, b, prior, text)
     values = evaluate(text, _columns(text, frame), own)
     y, success = _as_numbers(text, values, len(frame))
@@ -88,7 +90,14 @@ def binomial_response(
             trials = None
             findings.append(_not_whole())
     elif not _are_whole(y):
-        findings.append(_not_whole())
+        findings.append(
+            Finding(
+                "not-whole",
+                "warning",
+                f"The response {text} holds proportions, and every row counts as one trial. Name "
+                "the trials by weights=, or write successes / trials.",
+            )
+        )
     if (
         success
         or not pd.api.types.is_numeric_dtype(getattr(values, "dtype", np.dtype(float)))
@@ -135,6 +144,14 @@ def _counted(
         y = np.where(trials > 0, successes / trials, np.where(known, 0.0, np.nan))
     whole = _are_whole(successes[known]) and _are_whole(trials[known])
     findings = [] if whole else [_not_whole()]
+    if prior is not None:
+        findings.append(
+            Finding(
+                "weights-beside-trials",
+                "info",
+                "The response has its trials; weights= multiply the log-likelihood beside them.",
+            )
+        )
     weights = trials if prior is None else trials * prior
     data, formula = _with_response(formula, frame, y)
     weights = np.where(known, weights, 1.0)  # rows that are missing are so by the response

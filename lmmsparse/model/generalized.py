@@ -223,6 +223,11 @@ class GeneralizedLinearMixedModel(MixedModel):
         return self._per_row(residuals(self._fit, type, rng), "residuals")
 
     @checked_keywords
+    def residuals_of(self, kind: str = "deviance", *, rng: Any = None) -> pd.Series:
+        """The same by the name that linear models have; see `residuals`."""
+        return self._per_row(residuals(self._fit, kind, rng), "residuals")
+
+    @checked_keywords
     def check_dispersion(self, n: int = 250, *, rng: Any = 0) -> Table:
         """Whether responses vary as much as the family says.
 

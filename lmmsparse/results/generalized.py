@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from lmmsparse.common.options import as_generator, one_of, whole_number
 from lmmsparse.common.table import Table, fixed, p_values
 from lmmsparse.engine.families import Binomial
 from lmmsparse.engine.families.base import Family, Observations
+from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.generalized.verdict import pearson, pearson_ratio
 from lmmsparse.results.parameters import parameter_names, parameter_values
@@ -23,7 +25,7 @@ from lmmsparse.results.simulate import drawn_predictors
 
 TYPES = ("response", "link")
 RESIDUALS = ("deviance", "pearson", "response", "working", "quantile")
-_NODES = 60
+_STEP, _FAR, _PER_SD = 0.25, 9.0, 0.6  # in standard deviations
 
 
 def covariance_names(fit: GeneralizedFit) -> list[str]:
@@ -44,15 +46,22 @@ def marginal_mean(family: Family, eta: FloatArray, sd: FloatArray) -> FloatArray
         return np.asarray(normal_cdf(eta / np.sqrt(1.0 + sd**2)))
     if family.link == "log" and not isinstance(family, Binomial):
         return np.exp(eta + 0.5 * sd**2)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     if family.link == "identity":
         return eta
-    means = family.mean((eta[:, None] + sd[:, None] * nodes).ravel()).reshape(-1, _NODES)
-    # A link with limits: the mean over the predictors that it takes.
-    share = np.where(np.isfinite(means), weights, 0.0)
-    with np.errstate(invalid="ignore"):
-        total = np.sum(np.where(share > 0, means, 0.0) * share, axis=1) / share.sum(axis=1)
-    return np.asarray(np.where(np.isfinite(eta), total, np.nan))
+    # The trapezoidal rule, whose error falls exponentially where the mean is smooth; the poles of
+    # the logistic function are π / sd from the real line.
+    step = min(_STEP, _PER_SD / max(float(np.nanmax(sd, initial=0.0)), 1e-12))
+    nodes = step * np.arange(-math.ceil(_FAR / step), math.ceil(_FAR / step) + 1)
+    weights = np.exp(-0.5 * nodes**2)
+    out = np.empty(len(eta))
+    for rows in chunks(len(eta), len(nodes)):
+        at = eta[rows, None] + sd[rows, None] * nodes
+        means = family.mean(at.ravel()).reshape(at.shape)
+        # A link with limits: the mean over the predictors that it takes.
+        share = np.where(np.isfinite(means), weights, 0.0)
+        with np.errstate(invalid="ignore"):
+            out[rows] = np.sum(np.where(share > 0, means, 0.0) * share, axis=1) / share.sum(axis=1)
+    return np.where(np.isfinite(eta), out, np.nan)
 
 
 def _spread(fit: GeneralizedFit, newdata: Any) -> FloatArray:

@@ -39,6 +39,16 @@ _BY_NAME: dict[str, type[Family]] = {
 }
 
 
+_GLMMTMB = "glmmTMB in R has it."
+_EXTRA = "Use family='negative_binomial', or an effect of every row, (1 | row)."
+_ELSEWHERE = {
+    **dict.fromkeys(("zip", "zinb", "zeroinflated", "hurdle", "beta", "tweedie"), _GLMMTMB),
+    **dict.fromkeys(("ordinal", "cumulative", "multinomial"), "See ordinal and mclogit in R."),
+    "quasipoisson": f"It has no likelihood. {_EXTRA}",
+    "quasibinomial": "It has no likelihood. Use an effect of every row, (1 | row).",
+}
+
+
 def family_named(family: Any) -> Family:
     """The family that was given as an object, a class or a name.
 
@@ -56,6 +66,8 @@ def family_named(family: Any) -> Family:
             return Gaussian()
         if name in _BY_NAME:
             return _BY_NAME[name]()
+        if name.replace("_", "") in _ELSEWHERE:
+            raise OptionError(f"family={family!r} is not here. {_ELSEWHERE[name.replace('_', '')]}")
     raise OptionError(
         f"family={brief(family)} is not a family. Pass one of {', '.join(map(repr, _BY_NAME))}, or "
         "an object such as lmm.families.Binomial(link='probit'). For a Gaussian response use "

@@ -231,4 +231,6 @@ class Gaussian(_Dispersed):
         return np.asarray(ndtr((y - mu) * np.sqrt(seen.weights * np.exp(-delta))))
 
     def problem(self, seen: Observations) -> str:
+        if self.link == "log" and not np.mean(seen.y) > 0:
+            return "its mean must be positive for the log link"
         return ""

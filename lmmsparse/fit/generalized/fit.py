@@ -30,6 +30,7 @@ from lmmsparse.fit.generalized.joint import search_at_joint_mode
 from lmmsparse.fit.generalized.problem import GeneralizedProblem, default_solver
 from lmmsparse.fit.generalized.search import search
 from lmmsparse.fit.held import held_parameters, theta_names
+from lmmsparse.fit.start import checked_start
 from lmmsparse.optimize import Optimizer, StructuredSearch
 
 _UNBOUND = 1e-7  # share of the usual information below which a coefficient has no bound
@@ -289,5 +290,6 @@ def fit_generalized(
     )
     if start is not None:
         start = in_order_of_theta("start", start, theta_names(design))
+        start = checked_start(start, problem.template)
     chosen = optimizer if optimizer is not None else StructuredSearch()
     return fitted_generalized(problem, chosen, start, progress)
