@@ -1,0 +1,1 @@
+"""Here so that processes find this package of tests, and not one that somebody has installed."""
