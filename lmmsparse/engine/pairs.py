@@ -5,7 +5,7 @@ Weights and responses do not matter here: what is found once holds for all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +68,11 @@ def pair_pattern(terms: Sequence[TermColumns], s: int, t: int) -> PairPattern:
         levels = np.arange(terms[s].n_levels)
         return PairPattern(s, t, levels, levels, terms[s].codes)
     return PairPattern(s, t, *_observed_pairs(terms[s], terms[t]))
+
+
+def pair_patterns(terms: Sequence[TermColumns]) -> Iterator[PairPattern]:
+    """Of every s ≥ t, one after the other."""
+    return (pair_pattern(terms, s, t) for s in range(len(terms)) for t in range(s + 1))
 
 
 def _observed_pairs(a: TermColumns, b: TermColumns) -> tuple[IntArray, IntArray, IntArray]:

@@ -18,7 +18,7 @@ import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly, frozen_csr
 from lmmsparse.engine.columns import Basis, InternalColumns
-from lmmsparse.engine.pairs import PairPattern, TermColumns, pair_pattern
+from lmmsparse.engine.pairs import PairPattern, TermColumns, pair_patterns
 
 _FEW_COLUMNS = 4
 
@@ -296,7 +296,7 @@ def cross_products(
     sizes = tuple(term.columns.shape[1] for term in terms)
     lengths = [k * term.n_levels for k, term in zip(sizes, terms, strict=True)]
     if pairs is None:
-        pairs = (pair_pattern(terms, s, t) for s in range(len(terms)) for t in range(s + 1))
+        pairs = pair_patterns(terms)
     return CrossProducts(
         pairs=tuple(_blocks(terms, pair, weights) for pair in pairs),
         ZtX=np.concatenate([_grouped(term, Q, WX) for term in terms]),
@@ -325,8 +325,7 @@ class Pattern:
 
 def pattern_of(terms: Sequence[TermColumns]) -> Pattern:
     """Find which levels meet."""
-    pairs = (pair_pattern(terms, s, t) for s in range(len(terms)) for t in range(s + 1))
-    return Pattern(tuple(terms), tuple(pairs))
+    return Pattern(tuple(terms), tuple(pair_patterns(terms)))
 
 
 def response_products(

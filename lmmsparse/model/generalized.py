@@ -94,7 +94,6 @@ class GeneralizedLinearMixedModel(MixedModel):
         "all_fit": "Fit again with optimizer=, for example lmm.Bobyqa().",
         "r2": "It is for linear mixed models, whose residuals have a variance.",
         "icc": "It is for linear mixed models, whose residuals have a variance.",
-        "residuals_of": "Write m.residuals(type='pearson').",
     }
 
     @checked_keywords
@@ -225,7 +224,7 @@ class GeneralizedLinearMixedModel(MixedModel):
     @checked_keywords
     def residuals_of(self, kind: str = "deviance", *, rng: Any = None) -> pd.Series:
         """The same by the name that linear models have; see `residuals`."""
-        return self._per_row(residuals(self._fit, kind, rng), "residuals")
+        return self.residuals(kind, rng=rng)
 
     @checked_keywords
     def check_dispersion(self, n: int = 250, *, rng: Any = 0) -> Table:

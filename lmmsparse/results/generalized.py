@@ -66,16 +66,16 @@ def marginal_mean(family: Family, eta: FloatArray, sd: FloatArray) -> FloatArray
 
 def _spread(fit: GeneralizedFit, newdata: Any) -> FloatArray:
     """The standard deviation of all random effects in the linear predictor of every row, (m,)."""
-    T = fit.template.factors(fit.theta)
+    if newdata is None:
+        columns = [block.columns for block in fit.design.blocks]
+    else:
+        recipe, frame = new_frame(fit, newdata)
+        columns = [recipe.random(t, frame) for t in range(len(fit.design.blocks))]
     total: FloatArray | float = 0.0
-    for t, block in enumerate(fit.design.blocks):
-        columns = block.columns
-        if newdata is not None:
-            recipe, frame = new_frame(fit, newdata)
-            columns = recipe.random(t, frame)
-        own = columns @ T[t]
-        total = total + np.einsum("nk,nk->n", own, own)
-    return np.asarray(np.sqrt(total))
+    for own, T in zip(columns, fit.template.factors(fit.theta), strict=True):
+        total = total + np.square(own @ T).sum(axis=1)
+    spread = np.asarray(np.sqrt(total))
+    return spread if newdata is not None else fit.design.pad(spread)
 
 
 def predict_generalized(
@@ -113,18 +113,19 @@ def predict_generalized(
         raise OptionError(
             "marginal=True gives means of the response. It goes with type='response'."
         )
+    spread = _spread(fit, newdata) if marginal else None
     if not se and interval is None:
         eta, index = predict(fit, newdata, random, new_levels, offset)
-        values = eta if kind == "link" else _mean(fit, eta, newdata, marginal)
+        values = eta if kind == "link" else _mean(fit, eta, spread)
         return pd.Series(values, index=index, name="predicted")
     frame = predict_with_error(fit, newdata, random, new_levels, offset, interval, level)
     if kind == "link":
         return frame
     eta = frame["fit"].to_numpy()
-    slope = np.abs(_slope(fit, eta, newdata, marginal))
-    limits = [_mean(fit, frame[side].to_numpy(), newdata, marginal) for side in ("lower", "upper")]
+    slope = np.abs(_slope(fit, eta, spread))
+    limits = [_mean(fit, frame[side].to_numpy(), spread) for side in ("lower", "upper")]
     columns = {
-        "fit": _mean(fit, eta, newdata, marginal),
+        "fit": _mean(fit, eta, spread),
         "se": slope * frame["se"].to_numpy(),
         "lower": np.minimum(*limits),
         "upper": np.maximum(*limits),
@@ -132,20 +133,16 @@ def predict_generalized(
     return pd.DataFrame(columns, index=frame.index)
 
 
-def _mean(fit: GeneralizedFit, eta: FloatArray, newdata: Any, marginal: bool) -> FloatArray:
-    if not marginal:
-        return fit.family.mean(eta)
-    sd = _spread(fit, newdata)
-    if newdata is None:
-        sd = fit.design.pad(sd)
-    return marginal_mean(fit.family, eta, sd)
+def _mean(fit: GeneralizedFit, eta: FloatArray, spread: FloatArray | None) -> FloatArray:
+    """The mean at η, or over random effects of a standard deviation."""
+    return fit.family.mean(eta) if spread is None else marginal_mean(fit.family, eta, spread)
 
 
-def _slope(fit: GeneralizedFit, eta: FloatArray, newdata: Any, marginal: bool) -> FloatArray:
-    if not marginal:
+def _slope(fit: GeneralizedFit, eta: FloatArray, spread: FloatArray | None) -> FloatArray:
+    if spread is None:
         return fit.family.mean_slope(eta)
     h = 1e-5
-    up, down = (_mean(fit, eta + d, newdata, True) for d in (h, -h))
+    up, down = (_mean(fit, eta + d, spread) for d in (h, -h))
     return np.asarray((up - down) / (2.0 * h))
 
 
@@ -185,8 +182,7 @@ def simulate_generalized(
     values = np.empty_like(eta)
     for j in range(eta.shape[1]):
         known = np.isfinite(eta[:, j])
-        mu = np.where(known, fit.family.mean(np.where(known, eta[:, j], 1.0)), 1.0)
-        mu = np.where(known, mu, 0.5)
+        mu = np.where(known, fit.family.mean(np.where(known, eta[:, j], 1.0)), 0.5)
         values[:, j] = np.where(known, fit.family.draw(generator, mu, seen, fit.delta), np.nan)
     if newdata is None and fit.design.na_action == "exclude":
         values = np.column_stack([fit.design.pad(column) for column in values.T])

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.design import Design
 from lmmsparse.engine.families.base import Family, Observations
 from lmmsparse.engine.generalized.laplace import LaplaceDeviance
 from lmmsparse.engine.generalized.quadrature import QuadratureDeviance
 from lmmsparse.engine.generalized.rows import GeneralizedRows
-from lmmsparse.engine.products import CrossProducts, pattern_of
+from lmmsparse.engine.products import CrossProducts, cross_products, pattern_of
 from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.fit.generalized.coordinates import Coordinates
 from lmmsparse.fit.identification import Unidentified
-from lmmsparse.fit.problem import Problem, make_template, term_columns
+from lmmsparse.fit.problem import Problem, term_columns
 
 INFORMATION = ("observed", "expected")
 
@@ -94,9 +95,7 @@ class GeneralizedProblem(Problem):
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
 
-def default_solver(problem_design: Any) -> PLSSolver:
+def default_solver(design: Design) -> PLSSolver:
     """The linear algebra for a design."""
-    Q, basis = problem_design.internal_columns(weighted=False)
-    products = pattern_of(term_columns(problem_design)).products(Q, basis)
-    make_template(problem_design)
-    return choose_solver(products)
+    Q, basis = design.internal_columns(weighted=False)
+    return choose_solver(cross_products(Q, basis, term_columns(design)))
