@@ -28,6 +28,7 @@ from lmmsparse.common.errors import (
 from lmmsparse.common.table import Table
 from lmmsparse.data.datasets import load_dataset
 from lmmsparse.design import Design, build_design
+from lmmsparse.design.known import Covariance, Pedigree, Precision
 from lmmsparse.engine import families
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
@@ -64,6 +65,7 @@ __all__ = [
     "Bobyqa",
     "Cholmod",
     "ConvergenceWarning",
+    "Covariance",
     "DataError",
     "Dense",
     "Design",
@@ -83,6 +85,8 @@ __all__ = [
     "NotIdentifiableError",
     "NumericalError",
     "OptionError",
+    "Pedigree",
+    "Precision",
     "SingularFitWarning",
     "SlowSolverWarning",
     "StorageError",

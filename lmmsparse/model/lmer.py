@@ -71,6 +71,7 @@ def lmer(
     solver: PLSSolver | None = None,
     fixed: Mapping[str, float] | None = None,
     context: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> LinearMixedModel:
     """Fit a linear mixed model given by an lme4 formula.
@@ -102,6 +103,10 @@ def lmer(
         elements of `LinearMixedModel.theta` by their names. They count as known in every result.
     context : mapping, optional
         Further names and functions the formula may use.
+    known : mapping, optional
+        Grouping factor → the covariance of its levels, up to a variance that is estimated: a
+        `Pedigree`, `Precision`, `Covariance`, or DataFrame with labels (a covariance). It holds for
+        every term of that factor, and levels without rows get predictions.
     progress : bool
         Print the search to the standard error stream.
 
@@ -149,6 +154,7 @@ def lmer(
         na_action=na_action,
         contrasts=contrasts,
         context=context,
+        known=known,
     )
     return _fit(design, bool(reml), start, optimizer, solver, fixed, progress)
 
@@ -167,6 +173,7 @@ def fit_arrays(
     optimizer: Optimizer | None = None,
     solver: PLSSolver | None = None,
     fixed: Mapping[str, float] | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> LinearMixedModel:
     """Fit a linear mixed model given by arrays instead of a formula.
 
@@ -178,8 +185,8 @@ def fit_arrays(
     random : list of (groups, Z)
         Per term the group label of each row, (n,), and its columns, (n, k), or None for a random
         intercept. Names come from pandas inputs.
-    reml, weights, offset, start, optimizer, solver, fixed
-        As for `lmer`.
+    reml, weights, offset, start, optimizer, solver, fixed, known
+        As for `lmer`; groupings go by the names of their Series.
 
     Returns
     -------
@@ -196,7 +203,7 @@ def fit_arrays(
     164.7768
     """
     check_parts(optimizer, solver)
-    design = design_from_arrays(y, X, random, weights=weights, offset=offset)
+    design = design_from_arrays(y, X, random, weights=weights, offset=offset, known=known)
     return _fit(design, bool(reml), start, optimizer, solver, fixed)
 
 
