@@ -28,7 +28,8 @@ from lmmsparse.common.errors import (
 from lmmsparse.common.table import Table
 from lmmsparse.data.datasets import load_dataset
 from lmmsparse.design import Design, build_design
-from lmmsparse.design.known import Covariance, Pedigree, Precision
+from lmmsparse.design.known import Covariance, Precision
+from lmmsparse.design.pedigree import Pedigree
 from lmmsparse.engine import families
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod

@@ -15,6 +15,7 @@ import numpy as np
 from lmmsparse.common.errors import DataError, Finding, NotIdentifiableError
 from lmmsparse.common.words import listed
 from lmmsparse.design import Design, RandomBlock, own_share
+from lmmsparse.design.grouping import same_covariance
 from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
 from lmmsparse.engine.covariance.structures import CovarianceStructure
 from lmmsparse.engine.held import NOTHING, Held
@@ -175,7 +176,7 @@ def check_same_groupings(design: Design) -> Iterator[Finding]:
     first = [design.blocks[terms[0]] for terms in design.groups.values()]
     for i, a in enumerate(first):
         for b in first[:i]:
-            if a.known is not b.known:  # two covariances of the same levels
+            if not same_covariance(a.known, b.known):  # two covariances of the same levels
                 continue
             pairs = a.codes.astype(np.int64) * b.n_levels + b.codes
             if a.n_levels == b.n_levels and len(np.unique(pairs)) == a.n_levels:

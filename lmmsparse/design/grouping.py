@@ -12,7 +12,7 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, IntArray, ReadOnly
 from lmmsparse.common.errors import DataError
 from lmmsparse.common.words import listed
-from lmmsparse.design.labels import positions, python_value, same_but_for_type
+from lmmsparse.design.labels import alike, positions, python_value, same_but_for_type
 from lmmsparse.design.variables import codes_and_categories, without_unused
 from lmmsparse.engine.prior import Prior
 
@@ -79,6 +79,19 @@ class LevelCovariance(Protocol):
     def prior(self) -> Prior: ...
 
 
+def same_covariance(a: LevelCovariance | None, b: LevelCovariance | None) -> bool:
+    """Whether the same is known of the levels of two factors."""
+    if a is b or a is None or b is None:
+        return a is b
+    P, Q = a.prior.precision, b.prior.precision
+    return bool(
+        a.labels.equals(b.labels)
+        and np.array_equal(P.indptr, Q.indptr)
+        and np.array_equal(P.indices, Q.indices)
+        and np.allclose(P.data, Q.data, rtol=1e-10, atol=0.0)
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Grouping(ReadOnly):
     """A grouping factor: labels of its levels, level of each fitted row (n,), key to new data.
@@ -133,14 +146,10 @@ def _check_all_known(
     unseen = column[codes < 0]
     if not len(unseen):
         return
-    alike = same_but_for_type(known.labels, unseen)
-    if alike:
-        value, level = alike
-        raise DataError(
-            f"The grouping factor {name!r} holds {value!r} ({type(value).__name__}) in the data and "
-            f"{level!r} ({type(level).__name__}) in its {known.kind}. Labels of different types are "
-            "different: convert one to the type of the other."
-        )
+    twins = same_but_for_type(known.labels, unseen)
+    if twins:
+        here = f"in its {known.kind}"
+        raise DataError(alike(f"The grouping factor {name!r}", "in the data", here, *twins))
     labels = [repr(python_value(v)) for v in pd.unique(unseen.astype(object))]
     what = {"pedigree": "a row, with empty parents if they are unknown,"}
     raise DataError(

@@ -13,6 +13,7 @@ from lmmsparse.common.options import as_generator, refused, whole_number
 from lmmsparse.fit.fit import Fit
 from lmmsparse.results.predict import (
     Selection,
+    check_variances_known,
     new_frame,
     new_rows,
     new_weights,
@@ -33,7 +34,7 @@ def simulate(
 
     Notes
     -----
-    y* = Xβ + Zb* + offset + ε with b* ~ N(0, σ²ΛΛ') and ε_i ~ N(0, σ²/w_i).
+    y* = Xβ + Zb* + offset + ε with b* ~ N(0, σ²ΛQ⁻¹Λ') and ε_i ~ N(0, σ²/w_i).
     """
     n = whole_number("n", n)
     generator = as_generator(rng)
@@ -70,6 +71,11 @@ def drawn_predictors(
     drawn: dict[int, FloatArray] = {}
     for t, T in enumerate(fit.template.factors(fit.theta)):
         z = generator.standard_normal((n_levels[t], T.shape[0], n))
+        known = fit.design.blocks[t].known
+        if known is not None:
+            own = len(known.labels)  # levels after these are independent of them and of each other
+            z[:own] = known.prior.root(z[:own].reshape(own, -1)).reshape(z[:own].shape)
+            z[own:] *= np.sqrt(known.variance_of_others or np.nan)
         drawn[t] = fit.sigma * np.einsum("rc,lcn->lrn", T, z)
     for t in columns:
         effects = drawn[t]
@@ -106,6 +112,7 @@ def _new_codes(fit: Fit, newdata: Any) -> tuple[dict[int, IntArray], dict[int, i
                 f"The grouping factor {block.group!r} is missing in {int(missing.sum())} rows of "
                 "the new data. Fill them in."
             )
+        check_variances_known(fit, {t: level})
         extra, labels = pd.factorize(shown.astype(str))
         fresh = np.where(level < 0, block.n_levels + extra, level)
         codes[t], n_levels[t] = fresh.astype(np.intp), block.n_levels + len(labels)

@@ -36,8 +36,8 @@ def plot_qq(fit: Fit, group: str | None, level: float, ax: Any) -> Any:
     axes = figure.panels(len(effects.names), ax, (4.0, 3.8))
     for j, (each, name) in enumerate(zip(axes, effects.names, strict=True)):
         # Var(b̂) = Var(b) − Var(b | y): what shrinkage leaves.
-        variance = effects.variance[j] - effects.conditional_sd[:, j] ** 2
-        known = variance > 1e-8 * effects.variance[j]
+        variance = effects.variance[:, j] - effects.conditional_sd[:, j] ** 2
+        known = variance > 1e-8 * effects.variance[:, j]
         if not known.any():
             figure.say(each, f"{name} does not vary\nbetween levels of {effects.group}.")
             figure.dress(each, title=f"{name} | {effects.group}")
