@@ -144,7 +144,7 @@ class _Rows:
 
     def cost(self, g: int) -> float:
         """About the seconds that another generation takes."""
-        return _PER_ELEMENT * self._T.nnz
+        return float(_PER_ELEMENT * self._T.nnz)
 
     def relationships(self, g: int, sires: IntArray, dams: IntArray, d: FloatArray) -> FloatArray:
         """A between mates, (pairs,)."""
@@ -192,7 +192,7 @@ class _Columns:
     def cost(self, g: int, mates: _Mates) -> float:
         """About the seconds that a generation takes."""
         fewer = min(len(np.unique(each)) for each in (mates.sires, mates.dams))
-        return _PER_SOLUTION * float(self._before[g]) * fewer
+        return float(_PER_SOLUTION * self._before[g] * fewer)
 
     def relationships(self, g: int, sires: IntArray, dams: IntArray, d: FloatArray) -> FloatArray:
         """A between mates, (pairs,)."""

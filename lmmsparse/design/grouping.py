@@ -139,9 +139,7 @@ def make_grouping(
     return Grouping(name, labels, codes.astype(np.intp), key)
 
 
-def _check_all_known(
-    name: str, column: pd.Series, codes: IntArray, known: LevelCovariance
-) -> None:
+def _check_all_known(name: str, column: pd.Series, codes: IntArray, known: LevelCovariance) -> None:
     """Refuse levels of the data that a known covariance does not have."""
     unseen = column[codes < 0]
     if not len(unseen):

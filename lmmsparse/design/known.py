@@ -1,7 +1,7 @@
 """What is known of the covariance of a grouping factor's levels: precisions and covariances.
 
-Each, and a pedigree, has labels, of which the levels of the factor are some, and the `Prior` that the engine works
-with. Whatever is no covariance is refused with the labels it is about.
+Each, and a pedigree, has labels, of which the levels of the factor are some, and the `Prior` that
+the engine works with. Whatever is no covariance is refused with the labels it is about.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class Precision:
         difference = abs(Q - Q.T).tocoo()
         if difference.nnz and difference.data.max() > _ASYMMETRY * abs(Q).max():
             at = int(np.argmax(difference.data))
-            raise _not_symmetric("precision", self.labels, Q, difference.row[at], difference.col[at])
+            i, j = difference.row[at], difference.col[at]
+            raise _not_symmetric("precision", self.labels, Q, i, j)
         Q = sp.csc_array(0.5 * (Q + Q.T))
         Q.sort_indices()
         if not (Q.diagonal() > 0).all():
@@ -159,7 +160,8 @@ def known_covariances(known: Any, groups: Iterable[str]) -> dict[str, LevelCovar
         The grouping factors of the model.
     """
     use = "Give, for example, known={'id': lmm.Pedigree.from_frame(pedigree)}."
-    given, names, out = mapping("known", known, use), list(dict.fromkeys(groups)), {}
+    given, names = mapping("known", known, use), list(dict.fromkeys(groups))
+    out: dict[str, LevelCovariance] = {}
     for name, value in given.items():
         if name not in names:
             raise OptionError(

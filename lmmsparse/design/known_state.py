@@ -21,10 +21,10 @@ _KINDS = ("pedigree", "precision", "covariance")
 
 def encode_known(
     known: LevelCovariance | None, name: str, arrays: dict[str, ObjectArray]
-) -> dict[str, Any] | None:
-    """What to write in JSON; the numbers go to `arrays`. Labels are those of the levels."""
+) -> dict[str, Any]:
+    """What to write in JSON, if any; the numbers go to `arrays`. Labels are those of the levels."""
     if known is None:
-        return None
+        return {}
     if isinstance(known, Pedigree):
         arrays[f"{name}.sires"], arrays[f"{name}.dams"] = known.sires + 1, known.dams + 1
     elif isinstance(known.prior, DensePrior):
@@ -33,7 +33,7 @@ def encode_known(
         lower = sp.csc_array(sp.tril(known.prior.precision))
         for part in ("data", "indices", "indptr"):
             arrays[f"{name}.{part}"] = getattr(lower, part)
-    return {"kind": known.kind}
+    return {"known": {"kind": known.kind}}
 
 
 def decode_known(meta: Any, name: str, labels: pd.Index, arrays: Arrays) -> LevelCovariance:

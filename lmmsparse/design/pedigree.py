@@ -1,4 +1,4 @@
-"""Animals and their parents → the relationships among them, as the covariance of a factor's levels."""
+"""Animals and their parents → their relationships, as the covariance of a factor's levels."""
 
 from __future__ import annotations
 
@@ -91,7 +91,10 @@ class Pedigree:
         founders = _founders(labels, [p[k] for p, k in zip(parents, known, strict=True)])
         if len(founders):
             labels = pd.Index([*labels, *founders], tupleize_cols=False)
-        places = [np.where(k, positions(labels, p), -1) for p, k in zip(parents, known, strict=True)]
+        places = [
+            np.where(k, positions(labels, parent), -1)
+            for parent, k in zip(parents, known, strict=True)
+        ]
         _check_once(labels, positions(labels, own), first, places)
         pad = np.full(len(founders), -1, dtype=np.intp)
         sires, dams = (np.concatenate([place[first], pad]) for place in places)
@@ -220,9 +223,7 @@ def _founders(labels: pd.Index, parents: list[pd.Series]) -> list[Any]:
     return list(out)
 
 
-def _check_once(
-    labels: pd.Index, own: IntArray, first: BoolArray, places: list[IntArray]
-) -> None:
+def _check_once(labels: pd.Index, own: IntArray, first: BoolArray, places: list[IntArray]) -> None:
     """Refuse animals with two different entries."""
     if first.all():
         return

@@ -1,4 +1,4 @@
-"""Known covariances of levels: from a recursion (pedigrees), a sparse precision, a dense covariance.
+"""Known covariances of levels: a recursion (pedigrees), a sparse precision, a dense covariance.
 
 Each is a `Prior`. What is computed from the numbers it is given is not pickled.
 """

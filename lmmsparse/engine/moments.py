@@ -45,7 +45,8 @@ def moment_estimate(
     inverse : sequence of arrays
         M⁻¹ where Z'WZ has blocks.
     """
-    if products.priors or not all(isinstance(s, (Unstructured, Diagonal)) for s in template.structures):
+    estimable = all(isinstance(s, (Unstructured, Diagonal)) for s in template.structures)
+    if products.priors or not estimable:
         return None
     own = [S for pair, S in zip(products.pairs, inverse, strict=True) if pair.s == pair.t]
     left = pwrss

@@ -77,7 +77,7 @@ class Priors:
 
     @cached_property
     def logdet(self) -> float:
-        """log|Q ⊗ I|."""
+        """Of Q ⊗ I: log|Q ⊗ I|."""
         return sum(k * prior.logdet for prior, _, _, k in self._terms)
 
     def times(self, b: FloatArray) -> FloatArray:
@@ -97,7 +97,7 @@ class Priors:
         return self._each(b, [prior.root_transposed for prior, *_ in self._terms])
 
     def square(self, u: FloatArray) -> float:
-        """u'Qu."""
+        """The penalty u'Qu."""
         return float(u @ self.times(u))
 
     def _each(

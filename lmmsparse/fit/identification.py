@@ -299,7 +299,7 @@ class TermMatrices:
 
     def times(self, r: FloatArray) -> FloatArray:
         """V_i r for all i, (n, d)."""
-        sums = np.column_stack(
+        sums: FloatArray = np.column_stack(
             [np.bincount(self.codes, column * r, self.n_levels) for column in self.columns.T]
         )
         if self.prior is not None:

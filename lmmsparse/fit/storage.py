@@ -205,7 +205,7 @@ def _encode_design(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, 
                 "name": g.name,
                 "levels": encode_index(g.levels),
                 "components": [encode_index(c) for c in g.key.components],
-                **({} if g.known is None else {"known": encode_known(g.known, f"group{j}", arrays)}),
+                **encode_known(g.known, f"group{j}", arrays),
             }
             for j, g in enumerate(groupings)
         ],

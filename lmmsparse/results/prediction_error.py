@@ -61,8 +61,9 @@ def predict_with_error(
     -----
     With m = M⁻¹Λ'z, Var(x'β̂ + z'b̂ − x'β − z'b) = σ²[z'Λm + |R_X⁻ᵀ(x − X'WZΛm)|²], conditional on θ:
     the inverse of Henderson's mixed-model equations. A level the fit has not seen adds its own
-    variance σ² z'TT'z (an animal that a pedigree does not have, as one of unknown parents). A new observation adds the residual variance σ²/w and the variance of the
-    random effects that `random` leaves out. Limits are normal quantiles.
+    variance σ² z'TT'z (an animal that a pedigree does not have is as one of unknown parents). A new
+    observation adds the residual variance σ²/w and the variance of the random effects that `random`
+    leaves out. Limits are normal quantiles.
 
     With draws of (θ, σ) from their asymptotic normal distribution, the variance is the mean of the
     conditional variances plus the variance of the conditional means, and limits are quantiles of

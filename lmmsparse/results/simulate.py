@@ -73,17 +73,17 @@ def drawn_predictors(
         z = generator.standard_normal((n_levels[t], T.shape[0], n))
         known = fit.design.blocks[t].known
         if known is not None:
-            own = len(known.labels)  # levels after these are independent of them and of each other
-            z[:own] = known.prior.root(z[:own].reshape(own, -1)).reshape(z[:own].shape)
-            z[own:] *= np.sqrt(known.variance_of_others or np.nan)
+            size = len(known.labels)  # levels after these are independent of them and of each other
+            z[:size] = known.prior.root(z[:size].reshape(size, -1)).reshape(z[:size].shape)
+            z[size:] *= np.sqrt(known.variance_of_others or np.nan)
         drawn[t] = fit.sigma * np.einsum("rc,lcn->lrn", T, z)
     for t in columns:
         effects = drawn[t]
         if kept[t].any():
             effects = effects.copy()
-            known = min(len(modes[t]), n_levels[t])
-            effects[known:, kept[t]] = 0.0
-            effects[:known, kept[t]] = modes[t][:known, kept[t], None]
+            seen = min(len(modes[t]), n_levels[t])
+            effects[seen:, kept[t]] = 0.0
+            effects[:seen, kept[t]] = modes[t][:seen, kept[t], None]
         for j in range(columns[t].shape[1]):
             values += columns[t][:, j, None] * effects[codes[t], j]
     return values, index

@@ -41,8 +41,9 @@ def choose_solver(products: CrossProducts) -> PLSSolver:
     """Return the solver used when none is given.
 
     `Blocked` where what remains after eliminating the largest factor, the core, is small or mostly
-    filled. Where the largest factor has a known covariance, all is core. Otherwise the core is ordered and factored once, which tells what `Cholmod` would cost,
-    and the cheaper of the two is taken.
+    filled. Otherwise the core is ordered and factored once, which tells what `Cholmod` would cost,
+    and the cheaper of the two is taken. Where the largest factor has a known covariance, all is
+    core.
 
     Parameters
     ----------

@@ -22,8 +22,8 @@ class Resampler:
     Semiparametric: residuals √w (y − ŷ) are centred, scaled to mean square σ², drawn with
     replacement and divided by √w; the random effects of each term are centred, transformed so that
     their empirical covariance is the estimated one (which undoes their shrinkage), and whole levels
-    are drawn with replacement. Where the covariance of the levels is known, R⁻¹u is drawn from, with
-    A = RR', and R brings it back.
+    are drawn with replacement. Where the covariance A = RR' of the levels is known, R⁻¹u is drawn
+    from, and R brings it back.
 
     References
     ----------

@@ -43,7 +43,7 @@ def plot_qq(fit: Fit, group: str | None, level: float, ax: Any) -> Any:
             figure.dress(each, title=f"{name} | {effects.group}")
             continue
         values = effects.modes[known, j] / np.sqrt(variance[known])
-        _panel(each, values, level, effects.labels[known])
+        _panel(each, values, level, list(effects.labels[known]))
         y = "Random effect / its standard deviation" if j == 0 else ""
         figure.dress(each, "Normal quantile", y, f"{name} | {effects.group}")
     return figure.one_or_all(axes)
