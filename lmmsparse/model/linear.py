@@ -38,7 +38,7 @@ from lmmsparse.inference.means.tables import (
     emtrends_table,
     linear_basis,
 )
-from lmmsparse.inference.robust.clusters import Robust, robust_errors
+from lmmsparse.inference.robust.clusters import Robust, check_kind, robust_errors
 from lmmsparse.inference.robust.robust import robust_covariance
 from lmmsparse.model.mixed import MixedModel
 from lmmsparse.report.plots import ModelPlots
@@ -376,8 +376,7 @@ class LinearMixedModel(MixedModel):
         ----------
         Pustejovsky & Tipton (2018), Journal of Business & Economic Statistics 36, 672-683.
         """
-        robust = robust_errors(self._fit.design, kind, cluster)
-        return self._covariance(robust_covariance(self._fit, robust))
+        return self._covariance(robust_covariance(self._fit, check_kind("kind", kind), cluster))
 
     def _robust(self, robust: Any, cluster: Any) -> Robust | None:
         return robust_errors(self._fit.design, robust, cluster)

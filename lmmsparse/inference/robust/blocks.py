@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -47,10 +48,33 @@ class Stack:
     @property
     def V(self) -> FloatArray:
         """The clusters' blocks of V, (c, m, m)."""
+        if (m := self.U.shape[1]) > _LARGEST:
+            raise OptionError(
+                f"CR2 needs matrices of {m} × {m} numbers for the largest clusters. Use 'CR3' or "
+                "'CR1', which do not."
+            )
         V = np.matmul(self.U, self.U.swapaxes(1, 2))
         at = np.arange(V.shape[1])
         V[:, at, at] += self.spread
-        return V
+        return np.asarray(V)
+
+    @property
+    def inner(self) -> FloatArray:
+        """X'V⁻¹X, (c, p, p)."""
+        return np.asarray(np.matmul(self.X.swapaxes(1, 2), self.solve(self.X, 0.0)))
+
+    def solve(self, B: FloatArray, shift: complex) -> Any:
+        """(V − shift)⁻¹B of (c, m, r) arrays, without V."""
+        scale = 1.0 / (self.spread - shift)[:, :, None]
+        both = self.U.swapaxes(1, 2)
+        small = np.eye(self.U.shape[2]) + np.matmul(both, scale * self.U)
+        return scale * (B - np.matmul(self.U, np.linalg.solve(small, np.matmul(both, scale * B))))
+
+    def forms(self, E: FloatArray) -> FloatArray:
+        """EVE' of (c, p, m) arrays, without V."""
+        EU = np.matmul(E, self.U)
+        own = np.matmul(E * self.spread[:, None], E.swapaxes(1, 2))
+        return np.asarray(own + np.matmul(EU, EU.swapaxes(1, 2)))
 
     def compressed(self) -> Stack:
         """The same in an orthonormal basis of [U X], outside of which V is a multiple of I.
@@ -87,7 +111,6 @@ def stacks(fit: Fit, clusters: Clusters, X: FloatArray, e: FloatArray) -> Iterat
     X, e = X[order], e[order]
     for m, k, shrinks in np.unique(kinds, axis=0):
         own = np.flatnonzero((kinds == (m, k, shrinks)).all(axis=1))
-        _check_size(clusters, int(k) + X.shape[1] if shrinks else int(m))
         for part in chunks(len(own), int(m) * int(k + X.shape[1] if shrinks else 2 * m)):
             which = own[part]
             rows = np.repeat(first[which], sizes[which]) + _counted(sizes[which])
@@ -138,11 +161,3 @@ def _rounded(sizes: IntArray) -> IntArray:
     while steps[-1] < sizes.max(initial=0):
         steps.append(max(steps[-1] + 1, int(steps[-1] * _STEP)))
     return np.asarray(np.array(steps)[np.searchsorted(steps, sizes)])
-
-
-def _check_size(clusters: Clusters, m: int) -> None:
-    if m > _LARGEST:
-        raise OptionError(
-            f"CR2 needs matrices of {m} × {m} numbers for the largest clusters of "
-            f"{clusters.name!r}. Use 'CR3' or 'CR1', which need none of this size."
-        )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.errors import DataError, OptionError
-from lmmsparse.common.options import word_of
+from lmmsparse.common.options import one_of
 from lmmsparse.common.words import close_match, listed
 from lmmsparse.design import Design
 from lmmsparse.design.recipe import plain_labels
@@ -58,9 +58,13 @@ def robust_errors(design: Design, robust: Any, cluster: Any) -> Robust | None:
             "cluster= goes with cluster-robust standard errors. Pass robust='CR2' too, or leave "
             "it out."
         )
-    why = "It is a cluster-robust covariance matrix; CR2 is the usual choice."
-    kind = word_of("robust", robust, KINDS, why)
-    return Robust(kind, clusters_of(design, cluster))
+    return Robust(check_kind("robust", robust), clusters_of(design, cluster))
+
+
+def check_kind(name: str, kind: Any) -> str:
+    """The name of a cluster-robust covariance matrix, in any case."""
+    written = kind.upper() if isinstance(kind, str) else kind
+    return one_of(name, written, KINDS, "They are cluster-robust; 'CR2' is the usual choice.")
 
 
 def clusters_of(design: Design, cluster: Any) -> Clusters:

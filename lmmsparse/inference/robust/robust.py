@@ -7,6 +7,7 @@ adjustment they come from V⁻¹X in O(n); the adjustment CR2 takes the blocks o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.linalg as sla
@@ -17,12 +18,11 @@ from lmmsparse.common.findings import warn
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.fit import Fit
-from lmmsparse.inference.robust.blocks import Stack, stacks
-from lmmsparse.inference.robust.clusters import Clusters, Robust
+from lmmsparse.inference.robust.adjustment import NOTHING_LEFT, adjusted
+from lmmsparse.inference.robust.blocks import stacks
+from lmmsparse.inference.robust.clusters import Clusters, Robust, clusters_of
 from lmmsparse.results.row_forms import EffectsOfRows, projected_rows, pulled_columns
 
-_NOTHING_LEFT = 1e-9
-_SPREAD = 1e8  # of eigenvalues, beyond which those of a square lose too many digits
 _FEW = 4.0  # degrees of freedom
 _FEW_CLUSTERS = 10
 
@@ -82,7 +82,7 @@ class ClusterRobust:
             own, common = g[0], np.einsum("ja,ja->j", b, b)
             total = float(np.sum(own - common))
             squares = np.sum(own**2 - 2.0 * own * common) + np.sum((b.T @ b) ** 2)
-            if total > _NOTHING_LEFT * np.sum(own):
+            if total > NOTHING_LEFT * np.sum(own):
                 out[i] = total**2 / squares
         return out
 
@@ -100,7 +100,7 @@ class ClusterRobust:
         g, b = self._parts(L)
         expected = g.sum(axis=2) - np.einsum("sja,tja->st", b, b)
         values, vectors = np.linalg.eigh(expected)
-        if values[0] <= _NOTHING_LEFT * values[-1]:
+        if values[0] <= NOTHING_LEFT * values[-1]:
             return np.nan, np.nan
         root = (vectors / np.sqrt(values)) @ vectors.T
         g = np.einsum("us,stj,vt->uvj", root, g, root, optimize=True)
@@ -137,8 +137,9 @@ def _total_variance(g: FloatArray, b: FloatArray) -> float:
     return out
 
 
-def robust_covariance(fit: Fit, robust: Robust) -> FloatArray:
+def robust_covariance(fit: Fit, kind: str, cluster: Any) -> FloatArray:
     """Cluster-robust covariance of the fixed effects, (p, p); a warning where it says little."""
+    robust = Robust(kind, clusters_of(fit.design, cluster))
     clusters = robust.clusters.count
     if clusters < _FEW_CLUSTERS:
         warn(
@@ -212,7 +213,7 @@ def _inner(X: FloatArray, VX: FloatArray, clusters: Clusters) -> FloatArray:
     out = np.empty((clusters.count, p, p))
     for a in range(p):  # a column at a time: n × p numbers at once, not n × p²
         out[:, a] = np.add.reduceat(X[:, a, None] * VX, first, axis=0)
-    return 0.5 * (out + out.swapaxes(1, 2))
+    return np.asarray(0.5 * (out + out.swapaxes(1, 2)))
 
 
 def _inverses(inner: FloatArray) -> FloatArray:
@@ -220,8 +221,8 @@ def _inverses(inner: FloatArray) -> FloatArray:
     values, vectors = np.linalg.eigh(inner)
     left = 1.0 - values
     with np.errstate(divide="ignore"):
-        inverse = np.where(left > _NOTHING_LEFT, 1.0 / left, 0.0)
-    return np.matmul(vectors * inverse[:, None], vectors.swapaxes(1, 2))
+        inverse = np.where(left > NOTHING_LEFT, 1.0 / left, 0.0)
+    return np.asarray(np.matmul(vectors * inverse[:, None], vectors.swapaxes(1, 2)))
 
 
 def _square_roots(
@@ -231,40 +232,8 @@ def _square_roots(
     m, p = clusters.count, X.shape[1]
     scores, spread, hat = np.empty((m, p)), np.empty((m, p, p)), np.empty((m, p, p))
     for stack in stacks(fit, clusters, X, e):
-        E = _adjusted(stack)
+        E = adjusted(stack)
         scores[stack.which] = np.einsum("cpm,cm->cp", E, stack.e)
-        spread[stack.which] = np.matmul(np.matmul(E, stack.V), E.swapaxes(1, 2))
+        spread[stack.which] = stack.forms(E)
         hat[stack.which] = np.matmul(E, stack.X)
     return scores, spread, hat
-
-
-def _adjusted(stack: Stack) -> FloatArray:
-    """E = X'V⁻¹A, (c, p, m), with A = R'(R(V − XX')R')^{+1/2}R for V = R'R.
-
-    With x = R⁻ᵀX and H = RR', R(V − XX')R' is H(I − xx')H, and E = x'(H(I − xx')H)^{+1/2}R.
-    """
-    lower = np.linalg.cholesky(stack.V)
-    x = np.linalg.solve(lower, stack.X)
-    H = np.matmul(lower.swapaxes(1, 2), lower)
-    inner = np.linalg.eigvalsh(np.matmul(x.swapaxes(1, 2), x))
-    lost = (inner > 1.0 - _NOTHING_LEFT).sum(axis=1)
-    values, vectors = _eigen(H, x)
-    gone = np.arange(values.shape[1]) < lost[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        root = np.where(gone, 0.0, 1.0 / np.sqrt(values))
-    middle = np.matmul(x.swapaxes(1, 2), vectors) * root[:, None]
-    return np.matmul(np.matmul(middle, vectors.swapaxes(1, 2)), lower.swapaxes(1, 2))
-
-
-def _eigen(H: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Eigenvalues, in ascending order, and vectors of H(I − xx')H."""
-    diagonal = np.einsum("cii->ci", H)
-    if diagonal.max() ** 2 < _SPREAD * diagonal.min() ** 2:
-        Hx = np.matmul(H, x)
-        return np.linalg.eigh(np.matmul(H, H) - np.matmul(Hx, Hx.swapaxes(1, 2)))
-    U, s, _ = np.linalg.svd(x, full_matrices=False)
-    left = 1.0 - np.sqrt(np.maximum(1.0 - s**2, 0.0))
-    inner = np.matmul(U.swapaxes(1, 2), H)
-    K = H - np.matmul(U * left[:, None], inner)  # (I − xx')^½ H
-    _, values, Vt = np.linalg.svd(K)
-    return values[:, ::-1] ** 2, Vt.swapaxes(1, 2)[:, :, ::-1]
