@@ -24,6 +24,7 @@ from lmmsparse.inference.generalized.wald import term_tests
 from lmmsparse.inference.hypotheses.anova import anova_table
 from lmmsparse.inference.hypotheses.bootstrap_lrt import bootstrap_lrt_of_fits
 from lmmsparse.inference.hypotheses.lrt import likelihood_ratio_table
+from lmmsparse.inference.robust.clusters import robust_errors
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.mixed import MixedModel
@@ -233,7 +234,12 @@ def load(path: str | Path) -> LinearMixedModel | GeneralizedLinearMixedModel:
 
 @checked_keywords
 def anova(
-    *models: MixedModel, type: int = 3, ddf: str = "satterthwaite", refit: bool = True
+    *models: MixedModel,
+    type: int = 3,
+    ddf: str = "satterthwaite",
+    refit: bool = True,
+    robust: str | None = None,
+    cluster: Any = None,
 ) -> Table:
     """Test the fixed-effects terms of one model, or compare models fitted to the same data.
 
@@ -249,6 +255,9 @@ def anova(
         For one model: denominator degrees of freedom, as for `LinearMixedModel.coef_table`.
     refit : bool
         For several: refit REML fits by maximum likelihood first (the table says so).
+    robust, cluster
+        For one linear model: cluster-robust tests, as for `LinearMixedModel.coef_table`; without
+        sums of squares.
 
     Returns
     -------
@@ -286,6 +295,12 @@ def anova(
             "models, for example lmm.anova(m) or lmm.anova(m1, m2)."
         )
     labels = [f"m{i + 1}" for i in range(len(models))]
+    if (robust is not None or cluster is not None) and not (
+        len(models) == 1 and isinstance(models[0], LinearMixedModel)
+    ):
+        raise OptionError(
+            "robust= and cluster= are for the terms of one linear model. Leave them out."
+        )
     generalized = [m.fit for m in models if isinstance(m.fit, GeneralizedFit)]
     if generalized:
         if len(generalized) < len(models):
@@ -297,7 +312,8 @@ def anova(
             return term_tests(generalized[0], type)
         return likelihood_ratios(generalized, labels)
     if len(models) == 1:
-        return anova_table(models[0].fit, type, ddf)
+        fit = models[0].fit
+        return anova_table(fit, type, ddf, robust_errors(fit.design, robust, cluster))
     return likelihood_ratio_table([m.fit for m in models], labels, refit)
 
 
