@@ -287,9 +287,15 @@ class GeneralizedLinearMixedModel(MixedModel):
     # -- inference ---------------------------------------------------------------------------------
 
     @checked_keywords
-    def coef_table(self) -> Table:
-        """Fixed effects with standard errors and z tests."""
-        return z_table(self._fit)
+    def coef_table(self, level: float | None = None) -> Table:
+        """Fixed effects with standard errors and z tests.
+
+        Parameters
+        ----------
+        level : float, optional
+            Adds confidence limits, ``lower.CL, upper.CL``.
+        """
+        return z_table(self._fit, level)
 
     @checked_keywords
     def confint(

@@ -318,7 +318,7 @@ class LinearMixedModel(MixedModel):
     # -- inference ---------------------------------------------------------------------------------
 
     @checked_keywords
-    def coef_table(self, ddf: str = "satterthwaite") -> Table:
+    def coef_table(self, ddf: str = "satterthwaite", level: float | None = None) -> Table:
         """Fixed effects with standard errors, t values and p-values.
 
         Parameters
@@ -326,8 +326,10 @@ class LinearMixedModel(MixedModel):
         ddf : {"satterthwaite", "kenward-roger", "residual", "asymptotic", "none"}
             Denominator degrees of freedom of the t tests. Kenward–Roger also adjusts the standard
             errors; ``"none"`` leaves out p-values.
+        level : float, optional
+            Adds confidence limits that go with these tests, ``lower.CL, upper.CL``.
         """
-        return coefficient_table(self._fit, ddf)
+        return coefficient_table(self._fit, ddf, level)
 
     @checked_keywords
     def confint(
