@@ -26,6 +26,7 @@ OBJECTS: dict[str, Any] = {
     "plot": MODEL.plot,
     "anova": lmm.anova(MODEL),
     "lrt": lmm.anova(MODEL, LARGER),
+    "compare": lmm.compare(MODEL, LARGER),
     "bootstrap_lrt": lmm.bootstrap_lrt(MODEL, LARGER, n=3, rng=1),
     "coef_table": MODEL.coef_table(),
     "contrast": MODEL.contrast([0, 1]),
@@ -127,7 +128,7 @@ def test_keywords_and_arguments_that_do_not_exist(name: str) -> None:
 def test_values_that_mean_nothing(name: str) -> None:
     """Every argument takes a value or refuses it in the package's words, and leaves no figure."""
     call, usual = CALLS[name], USUAL.get(name, {})
-    models = (MODEL, LARGER) if name == "lmm.anova" else ()
+    models = (MODEL, LARGER) if name in ("lmm.anova", "lmm.compare") else ()
     for parameter in inspect.signature(call).parameters.values():
         by_name = parameter.kind not in (
             inspect.Parameter.VAR_POSITIONAL,
