@@ -47,6 +47,7 @@ from lmmsparse.report.generalized import (
     summarize_generalized,
     tidy_generalized,
 )
+from lmmsparse.report.plots import GeneralizedPlots
 from lmmsparse.report.summary import Summary
 from lmmsparse.results.generalized import (
     dispersion_table,
@@ -242,6 +243,11 @@ class GeneralizedLinearMixedModel(MixedModel):
             Rows ``Pearson, simulation``, columns ``ratio, df, p.value``; above 1: overdispersion.
         """
         return dispersion_table(self._fit, n, rng)
+
+    @property
+    def plot(self) -> GeneralizedPlots:
+        """Plots: ``m.plot.effects()``, ``m.plot.caterpillar()`` and others; needs matplotlib."""
+        return GeneralizedPlots(self._fit)
 
     # -- data frames -------------------------------------------------------------------------------
 

@@ -251,6 +251,12 @@ def fitted_rows(fit: Fit, data: Any) -> pd.DataFrame:
     return frame.iloc[np.sort(row_of[fit.design.rows])]
 
 
+def rows_as_fitted(fit: Fit, data: Any) -> pd.DataFrame:
+    """The rows of the data that were fitted, in the order of the fit."""
+    frame, _, row_of = _matched(fit, data)
+    return frame.iloc[row_of[fit.design.rows]]
+
+
 def _rows_of(fit: Fit, data: Any) -> tuple[pd.DataFrame, IntArray | None]:
     """The rows of the data that results have, and where their results are; None: in their order."""
     frame, moved, row_of = _matched(fit, data)

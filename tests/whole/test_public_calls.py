@@ -21,9 +21,13 @@ import lmmsparse as lmm
 DATA = lmm.load_dataset("sleepstudy")
 MODEL = lmm.lmer("Reaction ~ Days + (1 | Subject)", DATA)
 LARGER = lmm.lmer("Reaction ~ Days + (Days | Subject)", DATA)
+SHARES = lmm.glmer(
+    "cbind(incidence, size - incidence) ~ period + (1 | herd)", lmm.load_dataset("cbpp"), "binomial"
+)
 OBJECTS: dict[str, Any] = {
     "model": MODEL,
     "plot": MODEL.plot,
+    "generalized plot": SHARES.plot,
     "anova": lmm.anova(MODEL),
     "lrt": lmm.anova(MODEL, LARGER),
     "compare": lmm.compare(MODEL, LARGER),
