@@ -38,8 +38,6 @@ def _along(fit: Fit) -> tuple[FloatArray, str]:
 
 def plot_residuals(fit: Fit, smooth: bool, ax: Axes, rng: Any = None) -> Axes:
     """Residuals against fitted values with a smoother."""
-    (ax,) = panels(1, ax)
-    ax.axhline(0.0, color=GREY, linewidth=0.8, zorder=1)
     x, label = _along(fit)
     if isinstance(fit, GeneralizedFit):
         y, name = standardized(fit, rng), "Quantile residual"
@@ -47,6 +45,8 @@ def plot_residuals(fit: Fit, smooth: bool, ax: Axes, rng: Any = None) -> Axes:
         y = residuals(fit, "pearson")
         weighted = " × √weight" if fit.design.weights is not None else ""
         name = f"Residual{weighted} ({fit.design.response})"
+    (ax,) = panels(1, ax)
+    ax.axhline(0.0, color=GREY, linewidth=0.8, zorder=1)
     _cloud(ax, x, y, smooth)
     dress(ax, label, name)
     return ax
