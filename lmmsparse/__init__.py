@@ -41,7 +41,7 @@ from lmmsparse.formula.formula import MixedFormula, parse_formula
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.glmer import glmer
 from lmmsparse.model.linear import LinearMixedModel
-from lmmsparse.model.lmer import anova, bootstrap_lrt, fit_arrays, lmer, load
+from lmmsparse.model.lmer import anova, bootstrap_lrt, compare, fit_arrays, lmer, load
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
 from lmmsparse.results.varcorr import VarCorr
 
@@ -100,6 +100,7 @@ __all__ = [
     "bootstrap_lrt",
     "build_design",
     "choose_solver",
+    "compare",
     "errors",
     "families",
     "fit_arrays",

@@ -29,6 +29,7 @@ from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.mixed import MixedModel
 from lmmsparse.optimize import Optimizer
+from lmmsparse.report.compare import Comparison, compared_models
 
 
 def _fit(
@@ -315,6 +316,66 @@ def anova(
         fit = models[0].fit
         return anova_table(fit, type, ddf, robust_errors(fit.design, robust, cluster))
     return likelihood_ratio_table([m.fit for m in models], labels, refit)
+
+
+@checked_keywords
+def compare(
+    *models: MixedModel,
+    names: Sequence[str] | None = None,
+    beside: str = "se",
+    level: float = 0.95,
+    ddf: str = "satterthwaite",
+) -> Comparison:
+    """Models side by side in one table: estimates, variances, counts, criteria and R².
+
+    Parameters
+    ----------
+    *models : LinearMixedModel or GeneralizedLinearMixedModel
+        Of both kinds, if you like; or one mapping of names to models.
+    names : sequence of str, optional
+        Heads of their columns, ``m1, m2, …`` if not given.
+    beside : {"se", "interval", "p", "none"}
+        What stands beside the estimates of fixed effects.
+    level : float
+        Of the intervals.
+    ddf : str
+        For intervals and p-values of linear models, as for `LinearMixedModel.coef_table`.
+
+    Returns
+    -------
+    Comparison
+        Prints, and has ``to_frame, to_html, to_latex, to_markdown, to_csv``. Its notes say where
+        criteria must not be compared: other data, REML with other fixed effects.
+
+    Examples
+    --------
+    >>> import lmmsparse as lmm
+    >>> sleep = lmm.load_dataset("sleepstudy")
+    >>> small = lmm.lmer("Reaction ~ Days + (1 | Subject)", sleep)
+    >>> large = lmm.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> frame = lmm.compare(small, large, names=["lines", "slopes"]).to_frame()
+    >>> frame[frame["term"] == "Days"][["statistic", "lines", "slopes"]].head(2).round(3).to_numpy()
+    array([['estimate', 10.467, 10.467],
+           ['std_error', 0.804, 1.546]], dtype=object)
+    """
+    given: Any = models
+    if len(models) == 1 and isinstance(models[0], Mapping):
+        names = list(models[0]) if names is None else names
+        given = tuple(models[0].values())
+    elif len(models) == 1 and isinstance(models[0], (list, tuple)):
+        given = tuple(models[0])
+    for model in given:
+        if not isinstance(model, MixedModel):
+            raise OptionError(
+                f"compare() was given a {model.__class__.__name__}. It puts fitted models side by "
+                "side. Pass models made by lmm.lmer or lmm.glmer, and options by name."
+            )
+    if not given:
+        raise OptionError(
+            "compare() was given no model. It puts models side by side. Write for example "
+            "lmm.compare(m1, m2)."
+        )
+    return compared_models([(m.fit, m.convergence) for m in given], names, beside, level, ddf)
 
 
 @checked_keywords
