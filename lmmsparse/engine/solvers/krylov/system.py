@@ -47,9 +47,12 @@ class KrylovSystem:
         more = ritz_vectors(M, known, effort.vectors, effort.seed)
         return np.concatenate([known, more], axis=1)
 
-    def with_effort(self, effort: Effort) -> KrylovSystem:
-        """The same linear algebra with other probes or deflation vectors."""
-        return KrylovSystem(self.products, self.template, effort, self.cells)
+    def by(self, solver: Any) -> KrylovSystem:
+        return KrylovSystem(self.products, self.template, solver.effort, self.cells)
+
+    def logdet_sd(self, theta: FloatArray) -> float:
+        errors = self.factor(theta).probed.logdet.errors
+        return float(np.sqrt(errors @ errors / (len(errors) * (len(errors) - 1))))
 
     def with_products(self, products: CrossProducts) -> KrylovSystem:
         return KrylovSystem(products, self.template, self.effort)
