@@ -35,6 +35,7 @@ from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.engine.solvers.dense import Dense
+from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.engine.solvers.superlu import SuperLU
 from lmmsparse.fit.fit import Fit, fit_design
 from lmmsparse.formula.formula import MixedFormula, parse_formula
@@ -76,6 +77,7 @@ __all__ = [
     "FormulaError",
     "GeneralizedLinearMixedModel",
     "InterruptedWarning",
+    "Krylov",
     "LinearMixedModel",
     "LmmError",
     "LmmWarning",

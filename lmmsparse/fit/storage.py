@@ -41,6 +41,7 @@ from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
 from lmmsparse.engine.solvers.dense import Dense
+from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.engine.solvers.superlu import SuperLU
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.generalized.fit import GeneralizedFit
@@ -63,7 +64,7 @@ _OPTIMIZERS: dict[str, type[Any]] = {
 }
 _OPTIMUM = ("value", "status", "evaluations", "optimizer", "expected_decrease")
 _SPARSE = ("data", "indices", "indptr")
-_SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Blocked, Cholmod, Dense, SuperLU)}
+_SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Blocked, Cholmod, Dense, Krylov, SuperLU)}
 _STRUCTURES: dict[str, type[Any]] = {
     c.__name__: c for c in (Unstructured, Diagonal, CompoundSymmetry, AR1)
 }
