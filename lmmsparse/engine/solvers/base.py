@@ -1,9 +1,9 @@
 """What a penalized-least-squares solver promises, and the numbers it returns.
 
 A *system* is the linear algebra of one model: M(θ) = Λ'Z'WZΛ + Q and its borders, with Q the
-prior precision of the random effects (the identity where no covariance of levels is known). It is built once
-from cross-products and asked again and again at different θ; whatever it overwrites on the way
-never leaves it.
+prior precision of the random effects (the identity where no covariance of levels is known). It is
+built once from cross-products and asked again and again at different θ; whatever it overwrites on
+the way never leaves it.
 """
 
 from __future__ import annotations
