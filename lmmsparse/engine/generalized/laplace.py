@@ -1,9 +1,9 @@
 """β, θ, δ → −2 log-likelihood by Laplace's approximation, its exact gradient, and a cheap Hessian.
 
-With û the conditional mode and M the Hessian of the penalized log density there,
-d = 2h(û) + log|M| − log|Q|; u is integrated out and never linearized in the result. The gradient follows û
-as parameters change. The Hessian is that of the working linear mixed model: average information in
-θ with the curvature of θ → ΛΛ', and twice X'V⁻¹X in β.
+With û the conditional mode and M the Hessian of the penalized log density there, d = 2h(û) + log|M|
+− log|Q|; u is integrated out and never linearized in the result. The gradient follows û as
+parameters change. The Hessian is that of the working linear mixed model: average information in θ
+with the curvature of θ → ΛΛ', and twice X'V⁻¹X in β.
 
 References
 ----------
