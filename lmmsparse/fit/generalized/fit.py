@@ -180,7 +180,7 @@ class GeneralizedFit(Fit):
         T = self.template.shifted_factors(self.theta)
         b = self.template.multiply(T, mode.u)
         solution = PLSSolution(
-            mode.factor.logdet, np.asarray(RX), mode.beta, float(mode.u @ mode.u)
+            mode.factor.logdet, np.asarray(RX), mode.beta, mode.products.prior.square(mode.u)
         )
         return Modes(solution, mode.factor, mode.u, b, mode.v)
 
