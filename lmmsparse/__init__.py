@@ -40,6 +40,7 @@ from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.glmer import glmer
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.lmer import anova, bootstrap_lrt, fit_arrays, lmer, load
+from lmmsparse.model.pool import pool
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
 from lmmsparse.results.varcorr import VarCorr
 
@@ -105,4 +106,5 @@ __all__ = [
     "load",
     "load_dataset",
     "parse_formula",
+    "pool",
 ]
