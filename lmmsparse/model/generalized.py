@@ -48,6 +48,7 @@ from lmmsparse.report.generalized import (
     summarize_generalized,
     tidy_generalized,
 )
+from lmmsparse.report.new_rows import augment_new, told_apart
 from lmmsparse.report.power import Power
 from lmmsparse.report.summary import Summary
 from lmmsparse.results.generalized import (
@@ -277,15 +278,33 @@ class GeneralizedLinearMixedModel(MixedModel):
         return glance_generalized(self._fit)
 
     @checked_keywords
-    def augment(self, data: Any = None) -> pd.DataFrame:
+    def augment(
+        self,
+        data: Any = None,
+        newdata: Any = None,
+        *,
+        se_fit: bool = False,
+        random: bool | str = True,
+        new_levels: str = "raise",
+    ) -> pd.DataFrame:
         """One row per observation: the variables, then what the fit says about the row.
 
         Parameters
         ----------
         data : table, optional
-            The data of the fit, to have all their columns in front.
+            The data of the fit, in any order of the rows, to keep all of their columns.
+        newdata : table, optional
+            Others: their columns, then ``_fitted, _fixed`` on the scale of the link, ``_mu``.
+            A table of another length than the data of the fit is taken for such.
+        se_fit : bool
+            Add ``_se_fit``, standard errors of ``_fitted``.
+        random, new_levels
+            For new data, as for `predict`.
         """
-        return augment_generalized(self._fit, data)
+        data, newdata = told_apart(self._fit, data, newdata, random, new_levels)
+        if newdata is not None:
+            return augment_new(self._fit, newdata, se_fit, random, new_levels)
+        return augment_generalized(self._fit, data, se_fit)
 
     # -- inference ---------------------------------------------------------------------------------
 

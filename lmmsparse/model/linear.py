@@ -42,6 +42,7 @@ from lmmsparse.inference.power.power import power
 from lmmsparse.inference.robust.clusters import Robust, check_kind, robust_errors
 from lmmsparse.inference.robust.robust import robust_covariance
 from lmmsparse.model.mixed import MixedModel
+from lmmsparse.report.new_rows import augment_new, told_apart
 from lmmsparse.report.plots import ModelPlots
 from lmmsparse.report.power import Power
 from lmmsparse.report.summary import Summary, short_print, summarize
@@ -313,15 +314,33 @@ class LinearMixedModel(MixedModel):
         return glance(self._fit)
 
     @checked_keywords
-    def augment(self, data: Any = None) -> pd.DataFrame:
+    def augment(
+        self,
+        data: Any = None,
+        newdata: Any = None,
+        *,
+        se_fit: bool = False,
+        random: bool | str = True,
+        new_levels: str = "raise",
+    ) -> pd.DataFrame:
         """One row per observation: variables, then ``_fitted, _resid, _hat, _cooksd, …``.
 
         Parameters
         ----------
         data : table, optional
-            The data of the fit, in any order of the rows, to keep all of its columns.
+            The data of the fit, in any order of the rows, to keep all of their columns.
+        newdata : table, optional
+            Others: their columns, then ``_fitted, _resid`` (with a response), ``_fixed``.
+            A table of another length than the data of the fit is taken for such.
+        se_fit : bool
+            Add ``_se_fit``, standard errors of ``_fitted``.
+        random, new_levels
+            For new data, as for `predict`.
         """
-        return augment(self._fit, data)
+        data, newdata = told_apart(self._fit, data, newdata, random, new_levels)
+        if newdata is not None:
+            return augment_new(self._fit, newdata, se_fit, random, new_levels)
+        return augment(self._fit, data, se_fit)
 
     # -- inference ---------------------------------------------------------------------------------
 

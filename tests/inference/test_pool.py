@@ -1,4 +1,4 @@
-"""Rubin's rules against their formulas, with Satterthwaite's degrees of freedom of complete data."""
+"""Rubin's rules against their formulas, with degrees of freedom of complete data."""
 
 from __future__ import annotations
 
