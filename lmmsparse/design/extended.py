@@ -33,6 +33,11 @@ def extended(
         If fixed effects cannot be estimated any more.
     """
     block = design.blocks[design.groups[group][0]]
+    if known := [each.group for each in design.blocks if each.known is not None]:
+        raise OptionError(
+            f"The levels of {known[0]!r} have a known covariance, which new levels do not have. "
+            "Ask for the power of the design as it is, without n=."
+        )
     sources = _sources(_profiles(design, block), n_levels, rng)
     order = np.argsort(block.codes, kind="stable").astype(np.intp)
     sizes = np.bincount(block.codes, minlength=block.n_levels)

@@ -49,6 +49,7 @@ from lmmsparse.report.generalized import (
     tidy_generalized,
 )
 from lmmsparse.report.new_rows import augment_new, told_apart
+from lmmsparse.report.plots import GeneralizedPlots
 from lmmsparse.report.power import Power
 from lmmsparse.report.summary import Summary
 from lmmsparse.results.generalized import (
@@ -247,6 +248,11 @@ class GeneralizedLinearMixedModel(MixedModel):
         """
         return dispersion_table(self._fit, n, rng)
 
+    @property
+    def plot(self) -> GeneralizedPlots:
+        """Plots: ``m.plot.effects()``, ``m.plot.caterpillar()`` and others; needs matplotlib."""
+        return GeneralizedPlots(self._fit)
+
     # -- data frames -------------------------------------------------------------------------------
 
     @checked_keywords
@@ -309,9 +315,15 @@ class GeneralizedLinearMixedModel(MixedModel):
     # -- inference ---------------------------------------------------------------------------------
 
     @checked_keywords
-    def coef_table(self) -> Table:
-        """Fixed effects with standard errors and z tests."""
-        return z_table(self._fit)
+    def coef_table(self, level: float | None = None) -> Table:
+        """Fixed effects with standard errors and z tests.
+
+        Parameters
+        ----------
+        level : float, optional
+            Adds confidence limits, ``lower.CL, upper.CL``.
+        """
+        return z_table(self._fit, level)
 
     @checked_keywords
     def confint(

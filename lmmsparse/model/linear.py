@@ -346,7 +346,12 @@ class LinearMixedModel(MixedModel):
 
     @checked_keywords
     def coef_table(
-        self, ddf: str = "satterthwaite", *, robust: str | None = None, cluster: Any = None
+        self,
+        ddf: str = "satterthwaite",
+        level: float | None = None,
+        *,
+        robust: str | None = None,
+        cluster: Any = None,
     ) -> Table:
         """Fixed effects with standard errors, t values and p-values.
 
@@ -355,6 +360,8 @@ class LinearMixedModel(MixedModel):
         ddf : {"satterthwaite", "kenward-roger", "residual", "asymptotic", "none"}
             Denominator degrees of freedom of the t tests. Kenward–Roger also adjusts the standard
             errors; ``"none"`` leaves out p-values.
+        level : float, optional
+            Adds confidence limits that go with these tests, ``lower.CL, upper.CL``.
         robust : {"CR0", "CR1", "CR2", "CR3"}, optional
             Cluster-robust standard errors, as in `vcov_robust`, with Satterthwaite's degrees of
             freedom.
@@ -369,7 +376,7 @@ class LinearMixedModel(MixedModel):
         >>> m.coef_table(robust="CR2", cluster="Subject")["Std. Error"].round(4).to_dict()
         {'Intercept': 6.8246, 'Days': 1.5458}
         """
-        return coefficient_table(self._fit, ddf, self._robust(robust, cluster))
+        return coefficient_table(self._fit, ddf, level, self._robust(robust, cluster))
 
     @checked_keywords
     def vcov_robust(self, cluster: Any = None, kind: str = "CR2") -> pd.DataFrame:

@@ -29,6 +29,7 @@ from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.mixed import MixedModel
 from lmmsparse.optimize import Optimizer
+from lmmsparse.report.compare import Comparison, compared_models
 
 
 def _fit(
@@ -72,6 +73,7 @@ def lmer(
     solver: PLSSolver | None = None,
     fixed: Mapping[str, float] | None = None,
     context: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> LinearMixedModel:
     """Fit a linear mixed model given by an lme4 formula.
@@ -103,6 +105,10 @@ def lmer(
         elements of `LinearMixedModel.theta` by their names. They count as known in every result.
     context : mapping, optional
         Further names and functions the formula may use.
+    known : mapping, optional
+        Grouping factor → the covariance of its levels, up to a variance that is estimated: a
+        `Pedigree`, `Precision`, `Covariance`, or DataFrame with labels (a covariance). It holds for
+        every term of that factor, and levels without rows get predictions.
     progress : bool
         Print the search to the standard error stream.
 
@@ -150,6 +156,7 @@ def lmer(
         na_action=na_action,
         contrasts=contrasts,
         context=context,
+        known=known,
     )
     return _fit(design, bool(reml), start, optimizer, solver, fixed, progress)
 
@@ -168,6 +175,7 @@ def fit_arrays(
     optimizer: Optimizer | None = None,
     solver: PLSSolver | None = None,
     fixed: Mapping[str, float] | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> LinearMixedModel:
     """Fit a linear mixed model given by arrays instead of a formula.
 
@@ -179,8 +187,8 @@ def fit_arrays(
     random : list of (groups, Z)
         Per term the group label of each row, (n,), and its columns, (n, k), or None for a random
         intercept. Names come from pandas inputs.
-    reml, weights, offset, start, optimizer, solver, fixed
-        As for `lmer`.
+    reml, weights, offset, start, optimizer, solver, fixed, known
+        As for `lmer`; groupings go by the names of their Series.
 
     Returns
     -------
@@ -197,7 +205,7 @@ def fit_arrays(
     164.7768
     """
     check_parts(optimizer, solver)
-    design = design_from_arrays(y, X, random, weights=weights, offset=offset)
+    design = design_from_arrays(y, X, random, weights=weights, offset=offset, known=known)
     return _fit(design, bool(reml), start, optimizer, solver, fixed)
 
 
@@ -308,6 +316,66 @@ def anova(
         fit = models[0].fit
         return anova_table(fit, type, ddf, robust_errors(fit.design, robust, cluster))
     return likelihood_ratio_table([m.fit for m in models], labels, refit)
+
+
+@checked_keywords
+def compare(
+    *models: MixedModel,
+    names: Sequence[str] | None = None,
+    beside: str = "se",
+    level: float = 0.95,
+    ddf: str = "satterthwaite",
+) -> Comparison:
+    """Models side by side in one table: estimates, variances, counts, criteria and R².
+
+    Parameters
+    ----------
+    *models : LinearMixedModel or GeneralizedLinearMixedModel
+        Of both kinds, if you like; or one mapping of names to models.
+    names : sequence of str, optional
+        Heads of their columns, ``m1, m2, …`` if not given.
+    beside : {"se", "interval", "p", "none"}
+        What stands beside the estimates of fixed effects.
+    level : float
+        Of the intervals.
+    ddf : str
+        For intervals and p-values of linear models, as for `LinearMixedModel.coef_table`.
+
+    Returns
+    -------
+    Comparison
+        Prints, and has ``to_frame, to_html, to_latex, to_markdown, to_csv``. Its notes say where
+        criteria must not be compared: other data, REML with other fixed effects.
+
+    Examples
+    --------
+    >>> import lmmsparse as lmm
+    >>> sleep = lmm.load_dataset("sleepstudy")
+    >>> small = lmm.lmer("Reaction ~ Days + (1 | Subject)", sleep)
+    >>> large = lmm.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> frame = lmm.compare(small, large, names=["lines", "slopes"]).to_frame()
+    >>> frame[frame["term"] == "Days"][["statistic", "lines", "slopes"]].head(2).round(3).to_numpy()
+    array([['estimate', 10.467, 10.467],
+           ['std_error', 0.804, 1.546]], dtype=object)
+    """
+    given: Any = models
+    if len(models) == 1 and isinstance(models[0], Mapping):
+        names = list(models[0]) if names is None else names
+        given = tuple(models[0].values())
+    elif len(models) == 1 and isinstance(models[0], (list, tuple)):
+        given = tuple(models[0])
+    for model in given:
+        if not isinstance(model, MixedModel):
+            raise OptionError(
+                f"compare() was given a {model.__class__.__name__}. It puts fitted models side by "
+                "side. Pass models made by lmm.lmer or lmm.glmer, and options by name."
+            )
+    if not given:
+        raise OptionError(
+            "compare() was given no model. It puts models side by side. Write for example "
+            "lmm.compare(m1, m2)."
+        )
+    return compared_models([(m.fit, m.convergence) for m in given], names, beside, level, ddf)
 
 
 @checked_keywords

@@ -67,7 +67,7 @@ def tidy(
     frames = []
     for kind in wanted:
         if kind == "fixed":
-            table = coefficient_table(fit, ddf, robust).to_frame()
+            table = coefficient_table(fit, ddf, robust=robust).to_frame()
             frames.append(_fixed(table, level if by_test else None, limits))
         elif kind == "ran_pars":
             frames.append(_parameters(fit, limits))
@@ -257,6 +257,12 @@ def fitted_rows(fit: Fit, data: Any) -> pd.DataFrame:
     """The rows of the data that were fitted, in their order there."""
     frame, _, row_of = _matched(fit, data)
     return frame.iloc[np.sort(row_of[fit.design.rows])]
+
+
+def rows_as_fitted(fit: Fit, data: Any) -> pd.DataFrame:
+    """The rows of the data that were fitted, in the order of the fit."""
+    frame, _, row_of = _matched(fit, data)
+    return frame.iloc[row_of[fit.design.rows]]
 
 
 def _rows_of(fit: Fit, data: Any) -> tuple[pd.DataFrame, IntArray | None]:

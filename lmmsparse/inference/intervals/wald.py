@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.common.distributions import normal_quantile, t_tail
+from lmmsparse.common.distributions import normal_quantile, t_quantile, t_tail
 from lmmsparse.common.options import check_level
 from lmmsparse.common.table import Table, as_precise_as
 from lmmsparse.fit.fit import Fit
@@ -17,7 +17,9 @@ from lmmsparse.inference.robust.clusters import Robust
 from lmmsparse.results.parameters import parameter_names, select_rows
 
 
-def coefficient_table(fit: Fit, ddf: str, robust: Robust | None = None) -> Table:
+def coefficient_table(
+    fit: Fit, ddf: str, level: float | None = None, robust: Robust | None = None
+) -> Table:
     """Estimates, standard errors, t values and, unless ``ddf="none"``, p-values.
 
     Parameters
@@ -25,6 +27,8 @@ def coefficient_table(fit: Fit, ddf: str, robust: Robust | None = None) -> Table
     ddf : str
         Method for the degrees of freedom, see `denominator_df`; ``"kenward-roger"`` also adjusts
         the standard errors.
+    level : float, optional
+        Of limits that go with the tests; none if not given.
     robust : Robust, optional
         Cluster-robust standard errors.
     """
@@ -40,7 +44,11 @@ def coefficient_table(fit: Fit, ddf: str, robust: Robust | None = None) -> Table
     columns["t value"] = t
     if ddf != "none":
         columns["Pr(>|t|)"] = 2.0 * t_tail(np.abs(t), df)
-    formats = dict.fromkeys(("Estimate", "Std. Error"), as_precise_as(se.tolist()))
+    if level is not None:
+        half = t_quantile(0.5 + check_level(level) / 2, df if ddf != "none" else np.inf) * se
+        columns["lower.CL"], columns["upper.CL"] = fit.beta - half, fit.beta + half
+    sized = ("Estimate", "Std. Error", "lower.CL", "upper.CL")
+    formats = dict.fromkeys(sized, as_precise_as(se.tolist()))
     return Table(
         {name: values.tolist() for name, values in columns.items()},
         fit.design.x_names,
