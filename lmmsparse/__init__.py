@@ -43,6 +43,7 @@ from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.glmer import glmer
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.lmer import anova, bootstrap_lrt, compare, fit_arrays, lmer, load
+from lmmsparse.model.pool import pool
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
 from lmmsparse.results.varcorr import VarCorr
 
@@ -113,4 +114,5 @@ __all__ = [
     "load",
     "load_dataset",
     "parse_formula",
+    "pool",
 ]

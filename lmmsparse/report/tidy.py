@@ -20,6 +20,7 @@ from lmmsparse.design.variables import tidy_column
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.wald import coefficient_table
 from lmmsparse.inference.robust.clusters import Robust
+from lmmsparse.report.new_rows import errors_of_fit
 from lmmsparse.results.influence import influence_of_rows
 from lmmsparse.results.likelihood import criteria, loglik
 from lmmsparse.results.parameters import parameter_names
@@ -191,14 +192,14 @@ def glance(fit: Fit) -> pd.DataFrame:
     )
 
 
-def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
+def augment(fit: Fit, data: Any = None, se_fit: bool = False) -> pd.DataFrame:
     """One row per observation: the variables, then what the fit says about the row.
 
     Returns
     -------
     DataFrame
         New columns ``_fitted, _resid, _hat, _cooksd, _fixed, _mu, _offset, _sqrtXwt, _sqrtrwt,
-        _weights, _wtres``.
+        _weights, _wtres``, and ``_se_fit`` where it is wanted.
     """
     design = fit.design
     frame, order = fitted_frame(fit, data)
@@ -220,6 +221,9 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
     columns["_hat"] = measures.leverage.to_numpy()
     columns["_cooksd"] = measures.cooks_distance.to_numpy()
     names = ["_fitted", "_resid", "_hat", "_cooksd", *list(new)[2:]]
+    if se_fit:
+        columns["_se_fit"] = errors_of_fit(fit)
+        names.insert(1, "_se_fit")
     for name in names:
         frame[name] = columns[name] if order is None else columns[name][order]
     return frame
