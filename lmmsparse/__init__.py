@@ -28,11 +28,14 @@ from lmmsparse.common.errors import (
 from lmmsparse.common.table import Table
 from lmmsparse.data.datasets import load_dataset
 from lmmsparse.design import Design, build_design
+from lmmsparse.design.known import Covariance, Precision
+from lmmsparse.design.pedigree import Pedigree
 from lmmsparse.engine import families
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.engine.solvers.dense import Dense
+from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.engine.solvers.superlu import SuperLU
 from lmmsparse.fit.fit import Fit, fit_design
 from lmmsparse.formula.formula import MixedFormula, parse_formula
@@ -64,6 +67,7 @@ __all__ = [
     "Bobyqa",
     "Cholmod",
     "ConvergenceWarning",
+    "Covariance",
     "DataError",
     "Dense",
     "Design",
@@ -73,6 +77,7 @@ __all__ = [
     "FormulaError",
     "GeneralizedLinearMixedModel",
     "InterruptedWarning",
+    "Krylov",
     "LinearMixedModel",
     "LmmError",
     "LmmWarning",
@@ -83,6 +88,8 @@ __all__ = [
     "NotIdentifiableError",
     "NumericalError",
     "OptionError",
+    "Pedigree",
+    "Precision",
     "SingularFitWarning",
     "SlowSolverWarning",
     "StorageError",

@@ -31,6 +31,7 @@ from lmmsparse.engine.solvers.base import Modes, PLSSolver
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.fit.held import held_parameters, theta_names
 from lmmsparse.fit.identification import Unidentified
+from lmmsparse.fit.precision import check_search, refined
 from lmmsparse.fit.problem import Problem, make_objective, products_of
 from lmmsparse.fit.start import Start
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
@@ -205,7 +206,11 @@ def fitted(
     progress: bool = False,
 ) -> Fit:
     """Search for the optimum of a problem."""
-    return Fit(problem, problem.search(start, optimizer, progress), optimizer)
+    check_search(problem.objective, optimizer)
+    optimum = problem.search(start, optimizer, progress)
+    if problem.objective.estimated:
+        problem, optimum = refined(problem, optimum, optimizer)
+    return Fit(problem, optimum, optimizer)
 
 
 def check_parts(optimizer: Any, solver: Any) -> None:

@@ -81,8 +81,11 @@ class MixedModel:
     @property
     def vcov(self) -> pd.DataFrame:
         """Covariance matrix of the fixed effects, (p, p)."""
+        return self._covariance(self._fit.vcov)
+
+    def _covariance(self, values: FloatArray) -> pd.DataFrame:
         names = pd.Index(self._fit.design.x_names, dtype=object)
-        return pd.DataFrame(np.array(self._fit.vcov), index=names, columns=names)
+        return pd.DataFrame(np.array(values), index=names, columns=names)
 
     @property
     def theta(self) -> pd.Series:

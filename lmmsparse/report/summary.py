@@ -18,8 +18,9 @@ from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.not_identified import briefly
 from lmmsparse.fit.singular import ranks
 from lmmsparse.fit.verdict import Convergence
-from lmmsparse.inference.df.methods import check_ddf
+from lmmsparse.inference.df.methods import check_ddf, method_name
 from lmmsparse.inference.intervals.wald import coefficient_table
+from lmmsparse.inference.robust.clusters import Robust
 from lmmsparse.results.likelihood import criteria, loglik
 from lmmsparse.results.residuals import residuals
 from lmmsparse.results.varcorr import VarCorr, variance_components
@@ -191,17 +192,20 @@ def notes_of(fit: Fit, convergence: Convergence) -> tuple[str, ...]:
     )
 
 
-def summarize(fit: Fit, convergence: Convergence, ddf: str) -> Summary:
+def summarize(
+    fit: Fit, convergence: Convergence, ddf: str, robust: Robust | None = None
+) -> Summary:
     """Compose the summary, with the coefficient table of a method."""
     ddf = check_ddf(ddf)
-    table = coefficient_table(fit, ddf)
+    table = coefficient_table(fit, ddf, robust=robust)
     quantiles = quantiles_of(residuals(fit, "pearson") / fit.sigma)
     first = (
         Section(lines=_heading(fit)),
         Section(grid=_criteria(fit)),
         Section("Scaled residuals:", quantiles),
     )
-    return composed(fit, convergence, first, (), _FIXED[ddf], table)
+    title = _FIXED[ddf] if robust is None else f"Fixed effects ({method_name(ddf, robust)}):"
+    return composed(fit, convergence, first, (), title, table, correlated=robust is None)
 
 
 def composed(
@@ -211,6 +215,7 @@ def composed(
     below_random: Sequence[str],
     title: str,
     table: Table,
+    correlated: bool = True,
 ) -> Summary:
     """A summary from its first sections, lines below the random effects and coefficients."""
     varcorr, shown = variance_components(fit), table.section
@@ -219,7 +224,7 @@ def composed(
         Section("Random effects:", varcorr.grid, (counts_of(fit), *below_random)),
         Section(title, shown.grid, shown.lines) if fit.design.p else Section("No fixed effects"),
     ]
-    correlations = correlations_of(fit)
+    correlations = correlations_of(fit) if correlated else None
     if correlations is not None:
         sections.append(correlations)
     sections.append(Section(lines=(verdict_of(fit, convergence), *notes_of(fit, convergence))))

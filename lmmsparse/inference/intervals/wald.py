@@ -12,11 +12,14 @@ from lmmsparse.common.distributions import normal_quantile, t_quantile, t_tail
 from lmmsparse.common.options import check_level
 from lmmsparse.common.table import Table, as_precise_as
 from lmmsparse.fit.fit import Fit
-from lmmsparse.inference.df.methods import check_ddf, denominator_df, open_notes, standard_errors
+from lmmsparse.inference.df.methods import check_ddf, denominator_df, method_notes, standard_errors
+from lmmsparse.inference.robust.clusters import Robust
 from lmmsparse.results.parameters import parameter_names, select_rows
 
 
-def coefficient_table(fit: Fit, ddf: str, level: float | None = None) -> Table:
+def coefficient_table(
+    fit: Fit, ddf: str, level: float | None = None, robust: Robust | None = None
+) -> Table:
     """Estimates, standard errors, t values and, unless ``ddf="none"``, p-values.
 
     Parameters
@@ -26,9 +29,11 @@ def coefficient_table(fit: Fit, ddf: str, level: float | None = None) -> Table:
         the standard errors.
     level : float, optional
         Of limits that go with the tests; none if not given.
+    robust : Robust, optional
+        Cluster-robust standard errors.
     """
     ddf = check_ddf(ddf)
-    method = denominator_df(fit, ddf)
+    method = denominator_df(fit, ddf, robust)
     each = np.eye(fit.design.p)
     se = standard_errors(method, each)
     t = fit.beta / se
@@ -47,7 +52,7 @@ def coefficient_table(fit: Fit, ddf: str, level: float | None = None) -> Table:
     return Table(
         {name: values.tolist() for name, values in columns.items()},
         fit.design.x_names,
-        notes=open_notes(method, each),
+        notes=method_notes(method, each),
         formats=formats,
     )
 

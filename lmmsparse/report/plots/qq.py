@@ -48,15 +48,15 @@ def effect_panel(
     """The quantile plot of one effect of a group."""
     name = effects.names[j]
     # Var(b̂) = Var(b) − Var(b | y): what shrinkage leaves.
-    variance = effects.variance[j] - effects.conditional_sd[:, j] ** 2
-    known = variance > 1e-8 * effects.variance[j]
+    variance = effects.variance[:, j] - effects.conditional_sd[:, j] ** 2
+    known = variance > 1e-8 * effects.variance[:, j]
     title = f"{name} | {effects.group}"
     if not known.any():
         figure.say(ax, f"{name} does not vary\nbetween levels of {effects.group}.")
         figure.dress(ax, title=title)
         return
     values = effects.modes[known, j] / np.sqrt(variance[known])
-    _panel(ax, values, level, effects.labels[known])
+    _panel(ax, values, level, list(effects.labels[known]))
     figure.dress(ax, "Normal quantile", y, title)
 
 
