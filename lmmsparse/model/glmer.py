@@ -25,10 +25,12 @@ from lmmsparse.fit.generalized.fit import beside_sigma, fit_generalized
 from lmmsparse.fit.generalized.problem import INFORMATION
 from lmmsparse.formula.formula import parse_formula
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
+from lmmsparse.model.update import remembers
 from lmmsparse.optimize import Optimizer
 
 
 @checked_keywords
+@remembers
 @one_thread
 def glmer(
     formula: str,

@@ -28,6 +28,7 @@ from lmmsparse.inference.robust.clusters import robust_errors
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.mixed import MixedModel
+from lmmsparse.model.update import remembers
 from lmmsparse.optimize import Optimizer
 from lmmsparse.report.compare import Comparison, compared_models
 
@@ -58,6 +59,7 @@ def _fit(
 
 
 @checked_keywords
+@remembers
 @one_thread
 def lmer(
     formula: str,
@@ -92,7 +94,9 @@ def lmer(
     na_action : {"omit", "exclude", "raise"}
         Rows with missing values: left out, left out and shown as NaN in results, or refused.
     contrasts : mapping, optional
-        Column → formulaic contrasts, for fixed and random effects alike.
+        Column → coding, for fixed and random effects alike: ``"sum"``, ``"treatment"``, ``"diff"``
+        (MASS's contr.sdif), ``"helmert"``, ``"poly"``; a number for each level, as ``[-0.5, 0.5]``
+        or ``{"low": -0.5, "high": 0.5}``; a matrix, or contrasts of formulaic.
     start : (n_theta,) array, Series or mapping, optional
         Start values of the covariance parameters, in the order of `LinearMixedModel.theta`; those
         of a Series or mapping go by its labels.
