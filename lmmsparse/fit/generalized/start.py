@@ -1,6 +1,8 @@
-"""Where a search for β, θ and δ begins: a fit without random effects, then one step of EM."""
+"""Where a search for β, θ and δ begins: without random effects, a step of EM, the working model."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from lmmsparse.engine.generalized.laplace import Parameters
 from lmmsparse.engine.generalized.modes import factorized, joint_mode
 from lmmsparse.engine.generalized.rows import GeneralizedRows
 from lmmsparse.fit.generalized.coordinates import Coordinates
+from lmmsparse.fit.generalized.working import working_estimates
 
 _SIZE = 0.7
 _FIRST, _LOOSE = 1e-2, 1e-3
@@ -68,7 +71,9 @@ def start(
         beta, u, _ = joint_mode(rows, beta, theta, delta, u, _LOOSE)
         if not limited:  # a step that is cut short says that the next is needed
             break
-    return Parameters(beta, theta, delta), u
+    at, u = working_estimates(rows, Parameters(beta, theta, delta), u)
+    beta, u, _ = joint_mode(rows, at.beta, at.theta, at.delta, u, _LOOSE)
+    return replace(at, beta=beta), u
 
 
 def _inside(rows: GeneralizedRows, beta: FloatArray) -> FloatArray:
