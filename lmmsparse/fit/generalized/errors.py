@@ -10,6 +10,7 @@ from lmmsparse.engine.generalized.laplace import LaplacePoint
 from lmmsparse.fit.generalized.coordinates import GeneralizedObjective
 
 _STEP = 1e-4  # in half standard errors
+_NARROW = 0.05
 _LONGEST = 300.0
 _SEEN = 1e-6  # share of a difference that may be rounding
 _EPS = float(np.finfo(np.float64).eps)
@@ -20,7 +21,9 @@ _MODE = 1e-16  # tolerance of modes a step away: the prediction is good enough
 def hessian_by_differences(
     objective: GeneralizedObjective, x: FloatArray, point: LaplacePoint, curvature: FloatArray
 ) -> FloatArray:
-    """Second derivatives at x by forward differences of the exact gradient, (d, d).
+    """Second derivatives at x by differences of the exact gradient, (d, d).
+
+    Forward ones, or on both sides where the criterion has a narrow valley.
 
     Parameters
     ----------
@@ -39,25 +42,39 @@ def hessian_by_differences(
     curvature = np.maximum(np.abs(curvature), 1e-10 * largest)
     longer = _longer_steps(point, coordinates.unit, curvature)
     sizes = longer * _STEP / np.sqrt(curvature)
-    both = longer > 1.0  # sides: a long step forward would see third derivatives
-    out = np.zeros((len(x), len(x)))
+    which = np.flatnonzero(coordinates.free).tolist()
 
     def slope(i: int, size: float) -> tuple[FloatArray, float]:
         moved = x.copy()
         moved[i] += size
         return J.T @ objective.point(moved, point, _MODE).gradient, moved[i] - x[i]
 
-    for i in np.flatnonzero(coordinates.free).tolist():
+    def forward(i: int) -> tuple[FloatArray, float]:
         size = sizes[i] if x[i] + sizes[i] <= upper[i] else -sizes[i]
         try:
-            there, step = slope(i, size)
+            return slope(i, size)
         except NumericalError:
-            there, step = slope(i, -size)
+            return slope(i, -size)
+
+    out = np.zeros((len(x), len(x)))
+    ends = [forward(i) for i in which]
+    for i, (there, step) in zip(which, ends, strict=True):
         out[i] = (there - here) / step
-        if both:
-            back, other = slope(i, -step)
+    if longer > 1.0 or _is_narrow(out[np.ix_(which, which)]):
+        for i, (there, step) in zip(which, ends, strict=True):
+            try:
+                back, other = slope(i, -step)
+            except NumericalError:
+                continue
             out[i] = (there - back) / (step - other)
     return 0.5 * (out + out.T)
+
+
+def _is_narrow(H: FloatArray) -> bool:
+    """Whether the criterion is so flat along some direction that third derivatives matter there."""
+    size = np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-300))
+    values = np.linalg.eigvalsh(0.5 * (H + H.T) / np.outer(size, size))
+    return bool(len(values) and 0.0 < values[0] < _NARROW)
 
 
 def _longer_steps(point: LaplacePoint, unit: float, curvature: FloatArray) -> float:
