@@ -40,6 +40,13 @@ from lmmsparse.design.recipe import (
     Recipe,
     evaluate_grouping,
 )
+from lmmsparse.design.residual import (
+    PART,
+    ResidualDesign,
+    check_declared_visits,
+    check_nested,
+    make_residual,
+)
 from lmmsparse.design.rows import (
     Extras,
     complete_rows,
@@ -54,6 +61,7 @@ from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.structures import make_structure
 from lmmsparse.formula.formula import MixedFormula, parse_formula
 from lmmsparse.formula.references import references, with_columns
+from lmmsparse.formula.residual import ResidualCorrelation, parse_residual, parse_residual_sd
 from lmmsparse.formula.tokens import effect_key
 
 
@@ -67,6 +75,8 @@ def build_design(
     na_action: str = "omit",
     contrasts: Mapping[str, Any] | None = None,
     context: Mapping[str, Any] | None = None,
+    residual: str | None = None,
+    residual_sd: str | None = None,
 ) -> Design:
     """Evaluate a mixed-model formula on data.
 
@@ -84,6 +94,8 @@ def build_design(
         Column → formulaic contrasts (or ``"sum"``, ``"helmert"``, …), for fixed and random effects.
     context : mapping, optional
         Further names the formula may use.
+    residual, residual_sd : str, optional
+        Correlation and standard deviation of the residuals, as for `lmmsparse.lmer`.
 
     Returns
     -------
@@ -103,7 +115,7 @@ def build_design(
     ((180, 2), (180, 36))
     """
     one_of("na_action", na_action, ("omit", "exclude", "raise"))
-    asked = _asked(formula, data, context)
+    asked = _asked(formula, data, context, residual, residual_sd)
     fitted, findings = _complete(asked, weights, offset, na_action)
     learnt, fitted = _learnt(asked, contrasts, fitted, na_action, findings)
     extras = fitted_extras(fitted.extras, fitted.rows)
@@ -119,6 +131,9 @@ def build_design(
     blocks = _blocks(asked, learnt, fitted.table)
     order = sorted(range(len(blocks)), key=lambda i: -blocks[i].n_levels)
     blocks = [_with_steps(blocks[i], i, learnt.recipe, asked.frame, findings) for i in order]
+    structure = _residual(asked, learnt, fitted.table)
+    if structure is not None:
+        check_nested(structure, blocks)
     return Design(
         formula=asked.parsed.text,
         response=asked.response,
@@ -146,6 +161,7 @@ def build_design(
             weights_column=weights if isinstance(weights, str) else None,
             relations=column_relations(X, independent, names),
         ),
+        residual=structure,
     )
 
 
@@ -161,6 +177,9 @@ class _Asked:
         Formula part → text for formulaic, with `.` written out.
     uses : mapping
         Part → columns that it uses.
+    correlation : ResidualCorrelation or None
+    sd_text : str
+        What is given as ``residual_sd=``.
     """
 
     parsed: MixedFormula
@@ -169,10 +188,16 @@ class _Asked:
     own: dict[str, Any]
     parts: dict[str, str]
     uses: dict[str, tuple[str, ...]]
+    correlation: ResidualCorrelation | None = None
+    sd_text: str = ""
 
     @property
     def groups(self) -> set[str]:
-        return {factor for term in self.parsed.random for factor in term.factors}
+        own = {factor for term in self.parsed.random for factor in term.factors}
+        if self.correlation is None:
+            return own
+        time = () if self.correlation.time == "1" else (self.correlation.time,)
+        return {*own, *self.correlation.factors, *time}
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,24 +217,32 @@ class _Learnt:
     recipe: MatrixRecipe
 
 
-def _asked(formula: str | MixedFormula, data: Any, context: Any) -> _Asked:
+def _asked(
+    formula: str | MixedFormula, data: Any, context: Any, residual: Any, residual_sd: Any
+) -> _Asked:
     """Refuse what can be refused before any column is looked at."""
     parsed = formula if isinstance(formula, MixedFormula) else parse_formula(formula)
     if parsed.response is None:
         raise FormulaError(f"The formula {parsed.text!r} has no response. Write it before the ~.")
-    if not parsed.random:
+    correlation = None if residual is None else parse_residual(residual)
+    sd = None if residual_sd is None else parse_residual_sd(residual_sd)
+    if not parsed.random and correlation is None and sd is None:
         raise FormulaError(
             f"The formula {parsed.text!r} has no random-effects term, such as (1 | group). For a "
-            "model without any use ordinary least squares, for example statsmodels' ols()."
+            "model without any use ordinary least squares, for example statsmodels' ols(), or give "
+            "the residuals a structure with residual= or residual_sd=."
         )
     frame = as_frame(data)
     own = dict(mapping("context", context, "Write for example context={'square': square}."))
     _check_response_alone(parsed.response, parsed, frame)
     parts = _parts(parsed.response, parsed, frame)
+    if sd is not None:
+        parts[PART] = sd
     _check_index(parsed, parts, frame)
     _check_readable(parts)
     uses = {part: columns_of(text, frame.columns, own) for part, text in parts.items()}
-    return _Asked(parsed, parsed.response, frame, own, parts, uses)
+    asked = _Asked(parsed, parsed.response, frame, own, parts, uses, correlation)
+    return replace(asked, sd_text=residual_sd.strip() if residual_sd is not None else "")
 
 
 def _complete(
@@ -335,6 +368,20 @@ def _rank_findings(X: FixedColumns, names: tuple[str, ...], lost: tuple[str, ...
             "fitting, for example the smallest."
         )
         out.append(Finding("far-from-zero", "warning", text))
+    return out
+
+
+def _residual(asked: _Asked, learnt: _Learnt, table: Variables) -> ResidualDesign | None:
+    """The covariance of the residuals, where one is asked for."""
+    if asked.correlation is None and not asked.sd_text:
+        return None
+    sd = None
+    if asked.sd_text:
+        values, names = learnt.matrices[PART]
+        assert isinstance(values, np.ndarray)
+        sd = values, names
+    out = make_residual(asked.correlation, asked.sd_text, sd, table, asked.own)
+    check_declared_visits(asked.correlation, asked.frame, out.visits)
     return out
 
 

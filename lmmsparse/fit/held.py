@@ -97,6 +97,8 @@ def _unknown(name: str, names: list[str], design: Design) -> str:
 
 
 def _check_bounds(design: Design, names: list[str], fixed: Held) -> None:
+    if not fixed.theta:
+        return
     lower = np.concatenate([block.structure.lower() for block in design.blocks])
     upper = np.concatenate([block.structure.upper() for block in design.blocks])
     for i, value in fixed.theta:

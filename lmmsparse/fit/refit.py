@@ -20,7 +20,8 @@ from lmmsparse.design.rank import chosen_columns, column_relations, independent_
 from lmmsparse.design.reduced import Reduction
 from lmmsparse.engine.held import Held
 from lmmsparse.engine.products import response_products
-from lmmsparse.fit.fit import Fit, fit_design, fitted
+from lmmsparse.fit.fit import Fit, fitted
+from lmmsparse.fit.fitting import fit_design
 from lmmsparse.fit.problem import check_not_exact, term_columns
 from lmmsparse.fit.settle import Settled, off_zero, settle
 from lmmsparse.optimize import Optimizer

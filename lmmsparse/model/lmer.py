@@ -14,9 +14,8 @@ from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design, build_design, design_from_arrays
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.engine.solvers.base import PLSSolver
-from lmmsparse.fit.fit import check_parts, fit_design
+from lmmsparse.fit.fitting import check_parts, fit_design, held_in
 from lmmsparse.fit.generalized.fit import GeneralizedFit
-from lmmsparse.fit.held import held_parameters
 from lmmsparse.fit.storage import load_fit
 from lmmsparse.formula.formula import parse_formula
 from lmmsparse.inference.generalized.likelihood import likelihood_ratios
@@ -39,15 +38,14 @@ def _fit(
     fixed: Mapping[str, float] | None,
     progress: bool = False,
 ) -> LinearMixedModel:
-    held = held_parameters(design, fixed)
-    require(check_design(design, held))
+    require(check_design(design, held_in(design, fixed)))
     fit = fit_design(
         design,
         reml=reml,
         start=start,
         optimizer=optimizer,
         solver=solver,
-        fixed=held,
+        fixed=fixed,
         progress=progress,
     )
     model = LinearMixedModel(fit)
@@ -71,6 +69,8 @@ def lmer(
     solver: PLSSolver | None = None,
     fixed: Mapping[str, float] | None = None,
     context: Mapping[str, Any] | None = None,
+    residual: str | None = None,
+    residual_sd: str | None = None,
     progress: bool = False,
 ) -> LinearMixedModel:
     """Fit a linear mixed model given by an lme4 formula.
@@ -102,6 +102,14 @@ def lmer(
         elements of `LinearMixedModel.theta` by their names. They count as known in every result.
     context : mapping, optional
         Further names and functions the formula may use.
+    residual : str, optional
+        Correlation of the residuals within groups: ``"ar1(occasion | g)"`` (whole steps, gaps
+        known), ``"car1(time | g)"`` (any times), ``"cs(1 | g)"`` (all alike) or ``"us(visit | g)"``
+        (a standard deviation per visit, all correlations: MMRM). The formula may then have no
+        random effects.
+    residual_sd : str, optional
+        One-sided formula of the logarithm of the residual standard deviation: ``"~ Sex"`` (one per
+        level; σ is that of the first), ``"~ log(x)"`` (a power of x), ``"~ x"`` (exponential).
     progress : bool
         Print the search to the standard error stream.
 
@@ -149,6 +157,8 @@ def lmer(
         na_action=na_action,
         contrasts=contrasts,
         context=context,
+        residual=residual,
+        residual_sd=residual_sd,
     )
     return _fit(design, bool(reml), start, optimizer, solver, fixed, progress)
 
