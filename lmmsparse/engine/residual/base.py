@@ -108,6 +108,10 @@ class Correlation(Protocol):
         """R of rows of one group at some times, (m, m); of many groups at once (g, m, m)."""
         ...
 
+    def matrix_slopes(self, phi: FloatArray, times: FloatArray) -> FloatArray:
+        """The derivatives of `matrix` by φ, (parameters, …, m, m)."""
+        ...
+
     def whiten(self, phi: FloatArray, columns: FloatArray) -> FloatArray:
         """L⁻¹ times columns (n, m), with R = LL' and L lower triangular in the order of time."""
         ...

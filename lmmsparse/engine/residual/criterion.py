@@ -19,7 +19,6 @@ from lmmsparse.engine.linalg import solve_triangular
 from lmmsparse.engine.residual.sets import CrossSets, Weights, inverse_of_b, weights_of
 from lmmsparse.engine.solvers.base import PLSSolver, PLSSystem
 
-_STEP = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,30 +142,15 @@ class JointDeviance:
         of_Z = weights_of(self.sets.patterns, self.sets.offsets, self.sets.sizes, D, left, right)
         return Weights(of_Z, of_ZX, of_X, -2.0 * b / s2, -2.0 * beta / s2, 1.0 / s2)
 
-    def derivatives_in_phi(
-        self,
-        theta: FloatArray,
-        phi: FloatArray,
-        gradient: FloatArray,
-        directions: Sequence[FloatArray | None] | None = None,
-        steps: FloatArray | None = None,
-        central: bool = False,
-    ) -> FloatArray:
-        """The rows of the Hessian that belong to φ, by differences of the gradient.
-
-        Returns
-        -------
-        (n_phi, n_theta + n_phi) array
-        """
-        steps = np.full(len(phi), _STEP) if steps is None else steps
-        out = np.empty((len(phi), len(gradient)))
-        for i, h in enumerate(steps):
-            there = phi.copy()
-            there[i] += h
-            above = self.gradient(theta, there, directions)
-            if not central:
-                out[i] = (above - gradient) / h
-                continue
-            there[i] = phi[i] - h
-            out[i] = (above - self.gradient(theta, there, directions)) / (2.0 * h)
+    def information_slopes(self, theta: FloatArray, phi: FloatArray) -> FloatArray:
+        """∂(X'V⁻¹X)/∂φ in internal columns of X, (n_phi, p, p)."""
+        at = self.at(phi)
+        products, template = at.products, self.template
+        modes, T = at.modes(theta), template.shifted_factors(theta)
+        solved = modes.factor.solve(template.multiply_transposed(T, products.ZtX))
+        U = template.multiply(T, solved)
+        out = np.empty((len(phi), products.p, products.p))
+        for i, slope in enumerate(self.sets.slopes(phi)):
+            cross = slope.ZtX.T @ U
+            out[i] = slope.XtX - cross - cross.T + U.T @ slope.times(U)
         return out

@@ -54,6 +54,10 @@ class Independent:
         m = times.shape[-1]
         return np.broadcast_to(np.eye(m), (*times.shape, m))
 
+    def matrix_slopes(self, phi: FloatArray, times: FloatArray) -> FloatArray:
+        m = times.shape[-1]
+        return np.zeros((0, *times.shape, m))
+
     def whiten(self, phi: FloatArray, columns: FloatArray) -> FloatArray:
         return np.array(columns, dtype=np.float64)
 
@@ -140,6 +144,11 @@ class Exchangeable:
         m, rho = times.shape[-1], float(self.natural(phi)[0])
         one = np.where(np.eye(m, dtype=bool), 1.0, rho)
         return np.broadcast_to(one, (*times.shape, m))
+
+    def matrix_slopes(self, phi: FloatArray, times: FloatArray) -> FloatArray:
+        m, slope = times.shape[-1], float(self.slopes(phi)[0, 0])
+        one = np.where(np.eye(m, dtype=bool), 0.0, slope)
+        return np.broadcast_to(one, (1, *times.shape, m))
 
     def whiten(self, phi: FloatArray, columns: FloatArray) -> FloatArray:
         """Row by row: what the sum of the rows before predicts is subtracted."""

@@ -140,6 +140,11 @@ class Autoregressive:
         c = self._powers(phi, np.where(gaps == 0, 1.0, gaps))[0]
         return np.asarray(np.where(gaps == 0, 1.0, c))
 
+    def matrix_slopes(self, phi: FloatArray, times: FloatArray) -> FloatArray:
+        gaps = np.abs(times[..., :, None] - times[..., None, :])
+        slope = self._powers(phi, np.where(gaps == 0, 1.0, gaps))[1]
+        return np.asarray(np.where(gaps == 0, 0.0, slope))[None]
+
     def whiten(self, phi: FloatArray, columns: FloatArray) -> FloatArray:
         later, before, _ = self._chain
         c, left, _ = self._parts(phi)

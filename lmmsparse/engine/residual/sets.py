@@ -6,7 +6,7 @@ their number. Where they are many (a covariate, or times without pattern), rows 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -93,13 +93,26 @@ class CrossSets:
 
     def products(self, phi: FloatArray) -> tuple[CrossProducts, Response]:
         """Every cross-product with R⁻¹ at φ."""
+        of_classes = [f for f, _ in self.structure.coefficients(phi)]
+        return self._with(of_classes, -self.structure.logdet(phi)[0])
+
+    def slopes(self, phi: FloatArray) -> Iterator[CrossProducts]:
+        """The derivatives of the cross-products by every element of φ."""
+        of_classes = [df for _, df in self.structure.coefficients(phi)]
+        for i in range(self.structure.n_phi):
+            yield self._with([df[i] for df in of_classes], 0.0)[0]
+
+    def _with(
+        self, of_classes: Sequence[FloatArray], sum_log_weights: float
+    ) -> tuple[CrossProducts, Response]:
+        """Every cross-product for coefficients of the classes."""
         q, p = self.offsets[-1], self.p
         YY, ZY = np.zeros((p + 1, p + 1)), np.zeros((q, p + 1))
         ZZ = [
             np.zeros((len(pattern.rows), self.sizes[pattern.s], self.sizes[pattern.t]))
             for pattern in self.patterns
         ]
-        for part, (f, _) in zip(self._parts, self.structure.coefficients(phi), strict=True):
+        for part, f in zip(self._parts, of_classes, strict=True):
             part.add(f, YY, ZY, ZZ)
         products = CrossProducts(
             pairs=tuple(
@@ -111,7 +124,7 @@ class CrossSets:
             offsets=self.offsets,
             sizes=self.sizes,
             n=self.n,
-            sum_log_weights=-self.structure.logdet(phi)[0],
+            sum_log_weights=sum_log_weights,
             basis=self.basis,
         )
         response = Response(

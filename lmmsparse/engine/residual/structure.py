@@ -236,8 +236,25 @@ class ResidualStructure(ReadOnly):
         return out
 
     def block(self, phi: FloatArray, rows: IntArray) -> FloatArray:
-        """R of rows (…, m) that share a group, (…, m, m)."""
-        own = self.split(phi)[0]
-        C = self.correlation.matrix(own, self.correlation.groups.times[rows])
+        """R between rows, (…, m) → (…, m, m)."""
+        own, groups = self.split(phi)[0], self.correlation.groups
+        C = self.correlation.matrix(own, groups.times[rows])
+        return np.asarray(np.where(self._together(rows), C * self._outer(phi, rows), 0.0))
+
+    def block_slopes(self, phi: FloatArray, rows: IntArray) -> FloatArray:
+        """The derivatives of `block` by φ, (n_phi, …, m, m)."""
+        own, groups = self.split(phi)[0], self.correlation.groups
+        dC = self.correlation.matrix_slopes(own, groups.times[rows])
+        of_C = np.where(self._together(rows), dC * self._outer(phi, rows), 0.0)
+        D = np.moveaxis(self.columns[rows], -1, 0)
+        of_D = self.block(phi, rows) * (D[..., :, None] + D[..., None, :])
+        return np.concatenate([of_C, of_D])
+
+    def _together(self, rows: IntArray) -> BoolArray:
+        """Which pairs of rows share a group."""
+        codes = self.correlation.groups.codes[rows]
+        return np.asarray(codes[..., :, None] == codes[..., None, :])
+
+    def _outer(self, phi: FloatArray, rows: IntArray) -> FloatArray:
         scale = self._scale(phi)[:, 0][rows]
-        return np.asarray(C * scale[..., :, None] * scale[..., None, :])
+        return np.asarray(scale[..., :, None] * scale[..., None, :])

@@ -190,6 +190,10 @@ class Unstructured:
         at = times.astype(np.intp)
         return np.asarray(self.covariance(phi)[at[..., :, None], at[..., None, :]])
 
+    def matrix_slopes(self, phi: FloatArray, times: FloatArray) -> FloatArray:
+        at = times.astype(np.intp)
+        return np.asarray(self.covariance_slopes(phi)[:, at[..., :, None], at[..., None, :]])
+
     def whiten(self, phi: FloatArray, columns: FloatArray) -> FloatArray:
         return self._by_pattern(phi, columns, inverse=True)
 
