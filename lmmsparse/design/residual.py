@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse.common.arrays import BoolArray, FloatArray, ReadOnly
+from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, ReadOnly
 from lmmsparse.common.errors import DataError, NotIdentifiableError
 from lmmsparse.common.words import listed
 from lmmsparse.design.columns import check_finite
 from lmmsparse.design.grouping import Grouping, make_grouping
-from lmmsparse.design.recipe import evaluate, evaluate_grouping
+from lmmsparse.design.recipe import Recipe, evaluate, evaluate_grouping
 from lmmsparse.design.variables import Tabular, codes_and_categories, tidy_column
 from lmmsparse.engine.residual.base import Correlation, Groups
 from lmmsparse.engine.residual.exchangeable import Exchangeable, Independent
@@ -39,7 +39,7 @@ class ResidualDesign(ReadOnly):
     times : (n,) array or None
         Occasions or times, or the numbers of the visits.
     visits : Grouping or None
-        Of an unstructured correlation.
+        Labels of the times, where these are no numbers: of us(), and of cs() if it names a time.
     columns : (n, k) array
         What the logarithm of the standard deviation is linear in, without the intercept.
     names : tuple of str
@@ -78,7 +78,8 @@ class ResidualDesign(ReadOnly):
         groups = Groups(self.grouping.codes, self.times, len(self.grouping.levels))
         if self.kind == "cs":
             return Exchangeable(groups)
-        if self.visits is not None:
+        if self.kind == "us":
+            assert self.visits is not None
             return Unstructured(groups, tuple(map(str, self.visits.levels)), self.begin)
         return Autoregressive(groups, self.kind == "car1")
 
@@ -96,9 +97,9 @@ class ResidualDesign(ReadOnly):
         grouping = None if self.grouping is None else _taken(self.grouping, keep)
         times = None if self.times is None else self.times[keep]
         visits = None if self.visits is None else _taken(self.visits, keep)
-        if visits is not None and self.visits is not None and len(visits.levels) < len(
-            self.visits.levels
-        ):
+        if visits is not None and self.visits is not None:
+            times = visits.codes.astype(np.float64)
+        if self.kind == "us" and len(visits.levels) < len(self.visits.levels):  # type: ignore[union-attr]
             raise DataError(
                 "A visit has no rows among those that are left, so that its standard deviation "
                 "cannot be estimated. Fit a model without it."
@@ -138,9 +139,9 @@ def make_residual(
         _check_complete(factor.isna().to_numpy(), correlation, text)
     grouping = make_grouping(correlation.group, factors)
     visits = None
-    if correlation.kind == "cs":
+    if correlation.time == "1":
         times = np.zeros(n)
-    elif correlation.kind == "us":
+    elif correlation.kind in ("cs", "us"):
         visits = _visits(correlation, table, context)
         times = visits.codes.astype(np.float64)
     else:
@@ -212,6 +213,63 @@ def _visits(
     return make_grouping(correlation.time, [_series(correlation, table, context)])
 
 
+@dataclass(frozen=True, eq=False)
+class NewResiduals(ReadOnly):
+    """New rows as the covariance of the residuals sees them.
+
+    Attributes
+    ----------
+    groups : (m,) int array
+        Group of the fit, −1 for a new one.
+    own : (m,) int array
+        Group among the new rows.
+    times : (m,) array
+        −1 for a label that the fit has not seen.
+    columns : (m, k) array
+        As `ResidualDesign.columns`.
+    """
+
+    groups: IntArray
+    own: IntArray
+    times: FloatArray
+    columns: FloatArray
+
+
+def new_residuals(design: ResidualDesign, recipe: Recipe, frame: pd.DataFrame) -> NewResiduals:
+    """Read groups, times and columns of the standard deviation from new data."""
+    n, context = len(frame), recipe.matrices.context
+    columns = np.zeros((n, 0))
+    if design.names:
+        values = recipe.matrices.matrix(PART, frame)[0]
+        names = [str(name) for name in recipe.matrices.specification(PART).column_names]
+        columns = values[:, [names.index(name) for name in design.names]]
+        if not np.isfinite(columns).all():
+            raise DataError(
+                f"residual_sd={design.sd_text!r} is missing or infinite in rows of the new data. "
+                "Correct the values."
+            )
+    if design.correlation is None or design.grouping is None:
+        own = np.arange(n)
+        return NewResiduals(np.full(n, -1), own, np.zeros(n), columns)
+    factors = [evaluate_grouping(f, frame, context) for f in design.correlation.factors]
+    for factor, text in zip(factors, design.correlation.factors, strict=True):
+        _check_complete(factor.isna().to_numpy(), design.correlation, text)
+    groups, _ = design.grouping.key.encode(factors)
+    own = make_grouping(design.correlation.group, factors).codes
+    times = np.zeros(n)
+    if design.visits is not None:
+        labels = _series(design.correlation, frame, context)
+        times = design.visits.key.encode([labels])[0].astype(np.float64)
+    elif design.correlation.time != "1":
+        times = time_values(design.correlation, frame, context)
+    if design.kind == "us" and (times < 0).any():
+        raise DataError(
+            f"{design.correlation.time!r} holds visits in the new data that the fit has not seen, "
+            "of which residual='us(…)' knows no variance. Use visits that the fit has."
+        )
+    return NewResiduals(groups, own, times, columns)
+
+
 def time_values(
     correlation: ResidualCorrelation, table: Tabular, context: Mapping[str, Any]
 ) -> FloatArray:
@@ -279,7 +337,7 @@ def _check(design: ResidualDesign) -> None:
             f"{shown} ({twice.size} such pairs in all). A row must have a time of its own within "
             "its group. Correct the times, or add to the grouping what tells the rows apart."
         )
-    if design.visits is not None:
+    if design.kind == "us":
         _check_visits(design, text)
 
 

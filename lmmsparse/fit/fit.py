@@ -200,3 +200,15 @@ def fitted(
 ) -> Fit:
     """Search for the optimum of a problem."""
     return Fit(problem, problem.search(start, optimizer, progress), optimizer)
+
+
+def refitted(
+    fit: Fit,
+    problem: Problem,
+    start: FloatArray | Start | None,
+    optimizer: Optimizer,
+) -> Fit:
+    """Another problem of the same kind, searched."""
+    return replace(
+        fit, problem=problem, optimum=problem.search(start, optimizer), optimizer=optimizer
+    )

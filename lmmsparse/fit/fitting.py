@@ -16,7 +16,7 @@ from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.fit.fit import Fit, fitted
 from lmmsparse.fit.held import held_parameters, theta_names
 from lmmsparse.fit.problem import Problem, make_objective, products_of
-from lmmsparse.fit.residual.fit import fit_residual, held_of
+from lmmsparse.fit.residual.fit import fit_residual
 from lmmsparse.optimize import Optimizer, TrustRegion
 
 
@@ -34,12 +34,6 @@ def check_parts(optimizer: Any, solver: Any) -> None:
 def _has(option: Any, method: str) -> bool:
     """Whether an object, not a class, has a method."""
     return hasattr(option, method) and not isinstance(option, type)
-
-
-def held_in(design: Design, fixed: Mapping[str, float] | Held | None) -> Held:
-    """What ``fixed=`` holds of θ and σ."""
-    of_theta = fixed if design.residual is None else held_of(design, fixed)[0]
-    return held_parameters(design, of_theta)
 
 
 @checked_keywords
@@ -80,22 +74,14 @@ def fit_design(
     if not isinstance(design, Design):
         raise refused("design", "a Design", design, "Pass what lmm.build_design returns.")
     check_parts(optimizer, solver)
-    if design.residual is not None:
-        return fit_residual(
-            design,
-            reml=reml,
-            start=start,
-            optimizer=optimizer,
-            solver=solver,
-            fixed=fixed,
-            progress=progress,
-        )
     held = held_parameters(design, fixed)
+    if start is not None:
+        start = in_order_of_theta("start", start, theta_names(design))
+    chosen = optimizer if optimizer is not None else TrustRegion()
+    if design.residual is not None:
+        return fit_residual(design, reml, start, chosen, solver, held, progress)
     products, response = products_of(design)
     solver = solver if solver is not None else choose_solver(products)
     objective = make_objective(design, reml, solver, products, response, held)
     problem = Problem(design, reml, solver, held, objective)
-    if start is not None:
-        start = in_order_of_theta("start", start, theta_names(design))
-    chosen = optimizer if optimizer is not None else TrustRegion()
     return fitted(problem, start, chosen, progress)

@@ -184,10 +184,12 @@ class LinearMixedModel(MixedModel):
 
         Parameters
         ----------
-        kind : {"response", "pearson"}
-            y − ŷ, or √w (y − ŷ).
+        kind : {"response", "pearson", "normalized"}
+            y − ŷ; √w (y − ŷ), or y − ŷ over its own standard deviation relative to σ where these
+            differ; or divided by the factor of the residuals' covariance matrix, so that they are
+            independent with variance one if the model holds.
         scaled : bool
-            Divide by σ.
+            Divide by σ, which normalized residuals are in any case.
 
         Returns
         -------
@@ -199,6 +201,7 @@ class LinearMixedModel(MixedModel):
             For another kind.
         """
         values = residuals(self._fit, kind)
+        scaled = scaled and kind != "normalized"
         return self._per_row(values / self.sigma if scaled else values, "residuals")
 
     # -- diagnosis ---------------------------------------------------------------------------------

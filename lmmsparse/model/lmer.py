@@ -14,7 +14,8 @@ from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design, build_design, design_from_arrays
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.engine.solvers.base import PLSSolver
-from lmmsparse.fit.fitting import check_parts, fit_design, held_in
+from lmmsparse.fit.fitting import check_parts, fit_design
+from lmmsparse.fit.held import held_parameters
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.storage import load_fit
 from lmmsparse.formula.formula import parse_formula
@@ -38,14 +39,15 @@ def _fit(
     fixed: Mapping[str, float] | None,
     progress: bool = False,
 ) -> LinearMixedModel:
-    require(check_design(design, held_in(design, fixed)))
+    held = held_parameters(design, fixed)
+    require(check_design(design, held))
     fit = fit_design(
         design,
         reml=reml,
         start=start,
         optimizer=optimizer,
         solver=solver,
-        fixed=fixed,
+        fixed=held,
         progress=progress,
     )
     model = LinearMixedModel(fit)

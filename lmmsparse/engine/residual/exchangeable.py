@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -30,6 +30,9 @@ class Independent:
     @property
     def starts(self) -> Sequence[FloatArray]:
         return [np.zeros(0)]
+
+    def of_groups(self, groups: Groups) -> Independent:
+        return replace(self, groups=groups)
 
     def natural(self, phi: FloatArray) -> FloatArray:
         return np.zeros(0)
@@ -95,6 +98,9 @@ class Exchangeable:
     @property
     def starts(self) -> Sequence[FloatArray]:
         return [self.from_natural(np.array([v])) for v in (0.2, 0.7, 0.5 * self.lowest)]
+
+    def of_groups(self, groups: Groups) -> Exchangeable:
+        return replace(self, groups=groups)
 
     def natural(self, phi: FloatArray) -> FloatArray:
         return np.asarray(self.lowest + (1.0 - self.lowest) / (1.0 + np.exp(-phi)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -72,6 +72,9 @@ class Autoregressive:
         back[later], ahead[before] = which + 1, which + 1
         kinds, kind = np.unique(back * m + ahead, return_inverse=True)
         return (kinds // m - 1).astype(np.intp), (kinds % m - 1).astype(np.intp), kind
+
+    def of_groups(self, groups: Groups) -> Autoregressive:
+        return replace(self, groups=groups)
 
     def natural(self, phi: FloatArray) -> FloatArray:
         if self.continuous:

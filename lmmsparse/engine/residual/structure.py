@@ -199,24 +199,24 @@ class ResidualStructure(ReadOnly):
         out = out * np.sqrt(self.correlation.matrix(own, times)[:, 0, 0])
         return out if self.weights is None else np.asarray(out / np.sqrt(self.weights))
 
-    def _scale(self, phi: FloatArray) -> FloatArray:
-        """Those that S and the weights make, (n, 1)."""
+    def scale(self, phi: FloatArray) -> FloatArray:
+        """Standard deviations that S and the weights make, (n,)."""
         scale = self._exponential(self.columns @ self.split(phi)[1])
-        return (scale if self.weights is None else scale / np.sqrt(self.weights))[:, None]
+        return np.asarray(scale if self.weights is None else scale / np.sqrt(self.weights))
 
     def whiten(self, phi: FloatArray, columns: FloatArray) -> FloatArray:
         """L⁻¹ columns with R = LL', L lower triangular in the order of time within groups."""
         own = self.split(phi)[0]
-        return self.correlation.whiten(own, columns / self._scale(phi))
+        return self.correlation.whiten(own, columns / self.scale(phi)[:, None])
 
     def colour(self, phi: FloatArray, columns: FloatArray) -> FloatArray:
         """L columns, (n, m)."""
         own = self.split(phi)[0]
-        return np.asarray(self.correlation.colour(own, columns) * self._scale(phi))
+        return np.asarray(self.correlation.colour(own, columns) * self.scale(phi)[:, None])
 
     def precision_times(self, phi: FloatArray, columns: FloatArray) -> FloatArray:
         """R⁻¹ columns, (n, m)."""
-        own, scale = self.split(phi)[0], self._scale(phi)
+        own, scale = self.split(phi)[0], self.scale(phi)[:, None]
         f = self.correlation.coefficients(own)[0]
         scaled, out = columns / scale, np.zeros_like(columns, dtype=np.float64)
         for part in self.classes:
@@ -256,5 +256,5 @@ class ResidualStructure(ReadOnly):
         return np.asarray(codes[..., :, None] == codes[..., None, :])
 
     def _outer(self, phi: FloatArray, rows: IntArray) -> FloatArray:
-        scale = self._scale(phi)[:, 0][rows]
+        scale = self.scale(phi)[rows]
         return np.asarray(scale[..., :, None] * scale[..., None, :])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -95,6 +95,9 @@ class Unstructured:
             out[at, i] += moved
             out[at, :, i] += moved
         return out
+
+    def of_groups(self, groups: Groups) -> Unstructured:
+        return replace(self, groups=groups)
 
     def natural(self, phi: FloatArray) -> FloatArray:
         sd, L, _ = self._factor(phi)

@@ -23,7 +23,7 @@ from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design
 from lmmsparse.design.arguments import numbers
 from lmmsparse.engine.products import ManyResponses, many_response_products
-from lmmsparse.fit.fit import Fit, fitted
+from lmmsparse.fit.fit import Fit, refitted
 from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.many.batched import (
     FITTED_EXACTLY,
@@ -161,7 +161,7 @@ def _one_by_one(fit: Fit, Y: FloatArray) -> Estimates:
             design = replace(fit.design, y=Y[:, j])
             problem = fit.problem.with_response(design, responses.one(i))
             try:
-                _note(out, int(j), settle(fitted(problem, start, fit.optimizer)))
+                _note(out, int(j), settle(refitted(fit, problem, start, fit.optimizer)))
             except (LmmError, np.linalg.LinAlgError) as error:
                 out.problem[j] = str(error)
     return out

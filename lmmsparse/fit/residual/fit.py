@@ -6,7 +6,6 @@ only asks that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +15,6 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray, frozen
 from lmmsparse.common.errors import OptionError
 from lmmsparse.design import Design
-from lmmsparse.design.arguments import in_order_of_theta
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.engine.held import Held
 from lmmsparse.engine.residual.criterion import JointDeviance
@@ -25,9 +23,8 @@ from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.engine.solvers.none import NoEffects
 from lmmsparse.fit.fit import Fit
-from lmmsparse.fit.held import held_parameters, theta_names
 from lmmsparse.fit.residual.problem import ResidualProblem, with_start
-from lmmsparse.optimize import Derivatives, Optimizer, TrustRegion
+from lmmsparse.optimize import Derivatives, Optimizer
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,19 +123,7 @@ def solver_for(problem: ResidualProblem, solver: PLSSolver | None) -> ResidualPr
     return replace(own, known_joint=joint)
 
 
-def held_of(
-    design: Design, fixed: Mapping[str, Any] | Held | None
-) -> tuple[Mapping[str, Any] | Held | None, dict[str, float]]:
-    """What is held of θ and σ, and of the residuals' parameters by name."""
-    if fixed is None or isinstance(fixed, Held) or not isinstance(fixed, Mapping):
-        return fixed, {}
-    assert design.residual is not None
-    names = design.residual.parameter_names
-    own = {str(name): value for name, value in fixed.items() if name in names}
-    return {name: value for name, value in fixed.items() if name not in names}, own
-
-
-def held_phi(design: Design, given: Mapping[str, float]) -> tuple[tuple[int, float], ...]:
+def held_phi(design: Design, held: Held) -> tuple[tuple[int, float], ...]:
     """Positions and values in φ of what is held by name.
 
     Raises
@@ -146,16 +131,15 @@ def held_phi(design: Design, given: Mapping[str, float]) -> tuple[tuple[int, flo
     OptionError
         If a value is not possible, or parameters cannot be held one by one.
     """
-    residual = design.residual
+    residual, out = design.residual, []
     assert residual is not None
-    if not given:
+    if not held.residual:
         return ()
     law, names = residual.law, list(residual.parameter_names)
-    out = []
-    for name, value in given.items():
+    for name, value in held.residual:
         i = names.index(name)
         if i >= len(law.labels):
-            out.append((i, float(value)))
+            out.append((i, value))
             continue
         if residual.kind == "us":
             raise OptionError(
@@ -164,7 +148,7 @@ def held_phi(design: Design, given: Mapping[str, float]) -> tuple[tuple[int, flo
                 "elements of theta, or use another structure."
             )
         with np.errstate(all="ignore"):
-            phi = law.from_natural(np.array([float(value)]))
+            phi = law.from_natural(np.array([value]))
         if not np.isfinite(phi).all():
             raise OptionError(
                 f"{name!r} in fixed= must be a correlation that {residual.kind}() can have, not "
@@ -176,29 +160,16 @@ def held_phi(design: Design, given: Mapping[str, float]) -> tuple[tuple[int, flo
 
 def fit_residual(
     design: Design,
-    *,
     reml: bool,
     start: Any,
-    optimizer: Optimizer | None,
+    optimizer: Optimizer,
     solver: PLSSolver | None,
-    fixed: Mapping[str, float] | Held | None,
-    held_phi_of: tuple[tuple[int, float], ...] | None = None,
+    held: Held,
     progress: bool = False,
 ) -> ResidualFit:
-    """Fit a design with a covariance of the residuals; arguments as for `fit_design`.
-
-    Parameters
-    ----------
-    held_phi_of : tuple of (int, float), optional
-        What is held of φ, by position, where `fixed` does not say it by name.
-    """
+    """Fit a design with a covariance of the residuals; arguments as for `fit_design`."""
     design = with_start(design)
-    of_theta, of_phi = held_of(design, fixed)
-    held = held_parameters(design, of_theta)
-    own = held_phi(design, of_phi) if held_phi_of is None else held_phi_of
+    own = held_phi(design, held)
     problem = ResidualProblem(design, reml, NoEffects(), held, held_phi=own)
     problem = solver_for(problem, solver)
-    if start is not None:
-        start = in_order_of_theta("start", start, theta_names(design))
-    chosen = optimizer if optimizer is not None else TrustRegion()
-    return ResidualFit(problem, problem.search(start, chosen, progress), chosen)
+    return ResidualFit(problem, problem.search(start, optimizer, progress), optimizer)

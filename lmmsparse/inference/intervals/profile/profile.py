@@ -18,7 +18,7 @@ from lmmsparse.common.progress import run
 from lmmsparse.common.render import Section, Shown
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
-from lmmsparse.fit.fit import Fit, fitted
+from lmmsparse.fit.fit import Fit, refitted
 from lmmsparse.fit.refit import maximum_likelihood
 from lmmsparse.fit.settle import Settled, better_optimum, findings_about, settle
 from lmmsparse.inference.intervals.profile.curve import BetterOptimumError, Curve, trace
@@ -209,7 +209,7 @@ def profile(
             announce(findings)
             return Profile(curves, estimates, names, cutoff, findings)
         former = used.criterion
-        settled = settle(fitted(used.problem, better[0], TrustRegion()))
+        settled = settle(refitted(used, used.problem, better[0], TrustRegion()))
     raise NumericalError(
         f"The profile met a better optimum {_RESTARTS} times in a row. The deviance has many "
         "local minima. Fit a simpler model, or use method='boot'."
