@@ -147,7 +147,7 @@ def make_residual(
     else:
         times = time_values(correlation, table, context)
     out = ResidualDesign(correlation, grouping, times, visits, columns, names, sd_text)
-    _check(out)
+    check_residual(out)
     return out
 
 
@@ -282,7 +282,7 @@ def time_values(
             numbers = np.asarray(categories, dtype=np.float64)
         except (TypeError, ValueError):
             numbers = np.arange(len(categories), dtype=np.float64)
-        return _checked(numbers[codes], correlation, where)
+        return checked_times(numbers[codes], correlation)
     try:
         values = np.asarray(tidy_column(series), dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -292,10 +292,12 @@ def time_values(
         ) from error
     if series.dtype.kind in "mM":
         raise DataError(f"{where} must be numbers. Turn dates into days since the start.")
-    return _checked(values, correlation, where)
+    return checked_times(values, correlation)
 
 
-def _checked(values: FloatArray, correlation: ResidualCorrelation, where: str) -> FloatArray:
+def checked_times(values: FloatArray, correlation: ResidualCorrelation) -> FloatArray:
+    """Refuse times that a correlation cannot have."""
+    where = f"{correlation.time!r} in residual={correlation.text!r}"
     if not np.isfinite(values).all():
         raise DataError(f"{where} holds infinite values. Correct them.")
     if (values < 0).any():
@@ -312,7 +314,8 @@ def _checked(values: FloatArray, correlation: ResidualCorrelation, where: str) -
     return values
 
 
-def _check(design: ResidualDesign) -> None:
+def check_residual(design: ResidualDesign) -> None:
+    """Refuse groups and times that a correlation cannot have."""
     grouping, correlation = design.grouping, design.correlation
     assert grouping is not None and correlation is not None
     sizes = np.bincount(grouping.codes)
@@ -322,9 +325,11 @@ def _check(design: ResidualDesign) -> None:
             f"{text} finds a single row in every group of {grouping.name!r}: there is no pair of "
             "rows to be correlated. Use a grouping factor with repeated observations."
         )
+    assert design.times is not None
     if correlation.kind == "cs":
         return
-    assert design.times is not None
+    if design.visits is None:
+        checked_times(design.times, correlation)
     order = np.lexsort((design.times, grouping.codes))
     codes, times = grouping.codes[order], design.times[order]
     twice = np.flatnonzero((codes[1:] == codes[:-1]) & (times[1:] == times[:-1]))

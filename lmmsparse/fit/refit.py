@@ -94,6 +94,8 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Settled:
     require(check_design(renewed, fit.held))
     if not keep.all() or weights is not None:
         return settle(again(fit, renewed, start=start))
+    if isinstance(fit, ResidualFit):
+        return settle(refitted(fit, fit.problem.of_response(renewed), start, fit.optimizer))
     terms = term_columns(design)
     Q, _ = design.internal_columns()
     response = response_products(values, Q, terms, design.weights, design.offset)

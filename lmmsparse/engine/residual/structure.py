@@ -229,6 +229,20 @@ class ResidualStructure(ReadOnly):
             out += into[self.cells.cell] if part.sums else into
         return np.asarray(out / scale)
 
+    def precision_diagonal(self, phi: FloatArray) -> FloatArray:
+        """The diagonal of R⁻¹, (n,)."""
+        f = self.correlation.coefficients(self.split(phi)[0])[0]
+        out = np.zeros(self.n)
+        for part in self.classes:
+            same = part.left == part.right
+            own = np.bincount(
+                part.left[same],
+                f[part.keys][part.of][same],
+                minlength=len(self.cells.first) if part.sums else self.n,
+            )
+            out += own[self.cells.cell] if part.sums else own
+        return np.asarray(out / self.scale(phi) ** 2)
+
     def _summed(self, columns: FloatArray) -> FloatArray:
         """Sums over the rows of every cell."""
         out = np.zeros((len(self.cells.first), columns.shape[1]))

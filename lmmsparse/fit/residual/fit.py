@@ -24,7 +24,7 @@ from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.engine.solvers.none import NoEffects
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.residual.problem import ResidualProblem, with_start
-from lmmsparse.optimize import Derivatives, Optimizer
+from lmmsparse.optimize import Derivatives, Optimizer, Optimum
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -173,3 +173,17 @@ def fit_residual(
     problem = ResidualProblem(design, reml, NoEffects(), held, held_phi=own)
     problem = solver_for(problem, solver)
     return ResidualFit(problem, problem.search(start, optimizer, progress), optimizer)
+
+
+def residual_fit(
+    design: Design,
+    reml: bool,
+    solver: PLSSolver,
+    held: Held,
+    optimum: Optimum,
+    optimizer: Optimizer,
+) -> ResidualFit:
+    """A fit whose optimum is known."""
+    design = with_start(design)
+    problem = ResidualProblem(design, reml, solver, held, held_phi=held_phi(design, held))
+    return ResidualFit(problem, optimum, optimizer)

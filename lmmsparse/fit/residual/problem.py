@@ -13,7 +13,6 @@ from lmmsparse.common.errors import DataError
 from lmmsparse.design import Design
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.engine.pairs import pair_patterns
-from lmmsparse.engine.products import Response
 from lmmsparse.engine.residual.criterion import JointDeviance
 from lmmsparse.engine.residual.sets import CrossSets
 from lmmsparse.engine.residual.structure import ResidualStructure
@@ -86,8 +85,8 @@ class ResidualProblem(Problem):
         """Nothing is known of this before the search."""
         return None
 
-    def with_response(self, design: Design, response: Response) -> Problem:
-        """The same model of another response."""
+    def of_response(self, design: Design) -> ResidualProblem:
+        """The same model of the design's response, all else being the same."""
         sets = sets_of(design, self.structure)
         return replace(self, design=design, known_joint=self.joint.with_sets(sets))
 
