@@ -107,24 +107,36 @@ class JointDeviance:
         theta: FloatArray,
         phi: FloatArray,
         sigma2: float | None = None,
+        shift: tuple[FloatArray, FloatArray] | None = None,
     ) -> FloatArray:
         """The derivative by φ, (n_phi,).
 
         Parameters
         ----------
         at : ProfiledDeviance
-            The criterion at φ.
+            The criterion at φ, maybe on some directions of the internal columns only.
+        shift : (p, m) and (p,) arrays, optional
+            These directions N and a point c of the plane of β: β = c + N times what `at` solves
+            for. By maximum likelihood only.
         """
         if not len(phi):
             return np.zeros(0)
-        by = self._weights(at, theta, sigma2)
+        by = self._weights(at, theta, sigma2, shift)
         return self.sets.structure.logdet(phi)[1] + self.sets.gradient(phi, by)
 
-    def _weights(self, at: ProfiledDeviance, theta: FloatArray, sigma2: float | None) -> Weights:
+    def _weights(
+        self,
+        at: ProfiledDeviance,
+        theta: FloatArray,
+        sigma2: float | None,
+        shift: tuple[FloatArray, FloatArray] | None,
+    ) -> Weights:
         """The derivative of the criterion by every cross-product."""
         products, template = at.products, self.template
         modes = at.modes(theta)
         beta, b = modes.solution.beta, modes.b
+        if shift is not None:
+            beta = shift[1] + shift[0] @ beta
         s2 = at.sigma2(modes.solution) if sigma2 is None else sigma2
         T = template.shifted_factors(np.asarray(theta, dtype=np.float64))
         D = inverse_of_b(self.sets.patterns, T, modes.factor.inverse_blocks())

@@ -60,6 +60,15 @@ class Unstructured:
         return [(i, j) for j in range(self.v) for i in range(j + 1, self.v)]
 
     @property
+    def n_par(self) -> int:
+        return self.v - 1 + self.v * (self.v - 1) // 2
+
+    def pair(self, i: int) -> tuple[int, int]:
+        """The visits of the i-th correlation of `labels`."""
+        later, earlier = self._by_column[i]
+        return earlier, later
+
+    @property
     def starts(self) -> Sequence[FloatArray]:
         n = self.v - 1 + len(self._below[0])
         return [np.zeros(n) if self.begin is None else self.begin]

@@ -7,7 +7,7 @@ it; a correlation, and a standard deviation of zero, by linear constraints on θ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
@@ -36,11 +36,27 @@ def problem_of(fit: Fit, index: int) -> Problem:
     if index > d:
         return _fixed_effect(fit, index - d - 1)
     if index == d:
-        return _residual_deviation(_Located(fit.objective, fit.theta))
+        return residual_deviation(Located(fit.objective, fit.theta))
+    return of_theta(fit, index, Located, reordered)
+
+
+def of_theta(
+    fit: Fit,
+    index: int,
+    here: Callable[..., Located],
+    moved: Callable[[Fit, int, tuple[int, ...]], Located],
+) -> Problem:
+    """An element of θ as a standard deviation or correlation.
+
+    Parameters
+    ----------
+    here, moved : callable
+        What makes the criterion and its optimum, as they are and with a term's effects reordered.
+    """
     term = next(t for t, part in enumerate(fit.template.slices) if index < part.stop)
     structure, part = fit.template.structures[term], fit.template.slices[term]
     row, column = structure.entries[index - part.start]
-    located = _Located(fit.objective, fit.theta, term)
+    located = here(fit.objective, fit.theta, term)
     if row == column and fit.held.sigma is None:
         return _standard_deviation(located, row)
     if not structure.closed or structure.k == 1:
@@ -53,12 +69,12 @@ def problem_of(fit: Fit, index: int) -> Problem:
         )
     # What is held must be of the first effect, or the first two.
     first = (column, row) if row != column else (row,)
-    located = _reordered(fit, term, (*first, *(i for i in range(structure.k) if i not in first)))
+    located = moved(fit, term, (*first, *(i for i in range(structure.k) if i not in first)))
     return _element(located, part.start, fit.sigma) if row == column else _correlation(located)
 
 
 @dataclass(frozen=True, eq=False)
-class _Located:
+class Located:
     """An ML criterion and its optimum.
 
     Attributes
@@ -126,11 +142,11 @@ class _Located:
         beta = self.objective.products.basis.coefficients(internal)
         if self.back:
             theta = theta.copy()
-            theta[self.part] = _turned(self.structure.factor(theta[self.part]), self.back)
+            theta[self.part] = turned(self.structure.factor(theta[self.part]), self.back)
         return theta, sigma, beta
 
 
-def _residual_deviation(at: _Located) -> Problem:
+def residual_deviation(at: Located) -> Problem:
     """σ held."""
     d = len(at.theta)
     to_theta = at.scaled.to_theta(at.unit)
@@ -150,7 +166,7 @@ def _residual_deviation(at: _Located) -> Problem:
     )
 
 
-def _standard_deviation(at: _Located, row: int) -> Problem:
+def _standard_deviation(at: Located, row: int) -> Problem:
     """The standard deviation σ ‖T_row‖ of one effect of one term held, with σ free to follow."""
     template, structure, part = at.template, at.structure, at.part
     to_theta = at.scaled.to_theta(at.unit)
@@ -209,7 +225,7 @@ def _standard_deviation(at: _Located, row: int) -> Problem:
     )
 
 
-def _correlation(at: _Located) -> Problem:
+def _correlation(at: Located) -> Problem:
     """The correlation of the first two effects of an unstructured term held."""
 
     def value_of(theta: FloatArray) -> float:
@@ -249,7 +265,7 @@ def _correlation(at: _Located) -> Problem:
     return Problem(-1.0, 1.0, True, 0.05, best, solve, at.estimates)
 
 
-def _element(at: _Located, index: int, per_unit: float) -> Problem:
+def _element(at: Located, index: int, per_unit: float) -> Problem:
     """One element of θ held: a correlation, or with σ known a standard deviation.
 
     Parameters
@@ -311,7 +327,7 @@ def _fixed_effect(fit: Fit, column: int) -> Problem:
     system = fit.solver.build(smaller, fit.template)
     without = replace(fit.objective, system=system, products=smaller)
 
-    def located(value: float) -> _Located:
+    def located(value: float) -> Located:
         # The residual of y − value·x on X₋ is that of y on X plus κ times a unit vector.
         beta0 = G.T @ old.beta0 - value * c
         kappa = float(beta0[-1])
@@ -322,7 +338,7 @@ def _fixed_effect(fit: Fit, column: int) -> Problem:
             yty=old.yty + kappa * kappa + 2.0 * kappa * float(unit @ old.Xty),
             beta0=beta0[:-1],
         )
-        return _Located(without.with_response(response), fit.theta)
+        return Located(without.with_response(response), fit.theta)
 
     def solve(value: float, x: FloatArray) -> Point:
         scaled = located(value).scaled
@@ -344,7 +360,7 @@ def _fixed_effect(fit: Fit, column: int) -> Problem:
     )
 
 
-def _turned(T: FloatArray, order: tuple[int, ...]) -> FloatArray:
+def turned(T: FloatArray, order: tuple[int, ...]) -> FloatArray:
     """The parameters of an unstructured term with effect i of the result being order[i] of T."""
     k = len(order)
     R = np.asarray(np.linalg.qr(T[list(order)].T, mode="r"))
@@ -352,14 +368,14 @@ def _turned(T: FloatArray, order: tuple[int, ...]) -> FloatArray:
     return np.concatenate([L[c:, c] for c in range(k)])
 
 
-def _reordered(fit: Fit, term: int, order: tuple[int, ...]) -> _Located:
+def reordered(fit: Fit, term: int, order: tuple[int, ...]) -> Located:
     """The criterion and its optimum with the effects of a term in another order."""
     if order == tuple(range(len(order))):
-        return _Located(fit.objective, fit.theta, term, order)
+        return Located(fit.objective, fit.theta, term, order)
     products, response, template = fit.products, fit.objective.response, fit.template
     take, part = list(order), template.slices[term]
     theta = fit.theta.copy()
-    theta[part] = _turned(template.structures[term].factor(theta[part]), order)
+    theta[part] = turned(template.structures[term].factor(theta[part]), order)
     a, z = template.offsets[term], template.offsets[term + 1]
     rows = np.arange(products.q)
     rows[a:z] = rows[a:z].reshape(-1, len(take))[:, take].ravel()
@@ -384,4 +400,4 @@ def _reordered(fit: Fit, term: int, order: tuple[int, ...]) -> _Located:
         products=moved,
         response=replace(response, Zty=response.Zty[rows]),
     )
-    return _Located(objective, theta, term, tuple(int(i) for i in np.argsort(order)))
+    return Located(objective, theta, term, tuple(int(i) for i in np.argsort(order)))
