@@ -21,6 +21,8 @@ from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.many.refit import refit_many
 from lmmsparse.fit.not_identified import not_identified
 from lmmsparse.fit.refit import refit_response
+from lmmsparse.fit.residual.fit import ResidualFit
+from lmmsparse.fit.residual.identification import residual_findings
 from lmmsparse.fit.verdict import Convergence, judge
 from lmmsparse.inference.hypotheses.contrast import contrast
 from lmmsparse.inference.hypotheses.drop1 import drop1_table
@@ -45,6 +47,7 @@ from lmmsparse.report.tidy import augment, glance, tidy
 from lmmsparse.results.influence import Influence, influence
 from lmmsparse.results.predict import predict
 from lmmsparse.results.prediction_error import predict_with_error
+from lmmsparse.results.residual_covariance import ResidualCovariance, residual_covariance
 from lmmsparse.results.residuals import residuals
 from lmmsparse.results.simulate import simulate
 from lmmsparse.results.variance_explained import intraclass_correlation, r_squared
@@ -105,6 +108,11 @@ class LinearMixedModel(MixedModel):
     def sigma(self) -> float:
         """Residual standard deviation (of an observation of weight 1)."""
         return self._fit.sigma
+
+    @property
+    def residual(self) -> ResidualCovariance | None:
+        """Covariance of the residuals, with ``parameters``; None where they are independent."""
+        return residual_covariance(self._fit)
 
     @checked_keywords
     def vcov_varcorr(self, scale: str = "sdcor") -> pd.DataFrame:
@@ -212,6 +220,8 @@ class LinearMixedModel(MixedModel):
         fit = self._fit
         found = check_design(fit.design, fit.held)
         found = [*found, *not_identified(fit, found), *solver_findings(fit.products, fit.solver)]
+        if isinstance(fit, ResidualFit):
+            found += residual_findings(fit.design, fit.undetermined)
         return judge(fit, tuple(found))
 
     @checked_keywords

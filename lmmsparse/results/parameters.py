@@ -43,6 +43,11 @@ def residual_names(fit: Fit) -> tuple[str, ...]:
     return fit.phi_names if isinstance(fit, ResidualFit) else ()
 
 
+def residual_values(fit: Fit) -> list[float]:
+    """Their estimates."""
+    return fit.natural.tolist() if isinstance(fit, ResidualFit) else []
+
+
 def parameter_labels(fit: Fit) -> dict[str, str]:
     """Every name in words for an axis: ``"SD of Days | Subject"``; fixed effects keep theirs."""
     common, labels = {"sd": "SD", "rho": "Correlation"}, []

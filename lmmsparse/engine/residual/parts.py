@@ -50,6 +50,8 @@ class ClusterParts:
     X : (n, p) array
         Internal columns.
     theta, phi : arrays
+    some : list of (clusters, m) arrays, optional
+        Clusters to look at, all if not given.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class ClusterParts:
         X: FloatArray,
         theta: FloatArray,
         phi: FloatArray,
+        some: Sequence[IntArray] | None = None,
     ) -> None:
         self._structure, self._terms, self._X, self._phi = structure, tuple(terms), X, phi
+        self._clusters = clusters(structure, terms) if some is None else some
         self._T = template.shifted_factors(theta)
         self._spans = [
             (t, E)
@@ -72,7 +76,7 @@ class ClusterParts:
 
     def _parts(self) -> Iterator[IntArray]:
         """Clusters of one size, some at a time."""
-        for rows in clusters(self._structure, self._terms):
+        for rows in self._clusters:
             step = max(1, _ELEMENTS // (self._r * rows.shape[1] ** 2))
             for start in range(0, len(rows), step):
                 yield rows[start : start + step]
@@ -103,7 +107,7 @@ class ClusterParts:
             flat = B.reshape(r, -1)
             J += flat @ flat.T
             A += np.tensordot(BX, X, axes=([1, 2], [0, 1])).swapaxes(1, 2)
-            wide = BX.transpose(0, 3, 1, 2).reshape(r * p, -1)
+            wide = BX.transpose(0, 3, 1, 2).reshape(r * p, rows.size)
             Q += (wide @ wide.T).reshape(r, p, r, p)
         return 0.5 * (A + A.swapaxes(1, 2)), Q.transpose(0, 2, 1, 3), J
 
@@ -122,4 +126,4 @@ class ClusterParts:
     @property
     def largest(self) -> int:
         """Rows of the largest cluster."""
-        return max(rows.shape[1] for rows in clusters(self._structure, self._terms))
+        return max(rows.shape[1] for rows in self._clusters)

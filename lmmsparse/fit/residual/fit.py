@@ -23,6 +23,7 @@ from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.engine.solvers.none import NoEffects
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.identification import undetermined_residuals
 from lmmsparse.fit.residual.problem import ResidualProblem, with_start
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum
 
@@ -73,6 +74,15 @@ class ResidualFit(Fit):
     @property
     def covariance_parameters(self) -> int:
         return super().covariance_parameters + int(self.problem.free_phi.sum())
+
+    @cached_property
+    def undetermined(self) -> list[tuple[str, ...]]:
+        """Sets of covariance parameters of which the data determine a combination only."""
+        return undetermined_residuals(self.problem, self.theta, self.phi)
+
+    @property
+    def n_undetermined(self) -> int:
+        return len(self.undetermined)
 
     @cached_property
     def derivatives(self) -> Derivatives:  # type: ignore[override]
