@@ -13,7 +13,6 @@ from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import DataError, Finding, FormulaError
 from lmmsparse.common.options import mapping, one_of
-from lmmsparse.common.words import listed
 from lmmsparse.design.columns import (
     check_factors,
     check_finite,
@@ -27,26 +26,20 @@ from lmmsparse.design.grouping import Grouping, make_grouping
 from lmmsparse.design.matrices import MatrixRecipe, learn
 from lmmsparse.design.plain import Columns
 from lmmsparse.design.rank import (
-    FixedColumns,
     chosen_columns,
     clearly_independent,
     column_relations,
     columns_not_finite,
-    far_from_zero,
     independent_columns,
+    rank_findings,
 )
 from lmmsparse.design.recipe import (
     GroupRecipe,
     Recipe,
     evaluate_grouping,
 )
-from lmmsparse.design.residual import (
-    PART,
-    ResidualDesign,
-    check_declared_visits,
-    check_nested,
-    make_residual,
-)
+from lmmsparse.design.residual import PART, residual_of
+from lmmsparse.design.residual_checks import check_declared_visits, check_nested
 from lmmsparse.design.rows import (
     Extras,
     complete_rows,
@@ -62,7 +55,6 @@ from lmmsparse.engine.covariance.structures import make_structure
 from lmmsparse.formula.formula import MixedFormula, parse_formula
 from lmmsparse.formula.references import references, with_columns
 from lmmsparse.formula.residual import ResidualCorrelation, parse_residual, parse_residual_sd
-from lmmsparse.formula.tokens import effect_key
 
 
 @checked_keywords
@@ -127,13 +119,16 @@ def build_design(
     independent = independent_columns(X, names)
     lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
     if not clearly_independent(X):
-        findings += _rank_findings(X, names, lost)
+        findings += rank_findings(X, names, lost)
     blocks = _blocks(asked, learnt, fitted.table)
     order = sorted(range(len(blocks)), key=lambda i: -blocks[i].n_levels)
     blocks = [_with_steps(blocks[i], i, learnt.recipe, asked.frame, findings) for i in order]
-    structure = _residual(asked, learnt, fitted.table)
+    structure = residual_of(
+        asked.correlation, asked.sd_text, learnt.matrices.get(PART), fitted.table, asked.own
+    )
     if structure is not None:
-        check_nested(structure, blocks)
+        check_declared_visits(asked.correlation, asked.frame, structure.visits)
+        check_nested(structure.grouping, blocks)
     return Design(
         formula=asked.parsed.text,
         response=asked.response,
@@ -334,55 +329,6 @@ def _check_readable(parts: Mapping[str, str]) -> None:
             f"{'the intercept' if name == '1' else 'all other columns'}, even in backquotes. "
             f"Rename it: data.rename(columns={{{name!r}: 'x1'}})."
         )
-
-
-def _rank_findings(X: FixedColumns, names: tuple[str, ...], lost: tuple[str, ...]) -> list[Finding]:
-    """What is dropped, and predictors so far from zero that digits are lost."""
-    out = []
-    is_far = far_from_zero(X, names)
-    far = [name for name, distant in zip(names, is_far, strict=True) if distant]
-    gone, stays = [n for n in far if n in lost], [n for n in far if n not in lost]
-    if gone:
-        text = (
-            f"{len(lost)} of {len(names)} columns of the fixed effects were dropped "
-            f"({listed(lost)}). {listed(gone)} {'is' if len(gone) == 1 else 'are'} so far from "
-            "zero, compared with the spread, that double precision cannot separate the columns. "
-            "Subtract a typical value in the data before fitting, for example the smallest. What "
-            "is dropped then too repeats other columns."
-        )
-        out.append(Finding("rank-deficient", "warning", text))
-    elif lost:
-        text = (
-            f"The fixed effects are linearly dependent: {len(lost)} of {len(names)} columns were "
-            f"dropped ({listed(lost)}). The fit does not depend on the choice, but their "
-            "coefficients cannot be told apart from the others'. Remove terms that repeat others, "
-            "or combinations of factor levels that do not occur."
-        )
-        out.append(Finding("rank-deficient", "warning", text))
-    products = [name for name in stays if len(effect_key(name)) > 1]
-    if products:
-        text = (
-            f"The predictor in {listed(products)} is far from zero compared with its spread. "
-            "Coefficients and tests of the terms it interacts with are about zero, far outside "
-            "the data, and their digits are lost. Subtract a typical value in the data before "
-            "fitting, for example the smallest."
-        )
-        out.append(Finding("far-from-zero", "warning", text))
-    return out
-
-
-def _residual(asked: _Asked, learnt: _Learnt, table: Variables) -> ResidualDesign | None:
-    """The covariance of the residuals, where one is asked for."""
-    if asked.correlation is None and not asked.sd_text:
-        return None
-    sd = None
-    if asked.sd_text:
-        values, names = learnt.matrices[PART]
-        assert isinstance(values, np.ndarray)
-        sd = values, names
-    out = make_residual(asked.correlation, asked.sd_text, sd, table, asked.own)
-    check_declared_visits(asked.correlation, asked.frame, out.visits)
-    return out
 
 
 def _sequences(parsed: MixedFormula) -> list[str]:

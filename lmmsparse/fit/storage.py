@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lmmsparse.common.archive import Archive, Arrays, write_archive
-from lmmsparse.common.arrays import FloatArray, IntArray, ObjectArray
+from lmmsparse.common.arrays import FloatArray, ObjectArray
 from lmmsparse.common.errors import Finding, MissingPackageError, StorageError
 from lmmsparse.common.fields import (
     choice,
@@ -30,9 +30,9 @@ from lmmsparse.common.fields import (
     whole,
 )
 from lmmsparse.common.files import opened
-from lmmsparse.design import Design, Grouping, LevelKey, RandomBlock
+from lmmsparse.design import Design, Grouping, RandomBlock
 from lmmsparse.design.state import check_recipe, decode_recipe, encode_recipe
-from lmmsparse.design.values import decode_index, encode_index, same_labels
+from lmmsparse.design.values import decode_index, encode_index
 from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
 from lmmsparse.engine.covariance.structures import CovarianceStructure, Diagonal, Unstructured
 from lmmsparse.engine.held import Held
@@ -66,7 +66,9 @@ _OPTIMIZERS: dict[str, type[Any]] = {
 }
 _OPTIMUM = ("value", "status", "evaluations", "optimizer", "expected_decrease")
 _SPARSE = ("data", "indices", "indptr")
-_SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Blocked, Cholmod, Dense, SuperLU, NoEffects)}
+_SOLVERS: dict[str, type[Any]] = {
+    c.__name__: c for c in (Blocked, Cholmod, Dense, SuperLU, NoEffects)
+}
 _STRUCTURES: dict[str, type[Any]] = {
     c.__name__: c for c in (Unstructured, Diagonal, CompoundSymmetry, AR1)
 }
@@ -75,7 +77,7 @@ _STRUCTURES: dict[str, type[Any]] = {
 def save_fit(fit: Fit, path: str | Path) -> None:
     """Write a fit to `path`."""
     arrays: dict[str, ObjectArray] = {}
-    meta = {
+    meta: dict[str, Any] = {
         "format": _FORMAT,
         "version": _VERSION,
         "reml": fit.reml,

@@ -15,8 +15,8 @@ from lmmsparse.design import Design, build_design, design_from_arrays
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.fit.fitting import check_parts, fit_design
-from lmmsparse.fit.held import held_parameters
 from lmmsparse.fit.generalized.fit import GeneralizedFit
+from lmmsparse.fit.held import held_parameters
 from lmmsparse.fit.storage import load_fit
 from lmmsparse.formula.formula import parse_formula
 from lmmsparse.inference.generalized.likelihood import likelihood_ratios

@@ -15,7 +15,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.design.recipe import Recipe
-from lmmsparse.design.residual import NewResiduals, new_residuals
+from lmmsparse.design.residual_new import NewResiduals, new_residuals
 from lmmsparse.engine.residual.base import Groups
 from lmmsparse.engine.residual.structure import ResidualStructure
 from lmmsparse.fit.residual.fit import ResidualFit

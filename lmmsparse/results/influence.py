@@ -21,8 +21,8 @@ from lmmsparse.common.words import listed
 from lmmsparse.design.recipe import plain_labels
 from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.fit import Fit
-from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.fit.refit import again, subset, warm_start
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.fit.settle import Settled, about_given, findings_about, settle
 from lmmsparse.results.by_group import own_name
 from lmmsparse.results.residuals import residuals
@@ -135,9 +135,9 @@ def influence_of_rows(fit: Fit) -> Influence:
     -----
     With x̃ = x − X'WZΛM⁻¹Λ'z, the leverage is h = w [z'ΛM⁻¹Λ'z + |R_X⁻ᵀx̃|²]. Deleting a row while θ
     is held moves β̂ by exactly −(X'V⁻¹X)⁻¹ x̃ w r / (1 − h). With residuals of covariance σ²R, R⁻¹
-    takes the place of w: w r is an element of R⁻¹r, and w (1 − h) one of P's diagonal. Cook's distance is
-    w r² h / (p σ² (1 − h)²), NaN without fixed effects. For the last three see Cook & Weisberg
-    (1982), chapter 3.
+    takes the place of w: w r is an element of R⁻¹r, and w (1 − h) one of P's diagonal. Cook's
+    distance is w r² h / (p σ² (1 − h)²), NaN without fixed effects. For the last three see Cook &
+    Weisberg (1982), chapter 3.
     """
     design, p = fit.design, fit.design.p
     found = of_correlated_rows(fit) if isinstance(fit, ResidualFit) else _of_rows(fit)

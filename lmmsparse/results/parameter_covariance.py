@@ -109,8 +109,9 @@ def joint_hessian(fit: ResidualFit) -> tuple[FloatArray, FloatArray]:
         return np.asarray(J.T @ joint.gradient(theta, own, sigma2=sigma2))
 
     H = np.zeros((d + m + 1, d + m + 1))
-    units = np.concatenate([np.ones(d + joint.sets.structure.n_correlation),
-                            1.0 / joint.sets.structure.scales])
+    units = np.concatenate(
+        [np.ones(d + joint.sets.structure.n_correlation), 1.0 / joint.sets.structure.scales]
+    )
     for i in np.flatnonzero(free):
         step = np.zeros(d + m)
         step[i] = _STEP * max(units[i], abs(x[i]))

@@ -10,7 +10,7 @@ import pandas as pd
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.errors import DataError
 from lmmsparse.common.options import as_generator, refused, whole_number
-from lmmsparse.design.residual import new_residuals
+from lmmsparse.design.residual_new import new_residuals
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.results.correlated_rows import new_structure

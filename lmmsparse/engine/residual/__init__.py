@@ -1,1 +1,1 @@
-"""Covariances of the residuals: R(φ), its inverse in sets of rows, and the criterion over (θ, φ)."""
+"""Covariances of the residuals: R(φ), its inverse in sets of rows, the criterion in (θ, φ)."""

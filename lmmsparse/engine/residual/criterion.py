@@ -20,7 +20,6 @@ from lmmsparse.engine.residual.sets import CrossSets, Weights, inverse_of_b, wei
 from lmmsparse.engine.solvers.base import PLSSolver, PLSSystem
 
 
-
 @dataclass(frozen=True, eq=False)
 class JointDeviance:
     """−2 log-likelihood (or restricted likelihood) as a function of θ and φ.

@@ -185,7 +185,7 @@ class Exchangeable:
 
     @cached_property
     def _waves(self) -> list[IntArray]:
-        """The first rows of all groups, the second ones, …"""
+        """The first rows of all groups, then the second ones, and so on."""
         order = self.groups.order
         codes = self.groups.codes[order]
         sizes = self.groups.sizes

@@ -1,4 +1,4 @@
-"""Autoregressive residuals of order one, at whole or at any times: R⁻¹ has a neighbour each side."""
+"""Autoregressive residuals of order one, at whole or any times: R⁻¹ has a neighbour each side."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class Autoregressive:
 
     @cached_property
     def _waves(self) -> list[IntArray]:
-        """Pairs of neighbours, those of every group's second row first, then third, …"""
+        """Pairs of neighbours, those of every group's second row first, then of the third."""
         codes = self.groups.codes[self._chain[0]]
         new = np.ones(len(codes), dtype=bool)
         new[1:] = codes[1:] != codes[:-1]

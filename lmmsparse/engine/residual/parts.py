@@ -37,9 +37,7 @@ def clusters(structure: ResidualStructure, terms: Sequence[TermColumns]) -> list
     sizes = np.bincount(label)
     order = np.argsort(label, kind="stable")
     starts = np.cumsum(sizes) - sizes
-    return [
-        order[starts[sizes == size][:, None] + np.arange(size)] for size in np.unique(sizes)
-    ]
+    return [order[starts[sizes == size][:, None] + np.arange(size)] for size in np.unique(sizes)]
 
 
 class ClusterParts:
@@ -126,4 +124,4 @@ class ClusterParts:
     @property
     def largest(self) -> int:
         """Rows of the largest cluster."""
-        return max(rows.shape[1] for rows in self._clusters)
+        return max(int(rows.shape[1]) for rows in self._clusters)

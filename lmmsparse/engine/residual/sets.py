@@ -172,7 +172,7 @@ class _Sides:
             return np.ascontiguousarray(columns[which])
         m = int(self._cell.max()) + 1
         sums = [np.bincount(self._cell, column, minlength=m) for column in columns.T]
-        return np.column_stack(sums)[which]
+        return np.asarray(np.column_stack(sums)[which], dtype=np.float64)
 
     @cached_property
     def Y(self) -> tuple[FloatArray, FloatArray]:
@@ -238,11 +238,10 @@ class _Summed:
         place = own.of * m + sides.places[at]
         flat = product.reshape(len(product), -1)
         sums = [np.bincount(place, column, minlength=len(own) * m) for column in flat.T]
-        return np.stack(sums, axis=-1).reshape(len(own), m, *product.shape[1:])
+        joined = np.stack(sums, axis=-1).astype(np.float64)
+        return joined.reshape(len(own), m, *product.shape[1:])
 
-    def add(
-        self, f: FloatArray, YY: FloatArray, ZY: FloatArray, ZZ: Sequence[FloatArray]
-    ) -> None:
+    def add(self, f: FloatArray, YY: FloatArray, ZY: FloatArray, ZZ: Sequence[FloatArray]) -> None:
         YY += np.tensordot(f, self._YY, axes=1)
         if ZY.size:
             ZY += np.tensordot(f, self._ZY, axes=1)
@@ -269,9 +268,7 @@ class _ByRow:
     def _any_double(self) -> bool:
         return bool(self._sides.classes.twice.any())
 
-    def add(
-        self, f: FloatArray, YY: FloatArray, ZY: FloatArray, ZZ: Sequence[FloatArray]
-    ) -> None:
+    def add(self, f: FloatArray, YY: FloatArray, ZY: FloatArray, ZZ: Sequence[FloatArray]) -> None:
         sides = self._sides
         w = f[sides.classes.of]
         left, right = sides.Y
@@ -313,7 +310,8 @@ class _ByRow:
         for at, by in enumerate(ZZ):
             out += np.einsum("mij,mij->m", sides.blocks(at, None), by[sides.places[at]])
         classes = sides.classes
-        return np.bincount(classes.of, out, minlength=len(classes))
+        sums = np.bincount(classes.of, out, minlength=len(classes))
+        return np.asarray(sums, dtype=np.float64)
 
 
 def weights_of(
@@ -342,5 +340,3 @@ def inverse_of_b(
         times_each(np.matmul(factors[pattern.s], S), factors[pattern.t].T)
         for pattern, S in zip(patterns, inverse, strict=True)
     ]
-
-

@@ -48,6 +48,15 @@ class Classes(ReadOnly):
 
 
 @dataclass(frozen=True, eq=False)
+class _Values:
+    """Coefficients and log-determinant at a φ."""
+
+    phi: FloatArray
+    coefficients: list[tuple[FloatArray, FloatArray]]
+    logdet: tuple[float, FloatArray]
+
+
+@dataclass(frozen=True, eq=False)
 class ResidualStructure(ReadOnly):
     """R as a function of φ.
 
@@ -163,6 +172,25 @@ class ResidualStructure(ReadOnly):
 
     def coefficients(self, phi: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
         """Of `classes`, the coefficient of every class, and its derivatives (n_phi, classes)."""
+        return self._at(phi).coefficients
+
+    def logdet(self, phi: FloatArray) -> tuple[float, FloatArray]:
+        """log|R|, and its gradient."""
+        return self._at(phi).logdet
+
+    def _at(self, phi: FloatArray) -> _Values:
+        """What is known at φ; the last is kept, as value and slope are asked for in turn."""
+        last = self._last.get("values")
+        if last is None or not np.array_equal(last.phi, phi):
+            last = _Values(phi.copy(), self._coefficients(phi), self._logdet(phi))
+            self._last["values"] = last
+        return last
+
+    @cached_property
+    def _last(self) -> dict[str, _Values]:
+        return {}
+
+    def _coefficients(self, phi: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
         own, gamma = self.split(phi)
         f, df = self.correlation.coefficients(own)
         rows = self._strata[0]
@@ -181,8 +209,7 @@ class ResidualStructure(ReadOnly):
             raise NumericalError("Standard deviations of residuals are out of bounds.")
         return np.exp(logs)
 
-    def logdet(self, phi: FloatArray) -> tuple[float, FloatArray]:
-        """log|R|, and its gradient."""
+    def _logdet(self, phi: FloatArray) -> tuple[float, FloatArray]:
         own, gamma = self.split(phi)
         value, slope = self.correlation.logdet(own)
         sums = 2.0 * self.columns.sum(axis=0)

@@ -178,9 +178,7 @@ class Unstructured:
 
     def coefficients(self, phi: FloatArray) -> tuple[FloatArray, FloatArray]:
         per, d = self.v * (self.v + 1) // 2, len(phi)
-        f, df = np.zeros(len(self._patterns[0]) * per), np.zeros(
-            (d, len(self._patterns[0]) * per)
-        )
+        f, df = np.zeros(len(self._patterns[0]) * per), np.zeros((d, len(self._patterns[0]) * per))
         dR = self.covariance_slopes(phi)
         for m, at, inverse, _ in self._inverses(phi):
             i, j = np.tril_indices(len(at))

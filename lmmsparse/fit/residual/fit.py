@@ -67,7 +67,7 @@ class ResidualFit(Fit):
         return self.design.residual.parameter_names
 
     @cached_property
-    def objective(self) -> ProfiledDeviance:  # type: ignore[override]
+    def objective(self) -> ProfiledDeviance:
         """The criterion as a function of θ at φ̂."""
         return self.problem.joint.at(self.phi)
 
@@ -85,7 +85,7 @@ class ResidualFit(Fit):
         return len(self.undetermined)
 
     @cached_property
-    def derivatives(self) -> Derivatives:  # type: ignore[override]
+    def derivatives(self) -> Derivatives:
         return self.objective.derivatives(self.theta)
 
     @cached_property
@@ -116,8 +116,6 @@ class ResidualFit(Fit):
             recipe=None,
             formula="",
         )
-
-
 
 
 def solver_for(problem: ResidualProblem, solver: PLSSolver | None) -> ResidualProblem:

@@ -48,9 +48,7 @@ def refit_residuals(
     return pd.concat([table, pd.DataFrame(verdicts, index=index)], axis=1)
 
 
-def _some(
-    fit: ResidualFit, Y: FloatArray
-) -> tuple[FloatArray, np.ndarray, np.ndarray, np.ndarray]:
+def _some(fit: ResidualFit, Y: FloatArray) -> tuple[FloatArray, np.ndarray, np.ndarray, np.ndarray]:
     """Estimates of some responses, and what is said of them."""
     width = 2 + len(fit.theta) + len(fit.phi) + 2 * fit.design.p
     numbers = np.full((Y.shape[1], width), np.nan)

@@ -75,13 +75,14 @@ class JointObjective:
             of_theta = self._gradient_in_theta(moved, x[:d], theta, ways)
             of_phi = self.joint.slope(moved, theta, there) * self._unit
             rows[i] = (np.concatenate([of_theta, of_phi]) - gradient) / 1e-4
+        second = own.second
         return replace(
             own,
             frame=None if own.frame is None else _JointFrame(own.frame, x, d),
             gradient=gradient,
             hessian=self._joined(own.hessian, rows),
             exact=None if own.exact is None else self._joined(own.exact, rows),
-            second=None if own.second is None else lambda: self._joined(own.second(), rows),
+            second=None if second is None else lambda: self._joined(second(), rows),
         )
 
     def _joined(self, of_theta: FloatArray, rows: FloatArray) -> FloatArray:

@@ -66,7 +66,7 @@ class ResidualProblem(Problem):
     @property
     def starts(self) -> list[FloatArray]:
         """φ to search from, what is held at its value."""
-        out = []
+        out: list[FloatArray] = []
         for start in self.structure.starts:
             phi = start.copy()
             for i, value in self.held_phi:
@@ -76,12 +76,12 @@ class ResidualProblem(Problem):
         return out
 
     @property
-    def objective(self) -> ProfiledDeviance:  # type: ignore[override]
+    def objective(self) -> ProfiledDeviance:
         """The criterion at the first start of φ."""
         return self.joint.at(self.starts[0])
 
     @property
-    def unidentified(self) -> Unidentified | None:  # type: ignore[override]
+    def unidentified(self) -> Unidentified | None:
         """Nothing is known of this before the search."""
         return None
 
@@ -149,7 +149,8 @@ def with_start(design: Design) -> Design:
     if residual is None or residual.visits is None or residual.begin is not None:
         return design
     law = residual.law
-    assert isinstance(law, Unstructured) and residual.grouping is not None
+    assert isinstance(law, Unstructured)
+    assert residual.grouping is not None
     Q, _ = design.internal_columns(weighted=False)
     e = design.y - design.offset_or_zero
     for _ in range(2):

@@ -59,6 +59,7 @@ def search_joint(
         Where to begin, instead.
     """
     searches = _Searches(joint, design, free_phi, optimizer, progress)
+    points: list[tuple[FloatArray | None, FloatArray]]
     if begin is not None and begin[1] is not None:
         points = [(begin[0], begin[1])]
     elif begin is not None:
@@ -145,7 +146,7 @@ class _Searches:
         if not self._second_order or not is_cheap(self.products):
             return found
         for _ in range(_ROUNDS):
-            theta, phi = self._scaled.parameters(found.x)
+            phi = self._scaled.parameters(found.x)[1]
             if not self._joint.template.free.any():
                 return found
             try:

@@ -11,7 +11,8 @@ from lmmsparse.common.archive import Arrays
 from lmmsparse.common.arrays import ObjectArray
 from lmmsparse.common.fields import items, optional, record, text
 from lmmsparse.design import RandomBlock
-from lmmsparse.design.residual import ResidualDesign, check_nested, check_residual
+from lmmsparse.design.residual import ResidualDesign
+from lmmsparse.design.residual_checks import check_groups, check_nested
 from lmmsparse.fit.stored_groupings import decode_grouping, encode_grouping
 from lmmsparse.formula.residual import parse_residual, parse_residual_sd
 
@@ -55,8 +56,9 @@ def decode_residual(
         wanted = correlation.kind == "us" or (correlation.kind == "cs" and correlation.time != "1")
         if wanted != (visits is not None):
             raise ValueError("visits of what has none, or none of what has")
-        if visits is not None and not np.array_equal(visits.codes, times):
+        if visits is not None and times is not None and (visits.codes != times).any():
             raise ValueError("visits at other times")
-        check_residual(out)
-    check_nested(out, blocks)
+        if grouping is not None and times is not None:
+            check_groups(correlation, grouping, times, visits)
+    check_nested(grouping, blocks)
     return out

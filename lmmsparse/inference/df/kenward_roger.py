@@ -13,8 +13,8 @@ import scipy.linalg as sla
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.threads import one_thread
-from lmmsparse.engine.variance_parts import VarianceParts
 from lmmsparse.engine.residual.parts import ClusterParts
+from lmmsparse.engine.variance_parts import VarianceParts
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.inference.df.information import restricted, variance_parts

@@ -1,4 +1,4 @@
-"""Two designs → whether the covariance of the residuals of one is contained in that of the other."""
+"""Two designs → whether the residuals' covariance of one is contained in that of the other."""
 
 from __future__ import annotations
 

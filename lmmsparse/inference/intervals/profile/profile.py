@@ -227,7 +227,9 @@ def _follow(
         values = np.concatenate([parameter_values(fit, fit.theta, fit.sigma), fit.beta])
         value = values[[index]]
         return Curve(value, np.zeros(1), float(value[0]), float(value[0]), ()), [values]
-    problem = problem_of_residuals(fit, index) if isinstance(fit, ResidualFit) else problem_of(fit, index)
+    problem = (
+        problem_of_residuals(fit, index) if isinstance(fit, ResidualFit) else problem_of(fit, index)
+    )
     try:
         curve = trace(problem, cutoff, cutoff / _STEPS, exact)
     except BetterOptimumError as found:
