@@ -20,7 +20,7 @@ from lmmsparse.design.successes import FORMS, binomial_response
 from lmmsparse.engine.families import Binomial, Family, family_named
 from lmmsparse.engine.families.base import Observations
 from lmmsparse.engine.solvers.base import PLSSolver
-from lmmsparse.fit.fit import check_parts
+from lmmsparse.fit.fitting import check_parts
 from lmmsparse.fit.generalized.fit import beside_sigma, fit_generalized
 from lmmsparse.fit.generalized.problem import INFORMATION
 from lmmsparse.formula.formula import parse_formula

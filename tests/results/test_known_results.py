@@ -224,9 +224,7 @@ def test_satterthwaite_and_kenward_roger_by_n_times_n_matrices(name: str) -> Non
     H = np.array(
         [
             [
-                sum(
-                    s * r * criterion(phi + s * E[i] + r * E[j]) for s in (1, -1) for r in (1, -1)
-                )
+                sum(s * r * criterion(phi + s * E[i] + r * E[j]) for s in (1, -1) for r in (1, -1))
                 / (4 * h[i] * h[j])
                 for j in range(d)
             ]
@@ -246,14 +244,16 @@ def test_leverage_is_the_diagonal_of_the_hat_matrix() -> None:
         [
             (
                 lambda e: (
-                    dense.X @ dense.vcov @ dense.X.T @ dense.inverse
-                    + dense.Z
-                    @ dense.G
-                    @ dense.Z.T
-                    @ dense.inverse
-                    @ (np.eye(n) - dense.X @ dense.vcov @ dense.X.T @ dense.inverse)
+                    (
+                        dense.X @ dense.vcov @ dense.X.T @ dense.inverse
+                        + dense.Z
+                        @ dense.G
+                        @ dense.Z.T
+                        @ dense.inverse
+                        @ (np.eye(n) - dense.X @ dense.vcov @ dense.X.T @ dense.inverse)
+                    )
+                    @ e
                 )
-                @ e
             )(np.eye(n)[i])[i]
             for i in range(0, n, 10)
         ]

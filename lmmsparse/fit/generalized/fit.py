@@ -24,7 +24,8 @@ from lmmsparse.engine.generalized.laplace import LaplacePoint, Parameters
 from lmmsparse.engine.held import Held
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import Modes, PLSSolution, PLSSolver
-from lmmsparse.fit.fit import Fit, check_parts
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.fitting import check_parts
 from lmmsparse.fit.generalized.errors import covariance
 from lmmsparse.fit.generalized.joint import search_at_joint_mode
 from lmmsparse.fit.generalized.problem import GeneralizedProblem, default_solver
