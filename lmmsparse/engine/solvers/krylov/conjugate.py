@@ -45,7 +45,7 @@ class Solved:
         return T
 
     def logarithms(self) -> tuple[FloatArray, FloatArray]:
-        """b' log(A) b by Gauss quadrature, (c,), and the ratios of the eigenvalues seen, (c,)."""
+        """B' log(A) b by Gauss quadrature, (c,), and the ratios of the eigenvalues seen, (c,)."""
         out, ratios = np.zeros(len(self.steps)), np.ones(len(self.steps))
         for k in np.unique(self.steps[self.steps > 0]).tolist():
             columns = np.flatnonzero(self.steps == k)
