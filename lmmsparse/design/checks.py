@@ -67,8 +67,8 @@ def check_levels(design: Design) -> Iterator[Finding]:
                 "levels-vs-rows",
                 f"The levels of {name!r} that have rows have one each, and by their "
                 f"{block.known.kind} they have equal variances and no covariances: their variation "
-                "cannot be told from the residual variation. Check the labels, or hold the residual "
-                "standard deviation if it is known: fixed={'sigma': 1.0}.",
+                "cannot be told from the residual variation. Check the labels, or hold the "
+                "residual standard deviation if it is known: fixed={'sigma': 1.0}.",
             )
         elif 1 < block.n_levels < 5:
             yield Finding(
