@@ -37,7 +37,8 @@ from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.engine.solvers.dense import Dense
 from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.engine.solvers.superlu import SuperLU
-from lmmsparse.fit.fit import Fit, fit_design
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.fitting import fit_design
 from lmmsparse.formula.formula import MixedFormula, parse_formula
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.glmer import glmer

@@ -98,6 +98,7 @@ class GeneralizedLinearMixedModel(MixedModel):
         "vcov_varcorr": "Write m.parameter_errors.",
         "all_fit": "Fit again with optimizer=, for example lmm.Bobyqa().",
         "r2": "It is for linear mixed models, whose residuals have a variance.",
+        "rsquared": "R² is given for linear mixed models, whose residuals have a variance.",
         "icc": "It is for linear mixed models, whose residuals have a variance.",
     }
 

@@ -21,6 +21,8 @@ from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.many.refit import refit_many
 from lmmsparse.fit.not_identified import not_identified
 from lmmsparse.fit.refit import refit_response
+from lmmsparse.fit.residual.fit import ResidualFit
+from lmmsparse.fit.residual.identification import residual_findings
 from lmmsparse.fit.verdict import Convergence, judge
 from lmmsparse.inference.hypotheses.contrast import contrast
 from lmmsparse.inference.hypotheses.drop1 import drop1_table
@@ -51,6 +53,7 @@ from lmmsparse.results.given import given_parameters
 from lmmsparse.results.influence import Influence, influence
 from lmmsparse.results.predict import predict
 from lmmsparse.results.prediction_error import predict_with_error
+from lmmsparse.results.residual_covariance import ResidualCovariance, residual_covariance
 from lmmsparse.results.residuals import residuals
 from lmmsparse.results.simulate import simulate
 from lmmsparse.results.variance_explained import intraclass_correlation, r_squared
@@ -111,6 +114,11 @@ class LinearMixedModel(MixedModel):
     def sigma(self) -> float:
         """Residual standard deviation (of an observation of weight 1)."""
         return self._fit.sigma
+
+    @property
+    def residual(self) -> ResidualCovariance | None:
+        """Covariance of the residuals, with ``parameters``; None where they are independent."""
+        return residual_covariance(self._fit)
 
     @checked_keywords
     def vcov_varcorr(self, scale: str = "sdcor") -> pd.DataFrame:
@@ -190,10 +198,12 @@ class LinearMixedModel(MixedModel):
 
         Parameters
         ----------
-        kind : {"response", "pearson"}
-            y − ŷ, or √w (y − ŷ).
+        kind : {"response", "pearson", "normalized"}
+            y − ŷ; √w (y − ŷ), or y − ŷ over its own standard deviation relative to σ where these
+            differ; or divided by the factor of the residuals' covariance matrix, so that they are
+            independent with variance one if the model holds.
         scaled : bool
-            Divide by σ.
+            Divide by σ, which normalized residuals are in any case.
 
         Returns
         -------
@@ -205,6 +215,7 @@ class LinearMixedModel(MixedModel):
             For another kind.
         """
         values = residuals(self._fit, kind)
+        scaled = scaled and kind != "normalized"
         return self._per_row(values / self.sigma if scaled else values, "residuals")
 
     # -- diagnosis ---------------------------------------------------------------------------------
@@ -215,6 +226,8 @@ class LinearMixedModel(MixedModel):
         fit = self._fit
         found = check_design(fit.design, fit.held)
         found = [*found, *not_identified(fit, found), *solver_findings(fit.products, fit.solver)]
+        if isinstance(fit, ResidualFit):
+            found += residual_findings(fit.design, fit.undetermined)
         return judge(fit, tuple(found))
 
     @checked_keywords

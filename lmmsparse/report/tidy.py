@@ -23,7 +23,7 @@ from lmmsparse.inference.robust.clusters import Robust
 from lmmsparse.report.new_rows import errors_of_fit
 from lmmsparse.results.influence import influence_of_rows
 from lmmsparse.results.likelihood import criteria, loglik
-from lmmsparse.results.parameters import parameter_names
+from lmmsparse.results.parameters import parameter_names, residual_names, residual_values
 from lmmsparse.results.ranef import conditional_covariances, conditional_modes, effect_names
 from lmmsparse.results.residuals import residuals
 from lmmsparse.results.varcorr import variance_components
@@ -120,6 +120,9 @@ def _fixed(table: pd.DataFrame, level: float | None, limits: pd.DataFrame | None
 
 def _parameters(fit: Fit, limits: pd.DataFrame | None) -> pd.DataFrame:
     rows, keys = parameter_rows(fit)
+    for name, value in zip(residual_names(fit), residual_values(fit), strict=True):
+        rows.append(("Residual", name, value))
+        keys.append(name)
     rows.append(("Residual", "sd__Observation", fit.sigma))
     keys.append("sigma")
     frame = pd.DataFrame(rows, columns=["group", "term", "estimate"])
@@ -151,6 +154,8 @@ def random_values(fit: Fit, level: float | None) -> pd.DataFrame:
     """One row per conditional mode."""
     names = effect_names(fit)
     spread = conditional_covariances(fit)
+    if not fit.design.blocks:
+        return pd.DataFrame(columns=["effect", "group", "level", "term", "estimate", "std_error"])
     frames = []
     for group, modes in conditional_modes(fit).items():
         labels = fit.design.blocks[fit.design.groups[group][0]].levels

@@ -10,7 +10,10 @@ import pandas as pd
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.errors import DataError
 from lmmsparse.common.options import as_generator, refused, whole_number
+from lmmsparse.design.residual_new import new_residuals
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.fit import ResidualFit
+from lmmsparse.results.correlated_rows import new_structure
 from lmmsparse.results.given import Given, given_parameters
 from lmmsparse.results.predict import (
     Selection,
@@ -45,18 +48,33 @@ def simulate(
 
     Notes
     -----
-    y* = Xβ + Zb* + offset + ε with b* ~ N(0, σ²ΛQ⁻¹Λ') and ε_i ~ N(0, σ²/w_i).
+    y* = Xβ + Zb* + offset + ε with b* ~ N(0, σ²ΛQ⁻¹Λ') and ε_i ~ N(0, σ²/w_i), or ε ~ N(0, σ²R).
+    New rows have residuals that are correlated among themselves, not with those of the fit.
     """
     n = whole_number("n", n)
     generator = as_generator(rng)
     at = at or given_parameters(fit)
     values, index = drawn_predictors(fit, n, generator, random, newdata, at)
-    weights = fit.design.weights_or_one if newdata is None else new_weights(fit, newdata)
     noise = generator.standard_normal(values.shape)
-    values += at.sigma * noise / np.sqrt(weights)[:, None]
+    if isinstance(fit, ResidualFit):
+        values += at.sigma * _correlated(fit, noise, newdata)
+    else:
+        weights = fit.design.weights_or_one if newdata is None else new_weights(fit, newdata)
+        values += at.sigma * noise / np.sqrt(weights)[:, None]
     if newdata is None and fit.design.na_action == "exclude":
         values = np.column_stack([fit.design.pad(column) for column in values.T])
     return values, index
+
+
+def _correlated(fit: ResidualFit, noise: FloatArray, newdata: Any) -> FloatArray:
+    """L times white noise with R = LL', of new rows among themselves."""
+    if newdata is None:
+        return fit.structure.colour(fit.phi, noise)
+    recipe, frame = new_frame(fit, newdata)
+    assert fit.design.residual is not None
+    new = new_residuals(fit.design.residual, recipe, frame)
+    structure, phi = new_structure(fit, new, new_weights(fit, newdata))
+    return structure.colour(phi, noise)
 
 
 def drawn_predictors(

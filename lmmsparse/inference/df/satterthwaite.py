@@ -15,6 +15,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.covariance.tangents import changes_of_TT, derivatives_of_T
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.results.parameter_covariance import parameter_covariance
 
 
@@ -27,7 +28,7 @@ class Satterthwaite:
     covariance : (p, p) array
         Covariance matrix of the fixed effects.
     parameter_covariance : (n_theta + 1, n_theta + 1) array
-        Asymptotic covariance of θ̂ (standardized) and σ̂.
+        Asymptotic covariance of θ̂ (standardized), parameters of the residuals, and σ̂.
     derivatives : (n_theta + 1, p, p) array
         Of the covariance matrix with respect to the same parameters.
 
@@ -80,7 +81,13 @@ def joint_df(nu: FloatArray) -> float:
 def satterthwaite(fit: Fit) -> Satterthwaite:
     """Prepare Satterthwaite's method for a fit."""
     found = parameter_covariance(fit)
-    J = np.concatenate([_covariance_slopes(fit, found.to_theta), 2.0 / fit.sigma * fit.vcov[None]])
+    J = np.concatenate(
+        [
+            _covariance_slopes(fit, found.to_theta),
+            *([_slopes_of_residuals(fit)] if isinstance(fit, ResidualFit) else []),
+            2.0 / fit.sigma * fit.vcov[None],
+        ]
+    )
     return Satterthwaite(fit.vcov, found.matrix, J)
 
 
@@ -102,3 +109,13 @@ def _covariance_slopes(fit: Fit, to_theta: FloatArray) -> FloatArray:
         S = np.tensordot(own, other, axes=([0], [0])).transpose(0, 2, 1, 3)
         slopes[part] = np.tensordot(E, S, axes=([1, 2], [0, 1]))
     return np.asarray(fit.sigma2 * np.tensordot(to_theta.T, slopes, axes=1))
+
+
+def _slopes_of_residuals(fit: ResidualFit) -> FloatArray:
+    """∂Cov(β̂)/∂φ, (n_phi, p, p): −σ² C ∂(X'V⁻¹X) C."""
+    if not fit.design.p or not len(fit.phi):
+        return np.zeros((len(fit.phi), fit.design.p, fit.design.p))
+    C = sla.cho_solve((fit.modes.solution.RX, False), np.eye(fit.design.p))
+    back = fit.products.basis.coefficients(C)
+    slopes = fit.problem.joint.information_slopes(fit.theta, fit.phi)
+    return np.asarray(-fit.sigma2 * np.matmul(np.matmul(back, slopes), back.T))
