@@ -73,9 +73,7 @@ def monte_carlo_error(objective: ProfiledDeviance, theta: FloatArray) -> MonteCa
     return MonteCarloError(sd, inverse @ J.T @ C @ J @ inverse, 2.0 * inverse)
 
 
-def refined(
-    problem: Problem, optimum: Optimum, optimizer: Optimizer
-) -> tuple[Problem, Optimum]:
+def refined(problem: Problem, optimum: Optimum, optimizer: Optimizer) -> tuple[Problem, Optimum]:
     """The same optimum with a Monte Carlo error that is small, or as small as can be had.
 
     Deflation vectors come first, then more probes; after each, the search goes on.

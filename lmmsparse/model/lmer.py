@@ -14,7 +14,7 @@ from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design, build_design, design_from_arrays
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.engine.solvers.base import PLSSolver
-from lmmsparse.fit.fit import check_parts, fit_design
+from lmmsparse.fit.fitting import check_parts, fit_design
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.held import held_parameters
 from lmmsparse.fit.storage import load_fit
@@ -76,6 +76,8 @@ def lmer(
     fixed: Mapping[str, float] | None = None,
     context: Mapping[str, Any] | None = None,
     known: Mapping[str, Any] | None = None,
+    residual: str | None = None,
+    residual_sd: str | None = None,
     progress: bool = False,
 ) -> LinearMixedModel:
     """Fit a linear mixed model given by an lme4 formula.
@@ -113,6 +115,14 @@ def lmer(
         Grouping factor → the covariance of its levels, up to a variance that is estimated: a
         `Pedigree`, `Precision`, `Covariance`, or DataFrame with labels (a covariance). It holds for
         every term of that factor, and levels without rows get predictions.
+    residual : str, optional
+        Correlation of the residuals within groups: ``"ar1(occasion | g)"`` (whole steps, gaps
+        known), ``"car1(time | g)"`` (any times), ``"cs(1 | g)"`` (all alike) or ``"us(visit | g)"``
+        (a standard deviation per visit, all correlations: MMRM). The formula may then have no
+        random effects.
+    residual_sd : str, optional
+        One-sided formula of the logarithm of the residual standard deviation: ``"~ Sex"`` (one per
+        level; σ is that of the first), ``"~ log(x)"`` (a power of x), ``"~ x"`` (exponential).
     progress : bool
         Print the search to the standard error stream.
 
@@ -161,6 +171,8 @@ def lmer(
         contrasts=contrasts,
         context=context,
         known=known,
+        residual=residual,
+        residual_sd=residual_sd,
     )
     return _fit(design, bool(reml), start, optimizer, solver, fixed, progress)
 
