@@ -78,8 +78,8 @@ class Summary(Shown):
         """
         caption, label = a_text("caption", caption), a_text("label", label)
         shown = Section(grid=self.coefficients.section.grid), Section(grid=self.varcorr.grid)
-        counts = Section(lines=self.counts)
-        return latex_of((*shown, counts), caption, label)
+        own = () if self.varcorr.residual is None else (self.varcorr.residual.section,)
+        return latex_of((*shown, *own, Section(lines=self.counts)), caption, label)
 
     @checked_keywords
     def to_html(self) -> str:
