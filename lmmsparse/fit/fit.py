@@ -31,7 +31,7 @@ from lmmsparse.engine.solvers.base import Modes, PLSSolver
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.fit.held import held_parameters, theta_names
 from lmmsparse.fit.identification import Unidentified
-from lmmsparse.fit.precision import check_search, refined
+from lmmsparse.fit.precision import check_search, prepared, refined
 from lmmsparse.fit.problem import Problem, make_objective, products_of
 from lmmsparse.fit.start import Start
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
@@ -207,6 +207,8 @@ def fitted(
 ) -> Fit:
     """Search for the optimum of a problem."""
     check_search(problem.objective, optimizer)
+    if problem.objective.estimated:
+        problem, start = prepared(problem, start)
     optimum = problem.search(start, optimizer, progress)
     if problem.objective.estimated:
         problem, optimum = refined(problem, optimum, optimizer)

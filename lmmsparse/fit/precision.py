@@ -16,10 +16,13 @@ from lmmsparse.engine.solvers.base import EstimatedSystem
 from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.problem import Problem
+from lmmsparse.fit.search import first_start
+from lmmsparse.fit.start import Start
 from lmmsparse.optimize import Optimizer, Optimum, Status, TrustRegion
 
 LARGEST_RATIO = 0.01  # of a standard error
 LARGEST_SD = 0.05  # of the criterion
+_SAFELY = 0.7
 _FLAT = 1e-10
 
 
@@ -73,6 +76,20 @@ def monte_carlo_error(objective: ProfiledDeviance, theta: FloatArray) -> MonteCa
     return MonteCarloError(sd, inverse @ J.T @ C @ J @ inverse, 2.0 * inverse)
 
 
+def prepared(problem: Problem, start: FloatArray | Start | None) -> tuple[Problem, Start]:
+    """The problem with as many deflation vectors as it seems to need, and where to begin."""
+    first = first_start(problem.objective, problem.design, start)
+    solver = problem.solver
+    while isinstance(solver, Krylov) and not solver.is_refined(first.theta):
+        system = problem.objective.system
+        assert isinstance(system, EstimatedSystem)
+        if system.pilot_sd(first.theta) <= _SAFELY * LARGEST_SD:
+            break
+        solver = solver.deflated(first.theta)
+        problem = _by(problem, solver)
+    return problem, first
+
+
 def refined(
     problem: Problem, optimum: Optimum, optimizer: Optimizer
 ) -> tuple[Problem, Optimum]:
@@ -97,16 +114,22 @@ def carried_on(
     problem: Problem, solver: Krylov, optimum: Optimum, optimizer: Optimizer
 ) -> tuple[Problem, Optimum]:
     """The search continued from an optimum, with a more exact solver."""
-    objective = problem.objective
-    assert isinstance(objective.system, EstimatedSystem)
-    system = objective.system.by(solver)
-    problem = replace(problem, solver=solver, known=replace(objective, system=system))
+    problem = _by(problem, solver)
     found = problem.search(optimum.x, optimizer)
     return problem, replace(
         found,
         evaluations=optimum.evaluations + found.evaluations,
         trace=np.concatenate([optimum.trace, found.trace]),
     )
+
+
+def _by(problem: Problem, solver: Krylov) -> Problem:
+    """The same problem with another solver of its kind."""
+    objective = problem.objective
+    assert isinstance(objective.system, EstimatedSystem)
+    system = objective.system.by(solver)
+    known = replace(objective, system=system)
+    return replace(problem, solver=solver, known=known, like=problem.like or problem)
 
 
 def check_search(objective: ProfiledDeviance, optimizer: Optimizer) -> None:

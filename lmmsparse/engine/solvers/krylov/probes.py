@@ -93,6 +93,11 @@ class Probed:
     lead: Estimate
     steps: int
 
+    def logdet_sd(self, probes: int) -> float:
+        """The standard deviation of log|A| as a mean over so many probes."""
+        errors = self.logdet.errors
+        return float(np.sqrt(errors @ errors / ((len(errors) - 1) * probes)))
+
 
 @dataclass(frozen=True, eq=False)
 class Columns:

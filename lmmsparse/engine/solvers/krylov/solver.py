@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_construction
 from lmmsparse.common.options import is_number, positive, refused, whole_number
@@ -88,16 +86,21 @@ class Krylov:
         """What is spent."""
         return Effort(self.probes, self.vectors, self.near, self.seed, self.tol)
 
+    def is_refined(self, theta: FloatArray) -> bool:
+        """Whether there are as many deflation vectors as may be, for models with such a θ."""
+        return len(self.near) == len(theta) and self.vectors >= min(_VECTORS[-1], self.deflate)
+
+    def deflated(self, theta: FloatArray) -> Krylov:
+        """The same with more deflation vectors, found near θ."""
+        at = tuple(float(v) for v in theta)
+        known = self.vectors if len(self.near) == len(theta) else 0
+        more = next((v for v in _VECTORS if v > known), known)
+        return replace(self, near=at, vectors=min(more, self.deflate))
+
     def refined(self, theta: FloatArray) -> Krylov | None:
         """The next more exact one near θ; None where the limits are reached."""
-        at = tuple(float(v) for v in np.asarray(theta))
-        for count in _VECTORS:
-            if self.vectors < min(count, self.deflate):
-                return replace(self, near=at, vectors=min(count, self.deflate))
+        if not self.is_refined(theta):
+            return self.deflated(theta)
         if self.probes < _MOST_PROBES:
             return replace(self, probes=min(2 * self.probes, _MOST_PROBES))
         return None
-
-    def with_probes(self, probes: int) -> Krylov:
-        """The same with another number of probes."""
-        return replace(self, probes=probes)
