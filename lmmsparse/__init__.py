@@ -28,6 +28,8 @@ from lmmsparse.common.errors import (
 from lmmsparse.common.table import Table
 from lmmsparse.data.datasets import load_dataset
 from lmmsparse.design import Design, build_design
+from lmmsparse.design.known import Covariance, Precision
+from lmmsparse.design.pedigree import Pedigree
 from lmmsparse.engine import families
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
@@ -40,7 +42,7 @@ from lmmsparse.formula.formula import MixedFormula, parse_formula
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.glmer import glmer
 from lmmsparse.model.linear import LinearMixedModel
-from lmmsparse.model.lmer import anova, bootstrap_lrt, fit_arrays, lmer, load
+from lmmsparse.model.lmer import anova, bootstrap_lrt, compare, fit_arrays, lmer, load
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
 from lmmsparse.results.varcorr import VarCorr
 
@@ -65,6 +67,7 @@ __all__ = [
     "Bobyqa",
     "Cholmod",
     "ConvergenceWarning",
+    "Covariance",
     "DataError",
     "Dense",
     "Design",
@@ -85,6 +88,8 @@ __all__ = [
     "NotIdentifiableError",
     "NumericalError",
     "OptionError",
+    "Pedigree",
+    "Precision",
     "SingularFitWarning",
     "SlowSolverWarning",
     "StorageError",
@@ -97,6 +102,7 @@ __all__ = [
     "bootstrap_lrt",
     "build_design",
     "choose_solver",
+    "compare",
     "errors",
     "families",
     "fit_arrays",

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.errors import DataError, Finding, FormulaError
+from lmmsparse.common.errors import DataError, Finding, FormulaError, OptionError
 from lmmsparse.common.options import mapping, one_of
 from lmmsparse.common.words import listed
 from lmmsparse.design.columns import (
@@ -23,7 +23,8 @@ from lmmsparse.design.columns import (
 )
 from lmmsparse.design.design import Design, RandomBlock
 from lmmsparse.design.expressions import columns_of
-from lmmsparse.design.grouping import Grouping, make_grouping
+from lmmsparse.design.grouping import Grouping, LevelCovariance, make_grouping
+from lmmsparse.design.known import known_covariances
 from lmmsparse.design.matrices import MatrixRecipe, learn
 from lmmsparse.design.plain import Columns
 from lmmsparse.design.rank import (
@@ -67,6 +68,7 @@ def build_design(
     na_action: str = "omit",
     contrasts: Mapping[str, Any] | None = None,
     context: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> Design:
     """Evaluate a mixed-model formula on data.
 
@@ -84,6 +86,9 @@ def build_design(
         Column → formulaic contrasts (or ``"sum"``, ``"helmert"``, …), for fixed and random effects.
     context : mapping, optional
         Further names the formula may use.
+    known : mapping, optional
+        Grouping factor → `Pedigree`, `Precision`, `Covariance` or labelled DataFrame: the
+        covariance of its levels.
 
     Returns
     -------
@@ -104,6 +109,7 @@ def build_design(
     """
     one_of("na_action", na_action, ("omit", "exclude", "raise"))
     asked = _asked(formula, data, context)
+    covariances = _known(known, asked.parsed)
     fitted, findings = _complete(asked, weights, offset, na_action)
     learnt, fitted = _learnt(asked, contrasts, fitted, na_action, findings)
     extras = fitted_extras(fitted.extras, fitted.rows)
@@ -116,7 +122,7 @@ def build_design(
     lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
     if not clearly_independent(X):
         findings += _rank_findings(X, names, lost)
-    blocks = _blocks(asked, learnt, fitted.table)
+    blocks = _blocks(asked, learnt, fitted.table, covariances)
     order = sorted(range(len(blocks)), key=lambda i: -blocks[i].n_levels)
     blocks = [_with_steps(blocks[i], i, learnt.recipe, asked.frame, findings) for i in order]
     return Design(
@@ -355,14 +361,31 @@ def _with_steps(
     return replace(block, structure=replace(block.structure, at=at))
 
 
-def _blocks(asked: _Asked, learnt: _Learnt, table: Variables) -> list[RandomBlock]:
+def _known(known: Any, parsed: MixedFormula) -> dict[str, LevelCovariance]:
+    """Grouping factor → the known covariance of its levels."""
+    if known is None:
+        return {}
+    out = known_covariances(known, [term.group for term in parsed.random])
+    for term in parsed.random:
+        if term.group in out and len(term.factors) > 1:
+            raise OptionError(
+                f"known={{{term.group!r}: …}} is about a combination of factors, whose levels have "
+                "no labels of their own. Make a column of the combinations, and use it as the "
+                "grouping factor."
+            )
+    return out
+
+
+def _blocks(
+    asked: _Asked, learnt: _Learnt, table: Variables, known: Mapping[str, LevelCovariance]
+) -> list[RandomBlock]:
     """The random-effects terms in formula order."""
     made: dict[tuple[str, ...], Grouping] = {}
     blocks = []
     for i, term in enumerate(asked.parsed.random):
         if term.factors not in made:
             columns = [evaluate_grouping(f, table, asked.own) for f in term.factors]
-            made[term.factors] = make_grouping(term.group, columns)
+            made[term.factors] = make_grouping(term.group, columns, known.get(term.group))
         values, names = learnt.matrices[f"random{i}"]
         assert isinstance(values, np.ndarray)
         if values.shape[1] == 0:

@@ -65,7 +65,8 @@ class ProfiledDeviance:
 
     Notes
     -----
-    With r² the penalized residual sum of squares and M = Λ'Z'WZΛ + I,
+    With r² the penalized residual sum of squares, M = Λ'Z'WZΛ + Q and Q = I where no covariance of
+    levels is known (log|M| stands for log|M| − log|Q|),
     d(θ) = log|M| − Σ log w + n [1 + log(2π r²/n)] for ML, and
     d(θ) = log|M| + log|R_X'R_X| − Σ log w + (n − p) [1 + log(2π r²/(n − p))] for REML. With σ held,
     the last part is n (or n − p) log(2πσ²) + r²/σ².
@@ -102,7 +103,7 @@ class ProfiledDeviance:
         return self._profiled_value(solution)
 
     def _profiled_value(self, solution: PLSSolution) -> float:
-        value = solution.logdet_M - self.products.sum_log_weights
+        value = solution.logdet_M - self.products.prior.logdet - self.products.sum_log_weights
         value += self.df * (1.0 + np.log(2.0 * np.pi * solution.pwrss / self.df))
         if self.reml:
             value += solution.logdet_RX + self.products.basis.logdet
@@ -254,18 +255,15 @@ class ProfiledDeviance:
     def column_scales(self) -> list[FloatArray]:
         """Per term, 1 / the root mean square of each column: the natural unit of T's rows."""
         scales = []
-        for pair in self.products.pairs:
-            if pair.s == pair.t:
-                gram = pair.values.sum(axis=0)
-                squares = np.diag(self.template.unshifted(pair.s, gram))
-                scales.append(np.sqrt(self.products.n / np.maximum(squares, 1e-300)))
+        for t, gram in enumerate(self.products.grams):
+            squares = np.diag(self.template.unshifted(t, gram))
+            scales.append(np.sqrt(self.products.n / np.maximum(squares, 1e-300)))
         return scales
 
     @cached_property
     def _column_sizes(self) -> list[FloatArray]:
         """Per term, the root mean squares of the columns that cross-products are taken of."""
-        own = [pair.values.sum(axis=0) for pair in self.products.pairs if pair.s == pair.t]
-        return [np.sqrt(np.diag(gram) / self.products.n) for gram in own]
+        return [np.sqrt(np.diag(gram) / self.products.n) for gram in self.products.grams]
 
     @cached_property
     def _traces_are_cheap(self) -> bool:

@@ -109,7 +109,7 @@ def make_template(design: Design, fixed: Held = NOTHING) -> LambdaTemplate:
 
 def term_columns(design: Design) -> list[TermColumns]:
     """The random-effects terms as the engine sees them."""
-    return [TermColumns(b.codes, b.shifted_columns, b.n_levels) for b in design.blocks]
+    return [TermColumns(b.codes, b.shifted_columns, b.n_levels, b.prior) for b in design.blocks]
 
 
 def products_of(design: Design) -> tuple[CrossProducts, Response]:

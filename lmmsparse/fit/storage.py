@@ -31,6 +31,7 @@ from lmmsparse.common.fields import (
 )
 from lmmsparse.common.files import opened
 from lmmsparse.design import Design, Grouping, LevelKey, RandomBlock
+from lmmsparse.design.known_state import decode_known, encode_known
 from lmmsparse.design.state import check_recipe, decode_recipe, encode_recipe
 from lmmsparse.design.values import decode_index, encode_index, same_labels
 from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
@@ -57,7 +58,7 @@ from lmmsparse.optimize import Bobyqa, NelderMead, QuasiNewton, StructuredSearch
 from lmmsparse.optimize.base import Optimizer, Optimum, Status
 
 _FORMAT = "lmmsparse model"
-_VERSION = 2  # 1 had no list of its arrays and no checksums
+_VERSION = 3  # 1 had no list of its arrays and no checksums, 2 no known covariances
 _OPTIMIZERS: dict[str, type[Any]] = {
     c.__name__: c for c in (TrustRegion, StructuredSearch, Bobyqa, NelderMead, QuasiNewton)
 }
@@ -74,7 +75,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
     arrays: dict[str, ObjectArray] = {}
     meta = {
         "format": _FORMAT,
-        "version": _VERSION,
+        "version": _VERSION if any(block.known for block in fit.design.blocks) else 2,
         "reml": fit.reml,
         "design": _encode_design(fit.design, arrays),
         "optimum": {
@@ -205,8 +206,9 @@ def _encode_design(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, 
                 "name": g.name,
                 "levels": encode_index(g.levels),
                 "components": [encode_index(c) for c in g.key.components],
+                **encode_known(g.known, f"group{j}", arrays),
             }
-            for g in groupings
+            for j, g in enumerate(groupings)
         ],
         "blocks": blocks,
         "recipe": None if design.recipe is None else encode_recipe(design.recipe),
@@ -268,7 +270,7 @@ def _decode_finding(meta: list[Any]) -> Finding:
 
 
 def _decode_grouping(meta: Any, name: str, n: int, arrays: Arrays) -> Grouping:
-    record(meta, ("name", "levels", "components"))
+    record(meta, ("name", "levels", "components"), ("known",))
     levels = decode_index(meta["levels"])
     components = items(meta["components"], decode_index)
     shape = [len(component) for component in components]
@@ -279,7 +281,11 @@ def _decode_grouping(meta: Any, name: str, n: int, arrays: Arrays) -> Grouping:
     key = LevelKey(components, combinations.astype(np.int64, copy=False))
     if not components or not same_labels(levels, key):
         raise ValueError(f"the levels of {meta['name']} do not belong to its factors")
-    return Grouping(text(meta["name"]), levels, arrays.whole(f"{name}.codes", n, len(levels)), key)
+    codes = arrays.whole(f"{name}.codes", n, len(levels))
+    known = None
+    if "known" in meta:
+        known = decode_known(meta["known"], name, levels, arrays)
+    return Grouping(text(meta["name"]), levels, codes, key, known)
 
 
 def _in_order(rows: IntArray) -> bool:

@@ -47,6 +47,7 @@ from lmmsparse.report.generalized import (
     summarize_generalized,
     tidy_generalized,
 )
+from lmmsparse.report.plots import GeneralizedPlots
 from lmmsparse.report.summary import Summary
 from lmmsparse.results.generalized import (
     dispersion_table,
@@ -243,6 +244,11 @@ class GeneralizedLinearMixedModel(MixedModel):
         """
         return dispersion_table(self._fit, n, rng)
 
+    @property
+    def plot(self) -> GeneralizedPlots:
+        """Plots: ``m.plot.effects()``, ``m.plot.caterpillar()`` and others; needs matplotlib."""
+        return GeneralizedPlots(self._fit)
+
     # -- data frames -------------------------------------------------------------------------------
 
     @checked_keywords
@@ -287,9 +293,15 @@ class GeneralizedLinearMixedModel(MixedModel):
     # -- inference ---------------------------------------------------------------------------------
 
     @checked_keywords
-    def coef_table(self) -> Table:
-        """Fixed effects with standard errors and z tests."""
-        return z_table(self._fit)
+    def coef_table(self, level: float | None = None) -> Table:
+        """Fixed effects with standard errors and z tests.
+
+        Parameters
+        ----------
+        level : float, optional
+            Adds confidence limits, ``lower.CL, upper.CL``.
+        """
+        return z_table(self._fit, level)
 
     @checked_keywords
     def confint(

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.options import is_number, refused
+from lmmsparse.common.options import check_level, is_number, refused
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.singular import is_singular
 from lmmsparse.fit.storage import save_fit
 from lmmsparse.fit.verdict import Convergence
 from lmmsparse.optimize import Optimum
+from lmmsparse.report.plots import plot_check
 from lmmsparse.results.by_group import ByGroup
 from lmmsparse.results.likelihood import criteria, loglik
 from lmmsparse.results.ranef import (
@@ -78,8 +80,11 @@ class MixedModel:
     @property
     def vcov(self) -> pd.DataFrame:
         """Covariance matrix of the fixed effects, (p, p)."""
+        return self._covariance(self._fit.vcov)
+
+    def _covariance(self, values: FloatArray) -> pd.DataFrame:
         names = pd.Index(self._fit.design.x_names, dtype=object)
-        return pd.DataFrame(np.array(self._fit.vcov), index=names, columns=names)
+        return pd.DataFrame(np.array(values), index=names, columns=names)
 
     @property
     def theta(self) -> pd.Series:
@@ -207,6 +212,36 @@ class MixedModel:
     def converged(self) -> bool:
         """Whether the search has reached an optimum; `convergence` says more."""
         return self.convergence.converged
+
+    @checked_keywords
+    def check(self, *, level: float = 0.95, rng: Any = None, ax: Any = None) -> Any:
+        """Draw the usual diagnostics in one figure; each title says what to look for.
+
+        Residuals (quantile residuals of a generalized model) against fitted values, their spread
+        and distribution; the response beside responses the model draws; influence of rows (linear
+        models); the random effects, the first six of them. Needs matplotlib.
+
+        Parameters
+        ----------
+        level : float
+            Of the bands of quantile plots, in which all points lie with this probability.
+        rng : numpy Generator or int, optional
+            For draws and randomized residuals; seed 0 if not given.
+        ax : array of Axes, optional
+            One per panel.
+
+        Returns
+        -------
+        array of Axes
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> m = lmm.lmer("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> [ax.get_title() for ax in m.check()][:2]
+        ['Mean: the line stays near zero', 'Spread: the line stays level']
+        """
+        return plot_check(self._fit, check_level(level), rng, ax)
 
     @property
     def optimum(self) -> Optimum:

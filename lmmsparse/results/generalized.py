@@ -19,7 +19,7 @@ from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.generalized.verdict import pearson, pearson_ratio
 from lmmsparse.results.parameters import parameter_names, parameter_values
-from lmmsparse.results.predict import new_frame, predict
+from lmmsparse.results.predict import level_variances, new_frame, predict
 from lmmsparse.results.prediction_error import predict_with_error
 from lmmsparse.results.simulate import drawn_predictors
 
@@ -72,8 +72,8 @@ def _spread(fit: GeneralizedFit, newdata: Any) -> FloatArray:
         recipe, frame = new_frame(fit, newdata)
         columns = [recipe.random(t, frame) for t in range(len(fit.design.blocks))]
     total: FloatArray | float = 0.0
-    for own, T in zip(columns, fit.template.factors(fit.theta), strict=True):
-        total = total + np.square(own @ T).sum(axis=1)
+    for t, (own, T) in enumerate(zip(columns, fit.template.factors(fit.theta), strict=True)):
+        total = total + level_variances(fit, t, newdata) * np.square(own @ T).sum(axis=1)
     spread = np.asarray(np.sqrt(total))
     return spread if newdata is not None else fit.design.pad(spread)
 

@@ -75,9 +75,8 @@ def parameter_covariance(fit: Fit) -> ParameterCovariance:
 def _pwrss_gradient(fit: Fit) -> FloatArray:
     """∂r²/∂θ = −2 Σ_levels v'Du, (n_theta,)."""
     out = np.empty(len(fit.theta))
-    T = fit.template.shifted_factors(fit.theta)
     directions = derivatives_of_T(fit.template, fit.theta)
-    for t, (part, v) in enumerate(zip(fit.template.slices, fit.split(fit.modes.v), strict=True)):
-        D = directions[t]
-        out[part] = -2.0 * (D.reshape(len(D), -1) @ (v.T @ v @ T[t]).ravel())
+    levels = zip(fit.split(fit.modes.v), fit.split(fit.modes.u), strict=True)
+    for part, D, (v, u) in zip(fit.template.slices, directions, levels, strict=True):
+        out[part] = -2.0 * (D.reshape(len(D), -1) @ (v.T @ u).ravel())
     return out

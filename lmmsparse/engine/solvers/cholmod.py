@@ -145,7 +145,9 @@ class CholmodSystem:
         self._pattern = MPattern(products)
         data = self._pattern.values(products, [np.eye(k) for k in products.sizes])
         matrix: sp.csc_matrix = self._pattern.matrix(data)
-        factor, self._title = options.analyze(matrix, len(products.sizes) > 1)
+        factor, self._title = options.analyze(
+            matrix, len(products.sizes) > 1 or bool(products.priors)
+        )
         self._work = _Workspace(matrix, factor)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -6,7 +6,6 @@ Where there is no CHOLMOD, the rule falls back on what needs scipy only, and say
 from __future__ import annotations
 
 from functools import cache
-from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -43,7 +42,8 @@ def choose_solver(products: CrossProducts) -> PLSSolver:
 
     `Blocked` where what remains after eliminating the largest factor, the core, is small or mostly
     filled. Otherwise the core is ordered and factored once, which tells what `Cholmod` would cost,
-    and the cheaper of the two is taken.
+    and the cheaper of the two is taken. Where the largest factor has a known covariance, all is
+    core.
 
     Parameters
     ----------
@@ -129,21 +129,28 @@ def core_graph(products: CrossProducts, lead: tuple[int, ...]) -> sp.csc_array |
     lead : tuple of int
         Terms of the largest factor.
     """
-    first = lead[0]
-    n_levels = [b - a for a, b in pairwise(products.offsets)]
-    n_levels = [n // k for n, k in zip(n_levels, products.sizes, strict=True)]
+    n_levels, known = products.n_levels, products.priors or (None,) * len(products.sizes)
     core = [t for t in range(len(products.sizes)) if t not in lead]
     starts = dict(zip(core, np.cumsum([0, *(n_levels[t] for t in core)]).tolist(), strict=False))
     total = sum(n_levels[t] for t in core)
-    border = [pair for pair in products.pairs if pair.t == first and pair.s in starts]
-    level = np.concatenate([pair.cols for pair in border])
-    column = np.concatenate([pair.rows + starts[pair.s] for pair in border])
-    met = np.bincount(level, minlength=n_levels[first]).astype(np.float64)
-    if float((met**2).sum()) > _COUNT_UP_TO:
-        return None
-    # Of 0 and 1 in floating point, so that no sum of products is zero.
-    Z = sp.csr_array((np.ones(len(level)), (level, column)), shape=(n_levels[first], total))
-    graph = sp.csc_array(Z.T @ Z)
+    graph = sp.csc_array(sp.eye_array(total))
+    if lead:
+        first = lead[0]
+        border = [pair for pair in products.pairs if pair.t == first and pair.s in starts]
+        level = np.concatenate([pair.cols for pair in border])
+        column = np.concatenate([pair.rows + starts[pair.s] for pair in border])
+        met = np.bincount(level, minlength=n_levels[first]).astype(np.float64)
+        if float((met**2).sum()) > _COUNT_UP_TO:
+            return None
+        # Of 0 and 1 in floating point, so that no sum of products is zero.
+        Z = sp.csr_array((np.ones(len(level)), (level, column)), shape=(n_levels[first], total))
+        graph = sp.csc_array(Z.T @ Z)
+    for t in core:
+        prior = known[t]
+        if prior is not None:
+            Q = prior.precision.tocoo()
+            at = (Q.row + starts[t], Q.col + starts[t])
+            graph = graph + sp.csc_array((np.ones(Q.nnz), at), shape=graph.shape)
     for pair in products.pairs:
         if pair.s in starts and pair.t in starts and pair.s != pair.t:
             at = (pair.rows + starts[pair.s], pair.cols + starts[pair.t])

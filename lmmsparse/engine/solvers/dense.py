@@ -44,6 +44,7 @@ class DenseSystem:
         self._products = products
         self._template = template
         self._ZtZ = products.ZtZ.toarray()
+        self._Q = products.prior.dense(products.q)
 
     def describe(self) -> str:
         return f"dense Cholesky, q = {self._products.q}"
@@ -54,7 +55,7 @@ class DenseSystem:
 
     def _cholesky(self, theta: FloatArray) -> FloatArray:
         Lambda = self._Lambda(theta)
-        M = Lambda.T @ self._ZtZ @ Lambda + np.eye(self._products.q)
+        M = Lambda.T @ self._ZtZ @ Lambda + self._Q
         return np.linalg.cholesky(M)
 
     def solve(self, theta: FloatArray, response: Response) -> PLSSolution:

@@ -77,7 +77,10 @@ def satterthwaite(fit: Fit) -> Satterthwaite:
 
 
 def _covariance_slopes(fit: Fit, to_theta: FloatArray) -> FloatArray:
-    """∂Cov(β̂)/∂(standardized θ), (n_theta, p, p): σ² C X'V⁻¹Z (DΛ' + ΛD') Z'V⁻¹X C."""
+    """∂Cov(β̂)/∂(standardized θ), (n_theta, p, p).
+
+    σ² C X'V⁻¹Z (DQ⁻¹Λ' + ΛQ⁻¹D') Z'V⁻¹X C.
+    """
     p = fit.design.p
     RX = fit.modes.solution.RX
     VX = fit.objective.border(fit.theta)
@@ -85,9 +88,9 @@ def _covariance_slopes(fit: Fit, to_theta: FloatArray) -> FloatArray:
     VXC = fit.products.basis.coefficients(C @ VX.T).T if p else VX  # rows in the user's units
     slopes = np.empty((len(fit.theta), p, p))
     changes = changes_of_TT(fit.template, fit.theta, derivatives_of_T(fit.template, fit.theta))
-    by_term = fit.template.by_term(VXC)
-    for part, levels, E in zip(fit.template.slices, by_term, changes, strict=True):
+    by_term, across = map(fit.template.by_term, (VXC, fit.products.prior.solve(VXC)))
+    for part, own, other, E in zip(fit.template.slices, by_term, across, changes, strict=True):
         # S[r, s] = Σ_levels of row r times row s, once for all parameters of the term.
-        S = np.tensordot(levels, levels, axes=([0], [0])).transpose(0, 2, 1, 3)
+        S = np.tensordot(own, other, axes=([0], [0])).transpose(0, 2, 1, 3)
         slopes[part] = np.tensordot(E, S, axes=([1, 2], [0, 1]))
     return np.asarray(fit.sigma2 * np.tensordot(to_theta.T, slopes, axes=1))

@@ -12,8 +12,8 @@ from lmmsparse.design.reduced import leaving_out
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.refit import again, maximum_likelihood
 from lmmsparse.fit.settle import OWN, findings_about, nested, settle
-from lmmsparse.inference.df.methods import check_ddf, denominator_df
-from lmmsparse.inference.hypotheses.anova import METHOD_NAMES, f_test
+from lmmsparse.inference.df.methods import check_ddf, denominator_df, method_name
+from lmmsparse.inference.hypotheses.anova import f_test
 from lmmsparse.inference.hypotheses.lrt import deletion_table
 from lmmsparse.inference.hypotheses.terms import FixedTerms
 
@@ -40,7 +40,7 @@ def _by_F(fit: Fit, ddf: str) -> Table:
     return Table(
         {"NumDF": num, "DenDF": den, "F value": F, "Pr(>F)": p},
         ["<none>", *(terms.label(i) for i in chosen)],
-        title=f"Single term deletions, {METHOD_NAMES[ddf]}",
+        title=f"Single term deletions, {method_name(ddf)}",
     )
 
 
