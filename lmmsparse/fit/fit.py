@@ -31,7 +31,13 @@ from lmmsparse.engine.solvers.base import Modes, PLSSolver
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.fit.held import held_parameters, theta_names
 from lmmsparse.fit.identification import Unidentified
-from lmmsparse.fit.precision import check_search, prepared, refined
+from lmmsparse.fit.precision import (
+    MonteCarloError,
+    check_search,
+    monte_carlo_error,
+    prepared,
+    refined,
+)
 from lmmsparse.fit.problem import Problem, make_objective, products_of
 from lmmsparse.fit.start import Start
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
@@ -114,6 +120,16 @@ class Fit:
     def modes(self) -> Modes:
         """The solution at θ with its factor."""
         return self.objective.modes(self.theta)
+
+    @property
+    def estimated(self) -> bool:
+        """Whether log-determinants are estimated from random probes."""
+        return self.has_residuals and self.objective.estimated
+
+    @cached_property
+    def monte_carlo(self) -> MonteCarloError | None:
+        """What probes leave open; None where linear algebra is exact."""
+        return monte_carlo_error(self.objective, self.theta) if self.estimated else None
 
     @property
     def Lambda(self) -> sp.csc_array:

@@ -80,19 +80,20 @@ def prepared(problem: Problem, start: FloatArray | Start | None) -> tuple[Proble
     """The problem with as many deflation vectors as it seems to need, and where to begin."""
     first = first_start(problem.objective, problem.design, start)
     solver = problem.solver
-    while isinstance(solver, Krylov) and not solver.is_refined(first.theta):
+    if not isinstance(solver, Krylov) or len(solver.near) == len(first.theta):
+        return problem, first  # a refit, whose probes are to stay the same
+    solver = solver.at(first.theta)
+    while not solver.is_refined(first.theta):
         system = problem.objective.system
         assert isinstance(system, EstimatedSystem)
         if system.pilot_sd(first.theta) <= _SAFELY * LARGEST_SD:
             break
         solver = solver.deflated(first.theta)
         problem = _by(problem, solver)
-    return problem, first
+    return (problem if problem.solver is solver else _by(problem, solver)), first
 
 
-def refined(
-    problem: Problem, optimum: Optimum, optimizer: Optimizer
-) -> tuple[Problem, Optimum]:
+def refined(problem: Problem, optimum: Optimum, optimizer: Optimizer) -> tuple[Problem, Optimum]:
     """The same optimum with a Monte Carlo error that is small, or as small as can be had.
 
     Deflation vectors come first, then more probes; after each, the search goes on.
@@ -139,13 +140,4 @@ def check_search(objective: ProfiledDeviance, optimizer: Optimizer) -> None:
             f"optimizer={type(optimizer).__name__}() compares values of the criterion, which "
             "solver=lmm.Krylov() estimates less exactly than its gradient. Leave out optimizer=, "
             "or use an exact solver such as lmm.Blocked()."
-        )
-
-
-def require_exact(problem: Problem, what: str, instead: str) -> None:
-    """Refuse what needs more of the inverse than there are estimates of."""
-    if problem.objective.estimated:
-        raise OptionError(
-            f"{what} needs exact linear algebra, and the model was fitted with "
-            f"solver=lmm.Krylov(). {instead}"
         )

@@ -99,7 +99,9 @@ def first_start(
     """Where `search` begins."""
     if start is None:
         return _Searches(objective, design, TrustRegion(), False, None).default_start()
-    return start if isinstance(start, Start) else Start("", checked_start(start, objective.template))
+    return (
+        start if isinstance(start, Start) else Start("", checked_start(start, objective.template))
+    )
 
 
 class _Searches:

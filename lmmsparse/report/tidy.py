@@ -198,11 +198,10 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
     -------
     DataFrame
         New columns ``_fitted, _resid, _hat, _cooksd, _fixed, _mu, _offset, _sqrtXwt, _sqrtrwt,
-        _weights, _wtres``.
+        _weights, _wtres``; without ``_hat`` and ``_cooksd`` where leverages cannot be computed.
     """
     design = fit.design
     frame, order = fitted_frame(fit, data)
-    measures = influence_of_rows(fit)
     weights = design.weights_or_one
     root = np.sqrt(weights)
     new = {
@@ -217,9 +216,12 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
         "_wtres": residuals(fit, "pearson"),
     }
     columns = {name: design.pad(values) for name, values in new.items()}
-    columns["_hat"] = measures.leverage.to_numpy()
-    columns["_cooksd"] = measures.cooks_distance.to_numpy()
-    names = ["_fitted", "_resid", "_hat", "_cooksd", *list(new)[2:]]
+    names = list(new)
+    if not fit.estimated:  # otherwise there is no leverage to have
+        measures = influence_of_rows(fit)
+        columns["_hat"] = measures.leverage.to_numpy()
+        columns["_cooksd"] = measures.cooks_distance.to_numpy()
+        names[2:2] = ["_hat", "_cooksd"]
     for name in names:
         frame[name] = columns[name] if order is None else columns[name][order]
     return frame

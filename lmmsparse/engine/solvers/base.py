@@ -155,6 +155,15 @@ class PLSSystem(Protocol):
         ...
 
 
+@runtime_checkable
+class EstimatedFactor(PLSFactor, Protocol):
+    """A `PLSFactor` that has estimates of some blocks of M⁻¹, and not the others."""
+
+    def own_blocks(self, terms: Sequence[int]) -> FloatArray:
+        """M⁻¹'s blocks of every level of terms that share a factor, (levels, K, K)."""
+        ...
+
+
 class EstimatedPoint(Point, Protocol):
     """A `Point` whose F T is estimated from random vectors."""
 

@@ -12,6 +12,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.variance_parts import VarianceParts
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.monte_carlo import require_exact
 
 
 def restricted(traces: FloatArray, A: FloatArray, Q: FloatArray, C: FloatArray) -> FloatArray:
@@ -24,6 +25,7 @@ def restricted(traces: FloatArray, A: FloatArray, Q: FloatArray, C: FloatArray) 
 @one_thread
 def information(fit: Fit) -> FloatArray:
     """Expected information about all variance parameters, by the criterion of the fit, (r, r)."""
+    require_exact(fit, "The expected information needs", "Use the average information")
     parts = VarianceParts(fit.objective, fit.theta, fit.modes)
     J = parts.traces()
     if fit.reml and fit.design.p:

@@ -15,6 +15,7 @@ from lmmsparse.common.errors import OptionError
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.variance_parts import VarianceParts
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.monte_carlo import require_exact
 from lmmsparse.inference.df.information import restricted
 
 _MOVED = 1e-6  # of a variance, by as much more variance as the residuals have
@@ -111,6 +112,7 @@ def kenward_roger(fit: Fit) -> KenwardRoger:
             "The Kenward–Roger method is defined for REML fits, and this model was fitted by "
             "maximum likelihood. Refit with reml=True, or use ddf='satterthwaite'."
         )
+    require_exact(fit, "The Kenward–Roger method needs", "Use ddf='satterthwaite'")
     free = _free_parameters(fit)
     p = fit.design.p
     C = sla.cho_solve((fit.modes.solution.RX, False), np.eye(p)) if p else np.zeros((0, 0))

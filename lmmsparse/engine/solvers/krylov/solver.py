@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_construction
+from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import is_number, positive, refused, whole_number
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.products import CrossProducts
@@ -76,9 +77,14 @@ class Krylov:
             raise refused("near of Krylov", "a tuple of numbers", self.near)
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> PLSSystem:
-        """Arrange the cross-products; with a single grouping factor there is nothing to estimate."""
+        """Arrange the cross-products; a single grouping factor leaves nothing to estimate."""
         if products.one_factor:
             return Blocked().build(products, template)
+        if products.priors:
+            raise OptionError(
+                "solver=lmm.Krylov() cannot fit known covariances of grouping factors. Leave out "
+                "solver=, or use lmm.Cholmod()."
+            )
         return KrylovSystem(products, template, self.effort)
 
     @property
@@ -86,15 +92,18 @@ class Krylov:
         """What is spent."""
         return Effort(self.probes, self.vectors, self.near, self.seed, self.tol)
 
+    def at(self, theta: FloatArray) -> Krylov:
+        """The same with the constants alone, at the beginning of a search from θ."""
+        return replace(self, near=tuple(float(v) for v in theta), vectors=0)
+
     def is_refined(self, theta: FloatArray) -> bool:
         """Whether there are as many deflation vectors as may be, for models with such a θ."""
-        return len(self.near) == len(theta) and self.vectors >= min(_VECTORS[-1], self.deflate)
+        return self.vectors >= min(_VECTORS[-1], self.deflate)
 
     def deflated(self, theta: FloatArray) -> Krylov:
         """The same with more deflation vectors, found near θ."""
         at = tuple(float(v) for v in theta)
-        known = self.vectors if len(self.near) == len(theta) else 0
-        more = next((v for v in _VECTORS if v > known), known)
+        more = next((v for v in _VECTORS if v > self.vectors), self.vectors)
         return replace(self, near=at, vectors=min(more, self.deflate))
 
     def refined(self, theta: FloatArray) -> Krylov | None:
