@@ -56,14 +56,14 @@ def away(fit: lmm.Fit) -> np.ndarray:
     return fit.template.with_held(np.asarray(fit.theta) * 1.1 + 0.05)
 
 
-def exact_system(fit: lmm.Fit, theta: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+def exact_system(fit: lmm.Fit, monkeypatch: pytest.MonkeyPatch):
     """All directions deflated: nothing is left to chance."""
     monkeypatch.setattr(probes, "_TOL", 1e-12)
     monkeypatch.setattr(probes, "_TIGHT", 1e-12)
     monkeypatch.setattr(krylov_point, "_TOL", 1e-12)
-    core = fit.products.core
-    solver = lmm.Krylov(deflate=core, vectors=core, near=tuple(theta), tol=1e-12)
-    return solver.build(fit.products, fit.template)
+    system = lmm.Krylov(tol=1e-12).build(fit.products, fit.template)
+    system._vectors = np.eye(fit.products.core)
+    return system
 
 
 @pytest.mark.parametrize("formula", MODELS)
@@ -94,7 +94,7 @@ def test_with_all_directions_deflated_nothing_is_estimated(
 ):
     fit = fitted(formula, reml)
     theta, response = away(fit), fit.objective.response
-    system = exact_system(fit, theta, monkeypatch)
+    system = exact_system(fit, monkeypatch)
     dense, D = fit.objective.system, derivatives_of_T(fit.template, theta)
     assert abs(system.solve(theta, response).logdet_M - dense.factor(theta).logdet) < 1e-9
     mine = system.point(theta, response, reml)
@@ -118,7 +118,7 @@ def test_traces_where_a_variance_is_almost_nothing(
     fit = fitted(formula)
     theta = away(fit)
     theta[where] = 1e-9
-    system = exact_system(fit, theta, monkeypatch)
+    system = exact_system(fit, monkeypatch)
     response = fit.objective.response
     mine = system.point(theta, response, True)
     theirs = fit.objective.system.point(theta, response, True)
@@ -182,7 +182,7 @@ def test_a_response_solved_alone_is_the_same(monkeypatch: pytest.MonkeyPatch):
     system = lmm.Krylov().build(fit.products, fit.template)
     first = system.solve(theta, response)
     again = system.factor(theta)
-    other = replace(response, Zty=response.Zty[::-1].copy())
+    other = replace(response, Zty=0.1 * response.Zty[::-1])
     again.solution(other)
     alone = again.solution(response)
     np.testing.assert_allclose(alone.beta, first.beta, atol=1e-11)
