@@ -130,10 +130,22 @@ class ProfiledDeviance:
         b = self.template.multiply(T, u)
         return Modes(solution, factor, u, b, rhs - self.products.times(b))
 
-    def gradient(self, theta: FloatArray, sigma2: float | None = None) -> FloatArray:
-        """∂d/∂θ, shape (n_theta,); with `sigma2` given, of the criterion with σ² held there."""
+    def gradient(
+        self,
+        theta: FloatArray,
+        sigma2: float | None = None,
+        directions: Sequence[FloatArray | None] | None = None,
+    ) -> FloatArray:
+        """∂d/∂θ, shape (n_theta,); with `sigma2` given, of the criterion with σ² held there.
+
+        Parameters
+        ----------
+        theta : (n_theta,) array
+        directions : sequence of (parameters, k, k) arrays or None, optional
+            As for `derivatives`.
+        """
         theta = np.asarray(theta, dtype=np.float64)
-        point, D = self._point(theta, sigma2), derivatives_of_T(self.template, theta)
+        point, D = self._point(theta, sigma2), derivatives_of_T(self.template, theta, directions)
         return self._gradient(theta, point, point.FT, D)
 
     def _point(self, theta: FloatArray, sigma2: float | None = None) -> Point:

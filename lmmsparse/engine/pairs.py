@@ -68,12 +68,18 @@ class PairPattern(ReadOnly):
 
 def pair_pattern(terms: Sequence[TermColumns], s: int, t: int) -> PairPattern:
     """Which levels of terms s ≥ t meet."""
-    prior = terms[s].prior
-    if s == t or (prior is not None and prior is terms[t].prior):
-        # Levels without a row too: M⁻¹ has blocks there where their covariance is known.
+    if s == t or _one_known_factor(terms[s], terms[t]):
         levels = np.arange(terms[s].n_levels)
         return PairPattern(s, t, levels, levels, terms[s].codes)
     return PairPattern(s, t, *_observed_pairs(terms[s], terms[t]))
+
+
+def _one_known_factor(a: TermColumns, b: TermColumns) -> bool:
+    """Whether two terms have one factor of known covariance.
+
+    Levels without a row belong to its pattern: M⁻¹ has blocks between their effects.
+    """
+    return a.prior is not None and a.prior is b.prior and np.array_equal(a.codes, b.codes)
 
 
 def pair_patterns(terms: Sequence[TermColumns]) -> Iterator[PairPattern]:

@@ -109,7 +109,7 @@ class CrossProducts(ReadOnly):
         None where its levels are correlated, so that M has elements between them.
         """
         known = self.priors or (None,) * len(self.sizes)
-        if known[0] is not None:
+        if not self.sizes or known[0] is not None:
             return ()
         own = self.n_levels[0]
         with_the_first = (
@@ -152,7 +152,7 @@ class CrossProducts(ReadOnly):
 
     def times(self, b: FloatArray) -> FloatArray:
         """Z'WZ b for b of shape (q,) or (q, m)."""
-        if len(self.sizes) > 1:
+        if len(self.sizes) != 1:
             return np.asarray(self.ZtZ @ b)
         k = self.sizes[0]
         by_level = b.reshape(self.q // k, k, -1)
@@ -171,6 +171,8 @@ class CrossProducts(ReadOnly):
                 rows.append(c.ravel())
                 cols.append(r.ravel())
                 values.append(pair.values.ravel())
+        if not values:
+            return frozen_csr(sp.csr_array((0, 0)))
         data = np.concatenate(values)
         coords = (np.concatenate(rows), np.concatenate(cols))
         return frozen_csr(sp.coo_array((data, coords), shape=(self.q, self.q)).tocsr())

@@ -22,6 +22,8 @@ from lmmsparse.fit.many.refit import refit_many
 from lmmsparse.fit.monte_carlo import monte_carlo_findings, more_probes
 from lmmsparse.fit.not_identified import not_identified
 from lmmsparse.fit.refit import refit_response
+from lmmsparse.fit.residual.fit import ResidualFit
+from lmmsparse.fit.residual.identification import residual_findings
 from lmmsparse.fit.verdict import Convergence, judge
 from lmmsparse.inference.hypotheses.contrast import contrast
 from lmmsparse.inference.hypotheses.drop1 import drop1_table
@@ -39,16 +41,21 @@ from lmmsparse.inference.means.tables import (
     emtrends_table,
     linear_basis,
 )
+from lmmsparse.inference.power.power import power
 from lmmsparse.inference.robust.clusters import Robust, check_kind, robust_errors
 from lmmsparse.inference.robust.robust import robust_covariance
 from lmmsparse.model.mixed import MixedModel
+from lmmsparse.report.new_rows import augment_new, told_apart
 from lmmsparse.report.plots import ModelPlots
+from lmmsparse.report.power import Power
 from lmmsparse.report.summary import Summary, short_print, summarize
 from lmmsparse.report.tidy import augment, glance, tidy
+from lmmsparse.results.given import given_parameters
 from lmmsparse.results.influence import Influence, influence
 from lmmsparse.results.monte_carlo import monte_carlo_table
 from lmmsparse.results.predict import predict
 from lmmsparse.results.prediction_error import predict_with_error
+from lmmsparse.results.residual_covariance import ResidualCovariance, residual_covariance
 from lmmsparse.results.residuals import residuals
 from lmmsparse.results.simulate import simulate
 from lmmsparse.results.variance_explained import intraclass_correlation, r_squared
@@ -109,6 +116,11 @@ class LinearMixedModel(MixedModel):
     def sigma(self) -> float:
         """Residual standard deviation (of an observation of weight 1)."""
         return self._fit.sigma
+
+    @property
+    def residual(self) -> ResidualCovariance | None:
+        """Covariance of the residuals, with ``parameters``; None where they are independent."""
+        return residual_covariance(self._fit)
 
     @checked_keywords
     def vcov_varcorr(self, scale: str = "sdcor") -> pd.DataFrame:
@@ -188,10 +200,12 @@ class LinearMixedModel(MixedModel):
 
         Parameters
         ----------
-        kind : {"response", "pearson"}
-            y − ŷ, or √w (y − ŷ).
+        kind : {"response", "pearson", "normalized"}
+            y − ŷ; √w (y − ŷ), or y − ŷ over its own standard deviation relative to σ where these
+            differ; or divided by the factor of the residuals' covariance matrix, so that they are
+            independent with variance one if the model holds.
         scaled : bool
-            Divide by σ.
+            Divide by σ, which normalized residuals are in any case.
 
         Returns
         -------
@@ -203,6 +217,7 @@ class LinearMixedModel(MixedModel):
             For another kind.
         """
         values = residuals(self._fit, kind)
+        scaled = scaled and kind != "normalized"
         return self._per_row(values / self.sigma if scaled else values, "residuals")
 
     # -- diagnosis ---------------------------------------------------------------------------------
@@ -213,6 +228,8 @@ class LinearMixedModel(MixedModel):
         fit = self._fit
         found = check_design(fit.design, fit.held)
         found = [*found, *not_identified(fit, found), *solver_findings(fit.products, fit.solver)]
+        if isinstance(fit, ResidualFit):
+            found += residual_findings(fit.design, fit.undetermined)
         return judge(fit, (*found, *monte_carlo_findings(fit)))
 
     @property
@@ -331,15 +348,33 @@ class LinearMixedModel(MixedModel):
         return glance(self._fit)
 
     @checked_keywords
-    def augment(self, data: Any = None) -> pd.DataFrame:
+    def augment(
+        self,
+        data: Any = None,
+        newdata: Any = None,
+        *,
+        se_fit: bool = False,
+        random: bool | str = True,
+        new_levels: str = "raise",
+    ) -> pd.DataFrame:
         """One row per observation: variables, then ``_fitted, _resid, _hat, _cooksd, …``.
 
         Parameters
         ----------
         data : table, optional
-            The data of the fit, in any order of the rows, to keep all of its columns.
+            The data of the fit, in any order of the rows, to keep all of their columns.
+        newdata : table, optional
+            Others: their columns, then ``_fitted, _resid`` (with a response), ``_fixed``.
+            A table of another length than the data of the fit is taken for such.
+        se_fit : bool
+            Add ``_se_fit``, standard errors of ``_fitted``.
+        random, new_levels
+            For new data, as for `predict`.
         """
-        return augment(self._fit, data)
+        data, newdata = told_apart(self._fit, data, newdata, random, new_levels)
+        if newdata is not None:
+            return augment_new(self._fit, newdata, se_fit, random, new_levels)
+        return augment(self._fit, data, se_fit)
 
     # -- inference ---------------------------------------------------------------------------------
 
@@ -529,6 +564,74 @@ class LinearMixedModel(MixedModel):
             rows, tested jointly: ``F value, NumDF, DenDF, Pr(>F)``.
         """
         return contrast(self._fit, L, rhs, ddf, level, self._robust(robust, cluster))
+
+    @checked_keywords
+    def power(
+        self,
+        term: str,
+        n: int | Sequence[int] | None = None,
+        along: str | None = None,
+        effect: Any = None,
+        *,
+        rng: Any,
+        test: str | None = None,
+        alpha: float = 0.05,
+        n_sim: int = 1000,
+        level: float = 0.95,
+        theta: Any = None,
+        sigma: float | None = None,
+        n_jobs: int = 1,
+        progress: bool | None = None,
+    ) -> Power:
+        """How often a test would find an effect, by fits to simulated responses.
+
+        Parameters
+        ----------
+        term : str
+            A fixed effect, or a term of the formula.
+        n : int or sequence of int, optional
+            Numbers of levels of `along`; by default the design as it is.
+        along : str, optional
+            The grouping factor that gets more or fewer levels. New ones have the rows of those in
+            the data, evenly taken; factors within it get new levels too.
+        effect : float, mapping or sequence, optional
+            The effect to be found: the coefficient's value, one per coefficient of the term, or
+            names → values, also of other fixed effects. By default the estimates.
+        rng : numpy Generator or int
+            The result depends on it only, not on `n_jobs`.
+        test : {"satterthwaite", "kenward-roger", "lrt", "z"}
+            t or F tests (Satterthwaite's degrees of freedom by default), likelihood ratios of ML
+            fits, or the normal approximation.
+        alpha : float
+            Level of the test.
+        n_sim : int
+            Simulations for every number of levels.
+        level : float
+            Of the limits of the Monte Carlo error.
+        theta, sigma
+            Covariance parameters for the simulations, as for `simulate`.
+        n_jobs : int
+            Processes.
+        progress : bool, optional
+            A bar at once (True), never (False), or by default after two seconds if standard error
+            is a terminal or a notebook.
+
+        Returns
+        -------
+        Power
+            ``.table``, ``.to_frame()``, ``.plot()``: per number of levels ``nobs, power, lower,
+            upper, simulations, unconverged, singular, failed``.
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> m = lmm.lmer("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> found = m.power("Days", along="Subject", n=[6, 18], effect=5.0, rng=1, n_sim=200)
+        >>> found["power"].round(1).tolist()
+        [0.5, 0.9]
+        """
+        options = (test, alpha, n_sim, level, theta, sigma, n_jobs, progress)
+        return Power(*power(self._fit, term, n, along, effect, rng, *options))
 
     @checked_keywords
     def emmeans(
@@ -858,7 +961,15 @@ class LinearMixedModel(MixedModel):
 
     @checked_keywords
     def simulate(
-        self, n: int = 1, *, rng: Any, random: str = "new", newdata: Any = None
+        self,
+        n: int = 1,
+        *,
+        rng: Any,
+        random: str = "new",
+        newdata: Any = None,
+        beta: Any = None,
+        theta: Any = None,
+        sigma: float | None = None,
     ) -> pd.DataFrame:
         """Draw responses from the fitted model.
 
@@ -871,13 +982,20 @@ class LinearMixedModel(MixedModel):
             ``"new"`` random effects, ``"keep"`` the estimated ones, or a one-sided formula of the
             terms to keep.
         newdata : table, optional
+        beta, theta : mapping, Series or array, optional
+            Fixed effects, and covariance parameters as in `theta`, in place of the estimates; a
+            mapping need not name all.
+        sigma : float, optional
+            Residual standard deviation in place of the estimate. θ is relative to it: with the same
+            θ the standard deviations of the random effects change in the same proportion.
 
         Returns
         -------
         DataFrame
             One row per observation, one column per draw. The residual variance is σ²/w.
         """
-        values, index = simulate(self._fit, n, rng, random, newdata)
+        at = given_parameters(self._fit, beta, theta, sigma)
+        values, index = simulate(self._fit, n, rng, random, newdata, at)
         names = pd.Index([f"sim_{i + 1}" for i in range(values.shape[1])], dtype=object)
         return pd.DataFrame(values, index=index, columns=names)
 

@@ -14,7 +14,7 @@ from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design, build_design, design_from_arrays
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.engine.solvers.base import PLSSolver
-from lmmsparse.fit.fit import check_parts, fit_design
+from lmmsparse.fit.fitting import check_parts, fit_design
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.held import held_parameters
 from lmmsparse.fit.storage import load_fit
@@ -28,6 +28,7 @@ from lmmsparse.inference.robust.clusters import robust_errors
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.mixed import MixedModel
+from lmmsparse.model.update import remembers
 from lmmsparse.optimize import Optimizer
 from lmmsparse.report.compare import Comparison, compared_models
 
@@ -58,6 +59,7 @@ def _fit(
 
 
 @checked_keywords
+@remembers
 @one_thread
 def lmer(
     formula: str,
@@ -74,6 +76,8 @@ def lmer(
     fixed: Mapping[str, float] | None = None,
     context: Mapping[str, Any] | None = None,
     known: Mapping[str, Any] | None = None,
+    residual: str | None = None,
+    residual_sd: str | None = None,
     progress: bool = False,
 ) -> LinearMixedModel:
     """Fit a linear mixed model given by an lme4 formula.
@@ -92,7 +96,9 @@ def lmer(
     na_action : {"omit", "exclude", "raise"}
         Rows with missing values: left out, left out and shown as NaN in results, or refused.
     contrasts : mapping, optional
-        Column → formulaic contrasts, for fixed and random effects alike.
+        Column → coding, for fixed and random effects alike: ``"sum"``, ``"treatment"``, ``"diff"``
+        (MASS's contr.sdif), ``"helmert"``, ``"poly"``; a number for each level, as ``[-0.5, 0.5]``
+        or ``{"low": -0.5, "high": 0.5}``; a matrix, or contrasts of formulaic.
     start : (n_theta,) array, Series or mapping, optional
         Start values of the covariance parameters, in the order of `LinearMixedModel.theta`; those
         of a Series or mapping go by its labels.
@@ -109,6 +115,14 @@ def lmer(
         Grouping factor → the covariance of its levels, up to a variance that is estimated: a
         `Pedigree`, `Precision`, `Covariance`, or DataFrame with labels (a covariance). It holds for
         every term of that factor, and levels without rows get predictions.
+    residual : str, optional
+        Correlation of the residuals within groups: ``"ar1(occasion | g)"`` (whole steps, gaps
+        known), ``"car1(time | g)"`` (any times), ``"cs(1 | g)"`` (all alike) or ``"us(visit | g)"``
+        (a standard deviation per visit, all correlations: MMRM). The formula may then have no
+        random effects.
+    residual_sd : str, optional
+        One-sided formula of the logarithm of the residual standard deviation: ``"~ Sex"`` (one per
+        level; σ is that of the first), ``"~ log(x)"`` (a power of x), ``"~ x"`` (exponential).
     progress : bool
         Print the search to the standard error stream.
 
@@ -157,6 +171,8 @@ def lmer(
         contrasts=contrasts,
         context=context,
         known=known,
+        residual=residual,
+        residual_sd=residual_sd,
     )
     return _fit(design, bool(reml), start, optimizer, solver, fixed, progress)
 

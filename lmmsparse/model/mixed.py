@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.singular import is_singular
 from lmmsparse.fit.storage import save_fit
 from lmmsparse.fit.verdict import Convergence
+from lmmsparse.model.update import update_model
 from lmmsparse.optimize import Optimum
 from lmmsparse.report.plots import plot_check
 from lmmsparse.results.by_group import ByGroup
@@ -247,6 +248,36 @@ class MixedModel:
     def optimum(self) -> Optimum:
         """What the search did."""
         return self._fit.optimum
+
+    @checked_keywords
+    def update(self, formula: str | None = None, data: Any = None, **options: Any) -> Self:
+        """Fit the model again with another formula, other data or other options.
+
+        Parameters
+        ----------
+        formula : str, optional
+            A whole formula, or changes of the model's own: ``". ~ . + x - (x | g) + (1 | g)"``, in
+            which ``.`` is what there was on that side. The model's own if not given.
+        data : table, optional
+            If not given, the table of the fit, as long as your program holds it: models keep no
+            data.
+        **options
+            Those of `lmer` or `glmer`, such as ``reml=False``; the others stay.
+
+        Returns
+        -------
+        LinearMixedModel or GeneralizedLinearMixedModel
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> sleep = lmm.load_dataset("sleepstudy")
+        >>> m = lmm.lmer("Reaction ~ Days + (1 | Subject)", sleep)
+        >>> m.update(". ~ . - (1 | Subject) + (Days | Subject)", reml=False).formula
+        'Reaction ~ Days + (Days | Subject)'
+        """
+        model: Self = update_model(self._fit, formula, data, options)
+        return model
 
     @checked_keywords
     def save(self, path: str | Path) -> None:

@@ -92,8 +92,14 @@ def _heading(fit: Fit) -> tuple[str, ...]:
     formula = fit.design.formula or (
         f"{fit.design.response} ~ {' + '.join(fit.design.x_names) or '0'} + "
         + " + ".join(block.source for block in fit.design.blocks)
-    )
-    lines = [f"Linear mixed model fit by {method}", f"Formula: {' '.join(formula.split())}"]
+    ).removesuffix(" + ")
+    what = "Linear mixed model" if fit.design.blocks else "Generalized least squares"
+    lines = [f"{what} fit by {method}", f"Formula: {' '.join(formula.split())}"]
+    residual = fit.design.residual
+    if residual is not None and residual.correlation is not None:
+        lines.append(f"Residual correlation: {residual.correlation.text}")
+    if residual is not None and residual.names:
+        lines.append(f"Residual log standard deviation: {residual.sd_text}")
     if fit.design.weights is not None:
         lines.append("Weights: prior weights (residual variance σ²/w)")
     return tuple(lines)
@@ -131,9 +137,14 @@ def counts_of(fit: Fit) -> str:
     missing = any(f.code == "missing-rows" and f.level == "info" for f in design.findings)
     why = ": values are missing" if missing else ""
     left_out = f" ({gone} of {len(design.index)} rows left out{why})" if gone else ""
-    text = f"Number of obs: {design.n}{left_out}, groups: {groups}"
+    text = f"Number of obs: {design.n}{left_out}" + (f", groups: {groups}" if groups else "")
+    residual = design.residual
+    if residual is not None and residual.grouping is not None:
+        grouping = residual.grouping
+        text += f"; residuals within {grouping.name}, {len(grouping.levels)}"
     names = theta_names(fit.design)
     held = [f"{names[i]} = {value:g}" for i, value in fit.held.theta]
+    held += [f"{name} = {value:g}" for name, value in fit.held.residual]
     held += (
         [] if fit.held.sigma is None or not fit.has_residuals else [f"sigma = {fit.held.sigma:g}"]
     )
@@ -222,9 +233,16 @@ def composed(
 ) -> Summary:
     """A summary from its first sections, lines below the random effects and coefficients."""
     varcorr, shown = variance_components(fit), table.section
+    counts = (counts_of(fit), *below_random)
+    if varcorr.residual is None:
+        variances = [Section("Random effects:", varcorr.grid, counts)]
+    else:
+        last, title_of = varcorr.residual.section, "Random effects:" if varcorr.terms else ""
+        last = Section(last.title, last.grid, (*last.lines, *counts))
+        variances = [Section(title_of, varcorr.grid), last]
     sections = [
         *first,
-        Section("Random effects:", varcorr.grid, (counts_of(fit), *below_random)),
+        *variances,
         Section(title, shown.grid, shown.lines) if fit.design.p else Section("No fixed effects"),
     ]
     correlations = correlations_of(fit) if correlated else None
@@ -247,7 +265,7 @@ def printed(
     parts = [
         *first[:-1],
         f"{first[-1]}: {number(fit.criterion, decimals_known(fit, 4))}",
-        "Random effects:",
+        "Random effects:" if fit.design.blocks else "Residuals:",
         str(variance_components(fit)),
         counts_of(fit),
         *below_random,

@@ -20,9 +20,10 @@ from lmmsparse.design.variables import tidy_column
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.wald import coefficient_table
 from lmmsparse.inference.robust.clusters import Robust
+from lmmsparse.report.new_rows import errors_of_fit
 from lmmsparse.results.influence import influence_of_rows
 from lmmsparse.results.likelihood import criteria, loglik
-from lmmsparse.results.parameters import parameter_names
+from lmmsparse.results.parameters import parameter_names, residual_names, residual_values
 from lmmsparse.results.ranef import conditional_covariances, conditional_modes, effect_names
 from lmmsparse.results.residuals import residuals
 from lmmsparse.results.varcorr import variance_components
@@ -119,6 +120,9 @@ def _fixed(table: pd.DataFrame, level: float | None, limits: pd.DataFrame | None
 
 def _parameters(fit: Fit, limits: pd.DataFrame | None) -> pd.DataFrame:
     rows, keys = parameter_rows(fit)
+    for name, value in zip(residual_names(fit), residual_values(fit), strict=True):
+        rows.append(("Residual", name, value))
+        keys.append(name)
     rows.append(("Residual", "sd__Observation", fit.sigma))
     keys.append("sigma")
     frame = pd.DataFrame(rows, columns=["group", "term", "estimate"])
@@ -150,6 +154,8 @@ def random_values(fit: Fit, level: float | None) -> pd.DataFrame:
     """One row per conditional mode."""
     names = effect_names(fit)
     spread = conditional_covariances(fit)
+    if not fit.design.blocks:
+        return pd.DataFrame(columns=["effect", "group", "level", "term", "estimate", "std_error"])
     frames = []
     for group, modes in conditional_modes(fit).items():
         labels = fit.design.blocks[fit.design.groups[group][0]].levels
@@ -191,14 +197,15 @@ def glance(fit: Fit) -> pd.DataFrame:
     )
 
 
-def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
+def augment(fit: Fit, data: Any = None, se_fit: bool = False) -> pd.DataFrame:
     """One row per observation: the variables, then what the fit says about the row.
 
     Returns
     -------
     DataFrame
         New columns ``_fitted, _resid, _hat, _cooksd, _fixed, _mu, _offset, _sqrtXwt, _sqrtrwt,
-        _weights, _wtres``; without ``_hat`` and ``_cooksd`` where leverages cannot be computed.
+        _weights, _wtres``, and ``_se_fit`` where it is wanted; no ``_hat`` and ``_cooksd`` where
+        leverages cannot be computed.
     """
     design = fit.design
     frame, order = fitted_frame(fit, data)
@@ -222,6 +229,9 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
         columns["_hat"] = measures.leverage.to_numpy()
         columns["_cooksd"] = measures.cooks_distance.to_numpy()
         names[2:2] = ["_hat", "_cooksd"]
+    if se_fit:
+        columns["_se_fit"] = errors_of_fit(fit)
+        names.insert(1, "_se_fit")
     for name in names:
         frame[name] = columns[name] if order is None else columns[name][order]
     return frame

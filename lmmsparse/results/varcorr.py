@@ -15,6 +15,7 @@ from lmmsparse.common.options import a_text
 from lmmsparse.common.render import Grid, Section, Shown, latex_of
 from lmmsparse.common.table import number, significant
 from lmmsparse.fit.fit import Fit
+from lmmsparse.results.residual_covariance import ResidualCovariance, residual_covariance
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,8 @@ class VarCorr(Shown):
         ``correlated``: whether correlations are parameters of the model.
     sigma : float or None
         Residual standard deviation (of an observation of weight 1); None in a generalized model.
+    residual : ResidualCovariance or None
+        Correlations and standard deviations of the residuals, where they have a structure.
 
     Examples
     --------
@@ -71,9 +74,15 @@ class VarCorr(Shown):
     ('Subject', ('Intercept', 'Days'), [[612.1, 9.6], [9.6, 35.1]])
     """
 
-    def __init__(self, terms: tuple[TermCovariance, ...], sigma: float | None) -> None:
+    def __init__(
+        self,
+        terms: tuple[TermCovariance, ...],
+        sigma: float | None,
+        residual: ResidualCovariance | None = None,
+    ) -> None:
         self.terms = terms
         self.sigma = sigma
+        self.residual = residual
 
     @checked_keywords
     def to_frame(self) -> pd.DataFrame:
@@ -130,7 +139,8 @@ class VarCorr(Shown):
 
     @property
     def _sections(self) -> tuple[Section, ...]:
-        return (Section(grid=self.grid),)
+        first = Section(grid=self.grid)
+        return (first,) if self.residual is None else (first, self.residual.section)
 
     @checked_keywords
     def to_markdown(self) -> str:
@@ -172,7 +182,8 @@ def variance_components(fit: Fit) -> VarCorr:
         covariance = fit.sigma2 * T @ T.T
         correlated = block.structure.correlated
         terms.append(TermCovariance(block.group, block.names, covariance, correlated))
-    return VarCorr(tuple(terms), fit.sigma if fit.has_residuals else None)
+    sigma = fit.sigma if fit.has_residuals else None
+    return VarCorr(tuple(terms), sigma, residual_covariance(fit))
 
 
 def principal_components(fit: Fit) -> dict[str, pd.DataFrame]:

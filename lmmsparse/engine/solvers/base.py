@@ -1,8 +1,9 @@
 """What a penalized-least-squares solver promises, and the numbers it returns.
 
-A *system* is the linear algebra of one model: M(θ) = Λ'Z'WZΛ + I and its borders. It is built once
-from cross-products and asked again and again at different θ; whatever it overwrites on the way
-never leaves it.
+A *system* is the linear algebra of one model: M(θ) = Λ'Z'WZΛ + Q and its borders, with Q the
+prior precision of the random effects (the identity where no covariance of levels is known). It is
+built once from cross-products and asked again and again at different θ; whatever it overwrites on
+the way never leaves it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class PLSSolution(ReadOnly):
     Attributes
     ----------
     logdet_M : float
-        log det(Λ'Z'WZΛ + I).
+        log det(Λ'Z'WZΛ + Q).
     RX : (p, p) array
         Upper triangular, R_X'R_X = X'V⁻¹X with V = W⁻¹ + ZΛΛ'Z' (internal columns of X).
     beta : (p,) array
@@ -202,7 +203,11 @@ class EstimatedSystem(PLSSystem, Protocol):
 
 
 class PLSSolver(Protocol):
-    """A choice of linear algebra: builds a system for given cross-products."""
+    """A choice of linear algebra: builds a system for given cross-products.
+
+    One whose systems have `CrossProducts.prior` in M says so by an attribute `known_covariances`,
+    True; others are refused where covariances of levels are known.
+    """
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> PLSSystem: ...
 

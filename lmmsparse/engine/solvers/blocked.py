@@ -49,6 +49,7 @@ class Blocked:
 
     # Levels of a single factor stand by themselves, so that many responses can go together.
     level_by_level: ClassVar[bool] = True
+    known_covariances: ClassVar[bool] = True
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> PLSSystem:
         """Arrange the blocks of one model."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -69,6 +69,7 @@ class Cholmod:
     330.8606
     """
 
+    known_covariances: ClassVar[bool] = True
     ordering: str = "auto"
     mode: str = "auto"
 

@@ -6,6 +6,7 @@ Slow on purpose and short on purpose; every other solver is tested against this 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import scipy.linalg as sla
@@ -31,6 +32,8 @@ class Dense:
     >>> round(m.reml_criterion, 4)
     1743.6283
     """
+
+    known_covariances: ClassVar[bool] = True
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> DenseSystem:
         """Prepare the linear algebra of one model."""

@@ -130,8 +130,10 @@ def transformed_errors(fit: GeneralizedFit) -> tuple[FloatArray, FloatArray, lis
     if fit.family.estimates_delta:
         J[-1, -1] = 1.0
     V = fit.joint_covariance[p:, p:]
+    known = np.isfinite(np.diag(V))
     with np.errstate(invalid="ignore"):
-        variance = np.einsum("ij,jk,ik->i", J, V, J)
+        variance = np.einsum("ij,jk,ik->i", J, np.where(np.isfinite(V), V, 0.0), J)
+        variance[np.any(J[:, ~known] != 0, axis=1)] = np.inf
         se = np.sqrt(np.where(variance >= 0, variance, np.nan))
     return center, se, scales
 

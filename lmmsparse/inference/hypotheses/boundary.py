@@ -110,6 +110,8 @@ def boundary(large: Fit, small: Fit | Design) -> Boundary | None:
         Of the same data.
     """
     design = small if isinstance(small, Design) else small.design
+    if large.design.residual is not None or design.residual is not None:
+        return None  # how correlations of residuals move with them is not worked out
     if large.held.theta or (isinstance(small, Fit) and small.held.theta):
         return None
     if not spans(large.design.X, design.X):

@@ -89,6 +89,7 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
     title = ["Likelihood-ratio tests"]
     title += [
         f"{name}: {fit.design.formula or fit.design.response}"
+        + (f"; residuals {fit.design.residual.text}" if fit.design.residual is not None else "")
         for name, fit in zip(names, used, strict=True)
     ]
     return Table(

@@ -131,7 +131,7 @@ def _random(
         rows.append((labels[worst + 1], gone, values[worst + 1].tolist()))
         reduction = found.what[worst]
         design = without_random(model.design, reduction)
-        if not design.blocks:
+        if not design.blocks and design.residual is None:
             findings = findings_about(refits, own)
             left = least_squares(design, model.held.sigma)
             return _table(rows, _OF_RANDOM, title, findings), left, findings

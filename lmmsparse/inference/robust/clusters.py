@@ -85,6 +85,11 @@ def clusters_of(design: Design, cluster: Any) -> Clusters:
             "clusters, and need many. Name a column with more labels."
         )
     for block in design.blocks:
+        if block.known is not None:
+            raise OptionError(
+                f"The known covariance of {block.group!r} makes its levels correlated, and with "
+                "them the clusters. Cluster-robust standard errors need independent ones."
+            )
         if crossing := _crosses(block.codes, block.n_levels, found):
             level, several = crossing
             raise OptionError(

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_construction
-from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import is_number, positive, refused, whole_number
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.products import CrossProducts
@@ -80,11 +79,6 @@ class Krylov:
         """Arrange the cross-products; a single grouping factor leaves nothing to estimate."""
         if products.one_factor:
             return Blocked().build(products, template)
-        if products.priors:
-            raise OptionError(
-                "solver=lmm.Krylov() cannot fit known covariances of grouping factors. Leave out "
-                "solver=, or use lmm.Cholmod()."
-            )
         return KrylovSystem(products, template, self.effort)
 
     @property
