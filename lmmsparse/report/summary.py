@@ -16,6 +16,7 @@ from lmmsparse.common.table import Table, as_precise_as, number
 from lmmsparse.design import RandomBlock
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
+from lmmsparse.fit.monte_carlo import decimals_known
 from lmmsparse.fit.not_identified import briefly
 from lmmsparse.fit.singular import ranks
 from lmmsparse.fit.verdict import Convergence
@@ -114,7 +115,8 @@ def _criteria(fit: Fit) -> Grid:
     else:
         head = ["AIC", "BIC", "logLik", "deviance"]
         row = [aic, bic, loglik(fit), fit.criterion]
-    cells = [number(v, 1) if max(map(abs, row)) >= 100 else number(v, 3) for v in row]
+    decimals = decimals_known(fit, 1 if max(map(abs, row)) >= 100 else 3)
+    cells = [number(v, decimals) for v in row]
     return Grid((*head, "df.resid"), ((*cells, str(df)),), left=0)
 
 
@@ -210,6 +212,7 @@ def notes_of(fit: Fit, convergence: Convergence) -> tuple[str, ...]:
     findings = convergence.findings
     notes = [f.message for f in findings if f.level != "info" and f.code not in _SHORT]
     notes += briefly(fit, findings)
+    notes += [f.message for f in findings if f.code == "monte-carlo"]
     return tuple(
         textwrap.fill(f"Note: {note}", _WIDTH, subsequent_indent="  ")
         for note in dict.fromkeys(notes)
@@ -274,7 +277,7 @@ def printed(
     """A short printout: lines, of which the last names the criterion, estimates and notes."""
     parts = [
         *first[:-1],
-        f"{first[-1]}: {number(fit.criterion, 4)}",
+        f"{first[-1]}: {number(fit.criterion, decimals_known(fit, 4))}",
         "Random effects:" if fit.design.blocks else "Residuals:",
         str(variance_components(fit)),
         counts_of(fit),

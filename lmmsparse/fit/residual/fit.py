@@ -124,7 +124,7 @@ def solver_for(problem: ResidualProblem, solver: PLSSolver | None) -> ResidualPr
     if not problem.design.blocks:
         return problem
     if solver is None:
-        solver = choose_solver(problem.joint.sets.products(problem.starts[0])[0])
+        solver = choose_solver(problem.joint.sets.products(problem.starts[0])[0], exact=True)
     own = replace(problem, solver=solver)
     joint = JointDeviance.of(
         problem.joint.sets, solver, problem.joint.template, problem.reml, problem.held.sigma
