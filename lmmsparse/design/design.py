@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly
 from lmmsparse.common.errors import Finding
 from lmmsparse.design.arguments import aligned
+from lmmsparse.design.facts import Facts, NotKept
 from lmmsparse.design.grouping import Grouping
 from lmmsparse.design.rank import factors_of
 from lmmsparse.design.recipe import Recipe
@@ -39,6 +40,8 @@ class RandomBlock(ReadOnly):
         The term as the user wrote it.
     split : bool
         Whether it came from a ``||`` term.
+    moved : (k, k) array or None
+        What `shift` is where the columns are not kept.
     """
 
     grouping: Grouping
@@ -47,6 +50,7 @@ class RandomBlock(ReadOnly):
     structure: CovarianceStructure
     source: str
     split: bool = False
+    moved: FloatArray | None = None
 
     @property
     def shifted_columns(self) -> FloatArray:
@@ -65,6 +69,8 @@ class RandomBlock(ReadOnly):
     @cached_property
     def _shifted(self) -> tuple[FloatArray, FloatArray | None]:
         k = self.k
+        if isinstance(self.columns, NotKept):
+            return self.columns, self.moved
         if not self.structure.closed or k < 2:
             return self.columns, None
         mean, sd = self.columns.mean(axis=0), self.columns.std(axis=0)
@@ -96,7 +102,7 @@ class RandomBlock(ReadOnly):
 
     @property
     def k(self) -> int:
-        return int(self.columns.shape[1])
+        return len(self.names)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -128,6 +134,10 @@ class Design(ReadOnly):
         What building the design has noticed.
     recipe : Recipe or None
         How to build the same columns from new data; None for a model made from arrays.
+    facts : Facts or None
+        What is known of all rows where they are not kept.
+    sample : Design or None
+        The same design of some of the rows, where not all are kept.
     """
 
     formula: str
@@ -144,6 +154,8 @@ class Design(ReadOnly):
     na_action: str
     findings: tuple[Finding, ...]
     recipe: Recipe | None
+    facts: Facts | None = None
+    sample: Design | None = None
 
     def __repr__(self) -> str:
         terms = ", ".join(f"{b.source}: {b.n_levels} × {b.k}" for b in self.blocks)
@@ -154,11 +166,11 @@ class Design(ReadOnly):
 
     @property
     def n(self) -> int:
-        return len(self.y)
+        return len(self.y) if self.facts is None else self.facts.n
 
     @property
     def p(self) -> int:
-        return int(self.fixed.shape[1])
+        return len(self.x_names)
 
     @property
     def X(self) -> FloatArray:
@@ -171,12 +183,17 @@ class Design(ReadOnly):
         return orthonormal(self.fixed, weights, factors_of(self.x_names))
 
     @property
+    def some(self) -> Design:
+        """The design itself, or a sample of its rows where not all are kept."""
+        return self if self.sample is None else self.sample
+
+    @property
     def offset_or_zero(self) -> FloatArray:
-        return np.zeros(self.n) if self.offset is None else self.offset
+        return np.zeros(len(self.y)) if self.offset is None else self.offset
 
     @property
     def weights_or_one(self) -> FloatArray:
-        return np.ones(self.n) if self.weights is None else self.weights
+        return np.ones(len(self.y)) if self.weights is None else self.weights
 
     @cached_property
     def groups(self) -> dict[str, tuple[int, ...]]:

@@ -195,13 +195,23 @@ class MatrixRecipe:
     def matrix(self, part: str, newdata: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
         """The part's columns for new data, NaN in rows with a missing value, and those rows."""
         frame, missing = self.prepare(part, newdata)
-        spec = self._specs[part]
-        width = len(spec.column_names)
-        out = np.full((len(newdata), width), np.nan)
         keep = ~missing
-        if keep.any() and width:
+        whole = bool(keep.all())
+        if not whole:
             frame = frame.loc[keep].reset_index(drop=True)
-            out[keep] = _values(self._materialize(spec, frame))
+        table = Variables({str(name): frame[name] for name in frame}, len(frame))
+        plain = plain_columns(list(_parsed({"part": self.parts[part]}).part), table, self.columns)
+        if plain is None:
+            spec = self._specs[part]
+            empty = not len(frame) or not spec.column_names
+            nothing = np.zeros((len(frame), len(spec.column_names)))
+            values = nothing if empty else _values(self._materialize(spec, frame))
+        else:
+            values = np.asarray(plain[0][0])
+        if whole:
+            return values, missing
+        out = np.full((len(newdata), values.shape[1]), np.nan)
+        out[keep] = values
         return out, missing
 
 
@@ -220,6 +230,7 @@ def learn(
     context: Mapping[str, Any],
     rows: IntArray | None = None,
     sample: IntArray | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Columns], MatrixRecipe, dict[str, set[int]]]:
     """Build all parts of a formula on one frame and remember how.
 
@@ -235,6 +246,8 @@ def learn(
         Rows that are fitted; the others are there for expressions that look at their neighbours.
     sample : int array or None
         Rows that transforms learn from; None for all.
+    known : mapping, optional
+        What transforms have learnt before.
 
     Returns
     -------
@@ -266,7 +279,9 @@ def learn(
             for name, info in columns.items()
             if info.coded
         }
-        spec = ModelSpec.from_spec(_parsed(rest), output="numpy", na_action="drop")
+        spec = ModelSpec.from_spec(
+            _parsed(rest), output="numpy", na_action="drop", transform_state=dict(known or {})
+        )
         data = table.frame(used, labels_in(rest.values()), rows)
         built = _materialize(spec, data, coded, context, dropped, rows=rows, sample=sample)
         for part in rest:

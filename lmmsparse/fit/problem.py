@@ -114,6 +114,9 @@ def term_columns(design: Design) -> list[TermColumns]:
 
 def products_of(design: Design) -> tuple[CrossProducts, Response]:
     """The cross-products of a design: the last step that sees its rows."""
+    if design.facts is not None:
+        check_not_exact(design, design.facts.response.yty)
+        return design.facts.products, design.facts.response
     terms = term_columns(design)
     Q, basis = design.internal_columns()
     products = cross_products(Q, basis, terms, design.weights)
@@ -144,10 +147,14 @@ def check_not_exact(design: Design, residual_squares: float) -> None:
     residual_squares : float
         See `Response.yty`.
     """
-    centred = design.y - design.offset_or_zero
-    weights = 1.0 if design.weights is None else design.weights
-    spread = float(np.sum(weights * (centred - centred.mean()) ** 2))
-    if residual_squares <= 1e-24 * (spread + float(np.sum(weights * centred**2))):
+    if design.facts is not None:
+        spread, size = design.facts.spread, design.facts.size
+    else:
+        centred = design.y - design.offset_or_zero
+        weights = 1.0 if design.weights is None else design.weights
+        spread = float(np.sum(weights * (centred - centred.mean()) ** 2))
+        size = float(np.sum(weights * centred**2))
+    if residual_squares <= 1e-24 * (spread + size):
         raise DataError(
             "The fixed effects fit the response exactly: no variation is left to divide between "
             "random effects and residuals. Check whether the response was computed from the "
