@@ -4,6 +4,7 @@ import sys
 from functools import partial
 
 from lmmsparse import interop
+from lmmsparse.chunks.options import Batches, Chunks
 from lmmsparse.common import errors
 from lmmsparse.common.calls import no_such_name
 from lmmsparse.common.errors import (
@@ -61,9 +62,11 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Batches",
     "Blocked",
     "Bobyqa",
     "Cholmod",
+    "Chunks",
     "ConvergenceWarning",
     "DataError",
     "Dense",

@@ -16,8 +16,6 @@ from lmmsparse.chunks.batch import Batch, Partition, check_columns, grouped, num
 from lmmsparse.common.errors import DataError, MissingPackageError
 from lmmsparse.design import as_frame
 
-_HEAD = 1000
-
 
 def _dataset() -> Any:
     try:
@@ -122,13 +120,8 @@ class ArrowSource:
             return None
         return int(sum(f.metadata.num_rows for f in self._fragments))
 
-    def head(self) -> pd.DataFrame:
-        schema = self._unified(self.names, quietly=True)
-        for part in self._fragments:
-            scanned = _scanner(part, list(self.names), schema, self._wanted, _HEAD).head(_HEAD)
-            if len(scanned):
-                return as_frame(scanned)
-        raise DataError(f"{self.what} has no rows. Check how the data were made and filtered.")
+    def count(self) -> int:
+        return sum(f.count_rows(filter=self._wanted) for f in self._fragments)
 
     def partitions(self, columns: Iterable[str], rows: int) -> list[Partition]:
         names = sorted(columns)
@@ -151,7 +144,7 @@ class ArrowSource:
             for group in grouped(sizes, parts)
         ]
 
-    def _unified(self, names: Iterable[str], quietly: bool = False) -> Any:
+    def _unified(self, names: Iterable[str]) -> Any:
         """One schema for all files, with types that hold the values of each."""
         pa = _arrow()
         if self._given is not None:
@@ -162,9 +155,6 @@ class ArrowSource:
             try:
                 fields.append(pa.field(name, _one_type(pa, types)))
             except (ValueError, TypeError) as error:
-                if quietly:
-                    fields.append(pa.field(name, types[0]))
-                    continue
                 other = next(i for i, each in enumerate(types) if each != types[0])
                 raise DataError(
                     f"The column {name!r} is of type {types[0]} in {self._fragments[0].path} and "
@@ -188,9 +178,7 @@ def _one_type(pa: Any, types: Sequence[Any]) -> Any:
     return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
 
 
-def _scanner(
-    fragment: Any, names: list[str], schema: Any, wanted: Any, rows: int, source: Any = None
-) -> Any:
+def _scanner(fragment: Any, names: list[str], schema: Any, wanted: Any, rows: int) -> Any:
     return _dataset().Scanner.from_fragment(
         fragment,
         schema=schema,

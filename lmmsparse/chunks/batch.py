@@ -73,8 +73,8 @@ class Source(Protocol):
         """How many rows there are, if that is known without reading them."""
         ...
 
-    def head(self) -> pd.DataFrame:
-        """The first rows."""
+    def count(self) -> int:
+        """The number of rows, which may have to be counted."""
         ...
 
     def partitions(self, columns: Iterable[str], rows: int) -> list[Partition]:

@@ -6,14 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import pandas as pd
-
 from lmmsparse.chunks.batch import PARTS, Batch, Partition, frame_batch, grouped
-from lmmsparse.common.errors import DataError
-from lmmsparse.design import as_frame
 
 R = TypeVar("R")
-_HEAD = 1000
 
 
 class DaskSource:
@@ -26,13 +21,8 @@ class DaskSource:
         self._data = data
         self.names = tuple(str(name) for name in data.columns)
 
-    def head(self) -> pd.DataFrame:
-        for i in range(self._data.npartitions):
-            first = self._data.partitions[i].head(_HEAD, npartitions=1, compute=False)
-            frame = first.compute(scheduler="synchronous")
-            if len(frame):
-                return as_frame(frame)
-        raise DataError(f"{self.what} has no rows. Check how it was made and filtered.")
+    def count(self) -> int:
+        return len(self._data)
 
     def partitions(self, columns: Iterable[str], rows: int) -> list[Partition]:
         names = sorted(columns)

@@ -21,9 +21,9 @@ from lmmsparse.chunks.question import Question, question_of
 from lmmsparse.chunks.run import fold
 from lmmsparse.chunks.sums import Sums
 from lmmsparse.common.errors import DataError, Finding
-from lmmsparse.design import Design, RandomBlock
-from lmmsparse.design.facts import Facts, NotKept
+from lmmsparse.design import Design
 from lmmsparse.design.rows import about_missing, about_zero_weights
+from lmmsparse.design.without_rows import design_without_rows
 
 _ATTEMPTS = 4
 _SAME = 1e-9
@@ -55,8 +55,12 @@ def design_in_chunks(
     said += about_zero_weights(learnt.zero, learnt.n > 0)
     plan, sums = reading.sums(learnt)
     _check_same(learnt, sums, question, source)
-    facts = finished(sums, plan)
-    return _without_rows(plan.sample, facts, learnt, [*said, *findings])
+    facts = finished(sums, plan, sum(map(len, learnt.pieces.places)))
+    sample = plan.sample
+    assert sample.recipe is not None
+    matrices = with_spans(sample.recipe.matrices, learnt)
+    sample = replace(sample, recipe=replace(sample.recipe, matrices=matrices))
+    return design_without_rows(sample, facts, [*said, *findings])
 
 
 class _Reading:
@@ -151,40 +155,3 @@ def _check_same(learnt: Learnt, sums: Sums, question: Question, source: Source) 
             "files that stay as they are, or pass lmm.Batches(function) with a function that "
             "starts again and gives the same batches each time."
         )
-
-
-def _without_rows(
-    sample: Design, facts: Facts, learnt: Learnt, findings: Sequence[Finding]
-) -> Design:
-    """The design of all rows, of which only the sample's are kept."""
-    recipe = sample.recipe
-    assert recipe is not None
-    recipe = replace(recipe, matrices=with_spans(recipe.matrices, learnt))
-    return replace(
-        sample,
-        blocks=tuple(map(block_without_rows, sample.blocks)),
-        findings=(*findings, *sample.findings),
-        recipe=recipe,
-        facts=facts,
-        sample=sample,
-        **_absent(sample),
-    )
-
-
-def _absent(sample: Design) -> dict[str, Any]:
-    return {
-        "y": NotKept("the response"),
-        "fixed": NotKept("the columns of the fixed effects"),
-        "weights": None if sample.weights is None else NotKept("the weights"),
-        "offset": None if sample.offset is None else NotKept("the offset"),
-        "index": NotKept("the labels of the rows"),
-        "rows": NotKept("the positions of the rows"),
-    }
-
-
-def block_without_rows(block: RandomBlock) -> RandomBlock:
-    """A term with its levels, but without the rows."""
-    codes: Any = NotKept(f"the level of {block.group!r}")
-    columns: Any = NotKept(f"the columns of {block.source}")
-    grouping = replace(block.grouping, codes=codes)
-    return replace(block, grouping=grouping, columns=columns, moved=block.shift)

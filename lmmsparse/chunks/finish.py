@@ -38,7 +38,7 @@ def _back(R: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray(solve_triangular(R, b, trans="T")) if len(R) else b
 
 
-def finished(sums: Sums, plan: Plan) -> Facts:
+def finished(sums: Sums, plan: Plan, systematic: int) -> Facts:
     """The cross-products in orthonormal columns, and what else is known."""
     coordinates, p = plan.coordinates, len(sums.G)
     step = np.linalg.cholesky(sums.G).T if p else sums.G
@@ -71,7 +71,7 @@ def finished(sums: Sums, plan: Plan) -> Facts:
         yty=float(sums.h - s @ s),
         beta0=beta0,
     )
-    return _facts(sums, plan, products, response)
+    return _facts(sums, plan, products, response, systematic)
 
 
 def _pairs(sums: Sums, plan: Plan) -> list[PairBlocks]:
@@ -93,7 +93,9 @@ def _pairs(sums: Sums, plan: Plan) -> list[PairBlocks]:
     return out
 
 
-def _facts(sums: Sums, plan: Plan, products: CrossProducts, response: Response) -> Facts:
+def _facts(
+    sums: Sums, plan: Plan, products: CrossProducts, response: Response, systematic: int
+) -> Facts:
     found, c = sums.numbers, plan.center
     n, weighted = found["n"], plan.question.weights is not None
     mean = found["y"] / n
@@ -123,6 +125,7 @@ def _facts(sums: Sums, plan: Plan, products: CrossProducts, response: Response) 
         R=root,
         sums=step.T @ sums.ones if len(root) else sums.ones,
         grams=tuple(grams),
+        systematic=systematic,
         cells=_cells(sums, plan),
     )
 

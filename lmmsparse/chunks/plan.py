@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import solve_triangular
 
 from lmmsparse.chunks.learn import Learnt
 from lmmsparse.chunks.question import Question
@@ -46,6 +47,11 @@ class Coordinates:
     A: FloatArray | None
     R: FloatArray
     gamma: FloatArray
+
+    @property
+    def inverse(self) -> FloatArray:
+        """R⁻¹."""
+        return np.asarray(solve_triangular(self.R, np.eye(len(self.R))))
 
     @property
     def root(self) -> FloatArray:

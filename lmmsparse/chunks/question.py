@@ -14,8 +14,7 @@ from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import one_of
 from lmmsparse.design.asked import Asked, asked_of
-from lmmsparse.design.expressions import learning_calls
-from lmmsparse.design.matrices import labels_in
+from lmmsparse.design.expressions import labels_in, learning_calls
 from lmmsparse.design.rows import Extras, extra_columns, fitted_extras, rows_left_out
 from lmmsparse.design.variables import Variables
 from lmmsparse.formula.expression import read_expression, spelled
@@ -136,7 +135,7 @@ def question_of(
                 f"{name}= must be the name of a column where data are read in chunks, not an "
                 f"array. Put the values into the data and write {name}='column'."
             )
-    asked = asked_of(formula, source.head(), context)
+    asked = asked_of(formula, pd.DataFrame({name: [np.nan] for name in source.names}), context)
     extra = [name for name in (weights, offset) if name is not None]
     check_columns(source.names, extra, f"{source.what} has")
     predictors = sorted(set().union(*asked.uses.values()))

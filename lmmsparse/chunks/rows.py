@@ -131,9 +131,11 @@ def _numbers(levels: pd.Index, values: pd.Series) -> IntArray | None:
         return None
     table = np.full(high - low + 2, -1, dtype=np.intp)
     table[levels.to_numpy() - low] = np.arange(len(levels))
-    place = values.to_numpy().astype(np.int64) - low
-    inside = (place >= 0) & (place <= high - low)
-    return table[np.where(inside, place, high - low + 1)]
+    place = values.to_numpy().astype(np.int64)
+    place -= low
+    if len(place) and (place.min() < 0 or place.max() > high - low):
+        place = np.where((place >= 0) & (place <= high - low), place, high - low + 1)
+    return table[place]
 
 
 def factor_codes(

@@ -16,8 +16,6 @@ from lmmsparse.common.errors import DataError
 from lmmsparse.common.threads import filtered
 from lmmsparse.design import as_frame
 
-_HEAD = 1000
-
 
 @dataclass(frozen=True, eq=False)
 class Stream:
@@ -40,8 +38,8 @@ class LazySource:
         self._schema = lazy.collect_schema()
         self.names = tuple(self._schema.names())
 
-    def head(self) -> pd.DataFrame:
-        return as_frame(self._lazy.head(_HEAD))
+    def count(self) -> int:
+        return int(self._lazy.select(self.names[0]).collect().height)
 
     def partitions(self, columns: Iterable[str], rows: int) -> list[Partition]:
         names = sorted(columns)
@@ -68,8 +66,8 @@ class RelationSource:
         self._relation = relation
         self.names = tuple(relation.columns)
 
-    def head(self) -> pd.DataFrame:
-        return as_frame(self._relation.limit(_HEAD))
+    def count(self) -> int:
+        return int(self._relation.aggregate("count(*)").fetchone()[0])
 
     def partitions(self, columns: Iterable[str], rows: int) -> list[Partition]:
         quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in sorted(columns))
@@ -90,13 +88,12 @@ class BatchesSource:
 
     def __init__(self, batches: Batches) -> None:
         self._function = batches.function
-        self._first = self._frame()
-        self.names = tuple(str(name) for name in self._first.columns)
+        self.names = self._names()
 
-    def _frame(self) -> pd.DataFrame:
+    def _names(self) -> tuple[str, ...]:
         for table in self._started():
             if not hasattr(table, "__len__") or len(table):
-                return as_frame(table).head(_HEAD)
+                return tuple(str(name) for name in as_frame(table).columns)
         raise DataError(f"{self.what} gives no rows. Check what it returns.")
 
     def _started(self) -> Iterator[Any]:
@@ -108,8 +105,8 @@ class BatchesSource:
             )
         return iter(made)
 
-    def head(self) -> pd.DataFrame:
-        return self._first
+    def count(self) -> int:
+        return sum(len(as_frame(table)) for table in self._started())
 
     def partitions(self, columns: Iterable[str], rows: int) -> list[Partition]:
         names = sorted(columns)
@@ -129,8 +126,8 @@ class FrameSource:
     def n_rows(self) -> int | None:
         return len(self._frame)
 
-    def head(self) -> pd.DataFrame:
-        return self._frame.head(_HEAD)
+    def count(self) -> int:
+        return len(self._frame)
 
     def partitions(self, columns: Iterable[str], rows: int) -> list[Partition]:
         names = sorted(columns)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.linalg import blas
 
 from lmmsparse.chunks.batch import Batch, Partition
 from lmmsparse.chunks.cells import Cells, cells_for
@@ -152,9 +151,11 @@ class Sums:
             return
         for i in range(k):
             z = columns[:, i]
+            one = bool((z == 1.0).all())
             for j in range(p):
-                self.ZtQ[t][i * p + j] += np.bincount(codes, z * WQ[:, j], minlength=levels)
-            self.Zte[t][i] += np.bincount(codes, z * We, minlength=levels)
+                values = WQ[:, j] if one else z * WQ[:, j]
+                self.ZtQ[t][i * p + j] += np.bincount(codes, values, minlength=levels)
+            self.Zte[t][i] += np.bincount(codes, We if one else z * We, minlength=levels)
 
     def _add_numbers(self, rows: Rows, center: float) -> None:
         y, raw, w, o = rows.y - center, rows.raw - center, rows.weights, rows.offset
@@ -197,7 +198,7 @@ def internal(X: FloatArray, coordinates: Coordinates) -> FloatArray:
         moved = np.flatnonzero(np.triu(coordinates.A, 1).any(axis=0))
         X = np.asfortranarray(X).copy(order="F")
         X[:, moved] += X @ (coordinates.A - np.eye(X.shape[1]))[:, moved]
-    return np.asarray(blas.dtrsm(1.0, coordinates.R, np.asfortranarray(X), side=1))
+    return np.asarray((coordinates.inverse.T @ X.T).T)
 
 
 def accumulate(partition: Partition, plan: Plan, simple: bool) -> Sums:

@@ -195,6 +195,37 @@ class Design(ReadOnly):
     def weights_or_one(self) -> FloatArray:
         return np.ones(len(self.y)) if self.weights is None else self.weights
 
+    def squares(self, t: int, *, shifted: bool = False, weighted: bool = False) -> FloatArray:
+        """Mean squares of a term's columns, (k,).
+
+        Parameters
+        ----------
+        shifted : bool
+            Of the shifted columns.
+        weighted : bool
+            Each row times its weight.
+        """
+        block = self.blocks[t]
+        if self.facts is not None:
+            return self._squares_by_facts(block, t, shifted, weighted)
+        C = block.shifted_columns if shifted else block.columns
+        w = self.weights if weighted else None
+        return np.asarray(np.einsum("nk,nk->k", C, C if w is None else C * w[:, None]) / self.n)
+
+    def _squares_by_facts(
+        self, block: RandomBlock, t: int, shifted: bool, weighted: bool
+    ) -> FloatArray:
+        facts, S = self.facts, block.shift
+        assert facts is not None
+        G = facts.grams[t]
+        if weighted:
+            own = next(pair for pair in facts.products.pairs if pair.s == pair.t == t)
+            G = own.values.sum(axis=0)
+            G = G if S is None or shifted else S.T @ G @ S
+        elif shifted and S is not None:
+            G = np.linalg.solve(S.T, np.linalg.solve(S.T, G).T)
+        return np.asarray(np.diag(G) / self.n)
+
     @cached_property
     def groups(self) -> dict[str, tuple[int, ...]]:
         """Grouping factor → positions of its terms in `blocks`, in order of appearance."""

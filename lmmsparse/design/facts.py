@@ -72,6 +72,8 @@ class Facts(ReadOnly):
         Column sums of X.
     grams : tuple of (k, k) arrays
         Per term the sums of products of its columns, without weights.
+    systematic : int
+        Rows at the beginning of the sample that do not depend on the model.
     cells : mapping
         Factors → rows in every combination of their levels; of all factors among the predictors.
     """
@@ -90,10 +92,18 @@ class Facts(ReadOnly):
     R: FloatArray
     sums: FloatArray
     grams: tuple[FloatArray, ...]
+    systematic: int
     cells: Mapping[tuple[str, ...], FloatArray]
+
+    def same_rows(self, s: int, t: int) -> bool:
+        """Whether the levels of two terms with as many levels put the same rows together."""
+        if s == t:
+            return True
+        s, t = max(s, t), min(s, t)
+        pair = next(pair for pair in self.products.pairs if (pair.s, pair.t) == (s, t))
+        return len(pair.rows) == self.products.n_levels[s]
 
     @property
     def fingerprint(self) -> FloatArray:
-        """Numbers that two models of the same responses and weights share."""
-        weights = (self.products.sum_log_weights, self.mean_inverse_weight)
-        return np.array([self.low, self.high, self.spread, self.size, self.variance, *weights])
+        """Numbers that two models of the same responses and weights share, but for rounding."""
+        return np.array([self.low, self.high, self.variance, self.mean_inverse_weight])

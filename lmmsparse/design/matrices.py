@@ -7,7 +7,7 @@ as plain values, so that a recipe can be stored without pickle and rebuilt witho
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -26,15 +26,13 @@ from lmmsparse.common.threads import filtered
 from lmmsparse.common.words import close_match
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
-from lmmsparse.design.expressions import columns_of
+from lmmsparse.design.expressions import columns_of, labels_in
 from lmmsparse.design.materialize import Materializer
 from lmmsparse.design.plain import Columns, plain_columns
 from lmmsparse.design.variables import Variables, where_missing, with_levels_of
 from lmmsparse.formula.limits import remembered
 from lmmsparse.formula.parts import Variable, read_part
 from lmmsparse.formula.references import references
-
-_LABELS = re.compile(r"(C|factor|interaction|dummy)\(")
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,13 +211,6 @@ class MatrixRecipe:
         out = np.full((len(newdata), values.shape[1]), np.nan)
         out[keep] = values
         return out, missing
-
-
-def labels_in(parts: Iterable[str]) -> set[str]:
-    """Columns of formula parts whose values are taken for labels, whatever they are."""
-    calls = [call for text in parts for call in references(text).calls]
-    found = (references(call).names for call in calls if _LABELS.match(call))
-    return {name for names in found for name in names}
 
 
 def learn(

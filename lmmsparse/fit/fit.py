@@ -153,7 +153,10 @@ class Fit:
     @cached_property
     def fitted(self) -> FloatArray:
         """Xβ + Zb + offset, (n,)."""
-        design = self.design
+        return self.fitted_on(self.design)
+
+    def fitted_on(self, design: Design) -> FloatArray:
+        """The same on the rows of another design, of the same columns and levels."""
         mu = design.fixed @ self.beta + design.offset_or_zero
         for block, part in zip(design.blocks, self.split(self.b), strict=True):
             mu = mu + np.einsum("nk,nk->n", block.columns, part[block.codes])

@@ -21,6 +21,7 @@ from lmmsparse.engine.pairs import TermColumns
 from lmmsparse.engine.products import CrossProducts, Response, cross_products, response_products
 from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.fit.identification import Unidentified, unidentified
+from lmmsparse.fit.identification_by_products import unidentified_by_products
 from lmmsparse.fit.search import search
 from lmmsparse.fit.start import Start
 from lmmsparse.fit.undetermined import Undetermined
@@ -67,6 +68,8 @@ class Problem:
         if self.like is not None:
             return self.like.unidentified
         products, sigma_known = self.objective.products, self.held.sigma is not None
+        if self.design.facts is not None:
+            return unidentified_by_products(self.template, products, self.reml, sigma_known)
         return unidentified(self.design, self.template, products, self.reml, sigma_known)
 
     @property

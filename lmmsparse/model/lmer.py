@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lmmsparse.chunks.choose import design_of_data
+from lmmsparse.chunks.options import Chunks
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
-from lmmsparse.design import Design, build_design, design_from_arrays
+from lmmsparse.design import Design, design_from_arrays
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.fit.fit import check_parts, fit_design
@@ -71,6 +73,7 @@ def lmer(
     solver: PLSSolver | None = None,
     fixed: Mapping[str, float] | None = None,
     context: Mapping[str, Any] | None = None,
+    chunks: Chunks | None = None,
     progress: bool = False,
 ) -> LinearMixedModel:
     """Fit a linear mixed model given by an lme4 formula.
@@ -80,7 +83,9 @@ def lmer(
     formula : str
         For example ``"y ~ x + (x | subject) + (1 | item)"``.
     data : table
-        pandas or polars DataFrame, pyarrow Table, DuckDB relation, or mapping of arrays.
+        pandas or polars DataFrame, pyarrow Table, DuckDB relation, or mapping of arrays. Read in
+        chunks are a path or pattern of Parquet or CSV files, a Dask DataFrame and `Batches`; so are
+        polars LazyFrames, pyarrow Datasets and DuckDB relations that would not fit in memory.
     reml : bool
         REML (default) or maximum likelihood.
     weights, offset : str or (rows,) array, optional
@@ -102,6 +107,9 @@ def lmer(
         elements of `LinearMixedModel.theta` by their names. They count as known in every result.
     context : mapping, optional
         Further names and functions the formula may use.
+    chunks : Chunks, optional
+        Read the data in chunks, whatever they are, and how. A model that was fitted so has the same
+        estimates, tests and printout, but keeps no rows: see `predict_batches` for values of rows.
     progress : bool
         Print the search to the standard error stream.
 
@@ -141,9 +149,10 @@ def lmer(
     (5.0, 3)
     """
     check_parts(optimizer, solver)
-    design = build_design(
+    design = design_of_data(
         parse_formula(formula),
         data,
+        chunks,
         weights=weights,
         offset=offset,
         na_action=na_action,

@@ -21,7 +21,7 @@ from lmmsparse.fit.verdict import Convergence
 from lmmsparse.inference.df.methods import check_ddf
 from lmmsparse.inference.intervals.wald import coefficient_table
 from lmmsparse.results.likelihood import criteria, loglik
-from lmmsparse.results.residuals import residuals
+from lmmsparse.results.residuals import of_the_rows_kept
 from lmmsparse.results.varcorr import VarCorr, variance_components
 
 _CORRELATIONS_UP_TO = 12
@@ -176,11 +176,14 @@ def summarize(fit: Fit, convergence: Convergence, ddf: str) -> Summary:
     """Compose the summary, with the coefficient table of a method."""
     ddf = check_ddf(ddf)
     table = coefficient_table(fit, ddf)
-    quantiles = quantiles_of(residuals(fit, "pearson") / fit.sigma)
+    quantiles = quantiles_of(of_the_rows_kept(fit, "pearson") / fit.sigma)
+    title = "Scaled residuals"
+    if fit.design.sample is not None and fit.design.sample.n != fit.design.n:
+        title += f" of {fit.design.sample.n} rows"
     first = (
         Section(lines=_heading(fit)),
         Section(grid=_criteria(fit)),
-        Section("Scaled residuals:", quantiles),
+        Section(f"{title}:", quantiles),
     )
     return composed(fit, convergence, first, (), _FIXED[ddf], table)
 

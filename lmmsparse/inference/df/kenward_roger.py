@@ -142,7 +142,8 @@ def _undetermined(fit: Fit, parts: VarianceParts) -> FloatArray:
     if away is None:
         return np.zeros((0, p, p))
     template = fit.template
-    size = [np.sqrt(np.mean(b.shifted_columns**2, axis=0)) for b in fit.design.blocks]
+    design = fit.design
+    size = [np.sqrt(design.squares(t, shifted=True)) for t in range(len(design.blocks))]
     out = []
     for i, residual in enumerate(away.residual):
         changes = [
