@@ -55,7 +55,7 @@ def own_client() -> Any:
     except ImportError:
         return None
     try:
-        return default_client()
+        return default_client()  # type: ignore[no-untyped-call]
     except ValueError:
         return None
 
@@ -96,4 +96,4 @@ def _wait(future: Any) -> None:
     """Until a task has ended; its error is that of the result that needs it."""
     from distributed import wait
 
-    wait(future)
+    wait(future)  # type: ignore[no-untyped-call]

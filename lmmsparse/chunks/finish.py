@@ -28,7 +28,7 @@ def better_coordinates(sums: Sums, coordinates: Coordinates) -> Coordinates | No
     if values[0] > 0 and values[-1] <= _WORST * values[0]:
         return None
     lift = max(float(values[-1]) * 1e-15 * len(G), 1e-300)
-    step = np.linalg.cholesky(G + lift * np.eye(len(G))).T
+    step: FloatArray = np.asarray(np.linalg.cholesky(G + lift * np.eye(len(G))).T)
     moved = _back(step, sums.g)
     return Coordinates(coordinates.A, step @ coordinates.R, step @ coordinates.gamma + moved)
 
@@ -41,18 +41,18 @@ def _back(R: FloatArray, b: FloatArray) -> FloatArray:
 def finished(sums: Sums, plan: Plan, systematic: int) -> Facts:
     """The cross-products in orthonormal columns, and what else is known."""
     coordinates, p = plan.coordinates, len(sums.G)
-    step = np.linalg.cholesky(sums.G).T if p else sums.G
+    step: FloatArray = np.asarray(np.linalg.cholesky(sums.G).T) if p else sums.G
     s = _back(step, sums.g)
     root = step @ coordinates.root
     logdet = float(2.0 * np.log(np.diag(root)).sum())
     beta0 = step @ coordinates.gamma + s
     ZtX, Zty = [], []
-    for columns, response in zip(sums.ZtQ, sums.Zte, strict=True):
-        k, levels = response.shape
+    for columns, Ze in zip(sums.ZtQ, sums.Zte, strict=True):
+        k, levels = Ze.shape
         by_level = columns.reshape(k, p, levels).transpose(2, 0, 1).reshape(levels * k, p)
         own = _back(step, by_level.T).T if p else by_level
         ZtX.append(own)
-        Zty.append(response.T.ravel() - own @ s)
+        Zty.append(Ze.T.ravel() - own @ s)
     lengths = [len(part) for part in Zty]
     n = int(sums.numbers["n"])
     products = CrossProducts(

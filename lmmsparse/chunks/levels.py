@@ -89,7 +89,7 @@ def coded(column: pd.Series, text: bool) -> tuple[IntArray, Values]:
             labels, met, not text, bool(column.dtype.ordered) and not text
         )
     codes, labels = _numbered(column)
-    index = labels if isinstance(labels, pd.Index) else pd.Index(labels, tupleize_cols=False)
+    index: Any = labels if isinstance(labels, pd.Index) else pd.Index(labels, tupleize_cols=False)
     return codes, Values(index, np.ones(len(index), dtype=bool))
 
 
@@ -103,8 +103,8 @@ def _numbered(column: pd.Series) -> tuple[IntArray, Any]:
             there = np.zeros(high - low + 1, dtype=bool)
             there[place] = True
             numbers = np.cumsum(there) - 1
-            labels = (np.flatnonzero(there) + low).astype(values.dtype)
-            return numbers[place], labels
+            close: Any = (np.flatnonzero(there) + low).astype(values.dtype)
+            return numbers[place], close
     codes, labels = pd.factorize(column)
     return codes.astype(np.intp), labels
 
@@ -159,7 +159,7 @@ def combinations_in(columns: Sequence[tuple[IntArray, Values]]) -> Combinations:
 
 def _first_of_each(rows: IntArray, values: Sequence[Values]) -> IntArray:
     """Positions of rows that no row before equals, in order."""
-    key = rows[:, 0]
+    key: Any = rows[:, 0]
     for j in range(1, rows.shape[1]):
         size = len(values[j].labels)
         mixed = key.astype(np.int64) * size + rows[:, j]

@@ -56,7 +56,7 @@ class Coordinates:
     @property
     def root(self) -> FloatArray:
         """R with X = Q R, (p, p)."""
-        return self.R if self.A is None else np.linalg.solve(self.A.T, self.R.T).T
+        return self.R if self.A is None else np.asarray(np.linalg.solve(self.A.T, self.R.T).T)
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,8 +34,11 @@ def fold(
     with bar(label, len(calls), "parts", progress) as shown:
         if chunks.client is not None and not here:
             if is_dask(chunks.client):
-                return on_cluster(chunks.client, _limited, calls, merge, lambda: shown.update(1))
-            submitted = [chunks.client.submit(_limited, *call) for call in calls]
+                whole: R = on_cluster(
+                    chunks.client, _limited, calls, merge, lambda: shown.update(1)
+                )
+                return whole
+            submitted: list[Any] = [chunks.client.submit(_limited, *call) for call in calls]
             return _merged((each.result() for each in submitted), merge, shown)
         processes = 1 if here else chunks.processes
         results = streamed(_limited, calls, processes)
@@ -46,7 +49,7 @@ def fold(
 
 
 @one_thread
-def _limited(work: Callable[..., R], *arguments: Any) -> R:
+def _limited(work: Callable[..., Any], *arguments: Any) -> Any:
     return work(*arguments)
 
 

@@ -219,11 +219,13 @@ def _learnt(
 ) -> tuple[_Learnt, _Fitted]:
     """Columns of all parts, without rows in which an expression comes out undefined."""
 
-    def of(fitted: Variables, *which: IntArray) -> tuple[_Learnt, dict[str, set[int]]]:
+    def of(
+        fitted: Variables, rows: IntArray | None = None, sample: IntArray | None = None
+    ) -> tuple[_Learnt, dict[str, set[int]]]:
         check_factors(asked.parts, asked.uses, fitted)
         coded = codings(contrasts, asked.frame.columns, fitted)
         matrices, recipe, dropped = learn(
-            asked.parts, asked.uses, given.table, coded, asked.own, *which, known=state
+            asked.parts, asked.uses, given.table, coded, asked.own, rows, sample, state
         )
         return _Learnt(matrices, recipe), dropped
 

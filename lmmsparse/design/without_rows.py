@@ -18,7 +18,7 @@ from lmmsparse.design.design import Design, RandomBlock
 from lmmsparse.design.facts import Facts, NotKept
 from lmmsparse.design.rank import combination
 from lmmsparse.engine.columns import Basis
-from lmmsparse.engine.products import CrossProducts, PairBlocks, Response
+from lmmsparse.engine.products import CrossProducts, Response
 
 _WHOLE = 1e-9
 
@@ -74,7 +74,7 @@ def with_fixed(design: Design, smaller: Design) -> Design:
         yty=response.yty + float(left @ left),
         beta0=along,
     )
-    plain = np.linalg.qr(facts.R @ M, mode="r")
+    plain = np.asarray(np.linalg.qr(facts.R @ M, mode="r"))
     new = replace(facts, products=moved, response=answer, R=plain, sums=M.T @ facts.sums)
     dropped = "rank-deficient"
     found = [f for f in smaller.findings if f.code == dropped]
@@ -101,7 +101,7 @@ def with_block(design: Design, smaller: Design, at: int) -> Design:
         M = _clean(combination(old.columns, new.columns, old.names, new.names))
         grams[at] = M.T @ grams[at] @ M
         N = M if old.shift is None else old.shift @ M
-        N = N if new.shift is None else np.linalg.solve(new.shift.T, N.T).T
+        N = N if new.shift is None else np.asarray(np.linalg.solve(new.shift.T, N.T).T)
         products, Zty = _with_columns(facts.products, facts.response.Zty, at, N)
     response = replace(facts.response, Zty=Zty)
     made = replace(facts, products=products, response=response, grams=tuple(grams), between=None)
@@ -119,9 +119,8 @@ def _without_term(
 ) -> tuple[CrossProducts, FloatArray]:
     a, z = products.offsets[at], products.offsets[at + 1]
     keep = np.r_[0:a, z : products.q]
-    later = lambda t: t - (t > at)  # noqa: E731
     pairs = tuple(
-        PairBlocks(later(pair.s), later(pair.t), pair.rows, pair.cols, pair.values)
+        replace(pair, s=pair.s - (pair.s > at), t=pair.t - (pair.t > at))
         for pair in products.pairs
         if at not in (pair.s, pair.t)
     )

@@ -8,6 +8,7 @@ at the end criterion and effects of the model that was read have to be those tha
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,13 @@ from lmmsparse.fit.generalized.stored import (
     wider_bounds,
 )
 from lmmsparse.fit.problem import Problem
+from lmmsparse.fit.stored_facts import decode_facts, encode_facts
 from lmmsparse.fit.stored_solution import check_solution
 from lmmsparse.optimize import Bobyqa, NelderMead, QuasiNewton, StructuredSearch, TrustRegion
 from lmmsparse.optimize.base import Optimizer, Optimum, Status
 
 _FORMAT = "lmmsparse model"
-_VERSION = 2  # 1 had no list of its arrays and no checksums
+_VERSION = 3  # 1 had no list of its arrays and no checksums, 2 no models without rows
 _OPTIMIZERS: dict[str, type[Any]] = {
     c.__name__: c for c in (TrustRegion, StructuredSearch, Bobyqa, NelderMead, QuasiNewton)
 }
@@ -73,7 +75,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
     arrays: dict[str, ObjectArray] = {}
     meta = {
         "format": _FORMAT,
-        "version": _VERSION,
+        "version": 2 if fit.design.facts is None else _VERSION,
         "reml": fit.reml,
         "design": _encode_design(fit.design, arrays),
         "optimum": {
@@ -89,6 +91,8 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         "solver": _encode_option(fit.solver, _SOLVERS),
         "held": {"theta": [list(each) for each in fit.held.theta], "sigma": fit.held.sigma},
     }
+    if fit.design.facts is not None:
+        meta["facts"] = encode_facts(fit.design.facts, arrays)
     if isinstance(fit, GeneralizedFit):
         meta["generalized"] = encode_generalized(fit, arrays)
     arrays["beta"], arrays["modes"] = fit.beta, fit.b
@@ -163,6 +167,7 @@ def _decode_option(meta: Any, known: dict[str, type[Any]]) -> Any:
 
 
 def _encode_design(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, Any]:
+    design = replace(design.some, findings=design.findings)
     arrays["y"], arrays["rows"] = design.y, design.rows
     if isinstance(design.fixed, np.ndarray):
         arrays["X"] = design.fixed
@@ -353,7 +358,7 @@ _MODEL = ("format", "version", "reml", "design", "optimum", "optimizer", "solver
 
 
 def _decode(meta: dict[str, Any], arrays: Arrays) -> Fit:
-    record(meta, _MODEL, ("held", "arrays", "generalized"))
+    record(meta, _MODEL, ("held", "arrays", "generalized", "facts"))
     optimizer: Optimizer = _decode_option(meta["optimizer"], _OPTIMIZERS)
     solver: PLSSolver
     try:
@@ -361,6 +366,8 @@ def _decode(meta: dict[str, Any], arrays: Arrays) -> Fit:
     except MissingPackageError:
         solver = SuperLU()  # the same sums without CHOLMOD
     design = _decode_design(meta["design"], arrays)
+    if "facts" in meta:
+        design = decode_facts(meta["facts"], design, arrays)
     lower = np.concatenate([block.structure.lower() for block in design.blocks])
     upper = np.concatenate([block.structure.upper() for block in design.blocks])
     said = meta.get("generalized")

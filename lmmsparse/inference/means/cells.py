@@ -64,7 +64,7 @@ def _by_facts(design: Design, facts: Facts, factors: Mapping[str, tuple[Any, ...
             "columns that are factors by themselves are, up to a million combinations. Make them "
             "such in the data, or give weights= for the levels."
         )
-    counts = facts.cells[names]
+    counts: FloatArray = facts.cells[names]
     rest = tuple(i for i, name in enumerate(names) if name not in factors)
     counts = counts.sum(axis=rest)
     own = [name for name in names if name in factors]
