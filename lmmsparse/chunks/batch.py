@@ -24,10 +24,13 @@ class Batch:
         Text columns are categorical, with labels in any order.
     text : frozenset of str
         These columns. Categories of others have the order that they have.
+    index : pandas.Index or None
+        Labels of the rows, where they have some.
     """
 
     frame: pd.DataFrame
     text: frozenset[str] = frozenset()
+    index: pd.Index | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -88,8 +91,14 @@ class Source(Protocol):
         ...
 
 
-def frame_batch(frame: pd.DataFrame, columns: Iterable[str]) -> Batch:
-    """A batch of a pandas frame, with columns of a source in any order."""
+def frame_batch(frame: pd.DataFrame, columns: Iterable[str], labelled: bool = False) -> Batch:
+    """A batch of a pandas frame, with columns of a source in any order.
+
+    Parameters
+    ----------
+    labelled : bool
+        Whether the labels of the rows are kept.
+    """
     names = list(columns)
     check_columns(frame.columns, names, "One of the batches has")
     out: dict[str, Any] = {}
@@ -102,7 +111,8 @@ def frame_batch(frame: pd.DataFrame, columns: Iterable[str]) -> Batch:
             column = pd.Series(pd.Categorical.from_codes(codes, labels))
             text.add(name)
         out[name] = column
-    return Batch(pd.DataFrame(out, index=pd.RangeIndex(len(frame))), frozenset(text))
+    made = pd.DataFrame(out, index=pd.RangeIndex(len(frame)))
+    return Batch(made, frozenset(text), frame.index if labelled else None)
 
 
 def check_columns(have: Iterable[str], names: Iterable[str], who: str) -> None:

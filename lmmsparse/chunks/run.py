@@ -39,11 +39,13 @@ def fold(
                 )
                 return whole
             submitted: list[Any] = [chunks.client.submit(_limited, *call) for call in calls]
-            return _merged((each.result() for each in submitted), merge, shown)
+            found: R = _merged((each.result() for each in submitted), merge, shown)
+            return found
         processes = 1 if here else chunks.processes
         results = streamed(_limited, calls, processes)
         try:
-            return _merged(results, merge, shown)
+            merged: R = _merged(results, merge, shown)
+            return merged
         finally:
             results.close()
 

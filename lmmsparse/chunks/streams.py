@@ -146,4 +146,4 @@ class FramePartition:
     def batches(self) -> Iterator[Batch]:
         names = [str(name) for name in self.frame.columns]
         for start in range(0, len(self.frame), self.rows):
-            yield frame_batch(self.frame.iloc[start : start + self.rows], names)
+            yield frame_batch(self.frame.iloc[start : start + self.rows], names, True)

@@ -160,7 +160,7 @@ def growing(total: int, largest: int, first: int = 1) -> list[slice]:
     return out
 
 
-def bar(label: str, total: int, unit: str, progress: bool | None = None) -> Any:
+def bar(label: str, total: int | None, unit: str, progress: bool | None = None) -> Any:
     """A bar of tqdm's: at once, never, or after two seconds if stderr is watched."""
     size = None if _in_notebook() else get_terminal_size()  # some terminals say they have none
     return tqdm(

@@ -145,10 +145,10 @@ class Fit:
         inverse = sla.solve_triangular(RX, np.eye(p), check_finite=False)
         return frozen(np.asarray(self.sigma2 * inverse @ inverse.T))
 
-    @property
+    @cached_property
     def b(self) -> FloatArray:
         """Conditional modes of the random effects, (q,)."""
-        return self.template.multiply(self.template.factors(self.theta), self.modes.u)
+        return frozen(self.template.multiply(self.template.factors(self.theta), self.modes.u))
 
     @cached_property
     def fitted(self) -> FloatArray:

@@ -27,6 +27,7 @@ from lmmsparse.fit.refit import refit_response
 from lmmsparse.fit.settle import about_given
 from lmmsparse.inference.intervals.resample import Resampler
 from lmmsparse.results.parameters import parameter_names, parameter_values
+from lmmsparse.results.rows_needed import with_rows
 
 KINDS = ("parametric", "semiparametric")
 INTERVALS = ("percentile", "basic", "normal")
@@ -152,6 +153,7 @@ def bootstrap(
         After Ctrl-C, that of the replicates until then, with a warning.
     """
     check_counts(n, n_jobs)
+    with_rows(fit, "The bootstrap", "Use m.confint(method='profile').")
     one_of("kind", kind, KINDS)
     if statistic is not None and not callable(statistic):
         advice = "Write, for example, lambda m: m.fixef."
