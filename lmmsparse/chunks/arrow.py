@@ -72,7 +72,10 @@ def _fragments(path: str, kind: str) -> list[Any]:
     dataset = _dataset()
     form: Any = kind
     if kind == "csv":
-        form = dataset.CsvFileFormat(convert_options={"strings_can_be_null": True})
+        import pyarrow.csv
+
+        options = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
+        form = dataset.CsvFileFormat(convert_options=options)
     try:
         return list(dataset.dataset(path, format=form).get_fragments())
     except (OSError, ValueError) as error:

@@ -75,7 +75,7 @@ class _Reading:
 
     def learnt(self) -> Learnt:
         """The first pass."""
-        most = max(1000, SAMPLE // max(1, len(self._parts)))
+        most = max(100, SAMPLE // max(1, len(self._parts)))
         if not self._parts:
             raise DataError(f"{self._source.what} has no rows. Check the data.")
         found: Learnt = self._fold(
