@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse.chunks.batch import Batch, Partition, check_columns, grouped, number_of_parts
+from lmmsparse.chunks.batch import (
+    Batch,
+    Partition,
+    Source,
+    Stream,
+    check_columns,
+    grouped,
+    number_of_parts,
+)
 from lmmsparse.common.errors import DataError, MissingPackageError
 from lmmsparse.design import as_frame
 
@@ -82,12 +90,36 @@ def _fragments(path: str, kind: str) -> list[Any]:
         raise DataError(f"{path!r} cannot be read: {error}. Check the file.") from error
 
 
-def dataset_source(data: Any) -> ArrowSource:
-    """A pyarrow Dataset, with the filter it may have."""
-    options = getattr(data, "_scan_options", None) or {}
-    return ArrowSource(
-        tuple(data.get_fragments()), "The data set", options.get("filter"), data.schema
-    )
+def dataset_source(data: Any) -> Source:
+    """A pyarrow Dataset; with a filter it is read from its beginning to its end."""
+    try:
+        fragments = tuple(data.get_fragments())
+    except ValueError:
+        return FilteredSource(data)
+    return ArrowSource(fragments, "The data set", data.schema)
+
+
+class FilteredSource:
+    """A pyarrow Dataset with a filter."""
+
+    what = "The data set"
+    n_rows: int | None = None
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self.names = tuple(data.schema.names)
+
+    def count(self) -> int:
+        return int(self._data.count_rows())
+
+    def partitions(self, columns: Iterable[str], rows: int) -> list[Partition]:
+        names = sorted(columns)
+
+        def start() -> Iterator[Batch]:
+            read = self._data.to_batches(columns=names, batch_size=rows, **_SLOWLY)
+            return arrow_batches(read, rows)
+
+        return [Stream(start)]
 
 
 class ArrowSource:
@@ -97,17 +129,13 @@ class ArrowSource:
     ----------
     fragments : sequence
         Arrow's, one per file.
-    rows_wanted : object, optional
-        An expression of Arrow's.
     schema : object, optional
         Arrow's, where the user has given one.
     """
 
-    def __init__(
-        self, fragments: Sequence[Any], what: str, rows_wanted: Any = None, schema: Any = None
-    ) -> None:
+    def __init__(self, fragments: Sequence[Any], what: str, schema: Any = None) -> None:
         self.what = what
-        self._fragments, self._wanted, self._given = list(fragments), rows_wanted, schema
+        self._fragments, self._given = list(fragments), schema
         if not self._fragments:
             raise DataError(f"{what} has no files. Check how it was made.")
         try:
@@ -119,12 +147,12 @@ class ArrowSource:
 
     @cached_property
     def n_rows(self) -> int | None:
-        if self._wanted is not None or any(not hasattr(f, "row_groups") for f in self._fragments):
+        if any(not hasattr(f, "row_groups") for f in self._fragments):
             return None
         return int(sum(f.metadata.num_rows for f in self._fragments))
 
     def count(self) -> int:
-        return sum(f.count_rows(filter=self._wanted) for f in self._fragments)
+        return sum(f.count_rows() for f in self._fragments)
 
     def partitions(self, columns: Iterable[str], rows: int) -> list[Partition]:
         names = sorted(columns)
@@ -143,7 +171,7 @@ class ArrowSource:
             sizes += [sum(g.num_rows for g in each.row_groups) if counted else 1 for each in own]
         parts = number_of_parts(total, rows)
         return [
-            ArrowPartition(tuple(pieces[i] for i in group), names, schema, self._wanted, rows)
+            ArrowPartition(tuple(pieces[i] for i in group), names, schema, rows)
             for group in grouped(sizes, parts)
         ]
 
@@ -181,16 +209,13 @@ def _one_type(pa: Any, types: Sequence[Any]) -> Any:
     return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
 
 
-def _scanner(fragment: Any, names: list[str], schema: Any, wanted: Any, rows: int) -> Any:
+# Two batches in memory, and not as many as the disk can give.
+_SLOWLY = {"batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
+
+
+def _scanner(fragment: Any, names: list[str], schema: Any, rows: int) -> Any:
     return _dataset().Scanner.from_fragment(
-        fragment,
-        schema=schema,
-        columns=names,
-        filter=wanted,
-        batch_size=rows,
-        batch_readahead=1,
-        fragment_readahead=1,
-        use_threads=False,
+        fragment, schema=schema, columns=names, batch_size=rows, **_SLOWLY
     )
 
 
@@ -201,7 +226,6 @@ class ArrowPartition:
     fragments: tuple[Any, ...]
     names: list[str]
     schema: Any
-    wanted: Any
     rows: int
 
     def batches(self) -> Iterator[Batch]:
@@ -218,7 +242,7 @@ class ArrowPartition:
 
     def _record_batches(self) -> Iterator[Any]:
         for fragment in self.fragments:
-            scanner = _scanner(fragment, self.names, self.schema, self.wanted, self.rows)
+            scanner = _scanner(fragment, self.names, self.schema, self.rows)
             yield from scanner.to_batches()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -89,6 +89,16 @@ class Source(Protocol):
             Of a batch.
         """
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """All of a source, from its beginning: it has one part and is read in this process."""
+
+    start: Callable[[], Iterator[Batch]]
+
+    def batches(self) -> Iterator[Batch]:
+        return self.start()
 
 
 def frame_batch(frame: pd.DataFrame, columns: Iterable[str], labelled: bool = False) -> Batch:

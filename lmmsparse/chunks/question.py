@@ -138,6 +138,7 @@ def question_of(
     asked = asked_of(formula, pd.DataFrame({name: [np.nan] for name in source.names}), context)
     extra = [name for name in (weights, offset) if name is not None]
     check_columns(source.names, extra, f"{source.what} has")
+    columns = tuple(sorted({*asked.needed, *extra}))
     predictors = sorted(set().union(*asked.uses.values()))
     parts = asked.parts.values()
     return Question(
@@ -145,13 +146,20 @@ def question_of(
         weights=weights,
         offset=offset,
         na_action=na_action,
-        contrasts=contrasts,
-        columns=tuple(sorted({*asked.needed, *extra})),
+        contrasts=_of_columns(contrasts, source, columns),
+        columns=columns,
         predictors=tuple(predictors),
         labels=frozenset(labels_in(parts) | set(contrasts or ())) & set(predictors),
         groupings={term.factors: term.group for term in asked.parsed.random},
         learnt=_learnt(parts),
     )
+
+
+def _of_columns(contrasts: Any, source: Source, columns: tuple[str, ...]) -> Any:
+    """The contrasts of columns that are read, and of those that are not there."""
+    if not isinstance(contrasts, Mapping):
+        return contrasts
+    return {n: each for n, each in contrasts.items() if n in columns or n not in source.names}
 
 
 def _learnt(parts: Any) -> tuple[str, ...]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from lmmsparse.chunks.batch import Partition
+from lmmsparse.chunks.batch import Partition, Stream
 from lmmsparse.chunks.dask import is_dask, on_cluster
 from lmmsparse.chunks.options import Chunks
-from lmmsparse.chunks.streams import Stream
 from lmmsparse.common.progress import bar, streamed
 from lmmsparse.common.threads import one_thread
 

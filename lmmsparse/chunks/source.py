@@ -11,7 +11,7 @@ from lmmsparse.chunks.batch import Source
 from lmmsparse.chunks.dask import DaskSource
 from lmmsparse.chunks.options import Batches, Chunks
 from lmmsparse.chunks.streams import BatchesSource, FrameSource, LazySource, RelationSource
-from lmmsparse.common.errors import OptionError
+from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.design import as_frame
 from lmmsparse.design.tables import kind_of_data
 
@@ -43,6 +43,23 @@ def lazy_source(data: Any) -> Source | None:
 def reads_always(data: Any) -> bool:
     """Whether data are read in chunks whatever their size."""
     return isinstance(data, (Batches, str, PurePath)) or kind_of_data(data) == "dask"
+
+
+def refuse_chunks(who: str, data: Any) -> None:
+    """Refuse what is read in chunks only, for a function that needs all rows in memory.
+
+    Raises
+    ------
+    DataError
+    """
+    parquet = isinstance(data, (str, PurePath)) and str(data).endswith((".parquet", ".pq"))
+    if isinstance(data, Batches) or parquet or kind_of_data(data) == "dask":
+        read = f"pandas.read_parquet({str(data)!r})" if parquet else "pandas.concat(batches)"
+        read = "data.compute()" if kind_of_data(data) == "dask" else read
+        raise DataError(
+            f"{who} does not read data in chunks: its search weights all rows anew at every step. "
+            f"Read them into memory, {read}, or a part of them."
+        )
 
 
 def free_memory() -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -10,21 +10,18 @@ from typing import Any
 import pandas as pd
 
 from lmmsparse.chunks.arrow import arrow_batches
-from lmmsparse.chunks.batch import Batch, Partition, frame_batch, number_of_parts, table_batches
+from lmmsparse.chunks.batch import (
+    Batch,
+    Partition,
+    Stream,
+    frame_batch,
+    number_of_parts,
+    table_batches,
+)
 from lmmsparse.chunks.options import Batches
 from lmmsparse.common.errors import DataError
 from lmmsparse.common.threads import filtered
 from lmmsparse.design import as_frame
-
-
-@dataclass(frozen=True, eq=False)
-class Stream:
-    """All of a source, from its beginning: it has one part and is read in this process."""
-
-    start: Callable[[], Iterator[Batch]]
-
-    def batches(self) -> Iterator[Batch]:
-        return self.start()
 
 
 class LazySource:
@@ -67,7 +64,7 @@ class RelationSource:
         self.names = tuple(relation.columns)
 
     def count(self) -> int:
-        return int(self._relation.aggregate("count(*)").fetchone()[0])
+        return int(self._relation.aggregate("count(*)").fetchall()[0][0])
 
     def partitions(self, columns: Iterable[str], rows: int) -> list[Partition]:
         quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in sorted(columns))
