@@ -2,8 +2,8 @@
 
 Everything after this module is independent of the number of rows. Weights enter as W = diag(w), the
 offset is subtracted from y; neither appears anywhere else in the engine. X is orthonormalized and y
-replaced by its least-squares residual, so that neither the units of a predictor nor a large mean of
-the response costs digits; `Basis` carries what is needed to return to the user's units.
+replaced by its least-squares residual, so that neither units nor large means cost digits; `Basis`
+carries what is needed to return to the user's units.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ class CrossProducts(ReadOnly):
         """Per term the sum of the levels' own blocks, each times its level's prior variance."""
         own = (pair.values for pair in self.pairs if pair.s == pair.t)
         return tuple(
-            values.sum(axis=0) if prior is None else np.tensordot(prior.variances, values, axes=1)
-            for values, prior in zip(own, self._known, strict=True)
+            G.sum(axis=0) if prior is None else np.tensordot(prior.variances, G, axes=1)
+            for G, prior in zip(own, self._known, strict=True)
         )
 
     def times(self, b: FloatArray) -> FloatArray:
