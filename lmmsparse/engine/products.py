@@ -1,9 +1,9 @@
 """Design → the cross-products of [Z X y], the only place where rows, weights and offset are seen.
 
-Everything after this module is independent of the number of rows. Weights enter as W = diag(w), the
-offset is subtracted from y; neither appears anywhere else in the engine. X is orthonormalized and y
-replaced by its least-squares residual, so that neither units nor large means cost digits; `Basis`
-carries what is needed to return to the user's units.
+Everything after this module is independent of the number of rows. Weights and offset appear nowhere
+else in the engine. X is orthonormalized and y replaced by its least-squares residual, so that
+neither units nor large means cost digits; `Basis` carries what is needed to return to the user's
+units.
 """
 
 from __future__ import annotations
