@@ -2,8 +2,7 @@
 
 Everything after this module is independent of the number of rows. Weights and offset appear nowhere
 else in the engine. X is orthonormalized and y replaced by its least-squares residual, so that
-neither units nor large means cost digits; `Basis` carries what is needed to return to the user's
-units.
+neither units nor large means cost digits; `Basis` carries the way back.
 """
 
 from __future__ import annotations
