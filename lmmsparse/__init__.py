@@ -35,13 +35,16 @@ from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.engine.solvers.dense import Dense
+from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.engine.solvers.superlu import SuperLU
-from lmmsparse.fit.fit import Fit, fit_design
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.fitting import fit_design
 from lmmsparse.formula.formula import MixedFormula, parse_formula
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.glmer import glmer
 from lmmsparse.model.linear import LinearMixedModel
-from lmmsparse.model.lmer import anova, bootstrap_lrt, fit_arrays, lmer, load
+from lmmsparse.model.lmer import anova, compare, fit_arrays, lmer, load
+from lmmsparse.model.several import bootstrap_lrt, pool
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
 from lmmsparse.results.varcorr import VarCorr
 
@@ -76,6 +79,7 @@ __all__ = [
     "FormulaError",
     "GeneralizedLinearMixedModel",
     "InterruptedWarning",
+    "Krylov",
     "LinearMixedModel",
     "LmmError",
     "LmmWarning",
@@ -100,6 +104,7 @@ __all__ = [
     "bootstrap_lrt",
     "build_design",
     "choose_solver",
+    "compare",
     "errors",
     "families",
     "fit_arrays",
@@ -110,4 +115,5 @@ __all__ = [
     "load",
     "load_dataset",
     "parse_formula",
+    "pool",
 ]

@@ -16,6 +16,7 @@ from lmmsparse.design.arguments import aligned
 from lmmsparse.design.grouping import Grouping, LevelCovariance
 from lmmsparse.design.rank import factors_of
 from lmmsparse.design.recipe import Recipe
+from lmmsparse.design.residual import ResidualDesign
 from lmmsparse.engine.columns import Basis, InternalColumns, orthonormal
 from lmmsparse.engine.covariance.structures import CovarianceStructure
 from lmmsparse.engine.prior import Prior
@@ -147,6 +148,9 @@ class Design(ReadOnly):
         What building the design has noticed.
     recipe : Recipe or None
         How to build the same columns from new data; None for a model made from arrays.
+    residual : ResidualDesign or None
+        Correlation and standard deviations of the residuals; None where they are independent and
+        alike.
     """
 
     formula: str
@@ -163,12 +167,14 @@ class Design(ReadOnly):
     na_action: str
     findings: tuple[Finding, ...]
     recipe: Recipe | None
+    residual: ResidualDesign | None = None
 
     def __repr__(self) -> str:
-        terms = ", ".join(f"{b.source}: {b.n_levels} × {b.k}" for b in self.blocks)
+        terms = ", ".join(f"{b.source}: {b.n_levels} × {b.k}" for b in self.blocks) or "none"
+        residual = "" if self.residual is None else f", residuals {self.residual.text}"
         return (
             f"Design of {self.response}: {self.n} rows, {self.p} fixed effects, random effects "
-            f"{terms}"
+            f"{terms}{residual}"
         )
 
     @property
@@ -215,6 +221,8 @@ class Design(ReadOnly):
             indptr = np.arange(0, n * k + 1, k)
             shape = (n, block.n_levels * k)
             parts.append(sp.csr_array((block.columns.ravel(), indices, indptr), shape=shape))
+        if not parts:
+            return sp.csr_array((self.n, 0))
         return sp.csr_array(sp.hstack(parts, format="csr"))
 
     def in_rows(self, what: str, values: Any) -> Any:

@@ -108,7 +108,7 @@ class CrossProducts(ReadOnly):
     @cached_property
     def lead(self) -> tuple[int, ...]:
         """The terms of the factor with the most levels: the first, and all that pair with it."""
-        if self._known[0] is not None:  # M has elements between its levels
+        if not self.sizes or self._known[0] is not None:  # M has elements between its levels
             return ()
         own = self.n_levels[0]
         with_the_first = (
@@ -150,7 +150,7 @@ class CrossProducts(ReadOnly):
 
     def times(self, b: FloatArray) -> FloatArray:
         """Z'WZ b for b of shape (q,) or (q, m)."""
-        if len(self.sizes) > 1:
+        if len(self.sizes) != 1:
             return np.asarray(self.ZtZ @ b)
         k = self.sizes[0]
         by_level = b.reshape(self.q // k, k, -1)
@@ -169,6 +169,8 @@ class CrossProducts(ReadOnly):
                 rows.append(c.ravel())
                 cols.append(r.ravel())
                 values.append(pair.values.ravel())
+        if not values:
+            return frozen_csr(sp.csr_array((0, 0)))
         data = np.concatenate(values)
         coords = (np.concatenate(rows), np.concatenate(cols))
         return frozen_csr(sp.coo_array((data, coords), shape=(self.q, self.q)).tocsr())

@@ -20,15 +20,17 @@ from lmmsparse.design.successes import FORMS, binomial_response
 from lmmsparse.engine.families import Binomial, Family, family_named
 from lmmsparse.engine.families.base import Observations
 from lmmsparse.engine.solvers.base import PLSSolver
-from lmmsparse.fit.fit import check_parts
+from lmmsparse.fit.fitting import check_parts
 from lmmsparse.fit.generalized.fit import beside_sigma, fit_generalized
 from lmmsparse.fit.generalized.problem import INFORMATION
 from lmmsparse.formula.formula import parse_formula
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
+from lmmsparse.model.update import remembers
 from lmmsparse.optimize import Optimizer
 
 
 @checked_keywords
+@remembers
 @one_thread
 def glmer(
     formula: str,

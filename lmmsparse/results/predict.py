@@ -16,7 +16,9 @@ from lmmsparse.common.options import one_of, refused
 from lmmsparse.common.words import close_match, listed
 from lmmsparse.design import Recipe, as_frame, check_unique
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.formula.formula import parse_formula
+from lmmsparse.results.correlated_rows import beside, neighbours_of
 
 NEW_LEVELS = ("raise", "population", "nan")
 
@@ -135,9 +137,20 @@ def new_weights(fit: Fit, newdata: Any) -> FloatArray:
 
 
 def new_rows(
-    fit: Fit, newdata: Any, selections: list[Selection], new_levels: str, offset: Any = None
+    fit: Fit,
+    newdata: Any,
+    selections: list[Selection],
+    new_levels: str,
+    offset: Any = None,
+    correlated: bool = False,
 ) -> NewRows:
-    """Build the model's columns for new data; only the selected groups are looked up."""
+    """Build the model's columns for new data; only the selected groups are looked up.
+
+    Parameters
+    ----------
+    correlated : bool
+        Whether residuals of the fit that are correlated with a row's own are part of its mean.
+    """
     recipe, frame = new_frame(fit, newdata)
     columns, codes = {}, {}
     unknown = np.zeros(len(frame), dtype=bool)
@@ -154,9 +167,13 @@ def new_rows(
     _check_finite(X, fit.design.x_names)
     for t, values in columns.items():
         _check_finite(values, fit.design.blocks[t].names)
+    shift = recipe.offset(frame, offset)
+    if correlated and isinstance(fit, ResidualFit):
+        found = neighbours_of(fit, recipe, frame, new_weights(fit, newdata))
+        X, shift, columns = beside(fit, found, X, shift, columns, codes)
     return NewRows(
         X=X,
-        offset=recipe.offset(frame, offset),
+        offset=shift,
         columns=columns,
         codes=codes,
         unknown=unknown,
@@ -270,7 +287,7 @@ def predict(
             part = b[selection.block][:, at]
             values = values + np.einsum("nk,nk->n", block.columns[:, at], part[block.codes])
         return design.pad(values), design.output_index()
-    rows = new_rows(fit, newdata, selections, new_levels, offset)
+    rows = new_rows(fit, newdata, selections, new_levels, offset, random is True)
     warn_of_undetermined(fit, rows.undetermined)
     values = predicted(fit, rows, selections)
     if new_levels == "nan":

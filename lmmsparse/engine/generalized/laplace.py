@@ -113,6 +113,12 @@ class LaplacePoint:
         weights = rows.family.expected(mode.eta, rows.seen, mode.delta)
         return *factorized(rows, mode.theta, weights.w), weights
 
+    @property
+    def _weights(self) -> FloatArray:
+        """W of what the determinant is of."""
+        expected = self._determinant[2]
+        return self.mode.at.w if expected is None else expected.w
+
     @cached_property
     def value(self) -> float:
         """−2 log-likelihood."""
@@ -250,10 +256,12 @@ class LaplacePoint:
         scales = [np.ones(len(T)) for T in self.mode.factors]
         across = self.rows.prior.solve(self.mode.v)
         safe = away_from_limits(template, of_full_rank(template, scales, self.mode.theta))
+        factors, traces = template.shifted_factors(safe), self.traces
+        if not np.array_equal(safe, self.mode.theta):
+            products, factor = factorized(self.rows, safe, self._weights)
+            traces = traces_by_term(products, factors, factor.inverse_blocks())
         out = []
-        for t, (trace, T) in enumerate(
-            zip(self.traces, template.shifted_factors(safe), strict=True)
-        ):
+        for t, (trace, T) in enumerate(zip(traces, factors, strict=True)):
             F = np.linalg.solve(T.T, trace.T).T
             v, spread = self.by_level(t, self.mode.v), self.by_level(t, across)
             out.append(0.5 * (F + F.T) - v.T @ spread)

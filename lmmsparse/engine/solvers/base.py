@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -153,6 +153,52 @@ class PLSSystem(Protocol):
 
     def describe(self) -> str:
         """One line: which algebra, in which order, how large."""
+        ...
+
+
+@runtime_checkable
+class EstimatedFactor(PLSFactor, Protocol):
+    """A `PLSFactor` that has estimates of some blocks of M⁻¹, and not the others."""
+
+    def own_blocks(self, terms: Sequence[int]) -> FloatArray:
+        """M⁻¹'s blocks of every level of terms that share a factor, (levels, K, K)."""
+        ...
+
+
+class EstimatedPoint(Point, Protocol):
+    """A `Point` whose F T is estimated from random vectors."""
+
+    @property
+    def FT_errors(self) -> list[FloatArray]:
+        """Per term the errors of the single vectors, of whose mean F T has the error, (s, k, k)."""
+        ...
+
+
+@runtime_checkable
+class EstimatedSystem(PLSSystem, Protocol):
+    """A system that estimates log|M| and traces from random vectors, the same at every θ.
+
+    Solutions are exact, so that β, modes and everything else that the data tell are.
+    """
+
+    def modes(self, theta: FloatArray, response: Response) -> Modes:
+        """The solution at θ with the conditional modes."""
+        ...
+
+    def point(
+        self, theta: FloatArray, response: Response, reml: bool, sigma2: float | None = None
+    ) -> EstimatedPoint: ...
+
+    def logdet_sd(self, theta: FloatArray) -> float:
+        """The Monte Carlo standard deviation of log|M|."""
+        ...
+
+    def pilot_sd(self, theta: FloatArray) -> float:
+        """About what `logdet_sd` would be, at a fraction of its cost."""
+        ...
+
+    def by(self, solver: PLSSolver) -> EstimatedSystem:
+        """The same cross-products, arranged already, for another solver of this kind."""
         ...
 
 

@@ -1,6 +1,8 @@
-"""Where a search for β, θ and δ begins: a fit without random effects, then one step of EM."""
+"""Where a search for β, θ and δ begins: without random effects, a step of EM, the working model."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from lmmsparse.engine.generalized.rows import GeneralizedRows
 from lmmsparse.engine.points import traces_by_term
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.fit.generalized.coordinates import Coordinates
+from lmmsparse.fit.generalized.working import working_estimates
 
 _SIZE = 0.7
 _FIRST, _LOOSE = 1e-2, 1e-3
@@ -70,7 +73,9 @@ def start(
         beta, u, _ = joint_mode(rows, beta, theta, delta, u, _LOOSE)
         if not limited:  # a step that is cut short says that the next is needed
             break
-    return Parameters(beta, theta, delta), u
+    at, u = working_estimates(rows, Parameters(beta, theta, delta), u)
+    beta, u, _ = joint_mode(rows, at.beta, at.theta, at.delta, u, _LOOSE)
+    return replace(at, beta=beta), u
 
 
 def _inside(rows: GeneralizedRows, beta: FloatArray) -> FloatArray:

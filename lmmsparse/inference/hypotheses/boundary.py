@@ -110,6 +110,8 @@ def boundary(large: Fit, small: Fit | Design) -> Boundary | None:
         Of the same data.
     """
     design = small if isinstance(small, Design) else small.design
+    if large.design.residual is not None or design.residual is not None:
+        return None  # how correlations of residuals move with them is not worked out
     if large.held.theta or (isinstance(small, Fit) and small.held.theta):
         return None
     if not spans(large.design.X, design.X):
@@ -134,6 +136,8 @@ def boundary(large: Fit, small: Fit | Design) -> Boundary | None:
     S = np.hstack([sla.block_diag(*null_maps), np.zeros((sum(map(len, null_maps)), 1))])
     if tuple(sizes) == (1,):
         return Boundary(inside, (1,), np.eye(1))
+    if large.estimated:
+        return None
     under = replace(large, optimum=replace(large.optimum, x=np.concatenate(theta)))
     J = information(under)
     if known:

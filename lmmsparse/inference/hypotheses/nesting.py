@@ -22,6 +22,7 @@ from lmmsparse.engine.covariance.structures import CovarianceStructure
 from lmmsparse.engine.origins import origins
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
+from lmmsparse.inference.hypotheses.residual_nesting import why_residuals_differ
 
 _SAME = 1e-7
 _MORE = 4  # forms beyond the number of matrices
@@ -40,7 +41,12 @@ def why_not_contained(small: Fit, large: Fit) -> str:
         return "fixed effects (or offsets) of the one are not among those of the other"
     if not _held_alike(small, large):
         return "parameters are held in the larger model that are free or other in the smaller"
+    differ = why_residuals_differ(small.design, large.design)
+    if differ:
+        return differ
     known = _covariances_contained(small.design, large.design)
+    if known is False and large.design.residual is not None:
+        known = None  # a correlation within groups may stand for random effects
     if known is None:
         return "it cannot be told whether the random effects of the one are those of the other"
     return "" if known else "random effects of the one are not among those of the other"
@@ -63,7 +69,7 @@ def _held_alike(small: Fit, large: Fit) -> bool:
     values = []
     for fit in (small, large):
         names = theta_names(fit.design)
-        held = {names[i]: value for i, value in fit.held.theta}
+        held = {names[i]: value for i, value in fit.held.theta} | dict(fit.held.residual)
         values.append(held if fit.held.sigma is None else {**held, "sigma": fit.held.sigma})
     return all(values[0].get(name) == value for name, value in values[1].items())
 
