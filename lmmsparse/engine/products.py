@@ -58,7 +58,6 @@ class CrossProducts(ReadOnly):
     sizes : tuple of int
         Effects per level of each term.
     n : int
-        Rows.
     priors : tuple of Prior or None
         Known covariances of the levels, by term; empty where there are none.
     """
@@ -181,10 +180,7 @@ def side_by_side(
 ) -> FloatArray:
     """Blocks of terms that share a factor, joined level by level: (levels, K, K).
 
-    Parameters
-    ----------
-    blocks : sequence of arrays
-        One per pair of terms, as `CrossProducts.pairs`, of all levels or of some.
+    They are as those of `CrossProducts.pairs`, of all levels or of some.
     """
     terms = range(len(products.sizes)) if terms is None else terms
     ends = np.cumsum([0, *(products.sizes[t] for t in terms)]).tolist()

@@ -116,6 +116,8 @@ def _choose(products: CrossProducts, exact: bool) -> tuple[PLSSolver, bool]:
     lead, core = products.lead, products.core
     if core <= _SMALL_CORE:
         return Blocked(), False
+    if _is_filled(products):
+        return Blocked(), False
     if core > _LARGE_CORE:
         return _choose_for_large(products, exact)
     graph = core_graph(products, lead)
@@ -127,6 +129,13 @@ def _choose(products: CrossProducts, exact: bool) -> tuple[PLSSolver, bool]:
     if library():
         return Cholmod(), False
     return (SuperLU() if costs["SuperLU"] < costs["Blocked"] else Blocked()), True
+
+
+def _is_filled(products: CrossProducts) -> bool:
+    """Whether known covariances fill most of the core, as dense matrices do."""
+    known = zip(products.priors, products.sizes, strict=False)
+    filled = sum(prior.precision.nnz * k for prior, k in known if prior is not None)
+    return bool(filled > 0.5 * products.core**2)
 
 
 def _choose_for_large(products: CrossProducts, exact: bool) -> tuple[PLSSolver, bool]:
