@@ -310,7 +310,8 @@ def _grouping(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
                 "for example groups=data['column']."
             )
         grouping = design.blocks[design.groups[groups][0]].grouping
-        return grouping.codes, grouping.levels, groups
+        present, codes = np.unique(grouping.codes, return_inverse=True)
+        return codes.astype(np.intp), grouping.levels[present], groups
     if np.ndim(groups) != 1:
         raise DataError(
             f"groups must have one dimension, not {np.ndim(groups)}. Pass one label per row, or "
