@@ -32,6 +32,7 @@ from lmmsparse.design.terms import coefficients_of
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.problem import Problem
+from lmmsparse.fit.residual.fit import ResidualFit, residual_fit
 from lmmsparse.inference.power.tests import TESTS, Experiment, Outcomes, outcomes
 from lmmsparse.results.by_group import own_name
 from lmmsparse.results.given import Given, coefficient, given_parameters
@@ -218,7 +219,9 @@ def _sizes(design: Design, n: Any, along: Any) -> tuple[str, list[int | None]]:
                 f"along={brief(along)} needs numbers of levels. Pass, for example, n=[20, 30, 40]."
             )
         return "", [None]
-    groups = list(design.groups)
+    groups = list(design.groupings)
+    if not groups:
+        raise OptionError("The model has no grouping factor, and n= no levels. Leave n= out.")
     if along is None:
         if len(groups) > 1:
             raise OptionError(
@@ -250,7 +253,7 @@ def _experiment(
     """The study with so many levels."""
     design = fit.design
     rows = np.arange(design.n)
-    if size is None or size == design.blocks[design.groups[group][0]].n_levels:
+    if size is None or size == len(design.groupings[group].levels):
         index = design.index[design.rows]
         design = replace(design, index=index, rows=rows, na_action="omit")
     else:
@@ -280,6 +283,9 @@ def _at(fit: Fit, design: Design, rows: IntArray, at: Given, reml: bool | None =
             fit, problem=problem, optimum=optimum, hessian=np.zeros((d, d)), u=np.zeros(q)
         )
     reml = fit.reml if reml is None else reml
+    if isinstance(fit, ResidualFit):
+        optimum = replace(fit.optimum, x=np.concatenate([at.theta, fit.phi]))
+        return residual_fit(design, reml, fit.solver, fit.held, optimum, fit.optimizer)
     other = Problem(design, reml, fit.solver, fit.held)
     return Fit(other, replace(fit.optimum, x=at.theta), fit.optimizer)
 

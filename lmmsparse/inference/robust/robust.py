@@ -18,6 +18,7 @@ from lmmsparse.common.findings import warn
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.inference.robust.adjustment import NOTHING_LEFT, adjusted
 from lmmsparse.inference.robust.blocks import stacks
 from lmmsparse.inference.robust.clusters import Clusters, Robust, clusters_of
@@ -178,19 +179,33 @@ def _whitened(fit: Fit) -> tuple[FloatArray, FloatArray, FloatArray]:
     design = fit.design
     n, p = design.n, design.p
     X, VX = np.empty((n, p)), np.empty((n, p))
-    rows = EffectsOfRows(
-        {t: block.shifted_columns for t, block in enumerate(design.blocks)},
-        {t: block.codes for t, block in enumerate(design.blocks)},
-    )
+    codes = {t: block.codes for t, block in enumerate(design.blocks)}
+    WX, WZ = _weighted(fit)
+    rows = EffectsOfRows(dict(enumerate(WZ)), codes)
     pulled = pulled_columns(fit) if p else []
     R = fit.modes.solution.RX @ fit.products.basis.R
-    for part in chunks(n, p * max(b.k for b in design.blocks)) if p else ():
-        own = design.fixed[part]
-        own = own if isinstance(own, np.ndarray) else own.toarray()
+    for part in chunks(n, p * max((b.k for b in design.blocks), default=1)) if p else ():
+        own, weighted = _dense(design.fixed[part]), _dense(WX[part])
         X[part] = sla.solve_triangular(R, own.T, trans="T", check_finite=False).T
-        VX[part] = projected_rows(fit, own, rows.of(part), pulled).T
-    VX *= design.weights_or_one[:, None]
+        VX[part] = projected_rows(fit, weighted, rows.of(part), pulled).T
+    if not isinstance(fit, ResidualFit):
+        VX *= design.weights_or_one[:, None]
     return X, VX, design.y - design.offset_or_zero - design.fixed @ fit.beta
+
+
+def _weighted(fit: Fit) -> tuple[Any, list[FloatArray]]:
+    """R⁻¹X and R⁻¹Z; X and Z where R is diagonal, as each row has a factor then."""
+    design = fit.design
+    Z = [block.shifted_columns for block in design.blocks]
+    if not isinstance(fit, ResidualFit):
+        return design.fixed, Z
+    structure, phi = fit.structure, fit.phi
+    RZ = [structure.precision_times(phi, columns) for columns in Z]
+    return structure.precision_times(phi, design.X), RZ
+
+
+def _dense(X: Any) -> FloatArray:
+    return X if isinstance(X, np.ndarray) else np.asarray(X.toarray())
 
 
 def _sums(values: FloatArray, clusters: Clusters) -> FloatArray:
