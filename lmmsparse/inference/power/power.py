@@ -38,6 +38,7 @@ from lmmsparse.results.by_group import own_name
 from lmmsparse.results.given import Given, coefficient, given_parameters
 
 _TOGETHER, _ALONE = 250, 10
+_VALUES = 5_000_000  # of responses at once
 _WORDS = {
     "satterthwaite": "{} test with Satterthwaite's degrees of freedom",
     "kenward-roger": "{} test with Kenward and Roger's degrees of freedom",
@@ -294,7 +295,8 @@ def _parts(
     experiment: Experiment, seed: np.random.SeedSequence, n_sim: int
 ) -> Iterator[tuple[np.random.SeedSequence, int]]:
     """Simulations that are done in one go; they do not depend on the number of processes."""
-    size = _TOGETHER if experiment.together else _ALONE
+    most = _TOGETHER if experiment.together else _ALONE
+    size = max(1, min(most, _VALUES // experiment.fit.design.n))
     counts = [min(size, n_sim - a) for a in range(0, n_sim, size)]
     yield from zip(seed.spawn(len(counts)), counts, strict=True)
 
