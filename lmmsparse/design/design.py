@@ -263,6 +263,14 @@ class Design(ReadOnly):
         return {name: tuple(terms) for name, terms in out.items()}
 
     @property
+    def groupings(self) -> dict[str, Grouping]:
+        """The grouping factors of random effects and of correlated residuals, by name."""
+        out = {block.group: block.grouping for block in self.blocks}
+        if self.residual is not None and self.residual.grouping is not None:
+            out.setdefault(self.residual.grouping.name, self.residual.grouping)
+        return out
+
+    @property
     def Z(self) -> sp.csr_array:
         """Random-effects model matrix, sparse (n, q): by term, level, effect."""
         parts = []
