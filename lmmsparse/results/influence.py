@@ -299,10 +299,9 @@ def _grouping(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
     """Codes of the fitted rows, levels and name of a grouping."""
     design = fit.design
     if isinstance(groups, str):
-        residual = design.residual
-        if residual is not None and residual.grouping is not None:
-            if groups == residual.grouping.name:
-                return residual.grouping.codes, residual.grouping.levels, groups
+        within = None if design.residual is None else design.residual.grouping
+        if within is not None and groups == within.name:
+            return within.codes, within.levels, groups
         groups = own_name(groups, design.groups)
         if groups not in design.groups:
             raise OptionError(

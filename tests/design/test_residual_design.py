@@ -210,5 +210,5 @@ def test_generalized_models_refuse_it_by_name() -> None:
 
 
 def test_no_random_effects_without_a_structure() -> None:
-    with pytest.raises(lmm.FormulaError, match="no random-effects term.*residual="):
+    with pytest.raises(lmm.FormulaError, match=r"no random-effects term.*residual="):
         lmm.lmer("y ~ visit", teeth())

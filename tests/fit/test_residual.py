@@ -132,7 +132,7 @@ def _model(name: str, **more: Any) -> Any:
 @pytest.mark.parametrize("name", MODELS)
 def test_nothing_is_lower_nearby(name: str, reml: bool) -> None:
     m = _model(name, reml=reml)
-    V, criterion, x = definition(m)
+    _, criterion, x = definition(m)
     n = m.nobs - (len(m.fixef) if reml else 0)
     best = criterion(x)
     assert m.fit.criterion == pytest.approx(best + n * np.log(2 * np.pi), abs=1e-7)

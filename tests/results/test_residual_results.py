@@ -131,7 +131,7 @@ def test_new_children_are_correlated_with_nobody() -> None:
 
 def test_a_visit_that_the_fit_has_not_seen() -> None:
     m = _model("us")
-    with pytest.raises(lmm.LmmError, match="5|not seen"):
+    with pytest.raises(lmm.LmmError, match=r"5|not seen"):
         m.predict(_data().iloc[:3].assign(visit=5))
     later = _model("ar1").predict(_data().iloc[:3].assign(visit=[9, 10, 11]))
     assert np.isfinite(later).all()
@@ -158,7 +158,7 @@ def test_simulated_covariance(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_influence_of_rows_by_deletion(name: str) -> None:
     m = _model(name)
-    V, R, Z = covariance(m)
+    V, R, _ = covariance(m)
     X, y = m.fit.design.X, m.fit.design.y
     W = np.linalg.inv(V)
     C = np.linalg.inv(X.T @ W @ X)
