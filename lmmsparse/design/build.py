@@ -22,7 +22,8 @@ from lmmsparse.design.columns import (
 )
 from lmmsparse.design.design import Design, RandomBlock
 from lmmsparse.design.expressions import columns_of
-from lmmsparse.design.grouping import Grouping, make_grouping
+from lmmsparse.design.grouping import Grouping, LevelCovariance, make_grouping
+from lmmsparse.design.known import known_of_terms
 from lmmsparse.design.matrices import MatrixRecipe, learn
 from lmmsparse.design.plain import Columns
 from lmmsparse.design.rank import (
@@ -67,6 +68,7 @@ def build_design(
     na_action: str = "omit",
     contrasts: Mapping[str, Any] | None = None,
     context: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
     residual: str | None = None,
     residual_sd: str | None = None,
 ) -> Design:
@@ -86,6 +88,9 @@ def build_design(
         Column → formulaic contrasts (or ``"sum"``, ``"helmert"``, …), for fixed and random effects.
     context : mapping, optional
         Further names the formula may use.
+    known : mapping, optional
+        Grouping factor → `Pedigree`, `Precision`, `Covariance` or labelled DataFrame: the
+        covariance of its levels.
     residual, residual_sd : str, optional
         Correlation and standard deviation of the residuals, as for `lmmsparse.lmer`.
 
@@ -108,6 +113,7 @@ def build_design(
     """
     one_of("na_action", na_action, ("omit", "exclude", "raise"))
     asked = _asked(formula, data, context, residual, residual_sd)
+    covariances = known_of_terms(known, asked.parsed.random)
     fitted, findings = _complete(asked, weights, offset, na_action)
     learnt, fitted = _learnt(asked, contrasts, fitted, na_action, findings)
     extras = fitted_extras(fitted.extras, fitted.rows)
@@ -120,7 +126,7 @@ def build_design(
     lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
     if not clearly_independent(X):
         findings += rank_findings(X, names, lost)
-    blocks = _blocks(asked, learnt, fitted.table)
+    blocks = _blocks(asked, learnt, fitted.table, covariances)
     order = sorted(range(len(blocks)), key=lambda i: -blocks[i].n_levels)
     blocks = [_with_steps(blocks[i], i, learnt.recipe, asked.frame, findings) for i in order]
     structure = residual_of(
@@ -348,14 +354,16 @@ def _with_steps(
     return replace(block, structure=replace(block.structure, at=at))
 
 
-def _blocks(asked: _Asked, learnt: _Learnt, table: Variables) -> list[RandomBlock]:
+def _blocks(
+    asked: _Asked, learnt: _Learnt, table: Variables, known: Mapping[str, LevelCovariance]
+) -> list[RandomBlock]:
     """The random-effects terms in formula order."""
     made: dict[tuple[str, ...], Grouping] = {}
     blocks = []
     for i, term in enumerate(asked.parsed.random):
         if term.factors not in made:
             columns = [evaluate_grouping(f, table, asked.own) for f in term.factors]
-            made[term.factors] = make_grouping(term.group, columns)
+            made[term.factors] = make_grouping(term.group, columns, known.get(term.group))
         values, names = learnt.matrices[f"random{i}"]
         assert isinstance(values, np.ndarray)
         if values.shape[1] == 0:

@@ -13,12 +13,13 @@ import scipy.sparse as sp
 from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly
 from lmmsparse.common.errors import Finding
 from lmmsparse.design.arguments import aligned
-from lmmsparse.design.grouping import Grouping
+from lmmsparse.design.grouping import Grouping, LevelCovariance
 from lmmsparse.design.rank import factors_of
 from lmmsparse.design.recipe import Recipe
 from lmmsparse.design.residual import ResidualDesign
 from lmmsparse.engine.columns import Basis, InternalColumns, orthonormal
 from lmmsparse.engine.covariance.structures import CovarianceStructure
+from lmmsparse.engine.prior import Prior
 
 _FAR = 30.0  # means this many standard deviations from zero cost digits
 
@@ -82,6 +83,24 @@ class RandomBlock(ReadOnly):
     @property
     def group(self) -> str:
         return self.grouping.name
+
+    @property
+    def known(self) -> LevelCovariance | None:
+        """The known covariance of the levels."""
+        return self.grouping.known
+
+    @property
+    def prior(self) -> Prior | None:
+        """The same as the engine works with it."""
+        return None if self.known is None else self.known.prior
+
+    def level_variances(self, codes: IntArray) -> FloatArray | float:
+        """What multiplies the variance of a level's effects, per row: 1 if nothing is known."""
+        if self.known is None:
+            return 1.0
+        others = self.known.variance_of_others
+        padded = np.append(self.known.prior.variances, np.nan if others is None else others)
+        return np.asarray(padded[codes])
 
     @property
     def codes(self) -> IntArray:

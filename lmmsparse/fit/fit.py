@@ -25,6 +25,13 @@ from lmmsparse.engine.products import (
 )
 from lmmsparse.engine.solvers.base import Modes, PLSSolver
 from lmmsparse.fit.identification import Unidentified
+from lmmsparse.fit.precision import (
+    MonteCarloError,
+    check_search,
+    monte_carlo_error,
+    prepared,
+    refined,
+)
 from lmmsparse.fit.problem import Problem
 from lmmsparse.fit.start import Start
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum
@@ -107,6 +114,16 @@ class Fit:
     def modes(self) -> Modes:
         """The solution at θ with its factor."""
         return self.objective.modes(self.theta)
+
+    @property
+    def estimated(self) -> bool:
+        """Whether log-determinants are estimated from random probes."""
+        return self.has_residuals and self.objective.estimated
+
+    @cached_property
+    def monte_carlo(self) -> MonteCarloError | None:
+        """What probes leave open; None where linear algebra is exact."""
+        return monte_carlo_error(self.objective, self.theta) if self.estimated else None
 
     @property
     def Lambda(self) -> sp.csc_array:
@@ -199,7 +216,8 @@ def fitted(
     progress: bool = False,
 ) -> Fit:
     """Search for the optimum of a problem."""
-    return Fit(problem, problem.search(start, optimizer, progress), optimizer)
+    problem, optimum = _searched(problem, start, optimizer, progress)
+    return Fit(problem, optimum, optimizer)
 
 
 def refitted(
@@ -209,6 +227,21 @@ def refitted(
     optimizer: Optimizer,
 ) -> Fit:
     """Another problem of the same kind, searched."""
-    return replace(
-        fit, problem=problem, optimum=problem.search(start, optimizer), optimizer=optimizer
-    )
+    problem, optimum = _searched(problem, start, optimizer)
+    return replace(fit, problem=problem, optimum=optimum, optimizer=optimizer)
+
+
+def _searched(
+    problem: Problem,
+    start: FloatArray | Start | None,
+    optimizer: Optimizer,
+    progress: bool = False,
+) -> tuple[Problem, Optimum]:
+    """The optimum, and the problem with linear algebra as exact as it asks for."""
+    check_search(problem.objective, optimizer)
+    if problem.objective.estimated:
+        problem, start = prepared(problem, start)
+    optimum = problem.search(start, optimizer, progress)
+    if problem.objective.estimated:
+        problem, optimum = refined(problem, optimum, optimizer)
+    return problem, optimum

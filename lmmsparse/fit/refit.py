@@ -199,6 +199,9 @@ def subset(design: Design, keep: BoolArray) -> Design:
 
 def _subset_block(block: RandomBlock, keep: BoolArray) -> RandomBlock:
     codes = block.codes[keep]
+    if block.known is not None:  # levels without rows are levels
+        grouping = replace(block.grouping, codes=codes)
+        return replace(block, grouping=grouping, columns=block.columns[keep])
     present, renumbered = np.unique(codes, return_inverse=True)
     old = block.grouping
     if len(old.key.components) == 1:

@@ -40,6 +40,7 @@ from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
 from lmmsparse.engine.solvers.dense import Dense
+from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.engine.solvers.none import NoEffects
 from lmmsparse.engine.solvers.superlu import SuperLU
 from lmmsparse.fit.fit import Fit
@@ -60,18 +61,26 @@ from lmmsparse.optimize import Bobyqa, NelderMead, QuasiNewton, StructuredSearch
 from lmmsparse.optimize.base import Optimizer, Optimum, Status
 
 _FORMAT = "lmmsparse model"
-_VERSION = 2  # 1 had no list of its arrays and no checksums
+_VERSION = (
+    3  # 1 had no list of its arrays and no checksums, 2 no structures of levels and residuals
+)
 _OPTIMIZERS: dict[str, type[Any]] = {
     c.__name__: c for c in (TrustRegion, StructuredSearch, Bobyqa, NelderMead, QuasiNewton)
 }
 _OPTIMUM = ("value", "status", "evaluations", "optimizer", "expected_decrease")
 _SPARSE = ("data", "indices", "indptr")
 _SOLVERS: dict[str, type[Any]] = {
-    c.__name__: c for c in (Blocked, Cholmod, Dense, SuperLU, NoEffects)
+    c.__name__: c for c in (Blocked, Cholmod, Dense, Krylov, SuperLU, NoEffects)
 }
 _STRUCTURES: dict[str, type[Any]] = {
     c.__name__: c for c in (Unstructured, Diagonal, CompoundSymmetry, AR1)
 }
+
+
+def _version_of(design: Design) -> int:
+    """The oldest that can say it."""
+    newer = design.residual is not None or any(block.known for block in design.blocks)
+    return _VERSION if newer else 2
 
 
 def save_fit(fit: Fit, path: str | Path) -> None:
@@ -79,7 +88,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
     arrays: dict[str, ObjectArray] = {}
     meta: dict[str, Any] = {
         "format": _FORMAT,
-        "version": _VERSION,
+        "version": _version_of(fit.design),
         "reml": fit.reml,
         "design": _encode_design(fit.design, arrays),
         "optimum": {

@@ -10,6 +10,7 @@ from lmmsparse.common.archive import Arrays
 from lmmsparse.common.arrays import IntArray, ObjectArray
 from lmmsparse.common.fields import items, record, text
 from lmmsparse.design import Grouping, LevelKey
+from lmmsparse.design.known_state import decode_known, encode_known
 from lmmsparse.design.values import decode_index, encode_index, same_labels
 
 
@@ -23,12 +24,13 @@ def encode_grouping(
         "name": grouping.name,
         "levels": encode_index(grouping.levels),
         "components": [encode_index(c) for c in grouping.key.components],
+        **encode_known(grouping.known, name, arrays),
     }
 
 
 def decode_grouping(meta: Any, name: str, n: int, arrays: Arrays) -> Grouping:
     """The inverse of `encode_grouping`, for n rows."""
-    record(meta, ("name", "levels", "components"))
+    record(meta, ("name", "levels", "components"), ("known",))
     levels = decode_index(meta["levels"])
     components = items(meta["components"], decode_index)
     shape = [len(component) for component in components]
@@ -39,7 +41,11 @@ def decode_grouping(meta: Any, name: str, n: int, arrays: Arrays) -> Grouping:
     key = LevelKey(components, combinations.astype(np.int64, copy=False))
     if not components or not same_labels(levels, key):
         raise ValueError(f"the levels of {meta['name']} do not belong to its factors")
-    return Grouping(text(meta["name"]), levels, arrays.whole(f"{name}.codes", n, len(levels)), key)
+    codes = arrays.whole(f"{name}.codes", n, len(levels))
+    known = None
+    if "known" in meta:
+        known = decode_known(meta["known"], name, levels, arrays)
+    return Grouping(text(meta["name"]), levels, codes, key, known)
 
 
 def _in_order(rows: IntArray) -> bool:

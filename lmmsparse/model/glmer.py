@@ -25,10 +25,12 @@ from lmmsparse.fit.generalized.fit import beside_sigma, fit_generalized
 from lmmsparse.fit.generalized.problem import INFORMATION
 from lmmsparse.formula.formula import parse_formula
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
+from lmmsparse.model.update import remembers
 from lmmsparse.optimize import Optimizer
 
 
 @checked_keywords
+@remembers
 @one_thread
 def glmer(
     formula: str,
@@ -46,6 +48,7 @@ def glmer(
     solver: PLSSolver | None = None,
     fixed: Mapping[str, float] | None = None,
     context: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> GeneralizedLinearMixedModel:
     """Fit a generalized linear mixed model given by an lme4 formula.
@@ -72,7 +75,7 @@ def glmer(
     information : {"observed", "expected"}
         Whose Hessian the Laplace approximation uses. Observed is its definition; expected is what
         lme4 has for links that are not canonical.
-    na_action, contrasts, start, optimizer, solver, fixed, context, progress
+    na_action, contrasts, start, optimizer, solver, fixed, context, known, progress
         As for `lmer`.
 
     Returns
@@ -132,6 +135,7 @@ def glmer(
         na_action=na_action,
         contrasts=contrasts,
         context=context,
+        known=known,
     )
     # The response may have been worked out as a column of its own.
     design = replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,6 +190,40 @@ def _check_finite(values: FloatArray, names: tuple[str, ...]) -> None:
             f"The column {names[j]!r} is infinite in {infinite[j]} rows of the new data. Correct "
             "the values, or make them missing."
         )
+
+
+def check_variances_known(fit: Fit, codes: Mapping[int, IntArray]) -> None:
+    """Refuse new levels of a factor whose known covariance says nothing about others.
+
+    Parameters
+    ----------
+    codes : mapping of int to (m,) int array
+        Block → level of each row, −1 where it is new.
+    """
+    for t, levels in codes.items():
+        block = fit.design.blocks[t]
+        if block.known is None or block.known.variance_of_others is not None:
+            continue
+        if (levels < 0).any():
+            raise DataError(
+                f"The new data have levels of {block.group!r} that its {block.known.kind} does not "
+                "have, so that their variance is not known. Predict them without se= and "
+                "interval=, or fit with a covariance that has them: levels need no rows."
+            )
+
+
+def level_variances(fit: Fit, t: int, newdata: Any) -> FloatArray | float:
+    """What multiplies the variance of the effects of a block, per row of the fit or of new data."""
+    block = fit.design.blocks[t]
+    if block.known is None or newdata is None:
+        return block.level_variances(block.codes)
+    variances = block.known.prior.variances
+    if np.ptp(variances) == 0.0 and block.known.variance_of_others in (None, variances[0]):
+        return float(variances[0])
+    recipe, frame = new_frame(fit, newdata)
+    codes, _, _ = recipe.levels(t, frame)
+    check_variances_known(fit, {t: codes})
+    return block.level_variances(codes)
 
 
 def warn_of_undetermined(fit: Fit, undetermined: BoolArray) -> None:

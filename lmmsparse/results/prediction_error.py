@@ -23,6 +23,8 @@ from lmmsparse.results.parameter_covariance import parameter_covariance
 from lmmsparse.results.predict import (
     NewRows,
     Selection,
+    check_variances_known,
+    level_variances,
     new_frame,
     new_rows,
     new_weights,
@@ -62,8 +64,9 @@ def predict_with_error(
     -----
     With m = M⁻¹Λ'z, Var(x'β̂ + z'b̂ − x'β − z'b) = σ²[z'Λm + |R_X⁻ᵀ(x − X'WZΛm)|²], conditional on θ:
     the inverse of Henderson's mixed-model equations. A level the fit has not seen adds its own
-    variance σ² z'TT'z. A new observation adds the residual variance σ²/w and the variance of the
-    random effects that `random` leaves out. Limits are normal quantiles.
+    variance σ² z'TT'z (an animal that a pedigree does not have is as one of unknown parents). A new
+    observation adds the residual variance σ²/w and the variance of the random effects that `random`
+    leaves out. Limits are normal quantiles.
 
     With draws of (θ, σ) from their asymptotic normal distribution, the variance is the mean of the
     conditional variances plus the variance of the conditional means, and limits are quantiles of
@@ -74,6 +77,8 @@ def predict_with_error(
     values, index = predict(fit, newdata, random, new_levels, offset)
     selections = select_effects(fit, random)
     rows = _rows(fit, newdata, selections, new_levels, offset, random is True)
+    if new_levels == "population":
+        check_variances_known(fit, rows.codes)
     theta_draws = whole_number("theta_draws", theta_draws, least=0)
     if theta_draws and isinstance(fit, ResidualFit):
         raise OptionError(
@@ -211,7 +216,8 @@ def relative_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> F
         columns = np.zeros_like(rows.columns[t])
         columns[:, at] = rows.columns[t][:, at]
         own = columns @ T[t]
-        fresh += np.where(rows.codes[t] < 0, np.einsum("nk,nk->n", own, own), 0.0)
+        each = fit.design.blocks[t].level_variances(rows.codes[t])
+        fresh += np.where(rows.codes[t] < 0, each * np.einsum("nk,nk->n", own, own), 0.0)
         S = template.shifts[t] if template.shifts else None
         chosen[t] = columns if S is None else np.asarray(np.linalg.solve(S.T, columns.T).T)
     effects = EffectsOfRows(chosen, {t: rows.codes[t] for t in chosen})
@@ -251,5 +257,5 @@ def _observation_variance(
             continue
         columns = block.columns if newdata is None else recipe.random(t, frame)
         own = columns[:, rest] @ T[t][rest]
-        total = total + np.einsum("nk,nk->n", own, own)
+        total = total + level_variances(fit, t, newdata) * np.einsum("nk,nk->n", own, own)
     return np.asarray(total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,8 @@ import scipy.linalg as sla
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_construction, checked_keywords, not_called
-from lmmsparse.common.render import Grid, Section, Shown
+from lmmsparse.common.options import a_text
+from lmmsparse.common.render import Grid, Section, Shown, latex_of
 from lmmsparse.common.table import number, significant
 from lmmsparse.fit.fit import Fit
 from lmmsparse.results.residual_covariance import ResidualCovariance, residual_covariance
@@ -146,9 +148,26 @@ class VarCorr(Shown):
         return self.grid.markdown()
 
     @checked_keywords
-    def to_latex(self) -> str:
-        """The printed table as a LaTeX tabular, which needs the package booktabs."""
-        return self.grid.latex()
+    def to_latex(self, *, caption: str = "", label: str = "") -> str:
+        """The printed table as a LaTeX tabular, which needs the package booktabs.
+
+        Parameters
+        ----------
+        caption, label : str
+            With either, a floating table.
+        """
+        return latex_of(self._sections, a_text("caption", caption), a_text("label", label))
+
+    @checked_keywords
+    def to_html(self) -> str:
+        """The printed table as HTML, as notebooks show it."""
+        return self._repr_html_()
+
+    @checked_keywords
+    def to_csv(self, path: Any = None) -> str | None:
+        """The numbers of `to_frame` as CSV: written to a path, or returned."""
+        text: str | None = self.to_frame().to_csv(path, index=False, lineterminator="\n")
+        return text
 
 
 def variance_components(fit: Fit) -> VarCorr:

@@ -16,7 +16,8 @@ def _random_variances(fit: Fit) -> dict[str, float]:
     out = dict.fromkeys(fit.design.groups, 0.0)
     for block, factor in zip(fit.design.blocks, T, strict=True):
         own: FloatArray = block.columns @ factor
-        out[block.group] += fit.sigma2 * float(np.mean(np.einsum("nk,nk->n", own, own)))
+        each = block.level_variances(block.codes) * np.einsum("nk,nk->n", own, own)
+        out[block.group] += fit.sigma2 * float(np.mean(each))
     return out
 
 

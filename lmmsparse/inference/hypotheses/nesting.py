@@ -15,6 +15,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.design import Design, RandomBlock
+from lmmsparse.design.grouping import same_covariance
 from lmmsparse.design.rank import factors_of
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.structures import CovarianceStructure
@@ -106,7 +107,9 @@ def _same_but_for_size(block: RandomBlock, other: RandomBlock) -> bool:
     a, b = block.structure, other.structure
     if type(a) is not type(b) or a.k != b.k or not np.array_equal(block.codes, other.codes):
         return False
-    if not np.array_equal(block.columns, other.columns):
+    if not np.array_equal(block.columns, other.columns) or not same_covariance(
+        block.known, other.known
+    ):
         return False
     places = isinstance(a, AR1) and isinstance(b, AR1) and a.at != b.at
     return not places and (a.hom or not b.hom)
@@ -128,7 +131,7 @@ class _Forms:
         self.residual = np.array([float(np.sum(u * v / w)) for u, v in self._pairs])
 
     def of(self, block: RandomBlock) -> FloatArray:
-        """u'Z_i Z_j'v for all pairs of effects, (k, k, forms)."""
+        """u'Z_i A Z_j'v for all pairs of effects, A the levels' covariance, (k, k, forms)."""
         columns = block.shifted_columns
         size = np.sqrt(np.mean(columns**2, axis=0))
         out = np.empty((block.k, block.k, len(self._pairs)))
@@ -142,7 +145,8 @@ class _Forms:
                 )
                 for r in (u, v)
             )
-            out[:, :, f] = left @ right.T
+            right = right.T if block.prior is None else block.prior.solve(right.T)
+            out[:, :, f] = left @ right
         if block.structure.hom or not block.structure.linear:
             return out
         return np.asarray(out / (size[:, None] * size)[:, :, None])

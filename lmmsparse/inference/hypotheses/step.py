@@ -19,8 +19,8 @@ from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.least_squares import LeastSquares, least_squares
 from lmmsparse.fit.refit import again, still_fixed
 from lmmsparse.fit.settle import Settled, carried, findings_about, settle
-from lmmsparse.inference.df.methods import Constant, check_ddf, denominator_df
-from lmmsparse.inference.hypotheses.anova import METHOD_NAMES, f_test
+from lmmsparse.inference.df.methods import Constant, check_ddf, denominator_df, method_name
+from lmmsparse.inference.hypotheses.anova import f_test
 from lmmsparse.inference.hypotheses.ranova import reduced_fits, table_of
 from lmmsparse.inference.hypotheses.terms import FixedTerms
 
@@ -188,7 +188,7 @@ def _fixed(
             model = settled.fit
         else:
             model = least_squares(design, model.known_sigma)
-    used = METHOD_NAMES[ddf] if isinstance(model, Fit) else "least squares"
+    used = method_name(ddf) if isinstance(model, Fit) else "least squares"
     findings = findings_about(refits)
     return _table(rows, _OF_FIXED, f"fixed effects, {used}", findings), model, findings
 
