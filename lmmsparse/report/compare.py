@@ -336,8 +336,13 @@ def _column(name: str, fit: Fit, level: float, ddf: str) -> Column:
         marginal, conditional = r_squared(fit).tolist()
         facts |= {("", "r2_marginal"): marginal, ("", "r2_conditional"): conditional}
     labels = parameter_labels(fit)
-    spread = {labels.get(key, key.capitalize()): float(value) for key, value in values.items()}
+    spread = {_short(labels.get(key, key.capitalize())): float(v) for key, v in values.items()}
     return Column(name, fit, _coefficients(table.columns, fit.design.x_names), spread, facts, words)
+
+
+def _short(label: str) -> str:
+    """The label of a parameter with fewer letters, for a table."""
+    return label.replace("SD of ", "SD ", 1).replace("Correlation of ", "Correlation ", 1)
 
 
 def _coefficients(columns: Any, names: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -48,7 +48,7 @@ def plot_check(fit: Fit, level: float, rng: Any, ax: Any) -> Any:
     if not isinstance(fit, GeneralizedFit):
         panels.append(lambda each: _draw_influence(each, fit))
     panels += _effect_panels(fit, level)
-    axes = figure.panels(len(panels), ax, (4.2, 3.4))
+    axes = figure.panels(len(panels), ax, (4.4, 3.2), columns=2)
     for each, draw in zip(axes, panels, strict=True):
         draw(each)
     return figure.one_or_all(axes)
