@@ -28,6 +28,7 @@ from scipy import optimize, stats
 
 import lmmsparse as lmm
 from lmmsparse.report.plots.densities import density_of
+from lmmsparse.report.plots.figure import wrapped
 from lmmsparse.report.plots.pairs import contour
 from lmmsparse.report.plots.profiles import curves_of
 from lmmsparse.report.plots.qq import normal_band
@@ -682,3 +683,14 @@ def test_pictures_tell_plots_apart() -> None:
         for b, second in stored.items():
             close = np.corrcoef(blurred(first).ravel(), blurred(second).ravel())[0, 1] > 0.95
             assert (a == b) or not close, (a, b)
+
+
+def test_long_labels_break_between_the_factors_of_an_interaction() -> None:
+    label = "SD of Relatedness[S.related]:Frequency[S.high] | Subject"
+    assert wrapped(label, 34).split("\n") == [
+        "SD of Relatedness[S.related]:",
+        "Frequency[S.high]",
+        "| Subject",
+    ]
+    assert wrapped("SD of Days | Subject", 34) == "SD of Days | Subject"
+    assert wrapped("a" * 50, 34).split("\n") == ["a" * 34, "a" * 16]
