@@ -43,8 +43,8 @@ from lmmsparse.formula.formula import MixedFormula, parse_formula
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.glmer import glmer
 from lmmsparse.model.linear import LinearMixedModel
-from lmmsparse.model.lmer import anova, bootstrap_lrt, compare, fit_arrays, lmer, load
-from lmmsparse.model.pool import pool
+from lmmsparse.model.lmer import anova, compare, fit_arrays, lmer, load
+from lmmsparse.model.several import bootstrap_lrt, pool
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
 from lmmsparse.results.varcorr import VarCorr
 

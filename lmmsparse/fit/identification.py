@@ -82,7 +82,8 @@ def unidentified(
     looked at near one point: the rank of their derivatives is the same almost everywhere.
     """
     if products.priors:
-        return _by_rows(design, template, reml, sigma_known)
+        nothing = sigma_known and not template.free.any()
+        return None if nothing else _by_rows(design, template, reml, sigma_known)
     if _ruled_out(template, products, reml):
         return None
     G = _gram_matrix(template, products, reml)

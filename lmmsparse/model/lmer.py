@@ -22,7 +22,6 @@ from lmmsparse.formula.formula import parse_formula
 from lmmsparse.inference.generalized.likelihood import likelihood_ratios
 from lmmsparse.inference.generalized.wald import term_tests
 from lmmsparse.inference.hypotheses.anova import anova_table
-from lmmsparse.inference.hypotheses.bootstrap_lrt import bootstrap_lrt_of_fits
 from lmmsparse.inference.hypotheses.lrt import likelihood_ratio_table
 from lmmsparse.inference.robust.clusters import robust_errors
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
@@ -392,41 +391,3 @@ def compare(
             "lmm.compare(m1, m2)."
         )
     return compared_models([(m.fit, m.convergence) for m in given], names, beside, level, ddf)
-
-
-@checked_keywords
-def bootstrap_lrt(
-    small: LinearMixedModel,
-    large: LinearMixedModel,
-    n: int,
-    rng: Any,
-    n_jobs: int = 1,
-    progress: bool | None = None,
-) -> Table:
-    """Likelihood-ratio test of a model within a larger one, by parametric bootstrap.
-
-    Parameters
-    ----------
-    small, large : LinearMixedModel
-        Fitted to the same data; REML fits are refitted by maximum likelihood.
-    n : int
-        Number of responses drawn from the small model.
-    rng : numpy Generator or int
-        The result depends on it only, not on `n_jobs`.
-    n_jobs : int
-        Processes.
-    progress : bool, optional
-        A bar at once (True), never (False), or after two seconds if somebody watches.
-
-    Returns
-    -------
-    Table
-        Rows ``LRT`` (chi-square distribution) and ``bootstrap``; columns ``Chisq, Df, Pr(>Chisq)``.
-    """
-    for model in (small, large):
-        if not isinstance(model, LinearMixedModel):
-            raise OptionError(
-                f"bootstrap_lrt() was given a {model.__class__.__name__}. It compares fitted "
-                "models. Pass models made by lmm.lmer."
-            )
-    return bootstrap_lrt_of_fits(small.fit, large.fit, n, rng, n_jobs, progress)

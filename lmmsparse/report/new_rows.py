@@ -9,6 +9,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import LmmError, OptionError
+from lmmsparse.common.options import one_of
 from lmmsparse.common.words import brief
 from lmmsparse.design import as_frame
 from lmmsparse.design.expressions import learning_calls
@@ -16,7 +17,7 @@ from lmmsparse.design.recipe import evaluate_numbers
 from lmmsparse.fit.fit import Fit
 from lmmsparse.formula.expression import read_expression
 from lmmsparse.formula.references import references
-from lmmsparse.results.predict import predict
+from lmmsparse.results.predict import NEW_LEVELS, predict
 from lmmsparse.results.prediction_error import predict_with_error
 
 
@@ -33,6 +34,7 @@ def told_apart(
         )
     if data is not None and len(as_frame(data)) != len(fit.design.index):
         data, newdata = None, data
+    one_of("new_levels", new_levels, NEW_LEVELS)
     if newdata is None and (random is not True or new_levels != "raise"):
         raise OptionError(
             f"random={brief(random)} and new_levels={new_levels!r} go with newdata=. Leave them "

@@ -13,6 +13,7 @@ from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.options import a_text
 from lmmsparse.common.render import GAP, Grid, Section, Shown, latex_of, markdown_of
 from lmmsparse.common.table import Table, as_precise_as, number
+from lmmsparse.design import RandomBlock
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.monte_carlo import decimals_known
@@ -78,8 +79,8 @@ class Summary(Shown):
         """
         caption, label = a_text("caption", caption), a_text("label", label)
         shown = Section(grid=self.coefficients.section.grid), Section(grid=self.varcorr.grid)
-        counts = Section(lines=self.counts)
-        return latex_of((*shown, counts), caption, label)
+        own = () if self.varcorr.residual is None else (self.varcorr.residual.section,)
+        return latex_of((*shown, *own, Section(lines=self.counts)), caption, label)
 
     @checked_keywords
     def to_html(self) -> str:
@@ -126,8 +127,17 @@ def quantiles_of(scaled: FloatArray) -> Grid:
     return Grid(("Min", "1Q", "Median", "3Q", "Max"), (cells,), left=0)
 
 
+def _known_covariance(block: RandomBlock) -> str:
+    """What is known of a factor's levels, and how many of them have no rows."""
+    if block.known is None:
+        return ""
+    absent = block.n_levels - len(np.unique(block.codes))
+    without = f", {absent} levels without rows" if absent else ""
+    return f"{block.group} ({block.known.kind}{without})"
+
+
 def counts_of(fit: Fit) -> str:
-    """Rows and levels, and what is held."""
+    """Rows and levels, whose covariance is known, and what is held."""
     groups = "; ".join(
         f"{name}, {fit.design.blocks[terms[0]].n_levels}"
         for name, terms in fit.design.groups.items()
@@ -142,6 +152,9 @@ def counts_of(fit: Fit) -> str:
     if residual is not None and residual.grouping is not None:
         grouping = residual.grouping
         text += f"; residuals within {grouping.name}, {len(grouping.levels)}"
+    known = [_known_covariance(design.blocks[terms[0]]) for terms in design.groups.values()]
+    if any(known):
+        text = f"{text}\nKnown covariance of levels: {'; '.join(filter(None, known))}"
     names = theta_names(fit.design)
     held = [f"{names[i]} = {value:g}" for i, value in fit.held.theta]
     held += [f"{name} = {value:g}" for name, value in fit.held.residual]

@@ -109,6 +109,7 @@ CASES = {
     "above": ("y ~ x + f + (1 | klass)", {}),
     "ml": ("y ~ x + z + (x || school) + (1 | klass)", {"reml": False}),
     "weights": ("y ~ x + f + (x | school) + (1 | klass)", {"weights": "w"}),
+    "held": ("y ~ x + f + (1 | school)", {"weights": "w", "fixed": {"sigma": 0.8}}),
     "offset": ("y ~ x + offset(z) + (1 | school)", {"weights": "w"}),
 }
 

@@ -46,6 +46,7 @@ OBJECTS: dict[str, Any] = {
     "convergence": MODEL.convergence,
     "rank_pca": MODEL.rank_pca(),
     "step": MODEL.step(),
+    "power": MODEL.power("Days", n=[6, 12], rng=1, n_sim=3),
     "lmm": lmm,
 }
 # Made by functions of the package, not by its users.
@@ -85,11 +86,13 @@ USUAL: dict[str, dict[str, Any]] = {
     "lmm.parse_formula": {"text": "y ~ x + (1 | g)"},
     "lmm.load_dataset": {"name": "sleepstudy"},
     "lmm.bootstrap_lrt": {"small": MODEL, "large": LARGER, "n": 2, "rng": 1},
+    "lmm.pool": {"models": [MODEL, MODEL]},
     "lmm.choose_solver": {"products": MODEL.fit.products},
     "model.bootstrap": {"n": 2, "rng": 1},
     "model.contrast": {"L": [0, 1]},
     "model.emmeans": {"specs": "Days"},
     "model.emtrends": {"specs": None, "var": "Days"},
+    "model.power": {"term": "Days", "rng": 1, "n_sim": 3},
     "model.profile": {"which": "sigma"},
     "model.confint": {"method": "wald"},
     "model.refit": {"y": DATA["Reaction"]},

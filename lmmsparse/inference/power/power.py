@@ -32,6 +32,7 @@ from lmmsparse.design.terms import coefficients_of
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.problem import Problem
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.inference.power.tests import TESTS, Experiment, Outcomes, outcomes
 from lmmsparse.results.by_group import own_name
 from lmmsparse.results.given import Given, coefficient, given_parameters
@@ -114,6 +115,7 @@ def power(
     progress: bool | None,
 ) -> tuple[Question, Repeated]:
     """Power by simulation; see `LinearMixedModel.power`."""
+    _require_independence(fit, along)
     names = _coefficients(fit, term)
     at = given_parameters(fit, _effects(fit, term, names, effect), theta, sigma)
     test = _test(fit, test)
@@ -158,6 +160,21 @@ def power(
         effect is not None,
     )
     return question, Repeated(sizes_, *numbers)
+
+
+def _require_independence(fit: Fit, along: Any) -> None:
+    """Refuse designs that cannot be repeated or extended here."""
+    if isinstance(fit, ResidualFit):
+        raise OptionError(
+            "power() is not available for a model with residual= or residual_sd=. Draw responses "
+            "with m.simulate(n, rng=...), fit each with m.refit(), and count the p-values."
+        )
+    known = {block.group for block in fit.design.blocks if block.known is not None}
+    if along is not None and own_name(along, list(fit.design.groups)) in known:
+        raise OptionError(
+            f"along={along!r} would add levels whose relation to the others is not known. Leave "
+            "out along= and n=, or vary another grouping factor."
+        )
 
 
 def _coefficients(fit: Fit, term: Any) -> list[str]:

@@ -7,7 +7,7 @@ zero everywhere and independent of the others, the additional random effects are
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.inference.robust.clusters import Clusters
 
 _STEP = 1.25
@@ -24,19 +25,19 @@ _LARGEST = 12_000
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Some clusters of about the same size; V = UU' + diag(1/w), relative to σ².
+    """Some clusters of about the same size; V = UU' + diag(spread), relative to σ².
 
     Attributes
     ----------
     which : (c,) int array
         The clusters.
     U : (c, m, k) array
-        Columns of ZΛ that are not zero.
+        Columns of ZΛ that are not zero, and L where the residuals' R = LL' is no diagonal matrix.
     X : (c, m, p) array
     e : (c, m) array
         Marginal residuals.
     spread : (c, m) array
-        1/w.
+        1/w, or zero with L.
     """
 
     which: IntArray
@@ -106,7 +107,8 @@ def stacks(fit: Fit, clusters: Clusters, X: FloatArray, e: FloatArray) -> Iterat
     columns, places, widths = _effects(fit, clusters, order)
     rows_in, width_in = _rounded(sizes), _rounded(widths)
     # Where the basis would be as large as the cluster, there is nothing to gain from it.
-    smaller = same & (width_in + X.shape[1] < rows_in)
+    smaller = same & (width_in + X.shape[1] < rows_in) & (not isinstance(fit, ResidualFit))
+    L = _residual_roots(fit, order, row) if isinstance(fit, ResidualFit) else None
     kinds = np.column_stack([rows_in, width_in, smaller])
     X, e = X[order], e[order]
     for m, k, shrinks in np.unique(kinds, axis=0):
@@ -126,7 +128,26 @@ def stacks(fit: Fit, clusters: Clusters, X: FloatArray, e: FloatArray) -> Iterat
                 for j in range(values.shape[1]):
                     stack.U[(*at, place[rows] + j)] = values[rows, j]
             stack.X[at], stack.e[at], stack.spread[at] = X[rows], e[rows], spread[rows]
+            if L is not None:
+                stack = _correlated(stack, at, L[rows])
             yield stack.compressed() if shrinks else stack
+
+
+def _residual_roots(fit: ResidualFit, order: IntArray, row: IntArray) -> FloatArray:
+    """L of every cluster with R = LL', (n, rows of the largest cluster), in the rows' new order."""
+    unit = np.zeros((len(order), int(row.max()) + 1))
+    unit[order, row] = 1.0
+    return fit.structure.colour(fit.phi, unit)[order]
+
+
+def _correlated(stack: Stack, at: tuple[IntArray, IntArray], L: FloatArray) -> Stack:
+    """The same with V = UU' + LL'; additional rows keep a variance of their own."""
+    m = stack.U.shape[1]
+    own = np.zeros((len(stack.which), m, m))
+    width = min(m, L.shape[1])
+    own[(*at, slice(width))] = L[:, :width]
+    stack.spread[at] = 0.0
+    return replace(stack, U=np.concatenate([stack.U, own], axis=2))
 
 
 def _effects(

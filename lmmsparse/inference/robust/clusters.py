@@ -98,7 +98,20 @@ def clusters_of(design: Design, cluster: Any) -> Clusters:
                 "correlated. Choose clusters within each of which the levels of all grouping "
                 "factors lie."
             )
+    if correlated := _correlated(design):
+        group = correlated[0]
+        if crossing := _crosses(correlated[1], correlated[2], found):
+            raise OptionError(
+                f"The residuals within {group!r} are correlated, and its levels cross the clusters "
+                f"of {name!r}. Choose clusters within each of which they lie."
+            )
     return found
+
+
+def _correlated(design: Design) -> tuple[str, IntArray, int] | None:
+    """The groups within which residuals are correlated: name, codes and number."""
+    grouping = None if design.residual is None else design.residual.grouping
+    return None if grouping is None else (grouping.name, grouping.codes, len(grouping.levels))
 
 
 def _crosses(codes: IntArray, n_levels: int, clusters: Clusters) -> tuple[int, int] | None:
@@ -110,10 +123,12 @@ def _crosses(codes: IntArray, n_levels: int, clusters: Clusters) -> tuple[int, i
 
 def _outermost(design: Design) -> tuple[str, IntArray]:
     """The grouping factor in whose levels those of all others lie."""
-    for group, terms in design.groups.items():
-        codes, count = design.blocks[terms[0]].codes, design.blocks[terms[0]].n_levels
+    inner = [(b.group, b.codes, b.n_levels) for b in design.blocks]
+    correlated = _correlated(design)
+    inner += [] if correlated is None else [correlated]
+    for group, codes, count in inner:
         own = Clusters(group, codes, count)
-        if not any(_crosses(block.codes, block.n_levels, own) for block in design.blocks):
+        if not any(_crosses(c, n, own) for _, c, n in inner):
             return group, codes
     raise OptionError(
         f"cluster= is needed: none of the grouping factors {listed(design.groups)} holds all "
@@ -151,6 +166,8 @@ def _named(design: Design, cluster: str) -> tuple[str, IntArray]:
     name = own_name(cluster, design.groups)
     if name in design.groups:
         return name, design.blocks[design.groups[name][0]].codes
+    if (correlated := _correlated(design)) and correlated[0] == name:
+        return correlated[:2]
     if design.recipe is not None:
         for block, group in zip(design.blocks, design.recipe.groups, strict=True):
             if name in group.factors:

@@ -16,8 +16,10 @@ from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.errors import DesignWarning
 from lmmsparse.common.findings import warn
 from lmmsparse.common.threads import one_thread
+from lmmsparse.design import Design
 from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.inference.robust.adjustment import NOTHING_LEFT, adjusted
 from lmmsparse.inference.robust.blocks import stacks
 from lmmsparse.inference.robust.clusters import Clusters, Robust, clusters_of
@@ -156,12 +158,13 @@ def cluster_robust(fit: Fit, robust: Robust, finite: bool = True) -> ClusterRobu
     """Prepare the cluster-robust covariance matrix of a fit."""
     clusters, kind, p = robust.clusters, robust.kind, fit.design.p
     RX, basis = fit.modes.solution.RX, fit.products.basis
-    X, VX, e = _whitened(fit)
+    design = independent_rows(fit)
+    X, VX, e = _whitened(fit, design)
     scores = _sums(VX * e[:, None], clusters)
     inner = _inner(X, VX, clusters)
     back = basis.coefficients(sla.solve_triangular(RX, np.eye(p))) if p else np.zeros((0, 0))
     if kind == "CR2":
-        scores, spread, hat = _square_roots(fit, clusters, X, e)
+        scores, spread, hat = _square_roots(fit, clusters, *_as_they_are(fit, X, e))
     elif kind == "CR3":
         G = _inverses(inner)
         hat = np.matmul(G, inner)
@@ -173,9 +176,17 @@ def cluster_robust(fit: Fit, robust: Robust, finite: bool = True) -> ClusterRobu
     return ClusterRobust(robust, half @ half.T, back, spread, hat, finite)
 
 
-def _whitened(fit: Fit) -> tuple[FloatArray, FloatArray, FloatArray]:
+def independent_rows(fit: Fit) -> Design:
+    """Rows with independent residuals.
+
+    Where those of a fit are correlated, L⁻¹ times its rows with R = LL': nothing but the adjustment
+    CR2 depends on the basis in which the rows of a cluster are written.
+    """
+    return fit.whitened if isinstance(fit, ResidualFit) else fit.design
+
+
+def _whitened(fit: Fit, design: Design) -> tuple[FloatArray, FloatArray, FloatArray]:
     """X̂ and V⁻¹X̂ of columns with X̂'V⁻¹X̂ = I, relative to σ², (n, p), and marginal residuals."""
-    design = fit.design
     n, p = design.n, design.p
     X, VX = np.empty((n, p)), np.empty((n, p))
     rows = EffectsOfRows(
@@ -184,13 +195,21 @@ def _whitened(fit: Fit) -> tuple[FloatArray, FloatArray, FloatArray]:
     )
     pulled = pulled_columns(fit) if p else []
     R = fit.modes.solution.RX @ fit.products.basis.R
-    for part in chunks(n, p * max(b.k for b in design.blocks)) if p else ():
+    for part in chunks(n, p * max((b.k for b in design.blocks), default=1)) if p else ():
         own = design.fixed[part]
         own = own if isinstance(own, np.ndarray) else own.toarray()
         X[part] = sla.solve_triangular(R, own.T, trans="T", check_finite=False).T
         VX[part] = projected_rows(fit, own, rows.of(part), pulled).T
     VX *= design.weights_or_one[:, None]
     return X, VX, design.y - design.offset_or_zero - design.fixed @ fit.beta
+
+
+def _as_they_are(fit: Fit, X: FloatArray, e: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """X̂ and e in the user's own rows, in which A is symmetric."""
+    if not isinstance(fit, ResidualFit):
+        return X, e
+    both = fit.structure.colour(fit.phi, np.column_stack([X, e]))
+    return both[:, :-1], both[:, -1]
 
 
 def _sums(values: FloatArray, clusters: Clusters) -> FloatArray:

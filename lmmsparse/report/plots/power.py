@@ -20,6 +20,8 @@ def plot_power(question: Question, found: Repeated, ax: Any, target: float | Non
             "There is one design, and no curve. Pass numbers of levels, for example "
             "m.power(term, along='Subject', n=[20, 30, 40], rng=1).plot()."
         )
+    if target is not None:
+        target = share("target", target)
     (axes,) = figure.panels(1, ax)
     order = np.argsort(found.n)
     n, power = found.n[order], (found.significant / found.done)[order]
@@ -29,7 +31,7 @@ def plot_power(question: Question, found: Repeated, ax: Any, target: float | Non
         capsize=2.5, zorder=3,
     )  # fmt: skip
     if target is not None:
-        axes.axhline(share("target", target), color=GREY, linewidth=0.9, linestyle="--", zorder=1)
+        axes.axhline(target, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
     axes.set_ylim(0.0, 1.02)
     axes.xaxis.get_major_locator().set_params(integer=True)
     figure.dress(axes, f"Levels of {question.along}", f"Power of {question.term}")

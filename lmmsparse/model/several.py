@@ -1,4 +1,4 @@
-"""Models fitted to several completed data sets → one table."""
+"""Two or more models → a test by bootstrap, or estimates pooled over completed data sets."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import one_of, several
 from lmmsparse.common.table import Table
+from lmmsparse.inference.hypotheses.bootstrap_lrt import bootstrap_lrt_of_fits
 from lmmsparse.inference.hypotheses.pool import (
     check_alike,
     pooled_effects,
     pooled_parameters,
     spread_of,
 )
+from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.mixed import MixedModel
 
 
@@ -85,3 +87,41 @@ def pool(
     if effects == "ran_pars":
         return parameters
     return pooled_effects(fits, ddf, level, [spread_of(parameters), *notes])
+
+
+@checked_keywords
+def bootstrap_lrt(
+    small: LinearMixedModel,
+    large: LinearMixedModel,
+    n: int,
+    rng: Any,
+    n_jobs: int = 1,
+    progress: bool | None = None,
+) -> Table:
+    """Likelihood-ratio test of a model within a larger one, by parametric bootstrap.
+
+    Parameters
+    ----------
+    small, large : LinearMixedModel
+        Fitted to the same data; REML fits are refitted by maximum likelihood.
+    n : int
+        Number of responses drawn from the small model.
+    rng : numpy Generator or int
+        The result depends on it only, not on `n_jobs`.
+    n_jobs : int
+        Processes.
+    progress : bool, optional
+        A bar at once (True), never (False), or after two seconds if somebody watches.
+
+    Returns
+    -------
+    Table
+        Rows ``LRT`` (chi-square distribution) and ``bootstrap``; columns ``Chisq, Df, Pr(>Chisq)``.
+    """
+    for model in (small, large):
+        if not isinstance(model, LinearMixedModel):
+            raise OptionError(
+                f"bootstrap_lrt() was given a {model.__class__.__name__}. It compares fitted "
+                "models. Pass models made by lmm.lmer."
+            )
+    return bootstrap_lrt_of_fits(small.fit, large.fit, n, rng, n_jobs, progress)
