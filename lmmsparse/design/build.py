@@ -200,7 +200,7 @@ def _asked(formula: str | MixedFormula, data: Any, context: Any) -> _Asked:
     if not parsed.random:
         raise FormulaError(
             f"The formula {parsed.text!r} has no random-effects term, such as (1 | group). For a "
-            "model without any use ordinary least squares, for example statsmodels' ols()."
+            "model without any use statsmodels: ols() for a Gaussian response, glm() for others."
         )
     frame = as_frame(data)
     own = dict(mapping("context", context, "Write for example context={'square': square}."))

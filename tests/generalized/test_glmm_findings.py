@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.common.errors import DataError, LmmWarning
+from lmmsparse.common.errors import DataError, FormulaError, LmmWarning
 from lmmsparse.engine.generalized.laplace import Parameters
 
 
@@ -188,3 +188,37 @@ def test_what_one_parameter_lacks_does_not_spread(no_overdispersion: pd.DataFram
     V = m.fit.joint_covariance
     assert np.isinf(V[-1, -1])
     assert np.isfinite(V[:-1, :-1]).all()
+
+
+# -- what is said about responses ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("response", ["cbind(incidence, size - incidence)", "incidence / size"])
+def test_a_response_that_is_worked_out_is_called_as_it_is_written(response: str) -> None:
+    data = models.frame("cbpp")[["herd", "period", "incidence", "size"]]
+    m = fitted(f"{response} ~ period + (1 | herd)", data, "binomial")
+    assert m.fit.design.response == response
+    assert m.augment().columns[0] == response
+    with pytest.raises(DataError) as error:
+        fitted(f"{response} ~ time + (1 | herd)", data, "binomial")
+    assert "The columns are herd, period, incidence, size." in str(error.value)
+    with pytest.raises(DataError) as error:
+        fitted(f"{response} ~ period + (1 | farm)", data, "binomial")
+    assert response not in str(error.value)
+    holes = data.assign(size=data["size"].where(data.index > 2))
+    with pytest.raises(DataError, match="missing values") as error:
+        fitted(f"{response} ~ period + (1 | herd)", holes, "binomial", na_action="raise")
+    assert f"({response}: 3)" in str(error.value)
+
+
+def test_a_dot_leaves_out_what_the_response_is_made_of() -> None:
+    data = models.frame("cbpp")[["herd", "period", "incidence", "size"]]
+    whole = fitted("incidence / size ~ period + (1 | herd)", data, "binomial")
+    dotted = fitted("cbind(incidence, size - incidence) ~ . - herd + (1 | herd)", data, "binomial")
+    assert dotted.minus2loglik == pytest.approx(whole.minus2loglik, abs=1e-8)
+
+
+def test_no_random_effects_is_not_called_least_squares() -> None:
+    data = models.frame("cbpp")
+    with pytest.raises(FormulaError, match=r"glm\(\)"):
+        fitted("incidence ~ period", data, "poisson")
