@@ -76,8 +76,8 @@ def asked_of(
     if not parsed.random and correlation is None and sd is None:
         raise FormulaError(
             f"The formula {parsed.text!r} has no random-effects term, such as (1 | group). For a "
-            "model without any use ordinary least squares, for example statsmodels' ols(), or give "
-            "the residuals a structure with residual= or residual_sd=."
+            "model without any use statsmodels: ols() for a Gaussian response, glm() for others. "
+            "lmer() can also give the residuals a structure, with residual= or residual_sd=."
         )
     frame = as_frame(data)
     own = dict(mapping("context", context, "Write for example context={'square': square}."))
