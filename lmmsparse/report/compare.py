@@ -134,7 +134,7 @@ class Comparison(Shown):
             "interval": [
                 f"[{a}, {b}]" for a, b in zip(show("conf_low"), show("conf_high"), strict=True)
             ],
-            "p": [f"({text})" for text in p_values(get("p_value"))],
+            "p": [f"({text})" if text else "" for text in p_values(get("p_value"))],
             "none": [""] * len(found),
         }[self._beside]
         return [
@@ -282,6 +282,8 @@ def compared_models(
             notes.append(f"{label} has not reached its optimum.")
         elif convergence.singular:
             notes.append(f"{label} is a singular fit.")
+        if any(finding.code == "monte-carlo" for finding in convergence.findings):
+            notes.append(f"{label} has a Monte Carlo error: see m.monte_carlo.")
     notes += _not_comparable(columns)
     if beside == "interval" and any(column.spread for column in columns):
         notes.append("Intervals are those of the Wald tests of fixed effects.")
@@ -336,8 +338,13 @@ def _column(name: str, fit: Fit, level: float, ddf: str) -> Column:
         marginal, conditional = r_squared(fit).tolist()
         facts |= {("", "r2_marginal"): marginal, ("", "r2_conditional"): conditional}
     labels = parameter_labels(fit)
-    spread = {labels.get(key, key.capitalize()): float(value) for key, value in values.items()}
+    spread = {_short(labels.get(key, key.capitalize())): float(v) for key, v in values.items()}
     return Column(name, fit, _coefficients(table.columns, fit.design.x_names), spread, facts, words)
+
+
+def _short(label: str) -> str:
+    """The label of a parameter with fewer letters, for a table."""
+    return label.replace("SD of ", "SD ", 1).replace("Correlation of ", "Correlation ", 1)
 
 
 def _coefficients(columns: Any, names: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -302,6 +302,9 @@ def _grouping(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
     """Codes of the fitted rows, levels and name of a grouping."""
     design = fit.design
     if isinstance(groups, str):
+        within = None if design.residual is None else design.residual.grouping
+        if within is not None and groups == within.name:
+            return within.codes, within.levels, groups
         groups = own_name(groups, design.groups)
         if groups not in design.groups:
             raise OptionError(

@@ -79,6 +79,8 @@ class CrossSets:
         known = tuple(term.prior for term in terms)
         self._priors = known if any(known) else ()
         self.n, self.p = X.shape
+        priors = tuple(term.prior for term in terms)
+        self._priors = priors if any(priors) else ()
         root = None if structure.weights is None else np.sqrt(structure.weights)[:, None]
         # Response and internal columns side by side, and the terms', as W weighs them.
         joined = np.column_stack([X, e])

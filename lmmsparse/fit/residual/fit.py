@@ -124,9 +124,11 @@ def solver_for(problem: ResidualProblem, solver: PLSSolver | None) -> ResidualPr
     """The problem with its linear algebra."""
     if not problem.design.blocks:
         return problem
+    products = problem.joint.sets.products(problem.starts[0])[0]
+    if solver is not None:
+        check_knows(solver, problem.design, products)
     if solver is None:
-        solver = choose_solver(problem.joint.sets.products(problem.starts[0])[0], exact=True)
-    check_knows(solver, problem.design, problem.joint.sets.products(problem.starts[0])[0])
+        solver = choose_solver(products, exact=True)
     own = replace(problem, solver=solver)
     joint = JointDeviance.of(
         problem.joint.sets, solver, problem.joint.template, problem.reml, problem.held.sigma
