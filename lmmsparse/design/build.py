@@ -11,7 +11,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.errors import DataError, Finding, FormulaError, OptionError
+from lmmsparse.common.errors import DataError, Finding, FormulaError
 from lmmsparse.common.options import mapping, one_of
 from lmmsparse.design.columns import (
     check_factors,
@@ -23,7 +23,7 @@ from lmmsparse.design.columns import (
 from lmmsparse.design.design import Design, RandomBlock
 from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.grouping import Grouping, LevelCovariance, make_grouping
-from lmmsparse.design.known import known_covariances
+from lmmsparse.design.known import known_of_terms
 from lmmsparse.design.matrices import MatrixRecipe, learn
 from lmmsparse.design.plain import Columns
 from lmmsparse.design.rank import (
@@ -113,7 +113,7 @@ def build_design(
     """
     one_of("na_action", na_action, ("omit", "exclude", "raise"))
     asked = _asked(formula, data, context, residual, residual_sd)
-    covariances = _known(known, asked.parsed)
+    covariances = known_of_terms(known, asked.parsed.random)
     fitted, findings = _complete(asked, weights, offset, na_action)
     learnt, fitted = _learnt(asked, contrasts, fitted, na_action, findings)
     extras = fitted_extras(fitted.extras, fitted.rows)
@@ -352,21 +352,6 @@ def _with_steps(
     at, said = positions(recipe, f"random{i}", frame, block.source)
     findings += said
     return replace(block, structure=replace(block.structure, at=at))
-
-
-def _known(known: Any, parsed: MixedFormula) -> dict[str, LevelCovariance]:
-    """Grouping factor → the known covariance of its levels."""
-    if known is None:
-        return {}
-    out = known_covariances(known, [term.group for term in parsed.random])
-    for term in parsed.random:
-        if term.group in out and len(term.factors) > 1:
-            raise OptionError(
-                f"known={{{term.group!r}: …}} is about a combination of factors, whose levels have "
-                "no labels of their own. Make a column of the combinations, and use it as the "
-                "grouping factor."
-            )
-    return out
 
 
 def _blocks(

@@ -62,6 +62,14 @@ def check_levels(design: Design) -> Iterator[Finding]:
                 "Use a grouping factor with repeated observations, or hold the residual standard "
                 "deviation if it is known: fixed={'sigma': 1.0}.",
             )
+        elif block.known is not None and not _relates_rows(block):
+            yield _error(
+                "levels-vs-rows",
+                f"The levels of {name!r} that have rows have one each, and by their "
+                f"{block.known.kind} they have equal variances and no covariances: their variation "
+                "cannot be told from the residual variation. Check the labels, or hold the "
+                "residual standard deviation if it is known: fixed={'sigma': 1.0}.",
+            )
         elif 1 < block.n_levels < 5:
             yield Finding(
                 "few-levels",
@@ -69,6 +77,18 @@ def check_levels(design: Design) -> Iterator[Finding]:
                 f"The grouping factor {name!r} has only {block.n_levels} levels "
                 f"({listed(block.levels)}). The estimate of its variance is very uncertain.",
             )
+
+
+def _relates_rows(block: RandomBlock) -> bool:
+    """Whether the known covariance of a factor's levels is more than residuals are."""
+    if block.prior is None or len(np.unique(block.codes)) < len(block.codes):
+        return True
+    r = np.random.default_rng(3).normal(size=(len(block.codes), 1))
+    on_levels = np.zeros((block.n_levels, 1))
+    on_levels[block.codes] = r
+    back = block.prior.solve(on_levels)[block.codes]
+    scale = float(np.mean(block.prior.variances[block.codes]))
+    return bool(np.abs(back - scale * r).max() > _NEARLY * scale)
 
 
 def _patterned(structure: CovarianceStructure) -> bool:

@@ -6,7 +6,7 @@ the engine works with. Whatever is no covariance is refused with the labels it i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +27,7 @@ from lmmsparse.design.pedigree import Pedigree
 from lmmsparse.design.recipe import plain_labels
 from lmmsparse.engine.known import DensePrior, NotPositiveDefiniteError, SparsePrior
 from lmmsparse.engine.prior import Prior
+from lmmsparse.formula.formula import RandomTerm
 
 _ASYMMETRY = 1e-8  # of the largest element
 _EIGENVALUES_UP_TO = 3_000
@@ -178,6 +179,19 @@ def known_covariances(known: Any, groups: Iterable[str]) -> dict[str, LevelCovar
                 f"known[{name!r}]", "a Pedigree, Precision, Covariance or labelled DataFrame",
                 value, "A matrix needs labels: lmm.Covariance(A, labels=...).",
             )  # fmt: skip
+    return out
+
+
+def known_of_terms(known: Any, terms: Sequence[RandomTerm]) -> dict[str, LevelCovariance]:
+    """The same for the terms of a formula."""
+    out = known_covariances(known, [term.group for term in terms])
+    for term in terms:
+        if term.group in out and len(term.factors) > 1:
+            raise OptionError(
+                f"known={{{term.group!r}: …}} is about a combination of factors, whose levels have "
+                "no labels of their own. Make a column of the combinations, and use it as the "
+                "grouping factor."
+            )
     return out
 
 

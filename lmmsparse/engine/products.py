@@ -77,7 +77,11 @@ class CrossProducts(ReadOnly):
     @cached_property
     def prior(self) -> Priors:
         """Q, the prior precision of the random effects: the identity where none is known."""
-        return Priors(self.priors or (None,) * len(self.sizes), self.offsets, self.sizes)
+        return Priors(self._known, self.offsets, self.sizes)
+
+    @property
+    def _known(self) -> tuple[Prior | None, ...]:
+        return self.priors or (None,) * len(self.sizes)
 
     @property
     def blocks(self) -> list[FloatArray]:
@@ -104,19 +108,15 @@ class CrossProducts(ReadOnly):
 
     @cached_property
     def lead(self) -> tuple[int, ...]:
-        """The terms of the factor with the most levels: the first, and all that pair with it.
-
-        None where its levels are correlated, so that M has elements between them.
-        """
-        known = self.priors or (None,) * len(self.sizes)
-        if not self.sizes or known[0] is not None:
+        """The terms of the factor with the most levels: the first, and all that pair with it."""
+        if not self.sizes or self._known[0] is not None:  # M has elements between its levels
             return ()
         own = self.n_levels[0]
         with_the_first = (
             pair.s
             for pair in self.pairs
             if pair.t == 0 < pair.s
-            and known[pair.s] is None
+            and self._known[pair.s] is None
             and own == len(pair.rows) == self.n_levels[pair.s]
             and np.array_equal(pair.rows, pair.cols)
         )
@@ -143,11 +143,10 @@ class CrossProducts(ReadOnly):
     @cached_property
     def grams(self) -> tuple[FloatArray, ...]:
         """Per term the sum of the levels' own blocks, each times its level's prior variance."""
-        known = self.priors or (None,) * len(self.sizes)
         own = (pair.values for pair in self.pairs if pair.s == pair.t)
         return tuple(
             values.sum(axis=0) if prior is None else np.tensordot(prior.variances, values, axes=1)
-            for values, prior in zip(own, known, strict=True)
+            for values, prior in zip(own, self._known, strict=True)
         )
 
     def times(self, b: FloatArray) -> FloatArray:

@@ -15,6 +15,7 @@ from lmmsparse.common.threads import one_thread
 from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
+from lmmsparse.fit.monte_carlo import require_exact
 from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.fit.start import Start, further_starts, start_values
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion, nlopt_missing
@@ -35,6 +36,7 @@ def all_fit(fit: Fit, progress: bool | None = None) -> Table:
         One row per search: ``criterion``, θ, the fixed effects, ``evaluations``, ``seconds``. A
         search that breaks down has NaN. After Ctrl-C, the searches that were finished.
     """
+    require_exact(fit, "Comparing optimizers needs", "Compare seeds, such as lmm.Krylov(seed=1)")
     design = fit.design
     scaled = StandardizedObjective(fit.objective)
     start = Start("", fit.template.with_held(start_values(scaled, design)))

@@ -25,7 +25,13 @@ from lmmsparse.engine.products import (
 )
 from lmmsparse.engine.solvers.base import Modes, PLSSolver
 from lmmsparse.fit.identification import Unidentified
-from lmmsparse.fit.precision import check_search, refined
+from lmmsparse.fit.precision import (
+    MonteCarloError,
+    check_search,
+    monte_carlo_error,
+    prepared,
+    refined,
+)
 from lmmsparse.fit.problem import Problem
 from lmmsparse.fit.start import Start
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum
@@ -108,6 +114,16 @@ class Fit:
     def modes(self) -> Modes:
         """The solution at θ with its factor."""
         return self.objective.modes(self.theta)
+
+    @property
+    def estimated(self) -> bool:
+        """Whether log-determinants are estimated from random probes."""
+        return self.has_residuals and self.objective.estimated
+
+    @cached_property
+    def monte_carlo(self) -> MonteCarloError | None:
+        """What probes leave open; None where linear algebra is exact."""
+        return monte_carlo_error(self.objective, self.theta) if self.estimated else None
 
     @property
     def Lambda(self) -> sp.csc_array:
@@ -223,6 +239,8 @@ def _searched(
 ) -> tuple[Problem, Optimum]:
     """The optimum, and the problem with linear algebra as exact as it asks for."""
     check_search(problem.objective, optimizer)
+    if problem.objective.estimated:
+        problem, start = prepared(problem, start)
     optimum = problem.search(start, optimizer, progress)
     if problem.objective.estimated:
         problem, optimum = refined(problem, optimum, optimizer)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmmsparse.common.calls import checked_keywords
+from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import refused
 from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design
@@ -13,6 +14,7 @@ from lmmsparse.design.arguments import in_order_of_theta
 from lmmsparse.engine.held import Held
 from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.engine.solvers.choose import choose_solver
+from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.fit.fit import Fit, fitted
 from lmmsparse.fit.held import held_parameters, theta_names
 from lmmsparse.fit.problem import Problem, make_objective, products_of
@@ -28,6 +30,15 @@ def check_parts(optimizer: Any, solver: Any) -> None:
     if solver is not None and not _has(solver, "build"):
         raise refused(
             "solver", "a solver", solver, "Pass lmm.Blocked(), lmm.Cholmod() or lmm.Dense()."
+        )
+
+
+def check_exact(solver: PLSSolver | None, what: str) -> None:
+    """Refuse linear algebra that only estimates what a kind of model needs exactly."""
+    if isinstance(solver, Krylov):
+        raise OptionError(
+            f"{what} need exact linear algebra, and solver=lmm.Krylov() estimates "
+            "log-determinants. Leave solver= out, or use lmm.Blocked() or lmm.Cholmod()."
         )
 
 
@@ -79,6 +90,7 @@ def fit_design(
         start = in_order_of_theta("start", start, theta_names(design))
     chosen = optimizer if optimizer is not None else TrustRegion()
     if design.residual is not None:
+        check_exact(solver, "Models with residual= or residual_sd=")
         return fit_residual(design, reml, start, chosen, solver, held, progress)
     products, response = products_of(design)
     solver = solver if solver is not None else choose_solver(products)

@@ -82,7 +82,8 @@ def unidentified(
     looked at near one point: the rank of their derivatives is the same almost everywhere.
     """
     if products.priors:
-        return _by_rows(design, template, reml, sigma_known)
+        nothing = sigma_known and not template.free.any()
+        return None if nothing else _by_rows(design, template, reml, sigma_known)
     if _ruled_out(template, products, reml):
         return None
     G = _gram_matrix(template, products, reml)
@@ -178,7 +179,8 @@ def _gram_matrix(template: LambdaTemplate, products: CrossProducts, reml: bool) 
         changes.append(E)
         if reml:
             a, z = products.offsets[pair.s], products.offsets[pair.s + 1]
-            B = products.ZtX[a:z].reshape(-1, products.sizes[pair.s], products.p)
+            k = products.sizes[pair.s]
+            B = products.ZtX[a:z].reshape((z - a) // k, k, products.p)
             border.append(np.matmul(root.T, B))
     ends = np.cumsum([0, *map(len, changes)])
     part = [slice(int(ends[t]), int(ends[t + 1])) for t in terms]

@@ -16,10 +16,13 @@ from lmmsparse.engine.solvers.base import EstimatedSystem
 from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.problem import Problem
+from lmmsparse.fit.search import first_start
+from lmmsparse.fit.start import Start
 from lmmsparse.optimize import Optimizer, Optimum, Status, TrustRegion
 
 LARGEST_RATIO = 0.01  # of a standard error
 LARGEST_SD = 0.05  # of the criterion
+_SAFELY = 0.7
 _FLAT = 1e-10
 
 
@@ -73,6 +76,23 @@ def monte_carlo_error(objective: ProfiledDeviance, theta: FloatArray) -> MonteCa
     return MonteCarloError(sd, inverse @ J.T @ C @ J @ inverse, 2.0 * inverse)
 
 
+def prepared(problem: Problem, start: FloatArray | Start | None) -> tuple[Problem, Start]:
+    """The problem with as many deflation vectors as it seems to need, and where to begin."""
+    first = first_start(problem.objective, problem.design, start)
+    solver = problem.solver
+    if not isinstance(solver, Krylov) or len(solver.near) == len(first.theta):
+        return problem, first  # a refit, whose probes are to stay the same
+    solver = solver.at(first.theta)
+    while not solver.is_refined(first.theta):
+        system = problem.objective.system
+        assert isinstance(system, EstimatedSystem)
+        if system.pilot_sd(first.theta) <= _SAFELY * LARGEST_SD:
+            break
+        solver = solver.deflated(first.theta)
+        problem = _by(problem, solver)
+    return (problem if problem.solver is solver else _by(problem, solver)), first
+
+
 def refined(problem: Problem, optimum: Optimum, optimizer: Optimizer) -> tuple[Problem, Optimum]:
     """The same optimum with a Monte Carlo error that is small, or as small as can be had.
 
@@ -95,16 +115,22 @@ def carried_on(
     problem: Problem, solver: Krylov, optimum: Optimum, optimizer: Optimizer
 ) -> tuple[Problem, Optimum]:
     """The search continued from an optimum, with a more exact solver."""
-    objective = problem.objective
-    assert isinstance(objective.system, EstimatedSystem)
-    system = objective.system.by(solver)
-    problem = replace(problem, solver=solver, known=replace(objective, system=system))
+    problem = _by(problem, solver)
     found = problem.search(optimum.x, optimizer)
     return problem, replace(
         found,
         evaluations=optimum.evaluations + found.evaluations,
         trace=np.concatenate([optimum.trace, found.trace]),
     )
+
+
+def _by(problem: Problem, solver: Krylov) -> Problem:
+    """The same problem with another solver of its kind."""
+    objective = problem.objective
+    assert isinstance(objective.system, EstimatedSystem)
+    system = objective.system.by(solver)
+    known = replace(objective, system=system)
+    return replace(problem, solver=solver, known=known, like=problem.like or problem)
 
 
 def check_search(objective: ProfiledDeviance, optimizer: Optimizer) -> None:
@@ -114,13 +140,4 @@ def check_search(objective: ProfiledDeviance, optimizer: Optimizer) -> None:
             f"optimizer={type(optimizer).__name__}() compares values of the criterion, which "
             "solver=lmm.Krylov() estimates less exactly than its gradient. Leave out optimizer=, "
             "or use an exact solver such as lmm.Blocked()."
-        )
-
-
-def require_exact(problem: Problem, what: str, instead: str) -> None:
-    """Refuse what needs more of the inverse than there are estimates of."""
-    if problem.objective.estimated:
-        raise OptionError(
-            f"{what} needs exact linear algebra, and the model was fitted with "
-            f"solver=lmm.Krylov(). {instead}"
         )

@@ -93,6 +93,17 @@ def search(
     return searches.reported(searches.carried_on(searches.lowest(found, start is None)))
 
 
+def first_start(
+    objective: ProfiledDeviance, design: Design, start: FloatArray | Start | None
+) -> Start:
+    """Where `search` begins."""
+    if start is None:
+        return _Searches(objective, design, TrustRegion(), False, None).default_start()
+    return (
+        start if isinstance(start, Start) else Start("", checked_start(start, objective.template))
+    )
+
+
 class _Searches:
     """Searches of one criterion, from several starts and by several optimizers."""
 

@@ -19,6 +19,7 @@ from lmmsparse.engine.solvers.choose import solver_findings
 from lmmsparse.fit.all_fit import all_fit
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.many.refit import refit_many
+from lmmsparse.fit.monte_carlo import monte_carlo_findings, more_probes
 from lmmsparse.fit.not_identified import not_identified
 from lmmsparse.fit.refit import refit_response
 from lmmsparse.fit.residual.fit import ResidualFit
@@ -51,6 +52,7 @@ from lmmsparse.report.summary import Summary, short_print, summarize
 from lmmsparse.report.tidy import augment, glance, tidy
 from lmmsparse.results.given import given_parameters
 from lmmsparse.results.influence import Influence, influence
+from lmmsparse.results.monte_carlo import monte_carlo_table
 from lmmsparse.results.predict import predict
 from lmmsparse.results.prediction_error import predict_with_error
 from lmmsparse.results.residual_covariance import ResidualCovariance, residual_covariance
@@ -228,7 +230,26 @@ class LinearMixedModel(MixedModel):
         found = [*found, *not_identified(fit, found), *solver_findings(fit.products, fit.solver)]
         if isinstance(fit, ResidualFit):
             found += residual_findings(fit.design, fit.undetermined)
-        return judge(fit, tuple(found))
+        return judge(fit, (*found, *monte_carlo_findings(fit)))
+
+    @property
+    def monte_carlo(self) -> Table:
+        """What `Krylov`'s random vectors leave open, per covariance parameter and the criterion.
+
+        Columns ``estimate, std. error, Monte Carlo sd, ratio``; zero where linear algebra is exact.
+        """
+        return monte_carlo_table(self._fit)
+
+    @checked_keywords
+    def more_probes(self, n: int) -> LinearMixedModel:
+        """The same fit by `Krylov` with a smaller Monte Carlo error, which goes with 1/√n.
+
+        Parameters
+        ----------
+        n : int
+            Probes in all.
+        """
+        return LinearMixedModel(more_probes(self._fit, n))
 
     @checked_keywords
     def influence(self, groups: Any = None, progress: bool | None = None) -> Influence:

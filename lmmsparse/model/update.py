@@ -120,18 +120,26 @@ def _from_fit(fit: Fit, given: Mapping[str, Any]) -> dict[str, Any]:
         options["context"] = dict(recipe.matrices.context) or None
         options["offset"] = recipe.offset_column
         options["weights"] = recipe.weights_column
+    if design.residual is not None:
+        correlation = design.residual.correlation
+        options["residual"] = None if correlation is None else correlation.text
+        options["residual_sd"] = design.residual.sd_text if design.residual.names else None
     lost = []
+    if any(block.known is not None for block in design.blocks) and "known" not in given:
+        lost.append("known")
     if recipe is not None and recipe.offset_array and "offset" not in given:
         lost.append("offset")
     if _weighted(fit) and options.get("weights") is None and "weights" not in given:
         lost.append("weights")
     if lost:
         raise OptionError(
-            f"The model was fitted with {listed(lost)} given as an array, which it does not keep "
-            f"in a form to be used again. Pass {lost[0]}= too, or {lost[0]}=None to leave it out."
+            f"The model was fitted with {listed(f'{name}=' for name in lost)} and does not keep "
+            f"what was given in a form to be used again. Pass {lost[0]}= too, or {lost[0]}=None to "
+            "leave it out."
         )
     names = theta_names(design)
     held = {names[i]: value for i, value in fit.held.theta}
+    held |= dict(fit.held.residual)
     if fit.held.sigma is not None and fit.has_residuals:
         held["sigma"] = fit.held.sigma
     return {**options, "fixed": held or None}

@@ -276,8 +276,7 @@ def compared_models(
     columns = tuple(
         _column(label, fit, level, ddf) for label, (fit, _) in zip(labels, models, strict=True)
     )
-    notes = [f"{c.name}: {' '.join((c.fit.design.formula or c.fit.design.response).split())}"
-             for c in columns]  # fmt: skip
+    notes = [f"{column.name}: {_formula(column.fit)}" for column in columns]
     for label, (_, convergence) in zip(labels, models, strict=True):
         if not convergence.converged:
             notes.append(f"{label} has not reached its optimum.")
@@ -293,6 +292,12 @@ def compared_models(
             "for linear models only."
         )
     return Comparison(tuple(labels), tuple(notes), columns, beside, level)
+
+
+def _formula(fit: Fit) -> str:
+    design = fit.design
+    text = " ".join((design.formula or design.response).split())
+    return text if design.residual is None else f"{text}, residuals {design.residual.text}"
 
 
 def _labels(names: Any, count: int) -> list[str]:

@@ -13,8 +13,10 @@ from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.options import a_text
 from lmmsparse.common.render import GAP, Grid, Section, Shown, latex_of, markdown_of
 from lmmsparse.common.table import Table, as_precise_as, number
+from lmmsparse.design import RandomBlock
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
+from lmmsparse.fit.monte_carlo import decimals_known
 from lmmsparse.fit.not_identified import briefly
 from lmmsparse.fit.singular import ranks
 from lmmsparse.fit.verdict import Convergence
@@ -77,8 +79,8 @@ class Summary(Shown):
         """
         caption, label = a_text("caption", caption), a_text("label", label)
         shown = Section(grid=self.coefficients.section.grid), Section(grid=self.varcorr.grid)
-        counts = Section(lines=self.counts)
-        return latex_of((*shown, counts), caption, label)
+        own = () if self.varcorr.residual is None else (self.varcorr.residual.section,)
+        return latex_of((*shown, *own, Section(lines=self.counts)), caption, label)
 
     @checked_keywords
     def to_html(self) -> str:
@@ -113,7 +115,8 @@ def _criteria(fit: Fit) -> Grid:
     else:
         head = ["AIC", "BIC", "logLik", "deviance"]
         row = [aic, bic, loglik(fit), fit.criterion]
-    cells = [number(v, 1) if max(map(abs, row)) >= 100 else number(v, 3) for v in row]
+    decimals = decimals_known(fit, 1 if max(map(abs, row)) >= 100 else 3)
+    cells = [number(v, decimals) for v in row]
     return Grid((*head, "df.resid"), ((*cells, str(df)),), left=0)
 
 
@@ -124,8 +127,17 @@ def quantiles_of(scaled: FloatArray) -> Grid:
     return Grid(("Min", "1Q", "Median", "3Q", "Max"), (cells,), left=0)
 
 
+def _known_covariance(block: RandomBlock) -> str:
+    """What is known of a factor's levels, and how many of them have no rows."""
+    if block.known is None:
+        return ""
+    absent = block.n_levels - len(np.unique(block.codes))
+    without = f", {absent} levels without rows" if absent else ""
+    return f"{block.group} ({block.known.kind}{without})"
+
+
 def counts_of(fit: Fit) -> str:
-    """Rows and levels, and what is held."""
+    """Rows and levels, whose covariance is known, and what is held."""
     groups = "; ".join(
         f"{name}, {fit.design.blocks[terms[0]].n_levels}"
         for name, terms in fit.design.groups.items()
@@ -140,6 +152,9 @@ def counts_of(fit: Fit) -> str:
     if residual is not None and residual.grouping is not None:
         grouping = residual.grouping
         text += f"; residuals within {grouping.name}, {len(grouping.levels)}"
+    known = [_known_covariance(design.blocks[terms[0]]) for terms in design.groups.values()]
+    if any(known):
+        text = f"{text}\nKnown covariance of levels: {'; '.join(filter(None, known))}"
     names = theta_names(fit.design)
     held = [f"{names[i]} = {value:g}" for i, value in fit.held.theta]
     held += [f"{name} = {value:g}" for name, value in fit.held.residual]
@@ -197,6 +212,7 @@ def notes_of(fit: Fit, convergence: Convergence) -> tuple[str, ...]:
     findings = convergence.findings
     notes = [f.message for f in findings if f.level != "info" and f.code not in _SHORT]
     notes += briefly(fit, findings)
+    notes += [f.message for f in findings if f.code == "monte-carlo"]
     return tuple(
         textwrap.fill(f"Note: {note}", _WIDTH, subsequent_indent="  ")
         for note in dict.fromkeys(notes)
@@ -261,7 +277,7 @@ def printed(
     """A short printout: lines, of which the last names the criterion, estimates and notes."""
     parts = [
         *first[:-1],
-        f"{first[-1]}: {number(fit.criterion, 4)}",
+        f"{first[-1]}: {number(fit.criterion, decimals_known(fit, 4))}",
         "Random effects:" if fit.design.blocks else "Residuals:",
         str(variance_components(fit)),
         counts_of(fit),

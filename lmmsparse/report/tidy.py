@@ -204,11 +204,11 @@ def augment(fit: Fit, data: Any = None, se_fit: bool = False) -> pd.DataFrame:
     -------
     DataFrame
         New columns ``_fitted, _resid, _hat, _cooksd, _fixed, _mu, _offset, _sqrtXwt, _sqrtrwt,
-        _weights, _wtres``, and ``_se_fit`` where it is wanted.
+        _weights, _wtres``, and ``_se_fit`` where it is wanted; no ``_hat`` and ``_cooksd`` where
+        leverages cannot be computed.
     """
     design = fit.design
     frame, order = fitted_frame(fit, data)
-    measures = influence_of_rows(fit)
     weights = design.weights_or_one
     root = np.sqrt(weights)
     new = {
@@ -223,9 +223,12 @@ def augment(fit: Fit, data: Any = None, se_fit: bool = False) -> pd.DataFrame:
         "_wtres": residuals(fit, "pearson"),
     }
     columns = {name: design.pad(values) for name, values in new.items()}
-    columns["_hat"] = measures.leverage.to_numpy()
-    columns["_cooksd"] = measures.cooks_distance.to_numpy()
-    names = ["_fitted", "_resid", "_hat", "_cooksd", *list(new)[2:]]
+    names = list(new)
+    if not fit.estimated:  # otherwise there is no leverage to have
+        measures = influence_of_rows(fit)
+        columns["_hat"] = measures.leverage.to_numpy()
+        columns["_cooksd"] = measures.cooks_distance.to_numpy()
+        names[2:2] = ["_hat", "_cooksd"]
     if se_fit:
         columns["_se_fit"] = errors_of_fit(fit)
         names.insert(1, "_se_fit")

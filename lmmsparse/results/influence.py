@@ -21,6 +21,7 @@ from lmmsparse.common.words import listed
 from lmmsparse.design.recipe import plain_labels
 from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.monte_carlo import require_exact
 from lmmsparse.fit.refit import again, subset, warm_start
 from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.fit.settle import Settled, about_given, findings_about, settle
@@ -124,6 +125,7 @@ class Influence(Shown):
 
 def influence(fit: Fit, groups: Any = None, progress: bool | None = None) -> Influence:
     """Influence of every row, or of every level of a grouping."""
+    require_exact(fit, "Influence needs", "Refit without the rows in question")
     return influence_of_rows(fit) if groups is None else influence_of_groups(fit, groups, progress)
 
 
@@ -139,6 +141,7 @@ def influence_of_rows(fit: Fit) -> Influence:
     distance is w r² h / (p σ² (1 − h)²), NaN without fixed effects. For the last three see Cook &
     Weisberg (1982), chapter 3.
     """
+    require_exact(fit, "Leverages need", "Use residuals that need none, kind='pearson'")
     design, p = fit.design, fit.design.p
     found = of_correlated_rows(fit) if isinstance(fit, ResidualFit) else _of_rows(fit)
     leverage = found.leverage

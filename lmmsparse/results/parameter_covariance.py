@@ -31,7 +31,7 @@ class ParameterCovariance:
     Notes
     -----
     Twice the inverse Hessian of the criterion with σ free, by central differences of its exact
-    gradient.
+    gradient; where that is estimated, average information takes the place of the Hessian.
     """
 
     matrix: FloatArray
@@ -53,13 +53,16 @@ def parameter_covariance(fit: Fit) -> ParameterCovariance:
         return to_theta.T @ objective.gradient(scaled.to_theta(at), sigma2)
 
     H = np.zeros((d + 1, d + 1))
-    for i in range(d):
+    for i in range(0 if fit.estimated else d):
         step = np.zeros(d)
         if not fit.template.free[i]:
             continue
         step[i] = _STEP * max(1.0, abs(x[i]))
         up, down = gradient(x + step, sigma**2), gradient(x - step, sigma**2)
         H[:d, i] = (up - down) / (2.0 * step[i])
+    if fit.estimated:  # differences of a gradient that is estimated tell less
+        average = objective.joint_derivatives(theta, sigma).hessian[:d, :d]
+        H[:d, :d] = to_theta.T @ average @ to_theta
     H[:d, :d] = 0.5 * (H[:d, :d] + H[:d, :d].T)
     # The criterion has r²(θ)/σ² + df log σ²; the profile gradient is zero at the optimum.
     r2_slope = _pwrss_gradient(fit) @ to_theta

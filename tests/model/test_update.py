@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from models import frame
 from numpy.testing import assert_allclose
@@ -119,3 +120,22 @@ def test_wrong_calls() -> None:
     y, X = SLEEP["Reaction"].to_numpy(), np.ones((180, 1))
     with pytest.raises(lmm.OptionError, match="made from arrays"):
         lmm.fit_arrays(y, X, [(SLEEP["Subject"], None)]).update(reml=False)
+
+
+def test_covariances_stay_or_are_asked_for(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"residual": "ar1(Days | Subject)", "residual_sd": "~ Days"}
+    m = lmm.lmer(FORMULA, SLEEP, **options)
+    wanted = lmm.lmer("np.log(Reaction) ~ Days + (1 | Subject)", SLEEP, **options)
+    same(m.update("np.log(.) ~ ."), wanted)
+    m.save(tmp_path / "m.lmm")
+    same(lmm.load(tmp_path / "m.lmm").update("np.log(.) ~ .", SLEEP), wanted)
+    levels = SLEEP["Subject"].unique()
+    known = {"Subject": pd.DataFrame(np.eye(18) + 0.3, index=levels, columns=levels)}
+    related = lmm.lmer(FORMULA, SLEEP, known=known)
+    wanted = lmm.lmer("Reaction ~ 1 + (1 | Subject)", SLEEP, known=known)
+    same(related.update(". ~ . - Days"), wanted)
+    related.save(tmp_path / "k.lmm")
+    loaded: Any = lmm.load(tmp_path / "k.lmm")
+    with pytest.raises(lmm.OptionError, match="with known="):
+        loaded.update(". ~ . - Days", SLEEP)
+    same(loaded.update(". ~ . - Days", SLEEP, known=known), wanted)

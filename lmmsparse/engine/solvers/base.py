@@ -156,6 +156,15 @@ class PLSSystem(Protocol):
         ...
 
 
+@runtime_checkable
+class EstimatedFactor(PLSFactor, Protocol):
+    """A `PLSFactor` that has estimates of some blocks of M⁻¹, and not the others."""
+
+    def own_blocks(self, terms: Sequence[int]) -> FloatArray:
+        """M⁻¹'s blocks of every level of terms that share a factor, (levels, K, K)."""
+        ...
+
+
 class EstimatedPoint(Point, Protocol):
     """A `Point` whose F T is estimated from random vectors."""
 
@@ -182,6 +191,10 @@ class EstimatedSystem(PLSSystem, Protocol):
 
     def logdet_sd(self, theta: FloatArray) -> float:
         """The Monte Carlo standard deviation of log|M|."""
+        ...
+
+    def pilot_sd(self, theta: FloatArray) -> float:
+        """About what `logdet_sd` would be, at a fraction of its cost."""
         ...
 
     def by(self, solver: PLSSolver) -> EstimatedSystem:

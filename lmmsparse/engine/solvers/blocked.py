@@ -87,9 +87,10 @@ class BlockedSystem:
             for i, pair in enumerate(products.pairs)
             if pair.s in self.core_start and pair.t in self.core_start
         ]
-        own = [np.arange(*products.offsets[t : t + 2]) for t in self.core]
         in_core = np.full(products.q, -1, dtype=np.intp)
-        in_core[np.concatenate(own)] = np.arange(self.n_core) if own else ()
+        for t, start in self.core_start.items():
+            size = products.offsets[t + 1] - products.offsets[t]
+            in_core[products.offsets[t] :][:size] = start + np.arange(size)
         rows, cols, self._prior_values = products.prior.below()
         self._prior_places = in_core[rows], in_core[cols]
         self._prior_diagonal = products.prior.diagonal(products.q)[in_core >= 0]

@@ -25,7 +25,7 @@ from lmmsparse.engine.held import Held
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import Modes, PLSSolution, PLSSolver
 from lmmsparse.fit.fit import Fit
-from lmmsparse.fit.fitting import check_parts
+from lmmsparse.fit.fitting import check_exact, check_parts
 from lmmsparse.fit.generalized.errors import covariance
 from lmmsparse.fit.generalized.joint import search_at_joint_mode
 from lmmsparse.fit.generalized.problem import GeneralizedProblem, default_solver
@@ -282,6 +282,7 @@ def fit_generalized(
         As for `lmmsparse.glmer`.
     """
     check_parts(optimizer, solver)
+    check_exact(solver, "Generalized models")
     held = beside_sigma(design, fixed)
     solver = solver if solver is not None else default_solver(design)
     problem = GeneralizedProblem(

@@ -99,4 +99,4 @@ class GeneralizedProblem(Problem):
 def default_solver(design: Design) -> PLSSolver:
     """The linear algebra for a design."""
     Q, basis = design.internal_columns(weighted=False)
-    return choose_solver(cross_products(Q, basis, term_columns(design)))
+    return choose_solver(cross_products(Q, basis, term_columns(design)), exact=True)

@@ -21,6 +21,7 @@ from lmmsparse.engine.residual.criterion import JointDeviance
 from lmmsparse.engine.residual.structure import ResidualStructure
 from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.engine.solvers.choose import choose_solver
+from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.engine.solvers.none import NoEffects
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.residual.identification import undetermined_residuals
@@ -123,7 +124,7 @@ def solver_for(problem: ResidualProblem, solver: PLSSolver | None) -> ResidualPr
     if not problem.design.blocks:
         return problem
     if solver is None:
-        solver = choose_solver(problem.joint.sets.products(problem.starts[0])[0])
+        solver = choose_solver(problem.joint.sets.products(problem.starts[0])[0], exact=True)
     own = replace(problem, solver=solver)
     joint = JointDeviance.of(
         problem.joint.sets, solver, problem.joint.template, problem.reml, problem.held.sigma
@@ -176,6 +177,11 @@ def fit_residual(
     progress: bool = False,
 ) -> ResidualFit:
     """Fit a design with a covariance of the residuals; arguments as for `fit_design`."""
+    if isinstance(solver, Krylov):
+        raise OptionError(
+            "solver=lmm.Krylov() is not available with residual= or residual_sd=. Leave solver= "
+            "out, or use an exact one such as lmm.Cholmod()."
+        )
     design = with_start(design)
     own = held_phi(design, held)
     problem = ResidualProblem(design, reml, NoEffects(), held, held_phi=own)

@@ -14,6 +14,7 @@ from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.residual.parts import LARGEST, ClusterParts
 from lmmsparse.engine.variance_parts import VarianceParts
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.monte_carlo import require_exact
 from lmmsparse.fit.problem import term_columns
 from lmmsparse.fit.residual.fit import ResidualFit
 
@@ -45,6 +46,7 @@ def variance_parts(fit: Fit) -> VarianceParts | ClusterParts:
 @one_thread
 def information(fit: Fit) -> FloatArray:
     """Expected information about all variance parameters, by the criterion of the fit, (r, r)."""
+    require_exact(fit, "The expected information needs", "Use the average information")
     parts = variance_parts(fit)
     J = parts.traces()
     if fit.reml and fit.design.p:

@@ -16,6 +16,7 @@ from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.residual.parts import ClusterParts
 from lmmsparse.engine.variance_parts import VarianceParts
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.monte_carlo import require_exact
 from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.inference.df.information import restricted, variance_parts
 
@@ -116,6 +117,7 @@ def kenward_roger(fit: Fit) -> KenwardRoger:
             "The Kenward–Roger method is defined for REML fits, and this model was fitted by "
             "maximum likelihood. Refit with reml=True, or use ddf='satterthwaite'."
         )
+    require_exact(fit, "The Kenward–Roger method needs", "Use ddf='satterthwaite'")
     free = _free_parameters(fit)
     p = fit.design.p
     C = sla.cho_solve((fit.modes.solution.RX, False), np.eye(p)) if p else np.zeros((0, 0))

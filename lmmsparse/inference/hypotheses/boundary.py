@@ -136,6 +136,8 @@ def boundary(large: Fit, small: Fit | Design) -> Boundary | None:
     S = np.hstack([sla.block_diag(*null_maps), np.zeros((sum(map(len, null_maps)), 1))])
     if tuple(sizes) == (1,):
         return Boundary(inside, (1,), np.eye(1))
+    if large.estimated:
+        return None
     under = replace(large, optimum=replace(large.optimum, x=np.concatenate(theta)))
     J = information(under)
     if known:

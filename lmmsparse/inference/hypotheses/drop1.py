@@ -10,6 +10,7 @@ from lmmsparse.common.progress import bar
 from lmmsparse.common.table import Table
 from lmmsparse.design.reduced import leaving_out
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.monte_carlo import monte_carlo_note
 from lmmsparse.fit.refit import again, maximum_likelihood
 from lmmsparse.fit.settle import OWN, findings_about, nested, settle
 from lmmsparse.inference.df.methods import check_ddf, denominator_df, method_name
@@ -62,4 +63,5 @@ def _by_likelihood(fit: Fit, progress: bool | None) -> Table:
     announce(findings)
     notes = ["REML fits were refitted by maximum likelihood."] if fit.reml else []
     notes += [finding.message for finding in findings]
-    return deletion_table([each.fit for each in [whole, *parts]], labels, notes)
+    fits = [each.fit for each in [whole, *parts]]
+    return deletion_table(fits, labels, [*notes, *monte_carlo_note(fits)])

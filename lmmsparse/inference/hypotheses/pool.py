@@ -15,7 +15,7 @@ from lmmsparse.common.words import listed
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
 from lmmsparse.inference.df.methods import check_ddf, denominator_df, method_name, standard_errors
-from lmmsparse.results.parameters import parameter_names, parameter_values
+from lmmsparse.results.parameters import parameter_names, parameter_values, residual_values
 
 
 def pooled_effects(fits: Sequence[Fit], ddf: str, level: float, notes: Sequence[str] = ()) -> Table:
@@ -125,7 +125,7 @@ def pooled_parameters(fits: Sequence[Fit], notes: Sequence[str] = ()) -> Table:
 
 
 def _of_mean_covariances(fits: Sequence[Fit]) -> FloatArray:
-    """The parameters of the mean covariance matrices of every term, σ last."""
+    """Parameters of every term's mean covariance matrix, means of the residuals', and σ."""
     covariances = []
     for fit in fits:
         T = fit.template.factors(fit.theta)
@@ -138,7 +138,8 @@ def _of_mean_covariances(fits: Sequence[Fit]) -> FloatArray:
             both = sd[row] * sd[column]
             apart = cov[row, column] / both if both > 0 else np.nan
             values.append(sd[row] if row == column else apart)
-    return np.array([*values, np.sqrt(np.mean([fit.sigma2 for fit in fits]))])
+    residual = np.mean([residual_values(fit) for fit in fits], axis=0)
+    return np.array([*values, *residual, np.sqrt(np.mean([fit.sigma2 for fit in fits]))])
 
 
 def check_alike(fits: Sequence[Fit]) -> list[str]:

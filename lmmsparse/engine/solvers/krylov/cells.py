@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -189,7 +190,7 @@ class Cells:
         self.terms, self.n_core = tuple(terms), start
         tables = [self._table(term) for term in terms]
         self.n_cells = sum(len(table.columns) for table in tables)
-        total = sum(table.starts for table in tables)
+        total = np.asarray(np.sum([table.starts for table in tables], axis=0, dtype=np.int64))
         self.pieces = [Piece(rows, terms, tables) for rows in _pieces(total, self.n_core)]
 
     def _table(self, term: CoreTerm) -> _Table:
@@ -334,7 +335,7 @@ def _by_level(pair: PairBlocks, other: bool, n_rows: int, n_columns: int) -> _Ta
     other : bool
         By the levels of its second term, rather than of its first.
     """
-    kind = np.int32 if len(pair.rows) < 2**31 else np.int64
+    kind: Any = np.int32 if len(pair.rows) < 2**31 else np.int64
     if not other:
         counts = np.bincount(pair.rows, minlength=n_rows)
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(kind)

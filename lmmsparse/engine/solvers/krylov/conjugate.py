@@ -45,7 +45,7 @@ class Solved:
         return T
 
     def logarithms(self) -> tuple[FloatArray, FloatArray]:
-        """b' log(A) b by Gauss quadrature, (c,), and the ratios of the eigenvalues seen, (c,)."""
+        """The forms b' log(A) b by Gauss quadrature and the ratios of eigenvalues, (c,) each."""
         out, ratios = np.zeros(len(self.steps)), np.ones(len(self.steps))
         for k in np.unique(self.steps[self.steps > 0]).tolist():
             columns = np.flatnonzero(self.steps == k)
@@ -56,7 +56,7 @@ class Solved:
         return out * self.size, ratios
 
     def squares(self) -> FloatArray:
-        """b'Ab, (c,)."""
+        """The forms b'Ab, (c,)."""
         out = np.zeros(len(self.steps))
         some = np.flatnonzero(self.steps)
         if len(some):
@@ -78,7 +78,8 @@ def solve(A: Operator, b: FloatArray, tol: float) -> Solved:
     c = b.shape[1]
     size = np.einsum("mc,mc->c", b, b)
     y, steps = np.zeros_like(b), np.zeros(c, dtype=np.intp)
-    alphas, betas = [], []
+    alphas: list[FloatArray] = []
+    betas: list[FloatArray] = []
     active = np.flatnonzero(size > 0)
     r = b[:, active].copy()
     p, rr = r.copy(), size[active]

@@ -147,9 +147,9 @@ class Elimination:
 
 
 def left(T: FloatArray, blocks: FloatArray) -> FloatArray:
-    """T times every block, (k, l) and (l, m, levels) → (k, m, levels)."""
-    l, m, levels = blocks.shape
-    return np.asarray((T @ blocks.reshape(l, m * levels)).reshape(len(T), m, levels))
+    """T times every block, (l, k) and (k, m, levels) → (l, m, levels)."""
+    k, m, levels = blocks.shape
+    return np.asarray((T @ blocks.reshape(k, m * levels)).reshape(len(T), m, levels))
 
 
 def right(blocks: FloatArray, T: FloatArray) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,7 +101,7 @@ class KrylovFactor:
         own = rough_blocks(self.M)
         return [own[pair.s] if pair.s == pair.t else np.zeros(0) for pair in self._products.pairs]
 
-    def own_blocks(self, terms: tuple[int, ...]) -> FloatArray:
+    def own_blocks(self, terms: Sequence[int]) -> FloatArray:
         """Estimates of M⁻¹'s blocks of every level of terms that share a factor, (levels, K, K)."""
         W = orthonormal(self.M, self._vectors)
         return own_blocks(self.M, W, self._effort.probes, self._effort.seed, terms)

@@ -34,7 +34,7 @@ _FEW = 8  # probes for which a coefficient of a control variate cannot be estima
 def signs(seed: int, number: int, size: int) -> FloatArray:
     """Probe `number`, (size,), which depends on nothing else."""
     drawn = np.random.default_rng((seed, number)).integers(0, 2, size, dtype=np.int8)
-    return 2.0 * drawn - 1.0
+    return np.asarray(2.0 * drawn - 1.0, dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +92,11 @@ class Probed:
     core: list[Estimate]
     lead: Estimate
     steps: int
+
+    def logdet_sd(self, probes: int) -> float:
+        """The standard deviation of log|A| as a mean over so many probes."""
+        errors = self.logdet.errors
+        return float(np.sqrt(errors @ errors / ((len(errors) - 1) * probes)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_construction
 from lmmsparse.common.options import is_number, positive, refused, whole_number
@@ -78,7 +76,7 @@ class Krylov:
             raise refused("near of Krylov", "a tuple of numbers", self.near)
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> PLSSystem:
-        """Arrange the cross-products; with a single grouping factor there is nothing to estimate."""
+        """Arrange the cross-products; a single grouping factor leaves nothing to estimate."""
         if products.one_factor:
             return Blocked().build(products, template)
         return KrylovSystem(products, template, self.effort)
@@ -88,16 +86,24 @@ class Krylov:
         """What is spent."""
         return Effort(self.probes, self.vectors, self.near, self.seed, self.tol)
 
+    def at(self, theta: FloatArray) -> Krylov:
+        """The same with the constants alone, at the beginning of a search from θ."""
+        return replace(self, near=tuple(float(v) for v in theta), vectors=0)
+
+    def is_refined(self, theta: FloatArray) -> bool:
+        """Whether there are as many deflation vectors as may be, for models with such a θ."""
+        return self.vectors >= min(_VECTORS[-1], self.deflate)
+
+    def deflated(self, theta: FloatArray) -> Krylov:
+        """The same with more deflation vectors, found near θ."""
+        at = tuple(float(v) for v in theta)
+        more = next((v for v in _VECTORS if v > self.vectors), self.vectors)
+        return replace(self, near=at, vectors=min(more, self.deflate))
+
     def refined(self, theta: FloatArray) -> Krylov | None:
         """The next more exact one near θ; None where the limits are reached."""
-        at = tuple(float(v) for v in np.asarray(theta))
-        for count in _VECTORS:
-            if self.vectors < min(count, self.deflate):
-                return replace(self, near=at, vectors=min(count, self.deflate))
+        if not self.is_refined(theta):
+            return self.deflated(theta)
         if self.probes < _MOST_PROBES:
             return replace(self, probes=min(2 * self.probes, _MOST_PROBES))
         return None
-
-    def with_probes(self, probes: int) -> Krylov:
-        """The same with another number of probes."""
-        return replace(self, probes=probes)

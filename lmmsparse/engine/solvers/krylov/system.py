@@ -11,10 +11,13 @@ from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import Modes, PLSSolution
 from lmmsparse.engine.solvers.krylov.cells import Cells
-from lmmsparse.engine.solvers.krylov.deflation import constants, ritz_vectors
+from lmmsparse.engine.solvers.krylov.deflation import constants, orthonormal, ritz_vectors
 from lmmsparse.engine.solvers.krylov.elimination import Elimination
 from lmmsparse.engine.solvers.krylov.factor import Effort, KrylovFactor
 from lmmsparse.engine.solvers.krylov.point import KrylovPoint
+from lmmsparse.engine.solvers.krylov.probes import probe
+
+_PILOT = 12
 
 
 class KrylovSystem:
@@ -51,8 +54,12 @@ class KrylovSystem:
         return KrylovSystem(self.products, self.template, solver.effort, self.cells)
 
     def logdet_sd(self, theta: FloatArray) -> float:
-        errors = self.factor(theta).probed.logdet.errors
-        return float(np.sqrt(errors @ errors / (len(errors) * (len(errors) - 1))))
+        return self.factor(theta).probed.logdet_sd(self.effort.probes)
+
+    def pilot_sd(self, theta: FloatArray) -> float:
+        M = Elimination(self.cells, self.template.shifted_factors(theta), self.effort.tol)
+        found = probe(M, orthonormal(M, self._vectors), _PILOT, self.effort.seed)
+        return found.logdet_sd(self.effort.probes)
 
     def with_products(self, products: CrossProducts) -> KrylovSystem:
         return KrylovSystem(products, self.template, self.effort)

@@ -19,6 +19,7 @@ from lmmsparse.common.render import Section, Shown
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
 from lmmsparse.fit.fit import Fit, refitted
+from lmmsparse.fit.monte_carlo import require_exact
 from lmmsparse.fit.refit import maximum_likelihood
 from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.fit.settle import Settled, better_optimum, findings_about, settle
@@ -176,6 +177,8 @@ def profile(
         After Ctrl-C, that of the parameters that were finished, with a warning.
     """
     check_jobs(n_jobs)
+    instead = "Use method='wald', m.vcov_varcorr() for variances, or method='boot'"
+    require_exact(fit, "A profile of the likelihood needs", instead)
     names = [*parameter_names(fit), *fit.design.x_names]
     wanted = names if which is None else list(dict.fromkeys(select_rows(which, names, fit)))
     exact = [float(normal_quantile(0.5 + check_level(level) / 2))] if level is not None else []
