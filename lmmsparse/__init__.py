@@ -30,18 +30,23 @@ from lmmsparse.common.errors import (
 from lmmsparse.common.table import Table
 from lmmsparse.data.datasets import load_dataset
 from lmmsparse.design import Design, build_design
+from lmmsparse.design.known import Covariance, Precision
+from lmmsparse.design.pedigree import Pedigree
 from lmmsparse.engine import families
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.engine.solvers.dense import Dense
+from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.engine.solvers.superlu import SuperLU
-from lmmsparse.fit.fit import Fit, fit_design
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.fitting import fit_design
 from lmmsparse.formula.formula import MixedFormula, parse_formula
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.glmer import glmer
 from lmmsparse.model.linear import LinearMixedModel
-from lmmsparse.model.lmer import anova, bootstrap_lrt, fit_arrays, lmer, load
+from lmmsparse.model.lmer import anova, compare, fit_arrays, lmer, load
+from lmmsparse.model.several import bootstrap_lrt, pool
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
 from lmmsparse.results.varcorr import VarCorr
 
@@ -68,6 +73,7 @@ __all__ = [
     "Cholmod",
     "Chunks",
     "ConvergenceWarning",
+    "Covariance",
     "DataError",
     "Dense",
     "Design",
@@ -77,6 +83,7 @@ __all__ = [
     "FormulaError",
     "GeneralizedLinearMixedModel",
     "InterruptedWarning",
+    "Krylov",
     "LinearMixedModel",
     "LmmError",
     "LmmWarning",
@@ -87,6 +94,8 @@ __all__ = [
     "NotIdentifiableError",
     "NumericalError",
     "OptionError",
+    "Pedigree",
+    "Precision",
     "RowsNotKeptError",
     "SingularFitWarning",
     "SlowSolverWarning",
@@ -100,6 +109,7 @@ __all__ = [
     "bootstrap_lrt",
     "build_design",
     "choose_solver",
+    "compare",
     "errors",
     "families",
     "fit_arrays",
@@ -110,4 +120,5 @@ __all__ = [
     "load",
     "load_dataset",
     "parse_formula",
+    "pool",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -11,9 +11,11 @@ import pandas as pd
 from lmmsparse.common.errors import DataError, FormulaError
 from lmmsparse.common.options import mapping
 from lmmsparse.design.expressions import columns_of
+from lmmsparse.design.residual import PART
 from lmmsparse.design.tables import as_frame
 from lmmsparse.formula.formula import MixedFormula, parse_formula
 from lmmsparse.formula.references import references, with_columns
+from lmmsparse.formula.residual import ResidualCorrelation, parse_residual, parse_residual_sd
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,9 @@ class Asked:
         Formula part → text for formulaic, with `.` written out.
     uses : mapping
         Part → columns that it uses.
+    correlation : ResidualCorrelation or None
+    sd_text : str
+        What is given as ``residual_sd=``.
     """
 
     parsed: MixedFormula
@@ -36,10 +41,16 @@ class Asked:
     own: dict[str, Any]
     parts: dict[str, str]
     uses: dict[str, tuple[str, ...]]
+    correlation: ResidualCorrelation | None = None
+    sd_text: str = ""
 
     @property
     def groups(self) -> set[str]:
-        return {factor for term in self.parsed.random for factor in term.factors}
+        own = {factor for term in self.parsed.random for factor in term.factors}
+        if self.correlation is None:
+            return own
+        time = () if self.correlation.time == "1" else (self.correlation.time,)
+        return {*own, *self.correlation.factors, *time}
 
     @property
     def needed(self) -> set[str]:
@@ -49,24 +60,36 @@ class Asked:
         return set().union(*self.uses.values(), *read)
 
 
-def asked_of(formula: str | MixedFormula, data: Any, context: Any) -> Asked:
+def asked_of(
+    formula: str | MixedFormula,
+    data: Any,
+    context: Any,
+    residual: Any = None,
+    residual_sd: Any = None,
+) -> Asked:
     """Refuse what can be refused before any column is looked at."""
     parsed = formula if isinstance(formula, MixedFormula) else parse_formula(formula)
     if parsed.response is None:
         raise FormulaError(f"The formula {parsed.text!r} has no response. Write it before the ~.")
-    if not parsed.random:
+    correlation = None if residual is None else parse_residual(residual)
+    sd = None if residual_sd is None else parse_residual_sd(residual_sd)
+    if not parsed.random and correlation is None and sd is None:
         raise FormulaError(
             f"The formula {parsed.text!r} has no random-effects term, such as (1 | group). For a "
-            "model without any use ordinary least squares, for example statsmodels' ols()."
+            "model without any use ordinary least squares, for example statsmodels' ols(), or give "
+            "the residuals a structure with residual= or residual_sd=."
         )
     frame = as_frame(data)
     own = dict(mapping("context", context, "Write for example context={'square': square}."))
     _check_response_alone(parsed.response, parsed, frame)
     parts = _parts(parsed.response, parsed, frame)
+    if sd is not None:
+        parts[PART] = sd
     _check_index(parsed, parts, frame)
     _check_readable(parts)
     uses = {part: columns_of(text, frame.columns, own) for part, text in parts.items()}
-    return Asked(parsed, parsed.response, frame, own, parts, uses)
+    asked = Asked(parsed, parsed.response, frame, own, parts, uses, correlation)
+    return replace(asked, sd_text=residual_sd.strip() if residual_sd is not None else "")
 
 
 def _parts(response: str, parsed: MixedFormula, frame: pd.DataFrame) -> dict[str, str]:

@@ -13,7 +13,6 @@ from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import Finding, FormulaError
 from lmmsparse.common.options import one_of
-from lmmsparse.common.words import listed
 from lmmsparse.design.asked import Asked, asked_of
 from lmmsparse.design.columns import (
     check_factors,
@@ -23,23 +22,25 @@ from lmmsparse.design.columns import (
     response_values,
 )
 from lmmsparse.design.design import Design, RandomBlock
-from lmmsparse.design.grouping import Grouping, make_grouping
+from lmmsparse.design.grouping import Grouping, LevelCovariance, make_grouping
+from lmmsparse.design.known import known_of_terms
 from lmmsparse.design.matrices import MatrixRecipe, learn
 from lmmsparse.design.plain import Columns
 from lmmsparse.design.rank import (
-    FixedColumns,
     chosen_columns,
     clearly_independent,
     column_relations,
     columns_not_finite,
-    far_from_zero,
     independent_columns,
+    rank_findings,
 )
 from lmmsparse.design.recipe import (
     GroupRecipe,
     Recipe,
     evaluate_grouping,
 )
+from lmmsparse.design.residual import PART, residual_of
+from lmmsparse.design.residual_checks import check_declared_visits, check_nested
 from lmmsparse.design.rows import (
     Extras,
     complete_rows,
@@ -54,7 +55,6 @@ from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.structures import make_structure
 from lmmsparse.formula.formula import MixedFormula
 from lmmsparse.formula.references import references
-from lmmsparse.formula.tokens import effect_key
 
 Levels = Mapping[tuple[str, ...], Grouping]  # factors of a grouping → all of its levels
 
@@ -69,6 +69,9 @@ def build_design(
     na_action: str = "omit",
     contrasts: Mapping[str, Any] | None = None,
     context: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
+    residual: str | None = None,
+    residual_sd: str | None = None,
 ) -> Design:
     """Evaluate a mixed-model formula on data.
 
@@ -86,6 +89,11 @@ def build_design(
         Column → formulaic contrasts (or ``"sum"``, ``"helmert"``, …), for fixed and random effects.
     context : mapping, optional
         Further names the formula may use.
+    known : mapping, optional
+        Grouping factor → `Pedigree`, `Precision`, `Covariance` or labelled DataFrame: the
+        covariance of its levels.
+    residual, residual_sd : str, optional
+        Correlation and standard deviation of the residuals, as for `lmmsparse.lmer`.
 
     Returns
     -------
@@ -104,11 +112,11 @@ def build_design(
     >>> design.X.shape, design.Z.shape
     ((180, 2), (180, 36))
     """
-    return design_with_levels({}, formula, data, weights, offset, na_action, contrasts, context)
+    options = (weights, offset, na_action, contrasts, context, known, residual, residual_sd)
+    return design_with_levels(formula, data, *options)
 
 
 def design_with_levels(
-    levels: Levels,
     formula: str | MixedFormula,
     data: Any,
     weights: Any = None,
@@ -116,19 +124,25 @@ def design_with_levels(
     na_action: str = "omit",
     contrasts: Mapping[str, Any] | None = None,
     context: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
+    residual: str | None = None,
+    residual_sd: str | None = None,
+    *,
+    levels: Levels | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> Design:
-    """The design of a table that is a part of others.
+    """The design of a table that may be a part of others.
 
     Parameters
     ----------
-    levels : mapping
+    levels : mapping, optional
         Groupings, with the levels of all tables; those that are not there have their own.
     state : mapping, optional
         What transforms have learnt from all tables.
     """
     one_of("na_action", na_action, ("omit", "exclude", "raise"))
-    asked = asked_of(formula, data, context)
+    asked = asked_of(formula, data, context, residual, residual_sd)
+    covariances = known_of_terms(known, asked.parsed.random)
     fitted, findings = _complete(asked, weights, offset, na_action)
     learnt, fitted = _learnt(asked, contrasts, fitted, na_action, findings, state or {})
     extras = fitted_extras(fitted.extras, fitted.rows)
@@ -140,10 +154,16 @@ def design_with_levels(
     independent = independent_columns(X, names)
     lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
     if not clearly_independent(X):
-        findings += _rank_findings(X, names, lost)
-    blocks = _blocks(asked, learnt, fitted.table, levels)
+        findings += rank_findings(X, names, lost)
+    blocks = _blocks(asked, learnt, fitted.table, covariances, levels or {})
     order = sorted(range(len(blocks)), key=lambda i: -blocks[i].n_levels)
     blocks = [_with_steps(blocks[i], i, learnt.recipe, asked.frame, findings) for i in order]
+    structure = residual_of(
+        asked.correlation, asked.sd_text, learnt.matrices.get(PART), fitted.table, asked.own
+    )
+    if structure is not None:
+        check_declared_visits(asked.correlation, asked.frame, structure.visits)
+        check_nested(structure.grouping, blocks)
     return Design(
         formula=asked.parsed.text,
         response=asked.response,
@@ -171,6 +191,7 @@ def design_with_levels(
             weights_column=weights if isinstance(weights, str) else None,
             relations=column_relations(X, independent, names),
         ),
+        residual=structure,
     )
 
 
@@ -241,41 +262,6 @@ def _learnt(
     return learnt, _Fitted(table, given.rows[kept], given.extras)
 
 
-def _rank_findings(X: FixedColumns, names: tuple[str, ...], lost: tuple[str, ...]) -> list[Finding]:
-    """What is dropped, and predictors so far from zero that digits are lost."""
-    out = []
-    is_far = far_from_zero(X, names)
-    far = [name for name, distant in zip(names, is_far, strict=True) if distant]
-    gone, stays = [n for n in far if n in lost], [n for n in far if n not in lost]
-    if gone:
-        text = (
-            f"{len(lost)} of {len(names)} columns of the fixed effects were dropped "
-            f"({listed(lost)}). {listed(gone)} {'is' if len(gone) == 1 else 'are'} so far from "
-            "zero, compared with the spread, that double precision cannot separate the columns. "
-            "Subtract a typical value in the data before fitting, for example the smallest. What "
-            "is dropped then too repeats other columns."
-        )
-        out.append(Finding("rank-deficient", "warning", text))
-    elif lost:
-        text = (
-            f"The fixed effects are linearly dependent: {len(lost)} of {len(names)} columns were "
-            f"dropped ({listed(lost)}). The fit does not depend on the choice, but their "
-            "coefficients cannot be told apart from the others'. Remove terms that repeat others, "
-            "or combinations of factor levels that do not occur."
-        )
-        out.append(Finding("rank-deficient", "warning", text))
-    products = [name for name in stays if len(effect_key(name)) > 1]
-    if products:
-        text = (
-            f"The predictor in {listed(products)} is far from zero compared with its spread. "
-            "Coefficients and tests of the terms it interacts with are about zero, far outside "
-            "the data, and their digits are lost. Subtract a typical value in the data before "
-            "fitting, for example the smallest."
-        )
-        out.append(Finding("far-from-zero", "warning", text))
-    return out
-
-
 def _sequences(parsed: MixedFormula) -> list[str]:
     """Factors of autoregressive terms that stand there by themselves."""
     terms = [term for term in parsed.random if term.structure == "ar1"]
@@ -293,18 +279,24 @@ def _with_steps(
     return replace(block, structure=replace(block.structure, at=at))
 
 
-def _blocks(asked: Asked, learnt: _Learnt, table: Variables, levels: Levels) -> list[RandomBlock]:
+def _blocks(
+    asked: Asked,
+    learnt: _Learnt,
+    table: Variables,
+    known: Mapping[str, LevelCovariance],
+    levels: Levels,
+) -> list[RandomBlock]:
     """The random-effects terms in formula order."""
     made: dict[tuple[str, ...], Grouping] = {}
     blocks = []
     for i, term in enumerate(asked.parsed.random):
         if term.factors not in made:
             columns = [evaluate_grouping(f, table, asked.own) for f in term.factors]
-            known = levels.get(term.factors)
+            own = levels.get(term.factors)
             made[term.factors] = (
-                make_grouping(term.group, columns)
-                if known is None
-                else replace(known, codes=known.key.encode(columns)[0])
+                make_grouping(term.group, columns, known.get(term.group))
+                if own is None
+                else replace(own, codes=own.key.encode(columns)[0])
             )
         values, names = learnt.matrices[f"random{i}"]
         assert isinstance(values, np.ndarray)

@@ -257,6 +257,9 @@ def relative_contributions(
         par = np.where(limited & (par < low + tol), low, par)
         T = block.structure.factor(par)
         size = np.sqrt(fit.design.squares(t, weighted=True))
+        if block.known is not None:
+            C, each = block.columns, block.level_variances(block.codes) * fit.design.weights_or_one
+            size = np.sqrt(np.einsum("nk,nk,n->k", C, C, each, optimize=True) / fit.design.n)
         U, s, _ = np.linalg.svd(size[:, None] * T)
         out.append((s, U, size))
     return out

@@ -21,15 +21,17 @@ from lmmsparse.design.successes import FORMS, binomial_response
 from lmmsparse.engine.families import Binomial, Family, family_named
 from lmmsparse.engine.families.base import Observations
 from lmmsparse.engine.solvers.base import PLSSolver
-from lmmsparse.fit.fit import check_parts
+from lmmsparse.fit.fitting import check_parts
 from lmmsparse.fit.generalized.fit import beside_sigma, fit_generalized
 from lmmsparse.fit.generalized.problem import INFORMATION
 from lmmsparse.formula.formula import parse_formula
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
+from lmmsparse.model.update import remembers
 from lmmsparse.optimize import Optimizer
 
 
 @checked_keywords
+@remembers
 @one_thread
 def glmer(
     formula: str,
@@ -47,6 +49,7 @@ def glmer(
     solver: PLSSolver | None = None,
     fixed: Mapping[str, float] | None = None,
     context: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> GeneralizedLinearMixedModel:
     """Fit a generalized linear mixed model given by an lme4 formula.
@@ -73,7 +76,7 @@ def glmer(
     information : {"observed", "expected"}
         Whose Hessian the Laplace approximation uses. Observed is its definition; expected is what
         lme4 has for links that are not canonical.
-    na_action, contrasts, start, optimizer, solver, fixed, context, progress
+    na_action, contrasts, start, optimizer, solver, fixed, context, known, progress
         As for `lmer`.
 
     Returns
@@ -134,6 +137,7 @@ def glmer(
         na_action=na_action,
         contrasts=contrasts,
         context=context,
+        known=known,
     )
     # The response may have been worked out as a column of its own.
     design = replace(

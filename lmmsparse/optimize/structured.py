@@ -20,6 +20,8 @@ from lmmsparse.optimize.base import (
 from lmmsparse.optimize.trust_region import bounded_step
 
 _GROWS, _SHRINKS = 3.0, 0.3
+_SHORTEST, _LONGEST = 0.05, 0.5  # of a step that failed
+_TOO_FAR = -1.0  # of what was promised
 _NOTHING = 1e-11
 _THERE = 0.7  # how much of the model along a step is that of its end: the best of those tried
 
@@ -91,18 +93,27 @@ class StructuredSearch:
             if abs(here.value - there.value) <= noise and predicted < max(1e-6, 10.0 * noise):
                 ratio = 1.0
             if ratio < 0.1:
-                radius = _SHRINKS * length
+                radius = _shrunk(here.value, there.value, float(here.gradient @ step)) * length
             elif ratio > 0.5 and length > 0.8 * radius:
                 radius *= _GROWS
             model = (1.0 - _THERE) * here.hessian + _THERE * there.hessian + missed
             change = there.gradient - here.gradient - model @ step
-            missed = missed + _rank_one(change / scale, step * scale, scale)
+            if ratio > _TOO_FAR:  # what happened so far away says little about here
+                missed = missed + _rank_one(change / scale, step * scale, scale)
             if ratio > 1e-4:
                 x, here = x + step, there
         found = record.optimum(status, "StructuredSearch", bounds, expected)
         if status is not Status.CONVERGED:
             return found
         return replace(found, x=bounds.canonical(x), value=here.value)
+
+
+def _shrunk(value: float, there: float, slope: float) -> float:
+    """The share of a step that failed at which a parabola through both its ends is lowest."""
+    above = there - value - slope
+    if not np.isfinite(above) or above <= 0.0:
+        return _SHRINKS
+    return float(np.clip(-0.5 * slope / above, _SHORTEST, _LONGEST))
 
 
 def _scales(hessian: FloatArray, model: FloatArray) -> FloatArray:

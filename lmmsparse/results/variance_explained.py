@@ -8,6 +8,7 @@ import pandas as pd
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.design.facts import Facts
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.fit import ResidualFit
 
 
 def _random_variances(fit: Fit) -> dict[str, float]:
@@ -21,11 +22,14 @@ def _random_variances(fit: Fit) -> dict[str, float]:
             out[block.group] += fit.sigma2 * mean
             continue
         own: FloatArray = block.columns @ factor
-        out[block.group] += fit.sigma2 * float(np.mean(np.einsum("nk,nk->n", own, own)))
+        each = block.level_variances(block.codes) * np.einsum("nk,nk->n", own, own)
+        out[block.group] += fit.sigma2 * float(np.mean(each))
     return out
 
 
 def _residual_variance(fit: Fit) -> float:
+    if isinstance(fit, ResidualFit):
+        return float(np.mean(fit.residual_sd**2))
     if fit.design.facts is not None:
         return fit.sigma2 * fit.design.facts.mean_inverse_weight
     return fit.sigma2 * float(np.mean(1.0 / fit.design.weights_or_one))
@@ -47,7 +51,7 @@ def intraclass_correlation(fit: Fit) -> pd.Series:
     Notes
     -----
     With random slopes the variance of a group is averaged over the rows of the data
-    (Johnson 2014); with weights so is the residual variance.
+    (Johnson 2014); with weights or unequal residuals so is the residual variance.
     """
     parts = _random_variances(fit)
     total = sum(parts.values()) + _residual_variance(fit)

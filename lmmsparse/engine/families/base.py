@@ -117,6 +117,8 @@ class Family(ABC):
     """What the family's own estimated parameter is called, empty where there is none."""
     parameter_formula: ClassVar[str] = ""
     discrete: ClassVar[bool] = False
+    largest_start: ClassVar[float] = np.inf
+    """The largest δ that `start_delta` gives."""
 
     def __post_init__(self) -> None:
         link = self.link if self.link != "" else self.links[0]
@@ -183,6 +185,18 @@ class Family(ABC):
     def start_delta(self, seen: Observations, mu: FloatArray) -> float:
         """A value of δ to begin with, at fitted means."""
         return 0.0
+
+    def without_own(self) -> Family | None:
+        """The family at the limit of δ where its parameter says nothing, if that is a family."""
+        return None
+
+    def next_to_limit(self, mu: FloatArray) -> float:
+        """A value of δ at which the family is next to `without_own`, for means of this size."""
+        return np.inf
+
+    def at_limit(self, delta: float) -> bool:
+        """Whether δ is where the family is `without_own`."""
+        return False
 
     # -- the mean ----------------------------------------------------------------------------------
 

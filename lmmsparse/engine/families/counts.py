@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from lmmsparse.engine.families.base import ExpectedWeights, Observations, ScaleS
 from lmmsparse.engine.families.positive import InLogMean, PositiveMean
 from lmmsparse.engine.families.special import gammaln_ratio, psi_ratio
 
-_NEARLY_POISSON = 20.0  # log k up to which k is estimated in the start
+_POISSON = 30.0  # log k that is as good as infinite
+_NO_DIGITS = 1e9  # k beyond which k / (k + μ) has lost what μ / k is
+_HARDLY_MORE = 8.0  # log(k / μ) at which the variance is hardly more than Poisson's
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class NegativeBinomial(_Counts):
     links = ("log", "sqrt", "identity")
     parameter = "theta"
     parameter_formula = "var(y) = mu + mu^2/theta"
+    largest_start = 5.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -169,7 +172,17 @@ class NegativeBinomial(_Counts):
         w = np.broadcast_to(seen.weights, mu.shape)
         excess = float(np.sum(w * ((seen.y - mu) ** 2 - mu)))
         k = float(np.sum(w * mu**2)) / max(excess, 1e-12)
-        return float(np.clip(np.log(k), -3.0, 5.0))
+        return float(np.clip(np.log(k), -3.0, self.largest_start))
+
+    def without_own(self) -> NegativeBinomial | None:
+        """The Poisson distribution."""
+        return replace(self, theta=float(np.exp(_POISSON))) if self.estimates_delta else None
+
+    def next_to_limit(self, mu: FloatArray) -> float:
+        return float(np.log(max(float(np.max(mu, initial=1.0)), 1.0))) + _HARDLY_MORE
+
+    def at_limit(self, delta: float) -> bool:
+        return self.estimates_delta and delta >= _POISSON - 1e-6
 
     def variance(self, mu: FloatArray, delta: float) -> FloatArray:
         return np.asarray(mu + mu**2 / np.exp(delta))
@@ -183,8 +196,12 @@ class NegativeBinomial(_Counts):
         self, rng: np.random.Generator, mu: FloatArray, seen: Observations, delta: float
     ) -> FloatArray:
         k = np.exp(delta)
+        if k > _NO_DIGITS:
+            return np.asarray(rng.poisson(mu), dtype=np.float64)
         return np.asarray(rng.negative_binomial(k, k / (k + mu)), dtype=np.float64)
 
     def cdf(self, y: FloatArray, mu: FloatArray, seen: Observations, delta: float) -> FloatArray:
-        k = np.exp(delta)
-        return np.where(y < 0, 0.0, betainc(k, np.maximum(np.floor(y), 0.0) + 1.0, k / (k + mu)))
+        k, below = np.exp(delta), np.maximum(np.floor(y), 0.0)
+        if k > _NO_DIGITS:
+            return np.where(y < 0, 0.0, pdtr(below, mu))
+        return np.where(y < 0, 0.0, betainc(k, below + 1.0, k / (k + mu)))

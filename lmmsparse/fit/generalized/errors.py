@@ -10,6 +10,10 @@ from lmmsparse.engine.generalized.laplace import LaplacePoint
 from lmmsparse.fit.generalized.coordinates import GeneralizedObjective
 
 _STEP = 1e-4  # in half standard errors
+_NARROW = 0.05
+_LONGEST = 300.0
+_SEEN = 1e-6  # share of a difference that may be rounding
+_EPS = float(np.finfo(np.float64).eps)
 _FLAT = 1e-9
 _MODE = 1e-16  # tolerance of modes a step away: the prediction is good enough
 
@@ -17,7 +21,9 @@ _MODE = 1e-16  # tolerance of modes a step away: the prediction is good enough
 def hessian_by_differences(
     objective: GeneralizedObjective, x: FloatArray, point: LaplacePoint, curvature: FloatArray
 ) -> FloatArray:
-    """Second derivatives at x by forward differences of the exact gradient, (d, d).
+    """Second derivatives at x by differences of the exact gradient, (d, d).
+
+    Forward ones, or on both sides where the criterion has a narrow valley.
 
     Parameters
     ----------
@@ -33,18 +39,53 @@ def hessian_by_differences(
     upper = coordinates.bounds.limits[1]
     here = J.T @ point.gradient
     largest = max(float(np.abs(curvature).max(initial=0.0)), 1e-300)
-    sizes = _STEP / np.sqrt(np.maximum(np.abs(curvature), 1e-10 * largest))
-    out = np.zeros((len(x), len(x)))
-    for i in np.flatnonzero(coordinates.free):
+    curvature = np.maximum(np.abs(curvature), 1e-10 * largest)
+    longer = _longer_steps(point, coordinates.unit, curvature)
+    sizes = longer * _STEP / np.sqrt(curvature)
+    which = np.flatnonzero(coordinates.free).tolist()
+
+    def slope(i: int, size: float) -> tuple[FloatArray, float]:
         moved = x.copy()
-        moved[i] += sizes[i] if x[i] + sizes[i] <= upper[i] else -sizes[i]
+        moved[i] += size
+        return J.T @ objective.point(moved, point, _MODE).gradient, moved[i] - x[i]
+
+    def forward(i: int) -> tuple[FloatArray, float]:
+        size = sizes[i] if x[i] + sizes[i] <= upper[i] else -sizes[i]
         try:
-            there = J.T @ objective.point(moved, point, _MODE).gradient
+            return slope(i, size)
         except NumericalError:
-            moved[i] = x[i] - sizes[i]
-            there = J.T @ objective.point(moved, point, _MODE).gradient
-        out[i] = (there - here) / (moved[i] - x[i])
+            return slope(i, -size)
+
+    out = np.zeros((len(x), len(x)))
+    ends = [forward(i) for i in which]
+    for i, (there, step) in zip(which, ends, strict=True):
+        out[i] = (there - here) / step
+    if longer > 1.0 or _is_narrow(out[np.ix_(which, which)]):
+        for i, (there, step) in zip(which, ends, strict=True):
+            try:
+                back, other = slope(i, -step)
+            except NumericalError:
+                continue
+            out[i] = (there - back) / (step - other)
     return 0.5 * (out + out.T)
+
+
+def _is_narrow(H: FloatArray) -> bool:
+    """Whether the criterion is so flat along some direction that third derivatives matter there."""
+    size = np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-300))
+    values = np.linalg.eigvalsh(0.5 * (H + H.T) / np.outer(size, size))
+    return bool(len(values) and 0.0 < values[0] < _NARROW)
+
+
+def _longer_steps(point: LaplacePoint, unit: float, curvature: FloatArray) -> float:
+    """By how much steps must be longer for rounding in Q's not to show in the differences."""
+    rows, mode = point.rows, point.mode
+    if not rows.p:
+        return 1.0
+    largest = float(np.max(np.abs(mode.at.w * mode.eta), initial=0.0))
+    noise = unit * _EPS * largest  # a column of Q has length one
+    usual = _STEP * float(np.sqrt(curvature[: rows.p].min()))
+    return float(np.clip(noise / (_SEEN * usual), 1.0, _LONGEST))
 
 
 def covariance(hessian: FloatArray, free: BoolArray) -> tuple[FloatArray, BoolArray]:

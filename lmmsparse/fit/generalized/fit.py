@@ -24,7 +24,8 @@ from lmmsparse.engine.generalized.laplace import LaplacePoint, Parameters
 from lmmsparse.engine.held import Held
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import Modes, PLSSolution, PLSSolver
-from lmmsparse.fit.fit import Fit, check_parts
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.fitting import check_exact, check_parts
 from lmmsparse.fit.generalized.errors import covariance
 from lmmsparse.fit.generalized.joint import search_at_joint_mode
 from lmmsparse.fit.generalized.problem import GeneralizedProblem, default_solver
@@ -117,6 +118,8 @@ class GeneralizedFit(Fit):
     def _free(self) -> BoolArray:
         out = np.ones(len(self.hessian), dtype=bool)
         out[self.design.p : self.design.p + self.template.n_theta] = self.template.free
+        if self.family.at_limit(self.delta):
+            out[-1] = False
         return out
 
     @cached_property
@@ -127,16 +130,20 @@ class GeneralizedFit(Fit):
         back = np.eye(len(out))
         back[:p, :p] = self.problem.rows.basis.coefficients(np.eye(p))
         if not lost[:p].any():
-            return frozen(back @ out @ back.T)
-        # Directions without curvature are those of the user's own coefficients.
-        forward = np.eye(len(out))
-        forward[:p, :p] = self.problem.rows.basis.R
-        own = forward.T @ self.hessian @ forward
-        free = self._free
-        free[:p] &= np.diag(own)[:p] > _UNBOUND / np.square(self.reference_errors)
-        result = covariance(own, free)[0]
-        open_ = np.flatnonzero(self._free & ~free)
+            result = back @ np.where(np.isfinite(out), out, 0.0) @ back.T
+            open_ = np.flatnonzero(lost)
+        else:
+            # Directions without curvature are those of the user's own coefficients.
+            forward = np.eye(len(out))
+            forward[:p, :p] = self.problem.rows.basis.R
+            own = forward.T @ self.hessian @ forward
+            free = self._free
+            free[:p] &= np.diag(own)[:p] > _UNBOUND / np.square(self.reference_errors)
+            result = covariance(own, free)[0]
+            open_ = np.flatnonzero(self._free & ~free)
         result[open_, open_] = np.inf
+        if self.family.at_limit(self.delta):
+            result[-1, -1] = np.inf
         return frozen(result)
 
     @cached_property
@@ -180,7 +187,7 @@ class GeneralizedFit(Fit):
         T = self.template.shifted_factors(self.theta)
         b = self.template.multiply(T, mode.u)
         solution = PLSSolution(
-            mode.factor.logdet, np.asarray(RX), mode.beta, float(mode.u @ mode.u)
+            mode.factor.logdet, np.asarray(RX), mode.beta, mode.products.prior.square(mode.u)
         )
         return Modes(solution, mode.factor, mode.u, b, mode.v)
 
@@ -275,6 +282,7 @@ def fit_generalized(
         As for `lmmsparse.glmer`.
     """
     check_parts(optimizer, solver)
+    check_exact(solver, "Generalized models")
     held = beside_sigma(design, fixed)
     solver = solver if solver is not None else default_solver(design)
     problem = GeneralizedProblem(

@@ -14,8 +14,8 @@ from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.generalized.laplace import LaplacePoint, Parameters
 from lmmsparse.engine.generalized.modes import joint_mode
 from lmmsparse.fit.generalized.coordinates import Coordinates
+from lmmsparse.fit.generalized.limit import Found, at_limit, is_near_limit
 from lmmsparse.fit.generalized.problem import GeneralizedProblem
-from lmmsparse.fit.generalized.search import Found
 from lmmsparse.fit.generalized.start import start
 from lmmsparse.optimize import (
     Announced,
@@ -98,6 +98,13 @@ def search_at_joint_mode(
     """
     coordinates, p = problem.coordinates, problem.rows.p
     at, u = start(problem.rows, coordinates, theta)
+    if is_near_limit(problem, at, u):
+        again = lambda other, there, _: search_at_joint_mode(  # noqa: E731
+            other, there.theta, optimizer, progress
+        )
+        limit, wanted = at_limit(problem, at, u, again)
+        if wanted:
+            return limit
     objective = JointModeObjective(problem, coordinates, at, u)
     bounds = coordinates.bounds
     mirrors = tuple(tuple(i - p for i in group) for group in bounds.mirrors)

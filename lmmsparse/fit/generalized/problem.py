@@ -19,7 +19,7 @@ from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.fit.generalized.coordinates import Coordinates
 from lmmsparse.fit.identification import Unidentified
-from lmmsparse.fit.problem import Problem, term_columns
+from lmmsparse.fit.problem import Problem, check_knows, term_columns
 
 INFORMATION = ("observed", "expected")
 
@@ -64,6 +64,7 @@ class GeneralizedProblem(Problem):
         Q, basis = design.internal_columns(weighted=False)
         pattern = pattern_of(term_columns(design))
         products = pattern.products(Q, basis)
+        check_knows(self.solver, design, products)
         system = self.solver.build(products, template)
         rows = GeneralizedRows(
             self.family, self.seen, Q, basis, pattern, template, design.offset, system
@@ -98,4 +99,4 @@ class GeneralizedProblem(Problem):
 def default_solver(design: Design) -> PLSSolver:
     """The linear algebra for a design."""
     Q, basis = design.internal_columns(weighted=False)
-    return choose_solver(cross_products(Q, basis, term_columns(design)))
+    return choose_solver(cross_products(Q, basis, term_columns(design)), exact=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from lmmsparse.engine.generalized.laplace import LaplacePoint, Parameters
 from lmmsparse.engine.generalized.modes import TIGHT
 from lmmsparse.fit.generalized.coordinates import Coordinates, GeneralizedObjective
 from lmmsparse.fit.generalized.errors import hessian_by_differences
+from lmmsparse.fit.generalized.limit import Found, Search, at_limit, is_near_limit, nearest
 from lmmsparse.fit.generalized.problem import GeneralizedProblem
 from lmmsparse.fit.generalized.start import start
 from lmmsparse.optimize import (
@@ -33,27 +34,6 @@ _ENOUGH = 1e-7
 _POLISH = 1e-10
 _POLISHINGS = 3
 _SMALLER = (1.0, 0.3, 0.1, 0.03)
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """Where a search has ended.
-
-    Attributes
-    ----------
-    optimum : Optimum
-        In (β, θ, δ), β in internal columns.
-    hessian : (d, d) array
-        Second derivatives there.
-    u : (q,) array
-        The mode of the random effects.
-    factorizations : int
-    """
-
-    optimum: Optimum
-    hessian: FloatArray
-    u: FloatArray
-    factorizations: int
 
 
 def search(
@@ -78,13 +58,32 @@ def search(
     """
     coordinates = problem.coordinates
     at, u = start(problem.rows, coordinates, theta) if begin is None else begin
+    again = _again(optimizer, progress)
+    before, near = 0, np.inf
+    if problem.family.without_own() is not None:
+        near = max(nearest(problem, at, u), at.delta)
+    if is_near_limit(problem, at, u):
+        limit, wanted = at_limit(problem, at, u, again)
+        if wanted:
+            return limit
+        here = limit.optimum.x[:-1]
+        at = replace(at, beta=here[: coordinates.p], theta=here[coordinates.p :])
+        u, before = limit.u, limit.optimum.evaluations
     objective, at = _begun(problem, at, u, theta is None and begin is None)
-    found = _run(objective, coordinates, coordinates.x(at), optimizer, progress)
+    found = _run(objective, coordinates, coordinates.x(at), optimizer, progress, near)
     if not np.isfinite(found.value):
         raise NumericalError(
             "The likelihood could not be evaluated at the start values. The data may hold values "
             "that are far too large or too small. Check the predictors, or pass other start values."
         )
+    found = replace(found, evaluations=found.evaluations + before)
+    if not before and found.x[-1] >= near and objective.best is not None:
+        best = objective.best.mode
+        limit, wanted = at_limit(problem, coordinates.parameters(found.x), best.u, again)
+        evaluations = found.evaluations + limit.optimum.evaluations
+        if wanted:
+            return replace(limit, optimum=replace(limit.optimum, evaluations=evaluations))
+        found = replace(found, evaluations=evaluations)
     found = _snapped(objective, coordinates, found)
     last = _Ending(objective, coordinates, found)
     for other in () if problem.family.is_limited else _others(optimizer):
@@ -141,9 +140,24 @@ def _run(
     x: FloatArray,
     optimizer: Optimizer,
     progress: bool,
+    near: float = np.inf,
 ) -> Optimum:
     target: Objective = Announced(objective) if progress else objective
-    return minimize_free(optimizer, target, x, coordinates.bounds, coordinates.free)
+    bounds = coordinates.bounds
+    if np.isfinite(near):  # of δ, which may be on its way to infinity
+        upper = bounds.upper.copy()
+        upper[-1] = near
+        bounds = replace(bounds, upper=upper)
+    return minimize_free(optimizer, target, x, bounds, coordinates.free)
+
+
+def _again(optimizer: Optimizer, progress: bool) -> Search:
+    """The same search of another problem."""
+
+    def searched(problem: GeneralizedProblem, at: Parameters, u: FloatArray) -> Found:
+        return search(problem, None, optimizer, progress, (at, u))
+
+    return searched
 
 
 def _snapped(objective: GeneralizedObjective, coordinates: Coordinates, found: Optimum) -> Optimum:

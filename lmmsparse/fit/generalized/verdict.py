@@ -10,6 +10,7 @@ from lmmsparse.common.words import listed
 from lmmsparse.engine.families import Binomial, NegativeBinomial
 from lmmsparse.engine.generalized.laplace import Parameters
 from lmmsparse.engine.generalized.quadrature import LARGEST, QuadratureDeviance
+from lmmsparse.engine.points import traces_by_term
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.singular import is_singular, singular_finding
 from lmmsparse.fit.verdict import TOLERANCE, Convergence
@@ -97,6 +98,8 @@ def one_row_per_level(fit: GeneralizedFit) -> list[Finding]:
     out = []
     for name, terms in design.groups.items():
         block = design.blocks[terms[0]]
+        if block.known is not None:  # relatives tell
+            continue
         per_level = np.bincount(block.codes, trials, minlength=block.n_levels)
         if np.mean(per_level <= 1.0 + _WHOLE) > 0.95:
             out.append(
@@ -164,12 +167,10 @@ def pearson(fit: GeneralizedFit) -> FloatArray:
 
 def pearson_ratio(fit: GeneralizedFit) -> tuple[float, float]:
     """Pearson's χ² divided by the rows less the effective number of parameters, and the latter."""
-    shrunk = sum(
-        float(np.einsum("lii->", S))
-        for pair, S in zip(fit.products.pairs, fit.modes.factor.inverse_blocks(), strict=True)
-        if pair.s == pair.t
-    )
-    left = fit.design.n - fit.design.p - (fit.template.q - shrunk)
+    inverse, T = fit.modes.factor.inverse_blocks(), fit.template.shifted_factors(fit.theta)
+    traces = traces_by_term(fit.products, T, inverse)  # of Z'WZΛM⁻¹
+    effective = sum(float(np.sum(own * trace)) for own, trace in zip(T, traces, strict=True))
+    left = fit.design.n - fit.design.p - effective
     return float(np.sum(np.square(pearson(fit)))) / max(left, 1.0), left
 
 
@@ -180,7 +181,8 @@ def laplace_too_coarse(fit: GeneralizedFit) -> list[Finding]:
     K = sum(structure.k for structure in template.structures)
     if problem.n_agq != 1 or not fit.family.discrete or K > LARGEST:
         return []
-    if len(fit.design.groups) > 1 or problem.information != "observed":
+    known = any(block.known is not None for block in fit.design.blocks)
+    if known or len(fit.design.groups) > 1 or problem.information != "observed":
         return []
     sizes = [np.linalg.norm(T, axis=1).max() for T in template.factors(fit.theta)]
     own = next(pair.values for pair in fit.products.pairs if pair.s == pair.t)
