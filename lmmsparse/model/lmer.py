@@ -127,8 +127,7 @@ def lmer(
         One-sided formula of the logarithm of the residual standard deviation: ``"~ Sex"`` (one per
         level; σ is that of the first), ``"~ log(x)"`` (a power of x), ``"~ x"`` (exponential).
     chunks : Chunks, optional
-        Read the data in chunks, whatever they are. The same estimates and tests, but no rows are
-        kept: see `predict_batches`.
+        Read any data in chunks: the same estimates, but no rows are kept; see `predict_batches`.
     progress : bool
         Print the search to the standard error stream.
 
