@@ -33,8 +33,7 @@ def told_apart(
         raise OptionError(
             "augment() was given data and newdata. Pass the data of the fit, or others as newdata=."
         )
-    kept = None if fit.design.facts is not None else len(fit.design.index)
-    if data is not None and len(as_frame(data)) != kept:
+    if data is not None and len(as_frame(data)) != fit.design.n_all:
         data, newdata = None, data
     one_of("new_levels", new_levels, NEW_LEVELS)
     if newdata is None and (random is not True or new_levels != "raise"):
