@@ -57,10 +57,7 @@ class Reader:
         if self.response:
             recipe = response_recipe(recipe, self.fit.design.response)
         self.recipe = recipe
-
-    def check(self, names: tuple[str, ...]) -> None:
-        """Refuse a source without some columns."""
-        check_columns(self.source.names, names, f"{self.source.what} has")
+        check_columns(self.source.names, sorted(self.columns()), f"{self.source.what} has")
 
     def columns(self) -> set[str]:
         """What is read."""
