@@ -12,6 +12,7 @@ import pandas as pd
 from lmmsparse.chunks.batch import Batch, Source, check_columns
 from lmmsparse.chunks.options import Chunks
 from lmmsparse.chunks.plan import response_recipe
+from lmmsparse.chunks.rows import response_of
 from lmmsparse.chunks.source import source_of
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.common.errors import DataError, OptionError
@@ -109,7 +110,7 @@ def residual_batches(
 
     def of(batch: Batch) -> FloatArray:
         frame = batch.frame
-        values = reader.recipe.matrices.matrix("response", frame)[0][:, 0]
+        values = response_of(reader.recipe, fit.design.response, frame)
         values = values - predict(fit, frame, new_levels="nan")[0]
         if fit.design.weights is not None:
             w = column_or_array("weights", reader.recipe.weights_column, frame)
