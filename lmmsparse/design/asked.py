@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -76,8 +76,8 @@ def asked_of(
     if not parsed.random and correlation is None and sd is None:
         raise FormulaError(
             f"The formula {parsed.text!r} has no random-effects term, such as (1 | group). For a "
-            "model without any use ordinary least squares, for example statsmodels' ols(), or give "
-            "the residuals a structure with residual= or residual_sd=."
+            "model without any use statsmodels: ols() for a Gaussian response, glm() for others. "
+            "lmer() can also give the residuals a structure, with residual= or residual_sd=."
         )
     frame = as_frame(data)
     own = dict(mapping("context", context, "Write for example context={'square': square}."))
@@ -88,8 +88,8 @@ def asked_of(
     _check_index(parsed, parts, frame)
     _check_readable(parts)
     uses = {part: columns_of(text, frame.columns, own) for part, text in parts.items()}
-    asked = Asked(parsed, parsed.response, frame, own, parts, uses, correlation)
-    return replace(asked, sd_text=residual_sd.strip() if residual_sd is not None else "")
+    sd_text = "" if residual_sd is None else residual_sd.strip()
+    return Asked(parsed, parsed.response, frame, own, parts, uses, correlation, sd_text)
 
 
 def _parts(response: str, parsed: MixedFormula, frame: pd.DataFrame) -> dict[str, str]:

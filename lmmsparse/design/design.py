@@ -226,7 +226,7 @@ class Design(ReadOnly):
         return np.ones(len(self.y)) if self.weights is None else self.weights
 
     def squares(self, t: int, *, shifted: bool = False, weighted: bool = False) -> FloatArray:
-        """Mean squares of a term's columns, (k,).
+        """Mean squares of a term's columns, (k,), each row times its level's prior variance.
 
         Parameters
         ----------
@@ -240,6 +240,9 @@ class Design(ReadOnly):
             return self._squares_by_facts(block, t, shifted, weighted)
         C = block.shifted_columns if shifted else block.columns
         w = self.weights if weighted else None
+        if block.known is not None:
+            own = np.asarray(block.level_variances(block.codes))
+            w = own if w is None else own * w
         return np.asarray(np.einsum("nk,nk->k", C, C if w is None else C * w[:, None]) / self.n)
 
     def _squares_by_facts(
@@ -263,6 +266,14 @@ class Design(ReadOnly):
         for i, block in enumerate(self.blocks):
             out.setdefault(block.group, []).append(i)
         return {name: tuple(terms) for name, terms in out.items()}
+
+    @property
+    def groupings(self) -> dict[str, Grouping]:
+        """The grouping factors of random effects and of correlated residuals, by name."""
+        out = {block.group: block.grouping for block in self.blocks}
+        if self.residual is not None and self.residual.grouping is not None:
+            out.setdefault(self.residual.grouping.name, self.residual.grouping)
+        return out
 
     @property
     def Z(self) -> sp.csr_array:

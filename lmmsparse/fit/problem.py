@@ -28,6 +28,12 @@ from lmmsparse.fit.start import Start
 from lmmsparse.fit.undetermined import Undetermined
 from lmmsparse.optimize import Optimizer, Optimum
 
+FITS_EXACTLY = (
+    "The fixed effects fit the response exactly: no variation is left to divide between random "
+    "effects and residuals. Check whether the response was computed from the predictors, or leave "
+    "out fixed effects."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -178,8 +184,4 @@ def check_not_exact(design: Design, residual_squares: float) -> None:
         spread = float(np.sum(weights * (centred - centred.mean()) ** 2))
         size = float(np.sum(weights * centred**2))
     if residual_squares <= 1e-24 * (spread + size):
-        raise DataError(
-            "The fixed effects fit the response exactly: no variation is left to divide between "
-            "random effects and residuals. Check whether the response was computed from the "
-            "predictors, or leave out fixed effects."
-        )
+        raise DataError(FITS_EXACTLY)

@@ -79,8 +79,8 @@ _STRUCTURES: dict[str, type[Any]] = {
 
 def _version_of(design: Design) -> int:
     """The oldest that can say it."""
-    more = design.residual, design.facts
-    newer = more != (None, None) or any(block.known for block in design.blocks)
+    known = any(block.known for block in design.blocks)
+    newer = known or design.residual is not None or design.facts is not None
     return _VERSION if newer else 2
 
 

@@ -1000,9 +1000,9 @@ class LinearMixedModel(MixedModel):
             One row per observation, one column per draw. The residual variance is σ²/w.
         """
         fit = self._fit
+        at = given_parameters(fit, beta, theta, sigma)
         if newdata is None:
             fit = with_rows(fit, "m.simulate()", "Use m.simulate_batches(source, n, rng=...).")
-        at = given_parameters(fit, beta, theta, sigma)
         values, index = simulate(fit, n, rng, random, newdata, at)
         names = pd.Index([f"sim_{i + 1}" for i in range(values.shape[1])], dtype=object)
         return pd.DataFrame(values, index=index, columns=names)

@@ -26,7 +26,8 @@ def told_apart(
 ) -> tuple[Any, Any]:
     """The data of the fit and new data, one of which is None.
 
-    A table with another number of rows than the data of the fit is new data.
+    A table with another number of rows than the data of the fit is new data, and so is any where
+    the data are not kept.
     """
     if data is not None and newdata is not None:
         raise OptionError(

@@ -27,7 +27,7 @@ def _together(parts: Any) -> Any:
 def test_predictions() -> None:
     found = _together(CHUNKED.predict_batches(DATA, rows=700))
     np.testing.assert_allclose(found, CHUNKED.predict(DATA), rtol=1e-12)
-    np.testing.assert_allclose(found, MEMORY.fitted, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(found, MEMORY.fitted, rtol=1e-7, atol=1e-8)
     assert found.index.equals(DATA.index)
     assert found.name == "predicted"
     population = _together(MEMORY.predict_batches(DATA, random=False, rows=700))
