@@ -7,8 +7,10 @@ plots and of all that these return.
 from __future__ import annotations
 
 import inspect
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -92,6 +94,10 @@ USUAL: dict[str, dict[str, Any]] = {
     "model.contrast": {"L": [0, 1]},
     "model.emmeans": {"specs": "Days"},
     "model.emtrends": {"specs": None, "var": "Days"},
+    "model.predict_batches": {"source": DATA},
+    "model.residual_batches": {"source": DATA},
+    "model.simulate_batches": {"source": DATA, "rng": 1},
+    "model.write_predictions": {"source": DATA, "folder": Path(tempfile.mkdtemp()) / "out"},
     "model.power": {"term": "Days", "rng": 1, "n_sim": 3},
     "model.profile": {"which": "sigma"},
     "model.confint": {"method": "wald"},
@@ -103,7 +109,7 @@ USUAL: dict[str, dict[str, Any]] = {
     "plot.profile_pairs": {"profile": MODEL.profile("theta_")},
 }
 # A function is trusted, and a path may be any text.
-TRUSTED = {"statistic", "path"}
+TRUSTED = {"statistic", "path", "folder"}
 VALUES: tuple[Any, ...] = (
     None, -1, 0, 1.5, float("nan"), True, "", "no such thing", b"x", [], ["a", 1], {"a": 1},
     object(), np.zeros((2, 2, 2)), pd.Series([1.0]), pd.DataFrame(), pd.NA, 2j, np.array(["a"]),
