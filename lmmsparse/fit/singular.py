@@ -185,7 +185,7 @@ def _next(fit: Fit, t: int, null: FloatArray) -> str | None:
         return equal
     block = design.blocks[t]
     covariance = fit.template.factors(fit.theta)[t]
-    share = np.mean(block.columns**2, axis=0) * np.sum(covariance**2, axis=1)
+    share = design.squares(t) * np.sum(covariance**2, axis=1)
     ways = []
     for columns in _droppable(design, t):
         keep = [j for j in range(block.k) if j not in columns]
@@ -241,18 +241,13 @@ def relative_contributions(
     Returns (k,) singular values, largest first, the (k, k) left vectors, and the (k,) scales.
     """
     out = []
-    for block, part in zip(fit.design.blocks, fit.template.slices, strict=True):
+    for t, (block, part) in enumerate(zip(fit.design.blocks, fit.template.slices, strict=True)):
         par, low, high = theta[part], block.structure.lower(), block.structure.upper()
         limited = np.isfinite(high)
         par = np.where(limited & (par > high - tol), high, par)
         par = np.where(limited & (par < low + tol), low, par)
         T = block.structure.factor(par)
-        C, w = block.columns, fit.design.weights
-        squares = np.einsum("nk,nk->k", C, C if w is None else C * w[:, None])
-        if block.known is not None:
-            each = block.level_variances(block.codes) * fit.design.weights_or_one
-            squares = np.einsum("nk,nk,n->k", C, C, each, optimize=True)
-        size = np.sqrt(squares / fit.design.n)
+        size = np.sqrt(fit.design.squares(t, weighted=True))
         U, s, _ = np.linalg.svd(size[:, None] * T)
         out.append((s, U, size))
     return out

@@ -96,6 +96,7 @@ class GeneralizedLinearMixedModel(MixedModel):
         "refit_many": "It is for linear mixed models. Write m.refit(y) for each response.",
         "profile": "Write m.confint(method='profile').",
         "vcov_varcorr": "Write m.parameter_errors.",
+        "vcov_robust": "It is for linear mixed models. See generalized estimating equations.",
         "all_fit": "Fit again with optimizer=, for example lmm.Bobyqa().",
         "r2": "It is for linear mixed models, whose residuals have a variance.",
         "rsquared": "R² is given for linear mixed models, whose residuals have a variance.",

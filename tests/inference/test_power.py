@@ -189,6 +189,51 @@ def test_dropped_rows_and_offsets() -> None:
     assert wider["nobs"].tolist() == [236]
 
 
+@pytest.mark.parametrize("test", ["satterthwaite", "lrt"])
+def test_correlated_residuals(test: str) -> None:
+    data = _trial().assign(x=lambda d: d["visit"] / 4.0)
+    m = lmm.lmer("y ~ x + arm", data, residual="ar1(visit | s)", residual_sd="~ x")
+    found = m.power("x", effect=0.4, rng=5, n_sim=6, alpha=0.3, test=test)
+    Y = m.simulate(6, rng=_own(5), beta={"x": 0.4})
+    less = lmm.lmer("y ~ arm", data, residual="ar1(visit | s)", residual_sd="~ x")
+    p = []
+    for name in Y:
+        if test == "lrt":
+            p.append(lmm.anova(less.refit(Y[name]), m.refit(Y[name]))["Pr(>Chisq)"].iloc[1])
+        else:
+            p.append(m.refit(Y[name]).coef_table()["Pr(>|t|)"]["x"])
+    assert round(found["power"].iloc[0] * 6) == sum(np.array(p) < 0.3)
+
+
+def test_more_subjects_with_correlated_residuals() -> None:
+    data = _trial().assign(x=lambda d: d["visit"] / 4.0)
+    trial = lmm.lmer("y ~ x + arm", data, residual="us(visit | s)")
+    found = trial.power("arm", n=[12, 60], effect=2.0, rng=1, n_sim=15)
+    assert found["power"].iloc[1] > found["power"].iloc[0]
+    assert found["nobs"].tolist() == [60, 300]
+    independent = lmm.lmer("y ~ x + arm", data, residual_sd="~ x")
+    with pytest.raises(OptionError, match="no grouping factor"):
+        independent.power("x", n=30, rng=1)
+    own = lmm.lmer("y ~ x + arm + (1 | s)", data, residual="ar1(visit | s)")
+    found = own.power("x", along="s", n=[8, 40], effect=0.5, rng=1, n_sim=30)
+    assert found["nobs"].tolist() == [40, 200]
+    assert found["power"].iloc[1] > found["power"].iloc[0]
+    design, rows = extended(own.fit.design, "s", 30, np.random.default_rng(0))
+    s = {block.group: block.codes for block in design.blocks}["s"]
+    assert design.residual is not None
+    np.testing.assert_array_equal(design.residual.grouping.codes, s)
+    np.testing.assert_array_equal(design.residual.times, data["visit"].to_numpy()[rows])
+
+
+def test_known_covariances() -> None:
+    data = _trial()
+    A = pd.DataFrame(np.eye(24) + 0.3, index=range(24), columns=range(24))
+    m = lmm.lmer("y ~ arm + (1 | s)", data, known={"s": A})
+    assert m.power("arm", effect=2.0, rng=1, n_sim=10)["failed"].item() == 0
+    with pytest.raises(OptionError, match="have a known covariance"):
+        m.power("arm", along="s", n=30, effect=2.0, rng=1)
+
+
 def test_limits_are_exact() -> None:
     for x, n in ((0, 10), (3, 10), (10, 10), (711, 1000)):
         right = stats.binomtest(x, n).proportion_ci(0.9, method="exact")
