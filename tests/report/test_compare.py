@@ -174,7 +174,7 @@ def test_rows_keep_the_order_of_the_models() -> None:
         "I(Days ** 2)",
     ]  # fmt: skip
     assert terms["random"] == [
-        "SD Intercept | Subject", "SD Intercept | herd", "SD Days | Subject", "Residual SD"
+        "SD Intercept | Subject", "SD Days | Subject", "SD Intercept | herd", "Residual SD"
     ]  # fmt: skip
     facts = table[table["part"] == "model"]
     assert list(facts["statistic"].head(4)) == ["nobs", "n_levels", "n_levels", "npar"]
