@@ -366,7 +366,9 @@ class Table(Shown):
         """
         frame = self.to_frame()
         try:
-            styler = frame.reset_index(drop=True).style if self.labels else frame.style
+            if self.labels or not frame.index.is_unique:
+                frame = frame.reset_index(drop=bool(self.labels))
+            styler = frame.style
         except (ImportError, AttributeError) as error:
             raise MissingPackageError(
                 "Styled tables need jinja2, which is not installed. Run `pip install jinja2`."

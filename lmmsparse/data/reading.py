@@ -38,6 +38,7 @@ _READERS = {
     ".zsav": ("pyreadstat", "An SPSS file"),
 }
 # Tried in turn. The second needs its mark, the next two are for those without.
+_MISSING = ("", "NA")  # in a column of text
 _ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252")
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f]")
 
@@ -261,9 +262,27 @@ def _n_numbers(frame: pd.DataFrame) -> int:
 
 def _separated(found: _Source, options: dict[str, Any]) -> pd.DataFrame:
     return _with_large_numbers(
-        pd.read_csv(found.place, **options),
+        _with_words(found, pd.read_csv(found.place, **options), options),
         lambda name: pd.read_csv(found.place, usecols=[name], dtype={name: "Int64"}, **options),
     )
+
+
+def _with_words(found: _Source, frame: pd.DataFrame, options: dict[str, Any]) -> pd.DataFrame:
+    """Words as they are: in a column of text None or null is a level, as in R."""
+    gaps = frame.isna()
+    text = [
+        i
+        for i, dtype in enumerate(frame.dtypes)
+        if gaps.iloc[:, i].all()
+        or (not pd.api.types.is_numeric_dtype(dtype) and gaps.iloc[:, i].any())
+    ]
+    if not text or len(frame.index.names) != 1 or frame.index.dtype != np.int64:
+        return frame  # a column of row names moves the others
+    own = {**options, "keep_default_na": False, "na_values": [*_MISSING, *options["na_values"]]}
+    again = pd.read_csv(found.place, usecols=text, **own)
+    for name in again.columns:
+        frame[name] = again[name]
+    return frame
 
 
 def _with_large_numbers(frame: pd.DataFrame, read: Callable[[str], pd.DataFrame]) -> pd.DataFrame:

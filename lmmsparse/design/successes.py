@@ -16,11 +16,12 @@ import pandas as pd
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import DataError, Finding, FormulaError
 from lmmsparse.common.words import listed
+from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.recipe import column_or_array, evaluate
 from lmmsparse.design.tables import check_unique
 from lmmsparse.design.variables import Variables, tidy_column
 from lmmsparse.formula.formula import MixedFormula
-from lmmsparse.formula.references import references
+from lmmsparse.formula.references import references, with_columns
 
 _WHOLE = 1e-8
 FORMS = (
@@ -65,19 +66,18 @@ def binomial_response(
         For counts without trials, and for text or categories that are not of two kinds.
     FormulaError
     """
-    assert formula.response is not None
     prior = None if weights is None else column_or_array("weights", weights, frame)
-    text, parts = formula.response, _two_parts(formula.response)
-    own = dict(context or {})
+    text = as_written(formula)
+    parts, own = _two_parts(text), dict(context or {})
     if parts is not None:
         kind, first, second = parts
         a, b = _numbers(first, frame, own), _numbers(second, frame, own)
         if kind == "cbind":
-            return _counted(formula, frame, a, a + b, prior, text)
+            return _counted(formula, frame, a, a + b, prior, own)
         if np.nanmax(b, initial=0.0) > 1 and _are_whole(b) and _are_whole(a):
             if prior is not None and np.array_equal(prior, b, equal_nan=True):
                 prior = None  # as in R, where weights are the trials of a proportion
-            return _counted(formula, frame, a, b, prior, text)
+            return _counted(formula, frame, a, b, prior, own)
     values = evaluate(text, _columns(text, frame), own)
     y, success = _as_numbers(text, values, len(frame))
     if np.any((y < 0) | (y > 1)):
@@ -103,7 +103,7 @@ def binomial_response(
         or not pd.api.types.is_numeric_dtype(getattr(values, "dtype", np.dtype(float)))
         or (isinstance(values, pd.Series) and pd.api.types.is_bool_dtype(values.dtype))
     ):
-        frame, formula = _with_response(formula, frame, y)
+        frame, formula = _with_response(formula, frame, y, own)
     return BinomialResponse(formula, frame, prior, trials, success, findings)
 
 
@@ -130,9 +130,10 @@ def _counted(
     successes: FloatArray,
     trials: FloatArray,
     prior: FloatArray | None,
-    text: str,
+    context: Mapping[str, Any],
 ) -> BinomialResponse:
     """Successes among trials."""
+    text = as_written(formula)
     known = np.isfinite(successes) & np.isfinite(trials)
     wrong = known & ((successes < 0) | (successes > trials + _WHOLE) | (trials < 0))
     if wrong.any():
@@ -153,21 +154,36 @@ def _counted(
             )
         )
     weights = trials if prior is None else trials * prior
-    data, formula = _with_response(formula, frame, y)
+    data, formula = _with_response(formula, frame, y, context)
     weights = np.where(known, weights, 1.0)  # rows that are missing are so by the response
     return BinomialResponse(formula, data, weights, trials, "", findings)
 
 
+def as_written(formula: MixedFormula) -> str:
+    """The response without the I( ) that the formula's reader has put around calculations."""
+    text = formula.response or ""
+    if text.startswith("I(") and not formula.text.lstrip().startswith("I(") and _closes(text[1:]):
+        return text[2:-1]
+    return text
+
+
 def _with_response(
-    formula: MixedFormula, frame: pd.DataFrame, y: FloatArray
+    formula: MixedFormula, frame: pd.DataFrame, y: FloatArray, context: Mapping[str, Any]
 ) -> tuple[pd.DataFrame, MixedFormula]:
     """The table with the proportions as a column of the name that the response has."""
-    assert formula.response is not None
-    name = formula.response.strip("`")
+    name = as_written(formula).strip("`")
+    used = {*references(formula.response or "").names, name}
+    others = " + ".join(f"`{column}`" for column in frame.columns if column not in used)
+    fixed = with_columns(formula.fixed, others)
+    random = tuple(replace(t, effects=with_columns(t.effects, others)) for t in formula.random)
+    # Names that are unknown are refused here, where the table has the user's columns only.
+    factors = (factor for term in random for factor in term.factors)
+    for text in (fixed, *(term.effects for term in random), *factors, *formula.offsets):
+        columns_of(text, frame.columns, context)
     data = frame.copy(deep=False)
     data[name] = y
-    plain = name.isidentifier()
-    return data, replace(formula, response=name if plain else f"`{name}`")
+    response = name if name.isidentifier() else f"`{name}`"
+    return data, replace(formula, response=response, fixed=fixed, random=random)
 
 
 def _are_whole(values: FloatArray) -> bool:

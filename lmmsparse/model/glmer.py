@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lmmsparse.chunks.source import refuse_chunks
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import DataError, OptionError
@@ -16,7 +17,7 @@ from lmmsparse.common.options import is_whole, one_of, refused
 from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design, as_frame, build_design
 from lmmsparse.design.checks import check_design, require
-from lmmsparse.design.successes import FORMS, binomial_response
+from lmmsparse.design.successes import FORMS, as_written, binomial_response
 from lmmsparse.engine.families import Binomial, Family, family_named
 from lmmsparse.engine.families.base import Observations
 from lmmsparse.engine.solvers.base import PLSSolver
@@ -108,6 +109,7 @@ def glmer(
             "glmer() needs a family, for example family='binomial'. For a Gaussian response use "
             "lmm.lmer."
         )
+    refuse_chunks("lmm.glmer", data)
     chosen = family_named(family)
     check_parts(optimizer, solver)
     one_of("information", information, INFORMATION, "It is whose Hessian is used.")
@@ -120,7 +122,7 @@ def glmer(
     if isinstance(offset, str) and offset not in frame.columns:
         formula, offset = f"{formula} + offset({offset})", None
     parsed = parse_formula(formula)
-    named = parsed.response
+    named = as_written(parsed)
     trials, success, findings = None, "", []
     if isinstance(chosen, Binomial) and parsed.response is not None:
         read = binomial_response(parsed, frame, weights, context)

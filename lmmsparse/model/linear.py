@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from lmmsparse.chunks.after import predict_batches, residual_batches, simulate_batches
+from lmmsparse.chunks.write import write_predictions
 from lmmsparse.common.calls import checked_keywords, explained_members
 from lmmsparse.common.errors import NotFittedByError, OptionError
 from lmmsparse.common.findings import announce
@@ -57,6 +60,7 @@ from lmmsparse.results.predict import predict
 from lmmsparse.results.prediction_error import predict_with_error
 from lmmsparse.results.residual_covariance import ResidualCovariance, residual_covariance
 from lmmsparse.results.residuals import residuals
+from lmmsparse.results.rows_needed import ANOTHER, IN_MEMORY, PREDICT, RESIDUALS, with_rows
 from lmmsparse.results.simulate import simulate
 from lmmsparse.results.variance_explained import intraclass_correlation, r_squared
 
@@ -187,7 +191,7 @@ class LinearMixedModel(MixedModel):
     @property
     def fitted(self) -> pd.Series:
         """Fitted values Xβ + Zb + offset on the data's index."""
-        return self._per_row(self._fit.fitted, "fitted")
+        return self._per_row(with_rows(self._fit, "m.fitted", PREDICT).fitted, "fitted")
 
     @property
     def residuals(self) -> pd.Series:
@@ -216,7 +220,7 @@ class LinearMixedModel(MixedModel):
         OptionError
             For another kind.
         """
-        values = residuals(self._fit, kind)
+        values = residuals(with_rows(self._fit, "m.residuals", RESIDUALS), kind)
         scaled = scaled and kind != "normalized"
         return self._per_row(values / self.sigma if scaled else values, "residuals")
 
@@ -269,7 +273,7 @@ class LinearMixedModel(MixedModel):
         Influence
             ``leverage, rstudent`` (by row only), ``cooks_distance``, ``dfbeta``.
         """
-        return influence(self._fit, groups, progress)
+        return influence(with_rows(self._fit, "m.influence", IN_MEMORY), groups, progress)
 
     @checked_keywords
     def all_fit(self, *, progress: bool | None = None) -> Table:
@@ -374,7 +378,7 @@ class LinearMixedModel(MixedModel):
         data, newdata = told_apart(self._fit, data, newdata, random, new_levels)
         if newdata is not None:
             return augment_new(self._fit, newdata, se_fit, random, new_levels)
-        return augment(self._fit, data, se_fit)
+        return augment(with_rows(self._fit, "m.augment", PREDICT), data, se_fit)
 
     # -- inference ---------------------------------------------------------------------------------
 
@@ -939,9 +943,10 @@ class LinearMixedModel(MixedModel):
         ------
         DataError, FormulaError, OptionError
         """
+        fit = self._fit if newdata is not None else with_rows(self._fit, "m.predict()", PREDICT)
         if se or interval is not None:
             return predict_with_error(
-                self._fit,
+                fit,
                 newdata,
                 random,
                 new_levels,
@@ -956,7 +961,7 @@ class LinearMixedModel(MixedModel):
                 f"theta_draws={brief(theta_draws)} goes with standard errors or limits. The "
                 "prediction itself does not depend on it. Pass se=True or interval= too."
             )
-        values, index = predict(self._fit, newdata, random, new_levels, offset)
+        values, index = predict(fit, newdata, random, new_levels, offset)
         return pd.Series(values, index=index, name="predicted")
 
     @checked_keywords
@@ -994,10 +999,139 @@ class LinearMixedModel(MixedModel):
         DataFrame
             One row per observation, one column per draw. The residual variance is σ²/w.
         """
-        at = given_parameters(self._fit, beta, theta, sigma)
-        values, index = simulate(self._fit, n, rng, random, newdata, at)
+        fit = self._fit
+        at = given_parameters(fit, beta, theta, sigma)
+        if newdata is None:
+            fit = with_rows(fit, "m.simulate()", "Use m.simulate_batches(source, n, rng=...).")
+        values, index = simulate(fit, n, rng, random, newdata, at)
         names = pd.Index([f"sim_{i + 1}" for i in range(values.shape[1])], dtype=object)
         return pd.DataFrame(values, index=index, columns=names)
+
+    @checked_keywords
+    def predict_batches(
+        self,
+        source: Any,
+        *,
+        random: bool | str = True,
+        new_levels: str = "raise",
+        rows: int = 1_000_000,
+        progress: bool | None = None,
+    ) -> Iterator[pd.Series]:
+        """Predictions for data that are read in chunks, one chunk after the other.
+
+        Parameters
+        ----------
+        source : path, table, or any other data that `lmer` reads
+            Offset and weights are those of its columns.
+        random, new_levels
+            As for `predict`.
+        rows : int
+            Rows of a chunk, at most.
+        progress : bool, optional
+            As for `influence`.
+
+        Returns
+        -------
+        iterator of Series
+            Labelled by the number of the row, or as a table in memory is. NaN where a predictor is
+            missing.
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> sleep = lmm.load_dataset("sleepstudy")
+        >>> m = lmm.lmer("Reaction ~ Days + (Days | Subject)", sleep, chunks=lmm.Chunks(rows=60))
+        >>> [len(part) for part in m.predict_batches(sleep, rows=100)]
+        [100, 80]
+        """
+        return predict_batches(self._fit, source, random, new_levels, rows, progress)
+
+    @checked_keywords
+    def residual_batches(
+        self,
+        source: Any,
+        *,
+        kind: str = "response",
+        scaled: bool = False,
+        rows: int = 1_000_000,
+        progress: bool | None = None,
+    ) -> Iterator[pd.Series]:
+        """Residuals of data that are read in chunks, one chunk after the other.
+
+        Parameters
+        ----------
+        source, rows, progress
+            As for `predict_batches`; with the response among the columns.
+        kind, scaled
+            As for `residuals_of`.
+
+        Returns
+        -------
+        iterator of Series
+            NaN in rows with a missing value, or a level that the fit has not seen.
+        """
+        return residual_batches(self._fit, source, kind, scaled, rows, progress)
+
+    @checked_keywords
+    def simulate_batches(
+        self,
+        source: Any,
+        n: int = 1,
+        *,
+        rng: Any,
+        random: str = "new",
+        rows: int = 1_000_000,
+        progress: bool | None = None,
+    ) -> Iterator[pd.DataFrame]:
+        """Draw responses for data that are read in chunks, one chunk after the other.
+
+        Parameters
+        ----------
+        source, rows, progress
+            As for `predict_batches`.
+        n, rng, random
+            As for `simulate`. The random effects are drawn once, for all chunks; the draws do not
+            depend on `rows` where all levels are those of the fit.
+
+        Returns
+        -------
+        iterator of DataFrame
+            One row per observation, one column per draw.
+        """
+        return simulate_batches(self._fit, source, n, rng, random, rows, progress)
+
+    @checked_keywords
+    def write_predictions(
+        self,
+        source: Any,
+        folder: Any,
+        *,
+        columns: str | Sequence[str] = (),
+        random: bool | str = True,
+        new_levels: str = "raise",
+        rows: int = 1_000_000,
+        progress: bool | None = None,
+    ) -> list[Path]:
+        """Write predictions for data that are read in chunks to Parquet files.
+
+        Parameters
+        ----------
+        source, random, new_levels, rows, progress
+            As for `predict_batches`.
+        folder : path
+            Is made, with one file per chunk, and is there when all are complete: nothing is left
+            of what Ctrl-C or an error ends.
+        columns : sequence of str
+            Columns of the source to write beside ``predicted``.
+
+        Returns
+        -------
+        list of Path
+            The files, in the order of the rows.
+        """
+        return write_predictions(
+            self._fit, source, folder, columns, random, new_levels, rows, progress
+        )
 
     @checked_keywords
     def refit(self, y: Any, weights: Any = None) -> LinearMixedModel:
@@ -1015,7 +1149,9 @@ class LinearMixedModel(MixedModel):
         -------
         LinearMixedModel
         """
-        model = LinearMixedModel(refit_response(self._fit, y, weights).fit)
+        model = LinearMixedModel(
+            refit_response(with_rows(self._fit, "m.refit", ANOTHER), y, weights).fit
+        )
         announce(model.convergence.findings, self._fit.design.findings)
         return model
 
@@ -1058,4 +1194,4 @@ class LinearMixedModel(MixedModel):
         >>> table.shape, bool(table["converged"].all())
         ((200, 12), True)
         """
-        return refit_many(self._fit, Y, n_jobs, progress)
+        return refit_many(with_rows(self._fit, "m.refit_many", ANOTHER), Y, n_jobs, progress)

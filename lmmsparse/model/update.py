@@ -95,7 +95,7 @@ def _same_data(fit: Fit, made: Made | None) -> Any:
             "Models do not keep their data, and the table this one was fitted to is not there any "
             "more. Write m.update(formula, data)."
         )
-    if hasattr(data, "columns") and hasattr(data, "iloc"):
+    if fit.design.facts is None and hasattr(data, "columns") and hasattr(data, "iloc"):
         try:
             rows_as_fitted(fit, data)
         except DataError as error:
@@ -132,10 +132,10 @@ def _from_fit(fit: Fit, given: Mapping[str, Any]) -> dict[str, Any]:
     if _weighted(fit) and options.get("weights") is None and "weights" not in given:
         lost.append("weights")
     if lost:
+        given_as = listed(f"{name}=" for name in lost)
         raise OptionError(
-            f"The model was fitted with {listed(f'{name}=' for name in lost)} and does not keep "
-            f"what was given in a form to be used again. Pass {lost[0]}= too, or {lost[0]}=None to "
-            "leave it out."
+            f"The model was fitted with {given_as} and does not keep what was given. Pass "
+            f"{lost[0]}= again, or {lost[0]}=None to leave it out."
         )
     names = theta_names(design)
     held = {names[i]: value for i, value in fit.held.theta}

@@ -278,3 +278,19 @@ def test_numbers_of_few_bits_do_not_overflow(formula: str, kind: str) -> None:
         model = lmm.lmer(formula, data)
         assert model.reml_criterion == pytest.approx(wide.reml_criterion, rel=1e-9)
         np.testing.assert_allclose(model.predict(data.head(9)), wide.fitted[:9], rtol=1e-6)
+
+
+@pytest.mark.parametrize("sep", [",", "\t", ";"])
+def test_only_na_and_nothing_are_missing_words(tmp_path: Path, sep: str) -> None:
+    words = ["None", "null", "NA", "", "n/a", "nan", "yes", "NULL"]
+    rows = [sep.join([word, number, "1"]) for word, number in zip(words, "12345678", strict=True)]
+    rows[1] = rows[1].replace(f"{sep}2{sep}", f"{sep}NaN{sep}")
+    path = tmp_path / "words.csv"
+    path.write_text("\n".join([sep.join(["word", "number", "one"]), *rows]) + "\n")
+    frame = read_data(str(path))
+    assert frame["word"].isna().tolist() == [word in ("NA", "") for word in words]
+    assert frame["word"].dropna().tolist() == [word for word in words if word not in ("NA", "")]
+    assert frame["number"].isna().tolist() == [i == 1 for i in range(8)]
+    assert frame["one"].tolist() == [1] * 8
+    other = read_data(str(path), missing=["yes"])
+    assert other["word"].isna().sum() == 3

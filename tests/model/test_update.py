@@ -102,7 +102,7 @@ def test_arrays_are_asked_for_again(tmp_path: Path) -> None:
     m = lmm.lmer(FORMULA, SLEEP, weights=w)
     m.save(tmp_path / "m.lmm")
     loaded: Any = lmm.load(tmp_path / "m.lmm")
-    with pytest.raises(lmm.OptionError, match="Pass weights="):
+    with pytest.raises(lmm.OptionError, match="Pass weights= again"):
         loaded.update(". ~ . - Days", SLEEP)
     same(loaded.update(data=SLEEP, weights=w), m)
     same(loaded.update(data=SLEEP, weights=None), lmm.lmer(FORMULA, SLEEP))

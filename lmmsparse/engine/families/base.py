@@ -186,6 +186,10 @@ class Family(ABC):
         """A value of δ to begin with, at fitted means."""
         return 0.0
 
+    def least_delta(self, seen: Observations) -> float:
+        """The δ below which residuals are rounding: a model fits exactly."""
+        return -np.inf
+
     def without_own(self) -> Family | None:
         """The family at the limit of δ where its parameter says nothing, if that is a family."""
         return None

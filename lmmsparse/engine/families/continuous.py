@@ -14,6 +14,8 @@ from lmmsparse.engine.families.base import ExpectedWeights, Observations, ScaleS
 from lmmsparse.engine.families.positive import InLogMean, PositiveMean
 from lmmsparse.engine.families.special import stirling, stirling_slope
 
+_EXACT = 1e-12  # share of a response's variation that may be rounding
+
 
 @dataclass(frozen=True)
 class _Dispersed(PositiveMean):
@@ -39,8 +41,16 @@ class _Dispersed(PositiveMean):
         return seen.y
 
     def start_delta(self, seen: Observations, mu: FloatArray) -> float:
+        least = max(_EXACT * self._spread(seen, np.full(seen.n, np.mean(seen.y))), 1e-300)
+        return float(np.log(max(self._spread(seen, mu), least)))
+
+    def least_delta(self, seen: Observations) -> float:
+        spread = self._spread(seen, np.full(seen.n, np.mean(seen.y)))
+        return float(np.log(max(_EXACT * spread, 1e-300)))
+
+    def _spread(self, seen: Observations, mu: FloatArray) -> float:
         squares = seen.weights * (seen.y - mu) ** 2 / self.variance(mu, 0.0)
-        return float(np.log(max(float(np.mean(squares)), 1e-12)))
+        return float(np.mean(squares))
 
     def problem(self, seen: Observations) -> str:
         return "values must be positive" if np.any(seen.y <= 0) else ""

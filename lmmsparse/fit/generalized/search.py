@@ -70,7 +70,8 @@ def search(
         at = replace(at, beta=here[: coordinates.p], theta=here[coordinates.p :])
         u, before = limit.u, limit.optimum.evaluations
     objective, at = _begun(problem, at, u, theta is None and begin is None)
-    found = _run(objective, coordinates, coordinates.x(at), optimizer, progress, near)
+    limits = (problem.family.least_delta(problem.seen), near)
+    found = _run(objective, coordinates, coordinates.x(at), optimizer, progress, limits)
     if not np.isfinite(found.value):
         raise NumericalError(
             "The likelihood could not be evaluated at the start values. The data may hold values "
@@ -84,6 +85,8 @@ def search(
         if wanted:
             return replace(limit, optimum=replace(limit.optimum, evaluations=evaluations))
         found = replace(found, evaluations=evaluations)
+    if coordinates.has_delta and found.x[-1] <= limits[0]:
+        return _exact(objective, coordinates, found)
     found = _snapped(objective, coordinates, found)
     last = _Ending(objective, coordinates, found)
     for other in () if problem.family.is_limited else _others(optimizer):
@@ -97,6 +100,19 @@ def search(
             more = _snapped(objective, coordinates, more)
             last = _Ending(objective, coordinates, _followed(last.found, more))
     return last.reported()
+
+
+def _exact(objective: GeneralizedObjective, coordinates: Coordinates, found: Optimum) -> Found:
+    """The end of a search where nothing is left for the residuals."""
+    J = coordinates.jacobian
+    point = objective.point(found.x)
+    trace = np.array(found.trace)
+    trace[:, :-1] = trace[:, :-1] @ J.T
+    optimum = replace(
+        found, x=J @ found.x, value=point.value, trace=trace, status=Status.CONVERGED,
+        expected_decrease=0.0,
+    )  # fmt: skip
+    return Found(optimum, np.array(point.hessian), np.array(point.mode.u), objective.factorizations)
 
 
 def _begun(
@@ -140,14 +156,14 @@ def _run(
     x: FloatArray,
     optimizer: Optimizer,
     progress: bool,
-    near: float = np.inf,
+    of_delta: tuple[float, float] = (-np.inf, np.inf),
 ) -> Optimum:
     target: Objective = Announced(objective) if progress else objective
     bounds = coordinates.bounds
-    if np.isfinite(near):  # of δ, which may be on its way to infinity
-        upper = bounds.upper.copy()
-        upper[-1] = near
-        bounds = replace(bounds, upper=upper)
+    if coordinates.has_delta:  # which may be on its way to infinity
+        lower, upper = bounds.lower.copy(), bounds.upper.copy()
+        lower[-1], upper[-1] = of_delta
+        bounds = replace(bounds, lower=lower, upper=upper)
     return minimize_free(optimizer, target, x, bounds, coordinates.free)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.common.errors import NumericalError
+from lmmsparse.common.errors import DataError, NumericalError
 from lmmsparse.engine.covariance.structures import Diagonal
 from lmmsparse.engine.covariance.triangular import lower_triangular
 from lmmsparse.engine.generalized.laplace import Parameters
@@ -17,6 +17,7 @@ from lmmsparse.engine.points import traces_by_term
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.fit.generalized.coordinates import Coordinates
 from lmmsparse.fit.generalized.working import working_estimates
+from lmmsparse.fit.problem import FITS_EXACTLY
 
 _SIZE = 0.7
 _FIRST, _LOOSE = 1e-2, 1e-3
@@ -57,6 +58,8 @@ def start(
     delta = coordinates.delta
     if coordinates.has_delta:
         delta = family.start_delta(rows.seen, family.mean(rows.fixed_part(beta)))
+        if delta <= family.least_delta(rows.seen):
+            raise DataError(FITS_EXACTLY)
     keep = theta is not None
     if theta is None:
         theta = template.with_held(coordinates.map @ (_SIZE * template.start))

@@ -21,6 +21,9 @@ _NO_OVERDISPERSION = 25.0  # log of a size that is as good as infinite
 _NOTICEABLE = 1.0  # in units of -2 log-likelihood
 _LARGE, _MUCH_KNOWN = 1.5, 10.0
 _NODES = {1: 15, 2: 9, 3: 5}
+_MOST_POINTS = 1500
+_OF_NODES = ("laplace-too-coarse", "too-few-nodes")
+_VISIBLE = 0.01  # change of -2 log-likelihood by more nodes
 _RATIO = 1.5
 _WHOLE = 1e-8
 
@@ -43,8 +46,12 @@ def judge_generalized(fit: GeneralizedFit, findings: tuple[Finding, ...]) -> Con
     singular = is_singular(fit)
     if singular and converged:
         notes.append(singular_finding(fit))
-    for check in CHECKS:
+    for check in EVEN_SO:
         notes += check(fit)
+    if converged:
+        notes += [finding for check in CHECKS for finding in check(fit)]
+    if any(finding.code == "levels-agree" for finding in notes):  # more nodes would not help
+        notes = [finding for finding in notes if finding.code not in _OF_NODES]
     return Convergence(
         converged=converged,
         singular=singular,
@@ -71,8 +78,10 @@ def separation(fit: GeneralizedFit) -> list[Finding]:
     if not fit.design.p or (not isinstance(fit.family, Binomial) and not fit.family.discrete):
         return []
     se = np.sqrt(np.diag(fit.vcov))
+    # Coefficients given random effects grow with these.
+    usual = fit.reference_errors * max(1.0, _largest_sd(fit))
     with np.errstate(invalid="ignore"):
-        lost = (se > _MUCH_WIDER * fit.reference_errors) & (np.abs(fit.beta) < _NO_SIGNAL * se)
+        lost = (se > _MUCH_WIDER * usual) & (np.abs(fit.beta) < _NO_SIGNAL * se)
     lost |= ~np.isfinite(se)
     if not lost.any():
         return []
@@ -87,6 +96,37 @@ def separation(fit: GeneralizedFit) -> list[Finding]:
             "terms by likelihood ratio, for example with m.drop1(), or leave them out.",
         )
     ]
+
+
+def _largest_sd(fit: GeneralizedFit) -> float:
+    """The largest standard deviation of a random effect on the scale of the link."""
+    factors = fit.template.factors(fit.theta)
+    return max(float(np.linalg.norm(T, axis=1).max(initial=0.0)) for T in factors)
+
+
+def levels_agree(fit: GeneralizedFit) -> list[Finding]:
+    """Levels all of which have responses of one kind only."""
+    if not isinstance(fit.family, Binomial):
+        return []
+    trials = fit.seen.trials_or_one
+    out = []
+    for name, terms in fit.design.groups.items():
+        block = fit.design.blocks[terms[0]]
+        size = np.bincount(block.codes, trials, minlength=block.n_levels)
+        share = np.bincount(block.codes, trials * fit.seen.y, minlength=block.n_levels) / size
+        if np.any((share > _WHOLE) & (share < 1.0 - _WHOLE)) or np.mean(size > 1.0 + _WHOLE) < 0.05:
+            continue
+        out.append(
+            Finding(
+                "levels-agree",
+                "warning",
+                f"No level of {name!r} has both successes and failures: the likelihood rises with "
+                "the standard deviation of its random effects without limit. The estimate of "
+                f"{_largest_sd(fit):.3g} is where the search has ended, and coefficients and "
+                "standard errors grow with it. Leave the term out and fit one response per level.",
+            )
+        )
+    return out
 
 
 def one_row_per_level(fit: GeneralizedFit) -> list[Finding]:
@@ -139,6 +179,22 @@ def nearly_poisson(fit: GeneralizedFit) -> list[Finding]:
     ]
 
 
+def exact_fit(fit: GeneralizedFit) -> list[Finding]:
+    """A dispersion that is nothing but rounding."""
+    if not fit.family.estimates_delta or fit.delta > fit.family.least_delta(fit.seen) + 1e-3:
+        return []
+    return [
+        Finding(
+            "exact-fit",
+            "warning",
+            f"The random effects fit the response {fit.design.response!r} (almost) exactly: no "
+            "more than 1e-12 of its variation is left for the residuals. The dispersion and all "
+            "that depends on it, standard errors and the log-likelihood among them, are lost in "
+            "rounding. Check whether the response repeats within groups.",
+        )
+    ]
+
+
 def not_counts(fit: GeneralizedFit) -> list[Finding]:
     """Counts that are not whole."""
     if not fit.family.discrete or isinstance(fit.family, Binomial):
@@ -184,9 +240,8 @@ def laplace_too_coarse(fit: GeneralizedFit) -> list[Finding]:
     known = any(block.known is not None for block in fit.design.blocks)
     if known or len(fit.design.groups) > 1 or problem.information != "observed":
         return []
-    sizes = [np.linalg.norm(T, axis=1).max() for T in template.factors(fit.theta)]
     own = next(pair.values for pair in fit.products.pairs if pair.s == pair.t)
-    if max(sizes) < _LARGE or float(np.mean(own[:, 0, 0])) > _MUCH_KNOWN:
+    if _largest_sd(fit) < _LARGE or float(np.mean(own[:, 0, 0])) > _MUCH_KNOWN:
         return []
     finer = QuadratureDeviance(problem.rows, nodes=_NODES[K])
     try:
@@ -203,6 +258,33 @@ def laplace_too_coarse(fit: GeneralizedFit) -> list[Finding]:
             f"The levels of {listed(fit.design.groups)} hold little information and vary much: "
             f"adaptive quadrature puts -2 log-likelihood at these estimates {gap:.2g} off the "
             "Laplace approximation, and the variance may be too. Fit with n_agq=25.",
+        )
+    ]
+
+
+def too_few_nodes(fit: GeneralizedFit) -> list[Finding]:
+    """Quadrature whose value changes with more nodes."""
+    n = fit.problem.n_agq
+    if n <= 1:
+        return []
+    K = sum(structure.k for structure in fit.template.structures)
+    more = 2 * n + 1
+    while more**K > _MOST_POINTS and more > n + 2:
+        more -= 2
+    finer = QuadratureDeviance(fit.problem.rows, nodes=more)
+    try:
+        gap = abs(finer.point(fit.parameters, fit.u).value - fit.criterion)
+    except NumericalError:
+        return []
+    if not gap > _VISIBLE:
+        return []
+    enough = min(max(more, 25), 101) if K == 1 else more
+    return [
+        Finding(
+            "too-few-nodes",
+            "info",
+            f"With {more} nodes in place of {n}, -2 log-likelihood at these estimates changes by "
+            f"{gap:.2g}: the quadrature is too coarse. Fit with n_agq={enough}.",
         )
     ]
 
@@ -234,11 +316,11 @@ def overdispersion(fit: GeneralizedFit) -> list[Finding]:
     ]
 
 
+EVEN_SO = (exact_fit, levels_agree, one_row_per_level, not_counts)
 CHECKS = (
     separation,
-    one_row_per_level,
     nearly_poisson,
-    not_counts,
     laplace_too_coarse,
+    too_few_nodes,
     overdispersion,
 )

@@ -20,7 +20,12 @@ from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.fit.residual.problem import sets_of
 from lmmsparse.inference.intervals.profile.curve import Problem
-from lmmsparse.inference.intervals.profile.joint import Column, JointCriterion, JointTemplate
+from lmmsparse.inference.intervals.profile.joint import (
+    Column,
+    Curvature,
+    JointCriterion,
+    JointTemplate,
+)
 from lmmsparse.inference.intervals.profile.located import Located, turned
 from lmmsparse.inference.intervals.profile.problems import of_theta, residual_deviation
 from lmmsparse.inference.intervals.profile.search import Point, minimize
@@ -44,7 +49,10 @@ def problem_of_residuals(fit: ResidualFit, index: int) -> Problem:
 
 
 def _criterion(
-    fit: ResidualFit, joint: JointDeviance, column: Column | None = None
+    fit: ResidualFit,
+    joint: JointDeviance,
+    column: Column | None = None,
+    curvature: Curvature | None = None,
 ) -> JointCriterion:
     """The criterion of (θ, φ)."""
     at = joint.at(fit.phi)
@@ -68,6 +76,7 @@ def _criterion(
         joint.held_sigma,
         joint=joint,
         column=column,
+        curvature=Curvature() if curvature is None else curvature,
     )
 
 
@@ -231,11 +240,13 @@ def _fixed_effect(fit: ResidualFit, column: int) -> Problem:
     )
     system = fit.solver.build(smaller, joint.template)
 
+    curvature = Curvature()
+
     def located(value: float) -> Located:
         beta0 = G.T @ old.beta0 - value * c
         held = replace(empty, kappa=float(beta0[-1]), beta0=beta0[:-1], system=system)
         both = np.concatenate([fit.theta, fit.phi])
-        return _JointLocated(_criterion(fit, joint, held), both)
+        return _JointLocated(_criterion(fit, joint, held, curvature), both)
 
     def solve(value: float, x: FloatArray) -> Point:
         scaled = located(value).scaled
