@@ -28,18 +28,23 @@ from lmmsparse.common.errors import (
 from lmmsparse.common.table import Table
 from lmmsparse.data.datasets import load_dataset
 from lmmsparse.design import Design, build_design
+from lmmsparse.design.known import Covariance, Precision
+from lmmsparse.design.pedigree import Pedigree
 from lmmsparse.engine import families
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.engine.solvers.dense import Dense
+from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.engine.solvers.superlu import SuperLU
-from lmmsparse.fit.fit import Fit, fit_design
+from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.fitting import fit_design
 from lmmsparse.formula.formula import MixedFormula, parse_formula
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.glmer import glmer
 from lmmsparse.model.linear import LinearMixedModel
-from lmmsparse.model.lmer import anova, bootstrap_lrt, fit_arrays, lmer, load
+from lmmsparse.model.lmer import anova, compare, fit_arrays, lmer, load
+from lmmsparse.model.several import bootstrap_lrt, pool
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
 from lmmsparse.results.varcorr import VarCorr
 
@@ -64,6 +69,7 @@ __all__ = [
     "Bobyqa",
     "Cholmod",
     "ConvergenceWarning",
+    "Covariance",
     "DataError",
     "Dense",
     "Design",
@@ -73,6 +79,7 @@ __all__ = [
     "FormulaError",
     "GeneralizedLinearMixedModel",
     "InterruptedWarning",
+    "Krylov",
     "LinearMixedModel",
     "LmmError",
     "LmmWarning",
@@ -83,6 +90,8 @@ __all__ = [
     "NotIdentifiableError",
     "NumericalError",
     "OptionError",
+    "Pedigree",
+    "Precision",
     "SingularFitWarning",
     "SlowSolverWarning",
     "StorageError",
@@ -95,6 +104,7 @@ __all__ = [
     "bootstrap_lrt",
     "build_design",
     "choose_solver",
+    "compare",
     "errors",
     "families",
     "fit_arrays",
@@ -105,4 +115,5 @@ __all__ = [
     "load",
     "load_dataset",
     "parse_formula",
+    "pool",
 ]

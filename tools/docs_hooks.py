@@ -20,6 +20,8 @@ _PICTURE = re.compile(r"!\[[^]]*\]\((?P<name>[\w-]+\.png)\)")
 _INCLUDE = re.compile(r"^<!-- include: (?P<path>\S+) -->$", re.M)
 # The sign for a prime is drawn small and raised already; as a superscript it would vanish.
 _PRIME = re.compile(r"<msup>((?:(?!</?msup>).)*)<mi>&#x02032;</mi></msup>")
+_WIDE = re.compile(r'(?<=<div class="wide">).*?</div>', re.S)
+_HEAD = re.compile(r"<th[^>]*>(.*?)</th>", re.S)
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -67,8 +69,24 @@ def _included(path: str, page: str, config: Any, files: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Formulas as MathML: no script, no font, nothing loaded."""
-    return _MATH.sub(_mathml, content)
+    """Formulas as MathML, nothing loaded; cells of wide tables with the heads of their columns."""
+    return _WIDE.sub(_labelled, _MATH.sub(_mathml, content))
+
+
+def _labelled(match: re.Match[str]) -> str:
+    """Every cell knows the head of its column, which stands before it where rows become lists."""
+    return re.sub(r"<table>.*?</table>", _with_heads, match[0], flags=re.S)
+
+
+def _with_heads(match: re.Match[str]) -> str:
+    table = match[0]
+    heads = [re.sub(r"<[^>]+>", "", head).strip() for head in _HEAD.findall(table)]
+
+    def row(found: re.Match[str]) -> str:
+        count = iter(heads)
+        return re.sub(r"<td", lambda _: f'<td data-head="{next(count, "")}"', found[0])
+
+    return re.sub(r"<tr>(?:(?!</tr>).)*<td.*?</tr>", row, table, flags=re.S)
 
 
 def _mathml(match: re.Match[str]) -> str:

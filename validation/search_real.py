@@ -27,7 +27,8 @@ import pandas as pd  # noqa: E402
 import lmmsparse as lmm  # noqa: E402
 from lmmsparse.common.errors import LmmError, LmmWarning  # noqa: E402
 from lmmsparse.fit.coordinates import StandardizedObjective  # noqa: E402
-from lmmsparse.fit.fit import Fit, fit_design  # noqa: E402
+from lmmsparse.fit.fit import Fit  # noqa: E402
+from lmmsparse.fit.fitting import fit_design  # noqa: E402
 from lmmsparse.optimize import Optimizer  # noqa: E402
 
 Array = npt.NDArray[np.float64]

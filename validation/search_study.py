@@ -28,7 +28,8 @@ from lmmsparse.common.errors import LmmWarning, NotIdentifiableError  # noqa: E4
 from lmmsparse.design import Design, build_design  # noqa: E402
 from lmmsparse.design.checks import check_design, require  # noqa: E402
 from lmmsparse.fit.coordinates import StandardizedObjective  # noqa: E402
-from lmmsparse.fit.fit import Fit, fit_design  # noqa: E402
+from lmmsparse.fit.fit import Fit  # noqa: E402
+from lmmsparse.fit.fitting import fit_design  # noqa: E402
 from lmmsparse.fit.problem import make_template  # noqa: E402
 from lmmsparse.fit.verdict import is_singular, judge  # noqa: E402
 from lmmsparse.optimize import Optimizer  # noqa: E402

@@ -75,12 +75,14 @@ def optional(value: Any, each: Callable[[Any], T]) -> T | None:
 
 
 _POSITIONS = "tuple[int, ...] | None"
+_NUMBERS = "tuple[float, ...]"
 _KINDS: dict[str, Callable[[Any], Any]] = {
     "int": whole,
     "float": number,
     "bool": flag,
     "str": text,
     _POSITIONS: lambda value: optional(value, _positions),
+    _NUMBERS: lambda value: items(value, number),
 }
 
 
@@ -94,6 +96,7 @@ def plain(option: Any) -> dict[str, Any]:
     """The inverse of `options`: numbers of numpy become plain ones."""
     kinds: dict[str, Callable[[Any], Any]]
     kinds = {"int": int, "float": float, "bool": bool, "str": str, _POSITIONS: _plain_positions}
+    kinds[_NUMBERS] = lambda value: [float(each) for each in value]
     return {f.name: kinds[str(f.type)](getattr(option, f.name)) for f in fields(option)}
 
 

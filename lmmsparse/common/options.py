@@ -24,6 +24,13 @@ def one_of(name: str, value: Any, choices: Sequence[str], why: str = "") -> str:
     raise refused(name, alternatives(choices), value, why)
 
 
+def a_text(name: str, value: Any) -> str:
+    """Any text."""
+    if isinstance(value, str):
+        return value
+    raise refused(name, "a text", value)
+
+
 def word_of(name: str, value: Any, choices: Sequence[str], why: str = "") -> str:
     """As `one_of`, but in any case, and by the names other packages have."""
     if isinstance(value, str) and value not in choices:

@@ -11,7 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# Between the columns of a printed table.
+GAP = "  "
 _RULE = "1px solid currentColor"
+_THIN = "1px solid #8888"
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -21,37 +24,56 @@ _LATEX = {
 _NUMBER = re.compile(r"(<?)(-?[0-9.]+)(?:e([-+][0-9]+))?")
 
 
-def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+def aligned(
+    head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, centred: bool = False
+) -> str:
     """Columns padded to equal width: the first `left` flush left, the others flush right."""
     widths = [max(len(str(row[j])) for row in [head, *rows]) for j in range(len(head))]
     lines = []
     for row in [head, *rows]:
         cells = [
-            str(cell).ljust(w) if j < left else str(cell).rjust(w)
+            str(cell).ljust(w) if j < left else f"{cell!s:{'^' if centred else '>'}{w}}"
             for j, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
-        lines.append(" ".join(cells).rstrip())
+        lines.append(GAP.join(cells).rstrip())
     return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells of a table; `left` says how many columns hold labels, which are flush left."""
+    """Cells of a table.
+
+    Attributes
+    ----------
+    left : int
+        How many columns hold labels, which are flush left.
+    centred : bool
+        Whether the other cells stand in the middle of their columns, rather than flush right.
+    parts : tuple of int
+        Rows with which a part of the table begins, after a rule.
+    """
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     left: int = 1
+    centred: bool = False
+    parts: tuple[int, ...] = ()
 
     def text(self) -> str:
-        """Columns padded with blanks."""
-        return aligned(self.head, self.rows, self.left)
+        """Columns padded with blanks, an empty line before a part."""
+        lines = aligned(self.head, self.rows, self.left, self.centred).split("\n")
+        for i in sorted(self.parts, reverse=True):
+            lines.insert(i + 1, "")
+        return "\n".join(lines)
 
     def html(self) -> str:
         """A table that takes its colours from the page."""
         head = "".join(self._cell("th", j, cell) for j, cell in enumerate(self.head))
+        starts = f"<tr style='border-top:{_THIN}'>"
         rows = "".join(
-            f"<tr>{''.join(self._cell('td', j, cell) for j, cell in enumerate(row))}</tr>"
-            for row in self.rows
+            (starts if i in self.parts else "<tr>")
+            + f"{''.join(self._cell('td', j, cell) for j, cell in enumerate(row))}</tr>"
+            for i, row in enumerate(self.rows)
         )
         return (
             f"<table style='border-collapse:collapse;border-top:{_RULE};border-bottom:{_RULE};"
@@ -61,27 +83,32 @@ class Grid:
         )
 
     def _cell(self, tag: str, column: int, text: str) -> str:
-        side = "left" if column < self.left else "right"
-        style = f"text-align:{side};padding:0.15em 0.7em;white-space:nowrap"
-        return f"<{tag} style='{style}'>{html.escape(text)}</{tag}>"
+        side = "left" if column < self.left else "center" if self.centred else "right"
+        indent = "2em" if column < self.left and text.startswith(" ") else "0.7em"
+        style = f"text-align:{side};padding:0.15em 0.7em 0.15em {indent};white-space:nowrap"
+        return f"<{tag} style='{style}'>{html.escape(text.strip())}</{tag}>"
 
     def markdown(self) -> str:
         """A table of GitHub's Markdown."""
-        rule = [":---" if j < self.left else "---:" for j in range(len(self.head))]
+        side = ":---:" if self.centred else "---:"
+        rule = [":---" if j < self.left else side for j in range(len(self.head))]
         lines = [[*map(_markdown, self.head)], rule, *([*map(_markdown, r)] for r in self.rows)]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def latex(self) -> str:
         """A tabular with the rules of the package booktabs."""
-        columns = "l" * self.left + "r" * (len(self.head) - self.left)
+        side = "c" if self.centred else "r"
+        columns = "l" * self.left + side * (len(self.head) - self.left)
         lines = [
             f"\\begin{{tabular}}{{{columns}}}",
             "\\toprule",
             " & ".join(map(latex, self.head)) + " \\\\",
             "\\midrule",
         ]
-        for row in self.rows:
-            cells = [latex(c) if j < self.left else _latex_number(c) for j, c in enumerate(row)]
+        for i, row in enumerate(self.rows):
+            if i in self.parts and i:
+                lines.append("\\midrule")
+            cells = [_latex_label(c) if j < self.left else _numbers(c) for j, c in enumerate(row)]
             lines.append(" & ".join(cells) + " \\\\")
         return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
 
@@ -132,13 +159,44 @@ def markdown_of(sections: Sequence[Section]) -> str:
     return "\n\n".join(parts)
 
 
+def latex_of(sections: Sequence[Section], caption: str = "", label: str = "") -> str:
+    """Tabulars and the lines below them; with a caption or a label as a floating table.
+
+    Needs the package booktabs.
+    """
+    parts = []
+    for section in sections:
+        if section.grid:
+            parts.append(section.grid.latex())
+        lines = [latex(" ".join(line.split())) for line in section.lines]
+        if lines:
+            parts.append("\n".join(["{\\footnotesize", *(f"{line}\\par" for line in lines), "}"]))
+    if not caption and not label:
+        return "\n\n".join(parts)
+    top = [f"\\caption{{{latex(caption)}}}"] if caption else []
+    top += [f"\\label{{{label}}}"] if label else []
+    middle = "\n\n\\medskip\n".join(parts)
+    return "\n".join(["\\begin{table}", "\\centering", *top, middle, "\\end{table}"])
+
+
 def _markdown(text: str) -> str:
-    return re.sub(r"([\\|<*`])", r"\\\1", text)
+    return re.sub(r"([\\|<*`])", r"\\\1", text.strip())
 
 
 def latex(text: str) -> str:
     """Text with all that LaTeX would take for a command escaped."""
     return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def _latex_label(cell: str) -> str:
+    indent = "\\quad " if cell.startswith(" ") else ""
+    return indent + latex(cell.strip())
+
+
+def _numbers(cell: str) -> str:
+    """A cell whose numbers stand in math mode; one may hold several: ``1.5 (0.2)``."""
+    words = re.split(r"([\s()\[\],]+)", cell.strip())
+    return "".join(_latex_number(word) for word in words)
 
 
 def _latex_number(cell: str) -> str:

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.render import Grid, Section, Shown, markdown_of
+from lmmsparse.common.errors import MissingPackageError
+from lmmsparse.common.options import a_text, refused, several
+from lmmsparse.common.render import Grid, Section, Shown, latex_of, markdown_of
 
 Formatter = Callable[[Sequence[float]], list[str]]
 
@@ -81,13 +83,35 @@ def as_precise_as(reference: Sequence[float], digits: int = 4) -> Formatter:
     return apply
 
 
+def by_width(lower: Sequence[float], upper: Sequence[float], digits: int = 3) -> Formatter:
+    """A formatter of interval limits: in each row the decimals that its width deserves."""
+    decimals = []
+    for low, high in zip(lower, upper, strict=True):
+        sizes = [abs(high - low), abs(low), abs(high)]
+        size = next((v for v in sizes if np.isfinite(v) and v > 0), 1.0)
+        decimals.append(digits - 1 - int(f"{size:.{digits - 1}e}".split("e")[1]))
+
+    def apply(values: Sequence[float]) -> list[str]:
+        return [
+            number(v, max(0, d)) if d <= 8 else significant([v])[0]
+            for v, d in zip(values, decimals, strict=True)
+        ]
+
+    return apply
+
+
 def label_text(value: Any) -> str:
     """A level, or a value of a predictor, as tables show it."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def p_values(values: Sequence[float]) -> list[str]:
-    """p-values: four decimals, tiny ones in scientific notation or as a bound."""
+    """p-values with the decimals of the smallest that is no less than 0.0001: four to six.
+
+    Smaller ones are in scientific notation, below 2.2e-16 a bound.
+    """
+    shown = [p for p in values if p >= 1e-4]
+    decimals = 4 if not shown or min(shown) >= 1e-3 else 6
     out = []
     for p in values:
         if np.isnan(p):
@@ -95,7 +119,7 @@ def p_values(values: Sequence[float]) -> list[str]:
         elif p < 2.2e-16:
             out.append("<2e-16")
         else:
-            out.append(f"{p:.4f}" if p >= 1e-3 else f"{p:.2e}")
+            out.append(f"{p:.{decimals}f}" if p >= 1e-4 else f"{p:.2e}")
     return out
 
 
@@ -122,13 +146,22 @@ def blanks(formatter: Formatter) -> Formatter:
 
 # What a column of such a name looks like, if nothing else is said.
 _USUAL: dict[str, Formatter] = {
-    **dict.fromkeys(("npar", "Df", "NumDF", "df1"), counts),
+    **dict.fromkeys(("npar", "Df", "NumDF", "df1", "nobs", "df_residual"), counts),
     **dict.fromkeys(("df", "DenDF", "df2"), degrees),
     **dict.fromkeys(("AIC", "BIC", "logLik", "deviance", "-2*log(L)"), fixed(2)),
-    **dict.fromkeys(("t value", "t.ratio", "z.ratio"), fixed(3)),
+    **dict.fromkeys(("t value", "z value", "t.ratio", "z.ratio", "statistic"), blanks(fixed(3))),
     **dict.fromkeys(("F value", "F.ratio", "Chisq", "LRT"), blanks(fixed(4))),
-    **dict.fromkeys(("Pr(>|t|)", "Pr(>F)", "Pr(>Chisq)", "p.value"), p_values),
+    **dict.fromkeys(("Pr(>|t|)", "Pr(>|z|)", "Pr(>F)", "Pr(>Chisq)"), p_values),
+    **dict.fromkeys(("p.value", "p_value"), p_values),
 }
+# Frames with these columns: a standard error, and what is shown as precisely; limits.
+_WITH_ERRORS = {
+    "se": ("fit", "se", "lower", "upper"),
+    "std_error": ("estimate", "std_error", "conf_low", "conf_high"),
+    "SE": ("emmean", "estimate", "response", "ratio", "odds.ratio", "SE", "lower.CL", "upper.CL"),
+    "Std. Error": ("Estimate", "Std. Error", "lower.CL", "upper.CL"),
+}
+_LIMITS = ("lower", "upper")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -156,9 +189,9 @@ class Table(Shown):
     Examples
     --------
     >>> print(Table({"Estimate": [1.5, -0.25]}, ["a", "b"]))
-      Estimate
-    a     1.50
-    b    -0.25
+       Estimate
+    a      1.50
+    b     -0.25
     """
 
     columns: Mapping[str, Sequence[float]]
@@ -187,13 +220,60 @@ class Table(Shown):
         columns = {name: np.asarray(values) for name, values in self.columns.items()}
         return pd.DataFrame({**labels, **columns}, index=index)
 
+    @classmethod
+    @checked_keywords
+    def from_frame(
+        cls, frame: pd.DataFrame | pd.Series, *, title: str = "", notes: Sequence[str] = ()
+    ) -> Table:
+        """A data frame, or a part of one, as a table with as many digits as deserve to be read.
+
+        Estimates are shown as precisely as their standard errors ask for, limits as the width
+        between them does, other columns with four digits.
+
+        Parameters
+        ----------
+        frame : DataFrame or Series
+            For example of ``m.confint()``, ``m.predict(new, interval="prediction")`` or
+            ``m.tidy()``. Columns that hold no numbers become labels.
+        title : str
+        notes : sequence of str
+
+        Returns
+        -------
+        Table
+
+        Examples
+        --------
+        >>> frame = pd.DataFrame({"lower": [237.680690], "upper": [265.129520]}, ["Intercept"])
+        >>> print(Table.from_frame(frame))
+                   lower  upper
+        Intercept  237.7  265.1
+        """
+        if isinstance(frame, pd.Series):
+            frame = frame.to_frame(frame.name if frame.name is not None else "value")
+        if not isinstance(frame, pd.DataFrame):
+            raise refused("frame", "a pandas DataFrame or Series", frame)
+        columns: dict[str, list[float]] = {}
+        labels: dict[str, list[Any]] = {}
+        for i, name in enumerate(map(str, frame.columns)):
+            values = frame.iloc[:, i]
+            kind = pd.api.types
+            if kind.is_numeric_dtype(values.dtype) and not kind.is_bool_dtype(values.dtype):
+                columns[name] = values.to_numpy(dtype=np.float64, na_value=np.nan).tolist()
+            else:
+                labels[name] = ["" if pd.isna(v) else v for v in values]
+        index = [
+            ", ".join(map(str, row)) if isinstance(row, tuple) else str(row) for row in frame.index
+        ]
+        if labels and not isinstance(frame.index, pd.RangeIndex):
+            labels = {"": index, **labels}
+        lines = tuple(a_text("notes", note) for note in several(notes))
+        return cls(columns, index, a_text("title", title), lines, _formats_of(columns), {}, labels)
+
     @property
     def section(self) -> Section:
         """The table as text in cells, with its title and notes."""
-        columns = [
-            (self.formats.get(name) or _USUAL.get(name, significant))([float(v) for v in values])
-            for name, values in self.columns.items()
-        ]
+        columns = [self._texts(name) for name in self.columns]
         named = [[label_text(v) for v in values] for values in self.labels.values()]
         cells = named or [[str(label) for label in self.index]]
         grid = Grid(
@@ -202,6 +282,11 @@ class Table(Shown):
             len(cells),
         )
         return Section(self.title, grid, tuple(self.notes))
+
+    def _texts(self, name: str) -> list[str]:
+        """The cells of a column of numbers."""
+        formatter = self.formats.get(name) or _USUAL.get(name, significant)
+        return formatter([float(v) for v in self.columns[name]])
 
     @property
     def _sections(self) -> tuple[Section, ...]:
@@ -226,13 +311,87 @@ class Table(Shown):
         return markdown_of([self.section])
 
     @checked_keywords
-    def to_latex(self) -> str:
-        """The cells as a LaTeX tabular, which needs the package booktabs; no title, no notes.
+    def to_latex(self, *, caption: str = "", label: str = "") -> str:
+        """The cells as a LaTeX tabular, which needs the package booktabs.
+
+        Parameters
+        ----------
+        caption, label : str
+            With either, a floating table with the notes below the cells.
 
         Returns
         -------
         str
         """
-        grid = self.section.grid
-        assert grid is not None
-        return grid.latex()
+        caption, label = a_text("caption", caption), a_text("label", label)
+        section = self.section
+        notes = section.lines if caption or label else ()
+        return latex_of([Section(grid=section.grid, lines=notes)], caption, label)
+
+    @checked_keywords
+    def to_html(self) -> str:
+        """The table as HTML that takes its colours from the page, as notebooks show it.
+
+        Returns
+        -------
+        str
+        """
+        return self._repr_html_()
+
+    @checked_keywords
+    def to_csv(self, path: Any = None) -> str | None:
+        """The numbers with all their digits as CSV.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            Where to write it; the text is returned if not given.
+
+        Returns
+        -------
+        str or None
+        """
+        named = not self.labels
+        text: str | None = self.to_frame().to_csv(path, index=named, lineterminator="\n")
+        return text
+
+    @property
+    def style(self) -> Any:
+        """A Styler of pandas with the numbers, shown with this table's digits; needs jinja2.
+
+        Raises
+        ------
+        MissingPackageError
+            Without jinja2.
+        """
+        frame = self.to_frame()
+        try:
+            styler = frame.reset_index(drop=True).style if self.labels else frame.style
+        except (ImportError, AttributeError) as error:
+            raise MissingPackageError(
+                "Styled tables need jinja2, which is not installed. Run `pip install jinja2`."
+            ) from error
+        shown = {
+            name: dict(zip(map(_key, values), self._texts(name), strict=True))
+            for name, values in self.columns.items()
+        }
+        return styler.format({name: _reader(texts) for name, texts in shown.items()})
+
+
+def _key(value: Any) -> str:
+    return float(value).hex()
+
+
+def _reader(texts: Mapping[str, str]) -> Callable[[Any], str]:
+    return lambda value: texts[_key(value)]
+
+
+def _formats_of(columns: Mapping[str, Sequence[float]]) -> dict[str, Formatter]:
+    """How the columns of a frame of ours are shown, where their names say so."""
+    for error, names in _WITH_ERRORS.items():
+        if error in columns:
+            precise = blanks(as_precise_as([v for v in columns[error] if np.isfinite(v)]))
+            return {name: precise for name in names if name in columns}
+    if all(name in columns for name in _LIMITS):
+        return dict.fromkeys(_LIMITS, by_width(columns["lower"], columns["upper"]))
+    return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from lmmsparse.common.errors import DataError, Finding
 from lmmsparse.design.arguments import aligned, numbers
 from lmmsparse.design.design import Design, RandomBlock
 from lmmsparse.design.grouping import make_grouping
+from lmmsparse.design.known import known_covariances
 from lmmsparse.design.rank import independent_columns
 from lmmsparse.design.recipe import plain_labels
 from lmmsparse.engine.covariance.structures import make_structure
@@ -25,6 +26,7 @@ def design_from_arrays(
     *,
     weights: Any = None,
     offset: Any = None,
+    known: Mapping[str, Any] | None = None,
 ) -> Design:
     """Make a design of what `fit_arrays` takes.
 
@@ -35,6 +37,8 @@ def design_from_arrays(
     random : list of (groups, Z)
         `groups` (n,) labels; `Z` (n, k) columns, or None for a random intercept.
     weights, offset : (n,) arrays, optional
+    known : mapping, optional
+        Name of a grouping → the covariance of its levels.
     """
     index = _labels([y, X, *_given(random), weights, offset])
     if index is not None:
@@ -70,7 +74,7 @@ def design_from_arrays(
             "coefficients cannot be told apart from the others'. Leave them out of X."
         )
         findings.append(Finding("rank-deficient", "warning", text))
-    blocks = _blocks(random, index, rows, n)
+    blocks = _blocks(random, index, rows, n, known)
     return Design(
         formula="",
         response=str(getattr(y, "name", None) or "y"),
@@ -101,7 +105,9 @@ def _given(random: Any) -> list[Any]:
         return []
 
 
-def _blocks(random: Any, index: pd.Index | None, rows: IntArray, n: int) -> list[RandomBlock]:
+def _blocks(
+    random: Any, index: pd.Index | None, rows: IntArray, n: int, known: Any
+) -> list[RandomBlock]:
     try:
         terms = [(groups, Z) for groups, Z in random]
     except (TypeError, ValueError) as error:
@@ -114,12 +120,13 @@ def _blocks(random: Any, index: pd.Index | None, rows: IntArray, n: int) -> list
             "random is empty. Pass, for example, [(subject, None)] for a random intercept."
         )
     blocks: list[RandomBlock] = []
+    covariances = known_covariances(known, _group_names(terms))
     for i, (groups, Z) in enumerate(terms):
         if index is not None:
             groups = aligned(f"groups of term {i + 1}", groups, index)
             Z = aligned(f"Z of term {i + 1}", Z, index)
         labels = groups if isinstance(groups, pd.Series) else _series(groups, i)
-        name = str(labels.name if labels.name is not None else f"group{i + 1}")
+        name = _group_names(terms)[i]
         if len(labels) != n:
             raise DataError(
                 f"The groups of term {i + 1} have {len(labels)} labels for {n} observations. Give "
@@ -134,7 +141,8 @@ def _blocks(random: Any, index: pd.Index | None, rows: IntArray, n: int) -> list
         if columns.shape[1] == 0:
             raise DataError(f"Z of term {i + 1} has no columns. Pass None for a random intercept.")
         effects = ("Intercept",) if Z is None else _names(Z, columns, "z")
-        grouping = make_grouping(name, [plain_labels(labels.iloc[rows].reset_index(drop=True))])
+        used = plain_labels(labels.iloc[rows].reset_index(drop=True))
+        grouping = make_grouping(name, [used], covariances.get(name))
         for other in blocks:
             if other.group != name:
                 continue
@@ -149,6 +157,12 @@ def _blocks(random: Any, index: pd.Index | None, rows: IntArray, n: int) -> list
             RandomBlock(grouping, effects, np.asfortranarray(columns[rows]), structure, source)
         )
     return blocks
+
+
+def _group_names(terms: Sequence[tuple[Any, Any]]) -> list[str]:
+    """The names of Series, and "group1", "group2", … for others."""
+    names = [getattr(groups, "name", None) for groups, _ in terms]
+    return [str(f"group{i + 1}" if name is None else name) for i, name in enumerate(names)]
 
 
 def _series(groups: Any, i: int) -> pd.Series:

@@ -13,7 +13,6 @@ from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import DataError, Finding, FormulaError
 from lmmsparse.common.options import mapping, one_of
-from lmmsparse.common.words import listed
 from lmmsparse.design.columns import (
     check_factors,
     check_finite,
@@ -23,23 +22,25 @@ from lmmsparse.design.columns import (
 )
 from lmmsparse.design.design import Design, RandomBlock
 from lmmsparse.design.expressions import columns_of
-from lmmsparse.design.grouping import Grouping, make_grouping
+from lmmsparse.design.grouping import Grouping, LevelCovariance, make_grouping
+from lmmsparse.design.known import known_of_terms
 from lmmsparse.design.matrices import MatrixRecipe, learn
 from lmmsparse.design.plain import Columns
 from lmmsparse.design.rank import (
-    FixedColumns,
     chosen_columns,
     clearly_independent,
     column_relations,
     columns_not_finite,
-    far_from_zero,
     independent_columns,
+    rank_findings,
 )
 from lmmsparse.design.recipe import (
     GroupRecipe,
     Recipe,
     evaluate_grouping,
 )
+from lmmsparse.design.residual import PART, residual_of
+from lmmsparse.design.residual_checks import check_declared_visits, check_nested
 from lmmsparse.design.rows import (
     Extras,
     complete_rows,
@@ -54,7 +55,7 @@ from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.structures import make_structure
 from lmmsparse.formula.formula import MixedFormula, parse_formula
 from lmmsparse.formula.references import references, with_columns
-from lmmsparse.formula.tokens import effect_key
+from lmmsparse.formula.residual import ResidualCorrelation, parse_residual, parse_residual_sd
 
 
 @checked_keywords
@@ -67,6 +68,9 @@ def build_design(
     na_action: str = "omit",
     contrasts: Mapping[str, Any] | None = None,
     context: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
+    residual: str | None = None,
+    residual_sd: str | None = None,
 ) -> Design:
     """Evaluate a mixed-model formula on data.
 
@@ -84,6 +88,11 @@ def build_design(
         Column → formulaic contrasts (or ``"sum"``, ``"helmert"``, …), for fixed and random effects.
     context : mapping, optional
         Further names the formula may use.
+    known : mapping, optional
+        Grouping factor → `Pedigree`, `Precision`, `Covariance` or labelled DataFrame: the
+        covariance of its levels.
+    residual, residual_sd : str, optional
+        Correlation and standard deviation of the residuals, as for `lmmsparse.lmer`.
 
     Returns
     -------
@@ -103,7 +112,8 @@ def build_design(
     ((180, 2), (180, 36))
     """
     one_of("na_action", na_action, ("omit", "exclude", "raise"))
-    asked = _asked(formula, data, context)
+    asked = _asked(formula, data, context, residual, residual_sd)
+    covariances = known_of_terms(known, asked.parsed.random)
     fitted, findings = _complete(asked, weights, offset, na_action)
     learnt, fitted = _learnt(asked, contrasts, fitted, na_action, findings)
     extras = fitted_extras(fitted.extras, fitted.rows)
@@ -115,10 +125,16 @@ def build_design(
     independent = independent_columns(X, names)
     lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
     if not clearly_independent(X):
-        findings += _rank_findings(X, names, lost)
-    blocks = _blocks(asked, learnt, fitted.table)
+        findings += rank_findings(X, names, lost)
+    blocks = _blocks(asked, learnt, fitted.table, covariances)
     order = sorted(range(len(blocks)), key=lambda i: -blocks[i].n_levels)
     blocks = [_with_steps(blocks[i], i, learnt.recipe, asked.frame, findings) for i in order]
+    structure = residual_of(
+        asked.correlation, asked.sd_text, learnt.matrices.get(PART), fitted.table, asked.own
+    )
+    if structure is not None:
+        check_declared_visits(asked.correlation, asked.frame, structure.visits)
+        check_nested(structure.grouping, blocks)
     return Design(
         formula=asked.parsed.text,
         response=asked.response,
@@ -146,6 +162,7 @@ def build_design(
             weights_column=weights if isinstance(weights, str) else None,
             relations=column_relations(X, independent, names),
         ),
+        residual=structure,
     )
 
 
@@ -161,6 +178,9 @@ class _Asked:
         Formula part → text for formulaic, with `.` written out.
     uses : mapping
         Part → columns that it uses.
+    correlation : ResidualCorrelation or None
+    sd_text : str
+        What is given as ``residual_sd=``.
     """
 
     parsed: MixedFormula
@@ -169,10 +189,16 @@ class _Asked:
     own: dict[str, Any]
     parts: dict[str, str]
     uses: dict[str, tuple[str, ...]]
+    correlation: ResidualCorrelation | None = None
+    sd_text: str = ""
 
     @property
     def groups(self) -> set[str]:
-        return {factor for term in self.parsed.random for factor in term.factors}
+        own = {factor for term in self.parsed.random for factor in term.factors}
+        if self.correlation is None:
+            return own
+        time = () if self.correlation.time == "1" else (self.correlation.time,)
+        return {*own, *self.correlation.factors, *time}
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,24 +218,32 @@ class _Learnt:
     recipe: MatrixRecipe
 
 
-def _asked(formula: str | MixedFormula, data: Any, context: Any) -> _Asked:
+def _asked(
+    formula: str | MixedFormula, data: Any, context: Any, residual: Any, residual_sd: Any
+) -> _Asked:
     """Refuse what can be refused before any column is looked at."""
     parsed = formula if isinstance(formula, MixedFormula) else parse_formula(formula)
     if parsed.response is None:
         raise FormulaError(f"The formula {parsed.text!r} has no response. Write it before the ~.")
-    if not parsed.random:
+    correlation = None if residual is None else parse_residual(residual)
+    sd = None if residual_sd is None else parse_residual_sd(residual_sd)
+    if not parsed.random and correlation is None and sd is None:
         raise FormulaError(
             f"The formula {parsed.text!r} has no random-effects term, such as (1 | group). For a "
-            "model without any use statsmodels: ols() for a Gaussian response, glm() for others."
+            "model without any use ordinary least squares, for example statsmodels' ols(), or give "
+            "the residuals a structure with residual= or residual_sd=."
         )
     frame = as_frame(data)
     own = dict(mapping("context", context, "Write for example context={'square': square}."))
     _check_response_alone(parsed.response, parsed, frame)
     parts = _parts(parsed.response, parsed, frame)
+    if sd is not None:
+        parts[PART] = sd
     _check_index(parsed, parts, frame)
     _check_readable(parts)
     uses = {part: columns_of(text, frame.columns, own) for part, text in parts.items()}
-    return _Asked(parsed, parsed.response, frame, own, parts, uses)
+    asked = _Asked(parsed, parsed.response, frame, own, parts, uses, correlation)
+    return replace(asked, sd_text=residual_sd.strip() if residual_sd is not None else "")
 
 
 def _complete(
@@ -303,41 +337,6 @@ def _check_readable(parts: Mapping[str, str]) -> None:
         )
 
 
-def _rank_findings(X: FixedColumns, names: tuple[str, ...], lost: tuple[str, ...]) -> list[Finding]:
-    """What is dropped, and predictors so far from zero that digits are lost."""
-    out = []
-    is_far = far_from_zero(X, names)
-    far = [name for name, distant in zip(names, is_far, strict=True) if distant]
-    gone, stays = [n for n in far if n in lost], [n for n in far if n not in lost]
-    if gone:
-        text = (
-            f"{len(lost)} of {len(names)} columns of the fixed effects were dropped "
-            f"({listed(lost)}). {listed(gone)} {'is' if len(gone) == 1 else 'are'} so far from "
-            "zero, compared with the spread, that double precision cannot separate the columns. "
-            "Subtract a typical value in the data before fitting, for example the smallest. What "
-            "is dropped then too repeats other columns."
-        )
-        out.append(Finding("rank-deficient", "warning", text))
-    elif lost:
-        text = (
-            f"The fixed effects are linearly dependent: {len(lost)} of {len(names)} columns were "
-            f"dropped ({listed(lost)}). The fit does not depend on the choice, but their "
-            "coefficients cannot be told apart from the others'. Remove terms that repeat others, "
-            "or combinations of factor levels that do not occur."
-        )
-        out.append(Finding("rank-deficient", "warning", text))
-    products = [name for name in stays if len(effect_key(name)) > 1]
-    if products:
-        text = (
-            f"The predictor in {listed(products)} is far from zero compared with its spread. "
-            "Coefficients and tests of the terms it interacts with are about zero, far outside "
-            "the data, and their digits are lost. Subtract a typical value in the data before "
-            "fitting, for example the smallest."
-        )
-        out.append(Finding("far-from-zero", "warning", text))
-    return out
-
-
 def _sequences(parsed: MixedFormula) -> list[str]:
     """Factors of autoregressive terms that stand there by themselves."""
     terms = [term for term in parsed.random if term.structure == "ar1"]
@@ -355,14 +354,16 @@ def _with_steps(
     return replace(block, structure=replace(block.structure, at=at))
 
 
-def _blocks(asked: _Asked, learnt: _Learnt, table: Variables) -> list[RandomBlock]:
+def _blocks(
+    asked: _Asked, learnt: _Learnt, table: Variables, known: Mapping[str, LevelCovariance]
+) -> list[RandomBlock]:
     """The random-effects terms in formula order."""
     made: dict[tuple[str, ...], Grouping] = {}
     blocks = []
     for i, term in enumerate(asked.parsed.random):
         if term.factors not in made:
             columns = [evaluate_grouping(f, table, asked.own) for f in term.factors]
-            made[term.factors] = make_grouping(term.group, columns)
+            made[term.factors] = make_grouping(term.group, columns, known.get(term.group))
         values, names = learnt.matrices[f"random{i}"]
         assert isinstance(values, np.ndarray)
         if values.shape[1] == 0:

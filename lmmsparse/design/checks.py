@@ -15,6 +15,7 @@ import numpy as np
 from lmmsparse.common.errors import DataError, Finding, NotIdentifiableError
 from lmmsparse.common.words import listed
 from lmmsparse.design import Design, RandomBlock, own_share
+from lmmsparse.design.grouping import same_covariance
 from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
 from lmmsparse.engine.covariance.structures import CovarianceStructure
 from lmmsparse.engine.held import NOTHING, Held
@@ -47,16 +48,27 @@ def check_rows(design: Design) -> Iterator[Finding]:
 
 
 def check_levels(design: Design) -> Iterator[Finding]:
-    """Every grouping factor needs fewer levels than rows, and better several."""
+    """Every grouping factor needs fewer levels than rows, and better several.
+
+    Unless their covariance is known, which tells them from residuals.
+    """
     for name, terms in design.groups.items():
         block = design.blocks[terms[0]]
-        if block.n_levels >= design.n:
+        if block.n_levels >= design.n and block.known is None:
             yield _error(
                 "levels-vs-rows",
                 f"The grouping factor {name!r} has {block.n_levels} levels in {design.n} rows. "
                 "With one row per level its variation cannot be told from the residual variation. "
                 "Use a grouping factor with repeated observations, or hold the residual standard "
                 "deviation if it is known: fixed={'sigma': 1.0}.",
+            )
+        elif block.known is not None and not _relates_rows(block):
+            yield _error(
+                "levels-vs-rows",
+                f"The levels of {name!r} that have rows have one each, and by their "
+                f"{block.known.kind} they have equal variances and no covariances: their variation "
+                "cannot be told from the residual variation. Check the labels, or hold the "
+                "residual standard deviation if it is known: fixed={'sigma': 1.0}.",
             )
         elif 1 < block.n_levels < 5:
             yield Finding(
@@ -65,6 +77,18 @@ def check_levels(design: Design) -> Iterator[Finding]:
                 f"The grouping factor {name!r} has only {block.n_levels} levels "
                 f"({listed(block.levels)}). The estimate of its variance is very uncertain.",
             )
+
+
+def _relates_rows(block: RandomBlock) -> bool:
+    """Whether the known covariance of a factor's levels is more than residuals are."""
+    if block.prior is None or len(np.unique(block.codes)) < len(block.codes):
+        return True
+    r = np.random.default_rng(3).normal(size=(len(block.codes), 1))
+    on_levels = np.zeros((block.n_levels, 1))
+    on_levels[block.codes] = r
+    back = block.prior.solve(on_levels)[block.codes]
+    scale = float(np.mean(block.prior.variances[block.codes]))
+    return bool(np.abs(back - scale * r).max() > _NEARLY * scale)
 
 
 def _patterned(structure: CovarianceStructure) -> bool:
@@ -78,7 +102,8 @@ def check_random_effects(design: Design) -> Iterator[Finding]:
     """A term needs fewer random effects than there are rows."""
     for block in design.blocks:
         effects = block.n_levels * block.k
-        if design.n <= effects and block.n_levels < design.n and not _patterned(block.structure):
+        known = block.known is not None or _patterned(block.structure)
+        if design.n <= effects and block.n_levels < design.n and not known:
             yield _error(
                 "effects-vs-rows",
                 f"The term {block.source} has {effects} random effects ({block.n_levels} levels × "
@@ -171,6 +196,8 @@ def check_same_groupings(design: Design) -> Iterator[Finding]:
     first = [design.blocks[terms[0]] for terms in design.groups.values()]
     for i, a in enumerate(first):
         for b in first[:i]:
+            if not same_covariance(a.known, b.known):  # two covariances of the same levels
+                continue
             pairs = a.codes.astype(np.int64) * b.n_levels + b.codes
             if a.n_levels == b.n_levels and len(np.unique(pairs)) == a.n_levels:
                 yield _warning(

@@ -194,7 +194,7 @@ def codings(
         if isinstance(chosen, type) and issubclass(chosen, coding.Contrasts):
             chosen = chosen()
         if not isinstance(chosen, coding.Contrasts):
-            chosen = _custom(name, value)
+            chosen = _custom(name, _by_level(name, value, table))
         if isinstance(chosen, coding.CustomContrasts) and name in table.columns:
             levels = table[name].astype("category").cat.categories
             if len(chosen.contrasts) != len(levels):
@@ -221,18 +221,35 @@ def _check_has_levels(name: str, column: pd.Series) -> None:
         )
 
 
+def _by_level(name: str, value: Any, table: Variables) -> Any:
+    """A number for every level, by its name, as a list in the order of the levels."""
+    given = value.to_dict() if isinstance(value, pd.Series) else value
+    numbers = isinstance(given, Mapping) and all(np.ndim(v) == 0 for v in given.values())
+    if not numbers or not given or name not in table.columns:
+        return value
+    levels = list(table[name].astype("category").cat.categories)
+    if set(given) != set(levels):
+        raise OptionError(
+            f"The contrasts of {name!r} are for {listed(map(repr, given))}, but its levels are "
+            f"{listed(map(repr, levels))}. Give every level a number, or every contrast a list."
+        )
+    return [given[level] for level in levels]
+
+
 def _custom(name: str, value: Any) -> Any:
     check_real(f"contrasts[{name!r}]", value)
     try:
-        chosen = coding.CustomContrasts(value)
+        chosen = coding.CustomContrasts(
+            np.reshape(value, (-1, 1)) if np.ndim(value) == 1 else value
+        )
         numbers = np.asarray(chosen.contrasts, dtype=np.float64)
     except (TypeError, ValueError, IndexError, AttributeError):
         numbers = np.zeros(0)
     if numbers.ndim != 2 or not np.isfinite(numbers).all():
         raise OptionError(
             f"The contrasts of {name!r} are not a coding: {value!r}. Pass one of "
-            f"{', '.join(map(repr, _CODINGS))}, formulaic contrasts, or a matrix of finite numbers "
-            "with one row per level."
+            f"{', '.join(map(repr, _CODINGS))}, formulaic contrasts, a number for each level as "
+            "[-0.5, 0.5], or a matrix of them with one row per level."
         )
     return chosen
 

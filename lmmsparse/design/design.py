@@ -13,11 +13,13 @@ import scipy.sparse as sp
 from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly
 from lmmsparse.common.errors import Finding
 from lmmsparse.design.arguments import aligned
-from lmmsparse.design.grouping import Grouping
+from lmmsparse.design.grouping import Grouping, LevelCovariance
 from lmmsparse.design.rank import factors_of
 from lmmsparse.design.recipe import Recipe
+from lmmsparse.design.residual import ResidualDesign
 from lmmsparse.engine.columns import Basis, InternalColumns, orthonormal
 from lmmsparse.engine.covariance.structures import CovarianceStructure
+from lmmsparse.engine.prior import Prior
 
 _FAR = 30.0  # means this many standard deviations from zero cost digits
 
@@ -83,6 +85,24 @@ class RandomBlock(ReadOnly):
         return self.grouping.name
 
     @property
+    def known(self) -> LevelCovariance | None:
+        """The known covariance of the levels."""
+        return self.grouping.known
+
+    @property
+    def prior(self) -> Prior | None:
+        """The same as the engine works with it."""
+        return None if self.known is None else self.known.prior
+
+    def level_variances(self, codes: IntArray) -> FloatArray | float:
+        """What multiplies the variance of a level's effects, per row: 1 if nothing is known."""
+        if self.known is None:
+            return 1.0
+        others = self.known.variance_of_others
+        padded = np.append(self.known.prior.variances, np.nan if others is None else others)
+        return np.asarray(padded[codes])
+
+    @property
     def codes(self) -> IntArray:
         return self.grouping.codes
 
@@ -128,6 +148,9 @@ class Design(ReadOnly):
         What building the design has noticed.
     recipe : Recipe or None
         How to build the same columns from new data; None for a model made from arrays.
+    residual : ResidualDesign or None
+        Correlation and standard deviations of the residuals; None where they are independent and
+        alike.
     """
 
     formula: str
@@ -144,12 +167,14 @@ class Design(ReadOnly):
     na_action: str
     findings: tuple[Finding, ...]
     recipe: Recipe | None
+    residual: ResidualDesign | None = None
 
     def __repr__(self) -> str:
-        terms = ", ".join(f"{b.source}: {b.n_levels} × {b.k}" for b in self.blocks)
+        terms = ", ".join(f"{b.source}: {b.n_levels} × {b.k}" for b in self.blocks) or "none"
+        residual = "" if self.residual is None else f", residuals {self.residual.text}"
         return (
             f"Design of {self.response}: {self.n} rows, {self.p} fixed effects, random effects "
-            f"{terms}"
+            f"{terms}{residual}"
         )
 
     @property
@@ -196,6 +221,8 @@ class Design(ReadOnly):
             indptr = np.arange(0, n * k + 1, k)
             shape = (n, block.n_levels * k)
             parts.append(sp.csr_array((block.columns.ravel(), indices, indptr), shape=shape))
+        if not parts:
+            return sp.csr_array((self.n, 0))
         return sp.csr_array(sp.hstack(parts, format="csr"))
 
     def in_rows(self, what: str, values: Any) -> Any:

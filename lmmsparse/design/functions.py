@@ -170,9 +170,10 @@ def _is(value: Any, kind: type) -> bool:
 def _coding(contrasts: Any) -> CustomContrasts:
     """Contrasts that are written out, as a matrix or as named columns."""
     try:
-        if isinstance(contrasts, (pd.Series, str)) or np.ndim(contrasts) == 1:
-            raise ValueError("a single column")
-        coding = CustomContrasts(contrasts)
+        if isinstance(contrasts, (pd.Series, str)):
+            raise ValueError("not in the order of the levels")
+        column = np.ndim(contrasts) == 1
+        coding = CustomContrasts(np.reshape(contrasts, (-1, 1)) if column else contrasts)
         matrix = np.asarray(coding.contrasts, dtype=np.float64)
         if matrix.ndim != 2 or not np.isfinite(matrix).all():
             raise ValueError("not a matrix of numbers")

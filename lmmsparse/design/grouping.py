@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,9 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, IntArray, ReadOnly
 from lmmsparse.common.errors import DataError
 from lmmsparse.common.words import listed
-from lmmsparse.design.labels import positions
+from lmmsparse.design.labels import alike, positions, python_value, same_but_for_type
 from lmmsparse.design.variables import codes_and_categories, without_unused
+from lmmsparse.engine.prior import Prior
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,21 +56,72 @@ class LevelKey(ReadOnly):
         return place.astype(np.intp), missing
 
 
+class LevelCovariance(Protocol):
+    """What is known of the covariance of a factor's levels.
+
+    Attributes
+    ----------
+    kind : str
+        What to call it.
+    variance_of_others : float or None
+        Of a level that it does not have; None where that is not known.
+    labels : pandas.Index
+    prior : Prior
+    """
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def variance_of_others(self) -> float | None: ...
+    @property
+    def labels(self) -> pd.Index: ...
+    @property
+    def prior(self) -> Prior: ...
+
+
+def same_covariance(a: LevelCovariance | None, b: LevelCovariance | None) -> bool:
+    """Whether the same is known of the levels of two factors."""
+    if a is b or a is None or b is None:
+        return a is b
+    P, Q = a.prior.precision, b.prior.precision
+    return bool(
+        a.labels.equals(b.labels)
+        and np.array_equal(P.indptr, Q.indptr)
+        and np.array_equal(P.indices, Q.indices)
+        and np.allclose(P.data, Q.data, rtol=1e-10, atol=0.0)
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Grouping(ReadOnly):
-    """A grouping factor: labels of its levels, level of each fitted row (n,), key to new data."""
+    """A grouping factor: labels of its levels, level of each fitted row (n,), key to new data.
+
+    Where the covariance of the levels is known, they are all that it has, with rows or without.
+    """
 
     name: str
     levels: pd.Index
     codes: IntArray
     key: LevelKey
+    known: LevelCovariance | None = None
 
 
-def make_grouping(name: str, columns: Sequence[pd.Series]) -> Grouping:
+def make_grouping(
+    name: str, columns: Sequence[pd.Series], known: LevelCovariance | None = None
+) -> Grouping:
     """Turn one column, or several whose observed combinations count, into a grouping factor.
 
     Unused levels are dropped; levels of an interaction are ordered with the first factor slowest.
+
+    Parameters
+    ----------
+    known : LevelCovariance, optional
+        The covariance of the levels, and thus which there are.
     """
+    if known is not None:
+        codes = positions(known.labels, columns[0])
+        _check_all_known(name, columns[0], codes, known)
+        return Grouping(name, known.labels, codes, LevelKey.of(known.labels), known)
     components, coded = [], []
     for column in columns:
         levels, codes = _factorize(name, column)
@@ -85,6 +137,24 @@ def make_grouping(name: str, columns: Sequence[pd.Series]) -> Grouping:
     key = LevelKey(tuple(components), combinations)
     labels = components[0] if len(components) == 1 else combined_labels(key)
     return Grouping(name, labels, codes.astype(np.intp), key)
+
+
+def _check_all_known(name: str, column: pd.Series, codes: IntArray, known: LevelCovariance) -> None:
+    """Refuse levels of the data that a known covariance does not have."""
+    unseen = column[codes < 0]
+    if not len(unseen):
+        return
+    twins = same_but_for_type(known.labels, unseen)
+    if twins:
+        here = f"in its {known.kind}"
+        raise DataError(alike(f"The grouping factor {name!r}", "in the data", here, *twins))
+    labels = [repr(python_value(v)) for v in pd.unique(unseen.astype(object))]
+    what = {"pedigree": "a row, with empty parents if they are unknown,"}
+    raise DataError(
+        f"The {known.kind} of {name!r} does not have all levels of the data: {listed(labels)}. Add "
+        f"{what.get(known.kind, 'a row and a column')} for each, or leave their rows out of the "
+        "data."
+    )
 
 
 def combined_labels(key: LevelKey) -> pd.Index:

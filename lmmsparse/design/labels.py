@@ -59,6 +59,25 @@ def check_types(what: str, levels: pd.Index, unseen: pd.Series) -> None:
             )
 
 
+def same_but_for_type(levels: pd.Index, unseen: pd.Series) -> tuple[Any, Any] | None:
+    """A label and a level that read alike and are of different types; None if there are none."""
+    known = {_text(value): value for value in map(python_value, levels)}
+    for value in map(python_value, pd.unique(unseen.dropna().astype(object))):
+        level = known.get(_text(value))
+        if level is not None and _kind(level) != _kind(value):
+            return value, level
+    return None
+
+
+def alike(what: str, here: str, there: str, value: Any, level: Any) -> str:
+    """The message for a label and another that read alike and are of different types."""
+    return (
+        f"{what} has {value!r} ({type(value).__name__}) {here} and {level!r} "
+        f"({type(level).__name__}) {there}. Labels of different types are different: convert one "
+        "of the columns to the type of the other."
+    )
+
+
 def python_value(value: Any) -> Any:
     """A label as Python shows it: 3 for np.int64(3)."""
     return value.item() if isinstance(value, (np.number, np.bool_, np.str_)) else value

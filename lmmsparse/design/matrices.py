@@ -112,10 +112,12 @@ class MatrixRecipe:
 
         def moved(mapping: Mapping[str, Any]) -> dict[str, Any]:
             kept = {f"random{new}": mapping[f"random{old}"] for new, old in enumerate(order)}
-            return {"fixed": mapping["fixed"], **kept}
+            others = {part: mapping[part] for part in ("fixed", "residual_sd") if part in mapping}
+            return {**others, **kept}
 
         # Levels are learnt in the first part that uses a factor: others may need them.
-        lost = self.categories.keys() - {"fixed", "response", *(f"random{i}" for i in order)}
+        own = {"fixed", "response", "residual_sd"}
+        lost = self.categories.keys() - own - {f"random{i}" for i in order}
         categories = moved(self.categories)
         for part in lost:
             categories["fixed"] = {**self.categories[part], **categories["fixed"]}

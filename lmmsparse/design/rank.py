@@ -10,6 +10,8 @@ import scipy.linalg as sla
 import scipy.sparse as sp
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
+from lmmsparse.common.errors import Finding
+from lmmsparse.common.words import listed
 from lmmsparse.engine.origins import origins
 from lmmsparse.formula.tokens import effect_key
 
@@ -241,3 +243,38 @@ def _shares(X: FloatArray, length: FloatArray, tolerance: FloatArray) -> FloatAr
             basis[: len(rest), m] = rest / share[j]
             m += 1
     return share
+
+
+def rank_findings(X: FixedColumns, names: tuple[str, ...], lost: tuple[str, ...]) -> list[Finding]:
+    """What is dropped, and predictors so far from zero that digits are lost."""
+    out = []
+    is_far = far_from_zero(X, names)
+    far = [name for name, distant in zip(names, is_far, strict=True) if distant]
+    gone, stays = [n for n in far if n in lost], [n for n in far if n not in lost]
+    if gone:
+        text = (
+            f"{len(lost)} of {len(names)} columns of the fixed effects were dropped "
+            f"({listed(lost)}). {listed(gone)} {'is' if len(gone) == 1 else 'are'} so far from "
+            "zero, compared with the spread, that double precision cannot separate the columns. "
+            "Subtract a typical value in the data before fitting, for example the smallest. What "
+            "is dropped then too repeats other columns."
+        )
+        out.append(Finding("rank-deficient", "warning", text))
+    elif lost:
+        text = (
+            f"The fixed effects are linearly dependent: {len(lost)} of {len(names)} columns were "
+            f"dropped ({listed(lost)}). The fit does not depend on the choice, but their "
+            "coefficients cannot be told apart from the others'. Remove terms that repeat others, "
+            "or combinations of factor levels that do not occur."
+        )
+        out.append(Finding("rank-deficient", "warning", text))
+    products = [name for name in stays if len(effect_key(name)) > 1]
+    if products:
+        text = (
+            f"The predictor in {listed(products)} is far from zero compared with its spread. "
+            "Coefficients and tests of the terms it interacts with are about zero, far outside "
+            "the data, and their digits are lost. Subtract a typical value in the data before "
+            "fitting, for example the smallest."
+        )
+        out.append(Finding("far-from-zero", "warning", text))
+    return out

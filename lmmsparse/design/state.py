@@ -18,6 +18,7 @@ from lmmsparse.design.design import Design, RandomBlock
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.recipe import GroupRecipe, Recipe, check_texts
+from lmmsparse.design.residual import PART
 from lmmsparse.design.values import decode, encode
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.structures import CovarianceStructure, make_structure
@@ -112,7 +113,9 @@ _RECIPE = (
 def decode_recipe(meta: Any, keys: Sequence[LevelKey]) -> Recipe:
     """The inverse of `encode_recipe`; `keys` are those of the design's blocks, in order."""
     record(meta, _RECIPE, ("relations",))
-    parts = ("fixed", *(f"random{i}" for i in range(len(keys))))
+    parts: tuple[str, ...] = ("fixed", *(f"random{i}" for i in range(len(keys))))
+    if isinstance(meta["parts"], dict) and PART in meta["parts"]:
+        parts = (PART, *parts)
     columns = mapping(meta["columns"], _decode_column)
     variables = mapping(record(meta["variables"], parts), lambda names: items(names, text))
     if not all(name in columns for names in variables.values() for name in names):
@@ -231,6 +234,9 @@ def check_recipe(design: Design) -> None:
         raise ValueError("a formula of another model")
     _check_terms(design, recipe, parsed.random)
     _check_levels(recipe.matrices)
+    residual = design.residual
+    if (PART in recipe.matrices.parts) != (residual is not None and bool(residual.names)):
+        raise ValueError("columns of residual_sd that nothing uses, or none")
     with suppress(NotStoredError):
         _check_columns(design, recipe, parsed.fixed)
 
@@ -278,5 +284,9 @@ def _check_columns(design: Design, recipe: Recipe, fixed: str) -> None:
     for i, block in enumerate(design.blocks):
         if tuple(matrices.specification(f"random{i}").column_names) != block.names:
             raise ValueError("a recipe of other random effects")
+    if design.residual is not None and design.residual.names:
+        found = [str(name) for name in matrices.specification(PART).column_names]
+        if not set(design.residual.names) <= set(found):
+            raise ValueError("a recipe of another residual_sd")
     if learnt != {call: sorted(state) for call, state in matrices.transform_state.items()}:
         raise ValueError("a recipe that has not learnt everything")

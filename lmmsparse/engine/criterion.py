@@ -27,11 +27,18 @@ from lmmsparse.engine.covariance.tangents import (
 )
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.products import CrossProducts, Response
-from lmmsparse.engine.solvers.base import Modes, PLSSolution, PLSSystem, Point
+from lmmsparse.engine.solvers.base import (
+    EstimatedSystem,
+    Modes,
+    PLSSolution,
+    PLSSystem,
+    Point,
+)
 from lmmsparse.engine.traces import is_cheap, is_possible
 from lmmsparse.optimize import Derivatives
 
 _EPS = float(np.finfo(np.float64).eps)
+_ENOUGH = 1e-6  # a fall of an estimated criterion that is not worth another evaluation
 
 
 def rounding_error(df: int, left: float | FloatArray) -> FloatArray:
@@ -58,7 +65,8 @@ class ProfiledDeviance:
 
     Notes
     -----
-    With r² the penalized residual sum of squares and M = Λ'Z'WZΛ + I,
+    With r² the penalized residual sum of squares, M = Λ'Z'WZΛ + Q and Q = I where no covariance of
+    levels is known (log|M| stands for log|M| − log|Q|),
     d(θ) = log|M| − Σ log w + n [1 + log(2π r²/n)] for ML, and
     d(θ) = log|M| + log|R_X'R_X| − Σ log w + (n − p) [1 + log(2π r²/(n − p))] for REML. With σ held,
     the last part is n (or n − p) log(2πσ²) + r²/σ².
@@ -95,7 +103,7 @@ class ProfiledDeviance:
         return self._profiled_value(solution)
 
     def _profiled_value(self, solution: PLSSolution) -> float:
-        value = solution.logdet_M - self.products.sum_log_weights
+        value = solution.logdet_M - self.products.prior.logdet - self.products.sum_log_weights
         value += self.df * (1.0 + np.log(2.0 * np.pi * solution.pwrss / self.df))
         if self.reml:
             value += solution.logdet_RX + self.products.basis.logdet
@@ -112,6 +120,8 @@ class ProfiledDeviance:
     def modes(self, theta: FloatArray) -> Modes:
         """Solve at θ and keep an independent factor with the conditional modes."""
         theta = np.asarray(theta, dtype=np.float64)
+        if self._estimating is not None:
+            return self._estimating.modes(theta, self.response)
         solution = self.solution(theta)
         factor = self.system.factor(theta)
         T = self.template.shifted_factors(theta)
@@ -120,10 +130,22 @@ class ProfiledDeviance:
         b = self.template.multiply(T, u)
         return Modes(solution, factor, u, b, rhs - self.products.times(b))
 
-    def gradient(self, theta: FloatArray, sigma2: float | None = None) -> FloatArray:
-        """∂d/∂θ, shape (n_theta,); with `sigma2` given, of the criterion with σ² held there."""
+    def gradient(
+        self,
+        theta: FloatArray,
+        sigma2: float | None = None,
+        directions: Sequence[FloatArray | None] | None = None,
+    ) -> FloatArray:
+        """∂d/∂θ, shape (n_theta,); with `sigma2` given, of the criterion with σ² held there.
+
+        Parameters
+        ----------
+        theta : (n_theta,) array
+        directions : sequence of (parameters, k, k) arrays or None, optional
+            As for `derivatives`.
+        """
         theta = np.asarray(theta, dtype=np.float64)
-        point, D = self._point(theta, sigma2), derivatives_of_T(self.template, theta)
+        point, D = self._point(theta, sigma2), derivatives_of_T(self.template, theta, directions)
         return self._gradient(theta, point, point.FT, D)
 
     def _point(self, theta: FloatArray, sigma2: float | None = None) -> Point:
@@ -172,7 +194,42 @@ class ProfiledDeviance:
             exact=second() if self._traces_are_cheap else None,
             second=second if self._traces_are_possible else None,
             noise=self._noise(theta, point.solution),
+            by_gradient=self.estimated,
         )
+
+    @cached_property
+    def _estimating(self) -> EstimatedSystem | None:
+        return self.system if isinstance(self.system, EstimatedSystem) else None
+
+    @property
+    def estimated(self) -> bool:
+        """Whether log|M| is known but for a Monte Carlo error."""
+        return self._estimating is not None
+
+    def monte_carlo(self, theta: FloatArray) -> tuple[float, FloatArray]:
+        """The Monte Carlo standard deviation of the criterion and covariance of its gradient.
+
+        Returns
+        -------
+        float and (n_theta, n_theta) array
+            Zero where nothing is left to chance.
+        """
+        theta, d = np.asarray(theta, dtype=np.float64), self.template.n_theta
+        if self._estimating is None:
+            return 0.0, np.zeros((d, d))
+        s2 = None if self.held_sigma is None else self.held_sigma**2
+        at = of_full_rank(self.template, self.column_scales, theta)
+        point = self._estimating.point(at, self.response, self.reml, s2)
+        D = derivatives_of_T(self.template, theta)
+        own_part = []
+        for own, at_point, T, way in zip(
+            point.FT_errors, point.T, self.template.shifted_factors(theta), D, strict=True
+        ):
+            errors = own if np.array_equal(at_point, T) else own @ np.linalg.solve(at_point, T)
+            own_part.append(2.0 * errors.reshape(len(own), -1) @ way.reshape(len(way), -1).T)
+        gradients = np.concatenate(own_part, axis=1)
+        s = len(gradients)
+        return self._estimating.logdet_sd(at), gradients.T @ gradients / (s * (s - 1))
 
     def moment_estimate(self, theta: FloatArray) -> tuple[float, FloatArray | None]:
         """The criterion at θ, and a θ nearer to the optimum by the method of moments."""
@@ -210,26 +267,23 @@ class ProfiledDeviance:
     def column_scales(self) -> list[FloatArray]:
         """Per term, 1 / the root mean square of each column: the natural unit of T's rows."""
         scales = []
-        for pair in self.products.pairs:
-            if pair.s == pair.t:
-                gram = pair.values.sum(axis=0)
-                squares = np.diag(self.template.unshifted(pair.s, gram))
-                scales.append(np.sqrt(self.products.n / np.maximum(squares, 1e-300)))
+        for t, gram in enumerate(self.products.grams):
+            squares = np.diag(self.template.unshifted(t, gram))
+            scales.append(np.sqrt(self.products.n / np.maximum(squares, 1e-300)))
         return scales
 
     @cached_property
     def _column_sizes(self) -> list[FloatArray]:
         """Per term, the root mean squares of the columns that cross-products are taken of."""
-        own = [pair.values.sum(axis=0) for pair in self.products.pairs if pair.s == pair.t]
-        return [np.sqrt(np.diag(gram) / self.products.n) for gram in own]
+        return [np.sqrt(np.diag(gram) / self.products.n) for gram in self.products.grams]
 
     @cached_property
     def _traces_are_cheap(self) -> bool:
-        return is_cheap(self.products, self.reml)
+        return not self.estimated and is_cheap(self.products, self.reml)
 
     @cached_property
     def _traces_are_possible(self) -> bool:
-        return is_possible(self.products, self.reml)
+        return not self.estimated and is_possible(self.products, self.reml)
 
     def largest_size(self, theta: FloatArray) -> float:
         """A bound on the size of the random effects, over σ, with the parts that cancel."""
@@ -248,7 +302,8 @@ class ProfiledDeviance:
 
     def _noise(self, theta: FloatArray, solution: PLSSolution) -> float:
         of_sums = float(rounding_error(self.df, solution.pwrss / self.response.yty))
-        return of_sums + self.lost_digits(theta)
+        enough = _ENOUGH if self.estimated else 0.0
+        return max(enough, of_sums + self.lost_digits(theta))
 
     def _second_moments(self, point: Point, sigma2: float | None = None) -> list[FloatArray]:
         """Per term F, half the gradient in TT', (k, k)."""

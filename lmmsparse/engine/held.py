@@ -22,6 +22,8 @@ class Held:
         Positions in θ and their values, in increasing order of the position.
     sigma : float or None
         Residual standard deviation (of an observation of weight 1), if it is held.
+    residual : tuple of (str, float)
+        Parameters of a covariance of the residuals, by name.
 
     Examples
     --------
@@ -31,11 +33,12 @@ class Held:
 
     theta: tuple[tuple[int, float], ...] = ()
     sigma: float | None = None
+    residual: tuple[tuple[str, float], ...] = ()
 
     @property
     def any(self) -> bool:
         """Whether anything is held."""
-        return bool(self.theta) or self.sigma is not None
+        return bool(self.theta or self.residual) or self.sigma is not None
 
     def held(self, n_theta: int) -> BoolArray:
         """Which of the elements of θ are held, (n_theta,)."""

@@ -33,8 +33,8 @@ def moment_estimate(
 ) -> FloatArray | None:
     """Return moment estimates of θ from the solution at `theta`, (n_theta,).
 
-    None where there are none: for structures with correlations, and where the random effects leave
-    next to nothing for the residuals.
+    None where there are none: for structures with correlations, for levels whose covariance is
+    known, and where the random effects leave next to nothing for the residuals.
 
     Parameters
     ----------
@@ -45,7 +45,8 @@ def moment_estimate(
     inverse : sequence of arrays
         M⁻¹ where Z'WZ has blocks.
     """
-    if not all(isinstance(s, (Unstructured, Diagonal)) for s in template.structures):
+    estimable = all(isinstance(s, (Unstructured, Diagonal)) for s in template.structures)
+    if products.priors or not estimable:
         return None
     own = [S for pair, S in zip(products.pairs, inverse, strict=True) if pair.s == pair.t]
     left = pwrss

@@ -3,6 +3,9 @@
 Kenward–Roger's information needs the squares of all blocks between levels, q² of them. Where the
 largest factor is eliminated first, those between its own levels are δA − F S⁻¹F', with A and F
 sparse and S the rest: their sums need matrices of the size of the rest only.
+
+Where the covariance A = RR' of levels is known, N stands for R'NR: with the columns ZR, the same
+model has independent levels.
 """
 
 from __future__ import annotations
@@ -45,7 +48,8 @@ class PairSums:
     squares: float
 
 
-_TimesN = Callable[[FloatArray], tuple[FloatArray, FloatArray]]  # Z'WZ B → N B and Λ'N B, (q, m)
+# Z'WZ B → N B and Q⁻¹Λ'N B, (q, m).
+_TimesN = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
 
 def pair_sums(
@@ -65,10 +69,8 @@ def by_columns(products: CrossProducts, T: list[FloatArray], times_N: _TimesN) -
         for b, (k, n) in enumerate(zip(products.sizes, products.n_levels, strict=True)):
             for part in [slice(0, n)] if products.one_factor else chunks(n, products.q * k):
                 mine = _rows(products, b)[part.start * k : part.stop * k]
-                levels, GB = part.stop - part.start, products.ZtZ[mine]
-                if products.one_factor:
-                    GB = sp.kron(np.ones((1, levels)), sp.eye_array(k), format="csr") @ GB
-                N, half = times_N(GB.toarray().T)
+                levels = part.stop - part.start
+                N, half = _columns(products, times_N, mine, k)
                 _add_products(pairs, products, b, N)
                 white = half.reshape(-1, k) @ T[b]  # columns of Λ'NΛ
                 own[b] += _own_blocks(N[mine], k) - half.reshape(-1, k).T @ half.reshape(-1, k)
@@ -76,6 +78,21 @@ def by_columns(products: CrossProducts, T: list[FloatArray], times_N: _TimesN) -
                 squares += float(np.vdot(white, white))
                 shown.update(levels)
     return PairSums(pairs, own, trace, squares)
+
+
+def _columns(
+    products: CrossProducts, times_N: _TimesN, mine: IntArray, k: int
+) -> tuple[FloatArray, FloatArray]:
+    """Some columns of N and of Λ'N, (q, m); summed over levels where no two of them meet."""
+    if products.priors:
+        prior, unit = products.prior, np.zeros((products.q, len(mine)))
+        unit[mine, np.arange(len(mine))] = 1.0
+        N, half = times_N(np.asarray(products.ZtZ @ prior.root(unit)))
+        return prior.root_transposed(N), prior.root_transposed(prior.times(half))
+    GB = products.ZtZ[mine]
+    if products.one_factor:
+        GB = sp.kron(np.ones((1, len(mine) // k)), sp.eye_array(k), format="csr") @ GB
+    return times_N(GB.toarray().T)
 
 
 def _add_products(
@@ -104,7 +121,7 @@ def _by_elimination(
     lead, sizes = products.lead, products.sizes
     rest = [t for t in range(len(sizes)) if t not in lead]
     K = sum(sizes[t] for t in lead)
-    if not rest or (K * K + 3) * products.core**2 > _CORE:
+    if products.priors or not rest or (K * K + 3) * products.core**2 > _CORE:
         return None
     pairs, own = dict[tuple[int, int], FloatArray](), [np.zeros((k, k)) for k in sizes]
     core = _with_the_rest(products, factor, rest, times_N, pairs, own)

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly
+from lmmsparse.engine.prior import Prior
 
 _TABLE = 8  # cells per row that are cheaper to number than rows are to sort
 
@@ -26,11 +27,14 @@ class TermColumns(ReadOnly):
         Level of the grouping factor in each row.
     columns : (n, k) array
         The term's model matrix columns.
+    prior : Prior, optional
+        The known covariance of the levels.
     """
 
     codes: IntArray
     columns: FloatArray
     n_levels: int
+    prior: Prior | None = None
 
     @property
     def transposed(self) -> sp.csc_array:
@@ -64,10 +68,18 @@ class PairPattern(ReadOnly):
 
 def pair_pattern(terms: Sequence[TermColumns], s: int, t: int) -> PairPattern:
     """Which levels of terms s ≥ t meet."""
-    if s == t:
+    if s == t or _one_known_factor(terms[s], terms[t]):
         levels = np.arange(terms[s].n_levels)
         return PairPattern(s, t, levels, levels, terms[s].codes)
     return PairPattern(s, t, *_observed_pairs(terms[s], terms[t]))
+
+
+def _one_known_factor(a: TermColumns, b: TermColumns) -> bool:
+    """Whether two terms have one factor of known covariance.
+
+    Levels without a row belong to its pattern: M⁻¹ has blocks between their effects.
+    """
+    return a.prior is not None and a.prior is b.prior and np.array_equal(a.codes, b.codes)
 
 
 def pair_patterns(terms: Sequence[TermColumns]) -> Iterator[PairPattern]:

@@ -82,12 +82,12 @@ class GeneralPoint:
         for t, (k, a, z) in enumerate(
             zip(products.sizes, template.offsets[:-1], template.offsets[1:], strict=True)
         ):
-            v = self.modes.v[a:z].reshape(-1, k)
-            minus = v.T @ v / self.s2
+            # (Z'V⁻¹Z − vv'/s² − AA') times T and the levels' covariance, which make u of v.
+            v, u = self.modes.v[a:z].reshape(-1, k), self.modes.u[a:z].reshape(-1, k)
+            out[t] -= v.T @ u / self.s2
             if self._reml:
-                A = self._border.A[a:z].reshape(len(v), k, products.p)
-                minus += np.tensordot(A, A, axes=([0, 2], [0, 2]))
-            out[t] -= minus @ self.T[t]
+                A, B = (part[a:z].reshape(len(v), k, products.p) for part in self._border)
+                out[t] -= np.tensordot(A, B, axes=([0, 2], [0, 2]))
         return out
 
     def _by_level(self, t: int, vector: FloatArray) -> FloatArray:
@@ -104,7 +104,7 @@ class GeneralPoint:
 
     def squares(self, directions: Sequence[FloatArray]) -> FloatArray:
         products, template = self._products, self._template
-        # ∂(ΛΛ') v = C + Λ K with C = ∂Λ u and K = ∂Λ' v: where Λ is large, the sum is not formed.
+        # ∂(ΛQ⁻¹Λ') v = C + ΛQ⁻¹K with C = ∂Λ u and K = ∂Λ' v: where Λ is large, no sum is formed.
         C, K = np.zeros((2, products.q, template.n_theta))
         for t, (part, D) in enumerate(zip(template.slices, directions, strict=True)):
             a, z = template.offsets[t], template.offsets[t + 1]
@@ -116,9 +116,9 @@ class GeneralPoint:
                 into[a:z, part] = columns.reshape(z - a, len(D))
         GC = products.times(C)
         LtGC = template.multiply_transposed(self.T, GC)
-        # With Λ'Z'V⁻¹ZΛ = I − M⁻¹ the squares complete each other.
+        # With Λ'Z'V⁻¹ZΛ = Q − QM⁻¹Q the squares complete each other.
         both = LtGC - K
-        out = C.T @ GC + K.T @ K - both.T @ self.modes.factor.solve(both)
+        out = C.T @ GC + K.T @ products.prior.solve(K) - both.T @ self.modes.factor.solve(both)
         if products.p:
             E = products.ZtX.T @ C - self._UX.T @ both
             E = solve_triangular(self.modes.solution.RX, E, transposed=True)

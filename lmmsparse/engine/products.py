@@ -19,6 +19,7 @@ import scipy.sparse as sp
 from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly, frozen_csr
 from lmmsparse.engine.columns import Basis, InternalColumns
 from lmmsparse.engine.pairs import PairPattern, TermColumns, pair_patterns
+from lmmsparse.engine.prior import Prior, Priors
 
 _FEW_COLUMNS = 4
 
@@ -59,6 +60,8 @@ class CrossProducts(ReadOnly):
         Effects per level of each term.
     n : int
         Rows.
+    priors : tuple of Prior or None
+        Known covariances of the levels, by term; empty where there are none.
     """
 
     pairs: tuple[PairBlocks, ...]
@@ -69,6 +72,16 @@ class CrossProducts(ReadOnly):
     n: int
     sum_log_weights: float
     basis: Basis
+    priors: tuple[Prior | None, ...] = ()
+
+    @cached_property
+    def prior(self) -> Priors:
+        """Q, the prior precision of the random effects: the identity where none is known."""
+        return Priors(self._known, self.offsets, self.sizes)
+
+    @property
+    def _known(self) -> tuple[Prior | None, ...]:
+        return self.priors or (None,) * len(self.sizes)
 
     @property
     def blocks(self) -> list[FloatArray]:
@@ -96,11 +109,14 @@ class CrossProducts(ReadOnly):
     @cached_property
     def lead(self) -> tuple[int, ...]:
         """The terms of the factor with the most levels: the first, and all that pair with it."""
+        if not self.sizes or self._known[0] is not None:  # M has elements between its levels
+            return ()
         own = self.n_levels[0]
         with_the_first = (
             pair.s
             for pair in self.pairs
             if pair.t == 0 < pair.s
+            and self._known[pair.s] is None
             and own == len(pair.rows) == self.n_levels[pair.s]
             and np.array_equal(pair.rows, pair.cols)
         )
@@ -124,9 +140,18 @@ class CrossProducts(ReadOnly):
         shape = (len(pair.rows), ks, kt)
         return np.broadcast_to(r[:, :, None], shape), np.broadcast_to(c[:, None, :], shape)
 
+    @cached_property
+    def grams(self) -> tuple[FloatArray, ...]:
+        """Per term the sum of the levels' own blocks, each times its level's prior variance."""
+        own = (pair.values for pair in self.pairs if pair.s == pair.t)
+        return tuple(
+            values.sum(axis=0) if prior is None else np.tensordot(prior.variances, values, axes=1)
+            for values, prior in zip(own, self._known, strict=True)
+        )
+
     def times(self, b: FloatArray) -> FloatArray:
         """Z'WZ b for b of shape (q,) or (q, m)."""
-        if len(self.sizes) > 1:
+        if len(self.sizes) != 1:
             return np.asarray(self.ZtZ @ b)
         k = self.sizes[0]
         by_level = b.reshape(self.q // k, k, -1)
@@ -145,6 +170,8 @@ class CrossProducts(ReadOnly):
                 rows.append(c.ravel())
                 cols.append(r.ravel())
                 values.append(pair.values.ravel())
+        if not values:
+            return frozen_csr(sp.csr_array((0, 0)))
         data = np.concatenate(values)
         coords = (np.concatenate(rows), np.concatenate(cols))
         return frozen_csr(sp.coo_array((data, coords), shape=(self.q, self.q)).tocsr())
@@ -306,6 +333,7 @@ def cross_products(
         n=Q.X.shape[0],
         sum_log_weights=0.0 if weights is None else float(np.log(weights).sum()),
         basis=basis,
+        priors=tuple(term.prior for term in terms) if any(term.prior for term in terms) else (),
     )
 
 

@@ -6,7 +6,8 @@ share one grouping factor, since there are no others, and where there are few ra
 The derivatives of V are Z E_i Z' with E_i = D_i T' + T D_i'. Where T is large, H = Z'V⁻¹Z is small
 along its columns, and E_i H E_j would multiply H's rounding errors by the square of T. No E is
 formed: X = HT and Y = T'HT = I − M⁻¹ are known to all digits whatever T is, and with
-v = Z'V⁻¹(y − Xβ) and u = T'v, E_i v = D_i u + T D_i'v.
+v = Z'V⁻¹(y − Xβ) and u = T'v, E_i v = D_i u + T D_i'v. Where the covariance A of the levels is
+known, E_i = D_iAΛ' + ΛAD_i', X = HΛA, Y = AΛ'HΛA = A − M⁻¹ and u = AΛ'v.
 """
 
 from __future__ import annotations
@@ -249,7 +250,8 @@ def _of_all_effects(
     for T, a, z, k in zip(factors, offsets[:-1], offsets[1:], sizes, strict=True):
         TG[a:z] = np.matmul(T.T, G[a:z].reshape(-1, k, products.q)).reshape(z - a, products.q)
     X = solve(TG).T
-    H, Y = G - X @ TG, np.eye(products.q) - solve(np.eye(products.q))
+    identity = np.eye(products.q)
+    H, Y = G - X @ TG, products.prior.solve(identity) - solve(identity)
     if border is not None:
         H, X, Y = H - border.A @ border.A.T, X - border.A @ border.B.T, Y - border.B @ border.B.T
     ends = np.cumsum([0, *map(len, directions)])

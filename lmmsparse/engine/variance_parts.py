@@ -51,14 +51,15 @@ class VarianceParts:
         out = np.zeros_like(B)
         levels, shape = (z - a) // len(E), B[a:z].shape
         out[a:z] = np.matmul(E, B[a:z].reshape(levels, len(E), shape[1])).reshape(shape)
-        return out
+        return self._products.prior.solve(out)
 
     def times_N(self, GB: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """N B and Λ'N B from Z'WZ B, (q, m) each; the second is M⁻¹Λ'Z'WZ B."""
+        """N B and Q⁻¹Λ'N B from Z'WZ B, (q, m) each; the second is M⁻¹Λ'Z'WZ B."""
         template = self._template
         half = self._factor.solve(template.multiply_transposed(self._T, GB))
         if self._inverses is not None:
-            return template.multiply_transposed(self._inverses, half), half
+            left = self._products.prior.times(half)
+            return template.multiply_transposed(self._inverses, left), half
         return np.asarray(GB - self._products.ZtZ @ template.multiply(self._T, half)), half
 
     @cached_property
@@ -72,8 +73,9 @@ class VarianceParts:
         return self.times_N(self._products.ZtZ @ B)[0]
 
     def _K(self, B: FloatArray) -> FloatArray:
-        """ΛΛ' B."""
-        return self._template.multiply(self._T, self._template.multiply_transposed(self._T, B))
+        """ΛQ⁻¹Λ' B."""
+        inner = self._products.prior.solve(self._template.multiply_transposed(self._T, B))
+        return self._template.multiply(self._T, inner)
 
     @cached_property
     def _residual_slope(self) -> FloatArray:

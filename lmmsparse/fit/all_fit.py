@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from lmmsparse.common.threads import one_thread
 from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
+from lmmsparse.fit.monte_carlo import require_exact
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.fit.start import Start, further_starts, start_values
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion, nlopt_missing
 
@@ -33,6 +36,7 @@ def all_fit(fit: Fit, progress: bool | None = None) -> Table:
         One row per search: ``criterion``, θ, the fixed effects, ``evaluations``, ``seconds``. A
         search that breaks down has NaN. After Ctrl-C, the searches that were finished.
     """
+    require_exact(fit, "Comparing optimizers needs", "Compare seeds, such as lmm.Krylov(seed=1)")
     design = fit.design
     scaled = StandardizedObjective(fit.objective)
     start = Start("", fit.template.with_held(start_values(scaled, design)))
@@ -44,6 +48,8 @@ def all_fit(fit: Fit, progress: bool | None = None) -> Table:
     for other in further_starts(scaled):
         searches.append((f"TrustRegion from {other.name}", TrustRegion(), other))
     names = [f"theta {name}" for name in theta_names(fit.design)]
+    if isinstance(fit, ResidualFit):
+        names += fit.phi_names
     done = run(
         _one_search,
         [(fit, optimizer, first) for _, optimizer, first in searches],
@@ -74,8 +80,12 @@ def _one_search(fit: Fit, optimizer: Optimizer, first: Start) -> FloatArray:
     try:
         found = fit.problem.search(first, optimizer)
     except (NumericalError, np.linalg.LinAlgError):
-        return np.full(3 + fit.template.n_theta + fit.design.p, np.nan)
+        return np.full(3 + len(fit.optimum.x) + fit.design.p, np.nan)
     seconds = time.perf_counter() - began
+    if isinstance(fit, ResidualFit):
+        own = replace(fit, optimum=found)
+        values = [found.value, *own.theta, *own.natural, *own.beta, found.evaluations, seconds]
+        return np.array(values)
     internal = fit.objective.response.beta0 + fit.objective.solution(found.x).beta
     beta = fit.products.basis.coefficients(internal)
     return np.concatenate([[found.value], found.x, beta, [found.evaluations, seconds]])

@@ -56,12 +56,23 @@ class ChartedObjective:
     def __call__(self, x: FloatArray) -> float:
         return self._objective(self._to_theta @ x)
 
+    def gradient(self, x: FloatArray) -> FloatArray:
+        """The gradient along the charts at x."""
+        ways = self._ways(_Frame(x, self._terms))
+        gradient = self._objective.gradient(self._to_theta @ x, directions=ways)
+        return np.asarray(self._inner.T @ gradient)
+
+    def _ways(self, frame: _Frame) -> list[FloatArray | None]:
+        """Per term in which directions T moves; None for those of its entries."""
+        ways: list[FloatArray | None] = [None] * len(self._objective.template.structures)
+        for term, D in zip(self._terms, frame.directions, strict=True):
+            ways[term.number] = np.matmul(term.K_inverse, D)
+        return ways
+
     def derivatives(self, x: FloatArray) -> Derivatives:
         template = self._objective.template
         frame = _Frame(x, self._terms)
-        ways: list[FloatArray | None] = [None] * len(template.structures)
-        for term, D in zip(self._terms, frame.directions, strict=True):
-            ways[term.number] = np.matmul(term.K_inverse, D)
+        ways = self._ways(frame)
         theta = self._to_theta @ x
         out = self._objective.derivatives(theta, ways).along(self._inner)
         if self._undetermined is not None:

@@ -79,11 +79,10 @@ class StandardizedObjective:
 def standardizing_map(template: LambdaTemplate, products: CrossProducts) -> FloatArray:
     """The linear map of standardized coordinates to θ, (n_theta, n_theta), lower triangular."""
     out = np.eye(template.n_theta)
-    own = [pair for pair in products.pairs if pair.s == pair.t]
-    for t, (structure, part, pair) in enumerate(
-        zip(template.structures, template.slices, own, strict=True)
+    for t, (structure, part, whole) in enumerate(
+        zip(template.structures, template.slices, products.grams, strict=True)
     ):
-        gram = pair.values.sum(axis=0) / products.n
+        gram = whole / products.n
         S = template.shifts[t] if template.shifts else None
         if not template.free[part].all():
             inverse = standardizer(np.diag(np.diag(template.unshifted(t, gram))))

@@ -306,9 +306,11 @@ class _Check:
             for t in self._terms:
                 block, T = fit.design.blocks[t], factors[t]
                 columns = self._root[:, None] * block.columns
-                sums = np.column_stack(
+                sums: FloatArray = np.column_stack(
                     [np.bincount(block.codes, c * r, block.n_levels) for c in columns.T]
                 )
+                if block.prior is not None:
+                    sums = block.prior.solve(sums)
                 total += np.einsum("nk,nk->n", columns, (sums @ T @ T.T)[block.codes])
             out.append(self._off(total))
         return np.concatenate(out)

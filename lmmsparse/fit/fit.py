@@ -1,4 +1,4 @@
-"""Design → `Fit`: cross-products, objective, search and solution, in one function and as numbers.
+"""`Fit`: a problem and its optimum, and the solution there, as numbers.
 
 A `Fit` is born fitted and never changes. It pickles and stores small: whatever design and θ
 determine is rebuilt on demand.
@@ -6,7 +6,6 @@ determine is rebuilt on demand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,11 +15,8 @@ import scipy.linalg as sla
 import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, frozen
-from lmmsparse.common.calls import checked_keywords, not_called
-from lmmsparse.common.options import refused
-from lmmsparse.common.threads import one_thread
+from lmmsparse.common.calls import not_called
 from lmmsparse.design import Design
-from lmmsparse.design.arguments import in_order_of_theta
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.engine.held import Held
@@ -28,12 +24,17 @@ from lmmsparse.engine.products import (
     CrossProducts,
 )
 from lmmsparse.engine.solvers.base import Modes, PLSSolver
-from lmmsparse.engine.solvers.choose import choose_solver
-from lmmsparse.fit.held import held_parameters, theta_names
 from lmmsparse.fit.identification import Unidentified
-from lmmsparse.fit.problem import Problem, make_objective, products_of
+from lmmsparse.fit.precision import (
+    MonteCarloError,
+    check_search,
+    monte_carlo_error,
+    prepared,
+    refined,
+)
+from lmmsparse.fit.problem import Problem
 from lmmsparse.fit.start import Start
-from lmmsparse.optimize import Derivatives, Optimizer, Optimum, TrustRegion
+from lmmsparse.optimize import Derivatives, Optimizer, Optimum
 
 
 @not_called(
@@ -113,6 +114,16 @@ class Fit:
     def modes(self) -> Modes:
         """The solution at θ with its factor."""
         return self.objective.modes(self.theta)
+
+    @property
+    def estimated(self) -> bool:
+        """Whether log-determinants are estimated from random probes."""
+        return self.has_residuals and self.objective.estimated
+
+    @cached_property
+    def monte_carlo(self) -> MonteCarloError | None:
+        """What probes leave open; None where linear algebra is exact."""
+        return monte_carlo_error(self.objective, self.theta) if self.estimated else None
 
     @property
     def Lambda(self) -> sp.csc_array:
@@ -205,69 +216,32 @@ def fitted(
     progress: bool = False,
 ) -> Fit:
     """Search for the optimum of a problem."""
-    return Fit(problem, problem.search(start, optimizer, progress), optimizer)
+    problem, optimum = _searched(problem, start, optimizer, progress)
+    return Fit(problem, optimum, optimizer)
 
 
-def check_parts(optimizer: Any, solver: Any) -> None:
-    """Refuse what is no search, and what is no linear algebra."""
-    if optimizer is not None and not _has(optimizer, "minimize"):
-        objects = "Pass lmm.TrustRegion(), lmm.Bobyqa() or lmm.NelderMead()."
-        raise refused("optimizer", "an optimizer", optimizer, objects)
-    if solver is not None and not _has(solver, "build"):
-        raise refused(
-            "solver", "a solver", solver, "Pass lmm.Blocked(), lmm.Cholmod() or lmm.Dense()."
-        )
-
-
-def _has(option: Any, method: str) -> bool:
-    """Whether an object, not a class, has a method."""
-    return hasattr(option, method) and not isinstance(option, type)
-
-
-@checked_keywords
-@one_thread
-def fit_design(
-    design: Design,
-    *,
-    reml: bool = True,
-    start: Any = None,
-    optimizer: Optimizer | None = None,
-    solver: PLSSolver | None = None,
-    fixed: Mapping[str, float] | Held | None = None,
-    progress: bool = False,
+def refitted(
+    fit: Fit,
+    problem: Problem,
+    start: FloatArray | Start | None,
+    optimizer: Optimizer,
 ) -> Fit:
-    """Fit a linear mixed model to a design.
+    """Another problem of the same kind, searched."""
+    problem, optimum = _searched(problem, start, optimizer)
+    return replace(fit, problem=problem, optimum=optimum, optimizer=optimizer)
 
-    Parameters
-    ----------
-    design : Design
-        From `build_design`.
-    reml : bool
-        REML criterion (default) or maximum likelihood.
-    start : (n_theta,) array, Series or mapping, optional
-        Start values of θ; those of a Series or mapping go by the names of θ.
-    optimizer : Optimizer, optional
-        The search; default `TrustRegion()`.
-    solver : PLSSolver, optional
-        The linear algebra; chosen by `choose_solver` if not given.
-    fixed : mapping, optional
-        Covariance parameters to hold, by the names of θ, and ``"sigma"``; see `Held`.
-    progress : bool
-        Print every evaluation to the standard error stream.
 
-    Returns
-    -------
-    Fit
-    """
-    if not isinstance(design, Design):
-        raise refused("design", "a Design", design, "Pass what lmm.build_design returns.")
-    check_parts(optimizer, solver)
-    held = held_parameters(design, fixed)
-    products, response = products_of(design)
-    solver = solver if solver is not None else choose_solver(products)
-    objective = make_objective(design, reml, solver, products, response, held)
-    problem = Problem(design, reml, solver, held, objective)
-    if start is not None:
-        start = in_order_of_theta("start", start, theta_names(design))
-    chosen = optimizer if optimizer is not None else TrustRegion()
-    return fitted(problem, start, chosen, progress)
+def _searched(
+    problem: Problem,
+    start: FloatArray | Start | None,
+    optimizer: Optimizer,
+    progress: bool = False,
+) -> tuple[Problem, Optimum]:
+    """The optimum, and the problem with linear algebra as exact as it asks for."""
+    check_search(problem.objective, optimizer)
+    if problem.objective.estimated:
+        problem, start = prepared(problem, start)
+    optimum = problem.search(start, optimizer, progress)
+    if problem.objective.estimated:
+        problem, optimum = refined(problem, optimum, optimizer)
+    return problem, optimum

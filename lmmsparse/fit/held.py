@@ -46,6 +46,8 @@ def held_parameters(design: Design, fixed: Mapping[str, Any] | Held | None) -> H
         return Held()
     held_values = mapping("fixed", fixed, "Give, for example, fixed={'sigma': 1.0}.")
     names = theta_names(design)
+    of_residual = () if design.residual is None else design.residual.parameter_names
+    residual: list[tuple[str, float]] = []
     held: list[tuple[int, float]] = []
     sigma: float | None = None
     for name, given in held_values.items():
@@ -55,15 +57,18 @@ def held_parameters(design: Design, fixed: Mapping[str, Any] | Held | None) -> H
                 raise OptionError(f"sigma in fixed= must be a positive number, not {value:g}.")
             sigma = value
             continue
+        if name in of_residual:
+            residual.append((name, value))
+            continue
         if name not in names:
-            raise OptionError(_unknown(str(name), names, design))
+            raise OptionError(_unknown(str(name), [*names, *of_residual], design))
         if names.count(name) > 1:
             raise OptionError(
                 f"{names.count(name)} parameters of the model have the name {name!r} in fixed=. "
                 "Fit the terms with different effects, or hold none of these."
             )
         held.append((names.index(name), value))
-    out = Held(tuple(sorted(held)), sigma)
+    out = Held(tuple(sorted(held)), sigma, tuple(residual))
     _check_bounds(design, names, out)
     return out
 
@@ -97,6 +102,8 @@ def _unknown(name: str, names: list[str], design: Design) -> str:
 
 
 def _check_bounds(design: Design, names: list[str], fixed: Held) -> None:
+    if not fixed.theta:
+        return
     lower = np.concatenate([block.structure.lower() for block in design.blocks])
     upper = np.concatenate([block.structure.upper() for block in design.blocks])
     for i, value in fixed.theta:

@@ -5,7 +5,10 @@ V = Σ_i s_i V_i with V_i = Z_t E_i Z_t' and, for the residual, W⁻¹. Where a 
 is zero, the data say nothing about what it changes; for REML, where it is zero off the columns of
 X. That depends neither on the response nor on θ.
 
-Three steps, each taken only where the one before cannot tell: ranks that rule it out; the Gram
+Where the covariance A of the levels is known, V_i = Z_t (A ⊗ E_i) Z_t'.
+
+Three steps, each taken only where the one before cannot tell (the last alone, where a covariance is
+known): ranks that rule it out; the Gram
 matrix tr(P V_i P V_j) at θ = 0 from the stored blocks of Z'WZ; and the V_i applied to random
 vectors, row by row, where no digits are lost.
 """
@@ -24,6 +27,7 @@ from lmmsparse.design import Design
 from lmmsparse.engine.columns import InternalColumns
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.template import LambdaTemplate
+from lmmsparse.engine.prior import Prior
 from lmmsparse.engine.products import CrossProducts, PairBlocks, side_by_side
 from lmmsparse.fit.coordinates import standardizer
 from lmmsparse.fit.undetermined import Undetermined
@@ -77,6 +81,9 @@ def unidentified(
     Structures that are not linear in their parameters, and terms of which something is held, are
     looked at near one point: the rank of their derivatives is the same almost everywhere.
     """
+    if products.priors:
+        nothing = sigma_known and not template.free.any()
+        return None if nothing else _by_rows(design, template, reml, sigma_known)
     if _ruled_out(template, products, reml):
         return None
     G = _gram_matrix(template, products, reml)
@@ -172,7 +179,8 @@ def _gram_matrix(template: LambdaTemplate, products: CrossProducts, reml: bool) 
         changes.append(E)
         if reml:
             a, z = products.offsets[pair.s], products.offsets[pair.s + 1]
-            B = products.ZtX[a:z].reshape(-1, products.sizes[pair.s], products.p)
+            k = products.sizes[pair.s]
+            B = products.ZtX[a:z].reshape((z - a) // k, k, products.p)
             border.append(np.matmul(root.T, B))
     ends = np.cumsum([0, *map(len, changes)])
     part = [slice(int(ends[t]), int(ends[t + 1])) for t in terms]
@@ -280,6 +288,8 @@ class TermMatrices:
     changes : (d, k, k) array
     back : (k, k) array
         A change E of the covariance in these columns is back @ E @ back' in the term's own.
+    prior : Prior or None
+        The known covariance of the levels.
     """
 
     codes: IntArray
@@ -287,12 +297,15 @@ class TermMatrices:
     changes: FloatArray
     back: FloatArray
     n_levels: int
+    prior: Prior | None = None
 
     def times(self, r: FloatArray) -> FloatArray:
         """V_i r for all i, (n, d)."""
-        sums = np.column_stack(
+        sums: FloatArray = np.column_stack(
             [np.bincount(self.codes, column * r, self.n_levels) for column in self.columns.T]
         )
+        if self.prior is not None:
+            sums = self.prior.solve(sums)
         out = np.empty((len(r), len(self.changes)))
         for i, E in enumerate(self.changes):
             out[:, i] = np.einsum("nk,nk->n", self.columns, (sums @ E)[self.codes])
@@ -313,13 +326,14 @@ def term_matrices(design: Design, template: LambdaTemplate, t: int) -> TermMatri
             columns = columns @ back
             if block.shift is not None:
                 back = np.linalg.solve(block.shift, back)
-            return TermMatrices(block.codes, columns, E, back, block.n_levels)
+            return TermMatrices(block.codes, columns, E, back, block.n_levels, block.prior)
     columns = root * block.columns
     size = np.sqrt(np.einsum("nk,nk->k", columns, columns) / n)
     size = np.where(size > 0, size, 1.0)
     if not block.structure.closed or template.held:
         E = size[:, None] * E * size
-    return TermMatrices(block.codes, columns / size, E, np.diag(1.0 / size), block.n_levels)
+    back = np.diag(1.0 / size)
+    return TermMatrices(block.codes, columns / size, E, back, block.n_levels, block.prior)
 
 
 def off_columns(Q: InternalColumns, root: FloatArray, r: FloatArray) -> FloatArray:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.common.errors import DataError
+from lmmsparse.common.errors import DataError, OptionError
+from lmmsparse.common.words import listed
 from lmmsparse.design import Design
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
@@ -115,7 +116,7 @@ def make_template(design: Design, fixed: Held = NOTHING) -> LambdaTemplate:
 
 def term_columns(design: Design) -> list[TermColumns]:
     """The random-effects terms as the engine sees them."""
-    return [TermColumns(b.codes, b.shifted_columns, b.n_levels) for b in design.blocks]
+    return [TermColumns(b.codes, b.shifted_columns, b.n_levels, b.prior) for b in design.blocks]
 
 
 def products_of(design: Design) -> tuple[CrossProducts, Response]:
@@ -137,9 +138,28 @@ def make_objective(
     fixed: Held = NOTHING,
 ) -> ProfiledDeviance:
     """The criterion of a model on the linear algebra of `solver`."""
+    check_knows(solver, design, products)
     template = make_template(design, fixed)
     system = solver.build(products, template)
     return ProfiledDeviance(system, template, products, response, reml, fixed.sigma)
+
+
+def check_knows(solver: PLSSolver, design: Design, products: CrossProducts) -> None:
+    """Refuse linear algebra that would pass over a known covariance."""
+    known = [block.group for block in design.blocks if block.known is not None]
+    if not known:
+        return
+    if not getattr(solver, "known_covariances", False):
+        raise OptionError(
+            f"solver={type(solver).__name__} cannot work with the known covariance of "
+            f"{listed(dict.fromkeys(known))}. Leave solver= out, or use lmm.Cholmod(), "
+            "lmm.SuperLU(), lmm.Blocked() or lmm.Dense()."
+        )
+    if not products.priors:
+        raise OptionError(
+            f"The known covariance of {listed(dict.fromkeys(known))} cannot be used with data that "
+            "come in parts. Pass the data as one table."
+        )
 
 
 def check_not_exact(design: Design, residual_squares: float) -> None:

@@ -20,8 +20,10 @@ from lmmsparse.design.rank import chosen_columns, column_relations, independent_
 from lmmsparse.design.reduced import Reduction
 from lmmsparse.engine.held import Held
 from lmmsparse.engine.products import response_products
-from lmmsparse.fit.fit import Fit, fit_design, fitted
+from lmmsparse.fit.fit import Fit, refitted
+from lmmsparse.fit.fitting import fit_design
 from lmmsparse.fit.problem import check_not_exact, term_columns
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.fit.settle import Settled, off_zero, settle
 from lmmsparse.optimize import Optimizer
 
@@ -92,12 +94,14 @@ def refit_response(fit: Fit, y: Any, weights: Any = None) -> Settled:
     require(check_design(renewed, fit.held))
     if not keep.all() or weights is not None:
         return settle(again(fit, renewed, start=start))
+    if isinstance(fit, ResidualFit):
+        return settle(refitted(fit, fit.problem.of_response(renewed), start, fit.optimizer))
     terms = term_columns(design)
     Q, _ = design.internal_columns()
     response = response_products(values, Q, terms, design.weights, design.offset)
     check_not_exact(renewed, response.yty)
     problem = fit.problem.with_response(renewed, response)
-    return settle(fitted(problem, start, fit.optimizer))
+    return settle(refitted(fit, problem, start, fit.optimizer))
 
 
 def again(
@@ -124,13 +128,18 @@ def maximum_likelihood(fit: Fit, optimizer: Optimizer | None = None) -> Settled:
     """The same model by maximum likelihood, on its cross-products and at its optimum."""
     if not fit.reml:
         return settle(fit)
-    refit = fitted(fit.problem.by_maximum_likelihood(), None, optimizer or fit.optimizer)
+    problem = fit.problem.by_maximum_likelihood()
+    refit = refitted(fit, problem, None, optimizer or fit.optimizer)
     return settle(refit, [fit.theta])
 
 
 def warm_start(fit: Fit) -> FloatArray:
-    """θ of the fit, moved off zero so that a singular fit is not a trap for the next response."""
-    return off_zero(fit.objective, fit.theta)
+    """θ of the fit, moved off zero so that a singular fit is not a trap for the next response.
+
+    φ of the residuals follows it, where there is one.
+    """
+    theta = off_zero(fit.objective, fit.theta)
+    return np.concatenate([theta, fit.phi]) if isinstance(fit, ResidualFit) else theta
 
 
 def subset(design: Design, keep: BoolArray) -> Design:
@@ -181,6 +190,7 @@ def subset(design: Design, keep: BoolArray) -> Design:
         blocks=blocks,
         findings=findings,
         recipe=recipe,
+        residual=None if design.residual is None else design.residual.taken(keep),
         weights=None if design.weights is None else design.weights[keep],
         offset=None if design.offset is None else design.offset[keep],
         rows=design.rows[keep],
@@ -189,6 +199,9 @@ def subset(design: Design, keep: BoolArray) -> Design:
 
 def _subset_block(block: RandomBlock, keep: BoolArray) -> RandomBlock:
     codes = block.codes[keep]
+    if block.known is not None:  # levels without rows are levels
+        grouping = replace(block.grouping, codes=codes)
+        return replace(block, grouping=grouping, columns=block.columns[keep])
     present, renumbered = np.unique(codes, return_inverse=True)
     old = block.grouping
     if len(old.key.components) == 1:
@@ -207,7 +220,9 @@ def reduced_fit(fit: Fit, reduction: Reduction) -> Fit | Design:
     blocks[at : at + 1] = [] if reduction.block is None else [reduction.block]
     # A formula for it is not needed, and takes longer than many a fit.
     design = replace(fit.design, blocks=tuple(blocks), formula="", recipe=None)
-    return again(fit, design, held=still_fixed(fit, reduction)) if blocks else design
+    if not blocks and design.residual is None:
+        return design
+    return again(fit, design, held=still_fixed(fit, reduction))
 
 
 def still_fixed(fit: Fit, reduction: Reduction) -> Held:
@@ -216,4 +231,4 @@ def still_fixed(fit: Fit, reduction: Reduction) -> Held:
     before = fit.template.slices[reduction.position].start
     own = 0 if reduction.block is None else reduction.block.structure.n_par
     moved = [(i if i < before else i - end + before + own, value) for i, value in fit.held.theta]
-    return Held(tuple(moved), fit.held.sigma)
+    return replace(fit.held, theta=tuple(moved))

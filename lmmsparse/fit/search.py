@@ -6,7 +6,7 @@ flipped so that diagonals are not negative, tiny variances set to zero where tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import cast
 
@@ -91,6 +91,17 @@ def search(
             "values that are far too large or too small, or pass other start values."
         )
     return searches.reported(searches.carried_on(searches.lowest(found, start is None)))
+
+
+def first_start(
+    objective: ProfiledDeviance, design: Design, start: FloatArray | Start | None
+) -> Start:
+    """Where `search` begins."""
+    if start is None:
+        return _Searches(objective, design, TrustRegion(), False, None).default_start()
+    return (
+        start if isinstance(start, Start) else Start("", checked_start(start, objective.template))
+    )
 
 
 class _Searches:
@@ -208,7 +219,7 @@ class _Searches:
             found = self._within_reach(found)
         trace = np.array(found.trace)
         trace[:, :-1] = scaled.to_theta(trace[:, :-1].T).T
-        x, value, extra = _snap_to_zero(scaled, found.x, found.value, self._bounds)
+        x, value, extra = snap_to_zero(scaled, found.x, found.value, self._bounds)
         box = Bounds(template.lower, template.upper, template.mirrors)
         theta = box.canonical(scaled.to_theta(x))
         evaluations = found.evaluations + extra
@@ -261,8 +272,8 @@ def other_searches(n_theta: int) -> Iterator[Optimizer]:
     yield TrustRegion()
 
 
-def _snap_to_zero(
-    objective: StandardizedObjective, x: FloatArray, value: float, bounds: Bounds
+def snap_to_zero(
+    objective: Callable[[FloatArray], float], x: FloatArray, value: float, bounds: Bounds
 ) -> tuple[FloatArray, float, int]:
     """Set tiny diagonal entries to exactly zero where that does not raise the criterion.
 

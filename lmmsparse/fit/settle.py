@@ -310,7 +310,8 @@ def better_optimum(name: str, former: float, used: Fit) -> Finding:
 
 def _margin(fit: Fit) -> float:
     """Differences of the criterion that mean nothing."""
-    return max(_LOWER, _ROUNDING * abs(fit.criterion))
+    left = 0.0 if fit.monte_carlo is None else fit.monte_carlo.criterion
+    return max(_LOWER, _ROUNDING * abs(fit.criterion), left)
 
 
 def _lower(fit: Fit, thetas: Sequence[FloatArray]) -> list[FloatArray]:

@@ -258,6 +258,9 @@ def relative_contributions(
         T = block.structure.factor(par)
         C, w = block.columns, fit.design.weights
         squares = np.einsum("nk,nk->k", C, C if w is None else C * w[:, None])
+        if block.known is not None:
+            each = block.level_variances(block.codes) * fit.design.weights_or_one
+            squares = np.einsum("nk,nk,n->k", C, C, each, optimize=True)
         size = np.sqrt(squares / fit.design.n)
         U, s, _ = np.linalg.svd(size[:, None] * T)
         out.append((s, U, size))

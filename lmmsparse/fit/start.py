@@ -151,10 +151,14 @@ def lacks_variance(objective: ProfiledDeviance, theta: FloatArray) -> bool:
 
 
 def start_values(coordinates: Coordinates, design: Design) -> FloatArray:
-    """θ to start from: moment estimates (lme4's) for random intercepts only, or unit size."""
+    """θ to start from: moment estimates (lme4's) for random intercepts only, or unit size.
+
+    Of levels whose covariance is known: unit size, which is that of their effects on the rows.
+    """
     blocks = design.blocks
     simple = all(b.columns.shape[1] == 1 and np.ptp(b.columns) == 0 for b in blocks)
-    if simple and len({b.group for b in blocks}) == len(blocks):
+    unknown = all(b.known is None for b in blocks)
+    if simple and unknown and len({b.group for b in blocks}) == len(blocks):
         y = design.y
         between = []
         for block in blocks:

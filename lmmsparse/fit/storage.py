@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lmmsparse.common.archive import Archive, Arrays, write_archive
-from lmmsparse.common.arrays import FloatArray, IntArray, ObjectArray
+from lmmsparse.common.arrays import FloatArray, ObjectArray
 from lmmsparse.common.errors import Finding, MissingPackageError, StorageError
 from lmmsparse.common.fields import (
     choice,
@@ -30,9 +30,9 @@ from lmmsparse.common.fields import (
     whole,
 )
 from lmmsparse.common.files import opened
-from lmmsparse.design import Design, Grouping, LevelKey, RandomBlock
+from lmmsparse.design import Design, Grouping, RandomBlock
 from lmmsparse.design.state import check_recipe, decode_recipe, encode_recipe
-from lmmsparse.design.values import decode_index, encode_index, same_labels
+from lmmsparse.design.values import decode_index, encode_index
 from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
 from lmmsparse.engine.covariance.structures import CovarianceStructure, Diagonal, Unstructured
 from lmmsparse.engine.held import Held
@@ -40,6 +40,8 @@ from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
 from lmmsparse.engine.solvers.dense import Dense
+from lmmsparse.engine.solvers.krylov.solver import Krylov
+from lmmsparse.engine.solvers.none import NoEffects
 from lmmsparse.engine.solvers.superlu import SuperLU
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.generalized.fit import GeneralizedFit
@@ -51,29 +53,42 @@ from lmmsparse.fit.generalized.stored import (
     wider_bounds,
 )
 from lmmsparse.fit.problem import Problem
+from lmmsparse.fit.residual.fit import residual_fit
+from lmmsparse.fit.residual.stored import decode_residual, encode_residual
+from lmmsparse.fit.stored_groupings import decode_grouping, encode_grouping
 from lmmsparse.fit.stored_solution import check_solution
 from lmmsparse.optimize import Bobyqa, NelderMead, QuasiNewton, StructuredSearch, TrustRegion
 from lmmsparse.optimize.base import Optimizer, Optimum, Status
 
 _FORMAT = "lmmsparse model"
-_VERSION = 2  # 1 had no list of its arrays and no checksums
+_VERSION = (
+    3  # 1 had no list of its arrays and no checksums, 2 no structures of levels and residuals
+)
 _OPTIMIZERS: dict[str, type[Any]] = {
     c.__name__: c for c in (TrustRegion, StructuredSearch, Bobyqa, NelderMead, QuasiNewton)
 }
 _OPTIMUM = ("value", "status", "evaluations", "optimizer", "expected_decrease")
 _SPARSE = ("data", "indices", "indptr")
-_SOLVERS: dict[str, type[Any]] = {c.__name__: c for c in (Blocked, Cholmod, Dense, SuperLU)}
+_SOLVERS: dict[str, type[Any]] = {
+    c.__name__: c for c in (Blocked, Cholmod, Dense, Krylov, SuperLU, NoEffects)
+}
 _STRUCTURES: dict[str, type[Any]] = {
     c.__name__: c for c in (Unstructured, Diagonal, CompoundSymmetry, AR1)
 }
 
 
+def _version_of(design: Design) -> int:
+    """The oldest that can say it."""
+    newer = design.residual is not None or any(block.known for block in design.blocks)
+    return _VERSION if newer else 2
+
+
 def save_fit(fit: Fit, path: str | Path) -> None:
     """Write a fit to `path`."""
     arrays: dict[str, ObjectArray] = {}
-    meta = {
+    meta: dict[str, Any] = {
         "format": _FORMAT,
-        "version": _VERSION,
+        "version": _version_of(fit.design),
         "reml": fit.reml,
         "design": _encode_design(fit.design, arrays),
         "optimum": {
@@ -89,6 +104,8 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         "solver": _encode_option(fit.solver, _SOLVERS),
         "held": {"theta": [list(each) for each in fit.held.theta], "sigma": fit.held.sigma},
     }
+    if fit.held.residual:
+        meta["held"]["residual"] = [list(each) for each in fit.held.residual]
     if isinstance(fit, GeneralizedFit):
         meta["generalized"] = encode_generalized(fit, arrays)
     arrays["beta"], arrays["modes"] = fit.beta, fit.b
@@ -174,13 +191,12 @@ def _encode_design(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, 
     if design.offset is not None:
         arrays["offset"] = design.offset
     groupings: list[Grouping] = []
-    blocks = []
+    stored, blocks = [], []
     for i, block in enumerate(design.blocks):
         if not any(block.grouping is g for g in groupings):
             j = len(groupings)
             groupings.append(block.grouping)
-            arrays[f"group{j}.codes"] = block.grouping.codes
-            arrays[f"group{j}.combinations"] = block.grouping.key.combinations.ravel()
+            stored.append(encode_grouping(block.grouping, f"group{j}", arrays))
         arrays[f"block{i}.columns"] = block.columns
         blocks.append(
             {
@@ -199,17 +215,17 @@ def _encode_design(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, 
         "na_action": design.na_action,
         "findings": [[f.code, f.level, f.message] for f in design.findings],
         "index": encode_index(design.index),
-        "groupings": [
-            {
-                "name": g.name,
-                "levels": encode_index(g.levels),
-                "components": [encode_index(c) for c in g.key.components],
-            }
-            for g in groupings
-        ],
+        "groupings": stored,
         "blocks": blocks,
         "recipe": None if design.recipe is None else encode_recipe(design.recipe),
+        **_residual(design, arrays),
     }
+
+
+def _residual(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, Any]:
+    if design.residual is None:
+        return {}
+    return {"residual": encode_residual(design.residual, arrays)}
 
 
 _DESIGN = (
@@ -219,7 +235,7 @@ _DESIGN = (
 
 
 def _decode_design(meta: Any, arrays: Arrays) -> Design:
-    record(meta, _DESIGN)
+    record(meta, _DESIGN, ("residual",))
     y = arrays.numbers("y", None)
     x_names, dropped = items(meta["x_names"], text), items(meta["dropped"], text)
     index = decode_index(meta["index"])
@@ -227,14 +243,17 @@ def _decode_design(meta: Any, arrays: Arrays) -> Design:
     if na_action == "exclude":
         arrays.check_allocation(len(index))
     groupings = [
-        _decode_grouping(group, f"group{j}", len(y), arrays)
+        decode_grouping(group, f"group{j}", len(y), arrays)
         for j, group in enumerate(items(meta["groupings"], dict))
     ]
     blocks = [
         _decode_block(block, f"block{i}", len(y), groupings, arrays)
         for i, block in enumerate(items(meta["blocks"], dict))
     ]
-    if not blocks or any(all(b.grouping is not g for b in blocks) for g in groupings):
+    residual = None
+    if "residual" in meta:
+        residual = decode_residual(meta["residual"], len(y), blocks, arrays)
+    if not (blocks or residual) or any(all(b.grouping is not g for b in blocks) for g in groupings):
         raise ValueError("grouping factors without terms")
     weights = arrays.numbers("weights", len(y)) if "weights" in arrays else None
     if weights is not None and not (weights > 0).all():
@@ -255,6 +274,7 @@ def _decode_design(meta: Any, arrays: Arrays) -> Design:
         na_action=na_action,
         findings=tuple(_decode_finding(each) for each in items(meta["findings"], list)),
         recipe=optional(meta["recipe"], lambda recipe: decode_recipe(recipe, keys)),
+        residual=residual,
     )
     check_recipe(design)
     return design
@@ -264,28 +284,6 @@ def _decode_finding(meta: list[Any]) -> Finding:
     code, level, message = items(meta, text, 3)
     choice(level, ("info", "warning", "error"))
     return Finding(code, level, message)  # type: ignore[arg-type]
-
-
-def _decode_grouping(meta: Any, name: str, n: int, arrays: Arrays) -> Grouping:
-    record(meta, ("name", "levels", "components"))
-    levels = decode_index(meta["levels"])
-    components = items(meta["components"], decode_index)
-    shape = [len(component) for component in components]
-    flat = arrays.whole(f"{name}.combinations", len(levels) * len(shape), max(shape, default=0))
-    combinations = flat.reshape(-1, len(shape) or 1)
-    if (combinations >= shape).any() or not _in_order(combinations):
-        raise ValueError(f"{name}.combinations holds what is not possible")
-    key = LevelKey(components, combinations.astype(np.int64, copy=False))
-    if not components or not same_labels(levels, key):
-        raise ValueError(f"the levels of {meta['name']} do not belong to its factors")
-    return Grouping(text(meta["name"]), levels, arrays.whole(f"{name}.codes", n, len(levels)), key)
-
-
-def _in_order(rows: IntArray) -> bool:
-    """Whether rows increase, the first column before the others."""
-    step = np.diff(rows, axis=0)
-    first = step[np.arange(len(step)), np.argmax(step != 0, axis=1)]
-    return bool((first > 0).all())
 
 
 def _decode_block(
@@ -316,7 +314,7 @@ def _decode_fixed(arrays: Arrays, n: int, p: int) -> FloatArray | sp.csr_array:
 
 
 def _decode_held(meta: Any, lower: FloatArray, upper: FloatArray) -> Held:
-    record(meta, ("theta", "sigma"))
+    record(meta, ("theta", "sigma"), ("residual",))
     theta: list[tuple[int, float]] = []
     for position, value in items(meta["theta"], lambda pair: items(pair, lambda each: each, 2)):
         i = whole(position, theta[-1][0] + 1 if theta else 0, len(lower) - 1)
@@ -324,7 +322,8 @@ def _decode_held(meta: Any, lower: FloatArray, upper: FloatArray) -> Held:
     sigma = optional(meta["sigma"], number)
     if sigma is not None and not sigma > 0:
         raise ValueError("a residual standard deviation that is not positive")
-    return Held(tuple(theta), sigma)
+    residual = items(meta.get("residual", []), lambda pair: items(pair, lambda each: each, 2))
+    return Held(tuple(theta), sigma, tuple((text(name), number(v)) for name, v in residual))
 
 
 def _decode_optimum(meta: Any, lower: FloatArray, upper: FloatArray, arrays: Arrays) -> Optimum:
@@ -361,12 +360,16 @@ def _decode(meta: dict[str, Any], arrays: Arrays) -> Fit:
     except MissingPackageError:
         solver = SuperLU()  # the same sums without CHOLMOD
     design = _decode_design(meta["design"], arrays)
-    lower = np.concatenate([block.structure.lower() for block in design.blocks])
-    upper = np.concatenate([block.structure.upper() for block in design.blocks])
+    nothing: list[FloatArray] = [np.zeros(0)]
+    lower = np.concatenate(nothing + [block.structure.lower() for block in design.blocks])
+    upper = np.concatenate(nothing + [block.structure.upper() for block in design.blocks])
     said = meta.get("generalized")
     of_x = lower, upper
     if said is not None:
         of_x = wider_bounds(lower, upper, design.p, decode_family(said))
+    elif design.residual is not None:
+        open_ = np.full(len(design.residual.parameter_names), np.inf)
+        of_x = np.append(lower, -open_), np.append(upper, open_)
     optimum = _decode_optimum(meta["optimum"], *of_x, arrays)
     held = _decode_held(meta.get("held", {"theta": [], "sigma": None}), lower, upper)
     first = 0 if said is None else design.p
@@ -380,7 +383,11 @@ def _decode(meta: dict[str, Any], arrays: Arrays) -> Fit:
         arrays.check_all_taken()
         check_generalized(generalized, own)
         return generalized
-    fit = Fit(Problem(design, flag(meta["reml"]), solver, held), optimum, optimizer)
+    fit: Fit
+    if design.residual is not None:
+        fit = residual_fit(design, flag(meta["reml"]), solver, held, optimum, optimizer)
+    else:
+        fit = Fit(Problem(design, flag(meta["reml"]), solver, held), optimum, optimizer)
     effects = None
     if whole(meta["version"]) > 1:
         effects = arrays.numbers("beta", design.p), arrays.numbers("modes", fit.template.q)

@@ -29,7 +29,7 @@ def check_solution(fit: Fit, effects: tuple[FloatArray, FloatArray] | None) -> N
     found, stored = fit.criterion, fit.optimum.value
     close = abs(found - stored) <= _ROUNDING * (fit.design.n + abs(stored))
     modes, response = fit.modes, fit.objective.response
-    squares = modes.solution.pwrss - float(modes.u @ modes.u)
+    squares = modes.solution.pwrss - fit.products.prior.square(modes.u)
     exact = fits_exactly(squares, response.yty, response.beta0, fit.design.n)
     if exact:  # the criterion is lost in rounding
         return

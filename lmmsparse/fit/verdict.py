@@ -218,7 +218,7 @@ def _large_effects(fit: Fit) -> Finding:
 
 def _exact_fit(fit: Fit) -> Finding | None:
     modes, response = fit.modes, fit.objective.response
-    squares = modes.solution.pwrss - float(modes.u @ modes.u)
+    squares = modes.solution.pwrss - fit.products.prior.square(modes.u)
     if not fits_exactly(squares, response.yty, response.beta0, fit.objective.products.n):
         return None
     return Finding(

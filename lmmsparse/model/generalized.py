@@ -38,6 +38,7 @@ from lmmsparse.inference.hypotheses.contrast import contrast
 from lmmsparse.inference.intervals.bootstrap import Bootstrap
 from lmmsparse.inference.means.joint import joint_tests_table
 from lmmsparse.inference.means.tables import Wanted, emmeans_table, emtrends_table
+from lmmsparse.inference.power.power import power
 from lmmsparse.model.mixed import MixedModel
 from lmmsparse.report.generalized import (
     augment_generalized,
@@ -47,6 +48,9 @@ from lmmsparse.report.generalized import (
     summarize_generalized,
     tidy_generalized,
 )
+from lmmsparse.report.new_rows import augment_new, told_apart
+from lmmsparse.report.plots import GeneralizedPlots
+from lmmsparse.report.power import Power
 from lmmsparse.report.summary import Summary
 from lmmsparse.results.generalized import (
     dispersion_table,
@@ -54,6 +58,7 @@ from lmmsparse.results.generalized import (
     residuals,
     simulate_generalized,
 )
+from lmmsparse.results.given import given_parameters
 from lmmsparse.results.parameters import select_rows
 
 METHODS = ("wald", "profile", "boot")
@@ -93,6 +98,7 @@ class GeneralizedLinearMixedModel(MixedModel):
         "vcov_varcorr": "Write m.parameter_errors.",
         "all_fit": "Fit again with optimizer=, for example lmm.Bobyqa().",
         "r2": "It is for linear mixed models, whose residuals have a variance.",
+        "rsquared": "R² is given for linear mixed models, whose residuals have a variance.",
         "icc": "It is for linear mixed models, whose residuals have a variance.",
     }
 
@@ -243,6 +249,11 @@ class GeneralizedLinearMixedModel(MixedModel):
         """
         return dispersion_table(self._fit, n, rng)
 
+    @property
+    def plot(self) -> GeneralizedPlots:
+        """Plots: ``m.plot.effects()``, ``m.plot.caterpillar()`` and others; needs matplotlib."""
+        return GeneralizedPlots(self._fit)
+
     # -- data frames -------------------------------------------------------------------------------
 
     @checked_keywords
@@ -274,22 +285,46 @@ class GeneralizedLinearMixedModel(MixedModel):
         return glance_generalized(self._fit)
 
     @checked_keywords
-    def augment(self, data: Any = None) -> pd.DataFrame:
+    def augment(
+        self,
+        data: Any = None,
+        newdata: Any = None,
+        *,
+        se_fit: bool = False,
+        random: bool | str = True,
+        new_levels: str = "raise",
+    ) -> pd.DataFrame:
         """One row per observation: the variables, then what the fit says about the row.
 
         Parameters
         ----------
         data : table, optional
-            The data of the fit, to have all their columns in front.
+            The data of the fit, in any order of the rows, to keep all of their columns.
+        newdata : table, optional
+            Others: their columns, then ``_fitted, _fixed`` on the scale of the link, ``_mu``.
+            A table of another length than the data of the fit is taken for such.
+        se_fit : bool
+            Add ``_se_fit``, standard errors of ``_fitted``.
+        random, new_levels
+            For new data, as for `predict`.
         """
-        return augment_generalized(self._fit, data)
+        data, newdata = told_apart(self._fit, data, newdata, random, new_levels)
+        if newdata is not None:
+            return augment_new(self._fit, newdata, se_fit, random, new_levels)
+        return augment_generalized(self._fit, data, se_fit)
 
     # -- inference ---------------------------------------------------------------------------------
 
     @checked_keywords
-    def coef_table(self) -> Table:
-        """Fixed effects with standard errors and z tests."""
-        return z_table(self._fit)
+    def coef_table(self, level: float | None = None) -> Table:
+        """Fixed effects with standard errors and z tests.
+
+        Parameters
+        ----------
+        level : float, optional
+            Adds confidence limits, ``lower.CL, upper.CL``.
+        """
+        return z_table(self._fit, level)
 
     @checked_keywords
     def confint(
@@ -561,8 +596,73 @@ class GeneralizedLinearMixedModel(MixedModel):
         )
 
     @checked_keywords
+    def power(
+        self,
+        term: str,
+        n: int | Sequence[int] | None = None,
+        along: str | None = None,
+        effect: Any = None,
+        *,
+        rng: Any,
+        test: str | None = None,
+        alpha: float = 0.05,
+        n_sim: int = 1000,
+        level: float = 0.95,
+        theta: Any = None,
+        n_jobs: int = 1,
+        progress: bool | None = None,
+    ) -> Power:
+        """How often a test would find an effect, by fits to simulated responses.
+
+        Parameters
+        ----------
+        term : str
+            A fixed effect, or a term of the formula.
+        n : int or sequence of int, optional
+            Numbers of levels of `along`; by default the design as it is.
+        along : str, optional
+            The grouping factor that gets more or fewer levels. New ones have the rows of those in
+            the data, evenly taken; factors within it get new levels too.
+        effect : float, mapping or sequence, optional
+            The effect to be found: the coefficient's value, one per coefficient of the term, or
+            names → values, also of other fixed effects. By default the estimates.
+        rng : numpy Generator or int
+            The result depends on it only, not on `n_jobs`.
+        test : {"z", "lrt"}
+            Wald tests (by default), or likelihood ratios. The models are fitted one by one.
+        alpha : float
+            Level of the test.
+        n_sim : int
+            Simulations for every number of levels.
+        level : float
+            Of the limits of the Monte Carlo error.
+        theta
+            Covariance parameters for the simulations, as for `simulate`.
+        n_jobs : int
+            Processes.
+        progress : bool, optional
+            A bar at once (True), never (False), or by default after two seconds if standard error
+            is a terminal or a notebook.
+
+        Returns
+        -------
+        Power
+            ``.table``, ``.to_frame()``, ``.plot()``: per number of levels ``nobs, power, lower,
+            upper, simulations, unconverged, singular, failed``.
+        """
+        options = (test, alpha, n_sim, level, theta, None, n_jobs, progress)
+        return Power(*power(self._fit, term, n, along, effect, rng, *options))
+
+    @checked_keywords
     def simulate(
-        self, n: int = 1, *, rng: Any, random: str = "new", newdata: Any = None
+        self,
+        n: int = 1,
+        *,
+        rng: Any,
+        random: str = "new",
+        newdata: Any = None,
+        beta: Any = None,
+        theta: Any = None,
     ) -> pd.DataFrame:
         """Draw responses from the fitted model; binomial ones as proportions of their trials.
 
@@ -575,8 +675,12 @@ class GeneralizedLinearMixedModel(MixedModel):
             ``"new"`` random effects, ``"keep"`` the estimated ones, or a one-sided formula of the
             terms to keep.
         newdata : table, optional
+        beta, theta : mapping, Series or array, optional
+            Fixed effects, and covariance parameters as in `theta`, in place of the estimates; a
+            mapping need not name all.
         """
-        values, index = simulate_generalized(self._fit, n, rng, random, newdata)
+        at = given_parameters(self._fit, beta, theta)
+        values, index = simulate_generalized(self._fit, n, rng, random, newdata, at)
         names = pd.Index([f"sim_{i + 1}" for i in range(values.shape[1])], dtype=object)
         return pd.DataFrame(values, index=index, columns=names)
 

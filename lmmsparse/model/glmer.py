@@ -10,7 +10,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.errors import DataError, OptionError
+from lmmsparse.common.errors import DataError, FormulaError, OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.options import is_whole, one_of, refused
 from lmmsparse.common.threads import one_thread
@@ -20,15 +20,17 @@ from lmmsparse.design.successes import FORMS, as_written, binomial_response
 from lmmsparse.engine.families import Binomial, Family, family_named
 from lmmsparse.engine.families.base import Observations
 from lmmsparse.engine.solvers.base import PLSSolver
-from lmmsparse.fit.fit import check_parts
+from lmmsparse.fit.fitting import check_parts
 from lmmsparse.fit.generalized.fit import beside_sigma, fit_generalized
 from lmmsparse.fit.generalized.problem import INFORMATION
 from lmmsparse.formula.formula import parse_formula
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
+from lmmsparse.model.update import remembers
 from lmmsparse.optimize import Optimizer
 
 
 @checked_keywords
+@remembers
 @one_thread
 def glmer(
     formula: str,
@@ -46,6 +48,7 @@ def glmer(
     solver: PLSSolver | None = None,
     fixed: Mapping[str, float] | None = None,
     context: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> GeneralizedLinearMixedModel:
     """Fit a generalized linear mixed model given by an lme4 formula.
@@ -72,7 +75,7 @@ def glmer(
     information : {"observed", "expected"}
         Whose Hessian the Laplace approximation uses. Observed is its definition; expected is what
         lme4 has for links that are not canonical.
-    na_action, contrasts, start, optimizer, solver, fixed, context, progress
+    na_action, contrasts, start, optimizer, solver, fixed, context, known, progress
         As for `lmer`.
 
     Returns
@@ -117,6 +120,11 @@ def glmer(
     if isinstance(offset, str) and offset not in frame.columns:
         formula, offset = f"{formula} + offset({offset})", None
     parsed = parse_formula(formula)
+    if parsed.response is not None and not parsed.random:
+        raise FormulaError(
+            f"The formula {parsed.text!r} has no random-effects term, such as (1 | group). For a "
+            "model without any use a generalized linear model, for example statsmodels' glm()."
+        )
     named = as_written(parsed)
     trials, success, findings = None, "", []
     if isinstance(chosen, Binomial) and parsed.response is not None:
@@ -132,6 +140,7 @@ def glmer(
         na_action=na_action,
         contrasts=contrasts,
         context=context,
+        known=known,
     )
     # The response may have been worked out as a column of its own.
     design = replace(

@@ -19,8 +19,11 @@ from lmmsparse.engine.solvers.choose import solver_findings
 from lmmsparse.fit.all_fit import all_fit
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.many.refit import refit_many
+from lmmsparse.fit.monte_carlo import monte_carlo_findings, more_probes
 from lmmsparse.fit.not_identified import not_identified
 from lmmsparse.fit.refit import refit_response
+from lmmsparse.fit.residual.fit import ResidualFit
+from lmmsparse.fit.residual.identification import residual_findings
 from lmmsparse.fit.verdict import Convergence, judge
 from lmmsparse.inference.hypotheses.contrast import contrast
 from lmmsparse.inference.hypotheses.drop1 import drop1_table
@@ -38,13 +41,21 @@ from lmmsparse.inference.means.tables import (
     emtrends_table,
     linear_basis,
 )
+from lmmsparse.inference.power.power import power
+from lmmsparse.inference.robust.clusters import Robust, check_kind, robust_errors
+from lmmsparse.inference.robust.robust import robust_covariance
 from lmmsparse.model.mixed import MixedModel
+from lmmsparse.report.new_rows import augment_new, told_apart
 from lmmsparse.report.plots import ModelPlots
+from lmmsparse.report.power import Power
 from lmmsparse.report.summary import Summary, short_print, summarize
 from lmmsparse.report.tidy import augment, glance, tidy
+from lmmsparse.results.given import given_parameters
 from lmmsparse.results.influence import Influence, influence
+from lmmsparse.results.monte_carlo import monte_carlo_table
 from lmmsparse.results.predict import predict
 from lmmsparse.results.prediction_error import predict_with_error
+from lmmsparse.results.residual_covariance import ResidualCovariance, residual_covariance
 from lmmsparse.results.residuals import residuals
 from lmmsparse.results.simulate import simulate
 from lmmsparse.results.variance_explained import intraclass_correlation, r_squared
@@ -105,6 +116,11 @@ class LinearMixedModel(MixedModel):
     def sigma(self) -> float:
         """Residual standard deviation (of an observation of weight 1)."""
         return self._fit.sigma
+
+    @property
+    def residual(self) -> ResidualCovariance | None:
+        """Covariance of the residuals, with ``parameters``; None where they are independent."""
+        return residual_covariance(self._fit)
 
     @checked_keywords
     def vcov_varcorr(self, scale: str = "sdcor") -> pd.DataFrame:
@@ -184,10 +200,12 @@ class LinearMixedModel(MixedModel):
 
         Parameters
         ----------
-        kind : {"response", "pearson"}
-            y − ŷ, or √w (y − ŷ).
+        kind : {"response", "pearson", "normalized"}
+            y − ŷ; √w (y − ŷ), or y − ŷ over its own standard deviation relative to σ where these
+            differ; or divided by the factor of the residuals' covariance matrix, so that they are
+            independent with variance one if the model holds.
         scaled : bool
-            Divide by σ.
+            Divide by σ, which normalized residuals are in any case.
 
         Returns
         -------
@@ -199,6 +217,7 @@ class LinearMixedModel(MixedModel):
             For another kind.
         """
         values = residuals(self._fit, kind)
+        scaled = scaled and kind != "normalized"
         return self._per_row(values / self.sigma if scaled else values, "residuals")
 
     # -- diagnosis ---------------------------------------------------------------------------------
@@ -209,7 +228,28 @@ class LinearMixedModel(MixedModel):
         fit = self._fit
         found = check_design(fit.design, fit.held)
         found = [*found, *not_identified(fit, found), *solver_findings(fit.products, fit.solver)]
-        return judge(fit, tuple(found))
+        if isinstance(fit, ResidualFit):
+            found += residual_findings(fit.design, fit.undetermined)
+        return judge(fit, (*found, *monte_carlo_findings(fit)))
+
+    @property
+    def monte_carlo(self) -> Table:
+        """What `Krylov`'s random vectors leave open, per covariance parameter and the criterion.
+
+        Columns ``estimate, std. error, Monte Carlo sd, ratio``; zero where linear algebra is exact.
+        """
+        return monte_carlo_table(self._fit)
+
+    @checked_keywords
+    def more_probes(self, n: int) -> LinearMixedModel:
+        """The same fit by `Krylov` with a smaller Monte Carlo error, which goes with 1/√n.
+
+        Parameters
+        ----------
+        n : int
+            Probes in all.
+        """
+        return LinearMixedModel(more_probes(self._fit, n))
 
     @checked_keywords
     def influence(self, groups: Any = None, progress: bool | None = None) -> Influence:
@@ -273,6 +313,8 @@ class LinearMixedModel(MixedModel):
         level: float = 0.95,
         conf_method: str = "wald",
         ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
     ) -> pd.DataFrame:
         """One row per parameter, with broom.mixed's column names.
 
@@ -286,7 +328,7 @@ class LinearMixedModel(MixedModel):
         conf_method : str
             As `confint` has it, but Wald limits of fixed effects use the t distribution with the
             table's df; conditional modes always have Wald intervals.
-        ddf : str
+        ddf, robust, cluster
             As for `coef_table`.
 
         Returns
@@ -297,7 +339,8 @@ class LinearMixedModel(MixedModel):
         """
         limits = level if conf_int else None
         found = lambda: self.confint(conf_method, level)  # noqa: E731
-        return tidy(self._fit, effects, ddf, limits, check_method(conf_method), found)
+        errors = self._robust(robust, cluster)
+        return tidy(self._fit, effects, ddf, limits, check_method(conf_method), found, errors)
 
     @checked_keywords
     def glance(self) -> pd.DataFrame:
@@ -305,20 +348,45 @@ class LinearMixedModel(MixedModel):
         return glance(self._fit)
 
     @checked_keywords
-    def augment(self, data: Any = None) -> pd.DataFrame:
+    def augment(
+        self,
+        data: Any = None,
+        newdata: Any = None,
+        *,
+        se_fit: bool = False,
+        random: bool | str = True,
+        new_levels: str = "raise",
+    ) -> pd.DataFrame:
         """One row per observation: variables, then ``_fitted, _resid, _hat, _cooksd, …``.
 
         Parameters
         ----------
         data : table, optional
-            The data of the fit, in any order of the rows, to keep all of its columns.
+            The data of the fit, in any order of the rows, to keep all of their columns.
+        newdata : table, optional
+            Others: their columns, then ``_fitted, _resid`` (with a response), ``_fixed``.
+            A table of another length than the data of the fit is taken for such.
+        se_fit : bool
+            Add ``_se_fit``, standard errors of ``_fitted``.
+        random, new_levels
+            For new data, as for `predict`.
         """
-        return augment(self._fit, data)
+        data, newdata = told_apart(self._fit, data, newdata, random, new_levels)
+        if newdata is not None:
+            return augment_new(self._fit, newdata, se_fit, random, new_levels)
+        return augment(self._fit, data, se_fit)
 
     # -- inference ---------------------------------------------------------------------------------
 
     @checked_keywords
-    def coef_table(self, ddf: str = "satterthwaite") -> Table:
+    def coef_table(
+        self,
+        ddf: str = "satterthwaite",
+        level: float | None = None,
+        *,
+        robust: str | None = None,
+        cluster: Any = None,
+    ) -> Table:
         """Fixed effects with standard errors, t values and p-values.
 
         Parameters
@@ -326,8 +394,55 @@ class LinearMixedModel(MixedModel):
         ddf : {"satterthwaite", "kenward-roger", "residual", "asymptotic", "none"}
             Denominator degrees of freedom of the t tests. Kenward–Roger also adjusts the standard
             errors; ``"none"`` leaves out p-values.
+        level : float, optional
+            Adds confidence limits that go with these tests, ``lower.CL, upper.CL``.
+        robust : {"CR0", "CR1", "CR2", "CR3"}, optional
+            Cluster-robust standard errors, as in `vcov_robust`, with Satterthwaite's degrees of
+            freedom.
+        cluster : str or array, optional
+            The clusters, as for `vcov_robust`; by default the grouping factor that holds all
+            others.
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> m = lmm.lmer("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> m.coef_table(robust="CR2", cluster="Subject")["Std. Error"].round(4).to_dict()
+        {'Intercept': 6.8246, 'Days': 1.5458}
         """
-        return coefficient_table(self._fit, ddf)
+        return coefficient_table(self._fit, ddf, level, self._robust(robust, cluster))
+
+    @checked_keywords
+    def vcov_robust(self, cluster: Any = None, kind: str = "CR2") -> pd.DataFrame:
+        """Covariance matrix of the fixed effects that allows for any correlation within clusters.
+
+        Parameters
+        ----------
+        cluster : str or array, optional
+            A grouping factor of the model, or one label per row (of the data or of the fit). Every
+            level of every grouping factor must lie in one cluster. By default the grouping factor
+            that holds all others.
+        kind : {"CR0", "CR1", "CR2", "CR3"}
+            Without adjustment; times m/(m − 1) for m clusters; Bell and McCaffrey's, unbiased where
+            the fitted model is right; close to the jackknife's.
+
+        Returns
+        -------
+        DataFrame
+
+        Notes
+        -----
+        With few clusters all of them vary much. `coef_table`, `contrast`, `emmeans` and
+        `lmm.anova` take ``robust=`` and give tests with the degrees of freedom that this costs.
+
+        References
+        ----------
+        Pustejovsky & Tipton (2018), Journal of Business & Economic Statistics 36, 672-683.
+        """
+        return self._covariance(robust_covariance(self._fit, check_kind("kind", kind), cluster))
+
+    def _robust(self, robust: Any, cluster: Any) -> Robust | None:
+        return robust_errors(self._fit.design, robust, cluster)
 
     @checked_keywords
     def confint(
@@ -418,7 +533,14 @@ class LinearMixedModel(MixedModel):
 
     @checked_keywords
     def contrast(
-        self, L: Any, rhs: Any = 0.0, ddf: str = "satterthwaite", level: float = 0.95
+        self,
+        L: Any,
+        rhs: Any = 0.0,
+        ddf: str = "satterthwaite",
+        level: float = 0.95,
+        *,
+        robust: str | None = None,
+        cluster: Any = None,
     ) -> Table:
         """Test hypotheses Lβ = rhs about the fixed effects.
 
@@ -432,6 +554,8 @@ class LinearMixedModel(MixedModel):
             As for `coef_table`.
         level : float
             Of the limits.
+        robust, cluster
+            As for `coef_table`.
 
         Returns
         -------
@@ -439,7 +563,75 @@ class LinearMixedModel(MixedModel):
             One row: ``Estimate, Std. Error, df, t value, Pr(>|t|), lower.CL, upper.CL``; several
             rows, tested jointly: ``F value, NumDF, DenDF, Pr(>F)``.
         """
-        return contrast(self._fit, L, rhs, ddf, level)
+        return contrast(self._fit, L, rhs, ddf, level, self._robust(robust, cluster))
+
+    @checked_keywords
+    def power(
+        self,
+        term: str,
+        n: int | Sequence[int] | None = None,
+        along: str | None = None,
+        effect: Any = None,
+        *,
+        rng: Any,
+        test: str | None = None,
+        alpha: float = 0.05,
+        n_sim: int = 1000,
+        level: float = 0.95,
+        theta: Any = None,
+        sigma: float | None = None,
+        n_jobs: int = 1,
+        progress: bool | None = None,
+    ) -> Power:
+        """How often a test would find an effect, by fits to simulated responses.
+
+        Parameters
+        ----------
+        term : str
+            A fixed effect, or a term of the formula.
+        n : int or sequence of int, optional
+            Numbers of levels of `along`; by default the design as it is.
+        along : str, optional
+            The grouping factor that gets more or fewer levels. New ones have the rows of those in
+            the data, evenly taken; factors within it get new levels too.
+        effect : float, mapping or sequence, optional
+            The effect to be found: the coefficient's value, one per coefficient of the term, or
+            names → values, also of other fixed effects. By default the estimates.
+        rng : numpy Generator or int
+            The result depends on it only, not on `n_jobs`.
+        test : {"satterthwaite", "kenward-roger", "lrt", "z"}
+            t or F tests (Satterthwaite's degrees of freedom by default), likelihood ratios of ML
+            fits, or the normal approximation.
+        alpha : float
+            Level of the test.
+        n_sim : int
+            Simulations for every number of levels.
+        level : float
+            Of the limits of the Monte Carlo error.
+        theta, sigma
+            Covariance parameters for the simulations, as for `simulate`.
+        n_jobs : int
+            Processes.
+        progress : bool, optional
+            A bar at once (True), never (False), or by default after two seconds if standard error
+            is a terminal or a notebook.
+
+        Returns
+        -------
+        Power
+            ``.table``, ``.to_frame()``, ``.plot()``: per number of levels ``nobs, power, lower,
+            upper, simulations, unconverged, singular, failed``.
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> m = lmm.lmer("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> found = m.power("Days", along="Subject", n=[6, 18], effect=5.0, rng=1, n_sim=200)
+        >>> found["power"].round(1).tolist()
+        [0.5, 0.9]
+        """
+        options = (test, alpha, n_sim, level, theta, sigma, n_jobs, progress)
+        return Power(*power(self._fit, term, n, along, effect, rng, *options))
 
     @checked_keywords
     def emmeans(
@@ -457,6 +649,8 @@ class LinearMixedModel(MixedModel):
         at: Mapping[str, Any] | None = None,
         level: float = 0.95,
         ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
     ) -> Table:
         """Estimated marginal means: predictions averaged over the other factors.
 
@@ -489,7 +683,7 @@ class LinearMixedModel(MixedModel):
         at : mapping, optional
             Column → values for covariates, otherwise at their mean, or levels of factors.
         level : float
-        ddf : str
+        ddf, robust, cluster
             As for `coef_table`.
 
         Returns
@@ -514,7 +708,8 @@ class LinearMixedModel(MixedModel):
         {'A': 33.122, 'B': 31.644, 'C': 31.6}
         """
         wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level)
-        return emmeans_table(linear_basis(self._fit, ddf), specs, wanted, type)
+        basis = linear_basis(self._fit, ddf, self._robust(robust, cluster))
+        return emmeans_table(basis, specs, wanted, type)
 
     @checked_keywords
     def emtrends(
@@ -532,6 +727,8 @@ class LinearMixedModel(MixedModel):
         at: Mapping[str, Any] | None = None,
         level: float = 0.95,
         ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
     ) -> Table:
         """Slopes along a covariate for the levels of factors, averaged over the others.
 
@@ -541,7 +738,7 @@ class LinearMixedModel(MixedModel):
             Factors whose slopes are wanted; None for one over all.
         var : str
             The covariate. Of a curve it is the slope at its mean, or at the values in `at`.
-        by, pairwise, contrasts, reverse, ref, adjust, weights, at, level, ddf
+        by, pairwise, contrasts, reverse, ref, adjust, weights, at, level, ddf, robust, cluster
             As for `emmeans`.
 
         Returns
@@ -558,7 +755,8 @@ class LinearMixedModel(MixedModel):
         {'A': 0.154, 'B': 0.165, 'C': 0.156}
         """
         wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level)
-        return emtrends_table(linear_basis(self._fit, ddf), specs, var, wanted)
+        basis = linear_basis(self._fit, ddf, self._robust(robust, cluster))
+        return emtrends_table(basis, specs, var, wanted)
 
     @checked_keywords
     def joint_tests(
@@ -567,6 +765,8 @@ class LinearMixedModel(MixedModel):
         *,
         at: Mapping[str, Any] | None = None,
         ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
     ) -> Table:
         """Test for every term that its marginal means are alike, jointly by F.
 
@@ -576,15 +776,17 @@ class LinearMixedModel(MixedModel):
             Factors, in each combination of whose levels the tests are done.
         at : mapping, optional
             As for `emmeans`; covariates without values are tested by their slope at the mean.
-        ddf : str
-            As for `coef_table`.
+        ddf, robust, cluster
+            As for `coef_table`; robust tests are Hotelling's T² with approximate degrees of
+            freedom.
 
         Returns
         -------
         Table
             ``model term``, a column per factor of `by`, ``df1, df2, F.ratio, p.value``.
         """
-        return joint_tests_table(linear_basis(self._fit, ddf), by, at)
+        basis = linear_basis(self._fit, ddf, self._robust(robust, cluster))
+        return joint_tests_table(basis, by, at)
 
     @checked_keywords
     def drop1(
@@ -674,15 +876,17 @@ class LinearMixedModel(MixedModel):
         return step(self._fit, LinearMixedModel, ddf, *alphas, *reduce, keep, progress)
 
     @checked_keywords
-    def summary(self, ddf: str = "satterthwaite") -> Summary:
+    def summary(
+        self, ddf: str = "satterthwaite", *, robust: str | None = None, cluster: Any = None
+    ) -> Summary:
         """The full printout.
 
         Parameters
         ----------
-        ddf : str
+        ddf, robust, cluster
             As for `coef_table`.
         """
-        return summarize(self._fit, self.convergence, ddf)
+        return summarize(self._fit, self.convergence, ddf, self._robust(robust, cluster))
 
     # -- use ---------------------------------------------------------------------------------------
 
@@ -757,7 +961,15 @@ class LinearMixedModel(MixedModel):
 
     @checked_keywords
     def simulate(
-        self, n: int = 1, *, rng: Any, random: str = "new", newdata: Any = None
+        self,
+        n: int = 1,
+        *,
+        rng: Any,
+        random: str = "new",
+        newdata: Any = None,
+        beta: Any = None,
+        theta: Any = None,
+        sigma: float | None = None,
     ) -> pd.DataFrame:
         """Draw responses from the fitted model.
 
@@ -770,13 +982,20 @@ class LinearMixedModel(MixedModel):
             ``"new"`` random effects, ``"keep"`` the estimated ones, or a one-sided formula of the
             terms to keep.
         newdata : table, optional
+        beta, theta : mapping, Series or array, optional
+            Fixed effects, and covariance parameters as in `theta`, in place of the estimates; a
+            mapping need not name all.
+        sigma : float, optional
+            Residual standard deviation in place of the estimate. θ is relative to it: with the same
+            θ the standard deviations of the random effects change in the same proportion.
 
         Returns
         -------
         DataFrame
             One row per observation, one column per draw. The residual variance is σ²/w.
         """
-        values, index = simulate(self._fit, n, rng, random, newdata)
+        at = given_parameters(self._fit, beta, theta, sigma)
+        values, index = simulate(self._fit, n, rng, random, newdata, at)
         names = pd.Index([f"sim_{i + 1}" for i in range(values.shape[1])], dtype=object)
         return pd.DataFrame(values, index=index, columns=names)
 

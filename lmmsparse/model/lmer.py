@@ -14,7 +14,7 @@ from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design, build_design, design_from_arrays
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.engine.solvers.base import PLSSolver
-from lmmsparse.fit.fit import check_parts, fit_design
+from lmmsparse.fit.fitting import check_parts, fit_design
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.held import held_parameters
 from lmmsparse.fit.storage import load_fit
@@ -22,12 +22,14 @@ from lmmsparse.formula.formula import parse_formula
 from lmmsparse.inference.generalized.likelihood import likelihood_ratios
 from lmmsparse.inference.generalized.wald import term_tests
 from lmmsparse.inference.hypotheses.anova import anova_table
-from lmmsparse.inference.hypotheses.bootstrap_lrt import bootstrap_lrt_of_fits
 from lmmsparse.inference.hypotheses.lrt import likelihood_ratio_table
+from lmmsparse.inference.robust.clusters import robust_errors
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.mixed import MixedModel
+from lmmsparse.model.update import remembers
 from lmmsparse.optimize import Optimizer
+from lmmsparse.report.compare import Comparison, compared_models
 
 
 def _fit(
@@ -56,6 +58,7 @@ def _fit(
 
 
 @checked_keywords
+@remembers
 @one_thread
 def lmer(
     formula: str,
@@ -71,6 +74,9 @@ def lmer(
     solver: PLSSolver | None = None,
     fixed: Mapping[str, float] | None = None,
     context: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
+    residual: str | None = None,
+    residual_sd: str | None = None,
     progress: bool = False,
 ) -> LinearMixedModel:
     """Fit a linear mixed model given by an lme4 formula.
@@ -89,7 +95,9 @@ def lmer(
     na_action : {"omit", "exclude", "raise"}
         Rows with missing values: left out, left out and shown as NaN in results, or refused.
     contrasts : mapping, optional
-        Column → formulaic contrasts, for fixed and random effects alike.
+        Column → coding, for fixed and random effects alike: ``"sum"``, ``"treatment"``, ``"diff"``
+        (MASS's contr.sdif), ``"helmert"``, ``"poly"``; a number for each level, as ``[-0.5, 0.5]``
+        or ``{"low": -0.5, "high": 0.5}``; a matrix, or contrasts of formulaic.
     start : (n_theta,) array, Series or mapping, optional
         Start values of the covariance parameters, in the order of `LinearMixedModel.theta`; those
         of a Series or mapping go by its labels.
@@ -102,6 +110,18 @@ def lmer(
         elements of `LinearMixedModel.theta` by their names. They count as known in every result.
     context : mapping, optional
         Further names and functions the formula may use.
+    known : mapping, optional
+        Grouping factor → the covariance of its levels, up to a variance that is estimated: a
+        `Pedigree`, `Precision`, `Covariance`, or DataFrame with labels (a covariance). It holds for
+        every term of that factor, and levels without rows get predictions.
+    residual : str, optional
+        Correlation of the residuals within groups: ``"ar1(occasion | g)"`` (whole steps, gaps
+        known), ``"car1(time | g)"`` (any times), ``"cs(1 | g)"`` (all alike) or ``"us(visit | g)"``
+        (a standard deviation per visit, all correlations: MMRM). The formula may then have no
+        random effects.
+    residual_sd : str, optional
+        One-sided formula of the logarithm of the residual standard deviation: ``"~ Sex"`` (one per
+        level; σ is that of the first), ``"~ log(x)"`` (a power of x), ``"~ x"`` (exponential).
     progress : bool
         Print the search to the standard error stream.
 
@@ -149,6 +169,9 @@ def lmer(
         na_action=na_action,
         contrasts=contrasts,
         context=context,
+        known=known,
+        residual=residual,
+        residual_sd=residual_sd,
     )
     return _fit(design, bool(reml), start, optimizer, solver, fixed, progress)
 
@@ -167,6 +190,7 @@ def fit_arrays(
     optimizer: Optimizer | None = None,
     solver: PLSSolver | None = None,
     fixed: Mapping[str, float] | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> LinearMixedModel:
     """Fit a linear mixed model given by arrays instead of a formula.
 
@@ -178,8 +202,8 @@ def fit_arrays(
     random : list of (groups, Z)
         Per term the group label of each row, (n,), and its columns, (n, k), or None for a random
         intercept. Names come from pandas inputs.
-    reml, weights, offset, start, optimizer, solver, fixed
-        As for `lmer`.
+    reml, weights, offset, start, optimizer, solver, fixed, known
+        As for `lmer`; groupings go by the names of their Series.
 
     Returns
     -------
@@ -196,7 +220,7 @@ def fit_arrays(
     164.7768
     """
     check_parts(optimizer, solver)
-    design = design_from_arrays(y, X, random, weights=weights, offset=offset)
+    design = design_from_arrays(y, X, random, weights=weights, offset=offset, known=known)
     return _fit(design, bool(reml), start, optimizer, solver, fixed)
 
 
@@ -226,7 +250,12 @@ def load(path: str | Path) -> LinearMixedModel | GeneralizedLinearMixedModel:
 
 @checked_keywords
 def anova(
-    *models: MixedModel, type: int = 3, ddf: str = "satterthwaite", refit: bool = True
+    *models: MixedModel,
+    type: int = 3,
+    ddf: str = "satterthwaite",
+    refit: bool = True,
+    robust: str | None = None,
+    cluster: Any = None,
 ) -> Table:
     """Test the fixed-effects terms of one model, or compare models fitted to the same data.
 
@@ -242,6 +271,9 @@ def anova(
         For one model: denominator degrees of freedom, as for `LinearMixedModel.coef_table`.
     refit : bool
         For several: refit REML fits by maximum likelihood first (the table says so).
+    robust, cluster
+        For one linear model: cluster-robust tests, as for `LinearMixedModel.coef_table`; without
+        sums of squares.
 
     Returns
     -------
@@ -279,6 +311,12 @@ def anova(
             "models, for example lmm.anova(m) or lmm.anova(m1, m2)."
         )
     labels = [f"m{i + 1}" for i in range(len(models))]
+    if (robust is not None or cluster is not None) and not (
+        len(models) == 1 and isinstance(models[0], LinearMixedModel)
+    ):
+        raise OptionError(
+            "robust= and cluster= are for the terms of one linear model. Leave them out."
+        )
     generalized = [m.fit for m in models if isinstance(m.fit, GeneralizedFit)]
     if generalized:
         if len(generalized) < len(models):
@@ -290,43 +328,66 @@ def anova(
             return term_tests(generalized[0], type)
         return likelihood_ratios(generalized, labels)
     if len(models) == 1:
-        return anova_table(models[0].fit, type, ddf)
+        fit = models[0].fit
+        return anova_table(fit, type, ddf, robust_errors(fit.design, robust, cluster))
     return likelihood_ratio_table([m.fit for m in models], labels, refit)
 
 
 @checked_keywords
-def bootstrap_lrt(
-    small: LinearMixedModel,
-    large: LinearMixedModel,
-    n: int,
-    rng: Any,
-    n_jobs: int = 1,
-    progress: bool | None = None,
-) -> Table:
-    """Likelihood-ratio test of a model within a larger one, by parametric bootstrap.
+def compare(
+    *models: MixedModel,
+    names: Sequence[str] | None = None,
+    beside: str = "se",
+    level: float = 0.95,
+    ddf: str = "satterthwaite",
+) -> Comparison:
+    """Models side by side in one table: estimates, variances, counts, criteria and R².
 
     Parameters
     ----------
-    small, large : LinearMixedModel
-        Fitted to the same data; REML fits are refitted by maximum likelihood.
-    n : int
-        Number of responses drawn from the small model.
-    rng : numpy Generator or int
-        The result depends on it only, not on `n_jobs`.
-    n_jobs : int
-        Processes.
-    progress : bool, optional
-        A bar at once (True), never (False), or after two seconds if somebody watches.
+    *models : LinearMixedModel or GeneralizedLinearMixedModel
+        Of both kinds, if you like; or one mapping of names to models.
+    names : sequence of str, optional
+        Heads of their columns, ``m1, m2, …`` if not given.
+    beside : {"se", "interval", "p", "none"}
+        What stands beside the estimates of fixed effects.
+    level : float
+        Of the intervals.
+    ddf : str
+        For intervals and p-values of linear models, as for `LinearMixedModel.coef_table`.
 
     Returns
     -------
-    Table
-        Rows ``LRT`` (chi-square distribution) and ``bootstrap``; columns ``Chisq, Df, Pr(>Chisq)``.
+    Comparison
+        Prints, and has ``to_frame, to_html, to_latex, to_markdown, to_csv``. Its notes say where
+        criteria must not be compared: other data, REML with other fixed effects.
+
+    Examples
+    --------
+    >>> import lmmsparse as lmm
+    >>> sleep = lmm.load_dataset("sleepstudy")
+    >>> small = lmm.lmer("Reaction ~ Days + (1 | Subject)", sleep)
+    >>> large = lmm.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> frame = lmm.compare(small, large, names=["lines", "slopes"]).to_frame()
+    >>> frame[frame["term"] == "Days"][["statistic", "lines", "slopes"]].head(2).round(3).to_numpy()
+    array([['estimate', 10.467, 10.467],
+           ['std_error', 0.804, 1.546]], dtype=object)
     """
-    for model in (small, large):
-        if not isinstance(model, LinearMixedModel):
+    given: Any = models
+    if len(models) == 1 and isinstance(models[0], Mapping):
+        names = list(models[0]) if names is None else names
+        given = tuple(models[0].values())
+    elif len(models) == 1 and isinstance(models[0], (list, tuple)):
+        given = tuple(models[0])
+    for model in given:
+        if not isinstance(model, MixedModel):
             raise OptionError(
-                f"bootstrap_lrt() was given a {model.__class__.__name__}. It compares fitted "
-                "models. Pass models made by lmm.lmer."
+                f"compare() was given a {model.__class__.__name__}. It puts fitted models side by "
+                "side. Pass models made by lmm.lmer or lmm.glmer, and options by name."
             )
-    return bootstrap_lrt_of_fits(small.fit, large.fit, n, rng, n_jobs, progress)
+    if not given:
+        raise OptionError(
+            "compare() was given no model. It puts models side by side. Write for example "
+            "lmm.compare(m1, m2)."
+        )
+    return compared_models([(m.fit, m.convergence) for m in given], names, beside, level, ddf)

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.options import is_number, refused
+from lmmsparse.common.options import check_level, is_number, refused
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.singular import is_singular
 from lmmsparse.fit.storage import save_fit
 from lmmsparse.fit.verdict import Convergence
+from lmmsparse.model.update import update_model
 from lmmsparse.optimize import Optimum
+from lmmsparse.report.plots import plot_check
 from lmmsparse.results.by_group import ByGroup
 from lmmsparse.results.likelihood import criteria, loglik
 from lmmsparse.results.ranef import (
@@ -78,8 +81,11 @@ class MixedModel:
     @property
     def vcov(self) -> pd.DataFrame:
         """Covariance matrix of the fixed effects, (p, p)."""
+        return self._covariance(self._fit.vcov)
+
+    def _covariance(self, values: FloatArray) -> pd.DataFrame:
         names = pd.Index(self._fit.design.x_names, dtype=object)
-        return pd.DataFrame(np.array(self._fit.vcov), index=names, columns=names)
+        return pd.DataFrame(np.array(values), index=names, columns=names)
 
     @property
     def theta(self) -> pd.Series:
@@ -208,10 +214,70 @@ class MixedModel:
         """Whether the search has reached an optimum; `convergence` says more."""
         return self.convergence.converged
 
+    @checked_keywords
+    def check(self, *, level: float = 0.95, rng: Any = None, ax: Any = None) -> Any:
+        """Draw the usual diagnostics in one figure; each title says what to look for.
+
+        Residuals (quantile residuals of a generalized model) against fitted values, their spread
+        and distribution; the response beside responses the model draws; influence of rows (linear
+        models); the random effects, the first six of them. Needs matplotlib.
+
+        Parameters
+        ----------
+        level : float
+            Of the bands of quantile plots, in which all points lie with this probability.
+        rng : numpy Generator or int, optional
+            For draws and randomized residuals; seed 0 if not given.
+        ax : array of Axes, optional
+            One per panel.
+
+        Returns
+        -------
+        array of Axes
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> m = lmm.lmer("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> [ax.get_title() for ax in m.check()][:2]
+        ['Mean: the line stays near zero', 'Spread: the line stays level']
+        """
+        return plot_check(self._fit, check_level(level), rng, ax)
+
     @property
     def optimum(self) -> Optimum:
         """What the search did."""
         return self._fit.optimum
+
+    @checked_keywords
+    def update(self, formula: str | None = None, data: Any = None, **options: Any) -> Self:
+        """Fit the model again with another formula, other data or other options.
+
+        Parameters
+        ----------
+        formula : str, optional
+            A whole formula, or changes of the model's own: ``". ~ . + x - (x | g) + (1 | g)"``, in
+            which ``.`` is what there was on that side. The model's own if not given.
+        data : table, optional
+            If not given, the table of the fit, as long as your program holds it: models keep no
+            data.
+        **options
+            Those of `lmer` or `glmer`, such as ``reml=False``; the others stay.
+
+        Returns
+        -------
+        LinearMixedModel or GeneralizedLinearMixedModel
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> sleep = lmm.load_dataset("sleepstudy")
+        >>> m = lmm.lmer("Reaction ~ Days + (1 | Subject)", sleep)
+        >>> m.update(". ~ . - (1 | Subject) + (Days | Subject)", reml=False).formula
+        'Reaction ~ Days + (Days | Subject)'
+        """
+        model: Self = update_model(self._fit, formula, data, options)
+        return model
 
     @checked_keywords
     def save(self, path: str | Path) -> None:

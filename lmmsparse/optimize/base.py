@@ -16,6 +16,7 @@ from lmmsparse.common.options import positive, refused
 
 _NO_PART = 1e-10
 _ASIDE = 1e-4  # the step of differences
+_CLEAR = 1.0  # a difference of values that no error of estimation hides
 
 
 class Status(Enum):
@@ -104,6 +105,9 @@ class Derivatives:
         The coordinates of gradient and Hessians, if they are others than those of the point.
     noise : float
         How far rounding may have put `value` off.
+    by_gradient : bool
+        Whether the gradient is known better than differences of the value: where the value is an
+        estimate, and its minimum not quite where the gradient is zero.
     """
 
     value: float
@@ -113,6 +117,7 @@ class Derivatives:
     second: Callable[[], FloatArray] | None = None
     frame: Frame | None = None
     noise: float = 0.0
+    by_gradient: bool = False
 
     def along(self, J: FloatArray) -> Derivatives:
         """The same in coordinates z of which these are J z."""
@@ -124,6 +129,7 @@ class Derivatives:
             None if exact is None else J.T @ exact @ J,
             None if second is None else lambda: np.asarray(J.T @ second() @ J),
             noise=self.noise,
+            by_gradient=self.by_gradient,
         )
 
     def kept_off(self, rows: FloatArray) -> Derivatives:
@@ -161,6 +167,13 @@ class Derivatives:
     def moved(self, x: FloatArray, step: FloatArray) -> FloatArray:
         """The point a step away from x, where these derivatives were taken."""
         return x + step if self.frame is None else self.frame.moved(step)
+
+    def fall(self, step: FloatArray, there: Derivatives) -> float:
+        """How much lower the objective is where a step leads."""
+        if not self.by_gradient or abs(self.value - there.value) > _CLEAR:
+            return self.value - there.value
+        gradient = self.carried(step, there).T @ there.gradient
+        return float(-0.5 * (self.gradient + gradient) @ step)
 
     def carried(self, step: FloatArray, there: Derivatives) -> FloatArray:
         """P of `Frame.carried`, (d, d), for derivatives taken where the step leads."""
@@ -276,6 +289,10 @@ class Recorder:
         except NumericalError:
             value = np.inf
         return self._record(x, value)
+
+    def keep(self, x: FloatArray, value: float) -> None:
+        """Take a point for the best, whatever the values say."""
+        self.best, self.best_x = value, np.array(x)
 
     def derivatives(self, x: FloatArray) -> Derivatives | None:
         try:

@@ -71,7 +71,9 @@ class TrustRegion:
                 if model.doubtful(here):
                     here = model.renewed(record, x, here, bounds, self.max_eval)
                     continue
-                record(point)  # the last step is free: keep it if it is no worse
+                value = record(point)  # the last step is free: keep it if it is no worse
+                if here.by_gradient and np.isfinite(value):
+                    record.keep(point, value)
                 status = Status.CONVERGED
                 break
             if length < 1e-12 * (1.0 + np.linalg.norm(x)):
@@ -81,8 +83,9 @@ class TrustRegion:
             if there is None:
                 radius = 0.25 * length
                 continue
-            ratio = (here.value - there.value) / predicted
-            if abs(here.value - there.value) <= max(4e-15 * abs(here.value), here.noise):
+            fall = here.fall(step, there)
+            ratio = fall / predicted
+            if abs(fall) <= max(4e-15 * abs(here.value), here.noise):
                 ratio = 1.0 if predicted < max(1e-6, 10.0 * here.noise) else ratio
             if ratio < 0.25:
                 radius = 0.25 * length
@@ -91,6 +94,8 @@ class TrustRegion:
             here, there = model.learn(here, there, step, ratio)
             if ratio > 1e-4:
                 x, here = point, there
+                if here.by_gradient:
+                    record.keep(x, here.value)
             if model.misleads:
                 here = model.renewed(record, x, here, bounds, self.max_eval)
         reached = predicted if status is Status.CONVERGED else None
@@ -127,7 +132,8 @@ class _Model:
         self, here: Derivatives, there: Derivatives, step: FloatArray, ratio: float
     ) -> tuple[Derivatives, Derivatives]:
         """Compare what was promised with what has happened, and mend second derivatives by it."""
-        self._wrong = 0 if _RIGHT[0] < ratio < _RIGHT[1] else self._wrong + 1
+        right = here.by_gradient or _RIGHT[0] < ratio < _RIGHT[1]
+        self._wrong = 0 if right else self._wrong + 1
         if here.exact is not None:
             slope, found = float(here.gradient @ step), there.value - here.value
             missed = [

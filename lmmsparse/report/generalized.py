@@ -13,6 +13,7 @@ from lmmsparse.common.table import as_precise_as, number
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.verdict import Convergence
 from lmmsparse.inference.generalized.wald import parameter_errors, z_table
+from lmmsparse.report.new_rows import errors_of_fit
 from lmmsparse.report.summary import Summary, composed, printed, quantiles_of
 from lmmsparse.report.tidy import (
     fitted_frame,
@@ -160,7 +161,7 @@ def deviance(fit: GeneralizedFit) -> float:
     return float(np.sum(fit.family.unit_deviance(fit.seen, fit.fitted, fit.delta)))
 
 
-def augment_generalized(fit: GeneralizedFit, data: Any) -> pd.DataFrame:
+def augment_generalized(fit: GeneralizedFit, data: Any, se_fit: bool = False) -> pd.DataFrame:
     """One row per observation: the variables, then what the fit says about the row."""
     design = fit.design
     frame, order = fitted_frame(fit, data)
@@ -173,7 +174,9 @@ def augment_generalized(fit: GeneralizedFit, data: Any) -> pd.DataFrame:
         "_offset": design.offset_or_zero,
         "_weights": design.weights_or_one,
     }
-    for name, values in new.items():
-        padded = design.pad(np.asarray(values))
+    columns = {name: design.pad(np.asarray(values)) for name, values in new.items()}
+    if se_fit:
+        columns["_se_fit"] = errors_of_fit(fit)
+    for name, padded in columns.items():
         frame[name] = padded if order is None else padded[order]
     return frame

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +10,25 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.render import Grid, Section, Shown, aligned, markdown_of
+from lmmsparse.common.options import a_text
+from lmmsparse.common.render import GAP, Grid, Section, Shown, latex_of, markdown_of
 from lmmsparse.common.table import Table, as_precise_as, number
+from lmmsparse.design import RandomBlock
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
+from lmmsparse.fit.monte_carlo import decimals_known
 from lmmsparse.fit.not_identified import briefly
 from lmmsparse.fit.singular import ranks
 from lmmsparse.fit.verdict import Convergence
-from lmmsparse.inference.df.methods import check_ddf
+from lmmsparse.inference.df.methods import check_ddf, method_name
 from lmmsparse.inference.intervals.wald import coefficient_table
+from lmmsparse.inference.robust.clusters import Robust
 from lmmsparse.results.likelihood import criteria, loglik
 from lmmsparse.results.residuals import residuals
 from lmmsparse.results.varcorr import VarCorr, variance_components
 
 _CORRELATIONS_UP_TO = 12
+_PRINTED = 40
 _WIDTH = 88
 _SHORT = ("singular", "not-identified")
 _FIXED = {
@@ -46,11 +50,14 @@ class Summary(Shown):
     varcorr : VarCorr
     sections : tuple of Section
         The printout in parts.
+    counts : tuple of str
+        The lines about rows and levels.
     """
 
     coefficients: Table
     varcorr: VarCorr
     sections: tuple[Section, ...]
+    counts: tuple[str, ...] = ()
 
     @property
     def _sections(self) -> tuple[Section, ...]:
@@ -62,9 +69,23 @@ class Summary(Shown):
         return markdown_of(self.sections)
 
     @checked_keywords
-    def to_latex(self) -> str:
-        """Fixed effects and variances as two LaTeX tabulars, which need the package booktabs."""
-        return f"{self.coefficients.to_latex()}\n\n{self.varcorr.to_latex()}"
+    def to_latex(self, *, caption: str = "", label: str = "") -> str:
+        """Fixed effects, variances and counts in LaTeX, which needs the package booktabs.
+
+        Parameters
+        ----------
+        caption, label : str
+            With either, both tabulars are one floating table.
+        """
+        caption, label = a_text("caption", caption), a_text("label", label)
+        shown = Section(grid=self.coefficients.section.grid), Section(grid=self.varcorr.grid)
+        own = () if self.varcorr.residual is None else (self.varcorr.residual.section,)
+        return latex_of((*shown, *own, Section(lines=self.counts)), caption, label)
+
+    @checked_keywords
+    def to_html(self) -> str:
+        """The whole summary as HTML, as notebooks show it."""
+        return self._repr_html_()
 
 
 def _heading(fit: Fit) -> tuple[str, ...]:
@@ -72,8 +93,14 @@ def _heading(fit: Fit) -> tuple[str, ...]:
     formula = fit.design.formula or (
         f"{fit.design.response} ~ {' + '.join(fit.design.x_names) or '0'} + "
         + " + ".join(block.source for block in fit.design.blocks)
-    )
-    lines = [f"Linear mixed model fit by {method}", f"Formula: {' '.join(formula.split())}"]
+    ).removesuffix(" + ")
+    what = "Linear mixed model" if fit.design.blocks else "Generalized least squares"
+    lines = [f"{what} fit by {method}", f"Formula: {' '.join(formula.split())}"]
+    residual = fit.design.residual
+    if residual is not None and residual.correlation is not None:
+        lines.append(f"Residual correlation: {residual.correlation.text}")
+    if residual is not None and residual.names:
+        lines.append(f"Residual log standard deviation: {residual.sd_text}")
     if fit.design.weights is not None:
         lines.append("Weights: prior weights (residual variance σ²/w)")
     return tuple(lines)
@@ -88,7 +115,8 @@ def _criteria(fit: Fit) -> Grid:
     else:
         head = ["AIC", "BIC", "logLik", "deviance"]
         row = [aic, bic, loglik(fit), fit.criterion]
-    cells = [number(v, 1) if max(map(abs, row)) >= 100 else number(v, 3) for v in row]
+    decimals = decimals_known(fit, 1 if max(map(abs, row)) >= 100 else 3)
+    cells = [number(v, decimals) for v in row]
     return Grid((*head, "df.resid"), ((*cells, str(df)),), left=0)
 
 
@@ -99,55 +127,74 @@ def quantiles_of(scaled: FloatArray) -> Grid:
     return Grid(("Min", "1Q", "Median", "3Q", "Max"), (cells,), left=0)
 
 
+def _known_covariance(block: RandomBlock) -> str:
+    """What is known of a factor's levels, and how many of them have no rows."""
+    if block.known is None:
+        return ""
+    absent = block.n_levels - len(np.unique(block.codes))
+    without = f", {absent} levels without rows" if absent else ""
+    return f"{block.group} ({block.known.kind}{without})"
+
+
 def counts_of(fit: Fit) -> str:
-    """Rows and levels, and what is held."""
+    """Rows and levels, whose covariance is known, and what is held."""
     groups = "; ".join(
         f"{name}, {fit.design.blocks[terms[0]].n_levels}"
         for name, terms in fit.design.groups.items()
     )
-    text = f"Number of obs: {fit.design.n}, groups: {groups}"
+    design = fit.design
+    gone = len(design.index) - design.n
+    missing = any(f.code == "missing-rows" and f.level == "info" for f in design.findings)
+    why = ": values are missing" if missing else ""
+    left_out = f" ({gone} of {len(design.index)} rows left out{why})" if gone else ""
+    text = f"Number of obs: {design.n}{left_out}" + (f", groups: {groups}" if groups else "")
+    residual = design.residual
+    if residual is not None and residual.grouping is not None:
+        grouping = residual.grouping
+        text += f"; residuals within {grouping.name}, {len(grouping.levels)}"
+    known = [_known_covariance(design.blocks[terms[0]]) for terms in design.groups.values()]
+    if any(known):
+        text = f"{text}\nKnown covariance of levels: {'; '.join(filter(None, known))}"
     names = theta_names(fit.design)
     held = [f"{names[i]} = {value:g}" for i, value in fit.held.theta]
+    held += [f"{name} = {value:g}" for name, value in fit.held.residual]
     held += (
         [] if fit.held.sigma is None or not fit.has_residuals else [f"sigma = {fit.held.sigma:g}"]
     )
     return f"{text}\nNot estimated but fixed: {', '.join(held)}" if held else text
 
 
-def correlations_of(fit: Fit) -> Grid | None:
-    """Correlations of the fixed effects, unless there are too many."""
+def correlations_of(fit: Fit) -> Section | None:
+    """Correlations of the fixed effects, unless there are too many.
+
+    Where their names are too long to stand above the columns, numbers do; where they are too long
+    beside the rows too, a list below says what the numbers are.
+    """
     p = fit.design.p
     if not 1 < p <= _CORRELATIONS_UP_TO:
         return None
     sd = np.sqrt(np.diag(fit.vcov))
     cor = fit.vcov / np.outer(sd, sd)
     names = list(fit.design.x_names)
-    heads = [name if len(name) <= 12 else name[:11] + "…" for name in names[:-1]]
-    rows = tuple(
-        (names[i], *(number(cor[i, j], 3) for j in range(i)), *[""] * (p - 1 - i))
-        for i in range(1, p)
+    numbered = [f"({i + 1})" for i in range(p)]
+    width, notes = max(map(len, numbered)), list[str]()
+    key = [f"{n:<{width}} {name}" for n, name in zip(numbered, names, strict=True)]
+    if _width(names, names[:-1]) <= _WIDTH:
+        rows, heads, first = names, names[:-1], 1
+    elif _width(key, numbered[:-1]) <= _WIDTH:
+        rows, heads, first = key, numbered[:-1], 0
+    else:
+        rows, heads, first = numbered, numbered[:-1], 1
+        notes = key
+    cells = tuple(
+        (rows[i], *(number(cor[i, j], 3) for j in range(i)), *[""] * (p - 1 - i))
+        for i in range(first, p)
     )
-    width = max(map(len, names)) + sum(max(6, len(head)) + 1 for head in heads)
-    if width > _WIDTH or len(set(heads)) < len(heads):
-        heads = _abbreviated(names[:-1])
-    return Grid(("", *heads), rows)
+    return Section("Correlation of fixed effects:", Grid(("", *heads), cells), tuple(notes))
 
 
-def _abbreviated(names: Sequence[str], length: int = 6) -> list[str]:
-    """Names cut to a few letters: vowels go first, then other small letters, from the end.
-
-    Names that would become equal keep more letters.
-    """
-    out = []
-    for name in names:
-        word = re.sub(r"\[T\.|[^\w.]", "", name)
-        for droppable in ("aeiou", "bcdfghjklmnpqrstvwxyz"):
-            for i in range(len(word) - 1, 0, -1):
-                if len(word) > length and word[i] in droppable:
-                    word = word[:i] + word[i + 1 :]
-        out.append(word)
-    clear = len(set(out)) == len(out) or length > 30
-    return out if clear else _abbreviated(names, length + 2)
+def _width(rows: Sequence[str], heads: Sequence[str]) -> int:
+    return max(map(len, rows)) + sum(max(6, len(head)) + len(GAP) for head in heads)
 
 
 def verdict_of(fit: Fit, convergence: Convergence) -> str:
@@ -165,24 +212,27 @@ def notes_of(fit: Fit, convergence: Convergence) -> tuple[str, ...]:
     findings = convergence.findings
     notes = [f.message for f in findings if f.level != "info" and f.code not in _SHORT]
     notes += briefly(fit, findings)
-    notes += [f.message for f in findings if f.code == "missing-rows"]
+    notes += [f.message for f in findings if f.code == "monte-carlo"]
     return tuple(
         textwrap.fill(f"Note: {note}", _WIDTH, subsequent_indent="  ")
         for note in dict.fromkeys(notes)
     )
 
 
-def summarize(fit: Fit, convergence: Convergence, ddf: str) -> Summary:
+def summarize(
+    fit: Fit, convergence: Convergence, ddf: str, robust: Robust | None = None
+) -> Summary:
     """Compose the summary, with the coefficient table of a method."""
     ddf = check_ddf(ddf)
-    table = coefficient_table(fit, ddf)
+    table = coefficient_table(fit, ddf, robust=robust)
     quantiles = quantiles_of(residuals(fit, "pearson") / fit.sigma)
     first = (
         Section(lines=_heading(fit)),
         Section(grid=_criteria(fit)),
         Section("Scaled residuals:", quantiles),
     )
-    return composed(fit, convergence, first, (), _FIXED[ddf], table)
+    title = _FIXED[ddf] if robust is None else f"Fixed effects ({method_name(ddf, robust)}):"
+    return composed(fit, convergence, first, (), title, table, correlated=robust is None)
 
 
 def composed(
@@ -192,34 +242,27 @@ def composed(
     below_random: Sequence[str],
     title: str,
     table: Table,
+    correlated: bool = True,
 ) -> Summary:
     """A summary from its first sections, lines below the random effects and coefficients."""
     varcorr, shown = variance_components(fit), table.section
+    counts = (counts_of(fit), *below_random)
+    if varcorr.residual is None:
+        variances = [Section("Random effects:", varcorr.grid, counts)]
+    else:
+        last, title_of = varcorr.residual.section, "Random effects:" if varcorr.terms else ""
+        last = Section(last.title, last.grid, (*last.lines, *counts))
+        variances = [Section(title_of, varcorr.grid), last]
     sections = [
         *first,
-        Section("Random effects:", varcorr.grid, (counts_of(fit), *below_random)),
+        *variances,
         Section(title, shown.grid, shown.lines) if fit.design.p else Section("No fixed effects"),
     ]
-    correlations = correlations_of(fit)
+    correlations = correlations_of(fit) if correlated else None
     if correlations is not None:
-        sections.append(Section("Correlation of fixed effects:", correlations))
+        sections.append(correlations)
     sections.append(Section(lines=(verdict_of(fit, convergence), *notes_of(fit, convergence))))
-    return Summary(table, varcorr, tuple(sections))
-
-
-def _wrapped(names: Sequence[str], cells: Sequence[str], width: int = 80) -> list[str]:
-    """Names above numbers, in as many pairs of lines as the width asks for."""
-    lines, start = [], 0
-    while start < len(names):
-        stop, used = start, 0
-        while stop < len(names):
-            used += max(len(names[stop]), len(cells[stop])) + 1
-            if used > width + 1 and stop > start:
-                break
-            stop += 1
-        lines.append(aligned(names[start:stop], [cells[start:stop]], left=0))
-        start = stop
-    return lines
+    return Summary(table, varcorr, tuple(sections), (counts_of(fit), *below_random))
 
 
 def short_print(fit: Fit, convergence: Convergence) -> str:
@@ -234,8 +277,8 @@ def printed(
     """A short printout: lines, of which the last names the criterion, estimates and notes."""
     parts = [
         *first[:-1],
-        f"{first[-1]}: {number(fit.criterion, 4)}",
-        "Random effects:",
+        f"{first[-1]}: {number(fit.criterion, decimals_known(fit, 4))}",
+        "Random effects:" if fit.design.blocks else "Residuals:",
         str(variance_components(fit)),
         counts_of(fit),
         *below_random,
@@ -244,7 +287,18 @@ def printed(
     if convergence.singular and convergence.converged:
         notes = (*notes, verdict_of(fit, convergence))
     if fit.design.p:
-        se = np.sqrt(np.diag(fit.vcov))
-        cells = as_precise_as(se[np.isfinite(se)].tolist())(fit.beta.tolist())
-        parts += ["Fixed effects:", *_wrapped(fit.design.x_names, cells)]
+        parts += ["Fixed effects:", _estimates(fit)]
     return "\n".join([*parts, "", *notes] if notes else parts)
+
+
+def _estimates(fit: Fit) -> str:
+    """Fixed effects with their standard errors, one below the other; of very many the first."""
+    se = np.sqrt(np.diag(fit.vcov))
+    precise = as_precise_as(se[np.isfinite(se)].tolist())
+    p, shown = fit.design.p, slice(_PRINTED)
+    grid = Table(
+        {"Estimate": fit.beta[shown].tolist(), "Std. Error": se[shown].tolist()},
+        fit.design.x_names[shown],
+        formats=dict.fromkeys(("Estimate", "Std. Error"), precise),
+    )
+    return f"{grid}\n… ({p} in all: m.fixef)" if p > _PRINTED else str(grid)

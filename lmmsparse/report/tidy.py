@@ -19,9 +19,11 @@ from lmmsparse.design.tables import check_unique
 from lmmsparse.design.variables import tidy_column
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.wald import coefficient_table
+from lmmsparse.inference.robust.clusters import Robust
+from lmmsparse.report.new_rows import errors_of_fit
 from lmmsparse.results.influence import influence_of_rows
 from lmmsparse.results.likelihood import criteria, loglik
-from lmmsparse.results.parameters import parameter_names
+from lmmsparse.results.parameters import parameter_names, residual_names, residual_values
 from lmmsparse.results.ranef import conditional_covariances, conditional_modes, effect_names
 from lmmsparse.results.residuals import residuals
 from lmmsparse.results.varcorr import variance_components
@@ -43,6 +45,7 @@ def tidy(
     level: float | None,
     conf_method: str,
     intervals: Callable[[], pd.DataFrame],
+    robust: Robust | None = None,
 ) -> pd.DataFrame:
     """One row per parameter or random effect; see `LinearMixedModel.tidy`.
 
@@ -51,6 +54,8 @@ def tidy(
     conf_method : str
         ``"wald"``: limits of fixed effects are estimate ± t · std_error with the df of the table
         (z without any).
+    robust : Robust, optional
+        Cluster-robust standard errors of fixed effects.
     intervals : callable
         Gives the limits of all parameters by name; only called where they are wanted.
     """
@@ -62,7 +67,8 @@ def tidy(
     frames = []
     for kind in wanted:
         if kind == "fixed":
-            frames.append(_fixed(fit, ddf, level if by_test else None, limits))
+            table = coefficient_table(fit, ddf, robust=robust).to_frame()
+            frames.append(_fixed(table, level if by_test else None, limits))
         elif kind == "ran_pars":
             frames.append(_parameters(fit, limits))
         else:
@@ -100,10 +106,9 @@ def with_limits(
     return frame
 
 
-def _fixed(fit: Fit, ddf: str, level: float | None, limits: pd.DataFrame | None) -> pd.DataFrame:
-    table = coefficient_table(fit, ddf).to_frame()
+def _fixed(table: pd.DataFrame, level: float | None, limits: pd.DataFrame | None) -> pd.DataFrame:
     columns = {new: table[old].to_numpy() for old, new in _FIXED.items() if old in table.columns}
-    names = list(fit.design.x_names)
+    names = list(table.index)
     frame = pd.DataFrame({"effect": ["fixed"] * len(names), "term": names, **columns})
     if level is not None:
         df = frame["df"] if "df" in frame.columns else np.inf
@@ -115,6 +120,9 @@ def _fixed(fit: Fit, ddf: str, level: float | None, limits: pd.DataFrame | None)
 
 def _parameters(fit: Fit, limits: pd.DataFrame | None) -> pd.DataFrame:
     rows, keys = parameter_rows(fit)
+    for name, value in zip(residual_names(fit), residual_values(fit), strict=True):
+        rows.append(("Residual", name, value))
+        keys.append(name)
     rows.append(("Residual", "sd__Observation", fit.sigma))
     keys.append("sigma")
     frame = pd.DataFrame(rows, columns=["group", "term", "estimate"])
@@ -146,6 +154,8 @@ def random_values(fit: Fit, level: float | None) -> pd.DataFrame:
     """One row per conditional mode."""
     names = effect_names(fit)
     spread = conditional_covariances(fit)
+    if not fit.design.blocks:
+        return pd.DataFrame(columns=["effect", "group", "level", "term", "estimate", "std_error"])
     frames = []
     for group, modes in conditional_modes(fit).items():
         labels = fit.design.blocks[fit.design.groups[group][0]].levels
@@ -187,18 +197,18 @@ def glance(fit: Fit) -> pd.DataFrame:
     )
 
 
-def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
+def augment(fit: Fit, data: Any = None, se_fit: bool = False) -> pd.DataFrame:
     """One row per observation: the variables, then what the fit says about the row.
 
     Returns
     -------
     DataFrame
         New columns ``_fitted, _resid, _hat, _cooksd, _fixed, _mu, _offset, _sqrtXwt, _sqrtrwt,
-        _weights, _wtres``.
+        _weights, _wtres``, and ``_se_fit`` where it is wanted; no ``_hat`` and ``_cooksd`` where
+        leverages cannot be computed.
     """
     design = fit.design
     frame, order = fitted_frame(fit, data)
-    measures = influence_of_rows(fit)
     weights = design.weights_or_one
     root = np.sqrt(weights)
     new = {
@@ -213,9 +223,15 @@ def augment(fit: Fit, data: Any = None) -> pd.DataFrame:
         "_wtres": residuals(fit, "pearson"),
     }
     columns = {name: design.pad(values) for name, values in new.items()}
-    columns["_hat"] = measures.leverage.to_numpy()
-    columns["_cooksd"] = measures.cooks_distance.to_numpy()
-    names = ["_fitted", "_resid", "_hat", "_cooksd", *list(new)[2:]]
+    names = list(new)
+    if not fit.estimated:  # otherwise there is no leverage to have
+        measures = influence_of_rows(fit)
+        columns["_hat"] = measures.leverage.to_numpy()
+        columns["_cooksd"] = measures.cooks_distance.to_numpy()
+        names[2:2] = ["_hat", "_cooksd"]
+    if se_fit:
+        columns["_se_fit"] = errors_of_fit(fit)
+        names.insert(1, "_se_fit")
     for name in names:
         frame[name] = columns[name] if order is None else columns[name][order]
     return frame
@@ -249,6 +265,12 @@ def fitted_rows(fit: Fit, data: Any) -> pd.DataFrame:
     """The rows of the data that were fitted, in their order there."""
     frame, _, row_of = _matched(fit, data)
     return frame.iloc[np.sort(row_of[fit.design.rows])]
+
+
+def rows_as_fitted(fit: Fit, data: Any) -> pd.DataFrame:
+    """The rows of the data that were fitted, in the order of the fit."""
+    frame, _, row_of = _matched(fit, data)
+    return frame.iloc[row_of[fit.design.rows]]
 
 
 def _rows_of(fit: Fit, data: Any) -> tuple[pd.DataFrame, IntArray | None]:

@@ -18,8 +18,9 @@ from lmmsparse.engine.families.base import Family, Observations
 from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.generalized.verdict import pearson, pearson_ratio
+from lmmsparse.results.given import Given
 from lmmsparse.results.parameters import parameter_names, parameter_values
-from lmmsparse.results.predict import new_frame, predict
+from lmmsparse.results.predict import level_variances, new_frame, predict
 from lmmsparse.results.prediction_error import predict_with_error
 from lmmsparse.results.simulate import drawn_predictors
 
@@ -72,8 +73,8 @@ def _spread(fit: GeneralizedFit, newdata: Any) -> FloatArray:
         recipe, frame = new_frame(fit, newdata)
         columns = [recipe.random(t, frame) for t in range(len(fit.design.blocks))]
     total: FloatArray | float = 0.0
-    for own, T in zip(columns, fit.template.factors(fit.theta), strict=True):
-        total = total + np.square(own @ T).sum(axis=1)
+    for t, (own, T) in enumerate(zip(columns, fit.template.factors(fit.theta), strict=True)):
+        total = total + level_variances(fit, t, newdata) * np.square(own @ T).sum(axis=1)
     spread = np.asarray(np.sqrt(total))
     return spread if newdata is not None else fit.design.pad(spread)
 
@@ -168,7 +169,12 @@ def residuals(fit: GeneralizedFit, kind: str, rng: Any = None) -> FloatArray:
 
 
 def simulate_generalized(
-    fit: GeneralizedFit, n: int, rng: Any, random: str, newdata: Any
+    fit: GeneralizedFit,
+    n: int,
+    rng: Any,
+    random: str,
+    newdata: Any,
+    at: Given | None = None,
 ) -> tuple[FloatArray, pd.Index]:
     """Responses drawn from the model; binomial ones as proportions of their trials."""
     if any(f.code == "not-whole" for f in fit.design.findings) and fit.family.discrete:
@@ -177,7 +183,7 @@ def simulate_generalized(
             "not whole, so that their distribution is not known."
         )
     generator = as_generator(rng)
-    eta, index = drawn_predictors(fit, n, generator, random, newdata)
+    eta, index = drawn_predictors(fit, n, generator, random, newdata, at)
     seen = fit.seen if newdata is None else _seen(fit, newdata)
     values = np.empty_like(eta)
     for j in range(eta.shape[1]):

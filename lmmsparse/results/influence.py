@@ -21,7 +21,9 @@ from lmmsparse.common.words import listed
 from lmmsparse.design.recipe import plain_labels
 from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.monte_carlo import require_exact
 from lmmsparse.fit.refit import again, subset, warm_start
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.fit.settle import Settled, about_given, findings_about, settle
 from lmmsparse.results.by_group import own_name
 from lmmsparse.results.residuals import residuals
@@ -123,6 +125,7 @@ class Influence(Shown):
 
 def influence(fit: Fit, groups: Any = None, progress: bool | None = None) -> Influence:
     """Influence of every row, or of every level of a grouping."""
+    require_exact(fit, "Influence needs", "Refit without the rows in question")
     return influence_of_rows(fit) if groups is None else influence_of_groups(fit, groups, progress)
 
 
@@ -133,19 +136,19 @@ def influence_of_rows(fit: Fit) -> Influence:
     Notes
     -----
     With x̃ = x − X'WZΛM⁻¹Λ'z, the leverage is h = w [z'ΛM⁻¹Λ'z + |R_X⁻ᵀx̃|²]. Deleting a row while θ
-    is held moves β̂ by exactly −(X'V⁻¹X)⁻¹ x̃ w r / (1 − h). Cook's distance is
-    w r² h / (p σ² (1 − h)²), NaN without fixed effects. For the last three see Cook & Weisberg
-    (1982), chapter 3.
+    is held moves β̂ by exactly −(X'V⁻¹X)⁻¹ x̃ w r / (1 − h). With residuals of covariance σ²R, R⁻¹
+    takes the place of w: w r is an element of R⁻¹r, and w (1 − h) one of P's diagonal. Cook's
+    distance is w r² h / (p σ² (1 − h)²), NaN without fixed effects. For the last three see Cook &
+    Weisberg (1982), chapter 3.
     """
-    design = fit.design
-    w, p = design.weights_or_one, design.p
-    raw, pearson = residuals(fit), residuals(fit, "pearson")
-    leverage, moved = _leverage(fit)
+    require_exact(fit, "Leverages need", "Use residuals that need none, kind='pearson'")
+    design, p = fit.design, fit.design.p
+    found = of_correlated_rows(fit) if isinstance(fit, ResidualFit) else _of_rows(fit)
+    leverage = found.leverage
     with np.errstate(divide="ignore", invalid="ignore"):
-        left = 1.0 - leverage
-        student = pearson / (fit.sigma * np.sqrt(left))
-        cook = w * raw**2 * leverage / ((p or np.nan) * fit.sigma2 * left**2)
-        dfbeta = -moved * (w * raw / left)[:, None]
+        student = found.scaled / (fit.sigma * np.sqrt(found.left))
+        cook = student**2 * leverage / ((p or np.nan) * (1.0 - leverage))
+        dfbeta = -found.moved * (found.scaled / found.left)[:, None]
     index = design.output_index()
 
     def series(values: FloatArray, name: str) -> pd.Series:
@@ -162,6 +165,55 @@ def influence_of_rows(fit: Fit) -> Influence:
         _leverage=series(leverage, "leverage"),
         _rstudent=series(student, "rstudent"),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _OfRows:
+    """What measures of rows are made of, with P = V⁻¹ − V⁻¹X(X'V⁻¹X)⁻¹X'V⁻¹.
+
+    Attributes
+    ----------
+    leverage : (n,) array
+    scaled, left : (n,) arrays
+        Elements of Py, and of the diagonal of P.
+    moved : (n, p) array
+        (X'V⁻¹X)⁻¹X'V⁻¹ column by column.
+    """
+
+    leverage: FloatArray
+    scaled: FloatArray
+    left: FloatArray
+    moved: FloatArray
+
+
+def _of_rows(fit: Fit) -> _OfRows:
+    w = fit.design.weights_or_one
+    leverage, moved = _leverage(fit)
+    return _OfRows(leverage, w * residuals(fit), w * (1.0 - leverage), w[:, None] * moved)
+
+
+def of_correlated_rows(fit: ResidualFit) -> _OfRows:
+    """The same with R⁻¹ for the weights: rows of a group share its columns R⁻¹[Z X]."""
+    design, structure, phi = fit.design, fit.structure, fit.phi
+    X, Z = design.X, [block.shifted_columns for block in design.blocks]
+    RX = structure.precision_times(phi, X)
+    RZ = [structure.precision_times(phi, columns) for columns in Z]
+
+    def forms(X: FloatArray, Z: list[FloatArray]) -> tuple[FloatArray, FloatArray]:
+        rows = EffectsOfRows(dict(enumerate(Z)), {t: b.codes for t, b in enumerate(design.blocks)})
+        out = conditional_forms(fit, rows) if Z else np.zeros(design.n)
+        half = projected_rows(fit, X, rows, pulled_columns(fit))
+        return out + np.einsum("pn,pn->n", half, half), half
+
+    def mixed(sign: float) -> FloatArray:
+        return forms(X + sign * RX, [a + sign * b for a, b in zip(Z, RZ, strict=True)])[0]
+
+    taken, half = forms(RX, RZ)
+    own = structure.precision_diagonal(phi)
+    internal = sla.solve_triangular(fit.modes.solution.RX, half, check_finite=False)
+    moved = fit.products.basis.coefficients(internal).T if design.p else np.zeros((design.n, 0))
+    scaled = structure.precision_times(phi, residuals(fit)[:, None])[:, 0]
+    return _OfRows(0.25 * (mixed(1.0) - mixed(-1.0)), scaled, own - taken, moved)
 
 
 def _leverage(fit: Fit) -> tuple[FloatArray, FloatArray]:

@@ -11,6 +11,7 @@ from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import names_in
 from lmmsparse.design.terms import coefficients_of
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.fit import ResidualFit
 
 
 def _described(fit: Fit) -> Iterator[tuple[str, str, str, str]]:
@@ -34,7 +35,17 @@ def parameter_names(fit: Fit) -> list[str]:
         name = f"{label or own}|{group}"
         count = sum(n == name or n.startswith(f"{name}.") for n in names)
         names.append(f"{name}.{count}" if count else name)
-    return [*names, "sigma"]
+    return [*names, *residual_names(fit), "sigma"]
+
+
+def residual_names(fit: Fit) -> tuple[str, ...]:
+    """Names of the parameters of the residuals' covariance, which stand before ``"sigma"``."""
+    return fit.phi_names if isinstance(fit, ResidualFit) else ()
+
+
+def residual_values(fit: Fit) -> list[float]:
+    """Their estimates."""
+    return fit.natural.tolist() if isinstance(fit, ResidualFit) else []
 
 
 def parameter_labels(fit: Fit) -> dict[str, str]:
@@ -43,11 +54,14 @@ def parameter_labels(fit: Fit) -> dict[str, str]:
     for label, row, column, group in _described(fit):
         own = f"SD of {row}" if row == column else f"Correlation of {column} and {row}"
         labels.append(f"{common.get(label, label) or own} | {group}")
+    labels += [f"Residual {name}" for name in residual_names(fit)]
     out = dict(zip(parameter_names(fit), [*labels, "Residual SD"], strict=True))
     return {**out, **{name: name for name in fit.design.x_names}}
 
 
-def parameter_values(fit: Fit, theta: FloatArray, sigma: float) -> FloatArray:
+def parameter_values(
+    fit: Fit, theta: FloatArray, sigma: float, phi: FloatArray | None = None
+) -> FloatArray:
     """The parameters of `parameter_names` at θ and σ; NaN for correlations with a constant.
 
     Parameters
@@ -55,6 +69,8 @@ def parameter_values(fit: Fit, theta: FloatArray, sigma: float) -> FloatArray:
     fit : Fit
         Whose design it is.
     theta : (n_theta,) array
+    phi : (n_phi,) array, optional
+        Of the residuals' covariance; that of the fit if not given.
     """
     values = []
     template = fit.template
@@ -67,6 +83,8 @@ def parameter_values(fit: Fit, theta: FloatArray, sigma: float) -> FloatArray:
             else:
                 both = sd[row] * sd[column]
                 values.append(cov[row, column] / both if both > 0 else np.nan)
+    if isinstance(fit, ResidualFit):
+        values += list(fit.structure.natural(fit.phi if phi is None else phi))
     return np.array([*values, sigma])
 
 
@@ -88,6 +106,8 @@ def known_parameters(fit: Fit) -> BoolArray:
             fixed = bool(held[own].all())
             absolute = row == column and fit.held.sigma is None and bool(par[own].any())
             known.append(fixed and not absolute)
+    if isinstance(fit, ResidualFit):
+        known += (~fit.problem.free_phi).tolist()
     known.append(fit.held.sigma is not None)
     return np.array([*known, *[False] * fit.design.p])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,9 @@ from lmmsparse.common.options import one_of, refused
 from lmmsparse.common.words import close_match, listed
 from lmmsparse.design import Recipe, as_frame, check_unique
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.formula.formula import parse_formula
+from lmmsparse.results.correlated_rows import beside, neighbours_of
 
 NEW_LEVELS = ("raise", "population", "nan")
 
@@ -134,9 +137,20 @@ def new_weights(fit: Fit, newdata: Any) -> FloatArray:
 
 
 def new_rows(
-    fit: Fit, newdata: Any, selections: list[Selection], new_levels: str, offset: Any = None
+    fit: Fit,
+    newdata: Any,
+    selections: list[Selection],
+    new_levels: str,
+    offset: Any = None,
+    correlated: bool = False,
 ) -> NewRows:
-    """Build the model's columns for new data; only the selected groups are looked up."""
+    """Build the model's columns for new data; only the selected groups are looked up.
+
+    Parameters
+    ----------
+    correlated : bool
+        Whether residuals of the fit that are correlated with a row's own are part of its mean.
+    """
     recipe, frame = new_frame(fit, newdata)
     columns, codes = {}, {}
     unknown = np.zeros(len(frame), dtype=bool)
@@ -153,9 +167,13 @@ def new_rows(
     _check_finite(X, fit.design.x_names)
     for t, values in columns.items():
         _check_finite(values, fit.design.blocks[t].names)
+    shift = recipe.offset(frame, offset)
+    if correlated and isinstance(fit, ResidualFit):
+        found = neighbours_of(fit, recipe, frame, new_weights(fit, newdata))
+        X, shift, columns = beside(fit, found, X, shift, columns, codes)
     return NewRows(
         X=X,
-        offset=recipe.offset(frame, offset),
+        offset=shift,
         columns=columns,
         codes=codes,
         unknown=unknown,
@@ -172,6 +190,40 @@ def _check_finite(values: FloatArray, names: tuple[str, ...]) -> None:
             f"The column {names[j]!r} is infinite in {infinite[j]} rows of the new data. Correct "
             "the values, or make them missing."
         )
+
+
+def check_variances_known(fit: Fit, codes: Mapping[int, IntArray]) -> None:
+    """Refuse new levels of a factor whose known covariance says nothing about others.
+
+    Parameters
+    ----------
+    codes : mapping of int to (m,) int array
+        Block → level of each row, −1 where it is new.
+    """
+    for t, levels in codes.items():
+        block = fit.design.blocks[t]
+        if block.known is None or block.known.variance_of_others is not None:
+            continue
+        if (levels < 0).any():
+            raise DataError(
+                f"The new data have levels of {block.group!r} that its {block.known.kind} does not "
+                "have, so that their variance is not known. Predict them without se= and "
+                "interval=, or fit with a covariance that has them: levels need no rows."
+            )
+
+
+def level_variances(fit: Fit, t: int, newdata: Any) -> FloatArray | float:
+    """What multiplies the variance of the effects of a block, per row of the fit or of new data."""
+    block = fit.design.blocks[t]
+    if block.known is None or newdata is None:
+        return block.level_variances(block.codes)
+    variances = block.known.prior.variances
+    if np.ptp(variances) == 0.0 and block.known.variance_of_others in (None, variances[0]):
+        return float(variances[0])
+    recipe, frame = new_frame(fit, newdata)
+    codes, _, _ = recipe.levels(t, frame)
+    check_variances_known(fit, {t: codes})
+    return block.level_variances(codes)
 
 
 def warn_of_undetermined(fit: Fit, undetermined: BoolArray) -> None:
@@ -235,7 +287,7 @@ def predict(
             part = b[selection.block][:, at]
             values = values + np.einsum("nk,nk->n", block.columns[:, at], part[block.codes])
         return design.pad(values), design.output_index()
-    rows = new_rows(fit, newdata, selections, new_levels, offset)
+    rows = new_rows(fit, newdata, selections, new_levels, offset, random is True)
     warn_of_undetermined(fit, rows.undetermined)
     values = predicted(fit, rows, selections)
     if new_levels == "nan":

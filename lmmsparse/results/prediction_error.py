@@ -11,15 +11,20 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import normal_cdf, normal_quantile
+from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import as_generator, one_of, whole_number
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.fit import ResidualFit
+from lmmsparse.results.correlated_rows import neighbours_of
 from lmmsparse.results.parameter_covariance import parameter_covariance
 from lmmsparse.results.predict import (
     NewRows,
     Selection,
+    check_variances_known,
+    level_variances,
     new_frame,
     new_rows,
     new_weights,
@@ -59,8 +64,9 @@ def predict_with_error(
     -----
     With m = M⁻¹Λ'z, Var(x'β̂ + z'b̂ − x'β − z'b) = σ²[z'Λm + |R_X⁻ᵀ(x − X'WZΛm)|²], conditional on θ:
     the inverse of Henderson's mixed-model equations. A level the fit has not seen adds its own
-    variance σ² z'TT'z. A new observation adds the residual variance σ²/w and the variance of the
-    random effects that `random` leaves out. Limits are normal quantiles.
+    variance σ² z'TT'z (an animal that a pedigree does not have is as one of unknown parents). A new
+    observation adds the residual variance σ²/w and the variance of the random effects that `random`
+    leaves out. Limits are normal quantiles.
 
     With draws of (θ, σ) from their asymptotic normal distribution, the variance is the mean of the
     conditional variances plus the variance of the conditional means, and limits are quantiles of
@@ -70,22 +76,31 @@ def predict_with_error(
         one_of("interval", interval, INTERVALS)
     values, index = predict(fit, newdata, random, new_levels, offset)
     selections = select_effects(fit, random)
-    rows = _rows(fit, newdata, selections, new_levels, offset)
+    rows = _rows(fit, newdata, selections, new_levels, offset, random is True)
+    if new_levels == "population":
+        check_variances_known(fit, rows.codes)
     theta_draws = whole_number("theta_draws", theta_draws, least=0)
+    if theta_draws and isinstance(fit, ResidualFit):
+        raise OptionError(
+            "theta_draws= is not available for a model with residual= or residual_sd=. Use "
+            "bootstrap() for what depends on the uncertainty of covariance parameters."
+        )
     observed = interval == "prediction"
     tail = 0.5 - level / 2.0
     if theta_draws:
         center = predicted(fit, rows, selections)
         mixture = _Mixture(
             [
-                _conditional(drawn, sigma2, newdata, rows, selections, observed)
+                _conditional(drawn, sigma2, newdata, rows, selections, observed, random)
                 for drawn, sigma2 in _drawn_fits(fit, theta_draws, rng)
             ]
         )
         variance, lower, upper = mixture.variance, mixture.quantile(tail), mixture.quantile(-tail)
         lower, upper = lower - center, upper - center
     else:
-        _, variance, total = _conditional(fit, fit.sigma2, newdata, rows, selections, observed)
+        _, variance, total = _conditional(
+            fit, fit.sigma2, newdata, rows, selections, observed, random
+        )
         upper = -normal_quantile(tail) * np.sqrt(total)
         lower = -upper
     if newdata is None:
@@ -110,12 +125,13 @@ def _conditional(
     rows: NewRows,
     selections: list[Selection],
     observed: bool,
+    random: bool | str,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Mean of the predicted quantity, the variance of its mean, and its variance, given θ and σ."""
     variance = sigma2 * relative_variance(fit, rows, selections)
     total = variance
     if observed:
-        total = variance + sigma2 * _observation_variance(fit, newdata, selections)
+        total = variance + sigma2 * _observation_variance(fit, newdata, selections, random)
     return predicted(fit, rows, selections), variance, total
 
 
@@ -160,10 +176,15 @@ class _Mixture:
 
 
 def _rows(
-    fit: Fit, newdata: Any, selections: list[Selection], new_levels: str, offset: Any
+    fit: Fit,
+    newdata: Any,
+    selections: list[Selection],
+    new_levels: str,
+    offset: Any,
+    correlated: bool,
 ) -> NewRows:
     if newdata is not None:
-        return new_rows(fit, newdata, selections, new_levels, offset)
+        return new_rows(fit, newdata, selections, new_levels, offset, correlated)
     design = fit.design
     chosen = [s.block for s in selections]
     return NewRows(
@@ -195,7 +216,8 @@ def relative_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> F
         columns = np.zeros_like(rows.columns[t])
         columns[:, at] = rows.columns[t][:, at]
         own = columns @ T[t]
-        fresh += np.where(rows.codes[t] < 0, np.einsum("nk,nk->n", own, own), 0.0)
+        each = fit.design.blocks[t].level_variances(rows.codes[t])
+        fresh += np.where(rows.codes[t] < 0, each * np.einsum("nk,nk->n", own, own), 0.0)
         S = template.shifts[t] if template.shifts else None
         chosen[t] = columns if S is None else np.asarray(np.linalg.solve(S.T, columns.T).T)
     effects = EffectsOfRows(chosen, {t: rows.codes[t] for t in chosen})
@@ -209,11 +231,24 @@ def relative_variance(fit: Fit, rows: NewRows, selections: list[Selection]) -> F
     return out
 
 
-def _observation_variance(fit: Fit, newdata: Any, selections: list[Selection]) -> FloatArray:
+def _residual_variance(fit: Fit, newdata: Any, random: bool | str) -> FloatArray:
+    """What the residual of a new observation adds, divided by σ², (m,)."""
+    if not isinstance(fit, ResidualFit):
+        return 1.0 / (fit.design.weights_or_one if newdata is None else new_weights(fit, newdata))
+    if newdata is None:
+        return np.asarray(fit.structure.sd(fit.phi) ** 2)
+    recipe, frame = new_frame(fit, newdata)
+    found = neighbours_of(fit, recipe, frame, new_weights(fit, newdata))
+    return found.variance if random is True else found.unconditional
+
+
+def _observation_variance(
+    fit: Fit, newdata: Any, selections: list[Selection], random: bool | str
+) -> FloatArray:
     """1/w and the variance of the random effects that are not predicted, divided by σ², (m,)."""
     chosen = {s.block: set(s.columns.tolist()) for s in selections}
     T = fit.template.factors(fit.theta)
-    total = 1.0 / (fit.design.weights_or_one if newdata is None else new_weights(fit, newdata))
+    total = _residual_variance(fit, newdata, random)
     if newdata is not None:
         recipe, frame = new_frame(fit, newdata)
     for t, block in enumerate(fit.design.blocks):
@@ -222,5 +257,5 @@ def _observation_variance(fit: Fit, newdata: Any, selections: list[Selection]) -
             continue
         columns = block.columns if newdata is None else recipe.random(t, frame)
         own = columns[:, rest] @ T[t][rest]
-        total = total + np.einsum("nk,nk->n", own, own)
+        total = total + level_variances(fit, t, newdata) * np.einsum("nk,nk->n", own, own)
     return np.asarray(total)

@@ -9,6 +9,7 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.options import one_of
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.fit import ResidualFit
 
 
 def _response(fit: Fit) -> FloatArray:
@@ -17,11 +18,25 @@ def _response(fit: Fit) -> FloatArray:
 
 
 def _pearson(fit: Fit) -> FloatArray:
-    """√w (y − ŷ)."""
+    """√w (y − ŷ), or y − ŷ over its standard deviation relative to σ."""
+    if isinstance(fit, ResidualFit):
+        return np.asarray(_response(fit) / fit.structure.sd(fit.phi))
     return np.sqrt(fit.design.weights_or_one) * _response(fit)
 
 
-KINDS: dict[str, Callable[[Fit], FloatArray]] = {"response": _response, "pearson": _pearson}
+def _normalized(fit: Fit) -> FloatArray:
+    """L⁻¹ (y − ŷ)/σ with R = LL': independent and of variance one if the model holds."""
+    if not isinstance(fit, ResidualFit):
+        return np.asarray(_pearson(fit) / fit.sigma)
+    white = fit.structure.whiten(fit.phi, _response(fit)[:, None])[:, 0]
+    return np.asarray(white / fit.sigma)
+
+
+KINDS: dict[str, Callable[[Fit], FloatArray]] = {
+    "response": _response,
+    "pearson": _pearson,
+    "normalized": _normalized,
+}
 
 
 def residuals(fit: Fit, kind: str = "response") -> FloatArray:

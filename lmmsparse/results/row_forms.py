@@ -14,10 +14,12 @@ import numpy as np
 import scipy.linalg as sla
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
+from lmmsparse.common.errors import OptionError
 from lmmsparse.engine.linalg import chunks
 from lmmsparse.engine.products import PairBlocks
 from lmmsparse.fit.fit import Fit
 
+_MOST, _AT_A_TIME = 2000, 20  # rows, where there is nothing but solving
 _FEW = 50  # rows for which solving costs less than the blocks of the inverse
 
 
@@ -51,6 +53,8 @@ class EffectsOfRows:
 
 def conditional_forms(fit: Fit, rows: EffectsOfRows) -> FloatArray:
     """z'ΛM⁻¹Λ'z of every row, (m,); levels the fit has not seen count nothing."""
+    if fit.estimated:
+        return _some_at_a_time(fit, rows)
     if rows.m <= _FEW:
         return _by_rows(fit, rows)
     T = fit.template.shifted_factors(fit.theta)
@@ -72,6 +76,19 @@ def conditional_forms(fit: Fit, rows: EffectsOfRows) -> FloatArray:
         if len(rest):
             out[rest] += twice * _between(fit, s, t, rows, rest)
     return out
+
+
+def _some_at_a_time(fit: Fit, rows: EffectsOfRows) -> FloatArray:
+    """The forms by solves only, of as many rows as that is reasonable for."""
+    if rows.m > _MOST:
+        raise OptionError(
+            f"Standard errors of {rows.m} predictions need as many solutions, as the model was "
+            "fitted with solver=lmm.Krylov(), which has no inverse. Ask for those of at most "
+            f"{_MOST} rows (newdata=) at a time, or fit with an exact solver such as "
+            "lmm.Blocked()."
+        )
+    parts = [slice(i, i + _AT_A_TIME) for i in range(0, rows.m, _AT_A_TIME)]
+    return np.concatenate([np.zeros(0), *(_by_rows(fit, rows.of(part)) for part in parts)])
 
 
 def _places(pair: PairBlocks, n_levels: int, rows: EffectsOfRows) -> tuple[IntArray, BoolArray]:

@@ -10,9 +10,14 @@ import pandas as pd
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.errors import DataError
 from lmmsparse.common.options import as_generator, refused, whole_number
+from lmmsparse.design.residual_new import new_residuals
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.fit import ResidualFit
+from lmmsparse.results.correlated_rows import new_structure
+from lmmsparse.results.given import Given, given_parameters
 from lmmsparse.results.predict import (
     Selection,
+    check_variances_known,
     new_frame,
     new_rows,
     new_weights,
@@ -22,9 +27,19 @@ from lmmsparse.results.predict import (
 
 
 def simulate(
-    fit: Fit, n: int, rng: Any, random: str = "new", newdata: Any = None
+    fit: Fit,
+    n: int,
+    rng: Any,
+    random: str = "new",
+    newdata: Any = None,
+    at: Given | None = None,
 ) -> tuple[FloatArray, pd.Index]:
     """Draw responses; see `LinearMixedModel.simulate`.
+
+    Parameters
+    ----------
+    at : Given, optional
+        Parameters in place of the estimates.
 
     Returns
     -------
@@ -33,25 +48,47 @@ def simulate(
 
     Notes
     -----
-    y* = Xβ + Zb* + offset + ε with b* ~ N(0, σ²ΛΛ') and ε_i ~ N(0, σ²/w_i).
+    y* = Xβ + Zb* + offset + ε with b* ~ N(0, σ²ΛQ⁻¹Λ') and ε_i ~ N(0, σ²/w_i), or ε ~ N(0, σ²R).
+    New rows have residuals that are correlated among themselves, not with those of the fit.
     """
     n = whole_number("n", n)
     generator = as_generator(rng)
-    values, index = drawn_predictors(fit, n, generator, random, newdata)
-    weights = fit.design.weights_or_one if newdata is None else new_weights(fit, newdata)
+    at = at or given_parameters(fit)
+    values, index = drawn_predictors(fit, n, generator, random, newdata, at)
     noise = generator.standard_normal(values.shape)
-    values += fit.sigma * noise / np.sqrt(weights)[:, None]
+    if isinstance(fit, ResidualFit):
+        values += at.sigma * _correlated(fit, noise, newdata)
+    else:
+        weights = fit.design.weights_or_one if newdata is None else new_weights(fit, newdata)
+        values += at.sigma * noise / np.sqrt(weights)[:, None]
     if newdata is None and fit.design.na_action == "exclude":
         values = np.column_stack([fit.design.pad(column) for column in values.T])
     return values, index
 
 
+def _correlated(fit: ResidualFit, noise: FloatArray, newdata: Any) -> FloatArray:
+    """L times white noise with R = LL', of new rows among themselves."""
+    if newdata is None:
+        return fit.structure.colour(fit.phi, noise)
+    recipe, frame = new_frame(fit, newdata)
+    assert fit.design.residual is not None
+    new = new_residuals(fit.design.residual, recipe, frame)
+    structure, phi = new_structure(fit, new, new_weights(fit, newdata))
+    return structure.colour(phi, noise)
+
+
 def drawn_predictors(
-    fit: Fit, n: int, generator: np.random.Generator, random: str, newdata: Any
+    fit: Fit,
+    n: int,
+    generator: np.random.Generator,
+    random: str,
+    newdata: Any,
+    at: Given | None = None,
 ) -> tuple[FloatArray, pd.Index]:
     """Xβ + Zb* + offset, (rows, n), without what is padded, and the labels of the results."""
     n = whole_number("n", n)
     kept = _kept(fit, random)
+    at = at or given_parameters(fit)
     if newdata is None:
         design = fit.design
         X, offset = design.fixed, design.offset_or_zero
@@ -65,19 +102,24 @@ def drawn_predictors(
         warn_of_undetermined(fit, rows.undetermined)
         X, offset, columns, index = rows.X, rows.offset, rows.columns, rows.index
         codes, n_levels = _new_codes(fit, newdata)
-    values = np.repeat((X @ fit.beta + offset)[:, None], n, axis=1)
-    modes = fit.split(fit.b)
+    values = np.repeat((X @ at.beta + offset)[:, None], n, axis=1)
+    modes = fit.split(fit.b) if any(each.any() for each in kept) else []
     drawn: dict[int, FloatArray] = {}
-    for t, T in enumerate(fit.template.factors(fit.theta)):
+    for t, T in enumerate(fit.template.factors(at.theta)):
         z = generator.standard_normal((n_levels[t], T.shape[0], n))
-        drawn[t] = fit.sigma * np.einsum("rc,lcn->lrn", T, z)
+        known = fit.design.blocks[t].known
+        if known is not None:
+            size = len(known.labels)  # levels after these are independent of them and of each other
+            z[:size] = known.prior.root(z[:size].reshape(size, -1)).reshape(z[:size].shape)
+            z[size:] *= np.sqrt(known.variance_of_others or np.nan)
+        drawn[t] = at.sigma * np.einsum("rc,lcn->lrn", T, z)
     for t in columns:
         effects = drawn[t]
         if kept[t].any():
             effects = effects.copy()
-            known = min(len(modes[t]), n_levels[t])
-            effects[known:, kept[t]] = 0.0
-            effects[:known, kept[t]] = modes[t][:known, kept[t], None]
+            seen = min(len(modes[t]), n_levels[t])
+            effects[seen:, kept[t]] = 0.0
+            effects[:seen, kept[t]] = modes[t][:seen, kept[t], None]
         for j in range(columns[t].shape[1]):
             values += columns[t][:, j, None] * effects[codes[t], j]
     return values, index
@@ -106,6 +148,7 @@ def _new_codes(fit: Fit, newdata: Any) -> tuple[dict[int, IntArray], dict[int, i
                 f"The grouping factor {block.group!r} is missing in {int(missing.sum())} rows of "
                 "the new data. Fill them in."
             )
+        check_variances_known(fit, {t: level})
         extra, labels = pd.factorize(shown.astype(str))
         fresh = np.where(level < 0, block.n_levels + extra, level)
         codes[t], n_levels[t] = fresh.astype(np.intp), block.n_levels + len(labels)

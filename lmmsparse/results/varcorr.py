@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,11 @@ import scipy.linalg as sla
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_construction, checked_keywords, not_called
-from lmmsparse.common.render import Grid, Section, Shown
+from lmmsparse.common.options import a_text
+from lmmsparse.common.render import Grid, Section, Shown, latex_of
 from lmmsparse.common.table import number, significant
 from lmmsparse.fit.fit import Fit
+from lmmsparse.results.residual_covariance import ResidualCovariance, residual_covariance
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +62,8 @@ class VarCorr(Shown):
         ``correlated``: whether correlations are parameters of the model.
     sigma : float or None
         Residual standard deviation (of an observation of weight 1); None in a generalized model.
+    residual : ResidualCovariance or None
+        Correlations and standard deviations of the residuals, where they have a structure.
 
     Examples
     --------
@@ -69,9 +74,15 @@ class VarCorr(Shown):
     ('Subject', ('Intercept', 'Days'), [[612.1, 9.6], [9.6, 35.1]])
     """
 
-    def __init__(self, terms: tuple[TermCovariance, ...], sigma: float | None) -> None:
+    def __init__(
+        self,
+        terms: tuple[TermCovariance, ...],
+        sigma: float | None,
+        residual: ResidualCovariance | None = None,
+    ) -> None:
         self.terms = terms
         self.sigma = sigma
+        self.residual = residual
 
     @checked_keywords
     def to_frame(self) -> pd.DataFrame:
@@ -128,7 +139,8 @@ class VarCorr(Shown):
 
     @property
     def _sections(self) -> tuple[Section, ...]:
-        return (Section(grid=self.grid),)
+        first = Section(grid=self.grid)
+        return (first,) if self.residual is None else (first, self.residual.section)
 
     @checked_keywords
     def to_markdown(self) -> str:
@@ -136,9 +148,26 @@ class VarCorr(Shown):
         return self.grid.markdown()
 
     @checked_keywords
-    def to_latex(self) -> str:
-        """The printed table as a LaTeX tabular, which needs the package booktabs."""
-        return self.grid.latex()
+    def to_latex(self, *, caption: str = "", label: str = "") -> str:
+        """The printed table as a LaTeX tabular, which needs the package booktabs.
+
+        Parameters
+        ----------
+        caption, label : str
+            With either, a floating table.
+        """
+        return latex_of(self._sections, a_text("caption", caption), a_text("label", label))
+
+    @checked_keywords
+    def to_html(self) -> str:
+        """The printed table as HTML, as notebooks show it."""
+        return self._repr_html_()
+
+    @checked_keywords
+    def to_csv(self, path: Any = None) -> str | None:
+        """The numbers of `to_frame` as CSV: written to a path, or returned."""
+        text: str | None = self.to_frame().to_csv(path, index=False, lineterminator="\n")
+        return text
 
 
 def variance_components(fit: Fit) -> VarCorr:
@@ -153,7 +182,8 @@ def variance_components(fit: Fit) -> VarCorr:
         covariance = fit.sigma2 * T @ T.T
         correlated = block.structure.correlated
         terms.append(TermCovariance(block.group, block.names, covariance, correlated))
-    return VarCorr(tuple(terms), fit.sigma if fit.has_residuals else None)
+    sigma = fit.sigma if fit.has_residuals else None
+    return VarCorr(tuple(terms), sigma, residual_covariance(fit))
 
 
 def principal_components(fit: Fit) -> dict[str, pd.DataFrame]:

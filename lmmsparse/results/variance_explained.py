@@ -7,6 +7,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.fit import ResidualFit
 
 
 def _random_variances(fit: Fit) -> dict[str, float]:
@@ -15,11 +16,14 @@ def _random_variances(fit: Fit) -> dict[str, float]:
     out = dict.fromkeys(fit.design.groups, 0.0)
     for block, factor in zip(fit.design.blocks, T, strict=True):
         own: FloatArray = block.columns @ factor
-        out[block.group] += fit.sigma2 * float(np.mean(np.einsum("nk,nk->n", own, own)))
+        each = block.level_variances(block.codes) * np.einsum("nk,nk->n", own, own)
+        out[block.group] += fit.sigma2 * float(np.mean(each))
     return out
 
 
 def _residual_variance(fit: Fit) -> float:
+    if isinstance(fit, ResidualFit):
+        return float(np.mean(fit.residual_sd**2))
     return fit.sigma2 * float(np.mean(1.0 / fit.design.weights_or_one))
 
 
@@ -29,7 +33,7 @@ def intraclass_correlation(fit: Fit) -> pd.Series:
     Notes
     -----
     With random slopes the variance of a group is averaged over the rows of the data
-    (Johnson 2014); with weights so is the residual variance.
+    (Johnson 2014); with weights or unequal residuals so is the residual variance.
     """
     parts = _random_variances(fit)
     total = sum(parts.values()) + _residual_variance(fit)

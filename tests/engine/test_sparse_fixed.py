@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 import lmmsparse as lmm
 from lmmsparse.engine.columns import orthonormal
-from lmmsparse.fit.fit import fit_design
+from lmmsparse.fit.fitting import fit_design
 
 
 def _some_filled(n: int, p: int, share: float) -> np.ndarray:

@@ -459,6 +459,11 @@ def test_tidy_glance_augment(counts: lmm.GeneralizedLinearMixedModel) -> None:
     assert counts.glance()["AIC"].iloc[0] == pytest.approx(counts.aic)
     rows = counts.augment(frame("epil"))
     np.testing.assert_allclose(np.exp(rows["_fitted"]), rows["_mu"])
+    some, told = frame("epil").iloc[[2, 100]], counts.augment(se_fit=True)
+    new = counts.augment(newdata=some, se_fit=True)
+    for name in ("_fitted", "_mu", "_fixed", "_se_fit"):
+        np.testing.assert_allclose(new[name], told[name].loc[some.index])
+    assert "_resid" not in new
     assert len(counts.tidy("ran_vals")) == 59 * 2
 
 

@@ -16,6 +16,7 @@ pytest.importorskip("sklearn")
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from lmmsparse.interop.sklearn import LinearMixedModelRegressor
@@ -128,3 +129,35 @@ def test_missing_columns_are_named() -> None:
     fitted = regressor().fit(*table())
     with pytest.raises(ValueError, match="Subject"):
         fitted.predict(table()[0][["Days"]])
+
+
+def test_coefficients() -> None:
+    X, y = table()
+    fitted = regressor().fit(X, y)
+    effects = fitted.model_.fixef
+    assert fitted.intercept_ == effects["Intercept"]
+    np.testing.assert_array_equal(fitted.coef_, effects[["Days"]])
+    assert fitted.coef_names_.tolist() == ["Days"]
+    population = LinearMixedModelRegressor("~ Days + (Days | Subject)", random=False).fit(X, y)
+    line = population.intercept_ + X[["Days"]].to_numpy() @ population.coef_
+    np.testing.assert_allclose(population.predict(X), line)
+    without = LinearMixedModelRegressor("~ 0 + Days + (1 | Subject)").fit(X, y)
+    assert without.intercept_ == 0.0
+
+
+def test_arrays_without_names() -> None:
+    X, y = table()
+    named = regressor(columns=["Days", "Subject"])
+    plain = LinearMixedModelRegressor("~ x0 + (x0 | x1)")
+    right = regressor().fit(X, y).predict(X)
+    for one in (named, plain):
+        np.testing.assert_allclose(one.fit(X.to_numpy(), y).predict(X.to_numpy()), right)
+    scaled = make_pipeline(StandardScaler(), clone(named)).fit(X, y)
+    np.testing.assert_allclose(scaled.predict(X), right, rtol=1e-6)
+    assert scaled[-1].coef_[0] == pytest.approx(10.467286 * X["Days"].std(ddof=0), rel=1e-5)
+    tables = make_pipeline(StandardScaler(), regressor()).set_output(transform="pandas")
+    np.testing.assert_allclose(tables.fit(X, y).predict(X), right, rtol=1e-6)
+    with pytest.raises(OptionError, match="'Days', but X is an array, whose columns are x0, x1"):
+        make_pipeline(StandardScaler(), regressor()).fit(X, y)
+    with pytest.raises(OptionError, match="give a name for each"):
+        regressor(columns=["Days"]).fit(X.to_numpy(), y)

@@ -360,7 +360,7 @@ def test_effects_on_the_scale_of_the_response() -> None:
     means = m.emmeans("recipe", type="response").to_frame()
     assert_allclose(curve(ax)[:, 1], means["response"])
     assert_allclose(segments(ax)[:, :, 1], means[["lower.CL", "upper.CL"]])
-    assert ax.get_ylabel() == "Mean angle"
+    assert ax.get_ylabel() == "Mean angle, mapped back\nwith 95 % confidence limits"
 
 
 def test_effects_by_another_predictor() -> None:
@@ -371,6 +371,150 @@ def test_effects_by_another_predictor() -> None:
     assert_allclose([line.get_ydata()[-1] for line in ax.get_lines()], means, rtol=1e-6)
     ax = m.plot.effects("treat", by="Time", at={"Time": [160, 200]})
     assert len(ax.get_legend().get_texts()) == 2
+
+
+def test_levels_are_connected_where_there_are_several_curves() -> None:
+    m = fit("cake_factor_reml")
+
+    def styles(ax: Any) -> list[str]:
+        return [line.get_linestyle() for line in ax.get_lines()]
+
+    assert styles(m.plot.effects("temperature", by="recipe")) == ["-"] * 3
+    assert styles(m.plot.effects("temperature", by="recipe", lines=False)) == ["None"] * 3
+    assert styles(m.plot.effects("temperature")) == ["None"]
+    assert styles(m.plot.effects("temperature", lines=True)) == ["-"]
+
+
+def dots(ax: Any) -> np.ndarray[Any, Any]:
+    """The positions of all dots below the means."""
+    return np.concatenate([c.get_offsets() for c in ax.collections if len(c.get_offsets()) > 1])
+
+
+def test_responses_are_drawn_where_they_belong() -> None:
+    data = frame("sleepstudy")
+    # In any order of the rows: they are those of the fit by their labels.
+    ax = sleep().plot.effects(data=data.sample(frac=1.0, random_state=2))
+    assert_allclose(np.sort(dots(ax), axis=0), np.sort(data[["Days", "Reaction"]], axis=0))
+    assert_allclose(dots(ax), data[["Days", "Reaction"]])
+    cake = lmm.load_dataset("cake")
+    m = lmm.lmer("np.log(angle) ~ recipe * temp + (1 | recipe:replicate)", cake)
+    for kind, y in (("response", cake["angle"]), ("link", np.log(cake["angle"]))):
+        ax = m.plot.effects("recipe", data=cake, type=kind)
+        assert_allclose(np.sort(dots(ax)[:, 1]), np.sort(y))
+        near = np.round(dots(ax)[:, 0])
+        assert [int((near == i).sum()) for i in range(3)] == [90] * 3
+    ax = m.plot.effects("temp", by="recipe", data=cake)
+    colours = [line.get_color() for line in ax.get_lines()]
+    clouds = [c for c in ax.collections if len(c.get_offsets()) > 1]
+    assert [matplotlib.colors.to_hex(c.get_facecolor()[0]) for c in clouds] == colours
+
+
+def test_other_data_are_refused() -> None:
+    for data, says in (
+        (frame("sleepstudy").iloc[:100], "100 rows"),
+        (frame("sleepstudy").drop(columns="Days"), "no column 'Days'"),
+    ):
+        with pytest.raises(lmm.DataError, match=says):
+            sleep().plot.effects(data=data)
+
+
+def test_responses_of_models_with_an_offset_are_not_drawn() -> None:
+    data = frame("sleepstudy").assign(o=np.arange(180.0))
+    m = lmm.lmer("Reaction ~ Days + offset(o) + (1 | Subject)", data)
+    with pytest.raises(lmm.OptionError, match="has an offset"):
+        m.plot.effects(data=data)
+
+
+# Generalized models -------------------------------------------------------------------------------
+
+
+def counts() -> lmm.GeneralizedLinearMixedModel:
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"g": np.repeat(np.arange(30), 12), "x": np.tile(np.arange(12) / 4, 30)})
+    data["y"] = rng.poisson(np.exp(0.5 + 0.4 * data["x"] + rng.normal(0, 0.4, 30)[data["g"]]))
+    return lmm.glmer("y ~ x + (1 | g)", data, "poisson")
+
+
+def herds() -> tuple[lmm.GeneralizedLinearMixedModel, pd.DataFrame]:
+    cbpp = lmm.load_dataset("cbpp")
+    return lmm.glmer(
+        "cbind(incidence, size - incidence) ~ period + (1 | herd)", cbpp, "binomial"
+    ), cbpp
+
+
+def test_effects_of_generalized_models_are_their_marginal_means() -> None:
+    m, cbpp = herds()
+    for kind, column, label in (
+        ("response", "response", "Probability of incidence"),
+        ("link", "emmean", "Logit of the probability of\nincidence"),
+    ):
+        ax = m.plot.effects(type=kind)
+        means = m.emmeans("period", type=kind).to_frame()
+        assert_allclose(curve(ax)[:, 1], means[column])
+        assert_allclose(segments(ax)[:, :, 1], means[["lower.CL", "upper.CL"]])
+        assert ax.get_ylabel() == f"{label}\nwith 95 % confidence limits"
+    ax = m.plot.effects(data=cbpp)
+    assert_allclose(np.sort(dots(ax)[:, 1]), np.sort(cbpp["incidence"] / cbpp["size"]))
+    with pytest.raises(lmm.OptionError, match="type='response' too"):
+        m.plot.effects(data=cbpp, type="link")
+
+
+def test_residuals_of_generalized_models_are_quantile_residuals() -> None:
+    m = counts()
+    own = m.residuals("quantile", rng=3)
+    assert_allclose(cloud(m.plot.residuals(rng=3)), np.column_stack([m.linear_predictor, own]))
+    assert_allclose(np.sort(cloud(m.plot.qq(rng=3))[:, 1]), np.sort(own))
+    assert_allclose(cloud(m.plot.scale_location(rng=3))[:, 1], np.sqrt(np.abs(own)))
+    ax = m.plot.caterpillar()
+    assert_allclose(np.sort(m.ranef["g"]["Intercept"]), [y for y, _ in _middles(ax)])
+    assert ax.get_xlabel() == "Effect on the linear predictor (log)"
+    with pytest.raises(AttributeError, match=r"m\.confint"):
+        m.plot.profile  # noqa: B018
+
+
+def _middles(ax: Any) -> list[Any]:
+    return sorted(
+        tuple(p)
+        for c in ax.collections
+        for p in np.asarray(c.get_offsets())
+        if len(c.get_offsets()) > 1
+    )
+
+
+def test_a_check_is_one_figure() -> None:
+    axes = sleep().check()
+    assert len({id(ax.figure) for ax in axes}) == 1
+    assert [ax.get_title() for ax in axes][-2:] == ["Intercept | Subject", "Days | Subject"]
+    largest = sleep().influence().cooks_distance.nlargest(3).index
+    assert {text.get_text() for text in axes[4].texts} == {str(i) for i in largest}
+    observed = axes[3].get_lines()[-1]
+    assert observed.get_label() == "observed"
+    density = stats.gaussian_kde(frame("sleepstudy")["Reaction"])
+    assert_allclose(observed.get_ydata(), density(observed.get_xdata()), rtol=1e-6)
+    _, own = plt.subplots(2, 4)
+    assert sleep().check(ax=own.ravel()[:7])[0] is own[0, 0]
+    assert len(plt.get_fignums()) == 2
+    same = [sleep().check(rng=1)[3].get_lines()[0].get_ydata() for _ in range(2)]
+    assert_allclose(*same)
+
+
+def test_a_check_of_counts_and_of_shares() -> None:
+    m = counts()
+    bars = m.check()[3].patches
+    y = m.fit.design.y
+    assert_allclose(
+        [b.get_height() for b in bars], np.sqrt([(y == k).sum() for k in range(len(bars))])
+    )
+    m, cbpp = herds()
+    points = m.check()[3].collections[-1].get_offsets()
+    whole = np.average(points[:, 1], weights=None)
+    assert 0 < whole < 1
+    # Bins hold all trials: with one bin this is the share of all.
+    order = np.argsort(m.fitted.to_numpy(), kind="stable")
+    first = order[: -(-len(order) // len(points))]
+    assert points[0, 1] == pytest.approx(
+        cbpp["incidence"].iloc[first].sum() / cbpp["size"].iloc[first].sum()
+    )
 
 
 def test_bootstrap_densities() -> None:
@@ -429,6 +573,7 @@ def test_global_settings_stay() -> None:
         (lambda p: p.effects("Day"), "not a predictor"),
         (lambda p: p.effects(3), "specs must be a name or several, not 3"),
         (lambda p: p.effects("Days", by="Days"), "nothing to draw"),
+        (lambda p: p.effects(lines="yes"), "True or False"),
         (lambda p: p.shrinkage(effects=["Days", "Age"]), "Intercept"),
         (lambda p: p.bootstrap(7), "m.bootstrap"),
     ],
@@ -491,6 +636,8 @@ DRAWN: dict[str, Callable[[], Any]] = {
     ),
     "profile_pairs": lambda: sleep().plot.profile_pairs(profiled("sleepstudy_slope_reml")),
     "effects": lambda: fit("cake_linear_reml").plot.effects(),
+    "check": lambda: sleep().check(),
+    "check_counts": lambda: counts().check(),
     "shrinkage": lambda: sleep().plot.shrinkage(),
     "shrinkage_one": lambda: fit("penicillin_reml").plot.shrinkage("plate"),
     "bootstrap": lambda: sleep().plot.bootstrap(replicated("sleepstudy_slope_reml")),

@@ -113,6 +113,37 @@ def test_augment(model: lmm.LinearMixedModel, sleepstudy: pd.DataFrame) -> None:
     assert frame.index.equals(sleepstudy.index)
 
 
+def test_augment_new_data(model: lmm.LinearMixedModel, sleepstudy: pd.DataFrame) -> None:
+    rows = sleepstudy.iloc[[3, 170]].assign(extra=["a", "b"])
+    own = model.augment(se_fit=True)
+    for told in (model.augment(newdata=rows, se_fit=True), model.augment(rows, se_fit=True)):
+        assert list(told.columns) == [
+            "Reaction", "Days", "Subject", "extra", "_fitted", "_resid", "_se_fit", "_fixed",
+        ]  # fmt: skip
+        for name in ("_fitted", "_resid", "_se_fit", "_fixed"):
+            np.testing.assert_allclose(told[name], own[name].loc[rows.index])
+    new = pd.DataFrame({"Days": [0, 5], "Subject": [308, 999]})
+    with pytest.raises(lmm.DataError, match="levels of 'Subject'"):
+        model.augment(new)
+    told = model.augment(new, new_levels="population")
+    assert list(told.columns) == ["Days", "Subject", "_fitted", "_fixed"]
+    assert told["_fitted"][1] == told["_fixed"][1]
+    fixed = model.augment(new, random=False)
+    np.testing.assert_allclose(fixed["_fitted"], fixed["_fixed"])
+    with pytest.raises(lmm.OptionError, match="data and newdata"):
+        model.augment(sleepstudy, new)
+    with pytest.raises(lmm.OptionError, match="go with newdata="):
+        model.augment(random=False)
+
+
+def test_residuals_of_new_data_are_of_the_response(sleepstudy: pd.DataFrame) -> None:
+    m = lmm.lmer("log(Reaction) ~ Days + (1 | Subject)", sleepstudy)
+    told = m.augment(sleepstudy.head(3))
+    np.testing.assert_allclose(told["_resid"], np.log(told["Reaction"]) - told["_fitted"])
+    scaled = lmm.lmer("scale(Reaction) ~ Days + (1 | Subject)", sleepstudy)
+    assert "_resid" not in scaled.augment(sleepstudy.head(3))  # three rows have another mean
+
+
 def test_augment_keeps_the_columns_of_the_data(sleepstudy: pd.DataFrame) -> None:
     data = sleepstudy.assign(extra=np.arange(180))
     data.loc[data.index[3], "Days"] = np.nan
@@ -120,8 +151,7 @@ def test_augment_keeps_the_columns_of_the_data(sleepstudy: pd.DataFrame) -> None
     frame = m.augment(data)
     assert len(frame) == 179
     assert 3 not in set(frame["extra"])
-    with pytest.raises(lmm.DataError, match="179 rows"):
-        m.augment(data.iloc[1:])
+    pd.testing.assert_frame_equal(m.augment(data.iloc[1:]), m.augment(newdata=data.iloc[1:]))
     whole = lmm.lmer("Reaction ~ Days + (1 | Subject)", data, na_action="exclude")
     assert whole.augment(data)["_fitted"].isna().sum() == 1
     assert list(np.flatnonzero(whole.augment()["Subject"].isna())) == [3]

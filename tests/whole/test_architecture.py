@@ -76,7 +76,7 @@ DEFERRED = ("cvxopt", "matplotlib", "nlopt", "scipy.stats")
 
 MAX_LINES = 400
 # One class whose methods are documented one by one.
-LONGER = {"model.linear": 850, "model.generalized": 600}
+LONGER = {"model.linear": 1150, "model.generalized": 750}
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,8 @@ def test_systems_are_known_where_they_are_made_only() -> None:
         if name.startswith("engine.solvers.")
         for node in ast.walk(module.tree)
         if isinstance(node, ast.ClassDef) and node.name.endswith(("System", "Factor", "Point"))
-    } - {"PLSSystem", "PLSFactor", "Point"}
+        if "Protocol" not in {base.id for base in node.bases if isinstance(base, ast.Name)}
+    }
     assert "BlockedSystem" in concrete
     for name, module in MODULES.items():
         if not name.startswith("engine.solvers"):

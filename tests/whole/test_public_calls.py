@@ -21,11 +21,16 @@ import lmmsparse as lmm
 DATA = lmm.load_dataset("sleepstudy")
 MODEL = lmm.lmer("Reaction ~ Days + (1 | Subject)", DATA)
 LARGER = lmm.lmer("Reaction ~ Days + (Days | Subject)", DATA)
+SHARES = lmm.glmer(
+    "cbind(incidence, size - incidence) ~ period + (1 | herd)", lmm.load_dataset("cbpp"), "binomial"
+)
 OBJECTS: dict[str, Any] = {
     "model": MODEL,
     "plot": MODEL.plot,
+    "generalized plot": SHARES.plot,
     "anova": lmm.anova(MODEL),
     "lrt": lmm.anova(MODEL, LARGER),
+    "compare": lmm.compare(MODEL, LARGER),
     "bootstrap_lrt": lmm.bootstrap_lrt(MODEL, LARGER, n=3, rng=1),
     "coef_table": MODEL.coef_table(),
     "contrast": MODEL.contrast([0, 1]),
@@ -41,6 +46,7 @@ OBJECTS: dict[str, Any] = {
     "convergence": MODEL.convergence,
     "rank_pca": MODEL.rank_pca(),
     "step": MODEL.step(),
+    "power": MODEL.power("Days", n=[6, 12], rng=1, n_sim=3),
     "lmm": lmm,
 }
 # Made by functions of the package, not by its users.
@@ -80,11 +86,13 @@ USUAL: dict[str, dict[str, Any]] = {
     "lmm.parse_formula": {"text": "y ~ x + (1 | g)"},
     "lmm.load_dataset": {"name": "sleepstudy"},
     "lmm.bootstrap_lrt": {"small": MODEL, "large": LARGER, "n": 2, "rng": 1},
+    "lmm.pool": {"models": [MODEL, MODEL]},
     "lmm.choose_solver": {"products": MODEL.fit.products},
     "model.bootstrap": {"n": 2, "rng": 1},
     "model.contrast": {"L": [0, 1]},
     "model.emmeans": {"specs": "Days"},
     "model.emtrends": {"specs": None, "var": "Days"},
+    "model.power": {"term": "Days", "rng": 1, "n_sim": 3},
     "model.profile": {"which": "sigma"},
     "model.confint": {"method": "wald"},
     "model.refit": {"y": DATA["Reaction"]},
@@ -127,7 +135,7 @@ def test_keywords_and_arguments_that_do_not_exist(name: str) -> None:
 def test_values_that_mean_nothing(name: str) -> None:
     """Every argument takes a value or refuses it in the package's words, and leaves no figure."""
     call, usual = CALLS[name], USUAL.get(name, {})
-    models = (MODEL, LARGER) if name == "lmm.anova" else ()
+    models = (MODEL, LARGER) if name in ("lmm.anova", "lmm.compare") else ()
     for parameter in inspect.signature(call).parameters.values():
         by_name = parameter.kind not in (
             inspect.Parameter.VAR_POSITIONAL,

@@ -84,15 +84,15 @@ class LambdaTemplate:
 
     @cached_property
     def start(self) -> FloatArray:
-        return frozen(self.with_held(np.concatenate([s.start() for s in self.structures])))
+        return frozen(self.with_held(_joined([s.start() for s in self.structures])))
 
     @cached_property
     def lower(self) -> FloatArray:
-        return frozen(self.with_held(np.concatenate([s.lower() for s in self.structures])))
+        return frozen(self.with_held(_joined([s.lower() for s in self.structures])))
 
     @cached_property
     def upper(self) -> FloatArray:
-        return frozen(self.with_held(np.concatenate([s.upper() for s in self.structures])))
+        return frozen(self.with_held(_joined([s.upper() for s in self.structures])))
 
     @cached_property
     def mirrors(self) -> tuple[tuple[int, ...], ...]:
@@ -138,6 +138,8 @@ class LambdaTemplate:
             sp.kron(sp.eye_array(n), sp.csc_array(T), format="csc")
             for T, n in zip(factors, self.n_levels, strict=True)
         ]
+        if not blocks:
+            return sp.csc_array((0, 0))
         return sp.csc_array(sp.block_diag(blocks, format="csc"))
 
     def by_term(self, b: FloatArray) -> list[FloatArray]:
@@ -171,3 +173,7 @@ class LambdaTemplate:
             else:
                 out[a:z] = np.matmul(T, b[a:z].reshape(n, k, columns)).reshape(out[a:z].shape)
         return out
+
+
+def _joined(parts: Sequence[FloatArray]) -> FloatArray:
+    return np.concatenate(parts) if parts else np.zeros(0)

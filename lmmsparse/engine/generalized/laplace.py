@@ -1,9 +1,9 @@
 """β, θ, δ → −2 log-likelihood by Laplace's approximation, its exact gradient, and a cheap Hessian.
 
-With û the conditional mode and M the Hessian of the penalized log density there,
-d = 2h(û) + log|M|; u is integrated out and never linearized in the result. The gradient follows û
-as parameters change. The Hessian is that of the working linear mixed model: average information in
-θ with the curvature of θ → ΛΛ', and twice X'V⁻¹X in β.
+With û the conditional mode and M the Hessian of the penalized log density there, d = 2h(û) + log|M|
+− log|Q|; u is integrated out and never linearized in the result. The gradient follows û as
+parameters change. The Hessian is that of the working linear mixed model: average information in θ
+with the curvature of θ → ΛΛ', and twice X'V⁻¹X in β.
 
 References
 ----------
@@ -123,7 +123,8 @@ class LaplacePoint:
     def value(self) -> float:
         """−2 log-likelihood."""
         constant = self.rows.family.constant(self.rows.seen, self.mode.delta)
-        return 2.0 * (self.mode.h - constant) + self._determinant[1].logdet
+        logdet = self._determinant[1].logdet - self.rows.prior.logdet
+        return 2.0 * (self.mode.h - constant) + logdet
 
     @cached_property
     def full(self) -> CrossProducts:
@@ -238,7 +239,7 @@ class LaplacePoint:
         C, K = self._moves
         GC = self.full.times(C)
         both = rows.template.multiply_transposed(mode.factors, GC) - K
-        squares = C.T @ GC + K.T @ K - both.T @ mode.factor.solve(both)
+        squares = C.T @ GC + K.T @ rows.prior.solve(K) - both.T @ mode.factor.solve(both)
         out[p : p + d, p : p + d] = squares + curvatures(
             rows.template, mode.theta, self._second_moments
         )
@@ -253,6 +254,7 @@ class LaplacePoint:
         """Per term half the gradient of the working model in TT', (k, k)."""
         template = self.rows.template
         scales = [np.ones(len(T)) for T in self.mode.factors]
+        across = self.rows.prior.solve(self.mode.v)
         safe = away_from_limits(template, of_full_rank(template, scales, self.mode.theta))
         factors, traces = template.shifted_factors(safe), self.traces
         if not np.array_equal(safe, self.mode.theta):
@@ -261,8 +263,8 @@ class LaplacePoint:
         out = []
         for t, (trace, T) in enumerate(zip(traces, factors, strict=True)):
             F = np.linalg.solve(T.T, trace.T).T
-            v = self.by_level(t, self.mode.v)
-            out.append(0.5 * (F + F.T) - v.T @ v)
+            v, spread = self.by_level(t, self.mode.v), self.by_level(t, across)
+            out.append(0.5 * (F + F.T) - v.T @ spread)
         return out
 
     def predicted(self, to: Parameters) -> FloatArray:

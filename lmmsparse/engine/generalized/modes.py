@@ -1,6 +1,7 @@
 """β, θ, δ → the conditional mode of the random effects, by Newton's method.
 
-h(u) = −Σℓ + ½u'u is minimized; M = Λ'Z'WZΛ + I with W = −ℓ'' is its Hessian. Steps are halved until
+h(u) = −Σℓ + ½u'Qu is minimized; M = Λ'Z'WZΛ + Q with W = −ℓ'' is its Hessian (Q: the identity, or
+the known precision of levels). Steps are halved until
 h falls. Where observed weights leave M indefinite, steps use expected ones.
 """
 
@@ -103,7 +104,7 @@ class _Descent:
         eta = self.fixed + rows.random_part(rows.template.multiply(self.factors, u))
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             at = rows.family.at(eta, rows.seen, self.delta)
-            h = 0.5 * float(u @ u) - float(np.sum(at.value))
+            h = 0.5 * rows.prior.square(u) - float(np.sum(at.value))
         return eta, at, h if np.isfinite(h) else np.inf
 
     def started(self, u: FloatArray) -> tuple[FloatArray, FloatArray, Pointwise, float]:
@@ -136,7 +137,7 @@ class _Descent:
         for step in range(_STEPS):
             products, factor, observed = self.factor(eta, at)
             v = rows.grouped(at.s)
-            gradient = rows.template.multiply_transposed(self.factors, v) - u
+            gradient = rows.template.multiply_transposed(self.factors, v) - rows.prior.times(u)
             direction = factor.solve(gradient)
             decrement = float(gradient @ direction)
             done = decrement < tolerance or (decrement < _LAST and decrement > 0.1 * before)
@@ -242,7 +243,7 @@ def joint_mode(
             weights = rows.family.expected(eta, rows.seen, delta).w
         products, factor = factorized(rows, theta, weights)
         full = rows.with_fixed(products, weights)
-        g_u = template.multiply_transposed(factors, rows.grouped(at.s)) - u
+        g_u = template.multiply_transposed(factors, rows.grouped(at.s)) - rows.prior.times(u)
         g_beta = rows.Q.transposed_times(at.s)
         border = template.multiply_transposed(factors, full.ZtX)
         solved = factor.solve(np.column_stack([border, g_u]))

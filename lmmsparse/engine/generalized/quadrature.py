@@ -69,6 +69,11 @@ def check_quadrature(rows: GeneralizedRows) -> None:
     """
     terms, template = rows.pattern.terms, rows.template
     K = sum(structure.k for structure in template.structures)
+    if any(term.prior is not None for term in terms):
+        raise OptionError(
+            "n_agq above 1 needs levels that are independent, and the covariance of those of the "
+            "model is known. Use n_agq=1, the Laplace approximation."
+        )
     same = all(np.array_equal(term.codes, terms[0].codes) for term in terms)
     if not same or K > LARGEST:
         why = f"{K} effects per level" if same else "several grouping factors"

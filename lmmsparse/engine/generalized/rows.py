@@ -17,6 +17,7 @@ from lmmsparse.engine.columns import Basis, InternalColumns
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.families.base import Family, Observations
 from lmmsparse.engine.linalg import between
+from lmmsparse.engine.prior import Priors
 from lmmsparse.engine.products import CrossProducts, Pattern, grouped_columns
 from lmmsparse.engine.solvers.base import PLSSystem
 
@@ -57,6 +58,13 @@ class GeneralizedRows:
     @property
     def p(self) -> int:
         return self.Q.p
+
+    @cached_property
+    def prior(self) -> Priors:
+        """The prior precision of the random effects."""
+        own = [term.prior for term in self.pattern.terms]
+        sizes = [structure.k for structure in self.template.structures]
+        return Priors(own, self.template.offsets, sizes)
 
     @cached_property
     def _nothing(self) -> InternalColumns:

@@ -1,15 +1,16 @@
 """What a penalized-least-squares solver promises, and the numbers it returns.
 
-A *system* is the linear algebra of one model: M(θ) = Λ'Z'WZΛ + I and its borders. It is built once
-from cross-products and asked again and again at different θ; whatever it overwrites on the way
-never leaves it.
+A *system* is the linear algebra of one model: M(θ) = Λ'Z'WZΛ + Q and its borders, with Q the
+prior precision of the random effects (the identity where no covariance of levels is known). It is
+built once from cross-products and asked again and again at different θ; whatever it overwrites on
+the way never leaves it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class PLSSolution(ReadOnly):
     Attributes
     ----------
     logdet_M : float
-        log det(Λ'Z'WZΛ + I).
+        log det(Λ'Z'WZΛ + Q).
     RX : (p, p) array
         Upper triangular, R_X'R_X = X'V⁻¹X with V = W⁻¹ + ZΛΛ'Z' (internal columns of X).
     beta : (p,) array
@@ -155,8 +156,58 @@ class PLSSystem(Protocol):
         ...
 
 
+@runtime_checkable
+class EstimatedFactor(PLSFactor, Protocol):
+    """A `PLSFactor` that has estimates of some blocks of M⁻¹, and not the others."""
+
+    def own_blocks(self, terms: Sequence[int]) -> FloatArray:
+        """M⁻¹'s blocks of every level of terms that share a factor, (levels, K, K)."""
+        ...
+
+
+class EstimatedPoint(Point, Protocol):
+    """A `Point` whose F T is estimated from random vectors."""
+
+    @property
+    def FT_errors(self) -> list[FloatArray]:
+        """Per term the errors of the single vectors, of whose mean F T has the error, (s, k, k)."""
+        ...
+
+
+@runtime_checkable
+class EstimatedSystem(PLSSystem, Protocol):
+    """A system that estimates log|M| and traces from random vectors, the same at every θ.
+
+    Solutions are exact, so that β, modes and everything else that the data tell are.
+    """
+
+    def modes(self, theta: FloatArray, response: Response) -> Modes:
+        """The solution at θ with the conditional modes."""
+        ...
+
+    def point(
+        self, theta: FloatArray, response: Response, reml: bool, sigma2: float | None = None
+    ) -> EstimatedPoint: ...
+
+    def logdet_sd(self, theta: FloatArray) -> float:
+        """The Monte Carlo standard deviation of log|M|."""
+        ...
+
+    def pilot_sd(self, theta: FloatArray) -> float:
+        """About what `logdet_sd` would be, at a fraction of its cost."""
+        ...
+
+    def by(self, solver: PLSSolver) -> EstimatedSystem:
+        """The same cross-products, arranged already, for another solver of this kind."""
+        ...
+
+
 class PLSSolver(Protocol):
-    """A choice of linear algebra: builds a system for given cross-products."""
+    """A choice of linear algebra: builds a system for given cross-products.
+
+    One whose systems have `CrossProducts.prior` in M says so by an attribute `known_covariances`,
+    True; others are refused where covariances of levels are known.
+    """
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> PLSSystem: ...
 

@@ -49,6 +49,7 @@ class Blocked:
 
     # Levels of a single factor stand by themselves, so that many responses can go together.
     level_by_level: ClassVar[bool] = True
+    known_covariances: ClassVar[bool] = True
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> PLSSystem:
         """Arrange the blocks of one model."""
@@ -68,9 +69,10 @@ class BlockedSystem:
         self.lead = products.lead
         terms = range(len(products.sizes))
         self.core = tuple(t for t in terms if t not in self.lead)
-        self.n_levels = products.n_levels[0]
+        # Nothing is eliminated where the largest factor has a known covariance: all is core.
+        self.n_levels = products.n_levels[0] if self.lead else 0
         starts = np.cumsum([0, *(products.sizes[t] for t in self.lead)])
-        self.width = int(starts[-1])
+        self.width = int(starts[-1]) or 1
         self.lead_slice = {
             t: slice(int(a), int(b))
             for t, a, b in zip(self.lead, starts[:-1], starts[1:], strict=True)
@@ -85,6 +87,13 @@ class BlockedSystem:
             for i, pair in enumerate(products.pairs)
             if pair.s in self.core_start and pair.t in self.core_start
         ]
+        in_core = np.full(products.q, -1, dtype=np.intp)
+        for t, start in self.core_start.items():
+            size = products.offsets[t + 1] - products.offsets[t]
+            in_core[products.offsets[t] :][:size] = start + np.arange(size)
+        rows, cols, self._prior_values = products.prior.below()
+        self._prior_places = in_core[rows], in_core[cols]
+        self._prior_diagonal = products.prior.diagonal(products.q)[in_core >= 0]
         self._last: tuple[FloatArray, BlockedFactor] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -106,6 +115,8 @@ class BlockedSystem:
     def split(self, b: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(q, m) → the lead part (levels, width, m) and the core part (core, m)."""
         offsets, m = self.products.offsets, b.shape[1]
+        if not self.lead:
+            return np.zeros((0, self.width, m)), b
         lead = [
             b[offsets[t] : offsets[t + 1]].reshape(self.n_levels, self.products.sizes[t], m)
             for t in self.lead
@@ -154,7 +165,8 @@ class BlockedSystem:
         for i, rows, cols in self._core_places:
             pair = self.products.pairs[i]
             S[rows, cols] = between(T[pair.s], pair.values, T[pair.t])
-        S[np.diag_indices(self.n_core)] += 1.0
+        S[self._prior_places] += self._prior_values  # the lower triangle is what counts
+        S[np.diag_indices(self.n_core)] += self._prior_diagonal
         self.border.subtract_gram(S, Y)
         L22, info = sla.lapack.dpotrf(S, lower=1, clean=1, overwrite_a=1)
         if info != 0:

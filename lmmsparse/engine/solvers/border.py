@@ -17,6 +17,7 @@ from lmmsparse.engine.linalg import between, small_products, subtract_square
 from lmmsparse.engine.products import CrossProducts, PairBlocks
 
 _CHUNK = 100_000
+_PANEL = 256
 _DENSE_CHUNK = 8_000_000
 _MOST_PLACES = 20_000_000
 _MOST_MEETINGS = 300_000
@@ -145,8 +146,9 @@ class Border:
             subtract_square(S, Y[rows].toarray())
         if self._places is None:
             light = Y[np.repeat(~self._is_heavy, w)]
-            product = (light.T @ light).tocoo()
-            S[product.row, product.col] -= product.data
+            turned = light.T.tocsr()
+            for i in range(0, len(S), _PANEL):  # the whole product would be as large as S, or more
+                S.T[i : i + _PANEL] -= (turned[i : i + _PANEL] @ light).toarray()
             return
         entries = self._by_entry(Y)
         if self._meetings is not None:

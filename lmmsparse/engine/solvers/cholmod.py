@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -69,6 +69,7 @@ class Cholmod:
     330.8606
     """
 
+    known_covariances: ClassVar[bool] = True
     ordering: str = "auto"
     mode: str = "auto"
 
@@ -145,7 +146,9 @@ class CholmodSystem:
         self._pattern = MPattern(products)
         data = self._pattern.values(products, [np.eye(k) for k in products.sizes])
         matrix: sp.csc_matrix = self._pattern.matrix(data)
-        factor, self._title = options.analyze(matrix, len(products.sizes) > 1)
+        factor, self._title = options.analyze(
+            matrix, len(products.sizes) > 1 or bool(products.priors)
+        )
         self._work = _Workspace(matrix, factor)
 
     def __reduce__(self) -> tuple[Any, ...]:

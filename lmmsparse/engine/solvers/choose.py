@@ -5,11 +5,12 @@ Where there is no CHOLMOD, the rule falls back on what needs scipy only, and say
 
 from __future__ import annotations
 
+import os
 from functools import cache
-from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
@@ -20,13 +21,18 @@ from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.cholmod import Cholmod
+from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.engine.solvers.libraries import analyze, library
 from lmmsparse.engine.solvers.superlu import SuperLU
 
 _SMALL_CORE = 120
-_LARGEST_CORE = 6000
+_LARGE_CORE = 6000
 _DENSE_ENOUGH = 0.2
 _COUNT_UP_TO = 2e7
+_COUNT_OF_LARGE = 1e8
+# Ten minutes: five evaluations of core³ operations each at 23 GFlop/s, by dense linear algebra.
+_MOST_OPERATIONS = 14_000.0**3
+_BYTES = 24.0  # per element of a dense core: S, its inverse, and what is summed on the way
 
 # Milliseconds of a fit, fitted to those of 118 simulated crossed designs of nine kinds: what
 # `cost_terms` gives times these.
@@ -38,17 +44,21 @@ _WEIGHTS = {
 
 
 @checked_keywords
-def choose_solver(products: CrossProducts) -> PLSSolver:
+def choose_solver(products: CrossProducts, *, exact: bool = False) -> PLSSolver:
     """Return the solver used when none is given.
 
     `Blocked` where what remains after eliminating the largest factor, the core, is small or mostly
     filled. Otherwise the core is ordered and factored once, which tells what `Cholmod` would cost,
-    and the cheaper of the two is taken.
+    and the cheaper of the two is taken. Where the largest factor has a known covariance, all is
+    core. `Krylov` is for cores of which a factor would not fit in half of this machine's memory,
+    or a fit by either of the others would take more than about ten minutes.
 
     Parameters
     ----------
     products : CrossProducts
         The cross-products of the model.
+    exact : bool
+        Leave out `Krylov`, which estimates log-determinants.
 
     Returns
     -------
@@ -67,7 +77,7 @@ def choose_solver(products: CrossProducts) -> PLSSolver:
     """
     if not isinstance(products, CrossProducts):
         raise refused("products", "the cross-products of a model", products, "Pass m.fit.products.")
-    solver, stands_in = _choose(products)
+    solver, stands_in = _choose(products, exact)
     if stands_in:
         _say()
     return solver
@@ -83,7 +93,7 @@ def solver_findings(products: CrossProducts, solver: PLSSolver) -> list[Finding]
     """
     if library() or not isinstance(solver, (Blocked, SuperLU)):
         return []
-    return [Finding("slow-solver", "info", _slower())] if _choose(products)[1] else []
+    return [Finding("slow-solver", "info", _slower())] if _choose(products, True)[1] else []
 
 
 @cache
@@ -101,14 +111,14 @@ def _slower() -> str:
     )
 
 
-def _choose(products: CrossProducts) -> tuple[PLSSolver, bool]:
+def _choose(products: CrossProducts, exact: bool) -> tuple[PLSSolver, bool]:
     """The solver, and whether it stands in for `Cholmod`."""
     lead, core = products.lead, products.core
     if core <= _SMALL_CORE:
         return Blocked(), False
+    if core > _LARGE_CORE:
+        return _choose_for_large(products, exact)
     graph = core_graph(products, lead)
-    if core > _LARGEST_CORE:
-        return (Cholmod(), False) if library() else (SuperLU(), True)
     if graph is None or graph.nnz >= _DENSE_ENOUGH * graph.shape[0] ** 2:
         return Blocked(), False
     costs = fit_costs(products, lead, graph)
@@ -119,7 +129,66 @@ def _choose(products: CrossProducts) -> tuple[PLSSolver, bool]:
     return (SuperLU() if costs["SuperLU"] < costs["Blocked"] else Blocked()), True
 
 
-def core_graph(products: CrossProducts, lead: tuple[int, ...]) -> sp.csc_array | None:
+def _choose_for_large(products: CrossProducts, exact: bool) -> tuple[PLSSolver, bool]:
+    """The same for cores of which even the symbolic factor may be too much."""
+    core, lead = float(products.core), products.lead
+    sparse: tuple[PLSSolver, bool] = (Cholmod(), False) if library() else (SuperLU(), True)
+    if not lead:
+        return sparse
+    graph = core_graph(products, lead, _COUNT_OF_LARGE)
+    if graph is not None and graph.nnz < _DENSE_ENOUGH * graph.shape[0] ** 2:
+        operations, stored = elimination_bound(graph, core / graph.shape[0])
+        if operations <= _MOST_OPERATIONS and _BYTES * stored <= half_of_memory():
+            return sparse
+    if core**3 <= _MOST_OPERATIONS and _BYTES * core**2 <= half_of_memory():
+        return Blocked(), False
+    return sparse if exact or products.priors else (Krylov(), False)
+
+
+def half_of_memory() -> float:
+    """Half of what the machine has, in bytes; infinite where it does not tell."""
+    try:
+        return 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return np.inf
+
+
+def elimination_bound(graph: sp.csc_array, per_level: float) -> tuple[float, float]:
+    """What a sparse Cholesky factorization costs at most: operations, and elements of the factor.
+
+    By an order that can be had without a factorization: levels that meet very many others last, the
+    rest by their distance from one end (Cuthill & McKee). A fill-reducing order does better.
+
+    Parameters
+    ----------
+    per_level : float
+        Random effects per vertex of the graph.
+    """
+    degree = np.diff(graph.indptr)
+    by_degree = np.argsort(degree, kind="stable")
+    best = np.inf, np.inf
+    for share in (0.0, 0.01, 0.03, 0.1):
+        hubs = int(share * len(degree))
+        rest = np.sort(by_degree[: len(degree) - hubs])
+        inner = sp.csr_array(graph[rest][:, rest])
+        order = reverse_cuthill_mckee(inner, symmetric_mode=True)
+        place = np.empty(len(order), dtype=np.intp)
+        place[order] = np.arange(len(order))
+        rows = np.repeat(place, np.diff(inner.indptr))
+        last = np.arange(len(order))
+        np.maximum.at(last, rows, place[inner.indices])
+        # Column j of the factor ends where the furthest neighbour of what stands before it does.
+        below = np.maximum.accumulate(last) - np.arange(len(order)) + 1.0
+        columns = per_level * (below + hubs)
+        operations = per_level * float(columns @ columns) + (per_level * hubs) ** 3
+        if operations < best[0]:
+            best = operations, per_level * float(columns.sum()) + (per_level * hubs) ** 2
+    return best
+
+
+def core_graph(
+    products: CrossProducts, lead: tuple[int, ...], most: float = _COUNT_UP_TO
+) -> sp.csc_array | None:
     """Which levels of the core meet once the largest factor is eliminated, symmetric.
 
     None where finding out would cost more than an evaluation.
@@ -128,22 +197,31 @@ def core_graph(products: CrossProducts, lead: tuple[int, ...]) -> sp.csc_array |
     ----------
     lead : tuple of int
         Terms of the largest factor.
+    most : float
+        Meetings that may be counted.
     """
-    first = lead[0]
-    n_levels = [b - a for a, b in pairwise(products.offsets)]
-    n_levels = [n // k for n, k in zip(n_levels, products.sizes, strict=True)]
+    n_levels, known = products.n_levels, products.priors or (None,) * len(products.sizes)
     core = [t for t in range(len(products.sizes)) if t not in lead]
     starts = dict(zip(core, np.cumsum([0, *(n_levels[t] for t in core)]).tolist(), strict=False))
     total = sum(n_levels[t] for t in core)
-    border = [pair for pair in products.pairs if pair.t == first and pair.s in starts]
-    level = np.concatenate([pair.cols for pair in border])
-    column = np.concatenate([pair.rows + starts[pair.s] for pair in border])
-    met = np.bincount(level, minlength=n_levels[first]).astype(np.float64)
-    if float((met**2).sum()) > _COUNT_UP_TO:
-        return None
-    # Of 0 and 1 in floating point, so that no sum of products is zero.
-    Z = sp.csr_array((np.ones(len(level)), (level, column)), shape=(n_levels[first], total))
-    graph = sp.csc_array(Z.T @ Z)
+    graph = sp.csc_array(sp.eye_array(total))
+    if lead:
+        first = lead[0]
+        border = [pair for pair in products.pairs if pair.t == first and pair.s in starts]
+        level = np.concatenate([pair.cols for pair in border])
+        column = np.concatenate([pair.rows + starts[pair.s] for pair in border])
+        met = np.bincount(level, minlength=n_levels[first]).astype(np.float64)
+        if float((met**2).sum()) > most:
+            return None
+        # Of 0 and 1 in floating point, so that no sum of products is zero.
+        Z = sp.csr_array((np.ones(len(level)), (level, column)), shape=(n_levels[first], total))
+        graph = sp.csc_array(Z.T @ Z)
+    for t in core:
+        prior = known[t]
+        if prior is not None:
+            Q = prior.precision.tocoo()
+            at = (Q.row + starts[t], Q.col + starts[t])
+            graph = graph + sp.csc_array((np.ones(Q.nnz), at), shape=graph.shape)
     for pair in products.pairs:
         if pair.s in starts and pair.t in starts and pair.s != pair.t:
             at = (pair.rows + starts[pair.s], pair.cols + starts[pair.t])

@@ -6,6 +6,7 @@ Slow on purpose and short on purpose; every other solver is tested against this 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import scipy.linalg as sla
@@ -32,6 +33,8 @@ class Dense:
     1743.6283
     """
 
+    known_covariances: ClassVar[bool] = True
+
     def build(self, products: CrossProducts, template: LambdaTemplate) -> DenseSystem:
         """Prepare the linear algebra of one model."""
         return DenseSystem(products, template)
@@ -44,6 +47,7 @@ class DenseSystem:
         self._products = products
         self._template = template
         self._ZtZ = products.ZtZ.toarray()
+        self._Q = products.prior.dense(products.q)
 
     def describe(self) -> str:
         return f"dense Cholesky, q = {self._products.q}"
@@ -54,7 +58,7 @@ class DenseSystem:
 
     def _cholesky(self, theta: FloatArray) -> FloatArray:
         Lambda = self._Lambda(theta)
-        M = Lambda.T @ self._ZtZ @ Lambda + np.eye(self._products.q)
+        M = Lambda.T @ self._ZtZ @ Lambda + self._Q
         return np.linalg.cholesky(M)
 
     def solve(self, theta: FloatArray, response: Response) -> PLSSolution:

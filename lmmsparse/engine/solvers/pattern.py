@@ -1,6 +1,7 @@
-"""Cross-products → the structural pattern of M(θ) = Λ'Z'WZΛ + I and the values in it at any θ.
+"""Cross-products → the structural pattern of M(θ) = Λ'Z'WZΛ + Q and the values in it at any θ.
 
-The pattern is structural: every stored block of Z'WZ and the whole diagonal, zeros included. It is
+The pattern is structural: every stored block of Z'WZ, all of the prior precision Q (the identity
+where no covariance is known) and the whole diagonal, zeros included. It is
 never taken from a product computed at some θ, because a sparse product drops zeros, and a pattern
 that changes between θ makes a supernodal factorization wrong without an error.
 """
@@ -33,7 +34,9 @@ class MPattern:
             r, c = products.coordinates(pair)
             rows.append(r.ravel())
             cols.append(c.ravel())
-        r, c = np.concatenate(rows), np.concatenate(cols)
+        of_blocks = sum(map(len, rows))
+        prior_rows, prior_cols, self._prior_values = products.prior.below()
+        r, c = np.concatenate([*rows, prior_rows]), np.concatenate([*cols, prior_cols])
         # Within a level's own block only the lower triangle is stored; the term of higher
         # position has the larger indices, so blocks between terms lie below the diagonal.
         low = r >= c
@@ -57,6 +60,8 @@ class MPattern:
                 block = np.where(block < 0, np.swapaxes(block, 1, 2), block)
             self._slots.append(block)
         self._diagonal = self.indptr[:-1]
+        self._prior_diagonal = products.prior.diagonal(q)
+        self._prior_slots = slots[of_blocks:]
 
     @property
     def nnz(self) -> int:
@@ -65,13 +70,14 @@ class MPattern:
     def values(self, products: CrossProducts, factors: Sequence[FloatArray]) -> FloatArray:
         """The lower triangle of M at the given T of each term, aligned with `indices`."""
         data = np.empty(self.nnz)
+        data[self._prior_slots] = self._prior_values  # no two levels of one factor share a row
         for pair, slots in zip(products.pairs, self._slots, strict=True):
             Ts, Tt = factors[pair.s], factors[pair.t]
             if pair.values.shape[1:] == (1, 1):
                 data[slots] = pair.values * (Ts[0, 0] * Tt[0, 0])
             else:
                 data[slots] = between(Ts, pair.values, Tt)
-        data[self._diagonal] += 1.0
+        data[self._diagonal] += self._prior_diagonal
         return data
 
     def blocks(self, data: FloatArray) -> list[FloatArray]:

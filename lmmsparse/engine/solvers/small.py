@@ -66,7 +66,8 @@ class SmallSystem:
         self.products, self.template = products, template
         self.places = _Places(products)
         self.A = products.ZtZ.toarray()
-        self._diagonal = slice(None, None, products.q + 1)
+        self.Q = products.prior.dense(products.q)
+        self.covariance = products.prior.solve(np.eye(products.q))
         self._last: SmallFactor | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -87,7 +88,7 @@ class SmallSystem:
         # One side after the other: where T is large, both at once would lose digits.
         half = Lambda.T @ self.A
         M = half @ Lambda
-        M.reshape(-1)[self._diagonal] += 1.0
+        M += self.Q
         L, info = lapack.dpotrf(M, lower=1, clean=1)
         if info == 0:
             inverse, info = lapack.dtrtri(L, lower=1)
@@ -193,13 +194,13 @@ class SmallPoint:
 
     @cached_property
     def _border(self) -> Border:
-        """Z'V⁻¹X R_X⁻¹ and Λ' times it, (q, p)."""
+        """Z'V⁻¹X R_X⁻¹ and Q⁻¹Λ' times it, (q, p)."""
         root = solve_triangular(self.solution.RX, np.eye(len(self.solution.RX)))
         return Border(self._VX @ root, self._UX @ root)
 
     @cached_property
     def _X(self) -> FloatArray:
-        """HΛ = Z'WZΛM⁻¹, which loses no digits however large T is."""
+        """HΛQ⁻¹ = Z'WZΛM⁻¹, which loses no digits however large T is."""
         return np.asarray(self._factor.P.T @ self._factor.inverse)
 
     @cached_property
@@ -209,12 +210,12 @@ class SmallPoint:
 
     @cached_property
     def _Y(self) -> FloatArray:
-        """Λ'Z'V⁻¹ZΛ = I − M⁻¹."""
-        return np.eye(len(self._H)) - self._factor.of_M
+        """Q⁻¹Λ'Z'V⁻¹ZΛQ⁻¹ = Q⁻¹ − M⁻¹."""
+        return np.asarray(self._system.covariance - self._factor.of_M)
 
     @cached_property
     def FT(self) -> list[FloatArray]:
-        # (Z'V⁻¹Z − vv'/s² − AA')Λ, where Λ'v = u and Λ'A = B.
+        # (Z'V⁻¹Z − vv'/s² − AA')ΛQ⁻¹, where Q⁻¹Λ'v = u and Q⁻¹Λ'A = B.
         inner = self._X - np.outer(self._v, self._u / self.s2)
         if self._reml and len(self.solution.RX):
             inner = inner - self._border.A @ self._border.B.T
@@ -231,7 +232,7 @@ class SmallPoint:
 
     def squares(self, directions: Sequence[FloatArray]) -> FloatArray:
         D = self._spread(directions)
-        # ∂(ΛΛ') v = C + ΛK with C = ∂Λ u and K = ∂Λ' v.
+        # ∂(ΛQ⁻¹Λ') v = C + ΛQ⁻¹K with C = ∂Λ u and K = ∂Λ' v.
         C, K = (D @ self._u).T, (self._v @ D).T
         mixed = C.T @ self._X @ K
         out = C.T @ self._H @ C + K.T @ self._Y @ K + mixed + mixed.T

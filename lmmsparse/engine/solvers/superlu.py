@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -47,6 +47,8 @@ class SuperLU:
     >>> round(m.reml_criterion, 4)
     330.8606
     """
+
+    known_covariances: ClassVar[bool] = True
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> CholmodSystem:
         """Find the pattern of the factor once and return the system that refactors M per θ."""

@@ -13,6 +13,8 @@ from lmmsparse.engine.covariance.triangular import lower_triangular
 from lmmsparse.engine.generalized.laplace import Parameters
 from lmmsparse.engine.generalized.modes import factorized, joint_mode
 from lmmsparse.engine.generalized.rows import GeneralizedRows
+from lmmsparse.engine.points import traces_by_term
+from lmmsparse.engine.products import CrossProducts
 from lmmsparse.fit.generalized.coordinates import Coordinates
 from lmmsparse.fit.generalized.working import working_estimates
 from lmmsparse.fit.problem import FITS_EXACTLY
@@ -98,6 +100,25 @@ def _inside(rows: GeneralizedRows, beta: FloatArray) -> FloatArray:
     )
 
 
+def _uncertainty(
+    rows: GeneralizedRows,
+    products: CrossProducts,
+    factors: list[FloatArray],
+    inverse: list[FloatArray],
+) -> list[FloatArray]:
+    """Per term the mean over levels of the blocks of QM⁻¹, (k, k).
+
+    From stored blocks: with M⁻¹M = I they are what T'(Z'WZΛM⁻¹) leaves of the identity.
+    """
+    own = [S for pair, S in zip(products.pairs, inverse, strict=True) if pair.s == pair.t]
+    out = [S.mean(axis=0) for S in own]
+    if products.priors:
+        for t, trace in enumerate(traces_by_term(products, factors, inverse)):
+            left = np.eye(len(trace)) - factors[t].T @ trace / len(own[t])
+            out[t] = out[t] if products.priors[t] is None else 0.5 * (left + left.T)
+    return out
+
+
 def _spread(
     rows: GeneralizedRows, at: Parameters, u: FloatArray
 ) -> tuple[FloatArray, FloatArray, bool]:
@@ -107,19 +128,17 @@ def _spread(
     eta = rows.fixed_part(at.beta) + rows.random_part(template.multiply(factors, u))
     weights = family.expected(eta, rows.seen, at.delta).w
     products, factor = factorized(rows, at.theta, weights)
-    own = [
-        S
-        for pair, S in zip(products.pairs, factor.inverse_blocks(), strict=True)
-        if pair.s == pair.t
-    ]
+    inverse, penalized = factor.inverse_blocks(), rows.prior.times(u)
+    remain = _uncertainty(rows, products, factors, inverse)
     out = at.theta.copy()
     moved, limited = u.copy(), False
-    for t, (structure, part, T, S) in enumerate(
-        zip(template.structures, template.slices, template.factors(at.theta), own, strict=True)
+    for t, (structure, part, T) in enumerate(
+        zip(template.structures, template.slices, template.factors(at.theta), strict=True)
     ):
         a, z = template.offsets[t], template.offsets[t + 1]
         by_level = u[a:z].reshape(-1, structure.k)
-        spread = by_level.T @ by_level / len(by_level) + S.mean(axis=0)
+        spread = by_level.T @ penalized[a:z].reshape(by_level.shape) / len(by_level)
+        spread = 0.5 * (spread + spread.T) + remain[t]
         values, vectors = np.linalg.eigh(spread)
         limited |= bool(values[0] < _SMALLEST or values[-1] > _LARGEST)
         values = np.clip(values, _SMALLEST, _LARGEST)

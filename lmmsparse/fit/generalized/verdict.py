@@ -10,6 +10,7 @@ from lmmsparse.common.words import listed
 from lmmsparse.engine.families import Binomial, NegativeBinomial
 from lmmsparse.engine.generalized.laplace import Parameters
 from lmmsparse.engine.generalized.quadrature import LARGEST, QuadratureDeviance
+from lmmsparse.engine.points import traces_by_term
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.singular import is_singular, singular_finding
 from lmmsparse.fit.verdict import TOLERANCE, Convergence
@@ -21,7 +22,6 @@ _NOTICEABLE = 1.0  # in units of -2 log-likelihood
 _LARGE, _MUCH_KNOWN = 1.5, 10.0
 _NODES = {1: 15, 2: 9, 3: 5}
 _MOST_POINTS = 1500
-_OF_NODES = ("laplace-too-coarse", "too-few-nodes")
 _VISIBLE = 0.01  # change of -2 log-likelihood by more nodes
 _RATIO = 1.5
 _WHOLE = 1e-8
@@ -50,7 +50,7 @@ def judge_generalized(fit: GeneralizedFit, findings: tuple[Finding, ...]) -> Con
     if converged:
         notes += [finding for check in CHECKS for finding in check(fit)]
     if any(finding.code == "levels-agree" for finding in notes):  # more nodes would not help
-        notes = [finding for finding in notes if finding.code not in _OF_NODES]
+        notes = [finding for finding in notes if finding.code != "too-few-nodes"]
     return Convergence(
         converged=converged,
         singular=singular,
@@ -111,6 +111,8 @@ def levels_agree(fit: GeneralizedFit) -> list[Finding]:
     out = []
     for name, terms in fit.design.groups.items():
         block = fit.design.blocks[terms[0]]
+        if block.known is not None:
+            continue
         size = np.bincount(block.codes, trials, minlength=block.n_levels)
         share = np.bincount(block.codes, trials * fit.seen.y, minlength=block.n_levels) / size
         if np.any((share > _WHOLE) & (share < 1.0 - _WHOLE)) or np.mean(size > 1.0 + _WHOLE) < 0.05:
@@ -137,6 +139,8 @@ def one_row_per_level(fit: GeneralizedFit) -> list[Finding]:
     out = []
     for name, terms in design.groups.items():
         block = design.blocks[terms[0]]
+        if block.known is not None:  # relatives tell
+            continue
         per_level = np.bincount(block.codes, trials, minlength=block.n_levels)
         if np.mean(per_level <= 1.0 + _WHOLE) > 0.95:
             out.append(
@@ -220,12 +224,10 @@ def pearson(fit: GeneralizedFit) -> FloatArray:
 
 def pearson_ratio(fit: GeneralizedFit) -> tuple[float, float]:
     """Pearson's χ² divided by the rows less the effective number of parameters, and the latter."""
-    shrunk = sum(
-        float(np.einsum("lii->", S))
-        for pair, S in zip(fit.products.pairs, fit.modes.factor.inverse_blocks(), strict=True)
-        if pair.s == pair.t
-    )
-    left = fit.design.n - fit.design.p - (fit.template.q - shrunk)
+    inverse, T = fit.modes.factor.inverse_blocks(), fit.template.shifted_factors(fit.theta)
+    traces = traces_by_term(fit.products, T, inverse)  # of Z'WZΛM⁻¹
+    effective = sum(float(np.sum(own * trace)) for own, trace in zip(T, traces, strict=True))
+    left = fit.design.n - fit.design.p - effective
     return float(np.sum(np.square(pearson(fit)))) / max(left, 1.0), left
 
 
@@ -236,7 +238,8 @@ def laplace_too_coarse(fit: GeneralizedFit) -> list[Finding]:
     K = sum(structure.k for structure in template.structures)
     if problem.n_agq != 1 or not fit.family.discrete or K > LARGEST:
         return []
-    if len(fit.design.groups) > 1 or problem.information != "observed":
+    known = any(block.known is not None for block in fit.design.blocks)
+    if known or len(fit.design.groups) > 1 or problem.information != "observed":
         return []
     own = next(pair.values for pair in fit.products.pairs if pair.s == pair.t)
     if _largest_sd(fit) < _LARGE or float(np.mean(own[:, 0, 0])) > _MUCH_KNOWN:

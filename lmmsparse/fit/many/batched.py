@@ -124,13 +124,26 @@ class BatchedRefits:
             fit.products, levels, D[0], D[1:], fit.reml, sizes, fit.held.sigma
         )
 
+    @property
+    def part(self) -> int:
+        """How many responses at a time leave the arrays small."""
+        K, p, L = self._shared.levels.X.shape
+        return int(max(1, _CHUNK // (max(K, p) * L)))
+
+    def deviances(self, responses: ManyResponses) -> ManyDeviances:
+        """The criteria of responses, in coordinates of what is free of θ."""
+        return ManyDeviances(self._shared, responses)
+
+    def coordinates(self, theta: FloatArray) -> FloatArray:
+        """θ of m responses, (m, n_theta), in these coordinates, (m, d)."""
+        x, *_ = np.linalg.lstsq(self._map, (theta - self._origin).T, rcond=None)
+        return np.asarray(x.T)
+
     def refit(self, responses: ManyResponses) -> Estimates:
         """Refit all responses, so many at a time that the arrays stay small."""
         out = Estimates.none(len(responses), len(self._origin), self._fit.products.p)
-        K, p, L = self._shared.levels.X.shape
-        size = max(1, _CHUNK // (max(K, p) * L))
-        for a in range(0, len(responses), size):
-            part = slice(a, a + size)
+        for a in range(0, len(responses), self.part):
+            part = slice(a, a + self.part)
             out.put(part, self._together(responses.some(part)))
         return out
 
@@ -139,7 +152,7 @@ class BatchedRefits:
         if not isinstance(options, TrustRegion):
             raise TypeError("Only the second-order search advances many responses together.")
         m, basis, held = len(responses), self._fit.products.basis, self._fit.held.sigma
-        deviances = ManyDeviances(self._shared, responses)
+        deviances = self.deviances(responses)
         found = minimize_many(deviances, np.tile(self._start, (m, 1)), options)
         x = self._canonical(deviances, found)
         solved = deviances.solutions(x, np.arange(m))

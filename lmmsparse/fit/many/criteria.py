@@ -98,6 +98,23 @@ class _Point:
     solutions: ManySolutions
 
 
+@dataclass(frozen=True, eq=False)
+class _Within:
+    """Sums within levels; (…, m, L) arrays are per merged level, (m, …, L) ones of all effects.
+
+    H = Z'V⁻¹Z, HT = Z'V⁻¹Z T and T'HT; VX = Z'V⁻¹X and UX = T'VX, (m, K p, L); v = Z'V⁻¹(y − Xβ)
+    and u = T'v, (K, m, L).
+    """
+
+    H: FloatArray
+    HT: FloatArray
+    THT: FloatArray
+    VX: FloatArray
+    UX: FloatArray
+    v: FloatArray
+    u: FloatArray
+
+
 class ManyDeviances:
     """−2 log-likelihoods (or restricted ones) of m responses, in standardized coordinates."""
 
@@ -140,6 +157,26 @@ class ManyDeviances:
             noise = noise + lost_digits(self._design.n, np.linalg.norm(effects, axis=0))
             return self._derivatives(point, noise)
 
+    def slopes(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """How (X'V⁻¹X)⁻¹ and r² change with x (m, d), of all responses.
+
+        Returns
+        -------
+        inverse : (m, d, p, p) array
+        pwrss : (m, d) array
+        """
+        D = self._design.D
+        K, p, _ = self._design.levels.X.shape
+        with np.errstate(all="ignore"):
+            point = self._solve(x, np.arange(len(x)))
+            within = self._within(point)
+            G = np.matmul(within.VX, within.UX.swapaxes(1, 2)).reshape(len(x), K, p, K, p)
+            S = np.einsum("iab,mapbq->mipq", D, G, optimize=True)
+            C = point.solutions.inverse.transpose(2, 0, 1)[:, None]
+            inverse = np.matmul(np.matmul(C, S + S.swapaxes(2, 3)), C)
+            vu = np.einsum("aml,bml->abm", within.v, within.u)
+            return inverse, np.asarray(-2.0 * np.einsum("iab,abm->mi", D, vu))
+
     def _solve(self, x: FloatArray, which: IntArray) -> _Point:
         design, A, X = self._design, self._design.levels.A, self._design.levels.X
         K, p, L = X.shape
@@ -174,11 +211,11 @@ class ManyDeviances:
         solved = ManySolutions(value, beta, inverse_X, pwrss, s2)
         return _Point(T, y, inverse, W, C[:, :p], solved)
 
-    def _derivatives(self, point: _Point, noise: FloatArray) -> ManyDerivatives:
-        design, T, W, solved = self._design, point.T, point.W, point.solutions
-        A, X, D = design.levels.A, design.levels.X, design.D
+    def _within(self, point: _Point) -> _Within:
+        design, T, W = self._design, point.T, point.W
+        A, X = design.levels.A, design.levels.X
         K, p, L = X.shape
-        d, m, s2 = len(D), T.shape[2], solved.s2
+        m = T.shape[2]
         # H = Z'V⁻¹Z level by level, HT = ATM⁻¹ and T'HT = I − M⁻¹, which lose no digits however
         # large T is; VX = Z'V⁻¹X, v = Z'V⁻¹(y − Xβ), and UX and u are T' times these.
         WA = np.einsum("iaml,abl->ibml", W, A)
@@ -190,10 +227,19 @@ class ManyDeviances:
         VX = X[:, :, None] - np.einsum("iaml,ipml->apml", WA, point.WX)
         UX = np.einsum("iaml,ipml->apml", point.inverse, point.WX)
         VX, UX = (each.reshape(K * p, m, L).transpose(1, 0, 2) for each in (VX, UX))
-        r = point.y - np.matmul(solved.beta, X)
+        r = point.y - np.matmul(point.solutions.beta, X)
         half = np.einsum("iaml,aml->iml", W, r)
         v = r - np.einsum("iaml,iml->aml", WA, half)
         u = np.einsum("iaml,iml->aml", point.inverse, half)
+        return _Within(H, HT, THT, VX, UX, v, u)
+
+    def _derivatives(self, point: _Point, noise: FloatArray) -> ManyDerivatives:
+        design, T, solved, D = self._design, point.T, point.solutions, self._design.D
+        K, p, _ = design.levels.X.shape
+        d, m, s2 = len(D), T.shape[2], solved.s2
+        within = self._within(point)
+        H, HT, THT = within.H, within.HT, within.THT
+        VX, UX, v, u = within.VX, within.UX, within.v, within.u
         vv, vu, uu = (a[:, None] * b for a, b in ((v, v), (v, u), (u, u)))
         minus = vv.sum(axis=3) / s2
         if design.reml and p:
@@ -207,8 +253,8 @@ class ManyDeviances:
         curvature = 2.0 * (D_flat @ FD).reshape(d, d, m).transpose(2, 0, 1)
 
         def sums(first: FloatArray, second: FloatArray) -> FloatArray:
-            flat = first.reshape(K * K, m, L).transpose(1, 0, 2)
-            other = second.reshape(K * K, m, L).transpose(1, 2, 0)
+            flat = first.reshape(K * K, m, -1).transpose(1, 0, 2)
+            other = second.reshape(K * K, m, -1).transpose(1, 2, 0)
             return np.asarray(np.matmul(flat, other).reshape(m, K, K, K, K))
 
         # Σ_levels v'E_i H E_j v as in `traces.sandwiches`.

@@ -23,7 +23,7 @@ from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design
 from lmmsparse.design.arguments import numbers
 from lmmsparse.engine.products import ManyResponses, many_response_products
-from lmmsparse.fit.fit import Fit, fitted
+from lmmsparse.fit.fit import Fit, refitted
 from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.many.batched import (
     FITTED_EXACTLY,
@@ -34,6 +34,8 @@ from lmmsparse.fit.many.batched import (
 )
 from lmmsparse.fit.problem import term_columns
 from lmmsparse.fit.refit import refit_response, warm_start
+from lmmsparse.fit.residual.fit import ResidualFit
+from lmmsparse.fit.residual.many import refit_residuals
 from lmmsparse.fit.settle import Settled, settle
 
 _CHUNK = 1_000_000
@@ -60,6 +62,8 @@ def refit_many(fit: Fit, Y: Any, n_jobs: int = 1, progress: bool | None = None) 
     """
     check_jobs(n_jobs)
     values, index = _columns(fit.design, Y)
+    if isinstance(fit, ResidualFit):
+        return refit_residuals(fit, values, index, n_jobs, progress)
     out = Estimates.none(values.shape[1], fit.template.n_theta, fit.design.p)
     complete = _look(fit.design, values, out)
     usable = out.problem == ""
@@ -161,7 +165,7 @@ def _one_by_one(fit: Fit, Y: FloatArray) -> Estimates:
             design = replace(fit.design, y=Y[:, j])
             problem = fit.problem.with_response(design, responses.one(i))
             try:
-                _note(out, int(j), settle(fitted(problem, start, fit.optimizer)))
+                _note(out, int(j), settle(refitted(fit, problem, start, fit.optimizer)))
             except (LmmError, np.linalg.LinAlgError) as error:
                 out.problem[j] = str(error)
     return out

@@ -9,9 +9,14 @@ import numpy as np
 import scipy.linalg as sla
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.errors import OptionError
 from lmmsparse.common.threads import one_thread
+from lmmsparse.engine.residual.parts import LARGEST, ClusterParts
 from lmmsparse.engine.variance_parts import VarianceParts
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.monte_carlo import require_exact
+from lmmsparse.fit.problem import term_columns
+from lmmsparse.fit.residual.fit import ResidualFit
 
 
 def restricted(traces: FloatArray, A: FloatArray, Q: FloatArray, C: FloatArray) -> FloatArray:
@@ -21,10 +26,28 @@ def restricted(traces: FloatArray, A: FloatArray, Q: FloatArray, C: FloatArray) 
     return np.asarray(J + np.einsum("rij,sji->rs", CA, CA, optimize=True))
 
 
+def variance_parts(fit: Fit) -> VarianceParts | ClusterParts:
+    """V and its derivatives at the fit: in the space of b, or by clusters of correlated rows."""
+    if not isinstance(fit, ResidualFit):
+        return VarianceParts(fit.objective, fit.theta, fit.modes)
+    Q, _ = fit.design.internal_columns()
+    terms, p = term_columns(fit.design), fit.design.p
+    X = Q.times(np.eye(p)) if p else np.zeros((fit.design.n, 0))
+    parts = ClusterParts(fit.structure, fit.template, terms, X, fit.theta, fit.phi)
+    if parts.largest > LARGEST:
+        raise OptionError(
+            "With correlated or unequal residuals the Kenward–Roger method needs matrices of the "
+            f"rows that share a level, directly or through others, and here {parts.largest} rows "
+            "do. Use ddf='satterthwaite'."
+        )
+    return parts
+
+
 @one_thread
 def information(fit: Fit) -> FloatArray:
     """Expected information about all variance parameters, by the criterion of the fit, (r, r)."""
-    parts = VarianceParts(fit.objective, fit.theta, fit.modes)
+    require_exact(fit, "The expected information needs", "Use the average information")
+    parts = variance_parts(fit)
     J = parts.traces()
     if fit.reml and fit.design.p:
         C = sla.cho_solve((fit.modes.solution.RX, False), np.eye(fit.design.p))

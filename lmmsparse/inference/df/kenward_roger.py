@@ -13,9 +13,12 @@ import scipy.linalg as sla
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.threads import one_thread
+from lmmsparse.engine.residual.parts import ClusterParts
 from lmmsparse.engine.variance_parts import VarianceParts
 from lmmsparse.fit.fit import Fit
-from lmmsparse.inference.df.information import restricted
+from lmmsparse.fit.monte_carlo import require_exact
+from lmmsparse.fit.residual.fit import ResidualFit
+from lmmsparse.inference.df.information import restricted, variance_parts
 
 _MOVED = 1e-6  # of a variance, by as much more variance as the residuals have
 
@@ -43,6 +46,9 @@ class KenwardRoger:
     variance; Σ is linear in them, so that no second derivatives appear. Of the structures cs() and
     ar1() the parameters are those of the fit, with second derivatives of Σ left out. What the user
     holds relative to σ moves with the residual variance, and nothing else of it is a parameter.
+    Where residuals have a covariance of their own, second derivatives of Σ by its parameters are
+    left out: of us() they are zero for its variances and covariances, and the result does not
+    depend on which parameters are taken.
 
     References
     ----------
@@ -111,10 +117,11 @@ def kenward_roger(fit: Fit) -> KenwardRoger:
             "The Kenward–Roger method is defined for REML fits, and this model was fitted by "
             "maximum likelihood. Refit with reml=True, or use ddf='satterthwaite'."
         )
+    require_exact(fit, "The Kenward–Roger method needs", "Use ddf='satterthwaite'")
     free = _free_parameters(fit)
     p = fit.design.p
     C = sla.cho_solve((fit.modes.solution.RX, False), np.eye(p)) if p else np.zeros((0, 0))
-    parts = VarianceParts(fit.objective, fit.theta, fit.modes)
+    parts = variance_parts(fit)
     A = np.tensordot(free, parts.slopes(), axes=1)
     Q = np.einsum("ri,sj,ijkl->rskl", free, free, parts.curvatures(), optimize=True)
     whole = free @ parts.traces() @ free.T
@@ -133,13 +140,13 @@ def kenward_roger(fit: Fit) -> KenwardRoger:
     return KenwardRoger(covariance, fit.vcov, W, moved(A), moved(_undetermined(fit, parts)))
 
 
-def _undetermined(fit: Fit, parts: VarianceParts) -> FloatArray:
+def _undetermined(fit: Fit, parts: VarianceParts | ClusterParts) -> FloatArray:
     """X'V⁻¹GV⁻¹X for the combinations that REML does not determine, (m, p, p).
 
     Each adds σ² to the variance of the response, by its largest part.
     """
     away, p = fit.problem.away, fit.design.p
-    if away is None:
+    if away is None or isinstance(parts, ClusterParts):
         return np.zeros((0, p, p))
     template = fit.template
     size = [np.sqrt(np.mean(b.shifted_columns**2, axis=0)) for b in fit.design.blocks]
@@ -182,6 +189,9 @@ def _free_parameters(fit: Fit) -> FloatArray:
         else:  # a standard deviation grows with σ, a correlation does not
             size = 0.5 * np.append(par[:-1], 0.0)
         with_residual.append(np.where(free, 0.0, size))
+    if isinstance(fit, ResidualFit):
+        rows.append(fit.problem.free_phi)
+        with_residual.append(np.zeros(len(fit.phi)))
     varies = np.append(np.concatenate(rows), fit.held.sigma is None)
     out = np.eye(len(varies))
     out[-1, :-1] = np.concatenate(with_residual)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import word_of
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.df.kenward_roger import KenwardRoger, kenward_roger
 from lmmsparse.inference.df.satterthwaite import satterthwaite
+from lmmsparse.inference.robust.clusters import Robust
+from lmmsparse.inference.robust.robust import ClusterRobust, cluster_robust
 
 METHODS = ("satterthwaite", "kenward-roger", "residual", "asymptotic", "none")
+_NAMES = {
+    "satterthwaite": "Satterthwaite's degrees of freedom",
+    "kenward-roger": "Kenward and Roger's degrees of freedom",
+    "residual": "residual degrees of freedom",
+    "asymptotic": "infinite degrees of freedom",
+    "none": "no degrees of freedom",
+}
 
 
 class DenominatorDF(Protocol):
@@ -54,11 +65,26 @@ def standard_errors(method: DenominatorDF, L: FloatArray) -> FloatArray:
     return np.where(method.open(L), np.nan, se) if isinstance(method, KenwardRoger) else se
 
 
-def open_notes(method: DenominatorDF, L: FloatArray) -> list[str]:
-    """What a table has to say about standard errors that are NaN."""
+def method_notes(method: DenominatorDF, L: FloatArray) -> list[str]:
+    """What a table has to say about the standard errors of the rows of L."""
+    if isinstance(method, ClusterRobust):
+        return method.notes(L)
     if not isinstance(method, KenwardRoger) or not method.open(L).any():
         return []
     return ["NaN: it depends on variances that REML leaves open, see m.convergence."]
+
+
+def joint_notes(method: DenominatorDF, ranks: Sequence[float], F: Sequence[float]) -> list[str]:
+    """What a table has to say about joint tests that are NaN."""
+    tested = np.isnan(F) & (np.asarray(ranks) > 0)
+    if not isinstance(method, ClusterRobust) or not tested.any():
+        return []
+    return ["NaN: there are too few clusters to test so many coefficients at once."]
+
+
+def method_name(ddf: str, robust: Robust | None = None) -> str:
+    """The method in words, for the title of a table."""
+    return _NAMES[ddf] if robust is None else f"{robust.words}, {_NAMES[ddf]}"
 
 
 def check_ddf(ddf: str) -> str:
@@ -66,14 +92,23 @@ def check_ddf(ddf: str) -> str:
     return word_of("ddf", ddf, METHODS)
 
 
-def denominator_df(fit: Fit, ddf: str) -> DenominatorDF:
+def denominator_df(fit: Fit, ddf: str, robust: Robust | None = None) -> DenominatorDF:
     """Prepare a method for a fit.
 
     Parameters
     ----------
     ddf : {"satterthwaite", "kenward-roger", "residual", "asymptotic", "none"}
+    robust : Robust, optional
+        Cluster-robust standard errors in place of the model's.
     """
     ddf = check_ddf(ddf)
+    if robust is not None:
+        if ddf in ("kenward-roger", "residual"):
+            raise OptionError(
+                f"ddf={ddf!r} goes with the model's standard errors, not with cluster-robust ones. "
+                "Use ddf='satterthwaite' or 'asymptotic'."
+            )
+        return cluster_robust(fit, robust, ddf == "satterthwaite")
     if ddf == "satterthwaite":
         return satterthwaite(fit)
     if ddf == "kenward-roger":

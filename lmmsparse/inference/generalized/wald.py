@@ -27,21 +27,20 @@ def two_sided(z: FloatArray) -> FloatArray:
     return np.asarray(2.0 * normal_cdf(-np.abs(z)))
 
 
-def z_table(fit: GeneralizedFit) -> Table:
-    """Estimates, standard errors, z values and p-values of the fixed effects."""
+def z_table(fit: GeneralizedFit, level: float | None = None) -> Table:
+    """Estimates, standard errors, z values and p-values of the fixed effects; limits of a level."""
     se = np.sqrt(np.diag(fit.vcov))
     z = fit.beta / se
     columns = {"Estimate": fit.beta, "Std. Error": se, "z value": z, "Pr(>|z|)": two_sided(z)}
+    if level is not None:
+        half = normal_quantile(0.5 + check_level(level) / 2) * se
+        columns["lower.CL"], columns["upper.CL"] = fit.beta - half, fit.beta + half
+    sized = ("Estimate", "Std. Error", "lower.CL", "upper.CL")
     precise = as_precise_as(se[np.isfinite(se)].tolist())
     return Table(
         {name: values.tolist() for name, values in columns.items()},
         fit.design.x_names,
-        formats={
-            "Estimate": precise,
-            "Std. Error": precise,
-            "z value": fixed(3),
-            "Pr(>|z|)": p_values,
-        },
+        formats=dict.fromkeys(sized, precise),
     )
 
 

@@ -9,18 +9,19 @@ from lmmsparse.common.distributions import f_tail
 from lmmsparse.common.table import Table
 from lmmsparse.common.words import listed
 from lmmsparse.fit.fit import Fit
-from lmmsparse.inference.df.methods import DenominatorDF, check_ddf, denominator_df, open_notes
+from lmmsparse.inference.df.methods import (
+    DenominatorDF,
+    check_ddf,
+    denominator_df,
+    joint_notes,
+    method_name,
+    method_notes,
+)
 from lmmsparse.inference.hypotheses.contrast import f_statistic
 from lmmsparse.inference.hypotheses.terms import FixedTerms, check_type
+from lmmsparse.inference.robust.clusters import Robust
 
 _ROMAN = {1: "I", 2: "II", 3: "III"}
-METHOD_NAMES = {
-    "satterthwaite": "Satterthwaite's degrees of freedom",
-    "kenward-roger": "Kenward and Roger's degrees of freedom",
-    "residual": "residual degrees of freedom",
-    "asymptotic": "infinite degrees of freedom",
-    "none": "no degrees of freedom",
-}
 
 
 def f_test(
@@ -41,17 +42,20 @@ def f_test(
     return F * scale, num, den, float(f_tail(F * scale, num, den)), scale
 
 
-def anova_table(fit: Fit, kind: int = 3, ddf: str = "satterthwaite") -> Table:
+def anova_table(
+    fit: Fit, kind: int = 3, ddf: str = "satterthwaite", robust: Robust | None = None
+) -> Table:
     """Test every fixed-effects term by F.
 
     Returns
     -------
     Table
         ``Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)``; Mean Sq is F · σ², without the
-        scale that Kenward and Roger's method gives F (lmerTest's convention).
+        scale that Kenward and Roger's method gives F (lmerTest's convention). Robust tests have no
+        sums of squares.
     """
     kind, ddf = check_type(kind), check_ddf(ddf)
-    method = denominator_df(fit, ddf)
+    method = denominator_df(fit, ddf, robust)
     terms = FixedTerms(fit.design)
     hypotheses = [terms.hypothesis(i, kind) for i in terms.tested]
     tests = [f_test(fit.beta, L, method) for L in hypotheses]
@@ -67,6 +71,8 @@ def anova_table(fit: Fit, kind: int = 3, ddf: str = "satterthwaite") -> Table:
     }
     if ddf == "none":
         del columns["DenDF"], columns["Pr(>F)"]
+    if robust is not None:
+        del columns["Sum Sq"], columns["Mean Sq"]
     notes = []
     if kind == 3 and terms.missing_cells:
         notes.append(
@@ -76,10 +82,11 @@ def anova_table(fit: Fit, kind: int = 3, ddf: str = "satterthwaite") -> Table:
     empty = [terms.label(i) for i, test in zip(terms.tested, tests, strict=True) if test[1] == 0]
     if empty:
         notes.append(f"Cannot be told apart from other terms: {listed(empty)}.")
-    notes += open_notes(method, np.concatenate([np.zeros((0, fit.design.p)), *hypotheses]))
+    notes += method_notes(method, np.concatenate([np.zeros((0, fit.design.p)), *hypotheses]))
+    notes += joint_notes(method, num.tolist(), F.tolist())
     return Table(
         {name: values.tolist() for name, values in columns.items()},
         [terms.label(i) for i in terms.tested],
-        title=f"Type {_ROMAN[kind]} tests of fixed effects, {METHOD_NAMES[ddf]}",
+        title=f"Type {_ROMAN[kind]} tests of fixed effects, {method_name(ddf, robust)}",
         notes=notes,
     )

@@ -18,6 +18,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import chi2_tail, sobol_normals
 from lmmsparse.common.table import p_values
 from lmmsparse.design import Design, RandomBlock
+from lmmsparse.design.grouping import same_covariance
 from lmmsparse.design.rank import spans
 from lmmsparse.engine.covariance.structures import CovarianceStructure
 from lmmsparse.engine.covariance.triangular import lower_triangular
@@ -109,6 +110,8 @@ def boundary(large: Fit, small: Fit | Design) -> Boundary | None:
         Of the same data.
     """
     design = small if isinstance(small, Design) else small.design
+    if large.design.residual is not None or design.residual is not None:
+        return None  # how correlations of residuals move with them is not worked out
     if large.held.theta or (isinstance(small, Fit) and small.held.theta):
         return None
     if not spans(large.design.X, design.X):
@@ -133,6 +136,8 @@ def boundary(large: Fit, small: Fit | Design) -> Boundary | None:
     S = np.hstack([sla.block_diag(*null_maps), np.zeros((sum(map(len, null_maps)), 1))])
     if tuple(sizes) == (1,):
         return Boundary(inside, (1,), np.eye(1))
+    if large.estimated:
+        return None
     under = replace(large, optimum=replace(large.optimum, x=np.concatenate(theta)))
     J = information(under)
     if known:
@@ -218,7 +223,9 @@ def _matched(large: Design, small: Fit | Design) -> list[list[_Part]] | None:
         return out
     for block, part in zip(small.design.blocks, small.template.slices, strict=True):
         for place, outer in zip(out, large.blocks, strict=True):
-            if not np.array_equal(block.codes, outer.codes):
+            if not np.array_equal(block.codes, outer.codes) or not same_covariance(
+                block.known, outer.known
+            ):
                 continue
             A = np.linalg.lstsq(outer.columns, block.columns)[0]
             size = np.abs(block.columns).max()

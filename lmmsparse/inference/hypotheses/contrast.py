@@ -14,7 +14,13 @@ from lmmsparse.common.table import Table, as_precise_as
 from lmmsparse.design.arguments import numbers
 from lmmsparse.design.terms import coefficients_of
 from lmmsparse.fit.fit import Fit
-from lmmsparse.inference.df.methods import denominator_df, open_notes, standard_errors
+from lmmsparse.inference.df.methods import (
+    denominator_df,
+    joint_notes,
+    method_notes,
+    standard_errors,
+)
+from lmmsparse.inference.robust.clusters import Robust
 
 
 def hypothesis_matrix(fit: Fit, L: Any) -> FloatArray:
@@ -89,7 +95,9 @@ def _coefficient(fit: Fit, name: Any) -> Any:
     return found[0] if found else name
 
 
-def contrast(fit: Fit, L: Any, rhs: Any, ddf: str, level: float = 0.95) -> Table:
+def contrast(
+    fit: Fit, L: Any, rhs: Any, ddf: str, level: float = 0.95, robust: Robust | None = None
+) -> Table:
     """Test Lβ = rhs: one row by t, several rows jointly by F; see `LinearMixedModel.contrast`."""
     matrix, level = hypothesis_matrix(fit, L), check_level(level)
     right = _right_side(rhs, len(matrix))
@@ -99,7 +107,7 @@ def contrast(fit: Fit, L: Any, rhs: Any, ddf: str, level: float = 0.95) -> Table
             "All weights in L are zero, so there is no hypothesis to test. Give at least one "
             "effect a nonzero weight."
         )
-    method = denominator_df(fit, ddf)
+    method = denominator_df(fit, ddf, robust)
     difference = matrix @ fit.beta - right
     if len(matrix) == 1:
         se = standard_errors(method, matrix)
@@ -117,7 +125,7 @@ def contrast(fit: Fit, L: Any, rhs: Any, ddf: str, level: float = 0.95) -> Table
         }
         sized = ("Estimate", "Std. Error", "lower.CL", "upper.CL")
         formats = dict.fromkeys(sized, as_precise_as(se.tolist()))
-        notes = [f"Confidence level {level:g}.", *open_notes(method, matrix)]
+        notes = [f"Confidence level {level:g}.", *method_notes(method, matrix)]
         return Table(columns, ["L"], notes=notes, formats=formats)
     if np.linalg.matrix_rank(np.column_stack([matrix, right])) > rank:
         raise DataError(
@@ -131,7 +139,8 @@ def contrast(fit: Fit, L: Any, rhs: Any, ddf: str, level: float = 0.95) -> Table
         "DenDF": [den],
         "Pr(>F)": [float(f_tail(F * scale, rank, den))],
     }
-    return Table(columns, ["L"], notes=open_notes(method, matrix))
+    notes = [*method_notes(method, matrix), *joint_notes(method, [rank], [F * scale])]
+    return Table(columns, ["L"], notes=notes)
 
 
 def f_statistic(L: FloatArray, difference: FloatArray, method: Any) -> tuple[float, float, float]:

@@ -10,10 +10,11 @@ from lmmsparse.common.progress import bar
 from lmmsparse.common.table import Table
 from lmmsparse.design.reduced import leaving_out
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.monte_carlo import monte_carlo_note
 from lmmsparse.fit.refit import again, maximum_likelihood
 from lmmsparse.fit.settle import OWN, findings_about, nested, settle
-from lmmsparse.inference.df.methods import check_ddf, denominator_df
-from lmmsparse.inference.hypotheses.anova import METHOD_NAMES, f_test
+from lmmsparse.inference.df.methods import check_ddf, denominator_df, method_name
+from lmmsparse.inference.hypotheses.anova import f_test
 from lmmsparse.inference.hypotheses.lrt import deletion_table
 from lmmsparse.inference.hypotheses.terms import FixedTerms
 
@@ -40,7 +41,7 @@ def _by_F(fit: Fit, ddf: str) -> Table:
     return Table(
         {"NumDF": num, "DenDF": den, "F value": F, "Pr(>F)": p},
         ["<none>", *(terms.label(i) for i in chosen)],
-        title=f"Single term deletions, {METHOD_NAMES[ddf]}",
+        title=f"Single term deletions, {method_name(ddf)}",
     )
 
 
@@ -62,4 +63,5 @@ def _by_likelihood(fit: Fit, progress: bool | None) -> Table:
     announce(findings)
     notes = ["REML fits were refitted by maximum likelihood."] if fit.reml else []
     notes += [finding.message for finding in findings]
-    return deletion_table([each.fit for each in [whole, *parts]], labels, notes)
+    fits = [each.fit for each in [whole, *parts]]
+    return deletion_table(fits, labels, [*notes, *monte_carlo_note(fits)])

@@ -14,6 +14,7 @@ from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.table import Table
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.monte_carlo import monte_carlo_note, with_same_probes
 from lmmsparse.fit.refit import maximum_likelihood
 from lmmsparse.fit.settle import Settled, also_from, carried, findings_about, settle
 from lmmsparse.inference.hypotheses.boundary import MIXTURE, boundary
@@ -64,7 +65,7 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
             )
     order = sorted(range(len(fits)), key=lambda i: fits[i].npar)
     names = [labels[i] for i in order]
-    given = [fits[i] for i in order]
+    given = with_same_probes([fits[i] for i in order])
     settled = in_order([maximum_likelihood(fit) if refit else settle(fit) for fit in given])
     own = [not (refit and fit.reml) for fit in given]
     everything = list(zip(names, given, settled, own, strict=True))
@@ -76,7 +77,7 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
     notes += [finding.message for finding in findings]
     used = [each.fit for each in settled]
     columns, testable, differences = compared(used, names, why_not_contained, "deviance")
-    notes += differences
+    notes += [*differences, *monte_carlo_note(used)]
     mixture = [np.nan]
     for (small, large), name, value, tested in zip(
         pairwise(used), names[1:], columns["Chisq"][1:], testable[1:], strict=True
@@ -88,6 +89,7 @@ def likelihood_ratio_table(fits: Sequence[Fit], labels: Sequence[str], refit: bo
     title = ["Likelihood-ratio tests"]
     title += [
         f"{name}: {fit.design.formula or fit.design.response}"
+        + (f"; residuals {fit.design.residual.text}" if fit.design.residual is not None else "")
         for name, fit in zip(names, used, strict=True)
     ]
     return Table(

@@ -15,12 +15,14 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.design import Design, RandomBlock
+from lmmsparse.design.grouping import same_covariance
 from lmmsparse.design.rank import factors_of
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.structures import CovarianceStructure
 from lmmsparse.engine.origins import origins
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
+from lmmsparse.inference.hypotheses.residual_nesting import why_residuals_differ
 
 _SAME = 1e-7
 _MORE = 4  # forms beyond the number of matrices
@@ -39,7 +41,12 @@ def why_not_contained(small: Fit, large: Fit) -> str:
         return "fixed effects (or offsets) of the one are not among those of the other"
     if not _held_alike(small, large):
         return "parameters are held in the larger model that are free or other in the smaller"
+    differ = why_residuals_differ(small.design, large.design)
+    if differ:
+        return differ
     known = _covariances_contained(small.design, large.design)
+    if known is False and large.design.residual is not None:
+        known = None  # a correlation within groups may stand for random effects
     if known is None:
         return "it cannot be told whether the random effects of the one are those of the other"
     return "" if known else "random effects of the one are not among those of the other"
@@ -62,7 +69,7 @@ def _held_alike(small: Fit, large: Fit) -> bool:
     values = []
     for fit in (small, large):
         names = theta_names(fit.design)
-        held = {names[i]: value for i, value in fit.held.theta}
+        held = {names[i]: value for i, value in fit.held.theta} | dict(fit.held.residual)
         values.append(held if fit.held.sigma is None else {**held, "sigma": fit.held.sigma})
     return all(values[0].get(name) == value for name, value in values[1].items())
 
@@ -100,7 +107,9 @@ def _same_but_for_size(block: RandomBlock, other: RandomBlock) -> bool:
     a, b = block.structure, other.structure
     if type(a) is not type(b) or a.k != b.k or not np.array_equal(block.codes, other.codes):
         return False
-    if not np.array_equal(block.columns, other.columns):
+    if not np.array_equal(block.columns, other.columns) or not same_covariance(
+        block.known, other.known
+    ):
         return False
     places = isinstance(a, AR1) and isinstance(b, AR1) and a.at != b.at
     return not places and (a.hom or not b.hom)
@@ -122,7 +131,7 @@ class _Forms:
         self.residual = np.array([float(np.sum(u * v / w)) for u, v in self._pairs])
 
     def of(self, block: RandomBlock) -> FloatArray:
-        """u'Z_i Z_j'v for all pairs of effects, (k, k, forms)."""
+        """u'Z_i A Z_j'v for all pairs of effects, A the levels' covariance, (k, k, forms)."""
         columns = block.shifted_columns
         size = np.sqrt(np.mean(columns**2, axis=0))
         out = np.empty((block.k, block.k, len(self._pairs)))
@@ -136,7 +145,8 @@ class _Forms:
                 )
                 for r in (u, v)
             )
-            out[:, :, f] = left @ right.T
+            right = right.T if block.prior is None else block.prior.solve(right.T)
+            out[:, :, f] = left @ right
         if block.structure.hom or not block.structure.linear:
             return out
         return np.asarray(out / (size[:, None] * size)[:, :, None])

@@ -15,6 +15,7 @@ from lmmsparse.design import Design
 from lmmsparse.design.reduced import Reduction, formula_order, reductions_of
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.least_squares import least_squares
+from lmmsparse.fit.monte_carlo import monte_carlo_note
 from lmmsparse.fit.refit import reduced_fit
 from lmmsparse.fit.settle import OWN, Settled, carried, findings_about, nested, settle
 from lmmsparse.inference.hypotheses.boundary import MIXTURE, boundary
@@ -105,6 +106,7 @@ def table_of(found: Reductions, findings: Sequence[Finding] = ()) -> Table:
     for i in held:
         notes.append(f"{fit.design.blocks[i].source}: not tested, as parameters of it are fixed.")
     notes += [finding.message for finding in findings]
+    notes += monte_carlo_note([fit, *(each for each in smaller if isinstance(each, Fit))])
     return Table(
         columns,
         ["<none>", *(reduction.label for reduction in reductions)],

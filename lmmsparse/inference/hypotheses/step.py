@@ -19,8 +19,8 @@ from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.least_squares import LeastSquares, least_squares
 from lmmsparse.fit.refit import again, still_fixed
 from lmmsparse.fit.settle import Settled, carried, findings_about, settle
-from lmmsparse.inference.df.methods import Constant, check_ddf, denominator_df
-from lmmsparse.inference.hypotheses.anova import METHOD_NAMES, f_test
+from lmmsparse.inference.df.methods import Constant, check_ddf, denominator_df, method_name
+from lmmsparse.inference.hypotheses.anova import f_test
 from lmmsparse.inference.hypotheses.ranova import reduced_fits, table_of
 from lmmsparse.inference.hypotheses.terms import FixedTerms
 
@@ -131,7 +131,7 @@ def _random(
         rows.append((labels[worst + 1], gone, values[worst + 1].tolist()))
         reduction = found.what[worst]
         design = without_random(model.design, reduction)
-        if not design.blocks:
+        if not design.blocks and design.residual is None:
             findings = findings_about(refits, own)
             left = least_squares(design, model.held.sigma)
             return _table(rows, _OF_RANDOM, title, findings), left, findings
@@ -188,7 +188,7 @@ def _fixed(
             model = settled.fit
         else:
             model = least_squares(design, model.known_sigma)
-    used = METHOD_NAMES[ddf] if isinstance(model, Fit) else "least squares"
+    used = method_name(ddf) if isinstance(model, Fit) else "least squares"
     findings = findings_about(refits)
     return _table(rows, _OF_FIXED, f"fixed effects, {used}", findings), model, findings
 

@@ -24,6 +24,7 @@ from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.many.batched import can_batch
 from lmmsparse.fit.many.refit import refit_many
 from lmmsparse.fit.refit import refit_response
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.fit.settle import about_given
 from lmmsparse.inference.intervals.resample import Resampler
 from lmmsparse.results.parameters import parameter_names, parameter_values
@@ -153,6 +154,12 @@ def bootstrap(
     """
     check_counts(n, n_jobs)
     one_of("kind", kind, KINDS)
+    if kind != "parametric" and isinstance(fit, ResidualFit):
+        raise OptionError(
+            "A semiparametric bootstrap draws residuals with replacement, which residual= and "
+            "residual_sd= do not allow: they are correlated or of unequal size. Use "
+            "kind='parametric'."
+        )
     if statistic is not None and not callable(statistic):
         advice = "Write, for example, lambda m: m.fixef."
         raise refused("statistic", "a function of a model", statistic, advice)
@@ -300,6 +307,8 @@ def _replicates(
 def _parameters(fit: Fit, Y: FloatArray) -> tuple[FloatArray, list[str], BoolArray]:
     """All parameters of refits to the columns of `Y`."""
     table, d = refit_many(fit, Y, progress=False), fit.template.n_theta
+    if isinstance(fit, ResidualFit):
+        return _with_residuals(fit, table)
     numbers = table.iloc[:, : d + 2 + fit.design.p].to_numpy(dtype=np.float64)
     values = np.full((len(numbers), d + 1 + fit.design.p), np.nan)
     reasons = [""] * len(numbers)
@@ -309,5 +318,26 @@ def _parameters(fit: Fit, Y: FloatArray) -> tuple[FloatArray, list[str], BoolArr
         else:
             values[i, : d + 1] = parameter_values(fit, row[1 : d + 1], row[d + 1])
             values[i, d + 1 :] = row[d + 2 :]
+    off = ~table["converged"].to_numpy(dtype=bool) & (np.array(reasons, dtype=object) == "")
+    return values, reasons, off
+
+
+def _with_residuals(
+    fit: ResidualFit, table: pd.DataFrame
+) -> tuple[FloatArray, list[str], BoolArray]:
+    """The same of refits whose residuals have parameters."""
+    d, m, p = len(fit.theta), len(fit.phi), fit.design.p
+    numbers = table.iloc[:, : d + m + 2 + p].to_numpy(dtype=np.float64)
+    values = np.full((len(numbers), d + m + 1 + p), np.nan)
+    reasons = [""] * len(numbers)
+    for i, row in enumerate(numbers):
+        if np.isnan(row).any():
+            reasons[i] = str(table["problem"].iloc[i]) or "The refit failed."
+            continue
+        own, sigma = row[1 + d : 1 + d + m], row[1 + d + m]
+        phi = fit.structure.from_natural(own)
+        values[i, : d + m + 1] = parameter_values(fit, row[1 : d + 1], sigma, phi)
+        values[i, d : d + m] = own
+        values[i, d + m + 1 :] = row[d + m + 2 :]
     off = ~table["converged"].to_numpy(dtype=bool) & (np.array(reasons, dtype=object) == "")
     return values, reasons, off

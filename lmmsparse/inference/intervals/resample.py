@@ -22,7 +22,8 @@ class Resampler:
     Semiparametric: residuals √w (y − ŷ) are centred, scaled to mean square σ², drawn with
     replacement and divided by √w; the random effects of each term are centred, transformed so that
     their empirical covariance is the estimated one (which undoes their shrinkage), and whole levels
-    are drawn with replacement.
+    are drawn with replacement. Where the covariance A = RR' of the levels is known, R⁻¹u is drawn
+    from, and R brings it back.
 
     References
     ----------
@@ -38,10 +39,11 @@ class Resampler:
         self._mean = design.fixed @ fit.beta + design.offset_or_zero
         rows = residuals(fit, "pearson")[:, None]
         self._residuals = _with_covariance(rows, np.array([[fit.sigma]]))[:, 0]
-        factors = fit.template.factors(fit.theta)
+        factors, prior = fit.template.factors(fit.theta), fit.products.prior
+        white = prior.root_transposed(prior.times(fit.modes.u))
         self._effects = [
             _with_covariance(u, fit.sigma * T)
-            for u, T in zip(fit.split(fit.modes.u), factors, strict=True)
+            for u, T in zip(fit.split(white), factors, strict=True)
         ]
 
     def draw(self, rng: np.random.Generator) -> FloatArray:
@@ -53,6 +55,7 @@ class Resampler:
         y = self._mean.copy()
         for block, effects in zip(design.blocks, self._effects, strict=True):
             drawn = effects[rng.integers(len(effects), size=len(effects))]
+            drawn = drawn if block.prior is None else block.prior.root(drawn)
             y += np.einsum("nk,nk->n", block.columns, drawn[block.codes])
         noise = self._residuals[rng.integers(design.n, size=design.n)]
         return np.asarray(y + noise / np.sqrt(design.weights_or_one))

@@ -13,6 +13,7 @@ from lmmsparse.common.options import one_of
 from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.not_identified import clusters
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.fit.singular import null_directions
 from lmmsparse.results.parameter_covariance import parameter_covariance
 from lmmsparse.results.parameters import parameter_names, parameter_values
@@ -36,10 +37,11 @@ def variance_errors(fit: Fit, scale: str = "sdcor") -> pd.DataFrame:
     """
     one_of("scale", scale, SCALES)
     scaled = StandardizedObjective(fit.objective)
-    point = np.append(scaled.to_internal(fit.theta), fit.sigma)
+    phi = fit.phi if isinstance(fit, ResidualFit) else np.zeros(0)
+    point, d = np.concatenate([scaled.to_internal(fit.theta), phi, [fit.sigma]]), len(fit.theta)
 
     def values(at: FloatArray) -> FloatArray:
-        out = parameter_values(fit, scaled.to_theta(at[:-1]), float(at[-1]))
+        out = parameter_values(fit, scaled.to_theta(at[:d]), float(at[-1]), at[d:-1])
         return out if scale == "sdcor" else _variances(fit, out)
 
     J = np.empty((len(point), len(point)))
@@ -58,7 +60,8 @@ def variance_errors(fit: Fit, scale: str = "sdcor") -> pd.DataFrame:
     names = parameter_names(fit)
     if scale == "vcov":
         words = {"sd": "var", "cor": "cov", "rho": "cov"}
-        names = [_renamed(name, words) for name in names[:-1]] + ["sigma2"]
+        d = len(fit.theta)
+        names = [*(_renamed(name, words) for name in names[:d]), *names[d:-1], "sigma2"]
     index = pd.Index(names, dtype=object)
     return pd.DataFrame(covariance, index=index, columns=index)
 
@@ -73,6 +76,8 @@ def _renamed(name: str, words: dict[str, str]) -> str:
 def _variances(fit: Fit, values: FloatArray) -> FloatArray:
     """Variances and covariances from standard deviations and correlations."""
     out = values**2
+    residual = slice(fit.template.n_theta, len(values) - 1)
+    out[residual] = values[residual]
     for structure, part in zip(fit.template.structures, fit.template.slices, strict=True):
         own = values[part]
         sd = {row: own[i] for i, (row, column) in enumerate(structure.entries) if row == column}

@@ -15,6 +15,7 @@ from lmmsparse.common.options import mapping
 from lmmsparse.common.table import Table
 from lmmsparse.common.words import listed
 from lmmsparse.design.terms import covariates, formula_terms
+from lmmsparse.inference.df.methods import joint_notes
 from lmmsparse.inference.hypotheses.anova import f_test
 from lmmsparse.inference.hypotheses.terms import combinations_without
 from lmmsparse.inference.means.averages import Averages
@@ -54,6 +55,7 @@ def joint_tests_table(basis: Basis, by: Any, at: Mapping[str, Any] | None) -> Ta
             f"Of {listed(reduced)} only what the data determine is tested, as combinations of "
             "levels do not occur."
         )
+    notes += joint_notes(basis.method, [row[2][1] for row in kept], [row[2][0] for row in kept])
     columns = {
         name: [row[2][j] for row in kept]
         for name, j in (("df1", 1), ("df2", 2), ("F.ratio", 0), ("p.value", 3))

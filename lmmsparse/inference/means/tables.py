@@ -19,10 +19,10 @@ from lmmsparse.inference.df.methods import (
     DenominatorDF,
     check_ddf,
     denominator_df,
-    open_notes,
+    method_name,
+    method_notes,
     standard_errors,
 )
-from lmmsparse.inference.hypotheses.anova import METHOD_NAMES
 from lmmsparse.inference.means.adjust import (
     adjusted_p,
     adjustment_notes,
@@ -34,6 +34,7 @@ from lmmsparse.inference.means.averages import Averages
 from lmmsparse.inference.means.contrasts import check_contrasts, comparisons
 from lmmsparse.inference.means.grid import ReferenceGrid, Weights
 from lmmsparse.inference.means.scale import Scale, no_way_back, response_scale
+from lmmsparse.inference.robust.clusters import Robust
 
 _SAME = 1e-6
 
@@ -67,11 +68,11 @@ class Basis:
         return {} if self.link else {"df": df}
 
 
-def linear_basis(fit: Fit, ddf: str) -> Basis:
+def linear_basis(fit: Fit, ddf: str, robust: Robust | None = None) -> Basis:
     """The basis of a linear model."""
     ddf = check_ddf(ddf)
-    title = f", {METHOD_NAMES[ddf]}"
-    return Basis(fit, denominator_df(fit, ddf), title, response_scale(fit.design))
+    title = f", {method_name(ddf, robust)}"
+    return Basis(fit, denominator_df(fit, ddf, robust), title, response_scale(fit.design))
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +173,7 @@ def _evaluate(basis: Basis, averages: Averages, W: FloatArray) -> _Evaluated:
             "NaN: an expression of the formula is undefined at these values of the covariates, "
             "their means if not given. Give others with at=."
         )
-    notes += open_notes(basis.method, L[defined & estimable])
+    notes += method_notes(basis.method, L[defined & estimable])
     return _Evaluated(estimate, se, df, notes)
 
 

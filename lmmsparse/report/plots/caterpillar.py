@@ -9,6 +9,7 @@ import numpy as np
 from lmmsparse.common.distributions import normal_quantile
 from lmmsparse.common.options import check_level, one_of
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.report.plots import figure
 from lmmsparse.report.plots.figure import GREY, INK
 from lmmsparse.report.plots.levels import effects_of
@@ -31,6 +32,9 @@ def plot_caterpillar(fit: Fit, group: str | None, level: float, order: str | Non
         len(effects.names), ax, (3.6, max(2.2, height)), columns=len(effects.names), sharey=True
     )
     y = np.arange(n)
+    response = fit.design.response
+    if isinstance(fit, GeneralizedFit):
+        response = f"the linear predictor ({fit.family.link})"
     for j, (each, name) in enumerate(zip(axes, effects.names, strict=True)):
         middle = effects.modes[rows, j]
         half = z * effects.conditional_sd[rows, j]
@@ -46,7 +50,7 @@ def plot_caterpillar(fit: Fit, group: str | None, level: float, order: str | Non
                 middle[some], y[some], s=18 if named else max(1.5, 600 / n),
                 color=colour if named else "black", linewidths=0, zorder=3, rasterized=n > 500,
             )  # fmt: skip
-        figure.dress(each, f"Effect on {figure.scale_of(fit.design.response, name)}", title=name)
+        figure.dress(each, f"Effect on {figure.scale_of(response, name)}", title=name)
         figure.few_ticks(each)
         each.set_ylim(-0.7 - 0.005 * n, n - 0.3 + 0.005 * n)
         if j == 0 or ax is not None:

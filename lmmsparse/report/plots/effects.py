@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.common.errors import DesignWarning, OptionError
+from lmmsparse.common.errors import DataError, DesignWarning, OptionError
 from lmmsparse.common.findings import warn
-from lmmsparse.common.options import mapping, names_in, one_of
+from lmmsparse.common.options import mapping, names_in, one_of, yes_or_no
 from lmmsparse.common.words import brief
 from lmmsparse.design.terms import chosen_values, covariates, factor_levels
+from lmmsparse.engine.families import Binomial
 from lmmsparse.fit.fit import Fit
-from lmmsparse.inference.means.grid import Weights
-from lmmsparse.inference.means.tables import Basis, Wanted, emmeans_table, linear_basis
+from lmmsparse.fit.generalized.fit import GeneralizedFit
+from lmmsparse.inference.means.tables import Basis, Wanted, emmeans_table
 from lmmsparse.report.plots import figure
-from lmmsparse.report.plots.figure import INK, SERIES, Axes
+from lmmsparse.report.plots.figure import GREY, INK, SERIES, Axes
+from lmmsparse.report.tidy import rows_as_fitted
 
 _POINTS = 41
 
@@ -41,19 +45,74 @@ class EffectCurve:
     upper: FloatArray
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """How means are drawn.
+
+    Attributes
+    ----------
+    kind : {"link", "response"}
+        The scale.
+    lines : bool or None
+        Whether the levels of a factor are connected; None: where there are several curves.
+    data : table, optional
+        The data of the fit, whose responses are drawn below the means.
+    """
+
+    kind: str = "link"
+    lines: bool | None = None
+    data: Any = None
+
+
 def plot_effects(
-    fit: Fit,
+    basis: Basis,
     specs: str | Sequence[str] | None,
     by: str | None,
-    at: Mapping[str, Any] | None,
-    level: float,
-    ddf: str,
+    options: Wanted,
+    look: Look,
     ax: Any,
-    kind: str = "link",
-    weights: Weights = "equal",
 ) -> Any:
     """One panel per predictor, in each one curve per value of `by`."""
-    values = _values(fit, by, at)
+    fit = basis.fit
+    values = _values(fit, by, options.at)
+    wanted = _wanted(values, specs, by)
+    one_of("type", look.kind, ("link", "response"), "It is the scale of the means.")
+    if look.lines is not None:
+        yes_or_no("lines", look.lines)
+    drawn = [effect_curves(basis, name, by, values, options, look.kind) for name in wanted]
+    raw = None if look.data is None else raw_data(basis, look, [*wanted, *([by] if by else [])])
+    label = figure.wrapped(_response_label(basis, look.kind), 36)
+    label += f"\nwith {100 * options.level:g} % confidence limits"
+    axes = figure.panels(len(wanted), ax, (3.8, 3.3), sharey=True)
+    groups = [None] if by is None else list(values[by])
+    lines = by is not None if look.lines is None else look.lines
+    for j, (each, name, curves) in enumerate(zip(axes, wanted, drawn, strict=True)):
+        colours = [INK] if by is None else [SERIES[i % len(SERIES)] for i in range(len(groups))]
+        shifts = 0.3 * (np.linspace(0, 1, len(curves)) - 0.5) if len(curves) > 1 else np.zeros(1)
+        if raw is not None:
+            _draw_raw(each, raw, curves[0], name, by, groups, colours, shifts)
+        for curve, group, colour, shift in zip(curves, groups, colours, shifts, strict=True):
+            named = None if by is None else figure.plain(_short(group))
+            _draw(each, curve, colour, named, float(shift), lines)
+        if not curves[0].numeric:
+            places = range(len(curves[0].values))
+            long = max(len(str(v)) for v in curves[0].values) * len(places) > 36
+            each.set_xticks(
+                places, figure.listed_levels([_short(v) for v in curves[0].values]),
+                rotation=30 if long else 0, ha="right" if long else "center",
+            )  # fmt: skip
+            each.set_xlim(-0.5, len(places) - 0.5)
+        side_by_side = 3 if ax is None else 1
+        figure.dress(each, name, label if j % side_by_side == 0 else "")
+    if by is not None:
+        figure.legend(axes[-1], by, beside=True)
+    return figure.one_or_all(axes)
+
+
+def _wanted(
+    values: Mapping[str, tuple[Any, ...]], specs: str | Sequence[str] | None, by: str | None
+) -> list[str]:
+    """The predictors that have a panel."""
     if not values:
         raise OptionError(
             "The model has no predictors among its fixed effects. For the random effects see "
@@ -75,32 +134,102 @@ def plot_effects(
             f"specs={brief(specs)} with by={brief(by)} leaves nothing to draw. Name a predictor "
             "of the fixed effects other than by=."
         )
-    one_of("type", kind, ("link", "response"), "It is the scale of the means.")
-    basis, options = linear_basis(fit, ddf), Wanted(at=at, level=level, weights=weights)
-    drawn = [effect_curves(basis, name, by, values, options, kind) for name in wanted]
-    back = kind == "response" and basis.scale is not None
-    response = basis.scale.target if back and basis.scale else fit.design.response
-    axes = figure.panels(len(wanted), ax, (3.8, 3.3), sharey=True)
-    groups = [None] if by is None else list(values[by])
-    for j, (each, name, curves) in enumerate(zip(axes, wanted, drawn, strict=True)):
-        for i, (curve, group) in enumerate(zip(curves, groups, strict=True)):
-            colour = INK if by is None else SERIES[i % len(SERIES)]
-            label = None if by is None else figure.plain(_short(group))
-            shift = 0.0 if len(curves) == 1 else 0.3 * (i / (len(curves) - 1) - 0.5)
-            _draw(each, curve, colour, label, shift)
-        if not curves[0].numeric:
-            places = range(len(curves[0].values))
-            long = max(len(str(v)) for v in curves[0].values) * len(places) > 36
-            each.set_xticks(
-                places, figure.listed_levels([_short(v) for v in curves[0].values]),
-                rotation=30 if long else 0, ha="right" if long else "center",
-            )  # fmt: skip
-            each.set_xlim(-0.5, len(places) - 0.5)
-        side_by_side = 3 if ax is None else 1
-        figure.dress(each, name, f"Mean {response}" if j % side_by_side == 0 else "")
+    return wanted
+
+
+def _response_label(basis: Basis, kind: str) -> str:
+    """What the means are means of, and on which scale."""
+    fit, scale = basis.fit, basis.scale
+    if isinstance(fit, GeneralizedFit):
+        binomial = isinstance(fit.family, Binomial)
+        mean = f"Probability of {_success(fit)}" if binomial else f"Mean {fit.design.response}"
+        unchanged = kind == "response" or fit.family.link == "identity"
+        return mean if unchanged else f"{fit.family.link.capitalize()} of the {mean.lower()}"
+    if kind == "response" and scale is not None:
+        return f"Mean {scale.target}, mapped back"
+    return f"Mean {fit.design.response}"
+
+
+def _success(fit: GeneralizedFit) -> str:
+    """What a binomial model gives the probability of, in few words."""
+    counted = re.fullmatch(r"cbind\(([^,()]+),.*\)", fit.design.response)
+    if counted:
+        return counted[1].strip()
+    return fit.problem.success or fit.design.response
+
+
+@dataclass(frozen=True, eq=False)
+class RawData:
+    """Responses on the scale that is drawn, and the predictors beside them."""
+
+    y: FloatArray
+    columns: pd.DataFrame
+
+
+def raw_data(basis: Basis, look: Look, names: Sequence[str]) -> RawData:
+    """The responses of the fit with their predictors."""
+    fit, scale = basis.fit, basis.scale
+    rows = rows_as_fitted(fit, look.data)
+    missing = [name for name in names if name not in rows.columns]
+    if missing:
+        raise DataError(
+            f"data has no column {missing[0]!r}. Pass the data the model was fitted to."
+        )
+    if np.any(fit.design.offset_or_zero != 0):
+        raise OptionError(
+            "The model has an offset, which differs from row to row: its responses cannot be "
+            "drawn beside means at one offset. Leave out data=."
+        )
+    y = np.asarray(fit.design.y)
+    if isinstance(fit, GeneralizedFit):
+        if look.kind == "link" and fit.family.link != "identity":
+            raise OptionError(
+                f"data= shows responses, which have no value on the scale of the "
+                f"{fit.family.link} link. Write type='response' too."
+            )
+        y = np.asarray(fit.seen.y)
+        if np.isin(y, (0.0, 1.0)).all():  # many lie on each other
+            y = y + np.random.default_rng(1).uniform(-0.02, 0.02, len(y))
+    elif look.kind == "response" and scale is not None:
+        y = scale.inverse(y)
+    return RawData(y, rows)
+
+
+def _draw_raw(
+    ax: Axes,
+    raw: RawData,
+    curve: EffectCurve,
+    name: str,
+    by: str | None,
+    groups: Sequence[Any],
+    colours: Sequence[str],
+    shifts: FloatArray,
+) -> None:
+    """Responses as small dots in the colour of their curve; grey where they belong to none."""
+    column = raw.columns[name]
+    if curve.numeric:
+        x = column.to_numpy(dtype=np.float64)
+    else:
+        places = {str(value): float(i) for i, value in enumerate(curve.values)}
+        x = np.array([places.get(str(value), np.nan) for value in column])
+        x = x + np.random.default_rng(0).uniform(-0.07, 0.07, len(x))
+    belongs = np.full(len(x), -1)
     if by is not None:
-        figure.legend(axes[-1], by, beside=True)
-    return figure.one_or_all(axes)
+        known = {str(group): i for i, group in enumerate(groups)}
+        belongs = np.array([known.get(str(value), -1) for value in raw.columns[by]])
+    n = len(x)
+    size, alpha = (12, 0.4) if n <= 500 else (6, 0.25) if n <= 5_000 else (3, 0.1)
+    for i, colour, shift in [
+        (-1, GREY, 0.0),
+        *zip(range(len(groups)), colours, shifts, strict=True),
+    ]:
+        own = belongs == i
+        if own.any():
+            moved = x[own] if curve.numeric else x[own] + shift
+            ax.scatter(
+                moved, raw.y[own], s=size, color=colour, alpha=alpha, linewidths=0, zorder=0,
+                rasterized=n > 2_000,
+            )  # fmt: skip
 
 
 def _values(fit: Fit, by: str | None, at: Mapping[str, Any] | None) -> dict[str, tuple[Any, ...]]:
@@ -162,7 +291,9 @@ def effect_curves(
     return [EffectCurve(values[name], numeric, *curve.T) for curve in drawn]
 
 
-def _draw(ax: Axes, curve: EffectCurve, colour: str, label: str | None, shift: float) -> None:
+def _draw(
+    ax: Axes, curve: EffectCurve, colour: str, label: str | None, shift: float, lines: bool
+) -> None:
     if curve.numeric:
         along = np.array(curve.values, dtype=np.float64)
         ax.fill_between(along, curve.lower, curve.upper, color=colour, alpha=0.15, linewidth=0)
@@ -170,7 +301,8 @@ def _draw(ax: Axes, curve: EffectCurve, colour: str, label: str | None, shift: f
         return
     x = np.arange(len(curve.values)) + shift
     ax.vlines(x, curve.lower, curve.upper, color=colour, linewidth=1.4)
-    ax.plot(x, curve.mean, "o", color=colour, markersize=5, label=label)
+    style = "o-" if lines else "o"
+    ax.plot(x, curve.mean, style, color=colour, markersize=5, linewidth=1.0, label=label)
 
 
 def _short(value: Any) -> str:

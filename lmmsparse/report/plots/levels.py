@@ -27,7 +27,7 @@ class LevelEffects:
         Conditional modes.
     conditional_sd : (levels, k) array
         Standard deviations given the data.
-    variance : (k,) array
+    variance : (levels, k) array
         Estimated variances between levels.
     """
 
@@ -63,14 +63,18 @@ def effects_of(fit: Fit, group: str | None) -> LevelEffects:
     """The random effects of one group."""
     group = chosen_group(fit, group)
     terms = fit.design.groups[group]
+    first = fit.design.blocks[terms[0]]
     factors = fit.template.factors(fit.theta)
     spread = conditional_covariances(fit)[group]
     return LevelEffects(
         group=group,
         names=effect_names(fit)[group],
-        labels=np.asarray(fit.design.blocks[terms[0]].levels, dtype=object),
+        labels=np.asarray(first.levels, dtype=object),
         modes=conditional_modes(fit)[group],
         conditional_sd=np.sqrt(np.maximum(np.einsum("lkk->lk", spread), 0.0)),
         variance=fit.sigma2
-        * np.concatenate([np.einsum("ij,ij->i", factors[t], factors[t]) for t in terms]),
+        * np.multiply.outer(
+            np.ones(first.n_levels) * first.level_variances(np.arange(first.n_levels)),
+            np.concatenate([np.einsum("ij,ij->i", factors[t], factors[t]) for t in terms]),
+        ),
     )

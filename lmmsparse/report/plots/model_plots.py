@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmmsparse.common.calls import checked_keywords, explained_members, not_called
+from lmmsparse.common.options import check_level
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.bootstrap import Bootstrap
 from lmmsparse.inference.intervals.profile.profile import Profile
+from lmmsparse.inference.means.tables import Wanted, linear_basis
 from lmmsparse.report.plots.caterpillar import plot_caterpillar
 from lmmsparse.report.plots.densities import plot_bootstrap
-from lmmsparse.report.plots.effects import plot_effects
+from lmmsparse.report.plots.effects import Look, plot_effects
 from lmmsparse.report.plots.pairs import plot_pairs
 from lmmsparse.report.plots.profiles import plot_profile
 from lmmsparse.report.plots.qq import plot_qq
@@ -210,9 +212,11 @@ class ModelPlots:
         ddf: str = "satterthwaite",
         type: str = "link",
         weights: str | Mapping[str, Any] = "equal",
+        lines: bool | None = None,
+        data: Any = None,
         ax: Any = None,
     ) -> Any:
-        """Means of the response along predictors, with confidence limits.
+        """Means of the response along predictors, with confidence limits as bars or bands.
 
         Parameters
         ----------
@@ -231,13 +235,19 @@ class ModelPlots:
             The scale of the model, or that of the response where the formula transforms it.
         weights : {"equal", "proportional"} or mapping
             Of levels that are averaged over, as in `emmeans`.
+        lines : bool, optional
+            Whether lines connect the levels of a factor; if not given, with `by` they do.
+        data : table, optional
+            The data of the fit, to draw its responses under the means.
         ax : Axes or array of Axes, optional
 
         Returns
         -------
         Axes or array of Axes
         """
-        return plot_effects(self._fit, specs, by, at, level, ddf, ax, type, weights)
+        wanted = Wanted(at=at, level=check_level(level), weights=weights)
+        basis = linear_basis(self._fit, ddf)
+        return plot_effects(basis, specs, by, wanted, Look(type, lines, data), ax)
 
     @checked_keywords
     def shrinkage(

@@ -14,7 +14,7 @@ from lmmsparse.common.options import check_level
 from lmmsparse.fit.fit import Fit
 from lmmsparse.report.plots import figure
 from lmmsparse.report.plots.figure import BAND, GREY, INK, Axes
-from lmmsparse.report.plots.levels import effects_of
+from lmmsparse.report.plots.levels import LevelEffects, effects_of
 from lmmsparse.report.plots.residuals import standardized
 
 _NAMED = 5
@@ -23,30 +23,41 @@ _RANKS = 200
 _DRAWS = 2_000
 
 
-def plot_qq(fit: Fit, group: str | None, level: float, ax: Any) -> Any:
+def plot_qq(fit: Fit, group: str | None, level: float, ax: Any, rng: Any = None) -> Any:
     """Standardized residuals, or random effects divided by their standard deviations."""
     level = check_level(level)
     if group is None:
-        values = standardized(fit)
+        values = standardized(fit, rng)
         (ax,) = figure.panels(1, ax, (4.2, 3.8))
         _panel(ax, values[np.isfinite(values)], level)
-        figure.dress(ax, "Normal quantile", "Standardized residual")
+        name = "Standardized residual" if fit.has_residuals else "Quantile residual"
+        figure.dress(ax, "Normal quantile", name)
         return ax
     effects = effects_of(fit, group)
     axes = figure.panels(len(effects.names), ax, (4.0, 3.8))
-    for j, (each, name) in enumerate(zip(axes, effects.names, strict=True)):
-        # Var(b̂) = Var(b) − Var(b | y): what shrinkage leaves.
-        variance = effects.variance[j] - effects.conditional_sd[:, j] ** 2
-        known = variance > 1e-8 * effects.variance[j]
-        if not known.any():
-            figure.say(each, f"{name} does not vary\nbetween levels of {effects.group}.")
-            figure.dress(each, title=f"{name} | {effects.group}")
-            continue
-        values = effects.modes[known, j] / np.sqrt(variance[known])
-        _panel(each, values, level, effects.labels[known])
-        y = "Random effect / its standard deviation" if j == 0 else ""
-        figure.dress(each, "Normal quantile", y, f"{name} | {effects.group}")
+    for j, each in enumerate(axes):
+        effect_panel(
+            each, effects, j, level, "Random effect / its standard deviation" if j == 0 else ""
+        )
     return figure.one_or_all(axes)
+
+
+def effect_panel(
+    ax: Axes, effects: LevelEffects, j: int, level: float, y: str = "Random effect / its SD"
+) -> None:
+    """The quantile plot of one effect of a group."""
+    name = effects.names[j]
+    # Var(b̂) = Var(b) − Var(b | y): what shrinkage leaves.
+    variance = effects.variance[:, j] - effects.conditional_sd[:, j] ** 2
+    known = variance > 1e-8 * effects.variance[:, j]
+    title = f"{name} | {effects.group}"
+    if not known.any():
+        figure.say(ax, f"{name} does not vary\nbetween levels of {effects.group}.")
+        figure.dress(ax, title=title)
+        return
+    values = effects.modes[known, j] / np.sqrt(variance[known])
+    _panel(ax, values, level, list(effects.labels[known]))
+    figure.dress(ax, "Normal quantile", y, title)
 
 
 def _panel(ax: Axes, values: FloatArray, level: float, labels: Sequence[Any] = ()) -> None:

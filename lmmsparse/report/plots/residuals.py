@@ -2,42 +2,66 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.report.plots.figure import ACCENT, GREY, Axes, dress, panels, points
+from lmmsparse.results.generalized import residuals as generalized_residuals
 from lmmsparse.results.influence import influence_of_rows
 from lmmsparse.results.residuals import residuals
 
 
-def standardized(fit: Fit) -> FloatArray:
-    """Residuals divided by their standard deviation, √w r / (σ √(1 − h)), (n,); NaN where h = 1."""
+def standardized(fit: Fit, rng: Any = None) -> FloatArray:
+    """Residuals that are standard normal, nearly, if the model holds, (n,).
+
+    √w r / (σ √(1 − h)) of a linear model, NaN where h = 1; of a generalized one its quantile
+    residuals, randomized by `rng` for discrete responses.
+    """
+    if isinstance(fit, GeneralizedFit):
+        return generalized_residuals(fit, "quantile", rng)
     values = influence_of_rows(fit).rstudent.to_numpy(dtype=np.float64)
     if fit.design.na_action == "exclude":
         values = values[fit.design.rows]
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def plot_residuals(fit: Fit, smooth: bool, ax: Axes) -> Axes:
+def _along(fit: Fit) -> tuple[FloatArray, str]:
+    """What residuals are drawn against, and its name."""
+    if isinstance(fit, GeneralizedFit):
+        return fit.linear_predictor, f"Linear predictor ({fit.family.link})"
+    return fit.fitted, f"Fitted {fit.design.response}"
+
+
+def plot_residuals(fit: Fit, smooth: bool, ax: Axes, rng: Any = None) -> Axes:
     """Residuals against fitted values with a smoother."""
+    x, label = _along(fit)
+    if isinstance(fit, GeneralizedFit):
+        y, name = standardized(fit, rng), "Quantile residual"
+    else:
+        y = residuals(fit, "pearson")
+        weighted = " × √weight" if fit.design.weights is not None else ""
+        name = f"Residual{weighted} ({fit.design.response})"
     (ax,) = panels(1, ax)
     ax.axhline(0.0, color=GREY, linewidth=0.8, zorder=1)
-    _cloud(ax, fit.fitted, residuals(fit, "pearson"), smooth)
-    weighted = fit.design.weights is not None
-    name = "Residual × √weight" if weighted else "Residual"
-    dress(ax, f"Fitted {fit.design.response}", f"{name} ({fit.design.response})")
+    _cloud(ax, x, y, smooth)
+    dress(ax, label, name)
     return ax
 
 
-def plot_scale_location(fit: Fit, smooth: bool, ax: Axes) -> Axes:
+def plot_scale_location(fit: Fit, smooth: bool, ax: Axes, rng: Any = None) -> Axes:
     """Roots of absolute standardized residuals against fitted values."""
-    values = np.sqrt(np.abs(standardized(fit)))
+    values = np.sqrt(np.abs(standardized(fit, rng)))
     (ax,) = panels(1, ax)
     known = np.isfinite(values)
-    _cloud(ax, fit.fitted[known], values[known], smooth)
+    x, label = _along(fit)
+    _cloud(ax, x[known], values[known], smooth)
     ax.set_ylim(bottom=0.0)
-    dress(ax, f"Fitted {fit.design.response}", "√|standardized residual|")
+    kind = "quantile" if isinstance(fit, GeneralizedFit) else "standardized"
+    dress(ax, label, f"√|{kind} residual|")
     return ax
 
 

@@ -7,25 +7,22 @@ it; a correlation, and a standard deviation of zero, by linear constraints on θ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import OptionError
-from lmmsparse.engine.covariance.structures import CovarianceStructure
-from lmmsparse.engine.covariance.template import LambdaTemplate
-from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.profile.curve import Problem
+from lmmsparse.inference.intervals.profile.located import Located, reordered
 from lmmsparse.inference.intervals.profile.search import (
     Point,
     SigmaHeld,
     minimize,
-    minimize_on_plane,
 )
 from lmmsparse.results.parameters import parameter_names
 
@@ -36,11 +33,27 @@ def problem_of(fit: Fit, index: int) -> Problem:
     if index > d:
         return _fixed_effect(fit, index - d - 1)
     if index == d:
-        return _residual_deviation(_Located(fit.objective, fit.theta))
+        return residual_deviation(Located(fit.objective, fit.theta))
+    return of_theta(fit, index, Located, reordered)
+
+
+def of_theta(
+    fit: Fit,
+    index: int,
+    here: Callable[..., Located],
+    moved: Callable[[Fit, int, tuple[int, ...]], Located],
+) -> Problem:
+    """An element of θ as a standard deviation or correlation.
+
+    Parameters
+    ----------
+    here, moved : callable
+        What makes the criterion and its optimum, as they are and with a term's effects reordered.
+    """
     term = next(t for t, part in enumerate(fit.template.slices) if index < part.stop)
     structure, part = fit.template.structures[term], fit.template.slices[term]
     row, column = structure.entries[index - part.start]
-    located = _Located(fit.objective, fit.theta, term)
+    located = here(fit.objective, fit.theta, term)
     if row == column and fit.held.sigma is None:
         return _standard_deviation(located, row)
     if not structure.closed or structure.k == 1:
@@ -53,84 +66,11 @@ def problem_of(fit: Fit, index: int) -> Problem:
         )
     # What is held must be of the first effect, or the first two.
     first = (column, row) if row != column else (row,)
-    located = _reordered(fit, term, (*first, *(i for i in range(structure.k) if i not in first)))
+    located = moved(fit, term, (*first, *(i for i in range(structure.k) if i not in first)))
     return _element(located, part.start, fit.sigma) if row == column else _correlation(located)
 
 
-@dataclass(frozen=True, eq=False)
-class _Located:
-    """An ML criterion and its optimum.
-
-    Attributes
-    ----------
-    theta : (n_theta,) array
-    term : int
-        The one that the parameter belongs to.
-    back : tuple of int
-        Where each effect of the term stands in the fit's own order; empty if there.
-    """
-
-    objective: ProfiledDeviance
-    theta: FloatArray
-    term: int = 0
-    back: tuple[int, ...] = ()
-
-    @cached_property
-    def scaled(self) -> StandardizedObjective:
-        return StandardizedObjective(self.objective)
-
-    @property
-    def x(self) -> FloatArray:
-        """The optimum in the coordinates of the search."""
-        return self.scaled.to_internal(self.theta)
-
-    @property
-    def unit(self) -> FloatArray:
-        return np.eye(len(self.theta))
-
-    @cached_property
-    def sigma(self) -> float:
-        """σ at the optimum."""
-        return float(np.sqrt(self.objective.sigma2(self.objective.solution(self.theta))))
-
-    @property
-    def template(self) -> LambdaTemplate:
-        return self.objective.template
-
-    @property
-    def structure(self) -> CovarianceStructure:
-        return self.template.structures[self.term]
-
-    @property
-    def part(self) -> slice:
-        return self.template.slices[self.term]
-
-    def optimum(self, value: float) -> Point:
-        return Point(value, self.objective(self.theta), self.x)
-
-    def on_plane(self, C: FloatArray, x: FloatArray, origin: FloatArray | None = None) -> Point:
-        return minimize_on_plane(self.scaled, C, x, origin)
-
-    def with_sigma(self, held: SigmaHeld, value: float, x: FloatArray) -> Point:
-        return replace(minimize(held, x, self.scaled.bounds), value=value)
-
-    def estimates(
-        self, point: Point, sigma: float | None = None
-    ) -> tuple[FloatArray, float, FloatArray]:
-        """θ in the order of the fit, σ and β; with `sigma` given, σ is no function of θ alone."""
-        theta = self.scaled.to_theta(point.x)
-        solution = self.objective.solution(theta)
-        if sigma is None:
-            sigma = float(np.sqrt(self.objective.sigma2(solution)))
-        internal = self.objective.response.beta0 + solution.beta
-        beta = self.objective.products.basis.coefficients(internal)
-        if self.back:
-            theta = theta.copy()
-            theta[self.part] = _turned(self.structure.factor(theta[self.part]), self.back)
-        return theta, sigma, beta
-
-
-def _residual_deviation(at: _Located) -> Problem:
+def residual_deviation(at: Located) -> Problem:
     """σ held."""
     d = len(at.theta)
     to_theta = at.scaled.to_theta(at.unit)
@@ -150,7 +90,7 @@ def _residual_deviation(at: _Located) -> Problem:
     )
 
 
-def _standard_deviation(at: _Located, row: int) -> Problem:
+def _standard_deviation(at: Located, row: int) -> Problem:
     """The standard deviation σ ‖T_row‖ of one effect of one term held, with σ free to follow."""
     template, structure, part = at.template, at.structure, at.part
     to_theta = at.scaled.to_theta(at.unit)
@@ -209,7 +149,7 @@ def _standard_deviation(at: _Located, row: int) -> Problem:
     )
 
 
-def _correlation(at: _Located) -> Problem:
+def _correlation(at: Located) -> Problem:
     """The correlation of the first two effects of an unstructured term held."""
 
     def value_of(theta: FloatArray) -> float:
@@ -249,7 +189,7 @@ def _correlation(at: _Located) -> Problem:
     return Problem(-1.0, 1.0, True, 0.05, best, solve, at.estimates)
 
 
-def _element(at: _Located, index: int, per_unit: float) -> Problem:
+def _element(at: Located, index: int, per_unit: float) -> Problem:
     """One element of θ held: a correlation, or with σ known a standard deviation.
 
     Parameters
@@ -311,7 +251,7 @@ def _fixed_effect(fit: Fit, column: int) -> Problem:
     system = fit.solver.build(smaller, fit.template)
     without = replace(fit.objective, system=system, products=smaller)
 
-    def located(value: float) -> _Located:
+    def located(value: float) -> Located:
         # The residual of y − value·x on X₋ is that of y on X plus κ times a unit vector.
         beta0 = G.T @ old.beta0 - value * c
         kappa = float(beta0[-1])
@@ -322,7 +262,7 @@ def _fixed_effect(fit: Fit, column: int) -> Problem:
             yty=old.yty + kappa * kappa + 2.0 * kappa * float(unit @ old.Xty),
             beta0=beta0[:-1],
         )
-        return _Located(without.with_response(response), fit.theta)
+        return Located(without.with_response(response), fit.theta)
 
     def solve(value: float, x: FloatArray) -> Point:
         scaled = located(value).scaled
@@ -342,46 +282,3 @@ def _fixed_effect(fit: Fit, column: int) -> Problem:
         solve=solve,
         estimates=estimates,
     )
-
-
-def _turned(T: FloatArray, order: tuple[int, ...]) -> FloatArray:
-    """The parameters of an unstructured term with effect i of the result being order[i] of T."""
-    k = len(order)
-    R = np.asarray(np.linalg.qr(T[list(order)].T, mode="r"))
-    L = R.T * np.where(np.diag(R) < 0, -1.0, 1.0)
-    return np.concatenate([L[c:, c] for c in range(k)])
-
-
-def _reordered(fit: Fit, term: int, order: tuple[int, ...]) -> _Located:
-    """The criterion and its optimum with the effects of a term in another order."""
-    if order == tuple(range(len(order))):
-        return _Located(fit.objective, fit.theta, term, order)
-    products, response, template = fit.products, fit.objective.response, fit.template
-    take, part = list(order), template.slices[term]
-    theta = fit.theta.copy()
-    theta[part] = _turned(template.structures[term].factor(theta[part]), order)
-    a, z = template.offsets[term], template.offsets[term + 1]
-    rows = np.arange(products.q)
-    rows[a:z] = rows[a:z].reshape(-1, len(take))[:, take].ravel()
-    pairs = []
-    for pair in products.pairs:
-        values = pair.values
-        if pair.s == term:
-            values = values[:, take, :]
-        if pair.t == term:
-            values = values[:, :, take]
-        pairs.append(replace(pair, values=np.ascontiguousarray(values)))
-    moved = replace(products, pairs=tuple(pairs), ZtX=products.ZtX[rows])
-    shifts = list(template.shifts)
-    own = shifts[term]
-    if own is not None:
-        shifts[term] = own[np.ix_(take, take)]
-        template = replace(template, shifts=tuple(shifts))
-    objective = replace(
-        fit.objective,
-        template=template,
-        system=fit.solver.build(moved, template),
-        products=moved,
-        response=replace(response, Zty=response.Zty[rows]),
-    )
-    return _Located(objective, theta, term, tuple(int(i) for i in np.argsort(order)))

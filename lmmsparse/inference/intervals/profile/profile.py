@@ -18,11 +18,14 @@ from lmmsparse.common.progress import run
 from lmmsparse.common.render import Section, Shown
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
-from lmmsparse.fit.fit import Fit, fitted
+from lmmsparse.fit.fit import Fit, refitted
+from lmmsparse.fit.monte_carlo import require_exact
 from lmmsparse.fit.refit import maximum_likelihood
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.fit.settle import Settled, better_optimum, findings_about, settle
 from lmmsparse.inference.intervals.profile.curve import BetterOptimumError, Curve, trace
 from lmmsparse.inference.intervals.profile.problems import problem_of
+from lmmsparse.inference.intervals.profile.residual import problem_of_residuals
 from lmmsparse.optimize import TrustRegion
 from lmmsparse.results.parameters import (
     known_parameters,
@@ -174,6 +177,8 @@ def profile(
         After Ctrl-C, that of the parameters that were finished, with a warning.
     """
     check_jobs(n_jobs)
+    instead = "Use method='wald', m.vcov_varcorr() for variances, or method='boot'"
+    require_exact(fit, "A profile of the likelihood needs", instead)
     names = [*parameter_names(fit), *fit.design.x_names]
     wanted = names if which is None else list(dict.fromkeys(select_rows(which, names, fit)))
     exact = [float(normal_quantile(0.5 + check_level(level) / 2))] if level is not None else []
@@ -209,7 +214,7 @@ def profile(
             announce(findings)
             return Profile(curves, estimates, names, cutoff, findings)
         former = used.criterion
-        settled = settle(fitted(used.problem, better[0], TrustRegion()))
+        settled = settle(refitted(used, used.problem, better[0], TrustRegion()))
     raise NumericalError(
         f"The profile met a better optimum {_RESTARTS} times in a row. The deviance has many "
         "local minima. Fit a simpler model, or use method='boot'."
@@ -225,7 +230,9 @@ def _follow(
         values = np.concatenate([parameter_values(fit, fit.theta, fit.sigma), fit.beta])
         value = values[[index]]
         return Curve(value, np.zeros(1), float(value[0]), float(value[0]), ()), [values]
-    problem = problem_of(fit, index)
+    problem = (
+        problem_of_residuals(fit, index) if isinstance(fit, ResidualFit) else problem_of(fit, index)
+    )
     try:
         curve = trace(problem, cutoff, cutoff / _STEPS, exact)
     except BetterOptimumError as found:
@@ -233,7 +240,9 @@ def _follow(
     along = []
     for point in curve.points:
         theta, sigma, beta = problem.estimates(point)
-        values = np.concatenate([parameter_values(fit, theta, sigma), beta])
+        d = fit.template.n_theta
+        own = parameter_values(fit, theta[:d], sigma, theta[d:])
+        values = np.concatenate([own, beta])
         values[index] = point.value  # a correlation that is not determined by theta
         along.append(values)
     return curve, along

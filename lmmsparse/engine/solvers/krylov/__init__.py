@@ -1,0 +1,1 @@
+"""Penalized least squares without a factor of M: conjugate gradients, and probes for log|M|."""

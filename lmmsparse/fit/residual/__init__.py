@@ -1,0 +1,1 @@
+"""Models whose residuals have a covariance of their own: problem, search in (θ, φ), fit."""

@@ -1,0 +1,1 @@
+"""How often a test would find an effect."""

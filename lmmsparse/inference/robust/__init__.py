@@ -1,0 +1,1 @@
+"""Covariance matrices of the fixed effects that hold whatever happens within clusters."""
