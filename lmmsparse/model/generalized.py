@@ -25,7 +25,7 @@ from lmmsparse.fit.generalized.verdict import judge_generalized
 from lmmsparse.fit.verdict import Convergence
 from lmmsparse.inference.generalized.likelihood import criterion_at, deletions, reductions
 from lmmsparse.inference.generalized.means import generalized_basis
-from lmmsparse.inference.generalized.profile import profile_intervals
+from lmmsparse.inference.generalized.profile import generalized_profile, profile_intervals
 from lmmsparse.inference.generalized.resample import bootstrap_generalized
 from lmmsparse.inference.generalized.wald import (
     as_normal,
@@ -36,6 +36,7 @@ from lmmsparse.inference.generalized.wald import (
 )
 from lmmsparse.inference.hypotheses.contrast import contrast
 from lmmsparse.inference.intervals.bootstrap import Bootstrap
+from lmmsparse.inference.intervals.profile.profile import Profile
 from lmmsparse.inference.means.joint import joint_tests_table
 from lmmsparse.inference.means.tables import Wanted, emmeans_table, emtrends_table
 from lmmsparse.inference.power.power import power
@@ -94,7 +95,6 @@ class GeneralizedLinearMixedModel(MixedModel):
         "influence": "It is for linear mixed models. Refit without the rows or levels.",
         "step": "It is for linear mixed models. Write m.drop1() and m.ranova().",
         "refit_many": "It is for linear mixed models. Write m.refit(y) for each response.",
-        "profile": "Write m.confint(method='profile').",
         "vcov_varcorr": "Write m.parameter_errors.",
         "all_fit": "Fit again with optimizer=, for example lmm.Bobyqa().",
         "r2": "It is for linear mixed models, whose residuals have a variance.",
@@ -344,8 +344,8 @@ class GeneralizedLinearMixedModel(MixedModel):
         Parameters
         ----------
         method : {"profile", "wald", "boot"}
-            Profile likelihood (NaN for correlations); Wald, on the logarithm for standard
-            deviations and by Fisher's z for correlations; parametric bootstrap.
+            Profile likelihood; Wald, on the logarithm for standard deviations and by Fisher's z for
+            correlations; parametric bootstrap.
         level : float
         which : str or sequence of str, optional
             Parameters to give, or terms of the fixed effects; ``"beta_"`` for all fixed effects,
@@ -372,6 +372,34 @@ class GeneralizedLinearMixedModel(MixedModel):
         replicates = self.bootstrap(n, rng=rng, n_jobs=n_jobs, progress=progress)
         frame = replicates.confint(level, kind)
         return frame if which is None else frame.loc[select_rows(which, [*frame.index], self._fit)]
+
+    @checked_keywords
+    def profile(
+        self,
+        which: str | Sequence[str] | None = None,
+        level: float | None = None,
+        *,
+        n_jobs: int = 1,
+        progress: bool | None = None,
+    ) -> Profile:
+        """Profile −2 log-likelihood along parameters.
+
+        Parameters
+        ----------
+        which : str or sequence of str, optional
+            As for `confint`.
+        level : float, optional
+            Follow the curves only as far as intervals of this level need; if not given, as far as
+            joint regions of all parameters do.
+        n_jobs, progress
+            As for `confint`.
+
+        Returns
+        -------
+        Profile
+            ``.confint(level)``, ``.to_frame()``; ``m.plot.profile(it)`` draws it.
+        """
+        return generalized_profile(self._fit, which, level, n_jobs, progress)
 
     @checked_keywords
     def bootstrap(
