@@ -20,6 +20,7 @@ from lmmsparse.engine.families import NegativeBinomial
 from lmmsparse.engine.families.base import Family
 from lmmsparse.engine.solvers.choose import solver_findings
 from lmmsparse.fit.generalized.fit import GeneralizedFit
+from lmmsparse.fit.generalized.many import refit_many_generalized
 from lmmsparse.fit.generalized.refit import refit_generalized
 from lmmsparse.fit.generalized.verdict import judge_generalized
 from lmmsparse.fit.verdict import Convergence
@@ -59,7 +60,9 @@ from lmmsparse.results.generalized import (
     residuals,
     simulate_generalized,
 )
+from lmmsparse.results.generalized_influence import influence_generalized
 from lmmsparse.results.given import given_parameters
+from lmmsparse.results.influence import Influence
 from lmmsparse.results.parameters import select_rows
 
 METHODS = ("wald", "profile", "boot")
@@ -92,9 +95,7 @@ class GeneralizedLinearMixedModel(MixedModel):
 
     _fit: GeneralizedFit
     _instead: ClassVar[dict[str, str]] = {
-        "influence": "It is for linear mixed models. Refit without the rows or levels.",
         "step": "It is for linear mixed models. Write m.drop1() and m.ranova().",
-        "refit_many": "It is for linear mixed models. Write m.refit(y) for each response.",
         "vcov_varcorr": "Write m.parameter_errors.",
         "all_fit": "Fit again with optimizer=, for example lmm.Bobyqa().",
         "r2": "It is for linear mixed models, whose residuals have a variance.",
@@ -720,10 +721,49 @@ class GeneralizedLinearMixedModel(MixedModel):
         ----------
         y : array
             One value per fitted row, or per row of the original data; proportions for binomial
-            models, as `simulate` gives them.
+            models, as `simulate` gives them. Rows where it is missing are left out.
         """
         if isinstance(y, str):
             raise refused("y", "an array", y, "Pass the values of the response.")
         model = GeneralizedLinearMixedModel(refit_generalized(self._fit, y))
         announce(model.convergence.findings, self._fit.design.findings)
         return model
+
+    @checked_keywords
+    def refit_many(self, Y: Any, n_jobs: int = 1, progress: bool | None = None) -> pd.DataFrame:
+        """Fit the same design to many responses; no warnings, the verdicts are in the table.
+
+        Parameters
+        ----------
+        Y : (rows, m) array or DataFrame
+            One response per column, as `simulate` gives them. Rows where one is missing are left
+            out of its refit.
+        n_jobs, progress
+            As for `confint`.
+
+        Returns
+        -------
+        DataFrame
+            One row per column of `Y`: ``criterion`` (−2 log-likelihood), θ, the family's own
+            parameter, the fixed effects and their standard errors ``se_<name>``, ``converged``,
+            ``singular`` and ``problem``: why a response could not be fitted, empty otherwise.
+        """
+        return refit_many_generalized(self._fit, Y, n_jobs, progress)
+
+    @checked_keywords
+    def influence(self, groups: Any = None, progress: bool | None = None) -> Influence:
+        """How much each level of a grouping moves the fixed effects, by refits without it.
+
+        Parameters
+        ----------
+        groups : str or (rows,) array
+            A grouping factor of the model, or labels of the rows.
+        progress : bool, optional
+            As for `confint`.
+
+        Returns
+        -------
+        Influence
+            ``cooks_distance, dfbeta, problems``.
+        """
+        return influence_generalized(self._fit, groups, progress)
