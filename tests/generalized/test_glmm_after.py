@@ -107,11 +107,6 @@ def test_profile_object(n_agq: int) -> None:
     axes = m.plot.profile(profile)
     labels = ["SD of Intercept | g", "dispersion", "Intercept", "x"]
     assert [ax.get_xlabel() for ax in axes] == labels
-        "SD of Intercept | g",
-        "dispersion",
-        "Intercept",
-        "x",
-    ]
     with pytest.raises(OptionError, match="higher than the profile reaches"):
         profile.confint(0.999)
     with pytest.raises(OptionError, match="names no parameter"):
