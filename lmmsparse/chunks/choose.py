@@ -39,33 +39,33 @@ def design_of_data(
     asked = check_chunks(chunks)
     options: dict[str, Any] = {"weights": weights, "offset": offset, "na_action": na_action}
     options |= {"contrasts": contrasts, "context": context}
+    more: dict[str, Any] = {"known": known, "residual": residual, "residual_sd": residual_sd}
     source = lazy_source(data) if asked is None else source_of(data)
-    structures: dict[str, Any] = {"known": known, "residual": residual, "residual_sd": residual_sd}
     if source is None:
-        return build_design(formula, data, **options, **structures)
+        return build_design(formula, data, **options, **more)
     if asked is not None or reads_always(data):
+        _check_independent(more)
         how = asked or Chunks()
         if how.client is None and isinstance(source, DaskSource):
             how = replace(how, client=own_client())
-        _require_independence(structures)
         return design_in_chunks(formula, source, how, **options)
     needed, free = _needed(formula, source, context), free_memory()
     if needed > _SHARE * free:
-        _require_independence(structures)
+        _check_independent(more)
         said = Finding("read-in-chunks", "info", _said(source, needed, free, "in chunks"))
         return design_in_chunks(formula, source, Chunks(), **options, findings=[said])
-    design = build_design(formula, data, **options, **structures)
+    design = build_design(formula, data, **options, **more)
     said = Finding("read-in-memory", "info", _said(source, needed, free, "into memory"))
     return replace(design, findings=(*design.findings, said))
 
 
-def _require_independence(structures: Mapping[str, Any]) -> None:
-    """Refuse what needs the rows themselves, or levels that data do not have."""
-    for name, given in structures.items():
-        if given is not None:
+def _check_independent(given: Mapping[str, Any]) -> None:
+    """Refuse structures for which sums over rows that are apart are not enough."""
+    for name, value in given.items():
+        if value is not None:
             raise OptionError(
-                f"{name}= is not available for data that are read in chunks. Read them into a "
-                "DataFrame, or a part of them, and pass that."
+                f"{name}= is not there for data that are read in chunks, where rows are summed "
+                "wherever they are found. Read the data into memory, or leave it out."
             )
 
 

@@ -51,11 +51,12 @@ class DaskPartition:
 def own_client() -> Any:
     """The client that Dask uses by itself, None if there is none."""
     try:
-        from distributed import default_client
+        import distributed
     except ImportError:
         return None
+    package: Any = distributed
     try:
-        return default_client()  # type: ignore[no-untyped-call]
+        return package.default_client()
     except ValueError:
         return None
 
@@ -94,6 +95,7 @@ def on_cluster(
 
 def _wait(future: Any) -> None:
     """Until a task has ended; its error is that of the result that needs it."""
-    from distributed import wait
+    import distributed
 
-    wait(future)  # type: ignore[no-untyped-call]
+    package: Any = distributed
+    package.wait(future)

@@ -55,7 +55,7 @@ def design_in_chunks(
     said += about_zero_weights(learnt.zero, learnt.n > 0)
     plan, sums = reading.sums(learnt)
     _check_same(learnt, sums, question, source)
-    facts = finished(sums, plan, sum(map(len, learnt.pieces.places)))
+    facts = finished(sums, plan, sum(map(len, learnt.pieces.places)), learnt.rows)
     sample = plan.sample
     assert sample.recipe is not None
     matrices = with_spans(sample.recipe.matrices, learnt)

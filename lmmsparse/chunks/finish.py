@@ -6,6 +6,8 @@ times a number, so that one pass has the digits of an orthonormalization in memo
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.linalg import solve_triangular
 
@@ -38,7 +40,7 @@ def _back(R: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray(solve_triangular(R, b, trans="T")) if len(R) else b
 
 
-def finished(sums: Sums, plan: Plan, systematic: int) -> Facts:
+def finished(sums: Sums, plan: Plan, systematic: int, read: int) -> Facts:
     """The cross-products in orthonormal columns, and what else is known."""
     coordinates, p = plan.coordinates, len(sums.G)
     step: FloatArray = np.asarray(np.linalg.cholesky(sums.G).T) if p else sums.G
@@ -71,7 +73,7 @@ def finished(sums: Sums, plan: Plan, systematic: int) -> Facts:
         yty=float(sums.h - s @ s),
         beta0=beta0,
     )
-    return _facts(sums, plan, products, response, systematic)
+    return replace(_facts(sums, plan, products, response, systematic), read=read)
 
 
 def _pairs(sums: Sums, plan: Plan) -> list[PairBlocks]:
@@ -114,6 +116,7 @@ def _facts(
         products=products,
         response=response,
         n=int(n),
+        read=int(n),
         low=found["low"],
         high=found["high"],
         spread=found["wyy"] - 2.0 * mean * found["wy"] + mean**2 * found["w"],

@@ -125,7 +125,6 @@ def design_of_sample(
         for factors, found in learnt.levels.items()
     }
     design = design_with_levels(
-        levels,
         question.asked.parsed,
         frame,
         question.weights,
@@ -133,7 +132,8 @@ def design_of_sample(
         "omit",
         question.contrasts,
         question.context,
-        state,
+        levels=levels,
+        state=state,
     )
     for finding in design.findings:
         if finding.code == "missing-rows":

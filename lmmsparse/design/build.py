@@ -112,14 +112,11 @@ def build_design(
     >>> design.X.shape, design.Z.shape
     ((180, 2), (180, 36))
     """
-    return design_with_levels(
-        {}, formula, data, weights, offset, na_action, contrasts, context, None, known, residual,
-        residual_sd,
-    )  # fmt: skip
+    options = (weights, offset, na_action, contrasts, context, known, residual, residual_sd)
+    return design_with_levels(formula, data, *options)
 
 
 def design_with_levels(
-    levels: Levels,
     formula: str | MixedFormula,
     data: Any,
     weights: Any = None,
@@ -127,21 +124,21 @@ def design_with_levels(
     na_action: str = "omit",
     contrasts: Mapping[str, Any] | None = None,
     context: Mapping[str, Any] | None = None,
-    state: Mapping[str, Any] | None = None,
     known: Mapping[str, Any] | None = None,
     residual: str | None = None,
     residual_sd: str | None = None,
+    *,
+    levels: Levels | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> Design:
-    """The design of a table that is a part of others.
+    """The design of a table that may be a part of others.
 
     Parameters
     ----------
-    levels : mapping
+    levels : mapping, optional
         Groupings, with the levels of all tables; those that are not there have their own.
     state : mapping, optional
         What transforms have learnt from all tables.
-    known, residual, residual_sd
-        As for `build_design`, of tables that are no part of others.
     """
     one_of("na_action", na_action, ("omit", "exclude", "raise"))
     asked = asked_of(formula, data, context, residual, residual_sd)
@@ -158,7 +155,7 @@ def design_with_levels(
     lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
     if not clearly_independent(X):
         findings += rank_findings(X, names, lost)
-    blocks = _blocks(asked, learnt, fitted.table, covariances, levels)
+    blocks = _blocks(asked, learnt, fitted.table, covariances, levels or {})
     order = sorted(range(len(blocks)), key=lambda i: -blocks[i].n_levels)
     blocks = [_with_steps(blocks[i], i, learnt.recipe, asked.frame, findings) for i in order]
     structure = residual_of(
@@ -295,11 +292,11 @@ def _blocks(
     for i, term in enumerate(asked.parsed.random):
         if term.factors not in made:
             columns = [evaluate_grouping(f, table, asked.own) for f in term.factors]
-            all_levels = levels.get(term.factors)
+            own = levels.get(term.factors)
             made[term.factors] = (
                 make_grouping(term.group, columns, known.get(term.group))
-                if all_levels is None
-                else replace(all_levels, codes=all_levels.key.encode(columns)[0])
+                if own is None
+                else replace(own, codes=own.key.encode(columns)[0])
             )
         values, names = learnt.matrices[f"random{i}"]
         assert isinstance(values, np.ndarray)

@@ -194,6 +194,11 @@ class Design(ReadOnly):
         return len(self.y) if self.facts is None else self.facts.n
 
     @property
+    def n_all(self) -> int:
+        """Rows of the data, with those that were left out."""
+        return len(self.index) if self.facts is None else self.facts.read
+
+    @property
     def p(self) -> int:
         return len(self.x_names)
 

@@ -55,7 +55,8 @@ class Facts(ReadOnly):
     ----------
     products, response : CrossProducts, Response
         Of the engine: all that a fit needs.
-    n : int
+    n, read : int
+        Rows that are fitted, and all that were read.
     low, high : float
         Smallest and largest response, the offset subtracted.
     spread, size : float
@@ -81,6 +82,7 @@ class Facts(ReadOnly):
     products: CrossProducts
     response: Response
     n: int
+    read: int
     low: float
     high: float
     spread: float

@@ -194,10 +194,9 @@ class MatrixRecipe:
     def matrix(self, part: str, newdata: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
         """The part's columns for new data, NaN in rows with a missing value, and those rows."""
         frame, missing = self.prepare(part, newdata)
-        keep = ~missing
-        whole = bool(keep.all())
+        whole = not missing.any()
         if not whole:
-            frame = frame.loc[keep].reset_index(drop=True)
+            frame = frame.loc[~missing].reset_index(drop=True)
         table = Variables({str(name): frame[name] for name in frame}, len(frame))
         plain = plain_columns(list(_parsed({"part": self.parts[part]}).part), table, self.columns)
         if plain is None:
@@ -210,7 +209,7 @@ class MatrixRecipe:
         if whole:
             return values, missing
         out = np.full((len(newdata), values.shape[1]), np.nan)
-        out[keep] = values
+        out[~missing] = values
         return out, missing
 
 

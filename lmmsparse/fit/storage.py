@@ -63,9 +63,7 @@ from lmmsparse.optimize import Bobyqa, NelderMead, QuasiNewton, StructuredSearch
 from lmmsparse.optimize.base import Optimizer, Optimum, Status
 
 _FORMAT = "lmmsparse model"
-# 1 had no list of its arrays and no checksums, 2 no models without rows and no structures of levels
-# and residuals
-_VERSION = 3
+_VERSION = 3  # 1 had no list of its arrays and no checksums, 2 no structures, no sums of rows
 _OPTIMIZERS: dict[str, type[Any]] = {
     c.__name__: c for c in (TrustRegion, StructuredSearch, Bobyqa, NelderMead, QuasiNewton)
 }
@@ -162,10 +160,8 @@ def _version(path: str | Path, meta: Any) -> int:
 
 
 def _foreign(path: str | Path) -> str:
-    return (
-        f"{path} is not a model saved by m.save(path), or is damaged from the start. Check the "
-        "path."
-    )
+    what = "is not a model saved by m.save(path), or is damaged from the start"
+    return f"{path} {what}. Check the path."
 
 
 def _encode_option(option: Any, known: dict[str, type[Any]]) -> dict[str, Any]:

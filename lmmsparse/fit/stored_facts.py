@@ -35,6 +35,7 @@ def encode_facts(facts: Facts, arrays: dict[str, ObjectArray]) -> dict[str, Any]
         arrays[f"facts.cells{i}"] = counts.ravel()
     return {
         "n": facts.n,
+        "read": facts.read,
         "systematic": facts.systematic,
         "yty": response.yty,
         "sum_log_weights": products.sum_log_weights,
@@ -44,7 +45,7 @@ def encode_facts(facts: Facts, arrays: dict[str, ObjectArray]) -> dict[str, Any]
     }
 
 
-_FACTS = ("n", "systematic", "yty", "sum_log_weights", "numbers", "between", "cells")
+_FACTS = ("n", "read", "systematic", "yty", "sum_log_weights", "numbers", "between", "cells")
 
 
 def decode_facts(meta: Any, sample: Design, arrays: Arrays) -> Design:
@@ -76,6 +77,7 @@ def decode_facts(meta: Any, sample: Design, arrays: Arrays) -> Design:
         products=products,
         response=response,
         n=n,
+        read=whole(meta["read"], n, 2**62),
         between=optional(meta["between"], lambda each: items(each, number, len(sizes))),
         R=_triangular(arrays.numbers("facts.R", p, p)),
         sums=arrays.numbers("facts.sums", p),

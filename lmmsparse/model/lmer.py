@@ -89,9 +89,8 @@ def lmer(
     formula : str
         For example ``"y ~ x + (x | subject) + (1 | item)"``.
     data : table
-        pandas or polars DataFrame, pyarrow Table, DuckDB relation, or mapping of arrays. Read in
-        chunks are a path or pattern of Parquet or CSV files, a Dask DataFrame and `Batches`; so are
-        polars LazyFrames, pyarrow Datasets and DuckDB relations that would not fit in memory.
+        pandas or polars DataFrame, pyarrow Table, DuckDB relation, or mapping of arrays; read in
+        chunks: path or pattern of Parquet or CSV files, Dask DataFrame, `Batches`.
     reml : bool
         REML (default) or maximum likelihood.
     weights, offset : str or (rows,) array, optional
@@ -126,8 +125,7 @@ def lmer(
         Formula of the logarithm of the residual standard deviation: ``"~ Sex"`` (one per
         level; σ is that of the first), ``"~ log(x)"`` (a power of x), ``"~ x"`` (exponential).
     chunks : Chunks, optional
-        Read the data in chunks, whatever they are, and how. A model that was fitted so has the same
-        estimates, tests and printout, but keeps no rows: see `predict_batches` for values of rows.
+        Read any data in chunks: the same estimates, but no rows are kept; see `predict_batches`.
     progress : bool
         Print the search to the standard error stream.
 

@@ -95,7 +95,7 @@ def _same_data(fit: Fit, made: Made | None) -> Any:
             "Models do not keep their data, and the table this one was fitted to is not there any "
             "more. Write m.update(formula, data)."
         )
-    if hasattr(data, "columns") and hasattr(data, "iloc"):
+    if fit.design.facts is None and hasattr(data, "columns") and hasattr(data, "iloc"):
         try:
             rows_as_fitted(fit, data)
         except DataError as error:

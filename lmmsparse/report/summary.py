@@ -143,10 +143,10 @@ def counts_of(fit: Fit) -> str:
         for name, terms in fit.design.groups.items()
     )
     design = fit.design
-    gone = len(design.index) - design.n
+    gone = design.n_all - design.n
     missing = any(f.code == "missing-rows" and f.level == "info" for f in design.findings)
     why = ": values are missing" if missing else ""
-    left_out = f" ({gone} of {len(design.index)} rows left out{why})" if gone else ""
+    left_out = f" ({gone} of {design.n_all} rows left out{why})" if gone else ""
     text = f"Number of obs: {design.n}{left_out}" + (f", groups: {groups}" if groups else "")
     residual = design.residual
     if residual is not None and residual.grouping is not None:

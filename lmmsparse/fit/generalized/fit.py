@@ -24,11 +24,12 @@ from lmmsparse.engine.generalized.laplace import LaplacePoint, Parameters
 from lmmsparse.engine.held import Held
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import Modes, PLSSolution, PLSSolver
+from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.fitting import check_exact, check_parts
 from lmmsparse.fit.generalized.errors import covariance
 from lmmsparse.fit.generalized.joint import search_at_joint_mode
-from lmmsparse.fit.generalized.problem import GeneralizedProblem, default_solver
+from lmmsparse.fit.generalized.problem import GeneralizedProblem, prepared
 from lmmsparse.fit.generalized.search import search
 from lmmsparse.fit.held import held_parameters, theta_names
 from lmmsparse.fit.start import checked_start
@@ -284,7 +285,8 @@ def fit_generalized(
     check_parts(optimizer, solver)
     check_exact(solver, "Generalized models")
     held = beside_sigma(design, fixed)
-    solver = solver if solver is not None else default_solver(design)
+    made = prepared(design)
+    solver = solver if solver is not None else choose_solver(made.products, exact=True)
     problem = GeneralizedProblem(
         design,
         False,
@@ -295,6 +297,7 @@ def fit_generalized(
         n_agq=n_agq,
         information=information,
         success=success,
+        prepared=made,
     )
     if start is not None:
         start = in_order_of_theta("start", start, theta_names(design))

@@ -89,8 +89,8 @@ def clusters_of(design: Design, cluster: Any) -> Clusters:
         groups = residual.grouping
         if crossing := _crosses(groups.codes, len(groups.levels), found):
             raise OptionError(
-                f"Residuals are correlated within {groups.name!r}, which crosses the clusters of "
-                f"{name!r}: the level {groups.levels[crossing[0]]!r} occurs in {crossing[1]} of "
+                f"The residuals within {groups.name!r} are correlated, and it crosses the clusters "
+                f"of {name!r}: the level {groups.levels[crossing[0]]!r} occurs in {crossing[1]} of "
                 "them. Choose clusters within each of which correlated rows lie."
             )
     for block in design.blocks:
