@@ -237,6 +237,16 @@ def test_generalized_models_refuse_it_by_name() -> None:
             lmm.glmer("z ~ visit + (1 | child)", data, "binomial", **option)  # type: ignore[arg-type]
 
 
+def test_pairs_of_rows_in_large_groups() -> None:
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"y": rng.normal(size=8000), "x": rng.uniform(1, 5, 8000)})
+    data = data.assign(g=np.arange(8000) // 2000, f=np.arange(8000) % 3)
+    with pytest.raises(lmm.DataError, match=r"8e\+06 pairs of rows"):
+        lmm.lmer("y ~ 1", data, residual="cs(1 | g)", residual_sd="~ x")
+    m = lmm.lmer("y ~ 1", data, residual="cs(1 | g)", residual_sd="~ C(f)")
+    assert m.convergence.converged
+
+
 def test_no_random_effects_without_a_structure() -> None:
     with pytest.raises(lmm.FormulaError, match=r"no random-effects term.*residual="):
         lmm.lmer("y ~ visit", teeth())

@@ -24,6 +24,7 @@ from lmmsparse.fit.start import Start, checked_start
 from lmmsparse.optimize import Optimizer, Optimum
 
 _MOST = 300_000_000
+_MOST_PAIRS = 2e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +124,7 @@ class ResidualProblem(Problem):
 
 def sets_of(design: Design, structure: ResidualStructure) -> CrossSets:
     """What is summed over the rows of a design."""
+    _check_pairs(design, structure)
     Q, basis = design.internal_columns()
     X = Q.X
     if not isinstance(X, np.ndarray):
@@ -143,6 +145,21 @@ def sets_of(design: Design, structure: ResidualStructure) -> CrossSets:
     return CrossSets(structure, X, e, beta0, basis, terms, list(pair_patterns(terms)))
 
 
+def _check_pairs(design: Design, structure: ResidualStructure) -> None:
+    """Refuse large groups with a common correlation and a standard deviation of every row."""
+    assert design.residual is not None
+    if design.residual.kind != "cs":
+        return
+    sizes = np.bincount(structure.cells.group).astype(np.float64)
+    pairs = float(sizes @ (sizes + 1.0)) / 2.0
+    if pairs > _MOST_PAIRS:
+        raise DataError(
+            f"residual={design.residual.text!r} with rows of so many different standard deviations "
+            f"has {pairs:.2g} pairs of rows to look at in every step, which is too many. Group the "
+            "values that residual_sd= depends on, or use ar1() or car1()."
+        )
+
+
 def with_start(design: Design) -> Design:
     """The design with start values of an unstructured correlation, from least squares."""
     residual = design.residual
@@ -155,8 +172,6 @@ def with_start(design: Design) -> Design:
     e = design.y - design.offset_or_zero
     for _ in range(2):
         e = e - Q.times(Q.transposed_times(e))
-    if residual.columns.shape[1]:
-        return design
     table = np.zeros((len(residual.grouping.levels), law.v))
     seen = np.zeros_like(table)
     at = residual.grouping.codes, residual.visits.codes
