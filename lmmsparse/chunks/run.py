@@ -32,18 +32,17 @@ def fold(
 ) -> R:
     """The result of work(partition, *arguments) for all partitions together."""
     calls = [(work, each, *arguments) for each in partitions]
-    here = any(isinstance(each, Stream) for each in partitions)
+    if any(isinstance(each, Stream) for each in partitions):  # not to be read elsewhere
+        chunks = replace(chunks, client=None, processes=1)
     with bar(label, len(calls), "parts", progress) as shown:
         try:
-            found: R = _folded(
-                calls, merge, replace(chunks, client=None) if here else chunks, shown
-            )
+            found: R = _folded(calls, merge, chunks, shown)
             return found
         except Exception as error:
             if isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker":
                 raise OptionError(
                     "A process that worked on the chunks was killed, usually because memory ran "
-                    "out. Use fewer rows or processes: chunks=lmm.Chunks(rows=250_000, processes=1)."
+                    "out. Use fewer rows or processes: lmm.Chunks(rows=250_000, processes=1)."
                 ) from error
             raise
 
