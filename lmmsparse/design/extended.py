@@ -19,6 +19,8 @@ from lmmsparse.design.grouping import Grouping, LevelKey
 from lmmsparse.design.rank import independent_columns
 from lmmsparse.design.residual import ResidualDesign
 
+_MOST_ROWS = 1e8
+
 
 def extended(
     design: Design, group: str, n_levels: int, rng: np.random.Generator
@@ -38,6 +40,11 @@ def extended(
         raise OptionError(
             f"The levels of {known[0]!r} have a known covariance, which new levels do not have. "
             "Ask for the power of the design as it is, without n=."
+        )
+    if n_levels * design.n / len(along.levels) > _MOST_ROWS:
+        raise OptionError(
+            f"{n_levels} levels of {group!r} would have about "
+            f"{n_levels * design.n / len(along.levels):.2g} rows. Ask for fewer."
         )
     sources = _sources(_profiles(design, along), n_levels, rng)
     order = np.argsort(along.codes, kind="stable").astype(np.intp)
