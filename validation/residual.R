@@ -23,6 +23,10 @@ teeth$visit <- (teeth$age - 6) / 2
 teeth$age_class <- factor(teeth$age)
 holes <- teeth[-c(3, 8, 10, 25, 41, 42, 77, 100), ]
 
+mares <- read.csv(file.path(here, "data", "Ovary.csv.gz"))
+rats <- read.csv(file.path(here, "data", "BodyWeight.csv.gz"))
+rats$weight0 <- ave(rats$weight, rats$Rat, FUN = function(w) w[1])
+
 tight <- lmeControl(msTol = 1e-13, tolerance = 1e-11, msMaxIter = 2000, maxIter = 2000,
                     niterEM = 100)
 tight_gls <- glsControl(msTol = 1e-13, tolerance = 1e-11, msMaxIter = 2000, maxIter = 2000)
@@ -30,6 +34,13 @@ tight_gls <- glsControl(msTol = 1e-13, tolerance = 1e-11, msMaxIter = 2000, maxI
 models <- list(
   ar1 = function(m) lme(Reaction ~ Days, sleep, ~ 1 | Subject,
                         correlation = corAR1(form = ~ Days | Subject), method = m, control = tight),
+  mares = function(m) lme(follicles ~ sin(2 * pi * Time) + cos(2 * pi * Time), mares, ~ 1 | Mare,
+                          correlation = corAR1(form = ~ occasion | Mare), method = m,
+                          control = tight),
+  rats = function(m) lme(weight ~ Time * factor(Diet), rats, ~ Time | Rat,
+                         correlation = corCAR1(form = ~ Time | Rat), method = m, control = tight),
+  rats_power = function(m) lme(weight ~ Time * factor(Diet), rats, ~ Time | Rat,
+                               weights = varPower(form = ~ weight0), method = m, control = tight),
   exponential = function(m) lme(Reaction ~ Days, sleep, ~ 1 | Subject,
                                 weights = varExp(form = ~ Days), method = m, control = tight),
   car1 = function(m) lme(size ~ Time + treat, sitka, ~ 1 | tree,

@@ -12,6 +12,7 @@ import pandas as pd
 from lmmsparse.chunks.batch import Batch, Source, check_columns
 from lmmsparse.chunks.options import Chunks
 from lmmsparse.chunks.plan import response_recipe
+from lmmsparse.chunks.rows import response_of
 from lmmsparse.chunks.source import source_of
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.common.errors import DataError, OptionError
@@ -57,10 +58,7 @@ class Reader:
         if self.response:
             recipe = response_recipe(recipe, self.fit.design.response)
         self.recipe = recipe
-
-    def check(self, names: tuple[str, ...]) -> None:
-        """Refuse a source without some columns."""
-        check_columns(self.source.names, names, f"{self.source.what} has")
+        check_columns(self.source.names, sorted(self.columns()), f"{self.source.what} has")
 
     def columns(self) -> set[str]:
         """What is read."""
@@ -112,7 +110,7 @@ def residual_batches(
 
     def of(batch: Batch) -> FloatArray:
         frame = batch.frame
-        values = reader.recipe.matrices.matrix("response", frame)[0][:, 0]
+        values = response_of(reader.recipe, fit.design.response, frame)
         values = values - predict(fit, frame, new_levels="nan")[0]
         if fit.design.weights is not None:
             w = column_or_array("weights", reader.recipe.weights_column, frame)

@@ -52,12 +52,17 @@ def files_source(path: Any) -> ArrowSource:
     else:
         found = [text] if Path(text).exists() else []
     if not found:
-        raise DataError(f"There are no files {text!r}. Check the path.")
+        reader = "read_parquet" if _kind(text) == "parquet" else "read_csv"
+        raise DataError(
+            f"There are no files {text!r}. Check the path, or read the data first, for example "
+            f"with pandas.{reader}({text!r})."
+        )
     kinds = {_kind(each) for each in found}
     if len(kinds) > 1 or None in kinds:
         raise DataError(
-            f"{text!r} names files that are not all Parquet, or not all CSV. Name files of one "
-            "kind, for example 'folder/*.parquet'; read others first."
+            f"{text!r} does not name files that are all Parquet, or all CSV, by the ends of their "
+            "names. Name files of one of these kinds, for example 'folder/*.parquet'. Read others "
+            "first, for example with pandas.read_feather."
         )
     return ArrowSource(
         tuple(f for each in found for f in _fragments(each, str(next(iter(kinds))))), text

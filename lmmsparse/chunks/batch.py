@@ -131,8 +131,8 @@ def check_columns(have: Iterable[str], names: Iterable[str], who: str) -> None:
     lost = [name for name in names if name not in have]
     if lost:
         raise DataError(
-            f"{who} no column {lost[0]!r}, which the model needs.{close_match(lost[0], have)} Its "
-            f"columns are {listed(have, 20)}. All parts of the data must have the same columns."
+            f"{who} no column {lost[0]!r}, which is needed.{close_match(lost[0], have)} There are "
+            f"{listed(have, 20)}. All parts of the data must have the same columns."
         )
 
 

@@ -58,7 +58,7 @@ def rows_of(
 ) -> Rows:
     """The numbers of complete rows."""
     frame = found.frame
-    raw = _defined(recipe.matrices.matrix("response", frame)[0], f"The response {response!r}")[:, 0]
+    raw = _defined(response_of(recipe, response, frame), f"The response {response!r}")
     values = _defined(recipe.matrices.matrix("fixed", frame)[0], "A term of the fixed effects")
     astray = np.flatnonzero(~recipe.determines(values))
     X = values if recipe.kept.all() else values[:, recipe.kept]
@@ -79,11 +79,20 @@ def rows_of(
     return Rows(y, raw, X, tuple(columns), tuple(codes), found.weights, found.offset, astray)
 
 
+def response_of(recipe: Recipe, response: str, frame: pd.DataFrame) -> FloatArray:
+    """The response of some rows, by a recipe with the response among its parts, (n,)."""
+    name = response.strip("`")
+    info = recipe.matrices.columns.get(name)
+    if info is not None and info.boolean:
+        return frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    return recipe.matrices.matrix("response", frame)[0][:, 0]
+
+
 def _defined(values: FloatArray, what: str) -> FloatArray:
     with np.errstate(over="ignore", invalid="ignore"):
         fine = np.isfinite(values.sum())
     if not fine and not np.isfinite(values).all():
-        count = int((~np.isfinite(values).all(axis=1)).sum())
+        count = int((~np.isfinite(values.reshape(len(values), -1)).all(axis=1)).sum())
         raise DataError(
             f"{what} is undefined or infinite in {count} rows, for example by the logarithm of a "
             "negative number. Rows that are left out for that reason are only known when all are "

@@ -49,7 +49,6 @@ def write_predictions(
             "columns= names 'predicted', which is the name of the predictions. Leave it out."
         )
     reader = Reader(fit, data, rows, "predicting", progress, others)
-    reader.check(others)
     own = target.parent / f".lmm-{secrets.token_hex(8)}.part"
     names = []
     try:

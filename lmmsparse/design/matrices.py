@@ -110,8 +110,7 @@ class MatrixRecipe:
 
         def moved(mapping: Mapping[str, Any]) -> dict[str, Any]:
             kept = {f"random{new}": mapping[f"random{old}"] for new, old in enumerate(order)}
-            others = {part: mapping[part] for part in ("fixed", "residual_sd") if part in mapping}
-            return {**others, **kept}
+            return {p: mapping[p] for p in ("fixed", "residual_sd") if p in mapping} | kept
 
         # Levels are learnt in the first part that uses a factor: others may need them.
         own = {"fixed", "response", "residual_sd"}

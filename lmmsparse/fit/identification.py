@@ -27,6 +27,7 @@ from lmmsparse.design import Design
 from lmmsparse.engine.columns import InternalColumns
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.template import LambdaTemplate
+from lmmsparse.engine.linalg import chunks
 from lmmsparse.engine.prior import Prior
 from lmmsparse.engine.products import CrossProducts, PairBlocks, side_by_side
 from lmmsparse.fit.coordinates import standardizer
@@ -227,8 +228,10 @@ def _gram_of_scalars(products: CrossProducts, reml: bool) -> FloatArray:
         pulled = np.array([(own.T @ own).ravel() for own in B])
         for pair in products.pairs:
             a, s, t = pair.values.ravel(), pair.s, pair.t
-            own, other = (B[s], B[t]) if s == t else (B[s][pair.rows], B[t][pair.cols])
-            G[s, t] -= 2.0 * (a @ np.einsum("mp,mp->m", own, other))
+            for part in chunks(len(a), p):
+                at = (part, part) if s == t else (pair.rows[part], pair.cols[part])
+                own, other = B[s][at[0]], B[t][at[1]]
+                G[s, t] -= 2.0 * (a[part] @ np.einsum("mp,mp->m", own, other))
             G[t, s] = G[s, t]
         G[:d, :d] += pulled @ pulled.T
         G[d, :d] -= pulled[:, :: p + 1].sum(axis=1)

@@ -220,14 +220,8 @@ def _encode_design(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, 
         "groupings": stored,
         "blocks": blocks,
         "recipe": None if design.recipe is None else encode_recipe(design.recipe),
-        **_residual(design, arrays),
+        **encode_residual(design.residual, arrays),
     }
-
-
-def _residual(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, Any]:
-    if design.residual is None:
-        return {}
-    return {"residual": encode_residual(design.residual, arrays)}
 
 
 _DESIGN = (

@@ -20,12 +20,13 @@ from lmmsparse.engine.families import NegativeBinomial
 from lmmsparse.engine.families.base import Family
 from lmmsparse.engine.solvers.choose import solver_findings
 from lmmsparse.fit.generalized.fit import GeneralizedFit
+from lmmsparse.fit.generalized.many import refit_many_generalized
 from lmmsparse.fit.generalized.refit import refit_generalized
 from lmmsparse.fit.generalized.verdict import judge_generalized
 from lmmsparse.fit.verdict import Convergence
 from lmmsparse.inference.generalized.likelihood import criterion_at, deletions, reductions
 from lmmsparse.inference.generalized.means import generalized_basis
-from lmmsparse.inference.generalized.profile import profile_intervals
+from lmmsparse.inference.generalized.profile import generalized_profile, profile_intervals
 from lmmsparse.inference.generalized.resample import bootstrap_generalized
 from lmmsparse.inference.generalized.wald import (
     as_normal,
@@ -36,6 +37,7 @@ from lmmsparse.inference.generalized.wald import (
 )
 from lmmsparse.inference.hypotheses.contrast import contrast
 from lmmsparse.inference.intervals.bootstrap import Bootstrap
+from lmmsparse.inference.intervals.profile.profile import Profile
 from lmmsparse.inference.means.joint import joint_tests_table
 from lmmsparse.inference.means.tables import Wanted, emmeans_table, emtrends_table
 from lmmsparse.inference.power.power import power
@@ -58,7 +60,9 @@ from lmmsparse.results.generalized import (
     residuals,
     simulate_generalized,
 )
+from lmmsparse.results.generalized_influence import influence_generalized
 from lmmsparse.results.given import given_parameters
+from lmmsparse.results.influence import Influence
 from lmmsparse.results.parameters import select_rows
 
 METHODS = ("wald", "profile", "boot")
@@ -91,10 +95,7 @@ class GeneralizedLinearMixedModel(MixedModel):
 
     _fit: GeneralizedFit
     _instead: ClassVar[dict[str, str]] = {
-        "influence": "It is for linear mixed models. Refit without the rows or levels.",
         "step": "It is for linear mixed models. Write m.drop1() and m.ranova().",
-        "refit_many": "It is for linear mixed models. Write m.refit(y) for each response.",
-        "profile": "Write m.confint(method='profile').",
         "vcov_varcorr": "Write m.parameter_errors.",
         "vcov_robust": "It is for linear mixed models. See generalized estimating equations.",
         "all_fit": "Fit again with optimizer=, for example lmm.Bobyqa().",
@@ -345,8 +346,8 @@ class GeneralizedLinearMixedModel(MixedModel):
         Parameters
         ----------
         method : {"profile", "wald", "boot"}
-            Profile likelihood (NaN for correlations); Wald, on the logarithm for standard
-            deviations and by Fisher's z for correlations; parametric bootstrap.
+            Profile likelihood; Wald, on the logarithm for standard deviations and by Fisher's z for
+            correlations; parametric bootstrap.
         level : float
         which : str or sequence of str, optional
             Parameters to give, or terms of the fixed effects; ``"beta_"`` for all fixed effects,
@@ -373,6 +374,34 @@ class GeneralizedLinearMixedModel(MixedModel):
         replicates = self.bootstrap(n, rng=rng, n_jobs=n_jobs, progress=progress)
         frame = replicates.confint(level, kind)
         return frame if which is None else frame.loc[select_rows(which, [*frame.index], self._fit)]
+
+    @checked_keywords
+    def profile(
+        self,
+        which: str | Sequence[str] | None = None,
+        level: float | None = None,
+        *,
+        n_jobs: int = 1,
+        progress: bool | None = None,
+    ) -> Profile:
+        """Profile −2 log-likelihood along parameters.
+
+        Parameters
+        ----------
+        which : str or sequence of str, optional
+            As for `confint`.
+        level : float, optional
+            Follow the curves only as far as intervals of this level need; if not given, as far as
+            joint regions of all parameters do.
+        n_jobs, progress
+            As for `confint`.
+
+        Returns
+        -------
+        Profile
+            ``.confint(level)``, ``.to_frame()``; ``m.plot.profile(it)`` draws it.
+        """
+        return generalized_profile(self._fit, which, level, n_jobs, progress)
 
     @checked_keywords
     def bootstrap(
@@ -693,10 +722,49 @@ class GeneralizedLinearMixedModel(MixedModel):
         ----------
         y : array
             One value per fitted row, or per row of the original data; proportions for binomial
-            models, as `simulate` gives them.
+            models, as `simulate` gives them. Rows where it is missing are left out.
         """
         if isinstance(y, str):
             raise refused("y", "an array", y, "Pass the values of the response.")
         model = GeneralizedLinearMixedModel(refit_generalized(self._fit, y))
         announce(model.convergence.findings, self._fit.design.findings)
         return model
+
+    @checked_keywords
+    def refit_many(self, Y: Any, n_jobs: int = 1, progress: bool | None = None) -> pd.DataFrame:
+        """Fit the same design to many responses; no warnings, the verdicts are in the table.
+
+        Parameters
+        ----------
+        Y : (rows, m) array or DataFrame
+            One response per column, as `simulate` gives them. Rows where one is missing are left
+            out of its refit.
+        n_jobs, progress
+            As for `confint`.
+
+        Returns
+        -------
+        DataFrame
+            One row per column of `Y`: ``criterion`` (−2 log-likelihood), θ, the family's own
+            parameter, the fixed effects and their standard errors ``se_<name>``, ``converged``,
+            ``singular`` and ``problem``: why a response could not be fitted, empty otherwise.
+        """
+        return refit_many_generalized(self._fit, Y, n_jobs, progress)
+
+    @checked_keywords
+    def influence(self, groups: Any = None, progress: bool | None = None) -> Influence:
+        """How much each level of a grouping moves the fixed effects, by refits without it.
+
+        Parameters
+        ----------
+        groups : str or (rows,) array
+            A grouping factor of the model, or labels of the rows.
+        progress : bool, optional
+            As for `confint`.
+
+        Returns
+        -------
+        Influence
+            ``cooks_distance, dfbeta, problems``.
+        """
+        return influence_generalized(self._fit, groups, progress)

@@ -11,7 +11,7 @@ import numpy as np
 from lmmsparse.chunks.source import refuse_chunks
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.errors import DataError, OptionError
+from lmmsparse.common.errors import DataError, FormulaError, OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.options import is_whole, one_of, refused
 from lmmsparse.common.threads import one_thread
@@ -122,6 +122,11 @@ def glmer(
     if isinstance(offset, str) and offset not in frame.columns:
         formula, offset = f"{formula} + offset({offset})", None
     parsed = parse_formula(formula)
+    if parsed.response is not None and not parsed.random:
+        raise FormulaError(
+            f"The formula {parsed.text!r} has no random-effects term, such as (1 | group). For a "
+            "model without any use a generalized linear model, for example statsmodels' glm()."
+        )
     named = as_written(parsed)
     trials, success, findings = None, "", []
     if isinstance(chosen, Binomial) and parsed.response is not None:

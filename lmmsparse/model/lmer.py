@@ -119,12 +119,10 @@ def lmer(
         `Pedigree`, `Precision`, `Covariance`, or DataFrame with labels (a covariance). It holds for
         every term of that factor, and levels without rows get predictions.
     residual : str, optional
-        Correlation of the residuals within groups: ``"ar1(occasion | g)"`` (whole steps, gaps
-        known), ``"car1(time | g)"`` (any times), ``"cs(1 | g)"`` (all alike) or ``"us(visit | g)"``
-        (a standard deviation per visit, all correlations: MMRM). The formula may then have no
-        random effects.
+        Correlation within groups: ``"ar1(occasion | g)"``, ``"car1(time | g)"``, ``"cs(1 | g)"`` or
+        ``"us(visit | g)"`` (MMRM). The formula may then have no random effects.
     residual_sd : str, optional
-        One-sided formula of the logarithm of the residual standard deviation: ``"~ Sex"`` (one per
+        Formula of the logarithm of the residual standard deviation: ``"~ Sex"`` (one per
         level; σ is that of the first), ``"~ log(x)"`` (a power of x), ``"~ x"`` (exponential).
     chunks : Chunks, optional
         Read any data in chunks: the same estimates, but no rows are kept; see `predict_batches`.

@@ -32,6 +32,7 @@ BESIDE = ("se", "interval", "p", "none")
 _SAID = {"se": " (standard errors)", "p": " (p-values)", "none": ""}
 _PARTS = {"fixed": "Fixed effects", "random": "Random effects", "model": "Model"}
 _FRAME = ("part", "term", "statistic")
+_RESIDUAL = "Residual SD"
 _DIGITS, _WIDTH, _FAR = 3, 88, 8.0
 
 
@@ -114,7 +115,8 @@ class Comparison(Shown):
         return Grid(("", *self.names), rows_of_text, centred=True, parts=tuple(starts[1:]))
 
     def _terms(self, part: str) -> list[str]:
-        return _merged([list(getattr(column, part)) for column in self._columns])
+        names = _merged([list(getattr(column, part)) for column in self._columns])
+        return sorted(names, key=lambda name: name == _RESIDUAL)  # at the end
 
     def _facts(self) -> list[tuple[str, str]]:
         return _merged([list(column.facts) for column in self._columns])
@@ -252,16 +254,13 @@ def _joined(cells: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _merged(lists: Sequence[Sequence[Any]]) -> list[Any]:
-    """All names, each after the one it follows in the first list that has it."""
+    """All names, new ones before the next that is there already, otherwise at the end."""
     out: list[Any] = []
     for names in lists:
-        place = 0
-        for name in names:
-            if name in out:
-                place = out.index(name) + 1
-            else:
-                out.insert(place, name)
-                place += 1
+        for i, name in enumerate(names):
+            if name not in out:
+                following = [out.index(each) for each in names[i + 1 :] if each in out]
+                out.insert(following[0] if following else len(out), name)
     return out
 
 

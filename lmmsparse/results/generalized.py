@@ -35,10 +35,14 @@ def covariance_names(fit: GeneralizedFit) -> list[str]:
     return [*parameter_names(fit)[:-1], *own]
 
 
-def covariance_values(fit: GeneralizedFit) -> FloatArray:
-    """The values of `covariance_names`."""
-    own = [float(np.exp(fit.delta))] if fit.family.estimates_delta else []
-    return np.array([*parameter_values(fit, fit.theta, 1.0)[:-1], *own])
+def covariance_values(
+    fit: GeneralizedFit, theta: FloatArray | None = None, delta: float | None = None
+) -> FloatArray:
+    """The values of `covariance_names`, of the estimates if θ and δ are not given."""
+    at = fit.delta if delta is None else delta
+    own = [float(np.exp(at))] if fit.family.estimates_delta else []
+    theta = fit.theta if theta is None else theta
+    return np.array([*parameter_values(fit, theta, 1.0)[:-1], *own])
 
 
 def marginal_mean(family: Family, eta: FloatArray, sd: FloatArray) -> FloatArray:

@@ -247,7 +247,7 @@ def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> 
     without fixed effects.
     """
     design = fit.design
-    codes, levels, name = _grouping(fit, groups)
+    codes, levels, name = grouping_of(fit, groups)
     if len(levels) < 2:
         raise DataError(
             f"The grouping {name!r} has one level only, without which no row is left to fit. "
@@ -298,7 +298,7 @@ def influence_of_groups(fit: Fit, groups: Any, progress: bool | None = None) -> 
     )
 
 
-def _grouping(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
+def grouping_of(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
     """Codes of the fitted rows, levels and name of a grouping."""
     design = fit.design
     if isinstance(groups, str):

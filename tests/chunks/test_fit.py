@@ -15,7 +15,13 @@ from chunked import CHUNKS, FORMULA, crossed, same_fit
 import lmmsparse as lmm
 from lmmsparse.chunks import design as chunked_design
 
-DATA = crossed()
+DATA = crossed().assign(
+    yes=lambda d: d["o"] > 0.2,
+    yes2=lambda d: d["w"] > 1.5,
+    small=lambda d: d["g"] % 4,
+    big=lambda d: pd.array(np.where(d["g"] % 9 == 0, None, d["g"]), dtype="Int64"),
+    day=lambda d: pd.Timestamp("2020-01-01") + pd.to_timedelta(d["g"] % 40, "D"),
+)
 MEMORY = lmm.lmer(FORMULA, DATA)
 
 
@@ -49,6 +55,9 @@ def model() -> lmm.LinearMixedModel:
         ("y ~ x + (1 | h) + (1 | k)", {}),
         ("log(w) ~ x + C(k) + (1 | g)", {"contrasts": {"f": "sum"}}),
         ("y ~ x * f + (1 | g)", {"contrasts": {"f": "sum"}}),
+        ("yes ~ x + yes2 + (1 + yes2 | g)", {}),
+        ("y ~ x + ar1(0 + f | g)", {}),
+        ("y ~ C(small) + big + (1 | day) + (1 | small)", {}),
         ("y ~ square(x) + (1 | g)", {"context": {"square": lambda v: v**2}}),
         ("y ~ poly(x, 3) + (x | g)", {}),
         ("y ~ scale(o) + center(np.log(w)) + (scale(x) | g)", {}),

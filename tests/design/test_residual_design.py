@@ -185,6 +185,34 @@ def test_units_do_not_matter() -> None:
     assert rescaled["logsd.age"] == pytest.approx(own["logsd.age"] / 365.25, rel=1e-3)
 
 
+def test_where_the_origin_is_does_not_matter() -> None:
+    """σ is that of year 0; everything else is the same."""
+    data = teeth().assign(year=lambda d: 400.0 + d["visit"], since=lambda d: d["visit"] - 2.5)
+    for formula in ("y ~ since * sex + (since | child)", "y ~ since", "y ~ since + (1 | child)"):
+        m = lmm.lmer(formula, data, residual_sd="~ since + sex")
+        other = lmm.lmer(formula, data, residual_sd="~ year + sex")
+        assert other.convergence.converged
+        assert other.fit.criterion == pytest.approx(m.fit.criterion, abs=1e-6)
+        np.testing.assert_allclose(other.se, m.se, rtol=1e-5)
+        np.testing.assert_allclose(
+            other.residual.parameters.to_numpy(),
+            m.residual.parameters.to_numpy(),
+            rtol=1e-3,
+            atol=1e-4,
+        )
+        tables = [each.coef_table("satterthwaite").to_frame()["df"] for each in (m, other)]
+        np.testing.assert_allclose(tables[1], tables[0], rtol=1e-3)
+        tables = [each.coef_table("kenward-roger").to_frame()["df"] for each in (m, other)]
+        np.testing.assert_allclose(tables[1], tables[0], rtol=1e-3)
+    later = data.assign(year=lambda d: 20.0 + d["visit"])
+    other = lmm.lmer(formula, later, residual_sd="~ year + sex")
+    for names in (("logsd.since", "logsd.year"), ("sd_Intercept|child",) * 2, ("since",) * 2):
+        limits = [
+            each.confint(which=n).to_numpy() for each, n in zip((m, other), names, strict=True)
+        ]
+        np.testing.assert_allclose(limits[1], limits[0], rtol=1e-3, atol=1e-4)
+
+
 def test_gaps_are_known() -> None:
     """Missed occasions count: Φ² between the first and the third."""
     data = teeth()

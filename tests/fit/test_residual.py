@@ -26,7 +26,29 @@ def _orthodont(holes: bool = True) -> pd.DataFrame:
     return data.drop(index=lost).reset_index(drop=True) if holes else data
 
 
+def _exported(name: str) -> pd.DataFrame:
+    data = pd.read_csv(models.VALIDATION / "data" / f"{name}.csv.gz")
+    if name == "BodyWeight":
+        data["weight0"] = data.groupby("Rat")["weight"].transform("first")
+    return data
+
+
 CASES: dict[str, tuple[str, str, dict[str, str]]] = {
+    "mares": (
+        "Ovary",
+        "follicles ~ sin(2 * np.pi * Time) + cos(2 * np.pi * Time) + (1 | Mare)",
+        {"residual": "ar1(occasion | Mare)"},
+    ),
+    "rats": (
+        "BodyWeight",
+        "weight ~ Time * C(Diet) + (Time | Rat)",
+        {"residual": "car1(Time | Rat)"},
+    ),
+    "rats_power": (
+        "BodyWeight",
+        "weight ~ Time * C(Diet) + (Time | Rat)",
+        {"residual_sd": "~ log(weight0)"},
+    ),
     "ar1": ("sleepstudy", "Reaction ~ Days + (1 | Subject)", {"residual": "ar1(Days | Subject)"}),
     "exponential": ("sleepstudy", "Reaction ~ Days + (1 | Subject)", {"residual_sd": "~ Days"}),
     "car1": ("Sitka", "size ~ Time + treat + (1 | tree)", {"residual": "car1(Time | tree)"}),
@@ -49,7 +71,10 @@ CASES: dict[str, tuple[str, str, dict[str, str]]] = {
 
 def _fit(name: str, reml: bool = True) -> Any:
     data, formula, options = CASES[name]
-    frame = lmm.load_dataset(data) if data else _orthodont()
+    if data in ("Ovary", "BodyWeight"):
+        frame = _exported(data)
+    else:
+        frame = lmm.load_dataset(data) if data else _orthodont()
     return lmm.lmer(formula, frame, reml=reml, **options)  # type: ignore[arg-type]
 
 

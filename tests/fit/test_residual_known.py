@@ -56,5 +56,4 @@ def test_an_animal_model_with_correlated_residuals() -> None:
         assert gradient[1 + i] == pytest.approx(wanted, rel=1e-6)
     assert m.convergence.converged
     assert m.coef_table("satterthwaite").to_frame()["df"].notna().all()
-    with pytest.raises(lmm.OptionError, match=r"known covariance.*satterthwaite"):
-        m.coef_table("kenward-roger")
+    assert m.coef_table("kenward-roger").to_frame()["df"].notna().all()

@@ -120,6 +120,22 @@ def test_balanced_trials_are_exact() -> None:
     assert table.loc["C(visit):sex", "DenDF"] == pytest.approx(n - 2 - 2, rel=1e-5)
 
 
+def test_an_unstructured_covariance_as_random_effects() -> None:
+    """Random effects for every visit, beside residuals of a known small variance: other code."""
+    data = teeth().assign(v=lambda d: d["visit"].map("v{}".format))
+    m = lmm.lmer("y ~ v * sex", data, residual="us(v | child)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        other = lmm.lmer("y ~ v * sex + (0 + v | child)", data, fixed={"sigma": 0.3})
+    assert m.fit.criterion == pytest.approx(other.fit.criterion, abs=1e-6)
+    for ddf in ("kenward-roger", "satterthwaite"):
+        tables = [each.coef_table(ddf).to_frame() for each in (m, other)]
+        for column in ("Estimate", "Std. Error", "df"):
+            np.testing.assert_allclose(tables[0][column], tables[1][column], rtol=2e-4)
+    R = other.varcorr.terms[0].covariance + 0.09 * np.eye(4)
+    np.testing.assert_allclose(m.residual.covariance, R, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["us", "ar1", "car1", "cs"])
 def test_covariance_of_the_parameters(name: str) -> None:
     m = _model(name, reml=False)
@@ -225,6 +241,11 @@ def test_wald_and_bootstrap_intervals() -> None:
     m = _model("car1")
     wald = m.confint("wald")
     assert wald.index.tolist() == ["Phi", "sigma", *m.fixef.index]
+    assert wald.loc["sigma"].isna().all()
+    profiled = m.confint("profile", which="Phi").loc["Phi"]
+    np.testing.assert_allclose(wald.loc["Phi"], profiled, atol=0.05)
+    us = _model("us").confint("wald")
+    assert (us["upper"] > us["lower"])[us.index.str.startswith(("sd.", "cor."))].all()
     found = m.confint("boot", n=40, rng=1)
     assert found.index.tolist() == wald.index.tolist()
     assert found.loc["Phi", "lower"] < m.residual.parameters["Phi"] < found.loc["Phi", "upper"]

@@ -165,6 +165,21 @@ def test_scales_far_apart_have_digits_of_their_own() -> None:
     assert "-1.399 (0.232)" in text
 
 
+def test_rows_keep_the_order_of_the_models() -> None:
+    other = lmm.lmer("Reaction ~ I(Days > 4) + Days + (1 | Subject)", SLEEP)
+    table = lmm.compare(SMALL, counted(), other, BENT).to_frame()
+    terms = {part: list(dict.fromkeys(rows["term"])) for part, rows in table.groupby("part")}
+    assert terms["fixed"] == [
+        "Intercept", "I(Days > 4)", "Days", "period[T.2]", "period[T.3]", "period[T.4]",
+        "I(Days ** 2)",
+    ]  # fmt: skip
+    assert terms["random"] == [
+        "SD Intercept | Subject", "SD Days | Subject", "SD Intercept | herd", "Residual SD"
+    ]  # fmt: skip
+    facts = table[table["part"] == "model"]
+    assert list(facts["statistic"].head(4)) == ["nobs", "n_levels", "n_levels", "npar"]
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [

@@ -76,8 +76,6 @@ class CrossSets:
         self.sizes = tuple(term.columns.shape[1] for term in terms)
         lengths = [k * term.n_levels for k, term in zip(self.sizes, terms, strict=True)]
         self.offsets = tuple(int(v) for v in np.cumsum([0, *lengths]))
-        known = tuple(term.prior for term in terms)
-        self._priors = known if any(known) else ()
         self.n, self.p = X.shape
         priors = tuple(term.prior for term in terms)
         self._priors = priors if any(priors) else ()

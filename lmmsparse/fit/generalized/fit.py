@@ -24,11 +24,13 @@ from lmmsparse.engine.generalized.laplace import LaplacePoint, Parameters
 from lmmsparse.engine.held import Held
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import Modes, PLSSolution, PLSSolver
+from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.fitting import check_exact, check_parts
 from lmmsparse.fit.generalized.errors import covariance
+from lmmsparse.fit.generalized.further import best_of_further
 from lmmsparse.fit.generalized.joint import search_at_joint_mode
-from lmmsparse.fit.generalized.problem import GeneralizedProblem, default_solver
+from lmmsparse.fit.generalized.problem import GeneralizedProblem, prepared
 from lmmsparse.fit.generalized.search import search
 from lmmsparse.fit.held import held_parameters, theta_names
 from lmmsparse.fit.start import checked_start
@@ -234,6 +236,8 @@ def fitted_generalized(
         found = search_at_joint_mode(problem, theta, optimizer, progress)
     else:
         found = search(problem, start, optimizer, progress, begin)
+        if start is None and begin is None:
+            found = best_of_further(problem, found, optimizer)
     return GeneralizedFit(problem, found.optimum, optimizer, hessian=found.hessian, u=found.u)
 
 
@@ -284,7 +288,8 @@ def fit_generalized(
     check_parts(optimizer, solver)
     check_exact(solver, "Generalized models")
     held = beside_sigma(design, fixed)
-    solver = solver if solver is not None else default_solver(design)
+    made = prepared(design)
+    solver = solver if solver is not None else choose_solver(made.products, exact=True)
     problem = GeneralizedProblem(
         design,
         False,
@@ -295,6 +300,7 @@ def fit_generalized(
         n_agq=n_agq,
         information=information,
         success=success,
+        prepared=made,
     )
     if start is not None:
         start = in_order_of_theta("start", start, theta_names(design))

@@ -10,18 +10,41 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.design import Design
+from lmmsparse.design.design import RandomBlock
+from lmmsparse.engine.columns import Basis, InternalColumns
 from lmmsparse.engine.families.base import Family, Observations
 from lmmsparse.engine.generalized.laplace import LaplaceDeviance
 from lmmsparse.engine.generalized.quadrature import QuadratureDeviance
 from lmmsparse.engine.generalized.rows import GeneralizedRows
-from lmmsparse.engine.products import CrossProducts, cross_products, pattern_of
-from lmmsparse.engine.solvers.base import PLSSolver
-from lmmsparse.engine.solvers.choose import choose_solver
+from lmmsparse.engine.products import CrossProducts, Pattern, pattern_of
 from lmmsparse.fit.generalized.coordinates import Coordinates
 from lmmsparse.fit.identification import Unidentified
 from lmmsparse.fit.problem import Problem, check_knows, term_columns
 
 INFORMATION = ("observed", "expected")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a design determines without its response: columns, pattern and unweighted products."""
+
+    fixed: object
+    blocks: tuple[RandomBlock, ...]
+    Q: InternalColumns
+    basis: Basis
+    pattern: Pattern
+    products: CrossProducts
+
+    def is_of(self, design: Design) -> bool:
+        """Whether a design differs at most in its response, its offset and its weights."""
+        return design.fixed is self.fixed and design.blocks is self.blocks
+
+
+def prepared(design: Design) -> Prepared:
+    """Find which levels meet, once for solver and problem."""
+    Q, basis = design.internal_columns(weighted=False)
+    pattern = pattern_of(term_columns(design))
+    return Prepared(design.fixed, design.blocks, Q, basis, pattern, pattern.products(Q, basis))
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +63,8 @@ class GeneralizedProblem(Problem):
     information : {"observed", "expected"}
     success : str
         What a binomial model gives the probability of, empty where that goes without saying.
+    prepared : Prepared or None
+        What is known of the design already.
     """
 
     family: Family = field(kw_only=True)
@@ -47,6 +72,7 @@ class GeneralizedProblem(Problem):
     n_agq: int = field(default=1, kw_only=True)
     information: str = field(default="observed", kw_only=True)
     success: str = field(default="", kw_only=True)
+    prepared: Prepared | None = field(default=None, kw_only=True)
 
     @cached_property
     def seen(self) -> Observations:
@@ -60,16 +86,22 @@ class GeneralizedProblem(Problem):
 
     @cached_property
     def _made(self) -> tuple[GeneralizedRows, CrossProducts]:
-        design, template = self.design, self.template
-        Q, basis = design.internal_columns(weighted=False)
-        pattern = pattern_of(term_columns(design))
-        products = pattern.products(Q, basis)
-        check_knows(self.solver, design, products)
-        system = self.solver.build(products, template)
+        design, template, made = self.design, self.template, self.prepared
+        if made is None or not made.is_of(design):
+            made = prepared(design)
+        check_knows(self.solver, design, made.products)
+        system = self.solver.build(made.products, template)
         rows = GeneralizedRows(
-            self.family, self.seen, Q, basis, pattern, template, design.offset, system
+            self.family,
+            self.seen,
+            made.Q,
+            made.basis,
+            made.pattern,
+            template,
+            design.offset,
+            system,
         )
-        return rows, products
+        return rows, made.products
 
     @property
     def rows(self) -> GeneralizedRows:
@@ -94,9 +126,3 @@ class GeneralizedProblem(Problem):
     def __getstate__(self) -> dict[str, Any]:
         own = ("family", "trials", "n_agq", "information", "success")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
-
-
-def default_solver(design: Design) -> PLSSolver:
-    """The linear algebra for a design."""
-    Q, basis = design.internal_columns(weighted=False)
-    return choose_solver(cross_products(Q, basis, term_columns(design)), exact=True)

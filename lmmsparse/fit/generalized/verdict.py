@@ -22,7 +22,6 @@ _NOTICEABLE = 1.0  # in units of -2 log-likelihood
 _LARGE, _MUCH_KNOWN = 1.5, 10.0
 _NODES = {1: 15, 2: 9, 3: 5}
 _MOST_POINTS = 1500
-_OF_NODES = ("laplace-too-coarse", "too-few-nodes")
 _VISIBLE = 0.01  # change of -2 log-likelihood by more nodes
 _RATIO = 1.5
 _WHOLE = 1e-8
@@ -51,7 +50,7 @@ def judge_generalized(fit: GeneralizedFit, findings: tuple[Finding, ...]) -> Con
     if converged:
         notes += [finding for check in CHECKS for finding in check(fit)]
     if any(finding.code == "levels-agree" for finding in notes):  # more nodes would not help
-        notes = [finding for finding in notes if finding.code not in _OF_NODES]
+        notes = [finding for finding in notes if finding.code != "too-few-nodes"]
     return Convergence(
         converged=converged,
         singular=singular,
@@ -112,6 +111,8 @@ def levels_agree(fit: GeneralizedFit) -> list[Finding]:
     out = []
     for name, terms in fit.design.groups.items():
         block = fit.design.blocks[terms[0]]
+        if block.known is not None:
+            continue
         size = np.bincount(block.codes, trials, minlength=block.n_levels)
         share = np.bincount(block.codes, trials * fit.seen.y, minlength=block.n_levels) / size
         if np.any((share > _WHOLE) & (share < 1.0 - _WHOLE)) or np.mean(size > 1.0 + _WHOLE) < 0.05:

@@ -61,7 +61,7 @@ def refit_many(fit: Fit, Y: Any, n_jobs: int = 1, progress: bool | None = None) 
         See `LinearMixedModel.refit_many`.
     """
     check_jobs(n_jobs)
-    values, index = _columns(fit.design, Y)
+    values, index = response_columns(fit.design, Y)
     if isinstance(fit, ResidualFit):
         return refit_residuals(fit, values, index, n_jobs, progress)
     out = Estimates.none(values.shape[1], fit.template.n_theta, fit.design.p)
@@ -91,7 +91,7 @@ def refit_many(fit: Fit, Y: Any, n_jobs: int = 1, progress: bool | None = None) 
     return _frame(fit, out, index)
 
 
-def _columns(design: Design, Y: Any) -> tuple[FloatArray, pd.Index]:
+def response_columns(design: Design, Y: Any) -> tuple[FloatArray, pd.Index]:
     """The responses on the fitted rows, (n, m), and their names."""
     frame = Y.to_frame() if isinstance(Y, pd.Series) else Y
     if not isinstance(frame, pd.DataFrame):

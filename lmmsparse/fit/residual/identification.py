@@ -39,8 +39,6 @@ def undetermined_residuals(
     design, structure, template = problem.design, problem.structure, problem.template
     terms = term_columns(design)
     varies = np.concatenate([template.free, problem.free_phi, [problem.held.sigma is None]])
-    if any(block.known is not None for block in design.blocks):
-        return []  # whose levels are no clusters
     whole = clusters(structure, terms)
     if max(rows.shape[1] for rows in whole) > LARGEST or not varies.any():
         return []

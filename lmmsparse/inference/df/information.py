@@ -30,11 +30,6 @@ def variance_parts(fit: Fit) -> VarianceParts | ClusterParts:
     """V and its derivatives at the fit: in the space of b, or by clusters of correlated rows."""
     if not isinstance(fit, ResidualFit):
         return VarianceParts(fit.objective, fit.theta, fit.modes)
-    if any(block.known is not None for block in fit.design.blocks):
-        raise OptionError(
-            "The Kenward–Roger method is not available for a model with a known covariance of its "
-            "levels and a structure of its residuals. Use ddf='satterthwaite'."
-        )
     Q, _ = fit.design.internal_columns()
     terms, p = term_columns(fit.design), fit.design.p
     X = Q.times(np.eye(p)) if p else np.zeros((fit.design.n, 0))

@@ -15,7 +15,7 @@ from lmmsparse.common.words import listed
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.inference.hypotheses.terms import FixedTerms, check_type
 from lmmsparse.results.generalized import covariance_names, covariance_values
-from lmmsparse.results.parameters import parameter_values, select_rows
+from lmmsparse.results.parameters import select_rows
 
 _ROMAN = {1: "I", 2: "II", 3: "III"}
 _STEP = 1e-6
@@ -124,7 +124,7 @@ def transformed_errors(fit: GeneralizedFit) -> tuple[FloatArray, FloatArray, lis
         for sign in (1.0, -1.0):
             moved = theta.copy()
             moved[i] += sign * step
-            ends.append(on_scale(_values_at(fit, moved)))
+            ends.append(on_scale(covariance_values(fit, moved)))
         with np.errstate(invalid="ignore"):
             J[:, i] = (ends[0] - ends[1]) / (2.0 * step)
     if fit.family.estimates_delta:
@@ -136,11 +136,6 @@ def transformed_errors(fit: GeneralizedFit) -> tuple[FloatArray, FloatArray, lis
         variance[np.any(J[:, ~known] != 0, axis=1)] = np.inf
         se = np.sqrt(np.where(variance >= 0, variance, np.nan))
     return center, se, scales
-
-
-def _values_at(fit: GeneralizedFit, theta: FloatArray) -> FloatArray:
-    own = [float(np.exp(fit.delta))] if fit.family.estimates_delta else []
-    return np.array([*parameter_values(fit, theta, 1.0)[:-1], *own])
 
 
 def parameter_errors(fit: GeneralizedFit) -> pd.DataFrame:

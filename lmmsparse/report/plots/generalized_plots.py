@@ -9,9 +9,15 @@ from lmmsparse.common.calls import checked_keywords, explained_members, not_call
 from lmmsparse.common.options import check_level
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.inference.generalized.means import generalized_basis
+from lmmsparse.inference.generalized.profile import generalized_profile
+from lmmsparse.inference.intervals.bootstrap import Bootstrap
+from lmmsparse.inference.intervals.profile.profile import Profile
 from lmmsparse.inference.means.tables import Wanted
 from lmmsparse.report.plots.caterpillar import plot_caterpillar
+from lmmsparse.report.plots.densities import plot_bootstrap
 from lmmsparse.report.plots.effects import Look, plot_effects
+from lmmsparse.report.plots.pairs import plot_pairs
+from lmmsparse.report.plots.profiles import plot_profile
 from lmmsparse.report.plots.qq import plot_qq
 from lmmsparse.report.plots.residuals import plot_residuals, plot_scale_location
 
@@ -44,9 +50,6 @@ class GeneralizedPlots:
 
     _instead = {  # noqa: RUF012
         "shrinkage": f"{_LINEAR} Write m.plot.caterpillar().",
-        "profile": f"{_LINEAR} Write m.confint().",
-        "profile_pairs": f"{_LINEAR} Write m.confint().",
-        "bootstrap": f"{_LINEAR} Draw the columns of m.bootstrap(n, rng=1).to_frame().",
     }
 
     def __init__(self, fit: GeneralizedFit) -> None:
@@ -144,3 +147,68 @@ class GeneralizedPlots:
         wanted = Wanted(at=at, level=check_level(level), weights=weights)
         look = Look(type, lines, data)
         return plot_effects(generalized_basis(self._fit), specs, by, wanted, look, ax)
+
+    @checked_keywords
+    def profile(
+        self,
+        profile: Profile | str | Sequence[str] | None = None,
+        *,
+        kind: str = "zeta",
+        level: float = 0.95,
+        ax: Any = None,
+    ) -> Any:
+        """Profiles of −2 log-likelihood, one panel per parameter, with the interval shaded.
+
+        Parameters
+        ----------
+        profile : Profile, or names of parameters, optional
+            From ``m.profile()``; names, or nothing for all parameters, are profiled first.
+        kind, level, ax
+            As for `lmmsparse.report.plots.ModelPlots.profile`.
+        """
+        return plot_profile(self._fit, self._profiled(profile), kind, level, ax)
+
+    @checked_keywords
+    def profile_pairs(
+        self,
+        profile: Profile | Sequence[str] | None = None,
+        *,
+        levels: float | Sequence[float] = (0.5, 0.8, 0.95),
+        ax: Any = None,
+    ) -> Any:
+        """Contours of joint confidence regions of two parameters, for all pairs of a profile.
+
+        Parameters
+        ----------
+        profile : Profile, or names of parameters, optional
+            From ``m.profile()``, made without ``level=``.
+        levels, ax
+            As for `lmmsparse.report.plots.ModelPlots.profile_pairs`.
+        """
+        return plot_pairs(self._fit, self._profiled(profile), levels, ax)
+
+    def _profiled(self, given: Any) -> Any:
+        if given is None or isinstance(given, (str, Sequence)):
+            return generalized_profile(self._fit, given, None, 1, None)
+        return given
+
+    @checked_keywords
+    def bootstrap(
+        self,
+        bootstrap: Bootstrap,
+        *,
+        which: str | Sequence[str] | None = None,
+        level: float = 0.95,
+        kind: str = "percentile",
+        ax: Any = None,
+    ) -> Any:
+        """Densities of bootstrap replicates, with the estimate and the interval shaded.
+
+        Parameters
+        ----------
+        bootstrap : Bootstrap
+            From ``m.bootstrap(n, rng=...)``.
+        which, level, kind, ax
+            As for `lmmsparse.report.plots.ModelPlots.bootstrap`.
+        """
+        return plot_bootstrap(self._fit, bootstrap, which, level, kind, ax)

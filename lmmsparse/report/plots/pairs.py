@@ -42,7 +42,9 @@ def plot_pairs(fit: Fit, given: Any, levels: float | Sequence[float], ax: Any) -
         )
     pairs = [(row, column) for row in range(1, k) for column in range(row)]
     known = parameter_labels(fit)
-    labels = [figure.wrapped(known[curve.name], 16 if k > 2 else 40) for curve in curves]
+    labels = [
+        figure.wrapped(known.get(curve.name, curve.name), 16 if k > 2 else 40) for curve in curves
+    ]
     axes = _triangle(k) if ax is None else figure.panels(len(pairs), ax)
     for each, (row, column) in zip(axes, pairs, strict=True):
         _panel(each, curves[column], curves[row], radii)

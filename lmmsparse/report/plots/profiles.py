@@ -86,7 +86,7 @@ def plot_profile(fit: Fit, given: Any, kind: str, level: float, ax: Any) -> Any:
     axes = figure.panels(len(curves), ax, (3.4, 2.9))
     labels = parameter_labels(fit)
     for j, (each, curve) in enumerate(zip(axes, curves, strict=True)):
-        label = figure.wrapped(labels[curve.name], 34)
+        label = figure.wrapped(labels.get(curve.name, curve.name), 34)
         if not curve.known:
             figure.say(each, "The deviance says nothing\nabout this parameter.")
             figure.dress(each, label)

@@ -210,7 +210,7 @@ def profile(
             estimates = {name: result[1] for name, result in zip(wanted, done, strict=False)}
             findings = (*_about_fit(fit, settled, former), *_about_curves(curves))
             if followed.interrupted:
-                findings = (*findings, _interrupted(list(curves), wanted))
+                findings = (*findings, interrupted(list(curves), wanted))
             announce(findings)
             return Profile(curves, estimates, names, cutoff, findings)
         former = used.criterion
@@ -248,7 +248,7 @@ def _follow(
     return curve, along
 
 
-def _interrupted(done: list[str], wanted: Sequence[str]) -> Finding:
+def interrupted(done: list[str], wanted: Sequence[str]) -> Finding:
     """Say which parameters were followed before Ctrl-C."""
     return Finding(
         "interrupted",

@@ -18,7 +18,7 @@ from lmmsparse.engine.residual.unstructured import Unstructured
 from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.residual.fit import ResidualFit
-from lmmsparse.fit.residual.problem import sets_of
+from lmmsparse.fit.residual.problem import ResidualProblem, sets_of
 from lmmsparse.inference.intervals.profile.curve import Problem
 from lmmsparse.inference.intervals.profile.joint import (
     Column,
@@ -33,6 +33,39 @@ from lmmsparse.inference.intervals.profile.search import Point, minimize
 
 def problem_of_residuals(fit: ResidualFit, index: int) -> Problem:
     """As `problem_of`, for a model whose residuals have parameters."""
+    d, m = fit.template.n_theta, len(fit.phi)
+    if index != d + m and fit.structure.centre.any() and not fit.held.any:
+        return _at_centre(fit, index)
+    return _as_it_is(fit, index)
+
+
+def _at_centre(fit: ResidualFit, index: int) -> Problem:
+    """With σ that of rows at the mean of ``residual_sd=``, which all but σ are the same with."""
+    design, centre, d = fit.design, fit.structure.centre, fit.template.n_theta
+    residual = design.residual
+    assert residual is not None
+    moved = replace(residual, columns=residual.columns - centre)
+    problem = ResidualProblem(
+        replace(design, residual=moved), fit.reml, fit.solver, held_phi=fit.problem.held_phi
+    )
+    gamma = slice(fit.structure.n_correlation, None)
+
+    def size(phi: FloatArray) -> float:
+        return float(np.exp(centre @ phi[gamma]))
+
+    x = np.concatenate([_scaled_by(fit, fit.theta, 1.0 / size(fit.phi)), fit.phi])
+    found = _as_it_is(replace(fit, problem=problem, optimum=replace(fit.optimum, x=x)), index)
+
+    def estimates(point: Point) -> tuple[FloatArray, float, FloatArray]:
+        both, sigma, beta = found.estimates(point)
+        factor = size(both[d:])
+        own = _scaled_by(fit, both[:d], factor)
+        return np.concatenate([own, both[d:]]), sigma / factor, beta
+
+    return replace(found, estimates=estimates)
+
+
+def _as_it_is(fit: ResidualFit, index: int) -> Problem:
     d, m = fit.template.n_theta, len(fit.phi)
     if index > d + m:
         return _fixed_effect(fit, index - d - m - 1)
