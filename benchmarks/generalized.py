@@ -205,7 +205,8 @@ def main() -> None:
         "process per program, in processor time of one thread, which a busy machine does not count "
         "(`benchmarks/generalized.py`). In bold the ratio to our time, then by how much −2 log L "
         "differs from ours where it does: glmer's likelihood of a gamma response is not that of "
-        "any parameter value. R's programs are measured without their start-up.",
+        "any parameter value, and that of a negative binomial another approximation. R's programs "
+        "are measured without their start-up.",
         "",
         *lines,
         "",
