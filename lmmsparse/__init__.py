@@ -4,6 +4,7 @@ import sys
 from functools import partial
 
 from lmmsparse import interop
+from lmmsparse.chunks.options import Batches, Chunks
 from lmmsparse.common import errors
 from lmmsparse.common.calls import no_such_name
 from lmmsparse.common.errors import (
@@ -20,6 +21,7 @@ from lmmsparse.common.errors import (
     NotIdentifiableError,
     NumericalError,
     OptionError,
+    RowsNotKeptError,
     SingularFitWarning,
     SlowSolverWarning,
     StorageError,
@@ -65,9 +67,11 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Batches",
     "Blocked",
     "Bobyqa",
     "Cholmod",
+    "Chunks",
     "ConvergenceWarning",
     "Covariance",
     "DataError",
@@ -92,6 +96,7 @@ __all__ = [
     "OptionError",
     "Pedigree",
     "Precision",
+    "RowsNotKeptError",
     "SingularFitWarning",
     "SlowSolverWarning",
     "StorageError",

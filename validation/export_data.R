@@ -52,6 +52,10 @@ from <- function(package, name, columns) {
 # Data sets of nlme and mlmRev --------------------------------------------------------------------
 export(from("nlme", "ergoStool", c("effort", "Type", "Subject")), "ergoStool")
 export(from("nlme", "Orthodont", c("distance", "age", "Subject", "Sex")), "Orthodont")
+mares <- from("nlme", "Ovary", c("Mare", "Time", "follicles"))
+mares$occasion <- ave(seq_along(mares$Mare), mares$Mare, FUN = seq_along)
+export(mares, "Ovary")
+export(from("nlme", "BodyWeight", c("weight", "Time", "Rat", "Diet")), "BodyWeight")
 oats <- from("nlme", "Oats", c("Block", "Variety", "nitro", "yield"))
 export(oats, "Oats")
 export(oats[-c(3, 10, 27, 44, 45), ], "Oats_unbalanced")

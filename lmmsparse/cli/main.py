@@ -108,6 +108,9 @@ def _check(options: argparse.Namespace) -> None:
     """Refuse before anything is fitted what would be refused after."""
     if options.family is None and (options.link is not None or options.n_agq is not None):
         raise OptionError("--link and --n-agq go with --family.")
+    structured = options.residual is not None or options.residual_sd is not None
+    if options.family is not None and structured:
+        raise OptionError("--residual and --residual-sd go with linear models, without --family.")
     if options.family is not None and (options.ddf is not None or options.ml):
         raise OptionError(
             "--ddf and --ml are for linear mixed models. Generalized models are fitted by maximum "
@@ -132,6 +135,7 @@ def _model(options: argparse.Namespace) -> LinearMixedModel | GeneralizedLinearM
         "optimizer": _optimizer(options.optimizer),
     }
     if options.family is None:
+        given |= {"residual": options.residual, "residual_sd": options.residual_sd}
         return lmer(options.formula, data, reml=not options.ml, **given)
     family = family_named(options.family)
     if options.link is not None:
@@ -232,6 +236,12 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     fit.add_argument("--weights", metavar="COLUMN", help="column of prior weights")
     fit.add_argument("--offset", metavar="COLUMN", help="column to add to the linear predictor")
+    fit.add_argument(
+        "--residual", metavar="TEXT", help='correlation of residuals, for example "ar1(t | g)"'
+    )
+    fit.add_argument(
+        "--residual-sd", metavar="TEXT", help='what their log sd depends on, for example "~ sex"'
+    )
     fit.add_argument(
         "--na-action",
         choices=("omit", "exclude", "raise"),

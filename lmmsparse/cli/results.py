@@ -58,16 +58,14 @@ class Results:
     def as_text(self) -> str:
         """The summary, and below it what else was asked for."""
         parts = [str(part) for part in (self._summary, *self._parts.values())]
-        parts += [f"{title}:\n{frame.to_string()}" for title, frame in self._frames.items()]
+        parts += [str(Table.from_frame(f, title=f"{title}:")) for title, f in self._frames.items()]
         return "\n\n".join(parts)
 
     def as_markdown(self) -> str:
         """The same as GitHub's Markdown."""
         parts = [part.to_markdown() for part in (self._summary, *self._parts.values())]
         for title, frame in self._frames.items():
-            columns = {str(name): frame[name].tolist() for name in frame.columns}
-            table = Table(columns, [str(label) for label in frame.index], title=title)
-            parts.append(table.to_markdown())
+            parts.append(Table.from_frame(frame, title=title).to_markdown())
         return "\n\n".join(parts)
 
     def as_json(self) -> str:

@@ -80,6 +80,10 @@ class NotFittedByError(LmmError, AttributeError):
     """A quantity that belongs to the other criterion (ML or REML) than the one fitted."""
 
 
+class RowsNotKeptError(LmmError, ValueError):
+    """Something that needs the rows of the data, asked of a model that was fitted in chunks."""
+
+
 class StorageError(LmmError, ValueError):
     """A file that is not a saved model, is damaged, or comes from a newer version."""
 

@@ -91,6 +91,25 @@ def run(
     return Run(results, interrupted=False)
 
 
+def streamed(
+    function: Callable[..., R], calls: Sequence[tuple[Any, ...]], n_jobs: int
+) -> Generator[R, None, None]:
+    """The results of calls, in their order, as they are asked for."""
+    if n_jobs == 1 or len(calls) < 2:
+        return (function(*arguments) for arguments in calls)
+    parallel = Parallel(n_jobs=min(n_jobs, len(calls)), return_as="generator")
+    with _ignoring_interrupts():
+        return _closed(parallel(delayed(function)(*call) for call in calls))
+
+
+def _closed(results: Generator[R, None, None]) -> Generator[R, None, None]:
+    try:
+        yield from results
+    finally:
+        with filtered(("ignore", Warning)):  # of tasks that were started and are not needed
+            results.close()
+
+
 def _results(
     function: Callable[..., R], calls: Sequence[tuple[Any, ...]], workers: int, own: int
 ) -> Generator[R, None, None]:
@@ -141,7 +160,7 @@ def growing(total: int, largest: int, first: int = 1) -> list[slice]:
     return out
 
 
-def bar(label: str, total: int, unit: str, progress: bool | None = None) -> Any:
+def bar(label: str, total: int | None, unit: str, progress: bool | None = None) -> Any:
     """A bar of tqdm's: at once, never, or after two seconds if stderr is watched."""
     size = None if _in_notebook() else get_terminal_size()  # some terminals say they have none
     return tqdm(

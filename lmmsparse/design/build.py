@@ -11,8 +11,9 @@ import pandas as pd
 
 from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.errors import DataError, Finding, FormulaError
-from lmmsparse.common.options import mapping, one_of
+from lmmsparse.common.errors import Finding, FormulaError
+from lmmsparse.common.options import one_of
+from lmmsparse.design.asked import Asked, asked_of
 from lmmsparse.design.columns import (
     check_factors,
     check_finite,
@@ -21,7 +22,6 @@ from lmmsparse.design.columns import (
     response_values,
 )
 from lmmsparse.design.design import Design, RandomBlock
-from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.grouping import Grouping, LevelCovariance, make_grouping
 from lmmsparse.design.known import known_of_terms
 from lmmsparse.design.matrices import MatrixRecipe, learn
@@ -49,13 +49,14 @@ from lmmsparse.design.rows import (
     fitted_extras,
 )
 from lmmsparse.design.sequence import positions, put_in_order
-from lmmsparse.design.tables import as_frame, check_unique
+from lmmsparse.design.tables import check_unique
 from lmmsparse.design.variables import Variables
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.structures import make_structure
-from lmmsparse.formula.formula import MixedFormula, parse_formula
-from lmmsparse.formula.references import references, with_columns
-from lmmsparse.formula.residual import ResidualCorrelation, parse_residual, parse_residual_sd
+from lmmsparse.formula.formula import MixedFormula
+from lmmsparse.formula.references import references
+
+Levels = Mapping[tuple[str, ...], Grouping]  # factors of a grouping → all of its levels
 
 
 @checked_keywords
@@ -111,11 +112,39 @@ def build_design(
     >>> design.X.shape, design.Z.shape
     ((180, 2), (180, 36))
     """
+    options = (weights, offset, na_action, contrasts, context, known, residual, residual_sd)
+    return design_with_levels(formula, data, *options)
+
+
+def design_with_levels(
+    formula: str | MixedFormula,
+    data: Any,
+    weights: Any = None,
+    offset: Any = None,
+    na_action: str = "omit",
+    contrasts: Mapping[str, Any] | None = None,
+    context: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
+    residual: str | None = None,
+    residual_sd: str | None = None,
+    *,
+    levels: Levels | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> Design:
+    """The design of a table that may be a part of others.
+
+    Parameters
+    ----------
+    levels : mapping, optional
+        Groupings, with the levels of all tables; those that are not there have their own.
+    state : mapping, optional
+        What transforms have learnt from all tables.
+    """
     one_of("na_action", na_action, ("omit", "exclude", "raise"))
-    asked = _asked(formula, data, context, residual, residual_sd)
+    asked = asked_of(formula, data, context, residual, residual_sd)
     covariances = known_of_terms(known, asked.parsed.random)
     fitted, findings = _complete(asked, weights, offset, na_action)
-    learnt, fitted = _learnt(asked, contrasts, fitted, na_action, findings)
+    learnt, fitted = _learnt(asked, contrasts, fitted, na_action, findings, state or {})
     extras = fitted_extras(fitted.extras, fitted.rows)
     y = response_values(asked.response, learnt.matrices["response"], fitted.table)
     check_finite("response " + repr(asked.response), y)
@@ -126,7 +155,7 @@ def build_design(
     lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
     if not clearly_independent(X):
         findings += rank_findings(X, names, lost)
-    blocks = _blocks(asked, learnt, fitted.table, covariances)
+    blocks = _blocks(asked, learnt, fitted.table, covariances, levels or {})
     order = sorted(range(len(blocks)), key=lambda i: -blocks[i].n_levels)
     blocks = [_with_steps(blocks[i], i, learnt.recipe, asked.frame, findings) for i in order]
     structure = residual_of(
@@ -167,41 +196,6 @@ def build_design(
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
-    """A formula and the data it is about.
-
-    Attributes
-    ----------
-    own : mapping
-        The user's names.
-    parts : mapping
-        Formula part → text for formulaic, with `.` written out.
-    uses : mapping
-        Part → columns that it uses.
-    correlation : ResidualCorrelation or None
-    sd_text : str
-        What is given as ``residual_sd=``.
-    """
-
-    parsed: MixedFormula
-    response: str
-    frame: pd.DataFrame
-    own: dict[str, Any]
-    parts: dict[str, str]
-    uses: dict[str, tuple[str, ...]]
-    correlation: ResidualCorrelation | None = None
-    sd_text: str = ""
-
-    @property
-    def groups(self) -> set[str]:
-        own = {factor for term in self.parsed.random for factor in term.factors}
-        if self.correlation is None:
-            return own
-        time = () if self.correlation.time == "1" else (self.correlation.time,)
-        return {*own, *self.correlation.factors, *time}
-
-
-@dataclass(frozen=True, eq=False)
 class _Fitted:
     """The rows that are fitted: their columns and positions; weights and offset of all rows."""
 
@@ -218,41 +212,12 @@ class _Learnt:
     recipe: MatrixRecipe
 
 
-def _asked(
-    formula: str | MixedFormula, data: Any, context: Any, residual: Any, residual_sd: Any
-) -> _Asked:
-    """Refuse what can be refused before any column is looked at."""
-    parsed = formula if isinstance(formula, MixedFormula) else parse_formula(formula)
-    if parsed.response is None:
-        raise FormulaError(f"The formula {parsed.text!r} has no response. Write it before the ~.")
-    correlation = None if residual is None else parse_residual(residual)
-    sd = None if residual_sd is None else parse_residual_sd(residual_sd)
-    if not parsed.random and correlation is None and sd is None:
-        raise FormulaError(
-            f"The formula {parsed.text!r} has no random-effects term, such as (1 | group). For a "
-            "model without any use ordinary least squares, for example statsmodels' ols(), or give "
-            "the residuals a structure with residual= or residual_sd=."
-        )
-    frame = as_frame(data)
-    own = dict(mapping("context", context, "Write for example context={'square': square}."))
-    _check_response_alone(parsed.response, parsed, frame)
-    parts = _parts(parsed.response, parsed, frame)
-    if sd is not None:
-        parts[PART] = sd
-    _check_index(parsed, parts, frame)
-    _check_readable(parts)
-    uses = {part: columns_of(text, frame.columns, own) for part, text in parts.items()}
-    asked = _Asked(parsed, parsed.response, frame, own, parts, uses, correlation)
-    return replace(asked, sd_text=residual_sd.strip() if residual_sd is not None else "")
-
-
 def _complete(
-    asked: _Asked, weights: Any, offset: Any, na_action: str
+    asked: Asked, weights: Any, offset: Any, na_action: str
 ) -> tuple[_Fitted, list[Finding]]:
     """Complete rows with a weight, and what there is to say about the others."""
     frame, offsets = asked.frame, asked.parsed.offsets
-    others = [columns_of(text, frame.columns, asked.own) for text in (*asked.groups, *offsets)]
-    needed = set().union(*asked.uses.values(), *others)
+    needed = asked.needed
     check_unique(frame, needed | {name for name in (weights, offset) if isinstance(name, str)})
     table = Variables.of(frame, sorted(needed))
     extras = extra_columns(weights, offset, offsets, frame, table, asked.own)
@@ -266,15 +231,22 @@ def _complete(
 
 
 def _learnt(
-    asked: _Asked, contrasts: Any, given: _Fitted, na_action: str, findings: list[Finding]
+    asked: Asked,
+    contrasts: Any,
+    given: _Fitted,
+    na_action: str,
+    findings: list[Finding],
+    state: Mapping[str, Any],
 ) -> tuple[_Learnt, _Fitted]:
     """Columns of all parts, without rows in which an expression comes out undefined."""
 
-    def of(fitted: Variables, *which: IntArray) -> tuple[_Learnt, dict[str, set[int]]]:
+    def of(
+        fitted: Variables, rows: IntArray | None = None, sample: IntArray | None = None
+    ) -> tuple[_Learnt, dict[str, set[int]]]:
         check_factors(asked.parts, asked.uses, fitted)
         coded = codings(contrasts, asked.frame.columns, fitted)
         matrices, recipe, dropped = learn(
-            asked.parts, asked.uses, given.table, coded, asked.own, *which
+            asked.parts, asked.uses, given.table, coded, asked.own, rows, sample, state
         )
         return _Learnt(matrices, recipe), dropped
 
@@ -288,53 +260,6 @@ def _learnt(
     if dropped:  # where what is learnt without these rows would leave out further ones
         learnt, _ = of(table, kept)
     return learnt, _Fitted(table, given.rows[kept], given.extras)
-
-
-def _parts(response: str, parsed: MixedFormula, frame: pd.DataFrame) -> dict[str, str]:
-    names = set(references(response).names)
-    others = " + ".join(f"`{name}`" for name in frame.columns if name not in names)
-    parts = {"response": f"0 + {response}", "fixed": with_columns(parsed.fixed, others)}
-    for i, term in enumerate(parsed.random):
-        parts[f"random{i}"] = with_columns(term.effects, others)
-    return parts
-
-
-def _check_response_alone(response: str, parsed: MixedFormula, frame: pd.DataFrame) -> None:
-    """Refuse the response as its own predictor."""
-    name = response.strip("`")
-    if name not in frame.columns:
-        return
-    for text, where in [
-        (parsed.fixed, "the fixed effects"),
-        *((term.effects, term.source) for term in parsed.random),
-    ]:
-        if name in references(text).columns:
-            raise FormulaError(
-                f"The response {name!r} is also among the predictors, in {where}. Leave it out "
-                "there."
-            )
-
-
-def _check_index(parsed: MixedFormula, parts: Mapping[str, str], frame: pd.DataFrame) -> None:
-    """Refuse names of the index, which are no columns."""
-    labels = {name for name in frame.index.names if isinstance(name, str)} - set(frame.columns)
-    texts = [*parts.values(), *parsed.offsets, *(f for t in parsed.random for f in t.factors)]
-    for name in sorted(labels):
-        if any(name in references(text).names for text in texts):
-            raise DataError(
-                f"The formula names {name!r}, which is the index of the data, not a column. Make "
-                "it one with data.reset_index()."
-            )
-
-
-def _check_readable(parts: Mapping[str, str]) -> None:
-    """Refuse columns named like what means something else in a formula, backquotes or not."""
-    for name in {"1", "."} & {name for text in parts.values() for name in references(text).names}:
-        raise DataError(
-            f"A column named {name!r} cannot be used in a formula, where it stands for "
-            f"{'the intercept' if name == '1' else 'all other columns'}, even in backquotes. "
-            f"Rename it: data.rename(columns={{{name!r}: 'x1'}})."
-        )
 
 
 def _sequences(parsed: MixedFormula) -> list[str]:
@@ -355,7 +280,11 @@ def _with_steps(
 
 
 def _blocks(
-    asked: _Asked, learnt: _Learnt, table: Variables, known: Mapping[str, LevelCovariance]
+    asked: Asked,
+    learnt: _Learnt,
+    table: Variables,
+    known: Mapping[str, LevelCovariance],
+    levels: Levels,
 ) -> list[RandomBlock]:
     """The random-effects terms in formula order."""
     made: dict[tuple[str, ...], Grouping] = {}
@@ -363,7 +292,12 @@ def _blocks(
     for i, term in enumerate(asked.parsed.random):
         if term.factors not in made:
             columns = [evaluate_grouping(f, table, asked.own) for f in term.factors]
-            made[term.factors] = make_grouping(term.group, columns, known.get(term.group))
+            own = levels.get(term.factors)
+            made[term.factors] = (
+                make_grouping(term.group, columns, known.get(term.group))
+                if own is None
+                else replace(own, codes=own.key.encode(columns)[0])
+            )
         values, names = learnt.matrices[f"random{i}"]
         assert isinstance(values, np.ndarray)
         if values.shape[1] == 0:

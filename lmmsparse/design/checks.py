@@ -12,26 +12,33 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import DataError, Finding, NotIdentifiableError
 from lmmsparse.common.words import listed
 from lmmsparse.design import Design, RandomBlock, own_share
 from lmmsparse.design.grouping import same_covariance
+from lmmsparse.engine.columns import InternalColumns
 from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
 from lmmsparse.engine.covariance.structures import CovarianceStructure
 from lmmsparse.engine.held import NOTHING, Held
 
 _NEARLY = 1e-7
 _READABLE = 1000
+_SPANNED = 1e-12
 
 
 def check_response_varies(design: Design) -> Iterator[Finding]:
     """A constant response has no variance to explain."""
-    y = design.y - design.offset_or_zero
-    if float(np.ptp(y)) <= 1e-14 * float(np.abs(y).max()):
+    if design.facts is not None:
+        low, high = design.facts.low, design.facts.high
+    else:
+        y = design.y - design.offset_or_zero
+        low, high = float(y.min()), float(y.max())
+    if high - low <= 1e-14 * max(abs(low), abs(high)):
         after = " once the offset is subtracted" if design.offset is not None else ""
         yield _error(
             "constant-response",
-            f"The response {design.response!r} has the same value ({y[0]:g}) in all {design.n} "
+            f"The response {design.response!r} has the same value ({low:g}) in all {design.n} "
             f"rows{after}. There is no variation to model. Check the column and how rows were "
             "selected.",
         )
@@ -158,9 +165,9 @@ def check_repeated_terms(design: Design) -> Iterator[Finding]:
 
 def check_constant_columns(design: Design) -> Iterator[Finding]:
     """A random-effects column of zeros has no variance."""
-    for block in design.blocks:
-        for name, column in zip(block.names, block.columns.T, strict=True):
-            if not column.any():
+    for t, block in enumerate(design.blocks):
+        for name, square in zip(block.names, design.squares(t), strict=True):
+            if square == 0.0:
                 yield _error(
                     "zero-column",
                     f"The random-effects column {name!r} of {block.source} is zero in every row, "
@@ -170,10 +177,13 @@ def check_constant_columns(design: Design) -> Iterator[Finding]:
 
 def check_dependent_columns(design: Design) -> Iterator[Finding]:
     """Columns of a term that (nearly) repeat each other make its covariance arbitrary."""
-    for block in design.blocks:
-        share = own_share(block.columns, _NEARLY)
+    for t, block in enumerate(design.blocks):
+        columns = design.some.blocks[t].columns
+        share = own_share(columns, _NEARLY)
+        if design.facts is not None and share.min() <= _NEARLY:  # in the sample at least
+            share = np.maximum(share, own_share(_root_of(design.facts.grams[t]), _NEARLY))
         weak = [name for name, own in zip(block.names, share, strict=True) if own <= _NEARLY]
-        if not weak or not block.columns.any(axis=0).all():
+        if not weak or not columns.any(axis=0).all():
             continue
         repeats = f"{listed(weak)} {'repeats' if len(weak) == 1 else 'repeat'} the others"
         if share.min() <= 1e-12:
@@ -193,19 +203,34 @@ def check_dependent_columns(design: Design) -> Iterator[Finding]:
 
 def check_same_groupings(design: Design) -> Iterator[Finding]:
     """Two grouping factors that put the same rows together share their variance arbitrarily."""
-    first = [design.blocks[terms[0]] for terms in design.groups.values()]
-    for i, a in enumerate(first):
-        for b in first[:i]:
+    first = [terms[0] for terms in design.groups.values()]
+    for i, s in enumerate(first):
+        for t in first[:i]:
+            a, b = design.blocks[s], design.blocks[t]
             if not same_covariance(a.known, b.known):  # two covariances of the same levels
                 continue
-            pairs = a.codes.astype(np.int64) * b.n_levels + b.codes
-            if a.n_levels == b.n_levels and len(np.unique(pairs)) == a.n_levels:
+            if a.n_levels == b.n_levels and _same_rows(design, s, t):
                 yield _warning(
                     "same-grouping",
                     f"The grouping factors {b.group!r} and {a.group!r} put the same rows "
                     "together. Their variances cannot be told apart, only their sum. Remove one "
                     "of them.",
                 )
+
+
+def _same_rows(design: Design, s: int, t: int) -> bool:
+    """Whether two factors with as many levels put the same rows together."""
+    if design.facts is not None:
+        return design.facts.same_rows(s, t)
+    a, b = design.blocks[s], design.blocks[t]
+    pairs = a.codes.astype(np.int64) * b.n_levels + b.codes
+    return len(np.unique(pairs)) == a.n_levels
+
+
+def _root_of(G: FloatArray) -> FloatArray:
+    """A matrix A with A'A = G."""
+    values, vectors = np.linalg.eigh(G)
+    return np.asarray(np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T)
 
 
 def check_split_factors(design: Design) -> Iterator[Finding]:
@@ -222,16 +247,15 @@ def check_split_factors(design: Design) -> Iterator[Finding]:
 
 def check_random_within_fixed(design: Design) -> Iterator[Finding]:
     """Random effects whose columns the fixed effects already span have no variance to estimate."""
-    candidates = [block for block in design.blocks if block.n_levels <= design.p]
+    candidates = [t for t, block in enumerate(design.blocks) if block.n_levels <= design.p]
     if not candidates:
         return
-    Q, _ = design.internal_columns(weighted=False)
-    for block in candidates:
-        for name, column in zip(block.names, block.columns.T, strict=True):
-            Z = np.zeros((design.n, block.n_levels))
-            Z[np.arange(design.n), block.codes] = column
-            left = Z - Q.times(Q.transposed_times(Z))
-            if np.linalg.norm(left) <= 1e-8 * np.linalg.norm(Z):
+    Q = None if design.facts is not None else design.internal_columns(weighted=False)[0]
+    for t in candidates:
+        block = design.blocks[t]
+        spanned = _spanned_by_sums(design, t) if Q is None else _spanned(design, t, Q)
+        for name, nothing_left in zip(block.names, spanned, strict=True):
+            if nothing_left:
                 yield _warning(
                     "random-within-fixed",
                     f"The fixed effects already have a value for every level of {block.group!r}: "
@@ -240,6 +264,30 @@ def check_random_within_fixed(design: Design) -> Iterator[Finding]:
                     "Leave the factor out of the fixed effects, or the random effect out of the "
                     "model.",
                 )
+
+
+def _spanned(design: Design, t: int, Q: InternalColumns) -> list[bool]:
+    """Which effects of a term have columns Z that those of X span."""
+    block, out = design.blocks[t], []
+    for column in block.columns.T:
+        Z = np.zeros((design.n, block.n_levels))
+        Z[np.arange(design.n), block.codes] = column
+        left = Z - Q.times(Q.transposed_times(Z))
+        out.append(bool(np.linalg.norm(left) <= 1e-8 * np.linalg.norm(Z)))
+    return out
+
+
+def _spanned_by_sums(design: Design, t: int) -> list[bool]:
+    """The same from the sums of all rows."""
+    assert design.facts is not None
+    products, S = design.facts.products, design.blocks[t].shift
+    a, z, k = products.offsets[t], products.offsets[t + 1], products.sizes[t]
+    along = products.ZtX[a:z].reshape(-1, k, products.p)
+    along = along if S is None else np.matmul(S.T, along)
+    squares = np.einsum("lkp,lkp->k", along, along)
+    total = design.squares(t, weighted=True) * design.n
+    spanned: list[bool] = (total - squares <= _SPANNED * total).tolist()
+    return spanned
 
 
 def check_similar_levels(design: Design) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly
 from lmmsparse.common.errors import Finding
 from lmmsparse.design.arguments import aligned
+from lmmsparse.design.facts import Facts, NotKept
 from lmmsparse.design.grouping import Grouping, LevelCovariance
 from lmmsparse.design.rank import factors_of
 from lmmsparse.design.recipe import Recipe
@@ -41,6 +42,8 @@ class RandomBlock(ReadOnly):
         The term as the user wrote it.
     split : bool
         Whether it came from a ``||`` term.
+    moved : (k, k) array or None
+        What `shift` is where the columns are not kept.
     """
 
     grouping: Grouping
@@ -49,6 +52,7 @@ class RandomBlock(ReadOnly):
     structure: CovarianceStructure
     source: str
     split: bool = False
+    moved: FloatArray | None = None
 
     @property
     def shifted_columns(self) -> FloatArray:
@@ -67,6 +71,8 @@ class RandomBlock(ReadOnly):
     @cached_property
     def _shifted(self) -> tuple[FloatArray, FloatArray | None]:
         k = self.k
+        if isinstance(self.columns, NotKept):
+            return self.columns, self.moved
         if not self.structure.closed or k < 2:
             return self.columns, None
         mean, sd = self.columns.mean(axis=0), self.columns.std(axis=0)
@@ -116,7 +122,7 @@ class RandomBlock(ReadOnly):
 
     @property
     def k(self) -> int:
-        return int(self.columns.shape[1])
+        return len(self.names)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -151,6 +157,10 @@ class Design(ReadOnly):
     residual : ResidualDesign or None
         Correlation and standard deviations of the residuals; None where they are independent and
         alike.
+    facts : Facts or None
+        What is known of all rows where they are not kept.
+    sample : Design or None
+        The same design of some of the rows, where not all are kept.
     """
 
     formula: str
@@ -168,6 +178,8 @@ class Design(ReadOnly):
     findings: tuple[Finding, ...]
     recipe: Recipe | None
     residual: ResidualDesign | None = None
+    facts: Facts | None = None
+    sample: Design | None = None
 
     def __repr__(self) -> str:
         terms = ", ".join(f"{b.source}: {b.n_levels} × {b.k}" for b in self.blocks) or "none"
@@ -179,11 +191,16 @@ class Design(ReadOnly):
 
     @property
     def n(self) -> int:
-        return len(self.y)
+        return len(self.y) if self.facts is None else self.facts.n
+
+    @property
+    def n_all(self) -> int:
+        """Rows of the data, with those that were left out."""
+        return len(self.index) if self.facts is None else self.facts.read
 
     @property
     def p(self) -> int:
-        return int(self.fixed.shape[1])
+        return len(self.x_names)
 
     @property
     def X(self) -> FloatArray:
@@ -196,12 +213,51 @@ class Design(ReadOnly):
         return orthonormal(self.fixed, weights, factors_of(self.x_names))
 
     @property
+    def some(self) -> Design:
+        """The design itself, or a sample of its rows where not all are kept."""
+        return self if self.sample is None else self.sample
+
+    @property
     def offset_or_zero(self) -> FloatArray:
-        return np.zeros(self.n) if self.offset is None else self.offset
+        return np.zeros(len(self.y)) if self.offset is None else self.offset
 
     @property
     def weights_or_one(self) -> FloatArray:
-        return np.ones(self.n) if self.weights is None else self.weights
+        return np.ones(len(self.y)) if self.weights is None else self.weights
+
+    def squares(self, t: int, *, shifted: bool = False, weighted: bool = False) -> FloatArray:
+        """Mean squares of a term's columns, (k,), each row times its level's prior variance.
+
+        Parameters
+        ----------
+        shifted : bool
+            Of the shifted columns.
+        weighted : bool
+            Each row times its weight.
+        """
+        block = self.blocks[t]
+        if self.facts is not None:
+            return self._squares_by_facts(block, t, shifted, weighted)
+        C = block.shifted_columns if shifted else block.columns
+        w = self.weights if weighted else None
+        if block.known is not None:
+            own = np.asarray(block.level_variances(block.codes))
+            w = own if w is None else own * w
+        return np.asarray(np.einsum("nk,nk->k", C, C if w is None else C * w[:, None]) / self.n)
+
+    def _squares_by_facts(
+        self, block: RandomBlock, t: int, shifted: bool, weighted: bool
+    ) -> FloatArray:
+        facts, S = self.facts, block.shift
+        assert facts is not None
+        G = facts.grams[t]
+        if weighted:
+            own = next(pair for pair in facts.products.pairs if pair.s == pair.t == t)
+            G = own.values.sum(axis=0)
+            G = G if S is None or shifted else S.T @ G @ S
+        elif shifted and S is not None:
+            G = np.linalg.solve(S.T, np.linalg.solve(S.T, G).T)
+        return np.asarray(np.diag(G) / self.n)
 
     @cached_property
     def groups(self) -> dict[str, tuple[int, ...]]:
@@ -210,6 +266,14 @@ class Design(ReadOnly):
         for i, block in enumerate(self.blocks):
             out.setdefault(block.group, []).append(i)
         return {name: tuple(terms) for name, terms in out.items()}
+
+    @property
+    def groupings(self) -> dict[str, Grouping]:
+        """The grouping factors of random effects and of correlated residuals, by name."""
+        out = {block.group: block.grouping for block in self.blocks}
+        if self.residual is not None and self.residual.grouping is not None:
+            out.setdefault(self.residual.grouping.name, self.residual.grouping)
+        return out
 
     @property
     def Z(self) -> sp.csr_array:

@@ -7,6 +7,7 @@ What is evaluated, and that nothing else is reached, is up to `evaluate`.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ from lmmsparse.formula.expression import Expression, bare, read_expression, spel
 from lmmsparse.formula.references import references
 
 KNOWN = frozenset({*FUNCTIONS, "np", "contr"})
+_LABELS = re.compile(r"(C|factor|interaction|dummy)\(")
 LEARNING = frozenset(name for name, function in FUNCTIONS.items() if function.learns)
 
 
@@ -96,6 +98,13 @@ def learning_calls(expression: Expression | None) -> tuple[str, ...]:
         and isinstance(node.func, ast.Name)
         and node.func.id in LEARNING
     )
+
+
+def labels_in(parts: Iterable[str]) -> set[str]:
+    """Columns of formula parts whose values are taken for labels, whatever they are."""
+    calls = [call for text in parts for call in references(text).calls]
+    found = (references(call).names for call in calls if _LABELS.match(call))
+    return {name for names in found for name in names}
 
 
 def _may_be_allowed(node: ast.Attribute, columns: set[str], context: Mapping[str, Any]) -> bool:

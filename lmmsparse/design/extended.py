@@ -17,6 +17,9 @@ from lmmsparse.common.words import listed
 from lmmsparse.design.design import Design, RandomBlock
 from lmmsparse.design.grouping import Grouping, LevelKey
 from lmmsparse.design.rank import independent_columns
+from lmmsparse.design.residual import ResidualDesign
+
+_MOST_ROWS = 1e8
 
 
 def extended(
@@ -32,15 +35,20 @@ def extended(
     OptionError
         If fixed effects cannot be estimated any more.
     """
-    block = design.blocks[design.groups[group][0]]
+    along = design.groupings[group]
     if known := [each.group for each in design.blocks if each.known is not None]:
         raise OptionError(
             f"The levels of {known[0]!r} have a known covariance, which new levels do not have. "
             "Ask for the power of the design as it is, without n=."
         )
-    sources = _sources(_profiles(design, block), n_levels, rng)
-    order = np.argsort(block.codes, kind="stable").astype(np.intp)
-    sizes = np.bincount(block.codes, minlength=block.n_levels)
+    if n_levels * design.n / len(along.levels) > _MOST_ROWS:
+        raise OptionError(
+            f"{n_levels} levels of {group!r} would have about "
+            f"{n_levels * design.n / len(along.levels):.2g} rows. Ask for fewer."
+        )
+    sources = _sources(_profiles(design, along), n_levels, rng)
+    order = np.argsort(along.codes, kind="stable").astype(np.intp)
+    sizes = np.bincount(along.codes, minlength=len(along.levels))
     first = np.cumsum(sizes) - sizes
     counts = sizes[sources]
     inside = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -58,21 +66,22 @@ def extended(
         design,
         y=design.y[rows],
         fixed=X,
-        blocks=tuple(_copied(each, block, rows, copies) for each in design.blocks),
+        blocks=tuple(_copied(each, along, rows, copies) for each in design.blocks),
         weights=None if design.weights is None else design.weights[rows],
         offset=None if design.offset is None else design.offset[rows],
         index=pd.RangeIndex(len(rows)),
         rows=np.arange(len(rows)),
         na_action="omit",
+        residual=_copied_residual(design, along, rows, copies),
     )
     return wider, rows
 
 
-def _profiles(design: Design, block: RandomBlock) -> FloatArray:
+def _profiles(design: Design, along: Grouping) -> FloatArray:
     """Means of the fixed effects' columns by level, (levels, p)."""
-    sizes = np.bincount(block.codes, minlength=block.n_levels)
-    sums = np.zeros((block.n_levels, design.p))
-    np.add.at(sums, block.codes, design.X)
+    sizes = np.bincount(along.codes, minlength=len(along.levels))
+    sums = np.zeros((len(along.levels), design.p))
+    np.add.at(sums, along.codes, design.X)
     return np.asarray(sums / sizes[:, None])
 
 
@@ -89,15 +98,52 @@ def _sources(profiles: FloatArray, n: int, rng: np.random.Generator) -> IntArray
     return np.concatenate([whole, np.sort(np.lexsort(keys)[at])])
 
 
-def _copied(
-    block: RandomBlock, along: RandomBlock, rows: IntArray, copies: IntArray
-) -> RandomBlock:
+def _copied(block: RandomBlock, along: Grouping, rows: IntArray, copies: IntArray) -> RandomBlock:
     """A block on the copied rows."""
     codes = block.codes[rows]
-    pairs = np.unique(block.codes.astype(np.int64) * along.n_levels + along.codes)
-    if len(pairs) == block.n_levels:  # its levels lie within those that are copied
+    if _within(block.grouping, along):
         codes = codes + copies * block.n_levels
+    return replace(block, grouping=_numbered(block.group, codes), columns=block.columns[rows])
+
+
+def _within(grouping: Grouping, along: Grouping) -> bool:
+    """Whether the levels of a factor lie within those that are copied."""
+    pairs = np.unique(grouping.codes.astype(np.int64) * len(along.levels) + along.codes)
+    return len(pairs) == len(grouping.levels)
+
+
+def _numbered(name: str, codes: IntArray) -> Grouping:
+    """A grouping factor whose levels are numbers."""
     _, codes = np.unique(codes, return_inverse=True)
     levels = pd.RangeIndex(int(codes.max()) + 1)
-    grouping = Grouping(block.group, levels, codes.ravel().astype(np.intp), LevelKey.of(levels))
-    return replace(block, grouping=grouping, columns=block.columns[rows])
+    return Grouping(name, levels, codes.ravel().astype(np.intp), LevelKey.of(levels))
+
+
+def _copied_residual(
+    design: Design, along: Grouping, rows: IntArray, copies: IntArray
+) -> ResidualDesign | None:
+    """The covariance of the residuals on the copied rows; copies are independent."""
+    residual = design.residual
+    if residual is None:
+        return None
+    grouping, visits = residual.grouping, residual.visits
+    if grouping is not None:
+        if not _within(grouping, along):
+            raise OptionError(
+                f"Residuals are correlated within {grouping.name!r}, whose levels do not lie "
+                f"within those of {along.name!r}: copied rows would be at the same time. Choose "
+                "another factor, or ask for the power of the design as it is, without n=."
+            )
+        codes = grouping.codes[rows] + copies * len(grouping.levels)
+        grouping = _numbered(grouping.name, codes)
+    if visits is not None:
+        codes = visits.codes[rows]
+        if len(np.unique(codes)) < len(visits.levels):
+            raise OptionError(
+                "With so few levels some visits have no rows, and their standard deviations cannot "
+                "be estimated. Ask for more levels."
+            )
+        visits = replace(visits, codes=codes)
+    times = None if residual.times is None else residual.times[rows]
+    columns = residual.columns[rows]
+    return replace(residual, grouping=grouping, times=times, visits=visits, columns=columns)

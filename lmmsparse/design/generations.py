@@ -21,6 +21,7 @@ from lmmsparse.engine.known import triangular_factor
 _ROWS, _COLUMNS = 4096, 128  # that are made at a time
 # Seconds of one machine; what counts is their ratio.
 _PER_ELEMENT, _PER_SOLUTION = 4e-8, 2e-8
+_LITTLE = 0.05  # seconds by which either way may be the slower one
 
 
 def generations(sire: IntArray, dam: IntArray) -> IntArray:
@@ -100,7 +101,8 @@ def inbreeding(sire: IntArray, dam: IntArray, generation: IntArray) -> FloatArra
     for g, each in enumerate(mates):
         if g:
             d[each.born] = mendelian_variances(sire, dam, F)[each.born]
-            by_rows = by_rows and rows.cost(g) * (len(mates) - g) <= 1.0 + sum(costs[g:])
+            left = len(mates) - g
+            by_rows = by_rows and rows.cost(each) * left <= _LITTLE + sum(costs[g:])
             way = rows if by_rows else columns
             F[each.mated] = 0.5 * way.relationships(g, each.sires, each.dams, d)[each.family]
         if by_rows:
@@ -142,9 +144,10 @@ class _Rows:
         self._kept = np.zeros(0, dtype=np.intp)
         self._place = np.full(n, -1, dtype=np.intp)
 
-    def cost(self, g: int) -> float:
-        """About the seconds that another generation takes."""
-        return float(_PER_ELEMENT * self._T.nnz)
+    def cost(self, mates: _Mates) -> float:
+        """About the seconds that a generation takes."""
+        per_row = self._T.nnz / max(1, self._T.shape[0])
+        return float(_PER_ELEMENT * (self._T.nnz + 2 * len(mates.sires) * per_row))
 
     def relationships(self, g: int, sires: IntArray, dams: IntArray, d: FloatArray) -> FloatArray:
         """A between mates, (pairs,)."""

@@ -7,7 +7,7 @@ as plain values, so that a recipe can be stored without pickle and rebuilt witho
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -26,15 +26,13 @@ from lmmsparse.common.threads import filtered
 from lmmsparse.common.words import close_match
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
-from lmmsparse.design.expressions import columns_of
+from lmmsparse.design.expressions import columns_of, labels_in
 from lmmsparse.design.materialize import Materializer
 from lmmsparse.design.plain import Columns, plain_columns
 from lmmsparse.design.variables import Variables, where_missing, with_levels_of
 from lmmsparse.formula.limits import remembered
 from lmmsparse.formula.parts import Variable, read_part
 from lmmsparse.formula.references import references
-
-_LABELS = re.compile(r"(C|factor|interaction|dummy)\(")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +110,7 @@ class MatrixRecipe:
 
         def moved(mapping: Mapping[str, Any]) -> dict[str, Any]:
             kept = {f"random{new}": mapping[f"random{old}"] for new, old in enumerate(order)}
-            others = {part: mapping[part] for part in ("fixed", "residual_sd") if part in mapping}
-            return {**others, **kept}
+            return {p: mapping[p] for p in ("fixed", "residual_sd") if p in mapping} | kept
 
         # Levels are learnt in the first part that uses a factor: others may need them.
         own = {"fixed", "response", "residual_sd"}
@@ -197,21 +194,23 @@ class MatrixRecipe:
     def matrix(self, part: str, newdata: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
         """The part's columns for new data, NaN in rows with a missing value, and those rows."""
         frame, missing = self.prepare(part, newdata)
-        spec = self._specs[part]
-        width = len(spec.column_names)
-        out = np.full((len(newdata), width), np.nan)
-        keep = ~missing
-        if keep.any() and width:
-            frame = frame.loc[keep].reset_index(drop=True)
-            out[keep] = _values(self._materialize(spec, frame))
+        whole = not missing.any()
+        if not whole:
+            frame = frame.loc[~missing].reset_index(drop=True)
+        table = Variables({str(name): frame[name] for name in frame}, len(frame))
+        plain = plain_columns(list(_parsed({"part": self.parts[part]}).part), table, self.columns)
+        if plain is None:
+            spec = self._specs[part]
+            empty = not len(frame) or not spec.column_names
+            nothing = np.zeros((len(frame), len(spec.column_names)))
+            values = nothing if empty else _values(self._materialize(spec, frame))
+        else:
+            values = np.asarray(plain[0][0])
+        if whole:
+            return values, missing
+        out = np.full((len(newdata), values.shape[1]), np.nan)
+        out[~missing] = values
         return out, missing
-
-
-def labels_in(parts: Iterable[str]) -> set[str]:
-    """Columns of formula parts whose values are taken for labels, whatever they are."""
-    calls = [call for text in parts for call in references(text).calls]
-    found = (references(call).names for call in calls if _LABELS.match(call))
-    return {name for names in found for name in names}
 
 
 def learn(
@@ -222,6 +221,7 @@ def learn(
     context: Mapping[str, Any],
     rows: IntArray | None = None,
     sample: IntArray | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Columns], MatrixRecipe, dict[str, set[int]]]:
     """Build all parts of a formula on one frame and remember how.
 
@@ -237,6 +237,8 @@ def learn(
         Rows that are fitted; the others are there for expressions that look at their neighbours.
     sample : int array or None
         Rows that transforms learn from; None for all.
+    known : mapping, optional
+        What transforms have learnt before.
 
     Returns
     -------
@@ -268,7 +270,9 @@ def learn(
             for name, info in columns.items()
             if info.coded
         }
-        spec = ModelSpec.from_spec(_parsed(rest), output="numpy", na_action="drop")
+        spec = ModelSpec.from_spec(
+            _parsed(rest), output="numpy", na_action="drop", transform_state=dict(known or {})
+        )
         data = table.frame(used, labels_in(rest.values()), rows)
         built = _materialize(spec, data, coded, context, dropped, rows=rows, sample=sample)
         for part in rest:

@@ -111,23 +111,29 @@ class Recipe(ReadOnly):
 
     def levels(self, block: int, newdata: pd.DataFrame) -> tuple[IntArray, BoolArray, pd.Series]:
         """Level of each row (−1 for a new one), whether it is missing, and how to show it."""
+        codes, missing, columns = self._encoded(block, newdata)
+        return codes, missing, shown_labels(columns)
+
+    def codes(self, block: int, newdata: pd.DataFrame) -> tuple[IntArray, BoolArray]:
+        """Level of each row (−1 for a new one), and whether it is missing."""
+        codes, missing, _ = self._encoded(block, newdata)
+        return codes, missing
+
+    def _encoded(
+        self, block: int, newdata: pd.DataFrame
+    ) -> tuple[IntArray, BoolArray, list[pd.Series]]:
         group = self.groups[block]
         columns = [
             evaluate_grouping(factor, newdata, self.matrices.context) for factor in group.factors
         ]
         codes, missing = group.key.encode(columns)
-        for factor, levels, column in zip(
-            group.factors, group.key.components, columns, strict=True
-        ):
-            unseen = column[(codes < 0) & ~missing]
-            if len(unseen):
-                check_types(f"The grouping factor {factor!r}", levels, unseen)
-        shown = columns[0].astype(object)
-        if len(columns) > 1:
-            shown = columns[0].astype(str)
-            for column in columns[1:]:
-                shown = shown + ":" + column.astype(str)
-        return codes, missing, shown
+        unknown = (codes < 0) & ~missing
+        if unknown.any():
+            for factor, levels, column in zip(
+                group.factors, group.key.components, columns, strict=True
+            ):
+                check_types(f"The grouping factor {factor!r}", levels, column[unknown])
+        return codes, missing, columns
 
     def offset(self, newdata: pd.DataFrame, given: Any = None) -> FloatArray:
         """The offset for new data, (n,)."""
@@ -167,6 +173,16 @@ class Recipe(ReadOnly):
                 "weights."
             )
         return values
+
+
+def shown_labels(columns: list[pd.Series]) -> pd.Series:
+    """The labels of a grouping of one or several factors as they are shown."""
+    if len(columns) == 1:
+        return columns[0].astype(object)
+    shown = columns[0].astype(str)
+    for column in columns[1:]:
+        shown = shown + ":" + column.astype(str)
+    return shown
 
 
 def check_texts(recipe: Recipe) -> None:

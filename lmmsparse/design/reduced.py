@@ -23,6 +23,7 @@ from lmmsparse.design.terms import (
     part_text,
     typical_rows,
 )
+from lmmsparse.design.without_rows import with_block, with_fixed
 from lmmsparse.engine.covariance.structures import CovarianceStructure, resized
 from lmmsparse.formula.formula import parse_formula
 
@@ -35,6 +36,8 @@ def leaving_out(design: Design, i: int) -> Design:
     To know the formula takes longer than many a fit. It is needed where there is no intercept:
     another factor then gets all its levels.
     """
+    if design.sample is not None:
+        return with_fixed(design, leaving_out(design.sample, i))
     terms, recipe = fixed_terms(design)[0], design.recipe
     intercept = any(term.label == INTERCEPT for term in terms)
     if recipe is not None and terms[i].factors and not intercept:
@@ -60,6 +63,8 @@ def leaving_out(design: Design, i: int) -> Design:
 
 def without_fixed(design: Design, i: int) -> Design:
     """The design without a term of its fixed effects, with its formula."""
+    if design.sample is not None:
+        return with_fixed(design, without_fixed(design.sample, i))
     terms, recipe = fixed_terms(design)[0], design.recipe
     if recipe is None:
         return leaving_out(design, i)
@@ -98,6 +103,8 @@ def without_random(design: Design, reduction: Reduction) -> Design:
         One of `reductions_of`.
     """
     at, recipe = reduction.position, design.recipe
+    if design.sample is not None:
+        return with_block(design, without_random(design.sample, reduction), at)
     blocks = list(design.blocks)
     if recipe is None:
         blocks[at : at + 1] = [] if reduction.block is None else [reduction.block]
@@ -218,6 +225,7 @@ def formula_order(design: Design) -> list[int]:
 
 def reductions_of(design: Design, position: int) -> list[Reduction]:
     """Every smaller version of one block."""
+    design = design.some
     block = design.blocks[position]
     terms, text = _terms(design, position)
     tag = "" if block.split else block.source.partition("(")[0].strip()

@@ -68,6 +68,16 @@ def complete_rows(
     groups: set[str],
 ) -> tuple[BoolArray, list[Finding]]:
     """Rows that can be fitted, and what there is to say about the others."""
+    missing, zero, counts = rows_left_out(table, extras, context, groups)
+    findings = about_missing(len(table), int(missing.sum()), counts, na_action)
+    keep = ~missing & ~zero
+    return keep, [*findings, *about_zero_weights(int(zero.sum()), bool(keep.any()))]
+
+
+def rows_left_out(
+    table: Variables, extras: Extras, context: Mapping[str, Any], groups: set[str]
+) -> tuple[BoolArray, BoolArray, dict[str, int]]:
+    """Rows with a missing value, others with weight zero, and missing values by what lacks them."""
     holes = {name: where_missing(column) for name, column in table.items()}
     for expression in sorted(groups):
         if expression.strip("`") not in table.columns:
@@ -80,35 +90,41 @@ def complete_rows(
     for hole in holes.values():
         missing |= hole
     counts = {name: int(hole.sum()) for name, hole in holes.items() if hole.any()}
-    where = ", ".join(f"{name}: {count}" for name, count in counts.items())
-    findings = []
-    if missing.any():
-        n = int(missing.sum())
-        if na_action == "raise":
-            raise DataError(
-                f"{n} of {len(table)} rows have missing values ({where}), which na_action='raise' "
-                "refuses. Remove or fill them, or use na_action='omit'."
-            )
-        if missing.all():
-            raise DataError(
-                f"Every one of the {n} rows has a missing value ({where}). Leave out the columns "
-                "that are mostly empty, or fill them."
-            )
-        text = f"{n} of {len(table)} rows were left out because of missing values ({where})."
-        findings.append(Finding("missing-rows", "info", text))
-    keep = ~missing
+    zero = np.zeros(len(table), dtype=bool)
     if extras.weights is not None:
-        zero = keep & (extras.weights == 0)
-        if zero.any():
-            keep &= ~zero
-            if not keep.any():
-                raise DataError("All weights are zero. Use positive weights.")
-            text = (
-                f"{int(zero.sum())} rows have weight zero and were left out, as if they were not "
-                "in the data."
-            )
-            findings.append(Finding("zero-weights", "warning", text))
-    return keep, findings
+        zero = ~missing & (extras.weights == 0)
+    return missing, zero, counts
+
+
+def about_missing(
+    rows: int, missing: int, counts: Mapping[str, int], na_action: str
+) -> list[Finding]:
+    """What there is to say about rows with missing values."""
+    if not missing:
+        return []
+    where = ", ".join(f"{name}: {count}" for name, count in counts.items())
+    if na_action == "raise":
+        raise DataError(
+            f"{missing} of {rows} rows have missing values ({where}), which na_action='raise' "
+            "refuses. Remove or fill them, or use na_action='omit'."
+        )
+    if missing == rows:
+        raise DataError(
+            f"Every one of the {missing} rows has a missing value ({where}). Leave out the columns "
+            "that are mostly empty, or fill them."
+        )
+    text = f"{missing} of {rows} rows were left out because of missing values ({where})."
+    return [Finding("missing-rows", "info", text)]
+
+
+def about_zero_weights(zero: int, others: bool) -> list[Finding]:
+    """What there is to say about rows with weight zero; `others`: whether there are other rows."""
+    if not zero:
+        return []
+    if not others:
+        raise DataError("All weights are zero. Use positive weights.")
+    text = f"{zero} rows have weight zero and were left out, as if they were not in the data."
+    return [Finding("zero-weights", "warning", text)]
 
 
 def dropped_by_expression(dropped: Mapping[str, set[int]], n: int, na_action: str) -> list[Finding]:

@@ -55,38 +55,102 @@ def check_unique(frame: Tabular, names: Iterable[str]) -> None:
         )
 
 
-def _convert(data: Any) -> pd.DataFrame:
+def kind_of_data(data: Any) -> str:
+    """What some data are, by their type: ``"frame"``, ``"dask"``, ``"connection"``, …; or empty."""
     if isinstance(data, pd.DataFrame):
-        return data
+        return "frame"
     if isinstance(data, Mapping):
-        return _from_mapping(data)
-    module = type(data).__module__.partition(".")[0]
-    if module == "polars" and hasattr(data, "get_columns"):
-        return polars_frame(data)
-    if module == "polars" and hasattr(data, "collect"):
-        return _convert(data.collect())
-    if module == "pyarrow" and hasattr(data, "to_table"):  # a data set of several files
-        data = data.to_table()
-    if module == "pyarrow" and hasattr(data, "read_all"):  # a stream of batches
-        data = data.read_all()
-    if module == "pyarrow" and hasattr(data, "to_pandas"):
-        return arrow_frame(data)
-    if module in ("duckdb", "_duckdb") and hasattr(data, "df"):  # a relation, or a result
-        return duckdb_frame(data)
+        return "mapping"
+    kind = type(data)
+    match kind.__module__.partition(".")[0]:
+        case "polars":
+            known = {"get_columns": "polars", "collect": "lazy"}
+        case "pyarrow":
+            known = {"get_fragments": "dataset", "to_table": "to_table", "read_all": "read_all"}
+            known["to_pandas"] = "to_pandas"
+        case "duckdb" | "_duckdb":
+            known = {"cursor": "connection", "project": "relation", "df": "relation"}
+        case "dask" | "dask_expr":
+            known = {"npartitions": "dask"} if hasattr(kind, "columns") else {}
+        case _:
+            known = {}
+    return next((found for member, found in known.items() if hasattr(kind, member)), "")
+
+
+def _convert(data: Any) -> pd.DataFrame:
+    match kind_of_data(data):
+        case "frame":
+            frame: pd.DataFrame = data
+            return frame
+        case "mapping":
+            return _from_mapping(data)
+        case "polars":
+            return polars_frame(data)
+        case "lazy":
+            return _convert(data.collect())
+        case "dataset" | "to_table":  # of several files
+            return arrow_frame(data.to_table())
+        case "read_all":  # a stream of batches
+            return arrow_frame(data.read_all())
+        case "to_pandas":
+            return arrow_frame(data)
+        case "relation":
+            return duckdb_frame(data)
+        case "connection":
+            return _of_connection(data)
+        case "dask":
+            raise DataError(
+                "The data are a Dask DataFrame, which only lmm.lmer and the methods for batches "
+                "read, in chunks. Pass data.compute() to read it into memory."
+            )
     if isinstance(data, np.ndarray) and data.dtype.names is not None:
         return pd.DataFrame({name: data[name] for name in data.dtype.names})
     if isinstance(data, list) and data and all(isinstance(row, Mapping) for row in data):
         return records_frame(data)
     if isinstance(data, (str, PathLike)):
-        data = str(data)
+        raise _not_read(str(data))
+    raise _no_table(data)
+
+
+def _of_connection(data: Any) -> pd.DataFrame:
+    """What a DuckDB connection has executed; a connection by itself is no table."""
+    try:
+        return duckdb_frame(data)
+    except Exception as error:  # whatever DuckDB says of a connection without a result
         raise DataError(
-            f"data is a string ({data!r}), not a table. Read the file first, for example with "
-            f"pandas.read_csv({data!r})."
+            "The data are a DuckDB connection, not a table. Pass one of its relations, for example "
+            "connection.table('name') or connection.sql('SELECT ...')."
+        ) from error
+
+
+def _not_read(path: str) -> DataError:
+    if path.lower().endswith((".parquet", ".pq")):
+        return DataError(
+            f"data is a path ({path!r}), not a table. lmm.lmer reads Parquet files in chunks; "
+            f"elsewhere read the file first: pandas.read_parquet({path!r})."
         )
-    raise DataError(
-        f"The data must be a table with named columns, not of type {type(data).__name__}. Pass a "
-        "pandas or polars DataFrame, a pyarrow Table, a DuckDB relation, or a mapping of names to "
-        "arrays."
+    return DataError(
+        f"data is a string ({path!r}), not a table. Read the file first, for example with "
+        f"pandas.read_csv({path!r})."
+    )
+
+
+def _no_table(data: Any) -> DataError:
+    kind = type(data)
+    plain = kind.__module__ in ("builtins", "__main__")
+    name = kind.__name__ if plain else f"{kind.__module__}.{kind.__name__}"
+    hint = ""
+    if hasattr(data, "__next__"):
+        hint = " It can be read once: lmm.lmer takes lmm.Batches(function), which starts it anew."
+    elif isinstance(data, (list, tuple)) and data and hasattr(data[0], "columns"):
+        hint = " For tables one after the other lmm.lmer takes lmm.Batches(lambda: tables)."
+    elif callable(getattr(data, "to_native", None)):
+        hint = " Pass the table that is in it, data.to_native()."
+    elif callable(getattr(data, "read", None)) and kind.__module__.startswith("pyarrow"):
+        hint = " Read it first, data.read()."
+    return DataError(
+        f"The data must be a table with named columns, not of type {name}.{hint} Pass a pandas or "
+        "polars DataFrame, a pyarrow Table, a DuckDB relation, or a mapping of names to arrays."
     )
 
 

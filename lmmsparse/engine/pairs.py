@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -99,16 +100,25 @@ def _observed_pairs(a: TermColumns, b: TermColumns) -> tuple[IntArray, IntArray,
         return rows, cols, numbers[key]
     order = _by_level(b.codes, b.n_levels)
     order = order[_by_level(a.codes[order], a.n_levels)]
-    row, col = a.codes[order], b.codes[order]
+    row = a.codes[order].astype(order.dtype)  # there may be very many rows
+    col = b.codes[order].astype(order.dtype)
     new = np.ones(n, dtype=bool)
     new[1:] = (row[1:] != row[:-1]) | (col[1:] != col[:-1])
+    rows, cols = row[new].astype(np.intp), col[new].astype(np.intp)
+    del row, col
+    number = np.cumsum(new, dtype=order.dtype)
+    number -= 1
     place = np.empty(n, dtype=np.intp)
-    place[order] = np.cumsum(new) - 1
-    return row[new], col[new], place
+    place[order] = number
+    return rows, cols, place
 
 
 def _by_level(codes: IntArray, n_levels: int) -> IntArray:
     """The rows of each level after those of the level before: a stable sort in linear time."""
     n = len(codes)
-    by_row = sp.csc_array((np.ones(n, dtype=bool), codes, np.arange(n + 1)), shape=(n_levels, n))
-    return np.asarray(by_row.tocsr().indices, dtype=np.intp)
+    kind: Any = np.int32 if max(n, n_levels) < 2**31 - 1 else np.intp
+    by_row = sp.csc_array(
+        (np.ones(n, dtype=bool), codes.astype(kind), np.arange(n + 1, dtype=kind)),
+        shape=(n_levels, n),
+    )
+    return np.asarray(by_row.tocsr().indices)

@@ -1,9 +1,8 @@
 """Design → the cross-products of [Z X y], the only place where rows, weights and offset are seen.
 
-Everything after this module is independent of the number of rows. Weights enter as W = diag(w), the
-offset is subtracted from y; neither appears anywhere else in the engine. X is orthonormalized and y
-replaced by its least-squares residual, so that neither the units of a predictor nor a large mean of
-the response costs digits; `Basis` carries what is needed to return to the user's units.
+Everything after this module is independent of the number of rows. Weights and offset appear nowhere
+else in the engine. X is orthonormalized and y replaced by its least-squares residual, so that
+neither units nor large means cost digits; `Basis` carries the way back.
 """
 
 from __future__ import annotations
@@ -59,7 +58,6 @@ class CrossProducts(ReadOnly):
     sizes : tuple of int
         Effects per level of each term.
     n : int
-        Rows.
     priors : tuple of Prior or None
         Known covariances of the levels, by term; empty where there are none.
     """
@@ -145,8 +143,8 @@ class CrossProducts(ReadOnly):
         """Per term the sum of the levels' own blocks, each times its level's prior variance."""
         own = (pair.values for pair in self.pairs if pair.s == pair.t)
         return tuple(
-            values.sum(axis=0) if prior is None else np.tensordot(prior.variances, values, axes=1)
-            for values, prior in zip(own, self._known, strict=True)
+            G.sum(axis=0) if prior is None else np.tensordot(prior.variances, G, axes=1)
+            for G, prior in zip(own, self._known, strict=True)
         )
 
     def times(self, b: FloatArray) -> FloatArray:
@@ -182,10 +180,7 @@ def side_by_side(
 ) -> FloatArray:
     """Blocks of terms that share a factor, joined level by level: (levels, K, K).
 
-    Parameters
-    ----------
-    blocks : sequence of arrays
-        One per pair of terms, as `CrossProducts.pairs`, of all levels or of some.
+    They are as those of `CrossProducts.pairs`, of all levels or of some.
     """
     terms = range(len(products.sizes)) if terms is None else terms
     ends = np.cumsum([0, *(products.sizes[t] for t in terms)]).tolist()

@@ -65,6 +65,8 @@ def instead(fit: Fit, terms: Collection[int], m: int) -> str:
         How many combinations of them are not.
     """
     design = fit.design
+    if design.facts is not None:
+        return "Leave out a part of these terms."
     check = _Check(fit, sorted(terms))
     for candidate in _candidates(design, sorted(terms)):
         if check.equivalent(candidate):

@@ -156,15 +156,18 @@ class Fit:
         inverse = sla.solve_triangular(RX, np.eye(p), check_finite=False)
         return frozen(np.asarray(self.sigma2 * inverse @ inverse.T))
 
-    @property
+    @cached_property
     def b(self) -> FloatArray:
         """Conditional modes of the random effects, (q,)."""
-        return self.template.multiply(self.template.factors(self.theta), self.modes.u)
+        return frozen(self.template.multiply(self.template.factors(self.theta), self.modes.u))
 
     @cached_property
     def fitted(self) -> FloatArray:
         """Xβ + Zb + offset, (n,)."""
-        design = self.design
+        return self.fitted_on(self.design)
+
+    def fitted_on(self, design: Design) -> FloatArray:
+        """The same on the rows of another design, of the same columns and levels."""
         mu = design.fixed @ self.beta + design.offset_or_zero
         for block, part in zip(design.blocks, self.split(self.b), strict=True):
             mu = mu + np.einsum("nk,nk->n", block.columns, part[block.codes])

@@ -27,6 +27,7 @@ from lmmsparse.design import Design
 from lmmsparse.engine.columns import InternalColumns
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.template import LambdaTemplate
+from lmmsparse.engine.linalg import chunks
 from lmmsparse.engine.prior import Prior
 from lmmsparse.engine.products import CrossProducts, PairBlocks, side_by_side
 from lmmsparse.fit.coordinates import standardizer
@@ -84,9 +85,9 @@ def unidentified(
     if products.priors:
         nothing = sigma_known and not template.free.any()
         return None if nothing else _by_rows(design, template, reml, sigma_known)
-    if _ruled_out(template, products, reml):
+    if ruled_out(template, products, reml):
         return None
-    G = _gram_matrix(template, products, reml)
+    G = gram_matrix(template, products, reml)
     G = G[:-1, :-1] if sigma_known else G
     if not len(G) or np.linalg.eigvalsh(G)[0] > _SUSPECT:
         return None
@@ -127,7 +128,7 @@ def _symmetric(rows: IntArray, columns: IntArray, k: int) -> FloatArray:
 # -- ranks -----------------------------------------------------------------------------------------
 
 
-def _ruled_out(template: LambdaTemplate, products: CrossProducts, reml: bool) -> bool:
+def ruled_out(template: LambdaTemplate, products: CrossProducts, reml: bool) -> bool:
     """Whether ranks show at once that everything is determined; False where they do not tell.
 
     With one grouping factor Σ c_i V_i is a block per level. If it is zero off the columns of X,
@@ -161,7 +162,7 @@ def _one_factor(template: LambdaTemplate, products: CrossProducts) -> bool:
 # -- the Gram matrix -------------------------------------------------------------------------------
 
 
-def _gram_matrix(template: LambdaTemplate, products: CrossProducts, reml: bool) -> FloatArray:
+def gram_matrix(template: LambdaTemplate, products: CrossProducts, reml: bool) -> FloatArray:
     """tr(P V_i P V_j), σ² last, with the V_i scaled to tr(V_i V_i) = 1; (d + 1, d + 1).
 
     P is the projection off the columns of X for REML, and the identity for ML. With
@@ -174,7 +175,7 @@ def _gram_matrix(template: LambdaTemplate, products: CrossProducts, reml: bool) 
     for pair in products.pairs:
         if pair.s != pair.t:
             continue
-        root, E = _standardized(template, products, pair)
+        root, E = standardized_changes(template, products, pair)
         roots.append(root)
         changes.append(E)
         if reml:
@@ -190,14 +191,14 @@ def _gram_matrix(template: LambdaTemplate, products: CrossProducts, reml: bool) 
     for pair in products.pairs:
         s, t = pair.s, pair.t
         A = np.matmul(np.matmul(roots[s].T, pair.values), roots[t])
-        G[part[s], part[t]] = _traces(A, A, changes[s], changes[t])
+        G[part[s], part[t]] = traces(A, A, changes[s], changes[t])
         if s == t:
             largest = np.sum(np.einsum("lkk->l", A) ** 2) * np.sum(changes[s] ** 2, axis=(1, 2))
             total[part[s]] = np.maximum(np.diag(G)[part[s]], _LOST * largest)
             G[d, part[s]] = np.tensordot(changes[s], A.sum(axis=0), axes=2)
         if reml:
             BB = np.matmul(border[s][pair.rows], np.swapaxes(border[t][pair.cols], 1, 2))
-            G[part[s], part[t]] -= 2.0 * _traces(A, BB, changes[s], changes[t])
+            G[part[s], part[t]] -= 2.0 * traces(A, BB, changes[s], changes[t])
     if reml and products.p:
         pulled = np.concatenate(
             [_pulled(B, E) for B, E in zip(border, changes, strict=True)]
@@ -227,8 +228,10 @@ def _gram_of_scalars(products: CrossProducts, reml: bool) -> FloatArray:
         pulled = np.array([(own.T @ own).ravel() for own in B])
         for pair in products.pairs:
             a, s, t = pair.values.ravel(), pair.s, pair.t
-            own, other = (B[s], B[t]) if s == t else (B[s][pair.rows], B[t][pair.cols])
-            G[s, t] -= 2.0 * (a @ np.einsum("mp,mp->m", own, other))
+            for part in chunks(len(a), p):
+                at = (part, part) if s == t else (pair.rows[part], pair.cols[part])
+                own, other = B[s][at[0]], B[t][at[1]]
+                G[s, t] -= 2.0 * (a[part] @ np.einsum("mp,mp->m", own, other))
             G[t, s] = G[s, t]
         G[:d, :d] += pulled @ pulled.T
         G[d, :d] -= pulled[:, :: p + 1].sum(axis=1)
@@ -237,7 +240,7 @@ def _gram_of_scalars(products: CrossProducts, reml: bool) -> FloatArray:
     return np.asarray(scale[:, None] * G * scale)
 
 
-def _standardized(
+def standardized_changes(
     template: LambdaTemplate, products: CrossProducts, own: PairBlocks
 ) -> tuple[FloatArray, FloatArray]:
     """K⁻¹ that makes a term's columns orthonormal, and its parameters' changes in them."""
@@ -254,7 +257,7 @@ def _standardized(
     return np.diag(1.0 / np.where(size > 0, size, 1.0)), size[:, None] * E * size
 
 
-def _traces(A: FloatArray, B: FloatArray, left: FloatArray, right: FloatArray) -> FloatArray:
+def traces(A: FloatArray, B: FloatArray, left: FloatArray, right: FloatArray) -> FloatArray:
     """Σ over blocks of tr(E_i A E_j B'), for (m, k_s, k_t) stacks A and B; (d_s, d_t)."""
     m, ks, kt = A.shape
     if ks * kt > _IN_ONE_PRODUCT:

@@ -24,6 +24,8 @@ class LeastSquares:
         Weighted sum of squared residuals.
     known_sigma : float or None
         The residual standard deviation, if it is not estimated.
+    log_weights : float
+        Σ log w.
     """
 
     design: Design
@@ -31,6 +33,7 @@ class LeastSquares:
     R: FloatArray
     squares: float
     known_sigma: float | None = None
+    log_weights: float = 0.0
 
     @property
     def npar(self) -> int:
@@ -55,7 +58,7 @@ class LeastSquares:
         """Deviance or REML criterion."""
         df, sigma2 = self.df if reml else self.design.n, self.sigma2(reml)
         value = df * np.log(2.0 * np.pi * sigma2) + self.squares / sigma2
-        value -= float(np.sum(np.log(self.design.weights_or_one)))
+        value -= self.log_weights
         if reml:
             value += 2.0 * float(np.sum(np.log(np.abs(np.diag(self.R)))))
         return float(value)
@@ -63,9 +66,15 @@ class LeastSquares:
 
 def least_squares(design: Design, sigma: float | None = None) -> LeastSquares:
     """Fit a linear model, with σ known or not."""
+    if design.facts is not None:
+        products, response = design.facts.products, design.facts.response
+        R, squares = products.basis.R, response.yty
+        beta = products.basis.coefficients(response.beta0)
+        return LeastSquares(design, beta, R, squares, sigma, products.sum_log_weights)
     root = np.sqrt(design.weights_or_one)
     y = root * (design.y - design.offset_or_zero)
     Q, R = np.linalg.qr(root[:, None] * design.X)
     along = Q.T @ y
     squares = float(np.sum((y - Q @ along) ** 2))
-    return LeastSquares(design, sla.solve_triangular(R, along), R, squares, sigma)
+    log_weights = float(np.sum(np.log(design.weights_or_one)))
+    return LeastSquares(design, sla.solve_triangular(R, along), R, squares, sigma, log_weights)

@@ -74,7 +74,7 @@ def clusters(fit: Fit) -> list[Cluster]:
     for t, (block, changes) in enumerate(
         zip(fit.design.blocks, found.directions.changes, strict=True)
     ):
-        size = np.sqrt(np.mean(block.columns**2, axis=0))
+        size = np.sqrt(fit.design.squares(t))
         for c in range(block.k):
             for r in range(c, block.k):
                 places.append((t, r, c))
@@ -145,13 +145,15 @@ def _already_said(cluster: Cluster, told: Sequence[Finding]) -> bool:
     return (
         "same-grouping" in said
         and len({block.group for block in blocks}) > 1
-        and all(_same_partition(a, b) for a in blocks for b in blocks)
+        and all(_same_partition(cluster.design, a, b) for a in blocks for b in blocks)
     )
 
 
-def _same_partition(a: RandomBlock, b: RandomBlock) -> bool:
+def _same_partition(design: Design, a: RandomBlock, b: RandomBlock) -> bool:
     if a.n_levels != b.n_levels:
         return False
+    if design.facts is not None:
+        return design.facts.same_rows(design.blocks.index(a), design.blocks.index(b))
     pairs = a.codes.astype(np.int64) * b.n_levels + b.codes
     return len(np.unique(pairs)) == a.n_levels
 
@@ -234,6 +236,8 @@ def _why(cluster: Cluster) -> str:
         if len({block.group for block in blocks}) == 1:
             return f"within {first.group}, their columns repeat each other"
         return "what one of these terms adds to the covariances of rows, another can add as well"
+    if design.facts is not None:
+        return f"the rows of a level of {first.group} are too few, or too much alike"
     still = constant_within_levels(first)
     variables = [v for v in _variables(design, terms[0], still) if v != "Intercept"]
     if not still.all() and variables:
@@ -264,6 +268,8 @@ def _taken_by_fixed(cluster: Cluster) -> str:
         block = cluster.design.blocks[t]
         for j in sorted({i for place in places for i in place}):
             if not any((j, j) == place for place in places):
+                continue
+            if cluster.design.facts is not None:
                 continue
             where = np.unique(block.codes[block.columns[:, j] != 0])
             if len(where) == 1:

@@ -22,6 +22,7 @@ from lmmsparse.engine.pairs import TermColumns
 from lmmsparse.engine.products import CrossProducts, Response, cross_products, response_products
 from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.fit.identification import Unidentified, unidentified
+from lmmsparse.fit.identification_by_products import unidentified_by_products
 from lmmsparse.fit.search import search
 from lmmsparse.fit.start import Start
 from lmmsparse.fit.undetermined import Undetermined
@@ -74,6 +75,8 @@ class Problem:
         if self.like is not None:
             return self.like.unidentified
         products, sigma_known = self.objective.products, self.held.sigma is not None
+        if self.design.facts is not None:
+            return unidentified_by_products(self.template, products, self.reml, sigma_known)
         return unidentified(self.design, self.template, products, self.reml, sigma_known)
 
     @property
@@ -121,6 +124,9 @@ def term_columns(design: Design) -> list[TermColumns]:
 
 def products_of(design: Design) -> tuple[CrossProducts, Response]:
     """The cross-products of a design: the last step that sees its rows."""
+    if design.facts is not None:
+        check_not_exact(design, design.facts.response.yty)
+        return design.facts.products, design.facts.response
     terms = term_columns(design)
     Q, basis = design.internal_columns()
     products = cross_products(Q, basis, terms, design.weights)
@@ -170,8 +176,12 @@ def check_not_exact(design: Design, residual_squares: float) -> None:
     residual_squares : float
         See `Response.yty`.
     """
-    centred = design.y - design.offset_or_zero
-    weights = 1.0 if design.weights is None else design.weights
-    spread = float(np.sum(weights * (centred - centred.mean()) ** 2))
-    if residual_squares <= 1e-24 * (spread + float(np.sum(weights * centred**2))):
+    if design.facts is not None:
+        spread, size = design.facts.spread, design.facts.size
+    else:
+        centred = design.y - design.offset_or_zero
+        weights = 1.0 if design.weights is None else design.weights
+        spread = float(np.sum(weights * (centred - centred.mean()) ** 2))
+        size = float(np.sum(weights * centred**2))
+    if residual_squares <= 1e-24 * (spread + size):
         raise DataError(FITS_EXACTLY)

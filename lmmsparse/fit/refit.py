@@ -18,6 +18,7 @@ from lmmsparse.design.checks import check_design, require
 from lmmsparse.design.grouping import Grouping, combined_labels
 from lmmsparse.design.rank import chosen_columns, column_relations, independent_columns
 from lmmsparse.design.reduced import Reduction
+from lmmsparse.design.without_rows import with_block
 from lmmsparse.engine.held import Held
 from lmmsparse.engine.products import response_products
 from lmmsparse.fit.fit import Fit, refitted
@@ -216,10 +217,13 @@ def _subset_block(block: RandomBlock, keep: BoolArray) -> RandomBlock:
 
 def reduced_fit(fit: Fit, reduction: Reduction) -> Fit | Design:
     """The smaller model; its design where no random effect is left."""
-    at, blocks = reduction.position, list(fit.design.blocks)
+    at, whole = reduction.position, fit.design.some
+    blocks = list(whole.blocks)
     blocks[at : at + 1] = [] if reduction.block is None else [reduction.block]
     # A formula for it is not needed, and takes longer than many a fit.
-    design = replace(fit.design, blocks=tuple(blocks), formula="", recipe=None)
+    design = replace(whole, blocks=tuple(blocks), formula="", recipe=None)
+    if fit.design.sample is not None:
+        design = with_block(fit.design, design, at)
     if not blocks and design.residual is None:
         return design
     return again(fit, design, held=still_fixed(fit, reduction))

@@ -78,7 +78,7 @@ def is_singular(fit: Fit, tol: float = 1e-4) -> bool:
 
 
 def singular_finding(fit: Fit, open_terms: Collection[int] = ()) -> Finding:
-    """Say what does not vary, which model the fit equals, and which to try next.
+    """Say what does not vary, which model to try next, and which the fit equals.
 
     Parameters
     ----------
@@ -96,21 +96,22 @@ def singular_finding(fit: Fit, open_terms: Collection[int] = ()) -> Finding:
         )
     parts = [_said(design, t, nulls[t]) for t in singular]
     equal = [_equal(design, t, nulls[t]) for t in singular]
-    text = (
-        f"The fit is singular: {'; '.join(parts)}. The data support fewer random effects than the "
-        "model has. The optimum is a valid one; tests of the affected terms are conservative."
+    text = f"The fit is singular: {'; '.join(parts)}."
+    written_out = any(way is None or "I(" in way for way in equal)
+    if written_out:
+        smaller = {t: _next(fit, t, nulls[t]) for t in singular}
+        formula = None if None in smaller.values() else _whole(design, smaller)
+        text += f" Next to try: {formula}." if formula else ""
+    text += (
+        " The data support fewer random effects than the model has. The optimum is a valid one; "
+        "tests of the affected terms are conservative."
     )
     if all(way is not None for way in equal):
         formula = _whole(design, dict(zip(singular, equal, strict=True)))
         said = " and ".join(_in_place(design, t, w) for t, w in zip(singular, equal, strict=True))
         text += f" It equals the model {said}{f': {formula}' if formula else ''}."
-    if any(way is None or "I(" in way for way in equal):
-        smaller = {t: _next(fit, t, nulls[t]) for t in singular}
-        if all(way is not None for way in smaller.values()):
-            formula = _whole(design, smaller)
-            text += f" Next to try: {formula}." if formula else ""
-        if any(len(nulls[t]) > 1 and design.blocks[t].k > 2 for t in singular):
-            text += " m.rank_pca() has the directions."
+    if written_out and any(len(nulls[t]) > 1 and design.blocks[t].k > 2 for t in singular):
+        text += " m.rank_pca() has the directions."
     return Finding("singular", "warning", text)
 
 
@@ -140,18 +141,14 @@ def _said(design: Design, t: int, null: FloatArray) -> str:
         return f"the estimated {verb} {listed(names)} in {source} {are} zero"
     pure = (null != 0).sum(axis=1) == 1
     zero = [names[int(np.argmax(row != 0))] for row in null[pure]]
-    if not pure.all() and block.k > 2:
-        left = block.k - len(null)
-        return f"in {source} the random effects vary in {left} of {block.k} dimensions"
-    pieces = []
-    if zero:
-        many = len(zero) > 1
-        pieces.append(f"the variance{'s' * many} of {listed(zero)} {'are' if many else 'is'} zero")
     if not pure.all():
-        pieces.append(f"{_sum(null[~pure][0], names)} is zero in every level of {block.group}")
-        if block.structure.correlated:
-            pieces.append(f"a correlation of {'−1' if null[0].prod() > 0 else '+1'}")
-    return f"in {source} {', '.join(pieces)}"
+        left = block.k - len(null)
+        text = f"in {source} the random effects vary in {left} of {block.k} dimensions"
+        if block.k == 2 and block.structure.correlated:
+            text += f", a correlation of {'−1' if null[0].prod() > 0 else '+1'}"
+        return text
+    many = len(zero) > 1
+    return f"in {source} the variance{'s' * many} of {listed(zero)} {'are' if many else 'is'} zero"
 
 
 def _equal(design: Design, t: int, null: FloatArray) -> str | None:
@@ -170,7 +167,7 @@ def _equal(design: Design, t: int, null: FloatArray) -> str | None:
         return None
     weights = sla.null_space(null)[:, 0]
     weights = weights / weights[int(np.argmax(np.abs(weights) > _NOTHING * np.abs(weights).max()))]
-    column = _sum(weights, ["1" if n == "Intercept" else n for n in block.names], "*")
+    column = _sum(weights, ["1" if n == "Intercept" else n for n in block.names])
     return term_text(design, t, f"0 + I({column})")
 
 
@@ -188,7 +185,7 @@ def _next(fit: Fit, t: int, null: FloatArray) -> str | None:
         return equal
     block = design.blocks[t]
     covariance = fit.template.factors(fit.theta)[t]
-    share = np.mean(block.columns**2, axis=0) * np.sum(covariance**2, axis=1)
+    share = design.squares(t) * np.sum(covariance**2, axis=1)
     ways = []
     for columns in _droppable(design, t):
         keep = [j for j in range(block.k) if j not in columns]
@@ -221,22 +218,16 @@ def _plain(name: str) -> bool:
     return name.isidentifier()
 
 
-def _sum(weights: FloatArray, names: list[str] | tuple[str, ...], times: str = " ") -> str:
-    """Weights and names as a sum, the largest weight first where the order is free."""
-    order = range(len(names)) if times == "*" else np.argsort(-np.abs(weights), kind="stable")
-    minus = "-" if times == "*" else "−"
-    digits = 6 if times == "*" else 3
+def _sum(weights: FloatArray, names: list[str]) -> str:
+    """Weights and names as a sum for a formula."""
     text = ""
-    first = next(j for j in order if weights[j] != 0)
-    for j in order:
-        value = weights[j] / (1.0 if times == "*" else weights[first])
+    for value, name in zip(weights, names, strict=True):
         if abs(value) < 1e-12:
             continue
-        size = f"{abs(value):.{digits}g}"
-        named = names[j] if size == "1" else f"{size}{times}{names[j]}"
-        piece = size if names[j] == "1" else named
-        sign = minus if value < 0 else "+"
-        text += f" {sign} {piece}" if text else (f"{minus}{piece}" if value < 0 else piece)
+        size = f"{abs(value):.6g}"
+        piece = size if name == "1" else name if size == "1" else f"{size}*{name}"
+        sign = "-" if value < 0 else "+"
+        text += f" {sign} {piece}" if text else (f"-{piece}" if value < 0 else piece)
     return text
 
 
@@ -250,18 +241,13 @@ def relative_contributions(
     Returns (k,) singular values, largest first, the (k, k) left vectors, and the (k,) scales.
     """
     out = []
-    for block, part in zip(fit.design.blocks, fit.template.slices, strict=True):
+    for t, (block, part) in enumerate(zip(fit.design.blocks, fit.template.slices, strict=True)):
         par, low, high = theta[part], block.structure.lower(), block.structure.upper()
         limited = np.isfinite(high)
         par = np.where(limited & (par > high - tol), high, par)
         par = np.where(limited & (par < low + tol), low, par)
         T = block.structure.factor(par)
-        C, w = block.columns, fit.design.weights
-        squares = np.einsum("nk,nk->k", C, C if w is None else C * w[:, None])
-        if block.known is not None:
-            each = block.level_variances(block.codes) * fit.design.weights_or_one
-            squares = np.einsum("nk,nk,n->k", C, C, each, optimize=True)
-        size = np.sqrt(squares / fit.design.n)
+        size = np.sqrt(fit.design.squares(t, weighted=True))
         U, s, _ = np.linalg.svd(size[:, None] * T)
         out.append((s, U, size))
     return out

@@ -156,6 +156,8 @@ def start_values(coordinates: Coordinates, design: Design) -> FloatArray:
     Of levels whose covariance is known: unit size, which is that of their effects on the rows.
     """
     blocks = design.blocks
+    if design.facts is not None:
+        return _from_facts(coordinates, design)
     simple = all(b.columns.shape[1] == 1 and np.ptp(b.columns) == 0 for b in blocks)
     unknown = all(b.known is None for b in blocks)
     if simple and unknown and len({b.group for b in blocks}) == len(blocks):
@@ -169,6 +171,19 @@ def start_values(coordinates: Coordinates, design: Design) -> FloatArray:
         if within > _EXACT * sum(between):  # otherwise nothing is left for the residuals
             scale = np.array([abs(float(b.columns[0, 0])) for b in blocks])
             return np.asarray(np.sqrt(np.array(between) / within) / scale)
+    return coordinates.to_theta(coordinates.template.start)
+
+
+def _from_facts(coordinates: Coordinates, design: Design) -> FloatArray:
+    """The same of a design whose rows are not kept."""
+    facts = design.facts
+    assert facts is not None
+    if facts.between is not None:
+        between, variance = np.array(facts.between), facts.variance
+        within = variance - between.sum()
+        if within > _EXACT * between.sum():
+            scale = np.sqrt([float(G[0, 0]) / facts.n for G in facts.grams])
+            return np.asarray(np.sqrt(between / within) / scale)
     return coordinates.to_theta(coordinates.template.start)
 
 

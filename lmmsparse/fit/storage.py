@@ -8,6 +8,7 @@ at the end criterion and effects of the model that was read have to be those tha
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +56,14 @@ from lmmsparse.fit.generalized.stored import (
 from lmmsparse.fit.problem import Problem
 from lmmsparse.fit.residual.fit import residual_fit
 from lmmsparse.fit.residual.stored import decode_residual, encode_residual
+from lmmsparse.fit.stored_facts import decode_facts, encode_facts
 from lmmsparse.fit.stored_groupings import decode_grouping, encode_grouping
 from lmmsparse.fit.stored_solution import check_solution
 from lmmsparse.optimize import Bobyqa, NelderMead, QuasiNewton, StructuredSearch, TrustRegion
 from lmmsparse.optimize.base import Optimizer, Optimum, Status
 
 _FORMAT = "lmmsparse model"
-_VERSION = (
-    3  # 1 had no list of its arrays and no checksums, 2 no structures of levels and residuals
-)
+_VERSION = 3  # 1 had no list of its arrays and no checksums, 2 no structures, no sums of rows
 _OPTIMIZERS: dict[str, type[Any]] = {
     c.__name__: c for c in (TrustRegion, StructuredSearch, Bobyqa, NelderMead, QuasiNewton)
 }
@@ -79,7 +79,8 @@ _STRUCTURES: dict[str, type[Any]] = {
 
 def _version_of(design: Design) -> int:
     """The oldest that can say it."""
-    newer = design.residual is not None or any(block.known for block in design.blocks)
+    known = any(block.known for block in design.blocks)
+    newer = known or design.residual is not None or design.facts is not None
     return _VERSION if newer else 2
 
 
@@ -106,6 +107,8 @@ def save_fit(fit: Fit, path: str | Path) -> None:
     }
     if fit.held.residual:
         meta["held"]["residual"] = [list(each) for each in fit.held.residual]
+    if fit.design.facts is not None:
+        meta["facts"] = encode_facts(fit.design.facts, arrays)
     if isinstance(fit, GeneralizedFit):
         meta["generalized"] = encode_generalized(fit, arrays)
     arrays["beta"], arrays["modes"] = fit.beta, fit.b
@@ -157,10 +160,8 @@ def _version(path: str | Path, meta: Any) -> int:
 
 
 def _foreign(path: str | Path) -> str:
-    return (
-        f"{path} is not a model saved by m.save(path), or is damaged from the start. Check the "
-        "path."
-    )
+    what = "is not a model saved by m.save(path), or is damaged from the start"
+    return f"{path} {what}. Check the path."
 
 
 def _encode_option(option: Any, known: dict[str, type[Any]]) -> dict[str, Any]:
@@ -180,6 +181,7 @@ def _decode_option(meta: Any, known: dict[str, type[Any]]) -> Any:
 
 
 def _encode_design(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, Any]:
+    design = replace(design.some, findings=design.findings)
     arrays["y"], arrays["rows"] = design.y, design.rows
     if isinstance(design.fixed, np.ndarray):
         arrays["X"] = design.fixed
@@ -218,14 +220,8 @@ def _encode_design(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, 
         "groupings": stored,
         "blocks": blocks,
         "recipe": None if design.recipe is None else encode_recipe(design.recipe),
-        **_residual(design, arrays),
+        **encode_residual(design.residual, arrays),
     }
-
-
-def _residual(design: Design, arrays: dict[str, ObjectArray]) -> dict[str, Any]:
-    if design.residual is None:
-        return {}
-    return {"residual": encode_residual(design.residual, arrays)}
 
 
 _DESIGN = (
@@ -352,7 +348,7 @@ _MODEL = ("format", "version", "reml", "design", "optimum", "optimizer", "solver
 
 
 def _decode(meta: dict[str, Any], arrays: Arrays) -> Fit:
-    record(meta, _MODEL, ("held", "arrays", "generalized"))
+    record(meta, _MODEL, ("held", "arrays", "generalized", "facts"))
     optimizer: Optimizer = _decode_option(meta["optimizer"], _OPTIMIZERS)
     solver: PLSSolver
     try:
@@ -360,6 +356,8 @@ def _decode(meta: dict[str, Any], arrays: Arrays) -> Fit:
     except MissingPackageError:
         solver = SuperLU()  # the same sums without CHOLMOD
     design = _decode_design(meta["design"], arrays)
+    if "facts" in meta:
+        design = decode_facts(meta["facts"], design, arrays)
     nothing: list[FloatArray] = [np.zeros(0)]
     lower = np.concatenate(nothing + [block.structure.lower() for block in design.blocks])
     upper = np.concatenate(nothing + [block.structure.upper() for block in design.blocks])

@@ -7,7 +7,7 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.threads import one_thread
 from lmmsparse.fit.fit import Fit
-from lmmsparse.fit.verdict import fits_exactly
+from lmmsparse.fit.verdict import explained, fits_exactly
 
 # Other processors and libraries round otherwise: what criteria of one model may differ by, per
 # observation and per unit of the criterion.
@@ -30,7 +30,7 @@ def check_solution(fit: Fit, effects: tuple[FloatArray, FloatArray] | None) -> N
     close = abs(found - stored) <= _ROUNDING * (fit.design.n + abs(stored))
     modes, response = fit.modes, fit.objective.response
     squares = modes.solution.pwrss - fit.products.prior.square(modes.u)
-    exact = fits_exactly(squares, response.yty, response.beta0, fit.design.n)
+    exact = fits_exactly(squares, response.yty, explained(fit), fit.design.n)
     if exact:  # the criterion is lost in rounding
         return
     if not close:

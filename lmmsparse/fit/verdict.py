@@ -216,10 +216,18 @@ def _large_effects(fit: Fit) -> Finding:
     )
 
 
+def explained(fit: Fit) -> FloatArray:
+    """β₀ in the unit of the cross-products, which where residuals have a structure is another."""
+    beta0 = fit.objective.response.beta0
+    if fit.design.residual is None:
+        return beta0
+    return np.sqrt(np.maximum([beta0 @ fit.products.XtX @ beta0], 0.0))
+
+
 def _exact_fit(fit: Fit) -> Finding | None:
     modes, response = fit.modes, fit.objective.response
     squares = modes.solution.pwrss - fit.products.prior.square(modes.u)
-    if not fits_exactly(squares, response.yty, response.beta0, fit.objective.products.n):
+    if not fits_exactly(squares, response.yty, explained(fit), fit.objective.products.n):
         return None
     return Finding(
         "exact-fit",

@@ -67,6 +67,11 @@ def parse_residual(text: object) -> ResidualCorrelation:
             f"residual={text!r} names the structure {kind!r}, which is not known."
             f"{close_match(kind, CORRELATIONS)} Known are {', '.join(CORRELATIONS.values())}."
         )
+    if "|" not in inner:
+        raise FormulaError(
+            f"residual={text!r} has no grouping, within which rows are correlated. Write it to the "
+            f"right of a bar, as in {CORRELATIONS[kind]}."
+        )
     terms = parse_formula(f"~ ({inner})", one_sided=True).random
     if len(terms) != 1 or inner.count("|") != 1:
         raise FormulaError(

@@ -97,6 +97,7 @@ class GeneralizedLinearMixedModel(MixedModel):
     _instead: ClassVar[dict[str, str]] = {
         "step": "It is for linear mixed models. Write m.drop1() and m.ranova().",
         "vcov_varcorr": "Write m.parameter_errors.",
+        "vcov_robust": "It is for linear mixed models. See generalized estimating equations.",
         "all_fit": "Fit again with optimizer=, for example lmm.Bobyqa().",
         "r2": "It is for linear mixed models, whose residuals have a variance.",
         "rsquared": "R² is given for linear mixed models, whose residuals have a variance.",
@@ -110,7 +111,7 @@ class GeneralizedLinearMixedModel(MixedModel):
                 f"GeneralizedLinearMixedModel was given a {type(fit).__name__}. Write "
                 "lmm.glmer(formula, data, family) to fit a model."
             )
-        self._fit = fit
+        super().__init__(fit)
 
     def __repr__(self) -> str:
         return short_print_generalized(self._fit, self.convergence)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lmmsparse.chunks.source import refuse_chunks
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import DataError, FormulaError, OptionError
@@ -109,6 +110,7 @@ def glmer(
             "glmer() needs a family, for example family='binomial'. For a Gaussian response use "
             "lmm.lmer."
         )
+    refuse_chunks("lmm.glmer", data)
     chosen = family_named(family)
     check_parts(optimizer, solver)
     one_of("information", information, INFORMATION, "It is whose Hessian is used.")

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lmmsparse.chunks.choose import design_of_data
+from lmmsparse.chunks.options import Chunks
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
-from lmmsparse.design import Design, build_design, design_from_arrays
+from lmmsparse.design import Design, design_from_arrays
 from lmmsparse.design.checks import check_design, require
 from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.fit.fitting import check_parts, fit_design
@@ -77,6 +79,7 @@ def lmer(
     known: Mapping[str, Any] | None = None,
     residual: str | None = None,
     residual_sd: str | None = None,
+    chunks: Chunks | None = None,
     progress: bool = False,
 ) -> LinearMixedModel:
     """Fit a linear mixed model given by an lme4 formula.
@@ -86,7 +89,8 @@ def lmer(
     formula : str
         For example ``"y ~ x + (x | subject) + (1 | item)"``.
     data : table
-        pandas or polars DataFrame, pyarrow Table, DuckDB relation, or mapping of arrays.
+        pandas or polars DataFrame, pyarrow Table, DuckDB relation, or mapping of arrays; read in
+        chunks: path or pattern of Parquet or CSV files, Dask DataFrame, `Batches`.
     reml : bool
         REML (default) or maximum likelihood.
     weights, offset : str or (rows,) array, optional
@@ -115,13 +119,13 @@ def lmer(
         `Pedigree`, `Precision`, `Covariance`, or DataFrame with labels (a covariance). It holds for
         every term of that factor, and levels without rows get predictions.
     residual : str, optional
-        Correlation of the residuals within groups: ``"ar1(occasion | g)"`` (whole steps, gaps
-        known), ``"car1(time | g)"`` (any times), ``"cs(1 | g)"`` (all alike) or ``"us(visit | g)"``
-        (a standard deviation per visit, all correlations: MMRM). The formula may then have no
-        random effects.
+        Correlation within groups: ``"ar1(occasion | g)"``, ``"car1(time | g)"``, ``"cs(1 | g)"`` or
+        ``"us(visit | g)"`` (MMRM). The formula may then have no random effects.
     residual_sd : str, optional
-        One-sided formula of the logarithm of the residual standard deviation: ``"~ Sex"`` (one per
+        Formula of the logarithm of the residual standard deviation: ``"~ Sex"`` (one per
         level; σ is that of the first), ``"~ log(x)"`` (a power of x), ``"~ x"`` (exponential).
+    chunks : Chunks, optional
+        Read any data in chunks: the same estimates, but no rows are kept; see `predict_batches`.
     progress : bool
         Print the search to the standard error stream.
 
@@ -161,9 +165,10 @@ def lmer(
     (5.0, 3)
     """
     check_parts(optimizer, solver)
-    design = build_design(
+    design = design_of_data(
         parse_formula(formula),
         data,
+        chunks,
         weights=weights,
         offset=offset,
         na_action=na_action,

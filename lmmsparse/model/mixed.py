@@ -29,6 +29,7 @@ from lmmsparse.results.ranef import (
     conditional_modes,
     effect_names,
 )
+from lmmsparse.results.rows_needed import with_rows
 from lmmsparse.results.varcorr import VarCorr, principal_components, variance_components
 
 
@@ -42,6 +43,9 @@ class MixedModel:
     """
 
     _fit: Fit
+
+    def __init__(self, fit: Fit) -> None:
+        self._fit = fit
 
     @property
     def fit(self) -> Fit:
@@ -174,12 +178,14 @@ class MixedModel:
     @property
     def weights(self) -> pd.Series:
         """Prior weights, 1 if none were given."""
-        return self._per_row(self._fit.design.weights_or_one, "weights")
+        fit = with_rows(self._fit, "m.weights", "Read its column of the data.")
+        return self._per_row(fit.design.weights_or_one, "weights")
 
     @property
     def offset(self) -> pd.Series:
         """Offset, 0 if none was given."""
-        return self._per_row(self._fit.design.offset_or_zero, "offset")
+        fit = with_rows(self._fit, "m.offset", "Read its column of the data.")
+        return self._per_row(fit.design.offset_or_zero, "offset")
 
     @checked_keywords
     def is_singular(self, tol: float = 1e-4) -> bool:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import a_text, check_level, names_in, one_of
@@ -23,6 +21,7 @@ from lmmsparse.fit.verdict import Convergence
 from lmmsparse.inference.df.methods import check_ddf
 from lmmsparse.inference.generalized.wald import z_table
 from lmmsparse.inference.intervals.wald import coefficient_table
+from lmmsparse.report.comparable import not_comparable
 from lmmsparse.report.generalized import approximation
 from lmmsparse.results.generalized import covariance_names, covariance_values
 from lmmsparse.results.likelihood import criteria, loglik
@@ -33,6 +32,7 @@ BESIDE = ("se", "interval", "p", "none")
 _SAID = {"se": " (standard errors)", "p": " (p-values)", "none": ""}
 _PARTS = {"fixed": "Fixed effects", "random": "Random effects", "model": "Model"}
 _FRAME = ("part", "term", "statistic")
+_RESIDUAL = "Residual SD"
 _DIGITS, _WIDTH, _FAR = 3, 88, 8.0
 
 
@@ -115,7 +115,8 @@ class Comparison(Shown):
         return Grid(("", *self.names), rows_of_text, centred=True, parts=tuple(starts[1:]))
 
     def _terms(self, part: str) -> list[str]:
-        return _merged([list(getattr(column, part)) for column in self._columns])
+        names = _merged([list(getattr(column, part)) for column in self._columns])
+        return sorted(names, key=lambda name: name == _RESIDUAL)  # at the end
 
     def _facts(self) -> list[tuple[str, str]]:
         return _merged([list(column.facts) for column in self._columns])
@@ -134,7 +135,7 @@ class Comparison(Shown):
             "interval": [
                 f"[{a}, {b}]" for a, b in zip(show("conf_low"), show("conf_high"), strict=True)
             ],
-            "p": [f"({text})" for text in p_values(get("p_value"))],
+            "p": [f"({text})" if text else "" for text in p_values(get("p_value"))],
             "none": [""] * len(found),
         }[self._beside]
         return [
@@ -253,16 +254,13 @@ def _joined(cells: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _merged(lists: Sequence[Sequence[Any]]) -> list[Any]:
-    """All names, each after the one it follows in the first list that has it."""
+    """All names, new ones before the next that is there already, otherwise at the end."""
     out: list[Any] = []
     for names in lists:
-        place = 0
-        for name in names:
-            if name in out:
-                place = out.index(name) + 1
-            else:
-                out.insert(place, name)
-                place += 1
+        for i, name in enumerate(names):
+            if name not in out:
+                following = [out.index(each) for each in names[i + 1 :] if each in out]
+                out.insert(following[0] if following else len(out), name)
     return out
 
 
@@ -282,7 +280,9 @@ def compared_models(
             notes.append(f"{label} has not reached its optimum.")
         elif convergence.singular:
             notes.append(f"{label} is a singular fit.")
-    notes += _not_comparable(columns)
+        if any(finding.code == "monte-carlo" for finding in convergence.findings):
+            notes.append(f"{label} has a Monte Carlo error: see m.monte_carlo.")
+    notes += not_comparable([(column.name, column.fit) for column in columns])
     if beside == "interval" and any(column.spread for column in columns):
         notes.append("Intervals are those of the Wald tests of fixed effects.")
     linear = [column.fit.has_residuals for column in columns]
@@ -336,8 +336,13 @@ def _column(name: str, fit: Fit, level: float, ddf: str) -> Column:
         marginal, conditional = r_squared(fit).tolist()
         facts |= {("", "r2_marginal"): marginal, ("", "r2_conditional"): conditional}
     labels = parameter_labels(fit)
-    spread = {labels.get(key, key.capitalize()): float(value) for key, value in values.items()}
+    spread = {_short(labels.get(key, key.capitalize())): float(v) for key, v in values.items()}
     return Column(name, fit, _coefficients(table.columns, fit.design.x_names), spread, facts, words)
+
+
+def _short(label: str) -> str:
+    """The label of a parameter with fewer letters, for a table."""
+    return label.replace("SD of ", "SD ", 1).replace("Correlation of ", "Correlation ", 1)
 
 
 def _coefficients(columns: Any, names: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -347,57 +352,3 @@ def _coefficients(columns: Any, names: Sequence[str]) -> dict[str, dict[str, flo
         name: {new[old]: float(values[i]) for old, values in columns.items() if old in new}
         for i, name in enumerate(names)
     }
-
-
-def _not_comparable(columns: Sequence[Column]) -> list[str]:
-    """Why criteria of some of the models say nothing about each other."""
-    notes = []
-    fits = [column.fit for column in columns]
-    rows = dict.fromkeys(fit.design.n for fit in fits)
-    if len(rows) > 1:
-        said = ", ".join(f"{column.fit.design.n} rows ({column.name})" for column in columns)
-        notes.append(f"The models were not fitted to the same data: {said}.")
-    elif any(not _same_response(a, b) for a, b in combinations(fits, 2)):
-        said = ", ".join(f"{column.fit.design.response} ({column.name})" for column in columns)
-        notes.append(f"The models were not fitted to the same response: {said}.")
-    by_reml = [column for column in columns if column.fit.reml]
-    if 0 < len(by_reml) < len(columns):
-        which = ", ".join(column.name for column in by_reml)
-        notes.append(f"Not all models were fitted by the same criterion: {which} by REML.")
-    pairs = [(a.fit, b.fit) for a, b in combinations(by_reml, 2)]
-    if any(a.design.n == b.design.n and not _same_columns(a, b) for a, b in pairs):
-        notes.append(
-            "REML criteria of models with different fixed effects, or other codings of them, are "
-            "not of the same kind: fit with reml=False."
-        )
-    densities = {not (isinstance(f, GeneralizedFit) and f.family.discrete) for f in fits}
-    if len(densities) > 1:
-        notes.append("Some models have probabilities of counts, others have densities.")
-    if notes:
-        notes.append("Their logLik, AIC and BIC must therefore not be compared.")
-    return notes
-
-
-def _same_response(a: Fit, b: Fit) -> bool:
-    """Whether two fits have the same values in any order of the rows."""
-    return bool(np.array_equal(_sorted_rows(a), _sorted_rows(b)))
-
-
-def _sorted_rows(fit: Fit) -> FloatArray:
-    """Responses in order; of generalized models with their trials, which are data."""
-    y = fit.design.y
-    if not isinstance(fit, GeneralizedFit):
-        return np.sort(y)
-    trials = getattr(fit.seen, "trials", None)
-    weights = np.ones_like(y) if trials is None else np.asarray(trials)
-    order = np.lexsort((weights, y))
-    return y[order] if trials is None else np.concatenate([y[order], weights[order]])
-
-
-def _same_columns(a: Fit, b: Fit) -> bool:
-    """Whether two fits of as many rows have the same X, without which REML is another criterion."""
-    if a.design.x_names != b.design.x_names:
-        return False
-    X, other = np.asarray(a.design.X), np.asarray(b.design.X)
-    one, two = X.T @ X, other.T @ other
-    return bool(np.allclose(one, two, rtol=1e-9, atol=1e-12 * float(np.abs(one).max(initial=0.0))))

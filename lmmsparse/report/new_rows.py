@@ -26,13 +26,14 @@ def told_apart(
 ) -> tuple[Any, Any]:
     """The data of the fit and new data, one of which is None.
 
-    A table with another number of rows than the data of the fit is new data.
+    A table with another number of rows than the data of the fit is new data, and so is any where
+    the data are not kept.
     """
     if data is not None and newdata is not None:
         raise OptionError(
             "augment() was given data and newdata. Pass the data of the fit, or others as newdata=."
         )
-    if data is not None and len(as_frame(data)) != len(fit.design.index):
+    if data is not None and len(as_frame(data)) != fit.design.n_all:
         data, newdata = None, data
     one_of("new_levels", new_levels, NEW_LEVELS)
     if newdata is None and (random is not True or new_levels != "raise"):

@@ -24,7 +24,7 @@ from lmmsparse.inference.df.methods import check_ddf, method_name
 from lmmsparse.inference.intervals.wald import coefficient_table
 from lmmsparse.inference.robust.clusters import Robust
 from lmmsparse.results.likelihood import criteria, loglik
-from lmmsparse.results.residuals import residuals
+from lmmsparse.results.residuals import of_the_rows_kept
 from lmmsparse.results.varcorr import VarCorr, variance_components
 
 _CORRELATIONS_UP_TO = 12
@@ -143,10 +143,10 @@ def counts_of(fit: Fit) -> str:
         for name, terms in fit.design.groups.items()
     )
     design = fit.design
-    gone = len(design.index) - design.n
+    gone = design.n_all - design.n
     missing = any(f.code == "missing-rows" and f.level == "info" for f in design.findings)
     why = ": values are missing" if missing else ""
-    left_out = f" ({gone} of {len(design.index)} rows left out{why})" if gone else ""
+    left_out = f" ({gone} of {design.n_all} rows left out{why})" if gone else ""
     text = f"Number of obs: {design.n}{left_out}" + (f", groups: {groups}" if groups else "")
     residual = design.residual
     if residual is not None and residual.grouping is not None:
@@ -225,11 +225,14 @@ def summarize(
     """Compose the summary, with the coefficient table of a method."""
     ddf = check_ddf(ddf)
     table = coefficient_table(fit, ddf, robust=robust)
-    quantiles = quantiles_of(residuals(fit, "pearson") / fit.sigma)
+    quantiles = quantiles_of(of_the_rows_kept(fit, "pearson") / fit.sigma)
+    title = "Scaled residuals"
+    if fit.design.sample is not None and fit.design.sample.n != fit.design.n:
+        title += f" of {fit.design.sample.n} rows"
     first = (
         Section(lines=_heading(fit)),
         Section(grid=_criteria(fit)),
-        Section("Scaled residuals:", quantiles),
+        Section(f"{title}:", quantiles),
     )
     title = _FIXED[ddf] if robust is None else f"Fixed effects ({method_name(ddf, robust)}):"
     return composed(fit, convergence, first, (), title, table, correlated=robust is None)

@@ -42,8 +42,8 @@ class ByGroup(dict[str, V]):
         if (own := own_name(name, self)) in self:
             return self[own]
         raise UnknownGroupError(
-            f"{name!r} is not a grouping factor of the model. Name one of "
-            f"{', '.join(map(repr, self))}."
+            f"{name!r} is not a grouping factor of the model. "
+            + (f"Name one of {', '.join(map(repr, self))}." if self else "It has none.")
         )
 
     def _repr_html_(self) -> str:

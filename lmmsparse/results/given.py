@@ -17,6 +17,8 @@ from lmmsparse.design.terms import coefficients_of
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
 
+_LARGEST = 1e300
+
 
 @dataclass(frozen=True, eq=False)
 class Given:
@@ -105,6 +107,6 @@ def _values(what: str, given: Any, own: FloatArray, names: list[str]) -> FloatAr
 
 
 def _number(what: str, value: Any) -> float:
-    if is_number(value) and np.isfinite(value):
+    if is_number(value) and abs(value) <= _LARGEST:
         return float(value)
     raise OptionError(f"{what} must hold finite numbers, not {brief(value)}.")

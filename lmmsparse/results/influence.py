@@ -302,6 +302,9 @@ def grouping_of(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
     """Codes of the fitted rows, levels and name of a grouping."""
     design = fit.design
     if isinstance(groups, str):
+        within = None if design.residual is None else design.residual.grouping
+        if within is not None and groups == within.name:
+            return within.codes, within.levels, groups
         groups = own_name(groups, design.groups)
         if groups not in design.groups:
             raise OptionError(
@@ -310,7 +313,8 @@ def grouping_of(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
                 "for example groups=data['column']."
             )
         grouping = design.blocks[design.groups[groups][0]].grouping
-        return grouping.codes, grouping.levels, groups
+        present, codes = np.unique(grouping.codes, return_inverse=True)
+        return codes.astype(np.intp), grouping.levels[present], groups
     if np.ndim(groups) != 1:
         raise DataError(
             f"groups must have one dimension, not {np.ndim(groups)}. Pass one label per row, or "

@@ -84,47 +84,56 @@ def _twice_inverse(H: FloatArray, varies: BoolArray) -> FloatArray:
 
 
 def _with_residuals(fit: ResidualFit) -> ParameterCovariance:
-    """That of (θ, φ, σ)."""
-    H, to_theta = joint_hessian(fit)
+    """That of (θ, φ, σ).
+
+    Derivatives are taken with θ and σ relative to the standard deviation at the mean of the columns
+    of ``residual_sd=``: as they are, they may differ by rounding errors of each other only.
+    """
+    H, J, to_theta = _joint_hessian(fit)
     scaled = StandardizedObjective(fit.objective)
     of_theta = ~scaled.bounds.held(scaled.to_internal(fit.theta)) & fit.template.free
     varies = np.concatenate([of_theta, fit.problem.free_phi, [fit.held.sigma is None]])
     # Standard deviations of very different size must not hide each other.
     size = np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-300))
     size = np.where(varies, size, 1.0)
-    inverse = _twice_inverse(H / np.outer(size, size), varies)
-    return ParameterCovariance(inverse / np.outer(size, size), to_theta)
+    inverse = _twice_inverse(H / np.outer(size, size), varies) / np.outer(size, size)
+    return ParameterCovariance(J @ inverse @ J.T, to_theta)
 
 
-def joint_hessian(fit: ResidualFit) -> tuple[FloatArray, FloatArray]:
-    """Second derivatives of the criterion in (standardized θ, φ, σ), and the map to θ."""
-    joint, phi, s2 = fit.problem.joint, fit.phi, fit.sigma2
-    scaled = StandardizedObjective(fit.objective)
-    d, m = len(fit.theta), len(phi)
+def _joint_hessian(fit: ResidualFit) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Second derivatives, their coordinates as (standardized θ, φ, σ), and the map to θ."""
+    joint, structure = fit.problem.joint, fit.structure
+    scaled, template = StandardizedObjective(fit.objective), fit.template
+    d, m, c = len(fit.theta), len(fit.phi), structure.n_correlation
     to_theta = scaled.to_theta(np.eye(d))
-    J = np.eye(d + m)
-    J[:d, :d] = to_theta
-    x = np.concatenate([scaled.to_internal(fit.theta), phi])
-    free = np.concatenate([fit.template.free, fit.problem.free_phi])
+    centre = np.concatenate([np.zeros(c), structure.centre * (not fit.held.any)])
+    relative = np.where(np.isinf(template.upper), 1.0, 0.0)
 
-    def gradient(at: FloatArray, sigma2: float) -> FloatArray:
-        theta, own = to_theta @ at[:d], at[d:]
-        return np.asarray(J.T @ joint.gradient(theta, own, sigma2=sigma2))
+    def gradient(at: FloatArray) -> FloatArray:
+        """By standardized θ, φ and log σ at the centre."""
+        move = float(centre @ (at[d:-1] - fit.phi))
+        sigma2 = fit.sigma2 * float(np.exp(2.0 * (at[-1] - move)))
+        size = np.exp(relative * move)
+        theta = size * (to_theta @ at[:d])
+        own = joint.gradient(theta, at[d:-1], sigma2=sigma2)
+        r2 = joint.at(at[d:-1]).solution(theta).pwrss
+        of_sigma = 2.0 * (fit.objective.df - r2 / sigma2)
+        along = float(own[:d] @ (relative * theta)) - of_sigma
+        of_theta = to_theta.T @ (size * own[:d])
+        return np.concatenate([of_theta, own[d:] + along * centre, [of_sigma]])
 
+    x = np.concatenate([scaled.to_internal(fit.theta), fit.phi, [0.0]])
+    units = np.concatenate([np.ones(d + c), 1.0 / structure.scales, [1.0]])
+    varies = np.concatenate([template.free, fit.problem.free_phi, [fit.held.sigma is None]])
     H = np.zeros((d + m + 1, d + m + 1))
-    units = np.concatenate(
-        [np.ones(d + joint.sets.structure.n_correlation), 1.0 / joint.sets.structure.scales]
-    )
-    for i in np.flatnonzero(free):
-        step = np.zeros(d + m)
-        step[i] = _STEP * max(units[i], abs(x[i]))
-        H[:-1, i] = (gradient(x + step, s2) - gradient(x - step, s2)) / (2.0 * step[i])
-    H[:-1, :-1] = 0.5 * (H[:-1, :-1] + H[:-1, :-1].T)
-    # The gradient is a + ∂r²/σ²: two values of σ² tell ∂r².
-    r2_slope = 2.0 * s2 * (gradient(x, s2) - gradient(x, 2.0 * s2))
-    H[:-1, -1] = H[-1, :-1] = np.where(free, -2.0 * r2_slope / fit.sigma**3, 0.0)
-    H[-1, -1] = 4.0 * fit.objective.df / s2
-    return H, to_theta
+    for i in np.flatnonzero(varies):
+        step = np.zeros(len(x))
+        step[i] = _STEP * max(units[i], min(abs(x[i]), 10.0 * units[i]))
+        H[:, i] = (gradient(x + step) - gradient(x - step)) / (2.0 * step[i])
+    J = np.eye(len(x))
+    J[:d, d:-1] = np.outer(scaled.to_internal(relative * fit.theta), centre)
+    J[-1, d:-1], J[-1, -1] = -fit.sigma * centre, fit.sigma
+    return 0.5 * (H + H.T), J, to_theta
 
 
 def _pwrss_gradient(fit: Fit) -> FloatArray:

@@ -157,9 +157,10 @@ def new_rows(
     for selection in selections:
         t = selection.block
         columns[t] = recipe.random(t, frame)
-        level, missing, shown = recipe.levels(t, frame)
+        level, missing = recipe.codes(t, frame)
         bad = missing | (level < 0)
         if bad.any() and new_levels == "raise":
+            shown = recipe.levels(t, frame)[2]
             raise _level_error(fit.design.blocks[t].group, missing, level, shown)
         unknown |= bad
         codes[t] = np.where(bad, -1, level)

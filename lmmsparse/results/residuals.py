@@ -39,6 +39,15 @@ KINDS: dict[str, Callable[[Fit], FloatArray]] = {
 }
 
 
+def of_the_rows_kept(fit: Fit, kind: str = "response") -> FloatArray:
+    """Residuals of all rows, or of the sample where not all rows are kept."""
+    design = fit.design.some
+    if design is fit.design:
+        return residuals(fit, kind)
+    values = design.y - fit.fitted_on(design)
+    return values if kind == "response" else np.sqrt(design.weights_or_one) * values
+
+
 def residuals(fit: Fit, kind: str = "response") -> FloatArray:
     """Residuals of the fitted rows, (n,)."""
     return KINDS[one_of("kind", kind, tuple(KINDS))](fit)

@@ -87,7 +87,7 @@ def drawn_predictors(
 ) -> tuple[FloatArray, pd.Index]:
     """Xβ + Zb* + offset, (rows, n), without what is padded, and the labels of the results."""
     n = whole_number("n", n)
-    kept = _kept(fit, random)
+    kept = kept_effects(fit, random)
     at = at or given_parameters(fit)
     if newdata is None:
         design = fit.design
@@ -125,7 +125,7 @@ def drawn_predictors(
     return values, index
 
 
-def _kept(fit: Fit, random: str) -> list[Any]:
+def kept_effects(fit: Fit, random: str) -> list[Any]:
     """Per block, which effects keep their conditional modes; (k,) bool arrays."""
     if not isinstance(random, str) or (random not in ("new", "keep") and "~" not in random):
         advice = "Draw random effects, keep the estimated ones, or name the terms to keep."

@@ -122,7 +122,7 @@ def test_confidence_intervals(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "wald, 0.9" in out
     assert "lower" in out
-    assert "240.1" in out
+    assert "Intercept                   240.2  262.6" in out
 
 
 def test_random_effects(capsys: pytest.CaptureFixture[str]) -> None:

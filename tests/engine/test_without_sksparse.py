@@ -82,7 +82,7 @@ m = lmm.lmer("y ~ 1 + (1 | a) + (1 | b)", data)
     [
         ("choose._WEIGHTS['Cholmod'] *= 0; choose._WEIGHTS['SuperLU'] *= 1e9", "Blocked"),
         ("choose._WEIGHTS['Cholmod'] *= 0; choose._WEIGHTS['SuperLU'] *= 0", "SuperLU"),
-        ("choose._LARGEST_CORE = 200", "SuperLU"),
+        ("choose._LARGE_CORE = 200", "SuperLU"),
     ],
 )
 def test_crossed_factors_are_fitted_on_a_slower_path_that_says_so_once(

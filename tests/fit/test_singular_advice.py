@@ -15,8 +15,8 @@ import pytest
 import lmmsparse as lmm
 from lmmsparse.common.errors import LmmWarning, SingularFitWarning
 
-EQUAL = re.compile(r"It equals the model .*?: (\S+ ?~ .*?)\.(?: Next to try|  |$| m\.rank_pca)")
-NEXT = re.compile(r"Next to try: (.*?)\.(?: m\.rank_pca|$)")
+EQUAL = re.compile(r"It equals the model .*?: (\S+ ?~ .*?)\.(?:$| m\.rank_pca)")
+NEXT = re.compile(r"Next to try: (.*?)\. The data support")
 
 
 def fitted(formula: str, frame: pd.DataFrame, **options: Any) -> lmm.LinearMixedModel:

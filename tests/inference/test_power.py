@@ -112,7 +112,7 @@ def test_crossed_and_nested_factors() -> None:
     levels = {block.group: block.n_levels for block in design.blocks}
     assert levels == {"s": 15, "i": 4, "s:i": 60}
     assert len(rows) == 15 * 8
-    found = m.power("x", along="s", n=[4, 15], effect=0.8, rng=1, n_sim=30)
+    found = m.power("x", along="s", n=[4, 15], effect=0.8, rng=1, n_sim=12)
     assert found["power"].iloc[0] < found["power"].iloc[1]
     assert found["nobs"].tolist() == [32, 120]
 
@@ -164,10 +164,10 @@ def test_a_curve(sleep: lmm.LinearMixedModel) -> None:
 def test_generalized_models() -> None:
     cbpp = lmm.load_dataset("cbpp")
     m = lmm.glmer("incidence / size ~ period + (1 | herd)", cbpp, "binomial", weights="size")
-    found = m.power("period[T.2]", along="herd", n=[5, 30], effect=-1.0, rng=1, n_sim=30)
+    found = m.power("period[T.2]", along="herd", n=[5, 30], effect=-1.0, rng=1, n_sim=12)
     assert found["power"].iloc[1] > found["power"].iloc[0]
     assert "normal approximation" in str(found)
-    ratio = m.power("period", effect=[-1.0, -1.0, -1.5], rng=1, n_sim=10, test="lrt")
+    ratio = m.power("period", effect=[-1.0, -1.0, -1.5], rng=1, n_sim=5, test="lrt")
     assert ratio["power"].iloc[0] > 0.5
     by_hand = m.power("period[T.2]", effect=-0.5, rng=5, n_sim=5, alpha=0.3)
     Y = m.simulate(5, rng=_own(5), beta={"period[T.2]": -0.5})
@@ -187,6 +187,51 @@ def test_dropped_rows_and_offsets() -> None:
     assert found["failed"].tolist() == [0]
     wider = m.power("arm", along="s", n=48, effect=1.0, rng=1, n_sim=50)
     assert wider["nobs"].tolist() == [236]
+
+
+@pytest.mark.parametrize("test", ["satterthwaite", "lrt"])
+def test_correlated_residuals(test: str) -> None:
+    data = _trial().assign(x=lambda d: d["visit"] / 4.0)
+    m = lmm.lmer("y ~ x + arm", data, residual="ar1(visit | s)", residual_sd="~ x")
+    found = m.power("x", effect=0.4, rng=5, n_sim=6, alpha=0.3, test=test)
+    Y = m.simulate(6, rng=_own(5), beta={"x": 0.4})
+    less = lmm.lmer("y ~ arm", data, residual="ar1(visit | s)", residual_sd="~ x")
+    p = []
+    for name in Y:
+        if test == "lrt":
+            p.append(lmm.anova(less.refit(Y[name]), m.refit(Y[name]))["Pr(>Chisq)"].iloc[1])
+        else:
+            p.append(m.refit(Y[name]).coef_table()["Pr(>|t|)"]["x"])
+    assert round(found["power"].iloc[0] * 6) == sum(np.array(p) < 0.3)
+
+
+def test_more_subjects_with_correlated_residuals() -> None:
+    data = _trial().assign(x=lambda d: d["visit"] / 4.0)
+    trial = lmm.lmer("y ~ x + arm", data, residual="us(visit | s)")
+    found = trial.power("arm", n=[12, 30], effect=2.0, rng=1, n_sim=3)
+    assert found["nobs"].tolist() == [60, 150]
+    assert found["failed"].tolist() == [0, 0]
+    independent = lmm.lmer("y ~ x + arm", data, residual_sd="~ x")
+    with pytest.raises(OptionError, match="no grouping factor"):
+        independent.power("x", n=30, rng=1)
+    own = lmm.lmer("y ~ x + arm + (1 | s)", data, residual="ar1(visit | s)")
+    found = own.power("x", along="s", n=[8, 40], effect=0.7, rng=1, n_sim=10)
+    assert found["nobs"].tolist() == [40, 200]
+    assert found["power"].iloc[1] > found["power"].iloc[0]
+    design, rows = extended(own.fit.design, "s", 30, np.random.default_rng(0))
+    s = {block.group: block.codes for block in design.blocks}["s"]
+    assert design.residual is not None
+    np.testing.assert_array_equal(design.residual.grouping.codes, s)
+    np.testing.assert_array_equal(design.residual.times, data["visit"].to_numpy()[rows])
+
+
+def test_known_covariances() -> None:
+    data = _trial()
+    A = pd.DataFrame(np.eye(24) + 0.3, index=range(24), columns=range(24))
+    m = lmm.lmer("y ~ arm + (1 | s)", data, known={"s": A})
+    assert m.power("arm", effect=2.0, rng=1, n_sim=10)["failed"].item() == 0
+    with pytest.raises(OptionError, match="have a known covariance"):
+        m.power("arm", along="s", n=30, effect=2.0, rng=1)
 
 
 def test_limits_are_exact() -> None:

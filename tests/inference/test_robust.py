@@ -13,6 +13,7 @@ import pytest
 
 import lmmsparse as lmm
 from lmmsparse.common.errors import DataError, DesignWarning, OptionError
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.inference.robust import adjustment, blocks
 
 Array = np.ndarray[Any, Any]
@@ -29,14 +30,35 @@ def _roots(V: Array, N: Array) -> Array:
     return R.T @ inner @ R
 
 
+def _residual_covariance(m: lmm.LinearMixedModel) -> Array:
+    """R: 1/w, or AR(1) with a standard deviation of exp(γx), from the parameters themselves."""
+    fit, design = m.fit, m.fit.design
+    R = np.diag(1.0 / design.weights_or_one)
+    if not isinstance(fit, ResidualFit):
+        return R
+    assert design.residual is not None
+    natural = dict(zip(fit.phi_names, fit.natural, strict=True))
+    sd = np.sqrt(np.diag(R))
+    for j, name in enumerate(design.residual.names):
+        sd = sd * np.exp(natural[f"logsd.{name}"] * design.residual.columns[:, j])
+    if design.residual.grouping is None:
+        return np.diag(sd**2)
+    codes, times = design.residual.grouping.codes, design.residual.times
+    (rho,) = [value for name, value in natural.items() if not name.startswith("logsd")]
+    C = rho ** np.abs(times[:, None] - times) * (codes[:, None] == codes)
+    return sd[:, None] * C * sd
+
+
 class _Definition:
     """Every quantity from V, X and e as whole matrices."""
 
     def __init__(self, m: lmm.LinearMixedModel, clusters: Any, kind: str) -> None:
         design = m.fit.design
         X, self.beta = design.X, m.fit.beta
-        ZL = (design.Z @ m.fit.Lambda).toarray()
-        V = m.sigma**2 * (ZL @ ZL.T + np.diag(1.0 / design.weights_or_one))
+        ZL = np.zeros((design.n, 0))
+        if design.blocks:
+            ZL = (design.Z @ m.fit.Lambda).toarray()
+        V = m.sigma**2 * (ZL @ ZL.T + _residual_covariance(m))
         W = np.linalg.inv(V)
         M = np.linalg.inv(X.T @ W @ X)
         H = X @ M @ X.T @ W
@@ -99,7 +121,9 @@ def _data(seed: int = 1) -> pd.DataFrame:
     d["f"] = rng.choice(["a", "b", "c"], n)
     effect = dict(zip(d["school"].unique(), rng.normal(size=14), strict=True))
     d["y"] = 1 + 0.5 * d["x"] + d["school"].map(effect) * (1 + d["x"])
-    d["y"] += rng.normal(size=n) * (1 + d["x"].abs())
+    d["abs_x"] = d["x"].abs()
+    d["y"] += rng.normal(size=n) * (1 + d["abs_x"])
+    d["t"] = d.groupby("school").cumcount()
     return d
 
 
@@ -110,6 +134,10 @@ CASES = {
     "ml": ("y ~ x + z + (x || school) + (1 | klass)", {"reml": False}),
     "weights": ("y ~ x + f + (x | school) + (1 | klass)", {"weights": "w"}),
     "held": ("y ~ x + f + (1 | school)", {"weights": "w", "fixed": {"sigma": 0.8}}),
+    "sd": ("y ~ x + f + (x | school)", {"residual_sd": "~ abs_x", "weights": "w"}),
+    "ar1": ("y ~ x + f + (1 | school)", {"residual": "ar1(t | klass)"}),
+    "both": ("y ~ x + (1 | school)", {"residual": "ar1(t | school)", "residual_sd": "~ x"}),
+    "none": ("y ~ x + f", {"residual": "ar1(t | school)"}),
     "offset": ("y ~ x + offset(z) + (1 | school)", {"weights": "w"}),
 }
 
@@ -305,6 +333,10 @@ def test_refusals() -> None:
         crossed.coef_table(robust="CR2")
     with pytest.raises(OptionError, match="'school' cross the clusters of 'klass'"):
         m.vcov_robust(data["klass"])
+    within = lmm.lmer("y ~ x", data, residual="ar1(t | school)")
+    with pytest.raises(OptionError, match="residuals within 'school' are correlated"):
+        within.vcov_robust(data["klass"])
+    pd.testing.assert_frame_equal(within.vcov_robust("school"), within.vcov_robust())
     with pytest.raises(DataError, match="missing in 1 row"):
         m.vcov_robust(data["school"].where(data.index != 3))
     with pytest.raises(DataError, match="one label only"):
@@ -323,6 +355,15 @@ def test_refusals() -> None:
         m.coef_table(cluster="school")
     with pytest.raises(OptionError, match="terms of one linear model"):
         lmm.anova(m, m, robust="CR2")
+
+
+def test_known_covariances_correlate_clusters() -> None:
+    data = _data()
+    schools = sorted(data["school"].unique())
+    A = pd.DataFrame(np.eye(14) + 0.3, index=schools, columns=schools)
+    m = lmm.lmer("y ~ x + (1 | school)", data, known={"school": A})
+    with pytest.raises(OptionError, match="known covariance of 'school'"):
+        m.vcov_robust("school")
 
 
 def test_too_large_for_matrices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,5 +71,5 @@ def test_without_random_effects_the_groups_of_the_residuals_are_the_clusters(dat
 
 def test_residuals_that_are_correlated_across_clusters_are_refused(data):
     m = lmm.lmer("y ~ x", data, residual="ar1(t | g)")
-    with pytest.raises(OptionError, match="residuals within 'g' are correlated"):
+    with pytest.raises(OptionError, match="Residuals are correlated within 'g'"):
         m.vcov_robust((data["t"] > 5).astype(int))

@@ -42,11 +42,11 @@ def test_the_frame_holds_what_the_models_say() -> None:
     assert_allclose(row(table, "fixed", "Days", "p_value"), p)
     only = row(table, "fixed", "I(Days ** 2)", "estimate")
     assert_allclose(only, [np.nan, np.nan, BENT.fixef["I(Days ** 2)"]])
-    sd = "SD of Days | Subject"
+    sd = "SD Days | Subject"
     assert_allclose(row(table, "random", sd, "sd")[1], LARGE.varcorr.terms[0].sd[1])
     assert_allclose(row(table, "random", sd, "variance")[1], LARGE.varcorr.terms[0].sd[1] ** 2)
     assert np.isnan(row(table, "random", sd, "sd")[0])
-    cor = row(table, "random", "Correlation of Intercept and Days | Subject", "correlation")
+    cor = row(table, "random", "Correlation Intercept and Days | Subject", "correlation")
     assert_allclose(cor, [np.nan, LARGE.varcorr.terms[0].correlation[0, 1], np.nan])
     assert_allclose(row(table, "random", "Residual SD", "sd"), [m.sigma for m in models])
     for statistic, values in {
@@ -152,7 +152,7 @@ def test_generalized_models_stand_beside_linear_ones() -> None:
     text = str(table)
     assert "Laplace" in text
     assert "binomial(logit)" in text
-    assert "SD of Intercept | herd" in text
+    assert "SD Intercept | herd" in text
     own = lmm.glmer("Reaction ~ Days + (1 | Subject)", SLEEP, "gamma")
     frame = lmm.compare(own).to_frame()
     assert_allclose(row(frame, "random", "Dispersion", "estimate"), own.dispersion)
@@ -163,6 +163,21 @@ def test_scales_far_apart_have_digits_of_their_own() -> None:
     text = str(lmm.compare(LARGE, counted()))
     assert "251.41 (6.82)" in text
     assert "-1.399 (0.232)" in text
+
+
+def test_rows_keep_the_order_of_the_models() -> None:
+    other = lmm.lmer("Reaction ~ I(Days > 4) + Days + (1 | Subject)", SLEEP)
+    table = lmm.compare(SMALL, counted(), other, BENT).to_frame()
+    terms = {part: list(dict.fromkeys(rows["term"])) for part, rows in table.groupby("part")}
+    assert terms["fixed"] == [
+        "Intercept", "I(Days > 4)", "Days", "period[T.2]", "period[T.3]", "period[T.4]",
+        "I(Days ** 2)",
+    ]  # fmt: skip
+    assert terms["random"] == [
+        "SD Intercept | Subject", "SD Days | Subject", "SD Intercept | herd", "Residual SD"
+    ]  # fmt: skip
+    facts = table[table["part"] == "model"]
+    assert list(facts["statistic"].head(4)) == ["nobs", "n_levels", "n_levels", "npar"]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from scipy import optimize, stats
 
 import lmmsparse as lmm
 from lmmsparse.report.plots.densities import density_of
+from lmmsparse.report.plots.figure import wrapped
 from lmmsparse.report.plots.pairs import contour
 from lmmsparse.report.plots.profiles import curves_of
 from lmmsparse.report.plots.qq import normal_band
@@ -682,3 +683,28 @@ def test_pictures_tell_plots_apart() -> None:
         for b, second in stored.items():
             close = np.corrcoef(blurred(first).ravel(), blurred(second).ravel())[0, 1] > 0.95
             assert (a == b) or not close, (a, b)
+
+
+def test_long_labels_break_between_the_factors_of_an_interaction() -> None:
+    label = "SD of Relatedness[S.related]:Frequency[S.high] | Subject"
+    assert wrapped(label, 34).split("\n") == [
+        "SD of Relatedness[S.related]:",
+        "Frequency[S.high]",
+        "| Subject",
+    ]
+    assert wrapped("SD of Days | Subject", 34) == "SD of Days | Subject"
+    assert wrapped("a" * 50, 34).split("\n") == ["a" * 34, "a" * 16]
+
+
+def test_a_check_without_leverages_says_less_and_no_wrong() -> None:
+    data = lmm.load_dataset("Penicillin")
+    formula = "diameter ~ 1 + (1 | plate) + (1 | sample)"
+    m = lmm.lmer(formula, data, solver=lmm.Krylov())
+    axes = m.check()
+    assert axes[2].get_ylabel() == "Residual / σ"
+    own = np.sort(m.residuals / m.sigma)
+    assert_allclose(np.sort(cloud(axes[2])[:, 1]), own, rtol=1e-6)
+    assert [ax.get_title() for ax in axes][-2:] == ["Intercept | plate", "Intercept | sample"]
+    assert "m1 has a Monte Carlo error" in " ".join(lmm.compare(m).notes)
+    with pytest.raises(lmm.OptionError, match="exact linear algebra"):
+        m.plot.scale_location()

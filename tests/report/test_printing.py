@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from models import fit, frame
 
 import lmmsparse as lmm
 from lmmsparse.common.errors import LmmWarning
-from lmmsparse.common.table import as_precise_as, number
+from lmmsparse.common.table import as_precise_as, by_width, number, p_values
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -213,3 +214,96 @@ def test_zeros_that_end_a_number_are_left_out_where_they_are_all_of_it() -> None
 def test_the_package_shows_what_is_meant_to_be_used() -> None:
     assert {"lmer", "anova", "load_dataset", "errors", "interop"} <= set(dir(lmm))
     assert not {"tangents", "moments", "held"} & set(dir(lmm))
+
+
+def test_p_values_of_a_column_have_the_same_decimals() -> None:
+    assert p_values([0.00048, 0.3296, 0.05]) == ["0.000480", "0.329600", "0.050000"]
+    assert p_values([0.0012, 0.3296]) == ["0.0012", "0.3296"]
+    assert p_values([3.26e-6, 0.04, 1e-20, np.nan]) == ["3.26e-06", "0.0400", "<2e-16", ""]
+
+
+def test_limits_have_the_decimals_that_their_width_deserves() -> None:
+    limits = by_width([14.3814, -0.4815, 237.6807, 0.0], [37.716, 0.6850, 265.1295, np.inf])
+    assert limits([14.3814, -0.4815, 237.6807, 0.0]) == ["14.4", "-0.48", "237.7", "0.00"]
+    assert limits([37.716, 0.6850, 265.1295, np.inf]) == ["37.7", "0.69", "265.1", "Inf"]
+
+
+@pytest.mark.parametrize("columns", ["confint", "predict", "tidy", "ranef", "glance"])
+def test_frames_are_shown_as_tables(columns: str) -> None:
+    m = fit("sleepstudy_slope_reml")
+    frames = {
+        "confint": lambda: m.confint("wald", which="beta_"),
+        "predict": lambda: m.predict(se=True).head(3),
+        "tidy": lambda: m.tidy(["fixed", "ran_pars"]),
+        "ranef": lambda: m.ranef["Subject"].head(3),
+        "glance": m.glance,
+    }
+    data = frames[columns]()
+    table = lmm.Table.from_frame(data, title="A title", notes=["A note."])
+    text = str(table)
+    assert text.startswith("A title\n")
+    assert text.endswith("A note.")
+    shown = {
+        "confint": "238.0  264.8",
+        "predict": "253.664  12.255  229.645  277.683",
+        "tidy": "fixed     Intercept             251.405      6.825     36.838  17    <2e-16",
+        "ranef": "308      2.259   9.199",
+        "glance": " 180  25.59  -871.8",
+    }[columns]
+    assert " ".join(shown.split()) in " ".join(text.split())
+    numbers = data.select_dtypes("number")
+    back = table.to_frame()[list(numbers.columns)]
+    assert np.array_equal(back.to_numpy(), numbers.to_numpy(), equal_nan=True)
+
+
+def test_a_frame_must_be_one() -> None:
+    with pytest.raises(lmm.OptionError, match="a pandas DataFrame or Series"):
+        lmm.Table.from_frame([1.0])
+    series = fit("sleepstudy_slope_reml").fixef
+    assert "251.41" in str(lmm.Table.from_frame(series))
+
+
+def test_tables_as_html_csv_latex_and_styler() -> None:
+    table = fit("sleepstudy_slope_reml").coef_table(level=0.95)
+    assert Cells(table.to_html()).cells[1:3] == ["Estimate", "Std. Error"]
+    text = table.to_csv()
+    assert text is not None
+    read = pd.read_csv(io.StringIO(text), index_col=0)
+    assert np.allclose(read, table.to_frame(), rtol=1e-14)
+    latex = table.to_latex(caption="Days & nights", label="tab:days")
+    assert latex.startswith("\\begin{table}\n\\centering\n\\caption{Days \\& nights}")
+    assert "\\label{tab:days}" in latex
+    assert table.to_latex() in latex
+    pytest.importorskip("jinja2")
+    page = table.style.to_html()
+    assert ">251.405<" in page
+    assert ">&lt;2e-16<" in page or "><2e-16<" in page
+    means = fit("cake_linear_reml").emmeans("recipe")
+    assert ">A<" in means.style.to_html()
+
+
+def test_limits_of_the_coefficient_table_belong_to_its_tests() -> None:
+    m = fit("sleepstudy_slope_reml")
+    frame = m.coef_table(level=0.9).to_frame()
+    tidy = m.tidy(conf_int=True, level=0.9).set_index("term")
+    assert np.allclose(frame[["lower.CL", "upper.CL"]], tidy[["conf_low", "conf_high"]])
+    normal = m.coef_table("none", level=0.95).to_frame()
+    assert np.allclose(normal[["lower.CL", "upper.CL"]], m.confint("wald", which="beta_"))
+
+
+def test_the_printout_says_once_what_was_left_out() -> None:
+    m = fit("dietox_missing_reml")
+    for text in (repr(m), str(m.summary())):
+        assert text.count("72 of 861 rows left out: values are missing") == 1
+        assert "Note" not in text
+
+
+def test_correlations_have_a_key_where_names_are_long() -> None:
+    text = str(fit("dietox_litter_reml").summary())
+    block = text.split("Correlation of fixed effects:\n")[1].split("\n\n")[0].splitlines()
+    assert block[0].split() == [f"({i})" for i in range(1, 10)]
+    assert block[-1] == "(10) Evit[T.Evit200]:Cu[T.Cu175]"
+    assert max(map(len, block)) <= 88
+    cor = fit("dietox_litter_reml").vcov
+    sd = np.sqrt(np.diag(cor))
+    assert f"{cor.iloc[2, 0] / sd[2] / sd[0]:.3f}" == block[2].split()[1]

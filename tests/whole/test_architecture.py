@@ -25,6 +25,7 @@ ORDER = (
     "results",
     "inference",
     "report",
+    "chunks",
     "model",
     "__init__",
     "interop",
@@ -36,6 +37,7 @@ KNOWS_ONLY = {
     "optimize": ("common",),
     "data": ("common",),
     "engine": ("common", "optimize"),
+    "chunks": (*ORDER[: ORDER.index("results")], "results"),
     "interop": ORDER[:-3],
     "__init__": (*ORDER[: ORDER.index("__init__")], "interop"),  # as a name; its modules are not
 }
@@ -52,6 +54,9 @@ ONLY_IN = {
     "polars": ("interop.marginaleffects",),
     "scipy.stats": ("common.distributions",),
     "sklearn": ("interop.sklearn",),
+    "dask": ("chunks.dask",),
+    "distributed": ("chunks.dask",),
+    "pyarrow": ("chunks.arrow", "chunks.write"),
     "cvxopt": ("engine.solvers.cvxopt",),
     "sksparse": ("engine.solvers.sksparse",),
     "tqdm": ("common.progress",),
@@ -66,17 +71,18 @@ ONLY_IN = {
         "mixed_model",
         "model",
         "generalized_model",
+        "chunks",
         "interop",
     ),
 }
 
 # Slow to import, or not needed by most: these may be imported inside functions, and only where
 # ONLY_IN says.
-DEFERRED = ("cvxopt", "matplotlib", "nlopt", "scipy.stats")
+DEFERRED = ("cvxopt", "dask", "distributed", "matplotlib", "nlopt", "pyarrow", "scipy.stats")
 
 MAX_LINES = 400
-# One class whose methods are documented one by one.
-LONGER = {"model.linear": 1150, "model.generalized": 850}
+# Classes whose methods are documented one by one.
+LONGER = {"model.inference": 560, "model.generalized": 850}
 
 
 @dataclass(frozen=True)

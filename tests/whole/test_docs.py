@@ -12,6 +12,9 @@ from types import ModuleType
 import models
 import pytest
 
+import lmmsparse as lmm
+from lmmsparse.model.mixed import MixedModel
+
 ROOT = models.VALIDATION.parent
 NAMES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
 
@@ -62,6 +65,17 @@ def test_files_that_the_page_for_contributors_names_are_there() -> None:
     places = (ROOT, ROOT / "lmmsparse")
     missing = [n for n in named if not any((place / n).exists() for place in places)]
     assert not missing
+
+
+def test_the_reference_has_every_member_of_the_models() -> None:
+    """In the part that asks for it; where it goes is for the author of a member to say."""
+    page = (ROOT / "docs" / "reference" / "model.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^::: lmmsparse\.(?:model\.mixed\.)?(\w+)\.(\w+)$", page, re.M))
+    kinds = (MixedModel, lmm.LinearMixedModel, lmm.GeneralizedLinearMixedModel)
+    members = {(kind.__name__, name) for kind in kinds for name in vars(kind) if name[0] != "_"}
+    # Of these the other kind of model says only that it has none.
+    absent = {("GeneralizedLinearMixedModel", name) for name in ("sigma", "reml_criterion")}
+    assert shown == members - absent
 
 
 @pytest.mark.parametrize(

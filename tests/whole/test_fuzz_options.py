@@ -131,6 +131,10 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "refit": (MODEL.refit, {"y": DATA["Reaction"]}),
     "refit_many": (MODEL.refit_many, {"Y": DATA["Reaction"]}),
     "simulate": (MODEL.simulate, {"rng": 1}),
+    "power": (MODEL.power, {"term": "Days", "rng": 1, "n_sim": 2}),
+    "pool": (lmm.pool, {"models": [MODEL, MODEL]}),
+    "vcov_robust": (MODEL.vcov_robust, {"cluster": "Subject"}),
+    "coef_table robust": (MODEL.coef_table, {"robust": "CR2", "cluster": "Subject"}),
     "Profile.confint": (PROFILE.confint, {}),
     "Bootstrap.confint": (BOOTSTRAP.confint, {}),
     "plot.bootstrap": (MODEL.plot.bootstrap, {"bootstrap": BOOTSTRAP}),
@@ -153,6 +157,7 @@ SKIPPED = {
     ("bootstrap", "n"),
     ("bootstrap_lrt", "n"),
     ("confint boot", "n"),
+    ("power", "n_sim"),
 }
 EXTRA = {"confint": ("n", "rng", "kind", "n_jobs", "progress"), "confint boot": ("n_jobs",)}
 

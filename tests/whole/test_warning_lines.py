@@ -92,7 +92,7 @@ def test_warnings_of_a_profile(draw: Callable[[lmm.LinearMixedModel], Any]) -> N
 
 
 def test_a_slow_solver_is_said_at_the_line_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "_choose", lambda products: (lmm.Blocked(), True))
+    monkeypatch.setattr(choose, "_choose", lambda products, exact: (lmm.Blocked(), True))
     choose._say.cache_clear()
     with pytest.warns(lmm.SlowSolverWarning) as said:
         lmm.lmer("Reaction ~ Days + (1 | Subject)", SLEEP)

@@ -24,7 +24,7 @@ _ELEMENTS = 4_000_000
 def clusters(structure: ResidualStructure, terms: Sequence[TermColumns]) -> list[IntArray]:
     """The rows of clusters, (clusters, m) for every size m."""
     n = structure.n
-    codes = [structure.correlation.groups.codes, *(term.codes for term in terms)]
+    codes = [structure.correlation.groups.codes, *map(_connected, terms)]
     rows, nodes, at = [], [], n
     for own in codes:
         rows.append(np.arange(n))
@@ -38,6 +38,14 @@ def clusters(structure: ResidualStructure, terms: Sequence[TermColumns]) -> list
     order = np.argsort(label, kind="stable")
     starts = np.cumsum(sizes) - sizes
     return [order[starts[sizes == size][:, None] + np.arange(size)] for size in np.unique(sizes)]
+
+
+def _connected(term: TermColumns) -> IntArray:
+    """The level of each row, or the set of levels that a known covariance connects, (n,)."""
+    if term.prior is None:
+        return term.codes
+    _, label = sp.csgraph.connected_components(term.prior.precision, directed=False)
+    return np.asarray(label[term.codes], dtype=np.intp)
 
 
 class ClusterParts:
@@ -80,9 +88,16 @@ class ClusterParts:
                 yield rows[start : start + step]
 
     def _of_term(self, t: int, E: FloatArray, rows: IntArray) -> FloatArray:
-        """Z_t E Z_t' of clusters, (clusters, m, m)."""
+        """Z_t (A ⊗ E) Z_t' of clusters, A the covariance of the levels, (clusters, m, m)."""
         term = self._terms[t]
         Z, codes = term.columns[rows], term.codes[rows]
+        if term.prior is not None:
+            levels, place = np.unique(codes, return_inverse=True)
+            unit = np.zeros((term.n_levels, len(levels)))
+            unit[levels, np.arange(len(levels))] = 1.0
+            A, place = term.prior.solve(unit)[levels], place.reshape(codes.shape)
+            between = A[place[:, :, None], place[:, None, :]]
+            return np.asarray(between * np.matmul(np.matmul(Z, E), Z.swapaxes(1, 2)))
         together = codes[:, :, None] == codes[:, None, :]
         return np.where(together, np.matmul(np.matmul(Z, E), Z.swapaxes(1, 2)), 0.0)
 

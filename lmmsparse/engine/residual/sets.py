@@ -77,6 +77,8 @@ class CrossSets:
         lengths = [k * term.n_levels for k, term in zip(self.sizes, terms, strict=True)]
         self.offsets = tuple(int(v) for v in np.cumsum([0, *lengths]))
         self.n, self.p = X.shape
+        priors = tuple(term.prior for term in terms)
+        self._priors = priors if any(priors) else ()
         root = None if structure.weights is None else np.sqrt(structure.weights)[:, None]
         # Response and internal columns side by side, and the terms', as W weighs them.
         joined = np.column_stack([X, e])
@@ -126,6 +128,7 @@ class CrossSets:
             n=self.n,
             sum_log_weights=sum_log_weights,
             basis=self.basis,
+            priors=self._priors,
         )
         response = Response(
             Zty=np.ascontiguousarray(ZY[:, p]),

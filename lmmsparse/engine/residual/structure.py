@@ -16,7 +16,7 @@ from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, ReadOnly
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.residual.base import CellsOfGroups, Correlation, Entries
 
-_LARGEST = 200.0  # of a logarithm of a standard deviation
+_LARGEST = 340.0  # of a logarithm of a standard deviation
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +90,11 @@ class ResidualStructure(ReadOnly):
         """Spread of each column of D: a unit of the search."""
         spread = self.columns.std(axis=0)
         return np.where(spread > 0, spread, 1.0)
+
+    @cached_property
+    def centre(self) -> FloatArray:
+        """The mean of each column of D."""
+        return np.asarray(self.columns.mean(axis=0))
 
     @property
     def starts(self) -> Sequence[FloatArray]:
@@ -206,7 +211,11 @@ class ResidualStructure(ReadOnly):
     @staticmethod
     def _exponential(logs: FloatArray) -> FloatArray:
         if np.abs(logs).max(initial=0.0) > 2.0 * _LARGEST:
-            raise NumericalError("Standard deviations of residuals are out of bounds.")
+            raise NumericalError(
+                "Where the columns of residual_sd= are zero, the standard deviation of the "
+                "residuals, which is sigma, is out of bounds. Subtract a typical value from a "
+                "column that is far from zero, for example I(year - 2000)."
+            )
         return np.exp(logs)
 
     def _logdet(self, phi: FloatArray) -> tuple[float, FloatArray]:

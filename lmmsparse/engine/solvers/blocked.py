@@ -100,6 +100,8 @@ class BlockedSystem:
         return (BlockedSystem, (self.products, self.template))
 
     def describe(self) -> str:
+        if not self.lead:
+            return f"dense Cholesky of {self.n_core} random effects"
         core = f"dense core of {self.n_core}" if self.n_core else "no core"
         return (
             f"batched elimination of {self.n_levels} levels with {self.width} effects each, {core}"

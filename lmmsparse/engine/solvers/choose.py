@@ -28,6 +28,7 @@ from lmmsparse.engine.solvers.superlu import SuperLU
 _SMALL_CORE = 120
 _LARGE_CORE = 6000
 _DENSE_ENOUGH = 0.2
+_MOSTLY = 0.5
 _COUNT_UP_TO = 2e7
 _COUNT_OF_LARGE = 1e8
 # Ten minutes: five evaluations of core³ operations each at 23 GFlop/s, by dense linear algebra.
@@ -116,10 +117,14 @@ def _choose(products: CrossProducts, exact: bool) -> tuple[PLSSolver, bool]:
     lead, core = products.lead, products.core
     if core <= _SMALL_CORE:
         return Blocked(), False
+    if _is_filled(products):
+        return Blocked(), False
     if core > _LARGE_CORE:
         return _choose_for_large(products, exact)
     graph = core_graph(products, lead)
-    if graph is None or graph.nnz >= _DENSE_ENOUGH * graph.shape[0] ** 2:
+    # A dense known covariance is one block of M, beside which the rest may be eliminated cheaply.
+    dense = _MOSTLY if products.priors else _DENSE_ENOUGH
+    if graph is None or graph.nnz >= dense * graph.shape[0] ** 2:
         return Blocked(), False
     costs = fit_costs(products, lead, graph)
     if costs["Blocked"] <= costs["Cholmod"]:
@@ -127,6 +132,13 @@ def _choose(products: CrossProducts, exact: bool) -> tuple[PLSSolver, bool]:
     if library():
         return Cholmod(), False
     return (SuperLU() if costs["SuperLU"] < costs["Blocked"] else Blocked()), True
+
+
+def _is_filled(products: CrossProducts) -> bool:
+    """Whether known covariances fill most of the core, as dense matrices do."""
+    known = zip(products.priors, products.sizes, strict=False)
+    filled = sum(prior.precision.nnz * k for prior, k in known if prior is not None)
+    return bool(filled > _MOSTLY * products.core**2)
 
 
 def _choose_for_large(products: CrossProducts, exact: bool) -> tuple[PLSSolver, bool]:

@@ -24,6 +24,7 @@ from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.engine.solvers.none import NoEffects
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.problem import check_knows
 from lmmsparse.fit.residual.identification import undetermined_residuals
 from lmmsparse.fit.residual.problem import ResidualProblem, with_start
 from lmmsparse.optimize import Derivatives, Optimizer, Optimum
@@ -123,8 +124,11 @@ def solver_for(problem: ResidualProblem, solver: PLSSolver | None) -> ResidualPr
     """The problem with its linear algebra."""
     if not problem.design.blocks:
         return problem
+    products = problem.joint.sets.products(problem.starts[0])[0]
+    if solver is not None:
+        check_knows(solver, problem.design, products)
     if solver is None:
-        solver = choose_solver(problem.joint.sets.products(problem.starts[0])[0], exact=True)
+        solver = choose_solver(products, exact=True)
     own = replace(problem, solver=solver)
     joint = JointDeviance.of(
         problem.joint.sets, solver, problem.joint.template, problem.reml, problem.held.sigma

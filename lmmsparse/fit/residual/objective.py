@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from lmmsparse.common.arrays import BoolArray, FloatArray
+from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.engine.residual.criterion import JointDeviance
 from lmmsparse.fit.charts import ChartedObjective
 from lmmsparse.fit.coordinates import standardizing_map
 from lmmsparse.optimize import Bounds, Derivatives
 from lmmsparse.optimize.base import Frame
 
+_LARGEST = 300.0
+
 
 class JointObjective:
     """The criterion in standardized θ and scaled φ.
+
+    θ is relative to σ, which is that of rows in which D is zero, perhaps far from all of them. In
+    the search it is relative to the standard deviation at the mean of D, so that it need not follow
+    γ.
 
     Parameters
     ----------
@@ -32,6 +38,18 @@ class JointObjective:
         structure = joint.sets.structure
         self._unit = np.ones(structure.n_phi)
         self._unit[structure.n_correlation :] = 1.0 / structure.scales
+        self._gamma = slice(structure.n_correlation, structure.n_phi)
+        self._centre = structure.centre * (joint.held_sigma is None)
+        # Which elements of θ are relative to σ, and not held.
+        self._relative = template.free & np.isinf(template.upper)
+        self._moves = bool(self.d and self._centre.any() and self._relative.any())
+
+    def _size(self, phi: FloatArray) -> FloatArray:
+        """What elements of θ are multiplied by, (n_theta,)."""
+        if not self._moves:
+            return np.ones(self.d)
+        log = float(np.clip(self._centre @ phi[self._gamma], -_LARGEST, _LARGEST))
+        return np.where(self._relative, np.exp(log), 1.0)
 
     @property
     def d(self) -> int:
@@ -40,11 +58,12 @@ class JointObjective:
 
     def x(self, theta: FloatArray, phi: FloatArray) -> FloatArray:
         """θ and φ → coordinates."""
-        return np.concatenate([self._inverse @ theta, phi / self._unit])
+        return np.concatenate([self._inverse @ (theta / self._size(phi)), phi / self._unit])
 
     def parameters(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Coordinates → θ and φ."""
-        return self._map @ x[: self.d], x[self.d :] * self._unit
+        phi = x[self.d :] * self._unit
+        return self._size(phi) * (self._map @ x[: self.d]), phi
 
     @property
     def bounds(self) -> Bounds:
@@ -63,8 +82,8 @@ class JointObjective:
         """Average information in θ, and differences of the exact gradient for what φ adds."""
         d, (theta, phi) = self.d, self.parameters(x)
         at = self.joint.at(phi)
-        own, ways = self._in_theta(at, x[:d], theta)
-        slope = self.joint.slope(at, theta, phi)
+        own = self._in_theta(at, x[:d], phi)
+        slope = self._slope(at, theta, phi)
         gradient = np.concatenate([own.gradient, slope * self._unit])
         steps = 1e-4 * self._unit
         rows = np.empty((len(phi), len(x)))
@@ -72,8 +91,9 @@ class JointObjective:
             there = phi.copy()
             there[i] += h
             moved = self.joint.at(there)
-            of_theta = self._gradient_in_theta(moved, x[:d], theta, ways)
-            of_phi = self.joint.slope(moved, theta, there) * self._unit
+            of_theta = self._gradient_in_theta(moved, x[:d], there)
+            theta_there = self._size(there) * (self._map @ x[:d])
+            of_phi = self._slope(moved, theta_there, there) * self._unit
             rows[i] = (np.concatenate([of_theta, of_phi]) - gradient) / 1e-4
         second = own.second
         return replace(
@@ -92,20 +112,29 @@ class JointObjective:
         out[d:, d:] = 0.5 * (rows[:, d:] + rows[:, d:].T)
         return out
 
-    def _in_theta(self, at: Any, x: FloatArray, theta: FloatArray) -> tuple[Derivatives, Any]:
+    def _slope(self, at: ProfiledDeviance, theta: FloatArray, phi: FloatArray) -> FloatArray:
+        """The derivative by φ, with θ following γ."""
+        out = self.joint.slope(at, theta, phi)
+        if self._moves:
+            along = float(at.gradient(theta) @ np.where(self._relative, theta, 0.0))
+            out[self._gamma] += along * self._centre
+        return out
+
+    def _in_theta(self, at: ProfiledDeviance, x: FloatArray, phi: FloatArray) -> Derivatives:
+        to_theta = self._size(phi)[:, None] * self._map
         if self._charted:
-            charted = ChartedObjective(at, self._map)
-            return charted.derivatives(x), charted
-        return at.derivatives(theta).along(self._map), None
+            return ChartedObjective(at, to_theta).derivatives(x)
+        return at.derivatives(to_theta @ x).along(to_theta)
 
     def _gradient_in_theta(
-        self, at: Any, x: FloatArray, theta: FloatArray, charted: ChartedObjective | None
+        self, at: ProfiledDeviance, x: FloatArray, phi: FloatArray
     ) -> FloatArray:
         if not self.d:
             return np.zeros(0)
-        if charted is None:
-            return np.asarray(self._map.T @ at.gradient(theta))
-        return ChartedObjective(at, self._map).gradient(x)
+        to_theta = self._size(phi)[:, None] * self._map
+        if self._charted:
+            return ChartedObjective(at, to_theta).gradient(x)
+        return np.asarray(to_theta.T @ at.gradient(to_theta @ x))
 
 
 class _JointFrame:

@@ -149,8 +149,8 @@ def with_start(design: Design) -> Design:
     if residual is None or residual.visits is None or residual.begin is not None:
         return design
     law = residual.law
-    assert isinstance(law, Unstructured)
-    assert residual.grouping is not None
+    if not isinstance(law, Unstructured) or residual.grouping is None:
+        return design
     Q, _ = design.internal_columns(weighted=False)
     e = design.y - design.offset_or_zero
     for _ in range(2):

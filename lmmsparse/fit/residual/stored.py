@@ -19,19 +19,24 @@ from lmmsparse.formula.residual import parse_residual, parse_residual_sd
 _FIELDS = ("correlation", "sd_text", "names", "grouping", "visits")
 
 
-def encode_residual(design: ResidualDesign, arrays: dict[str, ObjectArray]) -> dict[str, Any]:
-    """Structure and names as JSON; times and columns are added to `arrays`."""
+def encode_residual(
+    design: ResidualDesign | None, arrays: dict[str, ObjectArray]
+) -> dict[str, Any]:
+    """A field with structure and names as JSON, if any; arrays are added to `arrays`."""
+    if design is None:
+        return {}
     grouping, visits = design.grouping, design.visits
     arrays["residual.columns"] = design.columns
     if design.times is not None:
         arrays["residual.times"] = design.times
-    return {
+    meta = {
         "correlation": None if design.correlation is None else design.correlation.text,
         "sd_text": design.sd_text,
         "names": list(design.names),
         "grouping": None if grouping is None else encode_grouping(grouping, "residual", arrays),
         "visits": None if visits is None else encode_grouping(visits, "visits", arrays),
     }
+    return {"residual": meta}
 
 
 def decode_residual(

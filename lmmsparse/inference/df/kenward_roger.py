@@ -149,7 +149,8 @@ def _undetermined(fit: Fit, parts: VarianceParts | ClusterParts) -> FloatArray:
     if away is None or isinstance(parts, ClusterParts):
         return np.zeros((0, p, p))
     template = fit.template
-    size = [np.sqrt(np.mean(b.shifted_columns**2, axis=0)) for b in fit.design.blocks]
+    design = fit.design
+    size = [np.sqrt(design.squares(t, shifted=True)) for t in range(len(design.blocks))]
     out = []
     for i, residual in enumerate(away.residual):
         changes = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from lmmsparse.engine.families import Binomial
@@ -15,6 +17,6 @@ def generalized_basis(fit: GeneralizedFit) -> Basis:
     """Tests by the normal distribution on the scale of the link."""
     family = fit.family
     odds = isinstance(family, Binomial) and family.link == "logit"
-    base = float(np.e) if odds or family.link == "log" else None
+    base = math.e if odds or family.link == "log" else None
     scale = Scale(family.link, family.mean, family.mean_slope, base, odds)
     return Basis(fit, Constant(fit.vcov, np.inf), "", scale, link=True)

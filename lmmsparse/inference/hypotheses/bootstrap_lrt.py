@@ -22,6 +22,7 @@ from lmmsparse.inference.hypotheses.lrt import in_order, likelihood_ratio_table
 from lmmsparse.inference.intervals.bootstrap import BATCH, chunks_of_seeds, not_at_optimum
 from lmmsparse.inference.intervals.resample import Resampler
 from lmmsparse.optimize import TrustRegion
+from lmmsparse.results.rows_needed import with_rows
 
 _ROUNDING = 1e-9
 
@@ -47,6 +48,8 @@ def bootstrap_lrt_of_fits(
     Davison & Hinkley (1997), Bootstrap Methods and their Application, section 4.2.
     """
     check_counts(n, n_jobs)
+    for fit in (small, large):
+        with_rows(fit, "bootstrap_lrt", "Use lmm.anova(m1, m2).")
     settled = in_order(
         [maximum_likelihood(small, TrustRegion()), maximum_likelihood(large, TrustRegion())]
     )

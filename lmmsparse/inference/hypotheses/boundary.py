@@ -20,6 +20,7 @@ from lmmsparse.common.table import p_values
 from lmmsparse.design import Design, RandomBlock
 from lmmsparse.design.grouping import same_covariance
 from lmmsparse.design.rank import spans
+from lmmsparse.design.without_rows import on_same_rows
 from lmmsparse.engine.covariance.structures import CovarianceStructure
 from lmmsparse.engine.covariance.triangular import lower_triangular
 from lmmsparse.fit.fit import Fit
@@ -114,9 +115,10 @@ def boundary(large: Fit, small: Fit | Design) -> Boundary | None:
         return None  # how correlations of residuals move with them is not worked out
     if large.held.theta or (isinstance(small, Fit) and small.held.theta):
         return None
-    if not spans(large.design.X, design.X):
+    designs = on_same_rows(large.design, design)
+    if designs is None or not spans(designs[0].X, designs[1].X):
         return None
-    parts = _matched(large.design, small)
+    parts = _matched(*designs, small)
     if parts is None:
         return None
     theta, null_maps, sizes, inside = [], [], [], large.design.p - design.p
@@ -216,12 +218,12 @@ def _one_block(block: RandomBlock, parts: list[_Part]) -> _Seen | None:
     return _Seen(par, null, sizes, len(E) - len(null) - known)
 
 
-def _matched(large: Design, small: Fit | Design) -> list[list[_Part]] | None:
+def _matched(large: Design, own: Design, small: Fit | Design) -> list[list[_Part]] | None:
     """For each term of the larger model the terms of the smaller in it: columns, structure, θ."""
     out: list[list[_Part]] = [[] for _ in large.blocks]
     if isinstance(small, Design):
         return out
-    for block, part in zip(small.design.blocks, small.template.slices, strict=True):
+    for block, part in zip(own.blocks, small.template.slices, strict=True):
         for place, outer in zip(out, large.blocks, strict=True):
             if not np.array_equal(block.codes, outer.codes) or not same_covariance(
                 block.known, outer.known

@@ -13,6 +13,7 @@ from lmmsparse.common.distributions import chi2_tail
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.table import Table
+from lmmsparse.design import Design
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.monte_carlo import monte_carlo_note, with_same_probes
 from lmmsparse.fit.refit import maximum_likelihood
@@ -168,6 +169,9 @@ def check_same_data(fits: Sequence[Fit]) -> None:
                 "usual reason: drop them first, for example data.dropna(subset=[...]) with all "
                 "columns used, and fit all models to the same rows."
             )
+        if first.facts is not None or other.facts is not None:
+            _check_same_facts(first, other)
+            continue
         if other.response == first.response and not np.array_equal(other.rows, first.rows):
             raise DataError(
                 "The models were fitted to different rows: missing values left out other rows in "
@@ -181,3 +185,17 @@ def check_same_data(fits: Sequence[Fit]) -> None:
                 "The models were fitted to different responses or weights. Their likelihoods "
                 "cannot be compared. Fit all models to the same response."
             )
+
+
+def _check_same_facts(first: Design, other: Design) -> None:
+    """Refuse designs of other responses or weights where rows are not kept."""
+    if first.facts is None or other.facts is None:
+        raise DataError(
+            "One of the models was fitted in chunks and the other in memory, so that nobody can "
+            "tell whether their rows are the same. Fit both in the same way."
+        )
+    if not np.allclose(first.facts.fingerprint, other.facts.fingerprint, rtol=1e-9, atol=0.0):
+        raise DataError(
+            "The models were fitted to different rows, responses or weights. Their likelihoods "
+            "cannot be compared. Fit all models to the same data."
+        )

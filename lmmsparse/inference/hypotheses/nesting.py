@@ -17,6 +17,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.design import Design, RandomBlock
 from lmmsparse.design.grouping import same_covariance
 from lmmsparse.design.rank import factors_of
+from lmmsparse.design.without_rows import on_same_rows
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.structures import CovarianceStructure
 from lmmsparse.engine.origins import origins
@@ -37,14 +38,17 @@ def why_not_contained(small: Fit, large: Fit) -> str:
     small, large : Fit
         Of the same response, rows and weights.
     """
-    if not _means_contained(small.design, large.design):
+    designs = on_same_rows(small.design, large.design)
+    if designs is None:
+        return "as far as can be told: they were fitted in chunks in different ways"
+    if not _means_contained(*designs):
         return "fixed effects (or offsets) of the one are not among those of the other"
     if not _held_alike(small, large):
         return "parameters are held in the larger model that are free or other in the smaller"
     differ = why_residuals_differ(small.design, large.design)
     if differ:
         return differ
-    known = _covariances_contained(small.design, large.design)
+    known = _covariances_contained(*designs)
     if known is False and large.design.residual is not None:
         known = None  # a correlation within groups may stand for random effects
     if known is None:

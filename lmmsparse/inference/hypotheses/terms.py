@@ -135,7 +135,7 @@ class FixedTerms:
         order = np.append(np.setdiff1d(np.arange(len(self._kept)), last), last).astype(np.int64)
         X = self._R @ self._all_columns[:, order]
         if not self._kept.all():
-            spread = relative_spread(self._design.X @ self._all_columns[:, order])
+            spread = relative_spread(self._design.some.X @ self._all_columns[:, order])
             stays = independent_columns(X, spread=spread)
             order, X = order[stays], X[:, stays]
         own = np.flatnonzero(np.isin(order, self.terms[i].columns))
@@ -168,6 +168,8 @@ class FixedTerms:
     @cached_property
     def _R(self) -> FloatArray:
         """Triangular factor of X'X: the same sums of squares in p dimensions."""
+        if self._design.facts is not None:
+            return self._design.facts.R
         X, A = origins(self._design.X, factors_of(self._design.x_names))
         R = _triangle(X)
         return R if A is None else scipy.linalg.solve_triangular(A, R.T, trans="T").T
@@ -226,7 +228,7 @@ class FixedTerms:
         found = indicators(self._design)
         M, owner, names = found.M, found.owner, found.names
         candidates, complete = _treatment_columns(recipe.matrices)
-        spread = relative_spread(self._design.X @ M[:, candidates])
+        spread = relative_spread(self._design.some.X @ M[:, candidates])
         stays = independent_columns(self._R @ M[:, candidates], spread=spread)
         kept = candidates[stays]
         B = M[:, kept]

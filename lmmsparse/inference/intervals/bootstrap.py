@@ -28,6 +28,7 @@ from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.fit.settle import about_given
 from lmmsparse.inference.intervals.resample import Resampler
 from lmmsparse.results.parameters import parameter_names, parameter_values
+from lmmsparse.results.rows_needed import with_rows
 
 KINDS = ("parametric", "semiparametric")
 INTERVALS = ("percentile", "basic", "normal")
@@ -153,6 +154,7 @@ def bootstrap(
         After Ctrl-C, that of the replicates until then, with a warning.
     """
     check_counts(n, n_jobs)
+    with_rows(fit, "The bootstrap", "Use m.confint(method='profile').")
     one_of("kind", kind, KINDS)
     if kind != "parametric" and isinstance(fit, ResidualFit):
         raise OptionError(

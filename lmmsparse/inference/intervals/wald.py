@@ -12,8 +12,10 @@ from lmmsparse.common.distributions import normal_quantile, t_quantile, t_tail
 from lmmsparse.common.options import check_level
 from lmmsparse.common.table import Table, as_precise_as
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.inference.df.methods import check_ddf, denominator_df, method_notes, standard_errors
 from lmmsparse.inference.robust.clusters import Robust
+from lmmsparse.results.parameter_covariance import parameter_covariance
 from lmmsparse.results.parameters import parameter_names, select_rows
 
 
@@ -58,7 +60,7 @@ def coefficient_table(
 
 
 def wald_intervals(fit: Fit, level: float, which: str | Sequence[str] | None) -> pd.DataFrame:
-    """Estimate ± z · standard error for the fixed effects; NaN for covariance parameters.
+    """Estimate ± z · standard error for fixed effects and for parameters of residuals' covariance.
 
     Returns
     -------
@@ -67,18 +69,38 @@ def wald_intervals(fit: Fit, level: float, which: str | Sequence[str] | None) ->
 
     Notes
     -----
-    A variance has no useful standard error near its boundary; Wald intervals are therefore given
-    for fixed effects only.
+    A variance has no useful standard error near its boundary; Wald intervals of variances and of
+    random effects' correlations are therefore NaN. Those of correlations of residuals are made on
+    Fisher's scale, of ratios of standard deviations on that of their logarithm.
     """
     z = normal_quantile(0.5 + check_level(level) / 2)
     half = z * np.sqrt(np.diag(fit.vcov))
     covariance = parameter_names(fit)
-    empty = np.full(len(covariance), np.nan)
+    empty = np.full((2, len(covariance)), np.nan)
+    if isinstance(fit, ResidualFit) and len(fit.phi):
+        empty[:, len(fit.theta) : -1] = _of_residuals(fit, float(z))
     frame = pd.DataFrame(
         {
-            "lower": np.concatenate([empty, fit.beta - half]),
-            "upper": np.concatenate([empty, fit.beta + half]),
+            "lower": np.concatenate([empty[0], fit.beta - half]),
+            "upper": np.concatenate([empty[1], fit.beta + half]),
         },
         index=pd.Index([*covariance, *fit.design.x_names], dtype=object),
     )
     return frame if which is None else frame.loc[select_rows(which, list(frame.index), fit)]
+
+
+def _of_residuals(fit: ResidualFit, z: float) -> FloatArray:
+    """Limits of the natural parameters of the residuals, (2, n_phi)."""
+    d, natural = len(fit.theta), fit.natural
+    J = fit.structure.slopes(fit.phi)
+    covariance = parameter_covariance(fit).matrix[d:-1, d:-1]
+    error = np.sqrt(np.maximum(np.diag(J @ covariance @ J.T), 0.0))
+    out = np.stack([natural - z * error, natural + z * error])
+    for i, name in enumerate(fit.phi_names):
+        if name.startswith("sd."):
+            step = np.exp(z * error[i] / natural[i])
+            out[:, i] = natural[i] / step, natural[i] * step
+        elif not name.startswith("logsd."):
+            step = z * error[i] / (1.0 - natural[i] ** 2)
+            out[:, i] = np.tanh(np.arctanh(natural[i]) + np.array([-step, step]))
+    return out

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.common.errors import RowsNotKeptError
+from lmmsparse.common.words import listed
 from lmmsparse.design import Design
+from lmmsparse.design.facts import Facts
 from lmmsparse.design.terms import factor_levels, fixed_terms
 from lmmsparse.inference.hypotheses.terms import Indicators, indicators
 
@@ -32,6 +35,8 @@ def cell_counts(design: Design, factors: Mapping[str, tuple[Any, ...]]) -> tuple
         Rows in which X does not show the level of some factor, as all its terms are zero there.
     """
     assert design.recipe is not None
+    if design.facts is not None:
+        return _by_facts(design, design.facts, factors), 0
     every = factor_levels(design.recipe.matrices, "fixed")
     codes = level_codes(design, {name: every[name] for name in factors})
     flat = np.zeros(design.n, dtype=np.int64)
@@ -46,6 +51,29 @@ def cell_counts(design: Design, factors: Mapping[str, tuple[Any, ...]]) -> tuple
     size = int(np.prod(shape, dtype=np.int64))
     counts = np.bincount(flat[inside], minlength=size).astype(np.float64)
     return counts.reshape(shape), int(unknown.sum())
+
+
+def _by_facts(design: Design, facts: Facts, factors: Mapping[str, tuple[Any, ...]]) -> FloatArray:
+    """The same of a design whose rows are not kept, but were counted."""
+    assert design.recipe is not None
+    names = next((names for names in facts.cells if set(factors) <= set(names)), None)
+    if names is None:
+        raise RowsNotKeptError(
+            "This needs the number of rows in every combination of the levels of "
+            f"{listed(factors)}, which was not counted when the model was fitted in chunks. Only "
+            "columns that are factors by themselves are, up to a million combinations. Make them "
+            "such in the data, or give weights= for the levels."
+        )
+    counts: FloatArray = facts.cells[names]
+    rest = tuple(i for i, name in enumerate(names) if name not in factors)
+    counts = counts.sum(axis=rest)
+    own = [name for name in names if name in factors]
+    counts = counts.transpose([own.index(name) for name in factors])
+    every = factor_levels(design.recipe.matrices, "fixed")
+    for axis, (name, levels) in enumerate(factors.items()):
+        at = np.array([_position(level, every[name]) for level in levels])
+        counts = counts.take(at, axis=axis)
+    return counts
 
 
 def level_codes(design: Design, levels: Mapping[str, tuple[Any, ...]]) -> dict[str, IntArray]:

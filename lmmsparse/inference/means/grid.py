@@ -213,7 +213,11 @@ class ReferenceGrid:
             F = F[keep]
             labels = {n: [v for v, k in zip(labels[n], keep, strict=True) if k] for n in shown}
         said += [f"Averaged over {n}: its levels within {listed(nesting[n])}." for n in inner]
-        shift = float(self.fit.design.offset_or_zero.mean()) if variable is None else 0.0
+        facts = self.fit.design.facts
+        shift = 0.0
+        if variable is None:
+            own = self.fit.design.offset_or_zero if facts is None else facts.mean_offset
+            shift = float(np.mean(own))
         return Averages(
             labels, F[:, :-2], F[:, -2] == 0, F[:, -1] == 0, shift, (*said, *notes), tuple(by)
         )

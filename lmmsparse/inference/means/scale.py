@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ _FUNCTIONS: dict[str, tuple[Inverse, Inverse, float, float]] = {
     "tanh": (np.arctanh, lambda e: 1.0 / (1.0 - e**2), -1.0, 1.0),
     "I": (lambda e: e, np.ones_like, -np.inf, np.inf),
 }
-_BASES = {"log": float(np.e), "log2": 2.0, "log10": 10.0}
+_BASES = {"log": math.e, "log2": 2.0, "log10": 10.0}
 # These change nothing.
 _LINEAR = ("I",)
 
@@ -246,7 +247,7 @@ def _odds_of(tree: ast.expr) -> ast.Name | None:
 def _outermost(tree: ast.expr, own: Collection[str]) -> tuple[str, float | None, bool]:
     """The transformation's name, the base of a logarithm, and whether it is that of odds."""
     if _odds_of(tree) is not None:
-        return "logit", float(np.e), True
+        return "logit", math.e, True
     if not isinstance(tree, ast.Call):
         return ast.unparse(tree), None, False
     name = _called(tree, own)

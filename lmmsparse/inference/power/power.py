@@ -32,12 +32,13 @@ from lmmsparse.design.terms import coefficients_of
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.problem import Problem
-from lmmsparse.fit.residual.fit import ResidualFit
+from lmmsparse.fit.residual.fit import ResidualFit, residual_fit
 from lmmsparse.inference.power.tests import TESTS, Experiment, Outcomes, outcomes
 from lmmsparse.results.by_group import own_name
 from lmmsparse.results.given import Given, coefficient, given_parameters
 
 _TOGETHER, _ALONE = 250, 10
+_VALUES = 5_000_000  # of responses at once
 _WORDS = {
     "satterthwaite": "{} test with Satterthwaite's degrees of freedom",
     "kenward-roger": "{} test with Kenward and Roger's degrees of freedom",
@@ -115,7 +116,6 @@ def power(
     progress: bool | None,
 ) -> tuple[Question, Repeated]:
     """Power by simulation; see `LinearMixedModel.power`."""
-    _require_independence(fit, along)
     names = _coefficients(fit, term)
     at = given_parameters(fit, _effects(fit, term, names, effect), theta, sigma)
     test = _test(fit, test)
@@ -160,21 +160,6 @@ def power(
         effect is not None,
     )
     return question, Repeated(sizes_, *numbers)
-
-
-def _require_independence(fit: Fit, along: Any) -> None:
-    """Refuse designs that cannot be repeated or extended here."""
-    if isinstance(fit, ResidualFit):
-        raise OptionError(
-            "power() is not available for a model with residual= or residual_sd=. Draw responses "
-            "with m.simulate(n, rng=...), fit each with m.refit(), and count the p-values."
-        )
-    known = {block.group for block in fit.design.blocks if block.known is not None}
-    if along is not None and own_name(along, list(fit.design.groups)) in known:
-        raise OptionError(
-            f"along={along!r} would add levels whose relation to the others is not known. Leave "
-            "out along= and n=, or vary another grouping factor."
-        )
 
 
 def _coefficients(fit: Fit, term: Any) -> list[str]:
@@ -235,7 +220,9 @@ def _sizes(design: Design, n: Any, along: Any) -> tuple[str, list[int | None]]:
                 f"along={brief(along)} needs numbers of levels. Pass, for example, n=[20, 30, 40]."
             )
         return "", [None]
-    groups = list(design.groups)
+    groups = list(design.groupings)
+    if not groups:
+        raise OptionError("The model has no grouping factor, and n= no levels. Leave n= out.")
     if along is None:
         if len(groups) > 1:
             raise OptionError(
@@ -267,7 +254,7 @@ def _experiment(
     """The study with so many levels."""
     design = fit.design
     rows = np.arange(design.n)
-    if size is None or size == design.blocks[design.groups[group][0]].n_levels:
+    if size is None or size == len(design.groupings[group].levels):
         index = design.index[design.rows]
         design = replace(design, index=index, rows=rows, na_action="omit")
     else:
@@ -297,6 +284,9 @@ def _at(fit: Fit, design: Design, rows: IntArray, at: Given, reml: bool | None =
             fit, problem=problem, optimum=optimum, hessian=np.zeros((d, d)), u=np.zeros(q)
         )
     reml = fit.reml if reml is None else reml
+    if isinstance(fit, ResidualFit):
+        optimum = replace(fit.optimum, x=np.concatenate([at.theta, fit.phi]))
+        return residual_fit(design, reml, fit.solver, fit.held, optimum, fit.optimizer)
     other = Problem(design, reml, fit.solver, fit.held)
     return Fit(other, replace(fit.optimum, x=at.theta), fit.optimizer)
 
@@ -305,7 +295,8 @@ def _parts(
     experiment: Experiment, seed: np.random.SeedSequence, n_sim: int
 ) -> Iterator[tuple[np.random.SeedSequence, int]]:
     """Simulations that are done in one go; they do not depend on the number of processes."""
-    size = _TOGETHER if experiment.together else _ALONE
+    most = _TOGETHER if experiment.together else _ALONE
+    size = max(1, min(most, _VALUES // experiment.fit.design.n))
     counts = [min(size, n_sim - a) for a in range(0, n_sim, size)]
     yield from zip(seed.spawn(len(counts)), counts, strict=True)
 

@@ -19,6 +19,8 @@ from lmmsparse.fit.many.batched import can_batch
 from lmmsparse.fit.many.moments import moments_of_many
 from lmmsparse.fit.many.refit import refit_many
 from lmmsparse.fit.problem import term_columns
+from lmmsparse.fit.refit import refit_response
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.fit.singular import is_singular
 from lmmsparse.fit.verdict import TOLERANCE
 from lmmsparse.inference.df.methods import Constant, denominator_df
@@ -66,7 +68,7 @@ class Experiment:
     @property
     def together(self) -> bool:
         """Whether many responses are fitted at once."""
-        return not isinstance(self.fit, GeneralizedFit) and can_batch(self.fit)
+        return not isinstance(self.fit, (GeneralizedFit, ResidualFit)) and can_batch(self.fit)
 
 
 @one_thread
@@ -79,11 +81,14 @@ def outcomes(experiment: Experiment, seed: np.random.SeedSequence, n: int) -> Ou
         Y, _ = simulate(fit, n, rng, at=experiment.at)
         if experiment.small is not None:
             return _likelihood_ratios(fit, experiment.small, Y, len(experiment.L))
+        if isinstance(fit, ResidualFit):
+            return _refitted(experiment, Y)
         table = refit_many(fit, Y, progress=False)
         theta = table[theta_names(fit.design)].to_numpy(dtype=np.float64)
         there = np.flatnonzero(np.isfinite(theta).all(axis=1))
         p = np.full(n, np.nan)
-        tested = _together if can_batch(fit) and experiment.test != "kenward-roger" else _alone
+        together = experiment.together and experiment.test != "kenward-roger"
+        tested = _together if together else _alone
         p[there] = tested(experiment, Y[:, there], theta[there])
         return Outcomes(
             p, table["converged"].to_numpy(dtype=bool), table["singular"].to_numpy(dtype=bool)
@@ -106,7 +111,6 @@ def _together(experiment: Experiment, Y: FloatArray, theta: FloatArray) -> Float
 def _alone(experiment: Experiment, Y: FloatArray, theta: FloatArray) -> FloatArray:
     """p-values of the responses one by one."""
     fit, design = experiment.fit, experiment.fit.design
-    ddf = "asymptotic" if experiment.test == "z" else experiment.test
     Q, _ = design.internal_columns()
     terms = term_columns(design)
     responses = many_response_products(Y, Q, terms, design.weights, design.offset)
@@ -114,7 +118,28 @@ def _alone(experiment: Experiment, Y: FloatArray, theta: FloatArray) -> FloatArr
     for j in range(Y.shape[1]):
         problem = fit.problem.with_response(replace(design, y=Y[:, j]), responses.one(j))
         one = Fit(problem, replace(fit.optimum, x=theta[j]), fit.optimizer)
-        out[j] = f_test(one.beta, experiment.L, denominator_df(one, ddf))[3]
+        out[j] = _p_value(experiment, one)
+    return out
+
+
+def _p_value(experiment: Experiment, one: Fit) -> float:
+    """Of the fit to one response."""
+    ddf = "asymptotic" if experiment.test == "z" else experiment.test
+    return f_test(one.beta, experiment.L, denominator_df(one, ddf))[3]
+
+
+def _refitted(experiment: Experiment, Y: FloatArray) -> Outcomes:
+    """The responses of a model with a covariance of the residuals one by one."""
+    n = Y.shape[1]
+    out = Outcomes(np.full(n, np.nan), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool))
+    for j in range(n):
+        try:
+            settled = refit_response(experiment.fit, Y[:, j])
+            out.p[j] = _p_value(experiment, settled.fit)
+            out.converged[j] = settled.verdict.converged
+            out.singular[j] = settled.verdict.singular
+        except (LmmError, np.linalg.LinAlgError):
+            continue
     return out
 
 

@@ -20,7 +20,7 @@ _WIDE = 2  # rows per column of [U X] from which quadrature pays
 
 def adjusted(stack: Stack) -> FloatArray:
     """E of every cluster, (c, p, m); by pseudo-inverses where nothing of some column is left."""
-    if _WIDE * (stack.U.shape[2] + stack.X.shape[2]) < stack.X.shape[1]:
+    if stack.R is None and _WIDE * (stack.U.shape[2] + stack.X.shape[2]) < stack.X.shape[1]:
         left = 1.0 - np.linalg.eigvalsh(stack.inner)[:, -1:].max(initial=0.0)
         if left > NOTHING_LEFT:
             return _by_quadrature(stack, float(left))

@@ -25,19 +25,21 @@ _LARGEST = 12_000
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Some clusters of about the same size; V = UU' + diag(spread), relative to σ².
+    """Some clusters of about the same size; V = UU' + R, relative to σ².
 
     Attributes
     ----------
     which : (c,) int array
         The clusters.
     U : (c, m, k) array
-        Columns of ZΛ that are not zero, and L where the residuals' R = LL' is no diagonal matrix.
+        Columns of ZΛ that are not zero.
     X : (c, m, p) array
     e : (c, m) array
         Marginal residuals.
     spread : (c, m) array
-        1/w, or zero with L.
+        Diagonal of R.
+    R : (c, m, m) array or None
+        Where it is more than that.
     """
 
     which: IntArray
@@ -45,6 +47,7 @@ class Stack:
     X: FloatArray
     e: FloatArray
     spread: FloatArray
+    R: FloatArray | None = None
 
     @property
     def V(self) -> FloatArray:
@@ -55,7 +58,9 @@ class Stack:
                 "'CR1', which do not."
             )
         V = np.matmul(self.U, self.U.swapaxes(1, 2))
-        at = np.arange(V.shape[1])
+        if self.R is not None:
+            return np.asarray(V + self.R)
+        at = np.arange(m)
         V[:, at, at] += self.spread
         return np.asarray(V)
 
@@ -65,7 +70,7 @@ class Stack:
         return np.asarray(np.matmul(self.X.swapaxes(1, 2), self.solve(self.X, 0.0)))
 
     def solve(self, B: FloatArray, shift: complex) -> Any:
-        """(V − shift)⁻¹B of (c, m, r) arrays, without V."""
+        """(V − shift)⁻¹B of (c, m, r) arrays, without V; where R is diagonal."""
         scale = 1.0 / (self.spread - shift)[:, :, None]
         both = self.U.swapaxes(1, 2)
         small = np.eye(self.U.shape[2]) + np.matmul(both, scale * self.U)
@@ -74,7 +79,8 @@ class Stack:
     def forms(self, E: FloatArray) -> FloatArray:
         """EVE' of (c, p, m) arrays, without V."""
         EU = np.matmul(E, self.U)
-        own = np.matmul(E * self.spread[:, None], E.swapaxes(1, 2))
+        ER = E * self.spread[:, None] if self.R is None else np.matmul(E, self.R)
+        own = np.matmul(ER, E.swapaxes(1, 2))
         return np.asarray(own + np.matmul(EU, EU.swapaxes(1, 2)))
 
     def compressed(self) -> Stack:
@@ -102,13 +108,13 @@ def stacks(fit: Fit, clusters: Clusters, X: FloatArray, e: FloatArray) -> Iterat
     first = np.cumsum(sizes) - sizes
     codes = clusters.codes[order]
     row = np.arange(len(order)) - first[codes]
-    spread = 1.0 / fit.design.weights_or_one[order]
+    spread, correlated = _residual_variances(fit)[order], _correlated(fit)
     same = np.maximum.reduceat(spread, first) == np.minimum.reduceat(spread, first)
+    same &= not correlated
     columns, places, widths = _effects(fit, clusters, order)
     rows_in, width_in = _rounded(sizes), _rounded(widths)
     # Where the basis would be as large as the cluster, there is nothing to gain from it.
-    smaller = same & (width_in + X.shape[1] < rows_in) & (not isinstance(fit, ResidualFit))
-    L = _residual_roots(fit, order, row) if isinstance(fit, ResidualFit) else None
+    smaller = same & (width_in + X.shape[1] < rows_in)
     kinds = np.column_stack([rows_in, width_in, smaller])
     X, e = X[order], e[order]
     for m, k, shrinks in np.unique(kinds, axis=0):
@@ -128,26 +134,44 @@ def stacks(fit: Fit, clusters: Clusters, X: FloatArray, e: FloatArray) -> Iterat
                 for j in range(values.shape[1]):
                     stack.U[(*at, place[rows] + j)] = values[rows, j]
             stack.X[at], stack.e[at], stack.spread[at] = X[rows], e[rows], spread[rows]
-            if L is not None:
-                stack = _correlated(stack, at, L[rows])
+            if correlated:
+                stack = replace(stack, R=_blocks_of_residuals(fit, stack.spread, order[rows], at))
             yield stack.compressed() if shrinks else stack
 
 
-def _residual_roots(fit: ResidualFit, order: IntArray, row: IntArray) -> FloatArray:
-    """L of every cluster with R = LL', (n, rows of the largest cluster), in the rows' new order."""
-    unit = np.zeros((len(order), int(row.max()) + 1))
-    unit[order, row] = 1.0
-    return fit.structure.colour(fit.phi, unit)[order]
+def _correlated(fit: Fit) -> bool:
+    """Whether residuals of different rows are."""
+    return fit.design.residual is not None and fit.design.residual.grouping is not None
 
 
-def _correlated(stack: Stack, at: tuple[IntArray, IntArray], L: FloatArray) -> Stack:
-    """The same with V = UU' + LL'; additional rows keep a variance of their own."""
-    m = stack.U.shape[1]
-    own = np.zeros((len(stack.which), m, m))
-    width = min(m, L.shape[1])
-    own[(*at, slice(width))] = L[:, :width]
-    stack.spread[at] = 0.0
-    return replace(stack, U=np.concatenate([stack.U, own], axis=2))
+def _residual_variances(fit: Fit) -> FloatArray:
+    """Diagonal of R, (n,)."""
+    if isinstance(fit, ResidualFit):
+        return fit.structure.sd(fit.phi) ** 2
+    return 1.0 / fit.design.weights_or_one
+
+
+def _blocks_of_residuals(
+    fit: Fit, spread: FloatArray, rows: IntArray, at: tuple[IntArray, IntArray]
+) -> FloatArray:
+    """R between the rows of each cluster; rows that only fill it up are independent.
+
+    Parameters
+    ----------
+    rows : (r,) int array
+        Rows of the fit.
+    at : pair of (r,) int arrays
+        Cluster and place of each.
+    """
+    assert isinstance(fit, ResidualFit)
+    c, m = spread.shape
+    places, there = np.zeros((c, m), dtype=np.intp), np.zeros((c, m), dtype=bool)
+    places[at], there[at] = rows, True
+    R = fit.structure.block(fit.phi, places)
+    R = np.where(there[:, :, None] & there[:, None, :], R, 0.0)
+    i = np.arange(m)
+    R[:, i, i] = np.where(there, R[:, i, i], spread)
+    return R
 
 
 def _effects(

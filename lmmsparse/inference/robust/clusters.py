@@ -84,6 +84,15 @@ def clusters_of(design: Design, cluster: Any) -> Clusters:
             f"cluster {name!r} has one label only. Cluster-robust standard errors compare "
             "clusters, and need many. Name a column with more labels."
         )
+    residual = design.residual
+    if residual is not None and residual.grouping is not None:
+        groups = residual.grouping
+        if crossing := _crosses(groups.codes, len(groups.levels), found):
+            raise OptionError(
+                f"The residuals within {groups.name!r} are correlated, and it crosses the clusters "
+                f"of {name!r}: the level {groups.levels[crossing[0]]!r} occurs in {crossing[1]} of "
+                "them. Choose clusters within each of which correlated rows lie."
+            )
     for block in design.blocks:
         if block.known is not None:
             raise OptionError(
@@ -98,20 +107,7 @@ def clusters_of(design: Design, cluster: Any) -> Clusters:
                 "correlated. Choose clusters within each of which the levels of all grouping "
                 "factors lie."
             )
-    if correlated := _correlated(design):
-        group = correlated[0]
-        if crossing := _crosses(correlated[1], correlated[2], found):
-            raise OptionError(
-                f"The residuals within {group!r} are correlated, and its levels cross the clusters "
-                f"of {name!r}. Choose clusters within each of which they lie."
-            )
     return found
-
-
-def _correlated(design: Design) -> tuple[str, IntArray, int] | None:
-    """The groups within which residuals are correlated: name, codes and number."""
-    grouping = None if design.residual is None else design.residual.grouping
-    return None if grouping is None else (grouping.name, grouping.codes, len(grouping.levels))
 
 
 def _crosses(codes: IntArray, n_levels: int, clusters: Clusters) -> tuple[int, int] | None:
@@ -123,16 +119,15 @@ def _crosses(codes: IntArray, n_levels: int, clusters: Clusters) -> tuple[int, i
 
 def _outermost(design: Design) -> tuple[str, IntArray]:
     """The grouping factor in whose levels those of all others lie."""
-    inner = [(b.group, b.codes, b.n_levels) for b in design.blocks]
-    correlated = _correlated(design)
-    inner += [] if correlated is None else [correlated]
-    for group, codes, count in inner:
-        own = Clusters(group, codes, count)
-        if not any(_crosses(c, n, own) for _, c, n in inner):
-            return group, codes
+    groupings = design.groupings
+    for grouping in groupings.values():
+        own = Clusters(grouping.name, grouping.codes, len(grouping.levels))
+        if not any(_crosses(g.codes, len(g.levels), own) for g in groupings.values()):
+            return own.name, own.codes
+    none = f"none of the grouping factors {listed(groupings)} holds all others"
     raise OptionError(
-        f"cluster= is needed: none of the grouping factors {listed(design.groups)} holds all "
-        "others. Pass a column's labels, cluster=data['column']."
+        f"cluster= is needed: {none if groupings else 'the model has no grouping factor'}. Pass a "
+        "column's labels, cluster=data['column']."
     )
 
 
@@ -163,19 +158,18 @@ def _labelled(design: Design, cluster: Any) -> tuple[str, IntArray]:
 
 def _named(design: Design, cluster: str) -> tuple[str, IntArray]:
     """A grouping factor of the model, or one that it was combined from."""
-    name = own_name(cluster, design.groups)
-    if name in design.groups:
-        return name, design.blocks[design.groups[name][0]].codes
-    if (correlated := _correlated(design)) and correlated[0] == name:
-        return correlated[:2]
+    groupings = design.groupings
+    name = own_name(cluster, groupings)
+    if name in groupings:
+        return name, groupings[name].codes
     if design.recipe is not None:
         for block, group in zip(design.blocks, design.recipe.groups, strict=True):
             if name in group.factors:
                 at = group.factors.index(name)
                 return name, group.key.combinations[block.codes, at].astype(np.intp)
-    close = close_match(cluster, design.groups)
+    close = close_match(cluster, groupings)
     raise OptionError(
         f"cluster={cluster!r} is not a grouping factor of the model.{close} Its grouping factors "
-        f"are {listed(design.groups)}. Name one of them, or pass the labels of the rows, for "
+        f"are {listed(groupings)}. Name one of them, or pass the labels of the rows, for "
         "example cluster=data['column']: the data of the fit are not kept."
     )

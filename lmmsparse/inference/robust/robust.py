@@ -16,7 +16,6 @@ from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.errors import DesignWarning
 from lmmsparse.common.findings import warn
 from lmmsparse.common.threads import one_thread
-from lmmsparse.design import Design
 from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.residual.fit import ResidualFit
@@ -158,13 +157,12 @@ def cluster_robust(fit: Fit, robust: Robust, finite: bool = True) -> ClusterRobu
     """Prepare the cluster-robust covariance matrix of a fit."""
     clusters, kind, p = robust.clusters, robust.kind, fit.design.p
     RX, basis = fit.modes.solution.RX, fit.products.basis
-    design = independent_rows(fit)
-    X, VX, e = _whitened(fit, design)
+    X, VX, e = _whitened(fit)
     scores = _sums(VX * e[:, None], clusters)
     inner = _inner(X, VX, clusters)
     back = basis.coefficients(sla.solve_triangular(RX, np.eye(p))) if p else np.zeros((0, 0))
     if kind == "CR2":
-        scores, spread, hat = _square_roots(fit, clusters, *_as_they_are(fit, X, e))
+        scores, spread, hat = _square_roots(fit, clusters, X, e)
     elif kind == "CR3":
         G = _inverses(inner)
         hat = np.matmul(G, inner)
@@ -176,40 +174,38 @@ def cluster_robust(fit: Fit, robust: Robust, finite: bool = True) -> ClusterRobu
     return ClusterRobust(robust, half @ half.T, back, spread, hat, finite)
 
 
-def independent_rows(fit: Fit) -> Design:
-    """Rows with independent residuals.
-
-    Where those of a fit are correlated, L⁻¹ times its rows with R = LL': nothing but the adjustment
-    CR2 depends on the basis in which the rows of a cluster are written.
-    """
-    return fit.whitened if isinstance(fit, ResidualFit) else fit.design
-
-
-def _whitened(fit: Fit, design: Design) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _whitened(fit: Fit) -> tuple[FloatArray, FloatArray, FloatArray]:
     """X̂ and V⁻¹X̂ of columns with X̂'V⁻¹X̂ = I, relative to σ², (n, p), and marginal residuals."""
+    design = fit.design
     n, p = design.n, design.p
     X, VX = np.empty((n, p)), np.empty((n, p))
-    rows = EffectsOfRows(
-        {t: block.shifted_columns for t, block in enumerate(design.blocks)},
-        {t: block.codes for t, block in enumerate(design.blocks)},
-    )
+    codes = {t: block.codes for t, block in enumerate(design.blocks)}
+    WX, WZ = _weighted(fit)
+    rows = EffectsOfRows(dict(enumerate(WZ)), codes)
     pulled = pulled_columns(fit) if p else []
     R = fit.modes.solution.RX @ fit.products.basis.R
     for part in chunks(n, p * max((b.k for b in design.blocks), default=1)) if p else ():
-        own = design.fixed[part]
-        own = own if isinstance(own, np.ndarray) else own.toarray()
+        own, weighted = _dense(design.fixed[part]), _dense(WX[part])
         X[part] = sla.solve_triangular(R, own.T, trans="T", check_finite=False).T
-        VX[part] = projected_rows(fit, own, rows.of(part), pulled).T
-    VX *= design.weights_or_one[:, None]
+        VX[part] = projected_rows(fit, weighted, rows.of(part), pulled).T
+    if not isinstance(fit, ResidualFit):
+        VX *= design.weights_or_one[:, None]
     return X, VX, design.y - design.offset_or_zero - design.fixed @ fit.beta
 
 
-def _as_they_are(fit: Fit, X: FloatArray, e: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """X̂ and e in the user's own rows, in which A is symmetric."""
+def _weighted(fit: Fit) -> tuple[Any, list[FloatArray]]:
+    """R⁻¹X and R⁻¹Z; X and Z where R is diagonal, as each row has a factor then."""
+    design = fit.design
+    Z = [block.shifted_columns for block in design.blocks]
     if not isinstance(fit, ResidualFit):
-        return X, e
-    both = fit.structure.colour(fit.phi, np.column_stack([X, e]))
-    return both[:, :-1], both[:, -1]
+        return design.fixed, Z
+    structure, phi = fit.structure, fit.phi
+    RZ = [structure.precision_times(phi, columns) for columns in Z]
+    return structure.precision_times(phi, design.X), RZ
+
+
+def _dense(X: Any) -> FloatArray:
+    return X if isinstance(X, np.ndarray) else np.asarray(X.toarray())
 
 
 def _sums(values: FloatArray, clusters: Clusters) -> FloatArray:

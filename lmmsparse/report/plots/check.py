@@ -10,7 +10,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.distributions import kernel_density
-from lmmsparse.common.errors import OptionError
+from lmmsparse.common.errors import LmmError
 from lmmsparse.common.options import as_generator
 from lmmsparse.engine.families import Binomial
 from lmmsparse.fit.fit import Fit
@@ -19,13 +19,18 @@ from lmmsparse.report.plots import figure
 from lmmsparse.report.plots.figure import ACCENT, GREY, INK, PALE, Axes
 from lmmsparse.report.plots.levels import effects_of
 from lmmsparse.report.plots.qq import effect_panel, plot_qq
-from lmmsparse.report.plots.residuals import plot_residuals, plot_scale_location
+from lmmsparse.report.plots.residuals import (
+    plot_residuals,
+    plot_scale_location,
+    standard_residuals,
+)
 from lmmsparse.results.generalized import simulate_generalized
-from lmmsparse.results.influence import influence_of_rows
+from lmmsparse.results.influence import Influence
 from lmmsparse.results.simulate import simulate
 
 _DRAWS, _EFFECTS, _NAMED, _SEED = 50, 6, 3, 0
 _ROWS = 20_000  # of responses whose density is drawn
+_NUMBERS = 5_000_000  # to draw at most, unless rows are very many
 Panel = Callable[[Axes], Any]
 
 
@@ -33,22 +38,25 @@ def plot_check(fit: Fit, level: float, rng: Any, ax: Any) -> Any:
     """Mean, spread, distribution, draws, influence, and random effects of each group."""
     generator = as_generator(_SEED if rng is None else rng)
     seed = int(generator.integers(2**31))
+    own = standard_residuals(fit, seed, exact=False)
     panels = [
         _titled(
             "Mean: the line stays near zero", lambda each: plot_residuals(fit, True, each, seed)
         ),
         _titled(
-            "Spread: the line stays level", lambda each: plot_scale_location(fit, True, each, seed)
+            "Spread: the line stays level",
+            lambda each: plot_scale_location(fit, True, each, given=own),
         ),
         _titled(
-            "Residuals: points stay in the band", lambda each: plot_qq(fit, None, level, each, seed)
+            "Residuals: points stay in the band",
+            lambda each: plot_qq(fit, None, level, each, given=own),
         ),
         _response_panel(fit, generator),
     ]
-    if not isinstance(fit, GeneralizedFit):
-        panels.append(lambda each: _draw_influence(each, fit))
+    if own.influence is not None:
+        panels.append(partial(_draw_influence, measures=own.influence))
     panels += _effect_panels(fit, level)
-    axes = figure.panels(len(panels), ax, (4.2, 3.4))
+    axes = figure.panels(len(panels), ax, (4.4, 3.2), columns=2)
     for each, draw in zip(axes, panels, strict=True):
         draw(each)
     return figure.one_or_all(axes)
@@ -64,14 +72,26 @@ def _titled(title: str, draw: Panel) -> Panel:
 
 def _effect_panels(fit: Fit, level: float) -> list[Panel]:
     """Quantile plots of random effects, the first few of them."""
-    every = [
-        (group, j) for group in fit.design.groups for j in range(len(effects_of(fit, group).names))
-    ]
-    return [partial(_draw_effect, fit=fit, group=g, j=j, level=level) for g, j in every[:_EFFECTS]]
+    found: list[Panel] = []
+    for group in fit.design.groups:
+        if len(found) >= _EFFECTS:
+            break
+        try:
+            effects = effects_of(fit, group)
+        except LmmError as error:
+            found.append(partial(_say, error=error, title=group))
+            continue
+        found += [
+            partial(effect_panel, effects=effects, j=j, level=level)
+            for j in range(len(effects.names))
+        ]
+    return found[:_EFFECTS]
 
 
-def _draw_effect(ax: Axes, fit: Fit, group: str, j: int, level: float) -> None:
-    effect_panel(ax, effects_of(fit, group), j, level)
+def _say(ax: Axes, error: LmmError, title: str) -> None:
+    """Why there is nothing to draw."""
+    figure.say(ax, figure.wrapped(str(error), 44))
+    figure.dress(ax, title=title)
 
 
 # Responses --------------------------------------------------------------------------------------
@@ -81,14 +101,14 @@ def _response_panel(fit: Fit, generator: np.random.Generator) -> Panel:
     """Observed responses beside those that the model draws, with new random effects."""
     if isinstance(fit, GeneralizedFit) and isinstance(fit.family, Binomial):
         return lambda ax: _draw_calibration(ax, fit)
+    count = int(np.clip(_NUMBERS // fit.design.n, 5, _DRAWS))
     try:
         if isinstance(fit, GeneralizedFit):
-            draws, _ = simulate_generalized(fit, _DRAWS, generator, "new", None)
+            draws, _ = simulate_generalized(fit, count, generator, "new", None)
         else:
-            draws, _ = simulate(fit, _DRAWS, generator)
-    except OptionError as error:
-        said = str(error)
-        return lambda ax: figure.say(ax, figure.wrapped(said, 40))
+            draws, _ = simulate(fit, count, generator)
+    except LmmError as error:
+        return partial(_say, error=error, title="Responses")
     if fit.design.na_action == "exclude":
         draws = draws[fit.design.rows]
     y, name = np.asarray(fit.design.y), fit.design.response
@@ -153,9 +173,8 @@ def _draw_calibration(ax: Axes, fit: GeneralizedFit) -> None:
 # Influence --------------------------------------------------------------------------------------
 
 
-def _draw_influence(ax: Axes, fit: Fit) -> None:
+def _draw_influence(ax: Axes, measures: Influence) -> None:
     """Cook's distance against leverage, the largest with the labels of their rows."""
-    measures = influence_of_rows(fit)
     distance = measures.cooks_distance.to_numpy(dtype=np.float64)
     leverage = measures.leverage.to_numpy(dtype=np.float64)
     labels = measures.cooks_distance.index

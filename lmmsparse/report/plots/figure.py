@@ -5,6 +5,7 @@ Style is set on the artists; matplotlib's global settings (rcParams) are never t
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable
 from typing import Any
@@ -121,9 +122,16 @@ def few_ticks(ax: Axes, axis: str = "x", most: int = 5) -> None:
 
 def wrapped(label: str, width: int) -> str:
     """A label on several lines, the group of a parameter on the last."""
+    if len(label) <= width:
+        return label
     head, bar, group = label.partition(" | ")
-    lines = textwrap.wrap(head, width) if len(label) > width else [head + bar + group]
-    return "\n".join([*lines, f"| {group}"] if bar and len(label) > width else lines)
+    lines = [""]
+    for piece in re.findall(r"[^\s:]+:*\s*|[\s:]+", head):  # interactions break after their colons
+        if lines[-1] and len((lines[-1] + piece).rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    lines = [part for line in lines for part in textwrap.wrap(line, width)]
+    return "\n".join([*lines, f"| {group}"] if bar else lines)
 
 
 def plain(text: str) -> str:

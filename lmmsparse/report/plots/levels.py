@@ -42,6 +42,11 @@ class LevelEffects:
 def chosen_group(fit: Fit, group: str | None) -> str:
     """The group that is meant; it may be left out where there is one only."""
     groups = fit.design.groups
+    if not groups:
+        raise OptionError(
+            "The model has no random effects, which this plot is about. Use m.plot.residuals() or "
+            "m.plot.effects()."
+        )
     if group is None:
         if len(groups) > 1:
             raise OptionError(

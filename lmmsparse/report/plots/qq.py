@@ -15,7 +15,7 @@ from lmmsparse.fit.fit import Fit
 from lmmsparse.report.plots import figure
 from lmmsparse.report.plots.figure import BAND, GREY, INK, Axes
 from lmmsparse.report.plots.levels import LevelEffects, effects_of
-from lmmsparse.report.plots.residuals import standardized
+from lmmsparse.report.plots.residuals import StandardResiduals, standard_residuals
 
 _NAMED = 5
 _ALL_UP_TO = 1_000
@@ -23,15 +23,21 @@ _RANKS = 200
 _DRAWS = 2_000
 
 
-def plot_qq(fit: Fit, group: str | None, level: float, ax: Any, rng: Any = None) -> Any:
+def plot_qq(
+    fit: Fit,
+    group: str | None,
+    level: float,
+    ax: Any,
+    rng: Any = None,
+    given: StandardResiduals | None = None,
+) -> Any:
     """Standardized residuals, or random effects divided by their standard deviations."""
     level = check_level(level)
     if group is None:
-        values = standardized(fit, rng)
+        own = standard_residuals(fit, rng) if given is None else given
         (ax,) = figure.panels(1, ax, (4.2, 3.8))
-        _panel(ax, values[np.isfinite(values)], level)
-        name = "Standardized residual" if fit.has_residuals else "Quantile residual"
-        figure.dress(ax, "Normal quantile", name)
+        _panel(ax, own.values[np.isfinite(own.values)], level)
+        figure.dress(ax, "Normal quantile", own.name)
         return ax
     effects = effects_of(fit, group)
     axes = figure.panels(len(effects.names), ax, (4.0, 3.8))

@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.errors import LmmError
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.report.plots.figure import ACCENT, GREY, Axes, dress, panels, points
 from lmmsparse.results.generalized import residuals as generalized_residuals
-from lmmsparse.results.influence import influence_of_rows
+from lmmsparse.results.influence import Influence, influence_of_rows
 from lmmsparse.results.residuals import residuals
 
 
-def standardized(fit: Fit, rng: Any = None) -> FloatArray:
-    """Residuals that are standard normal, nearly, if the model holds, (n,).
+@dataclass(frozen=True, eq=False)
+class StandardResiduals:
+    """Residuals that are standard normal, nearly, if the model holds.
 
-    √w r / (σ √(1 − h)) of a linear model, NaN where h = 1; of a generalized one its quantile
-    residuals, randomized by `rng` for discrete responses.
+    Attributes
+    ----------
+    values : (n,) array
+        √w r / (σ √(1 − h)) of a linear model, NaN where h = 1; quantile residuals of a generalized
+        one; √w r / σ where leverages are not to be had.
+    name : str
+    influence : Influence or None
+        What leverages come from.
+    """
+
+    values: FloatArray
+    name: str
+    influence: Influence | None = None
+
+
+def standard_residuals(fit: Fit, rng: Any = None, exact: bool = True) -> StandardResiduals:
+    """Standardized or quantile residuals.
+
+    Parameters
+    ----------
+    rng : numpy Generator or int, optional
+        Randomizes quantile residuals of discrete responses.
+    exact : bool
+        Whether to fail where leverages cannot be computed.
     """
     if isinstance(fit, GeneralizedFit):
-        return generalized_residuals(fit, "quantile", rng)
-    values = influence_of_rows(fit).rstudent.to_numpy(dtype=np.float64)
+        return StandardResiduals(generalized_residuals(fit, "quantile", rng), "Quantile residual")
+    try:
+        measures = influence_of_rows(fit)
+    except LmmError:
+        if exact:
+            raise
+        return StandardResiduals(residuals(fit, "pearson") / fit.sigma, "Residual / σ")
+    values = measures.rstudent.to_numpy(dtype=np.float64)
     if fit.design.na_action == "exclude":
         values = values[fit.design.rows]
-    return np.where(np.isfinite(values), values, np.nan)
+    values = np.where(np.isfinite(values), values, np.nan)
+    return StandardResiduals(values, "Standardized residual", measures)
 
 
 def _along(fit: Fit) -> tuple[FloatArray, str]:
@@ -40,7 +72,8 @@ def plot_residuals(fit: Fit, smooth: bool, ax: Axes, rng: Any = None) -> Axes:
     """Residuals against fitted values with a smoother."""
     x, label = _along(fit)
     if isinstance(fit, GeneralizedFit):
-        y, name = standardized(fit, rng), "Quantile residual"
+        own = standard_residuals(fit, rng)
+        y, name = own.values, own.name
     else:
         y = residuals(fit, "pearson")
         weighted = " × √weight" if fit.design.weights is not None else ""
@@ -52,16 +85,18 @@ def plot_residuals(fit: Fit, smooth: bool, ax: Axes, rng: Any = None) -> Axes:
     return ax
 
 
-def plot_scale_location(fit: Fit, smooth: bool, ax: Axes, rng: Any = None) -> Axes:
+def plot_scale_location(
+    fit: Fit, smooth: bool, ax: Axes, rng: Any = None, given: StandardResiduals | None = None
+) -> Axes:
     """Roots of absolute standardized residuals against fitted values."""
-    values = np.sqrt(np.abs(standardized(fit, rng)))
+    own = standard_residuals(fit, rng) if given is None else given
+    values = np.sqrt(np.abs(own.values))
     (ax,) = panels(1, ax)
     known = np.isfinite(values)
     x, label = _along(fit)
     _cloud(ax, x[known], values[known], smooth)
     ax.set_ylim(bottom=0.0)
-    kind = "quantile" if isinstance(fit, GeneralizedFit) else "standardized"
-    dress(ax, label, f"√|{kind} residual|")
+    dress(ax, label, f"√|{own.name[0].lower()}{own.name[1:]}|")
     return ax
 
 

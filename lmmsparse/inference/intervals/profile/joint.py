@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -16,6 +17,7 @@ from lmmsparse.fit.coordinates import standardizing_map
 from lmmsparse.optimize import Derivatives
 
 _STEP = 1e-4
+_FRESH = 60  # evaluations
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +119,40 @@ class Column:
         return replace(full, system=system, products=smaller, response=response)
 
 
+class Curvature:
+    """Second derivatives along a curve: made once, then kept up by what gradients say.
+
+    They only guide steps, and differ little from point to point.
+    """
+
+    def __init__(self) -> None:
+        self._point: tuple[FloatArray, FloatArray, float] | None = None
+        self._H = np.zeros((0, 0))
+        self._age = 0
+
+    def at(
+        self, x: FloatArray, g: FloatArray, key: float, fresh: Callable[[], FloatArray]
+    ) -> FloatArray:
+        """Those at x, where the gradient is g.
+
+        Parameters
+        ----------
+        key : float
+            Gradients of different keys are those of different functions.
+        """
+        last, self._point = self._point, (x.copy(), g.copy(), key)
+        self._age += 1
+        if last is None or self._age > _FRESH:
+            self._H, self._age = fresh(), 0
+        elif last[2] == key:
+            step = x - last[0]
+            missed = g - last[1] - self._H @ step
+            along = float(missed @ step)
+            if abs(along) > 1e-6 * float(np.linalg.norm(missed) * np.linalg.norm(step)):
+                self._H = self._H + np.outer(missed, missed) / along
+        return self._H
+
+
 @dataclass(frozen=True, eq=False)
 class JointCriterion(ProfiledDeviance):
     """An ML criterion as a function of (θ, φ) in one vector.
@@ -126,10 +162,13 @@ class JointCriterion(ProfiledDeviance):
     joint : JointDeviance
     column : Column, optional
         A fixed effect that is held.
+    curvature : Curvature
+        Shared by all points of a curve.
     """
 
     joint: JointDeviance = field(kw_only=True)
     column: Column | None = field(default=None, kw_only=True)
+    curvature: Curvature = field(default_factory=Curvature, kw_only=True)
 
     @property
     def _d(self) -> int:
@@ -161,7 +200,18 @@ class JointCriterion(ProfiledDeviance):
         return np.concatenate([own, slope])
 
     def _second(self, both: FloatArray, g: FloatArray, sigma2: float | None = None) -> FloatArray:
-        """Second derivatives by θ and φ, by differences."""
+        """Second derivatives by θ and φ, in units of the search."""
+        key = sigma2 if self.column is None or sigma2 is not None else self.column.kappa
+        unit = self.steps
+        scaled = self.curvature.at(
+            both / unit,
+            g * unit,
+            np.inf if key is None else key,
+            lambda: self._by_differences(both, g, sigma2) * np.outer(unit, unit),
+        )
+        return np.asarray(scaled / np.outer(unit, unit))
+
+    def _by_differences(self, both: FloatArray, g: FloatArray, sigma2: float | None) -> FloatArray:
         out = np.empty((len(both), len(both)))
         for i, h in enumerate(_STEP * self.steps):
             there = both.copy()

@@ -18,9 +18,14 @@ from lmmsparse.engine.residual.unstructured import Unstructured
 from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.residual.fit import ResidualFit
-from lmmsparse.fit.residual.problem import sets_of
+from lmmsparse.fit.residual.problem import ResidualProblem, sets_of
 from lmmsparse.inference.intervals.profile.curve import Problem
-from lmmsparse.inference.intervals.profile.joint import Column, JointCriterion, JointTemplate
+from lmmsparse.inference.intervals.profile.joint import (
+    Column,
+    Curvature,
+    JointCriterion,
+    JointTemplate,
+)
 from lmmsparse.inference.intervals.profile.located import Located, turned
 from lmmsparse.inference.intervals.profile.problems import of_theta, residual_deviation
 from lmmsparse.inference.intervals.profile.search import Point, minimize
@@ -28,6 +33,39 @@ from lmmsparse.inference.intervals.profile.search import Point, minimize
 
 def problem_of_residuals(fit: ResidualFit, index: int) -> Problem:
     """As `problem_of`, for a model whose residuals have parameters."""
+    d, m = fit.template.n_theta, len(fit.phi)
+    if index != d + m and fit.structure.centre.any() and not fit.held.any:
+        return _at_centre(fit, index)
+    return _as_it_is(fit, index)
+
+
+def _at_centre(fit: ResidualFit, index: int) -> Problem:
+    """With σ that of rows at the mean of ``residual_sd=``, which all but σ are the same with."""
+    design, centre, d = fit.design, fit.structure.centre, fit.template.n_theta
+    residual = design.residual
+    assert residual is not None
+    moved = replace(residual, columns=residual.columns - centre)
+    problem = ResidualProblem(
+        replace(design, residual=moved), fit.reml, fit.solver, held_phi=fit.problem.held_phi
+    )
+    gamma = slice(fit.structure.n_correlation, None)
+
+    def size(phi: FloatArray) -> float:
+        return float(np.exp(centre @ phi[gamma]))
+
+    x = np.concatenate([_scaled_by(fit, fit.theta, 1.0 / size(fit.phi)), fit.phi])
+    found = _as_it_is(replace(fit, problem=problem, optimum=replace(fit.optimum, x=x)), index)
+
+    def estimates(point: Point) -> tuple[FloatArray, float, FloatArray]:
+        both, sigma, beta = found.estimates(point)
+        factor = size(both[d:])
+        own = _scaled_by(fit, both[:d], factor)
+        return np.concatenate([own, both[d:]]), sigma / factor, beta
+
+    return replace(found, estimates=estimates)
+
+
+def _as_it_is(fit: ResidualFit, index: int) -> Problem:
     d, m = fit.template.n_theta, len(fit.phi)
     if index > d + m:
         return _fixed_effect(fit, index - d - m - 1)
@@ -44,7 +82,10 @@ def problem_of_residuals(fit: ResidualFit, index: int) -> Problem:
 
 
 def _criterion(
-    fit: ResidualFit, joint: JointDeviance, column: Column | None = None
+    fit: ResidualFit,
+    joint: JointDeviance,
+    column: Column | None = None,
+    curvature: Curvature | None = None,
 ) -> JointCriterion:
     """The criterion of (θ, φ)."""
     at = joint.at(fit.phi)
@@ -68,6 +109,7 @@ def _criterion(
         joint.held_sigma,
         joint=joint,
         column=column,
+        curvature=Curvature() if curvature is None else curvature,
     )
 
 
@@ -231,11 +273,13 @@ def _fixed_effect(fit: ResidualFit, column: int) -> Problem:
     )
     system = fit.solver.build(smaller, joint.template)
 
+    curvature = Curvature()
+
     def located(value: float) -> Located:
         beta0 = G.T @ old.beta0 - value * c
         held = replace(empty, kappa=float(beta0[-1]), beta0=beta0[:-1], system=system)
         both = np.concatenate([fit.theta, fit.phi])
-        return _JointLocated(_criterion(fit, joint, held), both)
+        return _JointLocated(_criterion(fit, joint, held, curvature), both)
 
     def solve(value: float, x: FloatArray) -> Point:
         scaled = located(value).scaled

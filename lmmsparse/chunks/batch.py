@@ -1,0 +1,172 @@
+"""A part of the data in memory: tables of any kind → pandas columns, texts as codes and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from lmmsparse.common.errors import DataError
+from lmmsparse.common.words import close_match, listed
+from lmmsparse.design import as_frame
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some rows.
+
+    Attributes
+    ----------
+    frame : DataFrame
+        Text columns are categorical, with labels in any order.
+    text : frozenset of str
+        These columns. Categories of others have the order that they have.
+    index : pandas.Index or None
+        Labels of the rows, where they have some.
+    """
+
+    frame: pd.DataFrame
+    text: frozenset[str] = frozenset()
+    index: pd.Index | None = None
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def decoded(self, rows: Any) -> pd.DataFrame:
+        """Some of the rows, with texts as texts."""
+        some = self.frame.iloc[rows]
+        columns = {}
+        for name in some:
+            column: Any = some[name]
+            if name in self.text:
+                labels = column.cat.categories
+                column = pd.Series(labels.take(column.cat.codes), index=some.index).where(
+                    column.notna()
+                )
+                column = column.astype(labels.dtype)
+            columns[str(name)] = column
+        return pd.DataFrame(columns, index=some.index)
+
+
+class Partition(Protocol):
+    """A part of a source that one process works on; it can be read again and again."""
+
+    def batches(self) -> Iterator[Batch]: ...
+
+
+class Source(Protocol):
+    """Data that are read in parts.
+
+    Attributes
+    ----------
+    what : str
+        For messages.
+    names : tuple of str
+        Columns.
+    """
+
+    what: str
+    names: tuple[str, ...]
+
+    @property
+    def n_rows(self) -> int | None:
+        """How many rows there are, if that is known without reading them."""
+        ...
+
+    def count(self) -> int:
+        """The number of rows, which may have to be counted."""
+        ...
+
+    def partitions(self, columns: Iterable[str], rows: int) -> list[Partition]:
+        """Parts of the data, few and large, whatever the number of processes.
+
+        Parameters
+        ----------
+        rows : int
+            Of a batch.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """All of a source, from its beginning: it has one part and is read in this process."""
+
+    start: Callable[[], Iterator[Batch]]
+
+    def batches(self) -> Iterator[Batch]:
+        return self.start()
+
+
+def frame_batch(frame: pd.DataFrame, columns: Iterable[str], labelled: bool = False) -> Batch:
+    """A batch of a pandas frame, with columns of a source in any order.
+
+    Parameters
+    ----------
+    labelled : bool
+        Whether the labels of the rows are kept.
+    """
+    names = list(columns)
+    check_columns(frame.columns, names, "One of the batches has")
+    out: dict[str, Any] = {}
+    text = set()
+    for name in names:
+        column = frame[name].reset_index(drop=True)
+        dtype = column.dtype
+        if pd.api.types.is_string_dtype(dtype) and not isinstance(dtype, pd.CategoricalDtype):
+            codes, labels = pd.factorize(column)
+            column = pd.Series(pd.Categorical.from_codes(codes, labels))
+            text.add(name)
+        out[name] = column
+    made = pd.DataFrame(out, index=pd.RangeIndex(len(frame)))
+    return Batch(made, frozenset(text), frame.index if labelled else None)
+
+
+def check_columns(have: Iterable[str], names: Iterable[str], who: str) -> None:
+    """Refuse data without one of the columns that are needed."""
+    have = list(have)
+    lost = [name for name in names if name not in have]
+    if lost:
+        raise DataError(
+            f"{who} no column {lost[0]!r}, which is needed.{close_match(lost[0], have)} There are "
+            f"{listed(have, 20)}. All parts of the data must have the same columns."
+        )
+
+
+def table_batches(tables: Iterable[Any], columns: Iterable[str], rows: int) -> Iterator[Batch]:
+    """Batches of at most so many rows from tables of any kind."""
+    names = list(columns)
+    for table in tables:
+        if not _rows_of(table):
+            continue
+        frame = as_frame(table)
+        for start in range(0, len(frame), rows):
+            yield frame_batch(frame.iloc[start : start + rows], names)
+
+
+def _rows_of(table: Any) -> int:
+    """Rows of a table; of a mapping those of its first column."""
+    if isinstance(table, dict):
+        return max((int(np.size(values)) for values in table.values()), default=0)
+    return len(table) if hasattr(table, "__len__") else 1
+
+
+def grouped(sizes: Iterable[int], parts: int) -> list[list[int]]:
+    """Positions of consecutive pieces in at most so many groups of similar size."""
+    counts = np.asarray(list(sizes), dtype=np.float64)
+    if not len(counts):
+        return []
+    middle = (np.cumsum(counts) - counts / 2) / max(float(counts.sum()), 1.0)
+    group = np.minimum((middle * parts).astype(np.intp), parts - 1)
+    return [np.flatnonzero(group == g).tolist() for g in np.unique(group)]
+
+
+PARTS = 8  # of a source: enough for the processes of one machine, few results to merge
+
+
+def number_of_parts(total: int | None, rows: int) -> int:
+    """Into how many parts a source is cut: each has two batches at least."""
+    return 1 if total is None else int(np.clip(total // (2 * rows), 1, PARTS))

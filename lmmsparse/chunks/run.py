@@ -1,0 +1,72 @@
+"""Work on the partitions of a source, here, in processes or on a client; results are merged.
+
+Which results are merged with which depends on the number of partitions only, so that sums are the
+same to the last bit whoever did the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from lmmsparse.chunks.batch import Partition, Stream
+from lmmsparse.chunks.dask import is_dask, on_cluster
+from lmmsparse.chunks.options import Chunks
+from lmmsparse.common.progress import bar, streamed
+from lmmsparse.common.threads import one_thread
+
+R = TypeVar("R")
+
+
+def fold(
+    work: Callable[..., R],
+    partitions: Sequence[Partition],
+    arguments: tuple[Any, ...],
+    merge: Callable[[R, R], R],
+    chunks: Chunks,
+    label: str,
+    progress: bool | None = None,
+) -> R:
+    """The result of work(partition, *arguments) for all partitions together."""
+    calls = [(work, each, *arguments) for each in partitions]
+    here = any(isinstance(each, Stream) for each in partitions)
+    with bar(label, len(calls), "parts", progress) as shown:
+        if chunks.client is not None and not here:
+            if is_dask(chunks.client):
+                whole: R = on_cluster(
+                    chunks.client, _limited, calls, merge, lambda: shown.update(1)
+                )
+                return whole
+            submitted: list[Any] = [chunks.client.submit(_limited, *call) for call in calls]
+            found: R = _merged((each.result() for each in submitted), merge, shown)
+            return found
+        processes = 1 if here else chunks.processes
+        results = streamed(_limited, calls, processes)
+        try:
+            merged: R = _merged(results, merge, shown)
+            return merged
+        finally:
+            results.close()
+
+
+@one_thread
+def _limited(work: Callable[..., Any], *arguments: Any) -> Any:
+    return work(*arguments)
+
+
+def _merged(results: Iterable[R], merge: Callable[[R, R], R], shown: Any) -> R:
+    """Pairs of results, pairs of pairs and so on, each as soon as it is complete.
+
+    What is over at the end of a round goes behind the others to the next one, as on a cluster.
+    """
+    waiting: list[tuple[int, R]] = []
+    for each in results:
+        depth, value = 0, each
+        while waiting and waiting[-1][0] == depth:
+            value, depth = merge(waiting.pop()[1], value), depth + 1
+        waiting.append((depth, value))
+        shown.update(1)
+    _, value = waiting.pop()
+    while waiting:
+        value = merge(waiting.pop()[1], value)
+    return value
