@@ -7,7 +7,6 @@ if any quantity lies outside its tolerance.
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests")]
 import models  # noqa: E402
 import numpy as np  # noqa: E402
 import scipy  # noqa: E402
+from checking import cell, run  # noqa: E402
 from quantities import QUANTITIES, quantities_of  # noqa: E402
 from tolerances import AGAINST_LME4  # noqa: E402
 
@@ -93,7 +93,7 @@ def report(results: list[Result]) -> str:
             f"| {result.default - result.reference:.1e} "
             f"| {result.evaluations[0]} / {result.evaluations[1]} |"
         )
-        cells = [_cell(result, quantity) for quantity in QUANTITIES]
+        cells = [cell(result.errors, quantity, AGAINST_LME4[quantity]) for quantity in QUANTITIES]
         errors.append(f"| {result.name} | " + " | ".join(cells) + " |")
     limits = " | ".join(f"{AGAINST_LME4[quantity]:g}" for quantity in QUANTITIES)
     errors.insert(2, f"| *tolerance* | {limits} |")
@@ -131,32 +131,16 @@ def report(results: list[Result]) -> str:
     )
 
 
-def _cell(result: Result, quantity: str) -> str:
-    error = result.errors.get(quantity)
-    if error is None:
-        return "–"
-    text = "0" if error == 0 else f"{error:.0e}"
-    return text if error <= AGAINST_LME4[quantity] else f"**{text}**"
-
-
 def main() -> int:
-    pattern = sys.argv[1] if len(sys.argv) > 1 else None
-    names = [name for name in models.MODELS if pattern is None or re.search(pattern, name)]
-    if not names:
-        print(f"No model's name matches {pattern!r}. See validation/models.json.", file=sys.stderr)
-        return 2
-    results = []
-    for name in names:
-        result = check(name)
-        results.append(result)
-        print(f"{'ok' if not result.problems else 'DIFFERS':<8}{name}", flush=True)
-        for problem in result.problems:
-            print(f"        {problem}")
-    if pattern is None:
-        (HERE / "RESULTS.md").write_text(report(results), encoding="utf-8")
-    failed = sum(1 for result in results if result.problems)
-    print(f"{len(results) - failed} of {len(results)} models agree with lme4.")
-    return 1 if failed else 0
+    return run(
+        models.MODELS,
+        "validation/models.json",
+        check,
+        lambda result: result.name,
+        report,
+        HERE / "RESULTS.md",
+        "{} of {} models agree with lme4.",
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ is 1 if any quantity lies outside its tolerance.
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests")]
 import generalized_models as models  # noqa: E402
 import numpy as np  # noqa: E402
 import scipy  # noqa: E402
+from checking import cell, run  # noqa: E402
 from generalized_quantities import AGAINST_R, QUANTITIES  # noqa: E402
 
 import lmmsparse as lmm  # noqa: E402
@@ -105,7 +105,7 @@ def report(results: list[Result]) -> str:
             f"| {result.evaluations} | {result.seconds:.2f} | {', '.join(result.findings) or '–'} "
             f"| {ref['source'].split(',')[0]} | {_number(gradient)} | {apart[0]} | {apart[1]} |"
         )
-        cells = [_cell(result, quantity) for quantity in QUANTITIES]
+        cells = [cell(result.errors, quantity, AGAINST_R[quantity]) for quantity in QUANTITIES]
         errors.append(f"| {result.name} | " + " | ".join(cells) + " |")
     problems = [f"- {r.name}: {problem}" for r in failed for problem in r.problems]
     total = sum(result.seconds for result in results)
@@ -148,37 +148,23 @@ def _apart(found: dict[str, Any] | None) -> str:
     return _number(max(values)) if values else "–"
 
 
-def _cell(result: Result, quantity: str) -> str:
-    error = result.errors.get(quantity)
-    if error is None:
-        return "–"
-    text = "0" if error == 0 else f"{error:.0e}"
-    return text if error <= AGAINST_R[quantity] else f"**{text}**"
+def _line(result: Result) -> str:
+    return (
+        f"{result.name:<28}{result.ours:14.5f} {result.evaluations:4d} evaluations "
+        f"{result.seconds:6.2f} s {' '.join(result.findings)}"
+    )
 
 
 def main() -> int:
-    pattern = sys.argv[1] if len(sys.argv) > 1 else None
-    names = [name for name in models.MODELS if pattern is None or re.search(pattern, name)]
-    if not names:
-        print(f"No model's name matches {pattern!r}. See generalized.json.", file=sys.stderr)
-        return 2
-    results = []
-    for name in names:
-        result = check(name)
-        results.append(result)
-        print(
-            f"{'ok' if not result.problems else 'DIFFERS':<8}{name:<28}{result.ours:14.5f} "
-            f"{result.evaluations:4d} evaluations {result.seconds:6.2f} s "
-            f"{' '.join(result.findings)}",
-            flush=True,
-        )
-        for problem in result.problems:
-            print(f"        {problem}")
-    if pattern is None:
-        (HERE / "GENERALIZED.md").write_text(report(results), encoding="utf-8")
-    failed = sum(1 for result in results if result.problems)
-    print(f"{len(results) - failed} of {len(results)} generalized models agree with R.")
-    return 1 if failed else 0
+    return run(
+        models.MODELS,
+        "validation/generalized.json",
+        check,
+        _line,
+        report,
+        HERE / "GENERALIZED.md",
+        "{} of {} generalized models agree with R.",
+    )
 
 
 if __name__ == "__main__":

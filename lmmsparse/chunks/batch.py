@@ -164,9 +164,15 @@ def grouped(sizes: Iterable[int], parts: int) -> list[list[int]]:
     return [np.flatnonzero(group == g).tolist() for g in np.unique(group)]
 
 
-PARTS = 8  # of a source: enough for the processes of one machine, few results to merge
+_FEW, _MOST = 8, 64  # parts: for the processes of one machine, for those of a cluster
 
 
 def number_of_parts(total: int | None, rows: int) -> int:
-    """Into how many parts a source is cut: each has two batches at least."""
-    return 1 if total is None else int(np.clip(total // (2 * rows), 1, PARTS))
+    """Into how many parts a source is cut; there are few, as their results are large.
+
+    Up to eight have two batches at least, more have eight.
+    """
+    if total is None:
+        return 1
+    few = int(np.clip(total // (2 * rows), 1, _FEW))
+    return max(few, min(total // (8 * rows), _MOST))

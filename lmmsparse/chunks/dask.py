@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lmmsparse.chunks.batch import PARTS, Batch, Partition, frame_batch, grouped
+from lmmsparse.chunks.batch import Batch, Partition, frame_batch, grouped, number_of_parts
 
 R = TypeVar("R")
 
@@ -26,10 +26,11 @@ class DaskSource:
 
     def partitions(self, columns: Iterable[str], rows: int) -> list[Partition]:
         names = sorted(columns)
-        chosen = self._data[names]
+        chosen, count = self._data[names], self._data.npartitions
+        parts = number_of_parts(2 * count, 1)  # as if a partition were two batches
         return [
             DaskPartition([chosen.partitions[i] for i in group], names, rows)
-            for group in grouped([1] * self._data.npartitions, min(PARTS, self._data.npartitions))
+            for group in grouped([1] * count, parts)
         ]
 
 

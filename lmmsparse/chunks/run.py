@@ -7,11 +7,14 @@ same to the last bit whoever did the work.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import BrokenExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from lmmsparse.chunks.batch import Partition, Stream
 from lmmsparse.chunks.dask import is_dask, on_cluster
 from lmmsparse.chunks.options import Chunks
+from lmmsparse.common.errors import OptionError
 from lmmsparse.common.progress import bar, streamed
 from lmmsparse.common.threads import one_thread
 
@@ -29,24 +32,35 @@ def fold(
 ) -> R:
     """The result of work(partition, *arguments) for all partitions together."""
     calls = [(work, each, *arguments) for each in partitions]
-    here = any(isinstance(each, Stream) for each in partitions)
+    if any(isinstance(each, Stream) for each in partitions):  # not to be read elsewhere
+        chunks = replace(chunks, client=None, processes=1)
     with bar(label, len(calls), "parts", progress) as shown:
-        if chunks.client is not None and not here:
-            if is_dask(chunks.client):
-                whole: R = on_cluster(
-                    chunks.client, _limited, calls, merge, lambda: shown.update(1)
-                )
-                return whole
-            submitted: list[Any] = [chunks.client.submit(_limited, *call) for call in calls]
-            found: R = _merged((each.result() for each in submitted), merge, shown)
-            return found
-        processes = 1 if here else chunks.processes
-        results = streamed(_limited, calls, processes)
         try:
-            merged: R = _merged(results, merge, shown)
-            return merged
+            found: R = _folded(calls, merge, chunks, shown)
+            return found
+        except Exception as error:
+            if isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker":
+                raise OptionError(
+                    "A process that worked on the chunks was killed, usually because memory ran "
+                    "out. Use fewer rows or processes: lmm.Chunks(rows=250_000, processes=1)."
+                ) from error
+            raise
+
+
+def _folded(
+    calls: list[tuple[Any, ...]], merge: Callable[[R, R], R], chunks: Chunks, shown: Any
+) -> Any:
+    client = chunks.client
+    if client is None:
+        results = streamed(_limited, calls, chunks.processes)
+        try:
+            return _merged(results, merge, shown)
         finally:
             results.close()
+    if is_dask(client):
+        return on_cluster(client, _limited, calls, merge, lambda: shown.update(1))
+    submitted = [client.submit(_limited, *call) for call in calls]
+    return _merged((each.result() for each in submitted), merge, shown)
 
 
 @one_thread

@@ -19,7 +19,7 @@ from lmmsparse.chunks.batch import (
     table_batches,
 )
 from lmmsparse.chunks.options import Batches
-from lmmsparse.common.errors import DataError
+from lmmsparse.common.errors import DataError, MissingPackageError
 from lmmsparse.common.threads import filtered
 from lmmsparse.design import as_frame
 
@@ -42,6 +42,11 @@ class LazySource:
         names = sorted(columns)
         # Categories of a string cache have no order of their own: they are texts.
         texts = [n for n in names if str(self._schema[n]).partition("(")[0] == "Categorical"]
+        if not hasattr(self._lazy, "collect_batches"):
+            raise MissingPackageError(
+                "This version of polars does not give the batches of a LazyFrame. Update polars, "
+                "or write lazyframe.sink_parquet('data.parquet') and pass that path."
+            )
         chosen = self._lazy.select(names).cast({name: str for name in texts})
 
         def start() -> Iterator[Batch]:

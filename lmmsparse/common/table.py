@@ -235,12 +235,8 @@ class Table(Shown):
         frame : DataFrame or Series
             For example of ``m.confint()``, ``m.predict(new, interval="prediction")`` or
             ``m.tidy()``. Columns that hold no numbers become labels.
-        title : str
-        notes : sequence of str
-
-        Returns
-        -------
-        Table
+        title, notes
+            As for the table.
 
         Examples
         --------
@@ -251,8 +247,9 @@ class Table(Shown):
         """
         if isinstance(frame, pd.Series):
             frame = frame.to_frame(frame.name if frame.name is not None else "value")
-        if not isinstance(frame, pd.DataFrame):
-            raise refused("frame", "a pandas DataFrame or Series", frame)
+        if not isinstance(frame, pd.DataFrame) or not frame.columns.is_unique:
+            wanted = "a pandas DataFrame or Series, with columns of different names"
+            raise refused("frame", wanted, frame)
         columns: dict[str, list[float]] = {}
         labels: dict[str, list[Any]] = {}
         for i, name in enumerate(map(str, frame.columns)):

@@ -111,7 +111,7 @@ class GeneralizedLinearMixedModel(MixedModel):
                 f"GeneralizedLinearMixedModel was given a {type(fit).__name__}. Write "
                 "lmm.glmer(formula, data, family) to fit a model."
             )
-        self._fit = fit
+        super().__init__(fit)
 
     def __repr__(self) -> str:
         return short_print_generalized(self._fit, self.convergence)

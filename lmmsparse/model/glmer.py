@@ -72,7 +72,8 @@ def glmer(
         Column, expression such as ``"log(exposure)"``, or array, added to the linear predictor.
     n_agq : int
         1: Laplace approximation. More: nodes per random effect of adaptive quadrature, for one
-        grouping factor with up to three effects. 0: β at the joint mode, a rougher criterion.
+        grouping factor with up to three effects. 0: β at the joint mode, a rougher criterion;
+        standard errors then take θ as known.
     information : {"observed", "expected"}
         Whose Hessian the Laplace approximation uses. Observed is its definition; expected is what
         lme4 has for links that are not canonical.

@@ -44,6 +44,9 @@ class MixedModel:
 
     _fit: Fit
 
+    def __init__(self, fit: Fit) -> None:
+        self._fit = fit
+
     @property
     def fit(self) -> Fit:
         """The arrays behind the model."""

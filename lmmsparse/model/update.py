@@ -15,6 +15,7 @@ from lmmsparse.common.words import listed
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.held import theta_names
+from lmmsparse.formula.formula import parse_formula
 from lmmsparse.formula.update import updated_formula
 from lmmsparse.report.tidy import rows_as_fitted
 
@@ -85,6 +86,9 @@ def update_model(fit: Fit, formula: Any, data: Any, options: Mapping[str, Any]) 
     old = made.options if made is not None else _from_fit(fit, options)
     if data is None:
         data = _same_data(fit, made)
+    if old.get("known"):  # of factors that are still there
+        groups = {term.group for term in parse_formula(text).random}
+        old = {**old, "known": {name: v for name, v in old["known"].items() if name in groups}}
     return maker(text, data, **{**old, **options})
 
 
@@ -124,9 +128,9 @@ def _from_fit(fit: Fit, given: Mapping[str, Any]) -> dict[str, Any]:
         correlation = design.residual.correlation
         options["residual"] = None if correlation is None else correlation.text
         options["residual_sd"] = design.residual.sd_text if design.residual.names else None
+    known = {block.group: block.known for block in design.blocks if block.known is not None}
+    options["known"] = known or None
     lost = []
-    if any(block.known is not None for block in design.blocks) and "known" not in given:
-        lost.append("known")
     if recipe is not None and recipe.offset_array and "offset" not in given:
         lost.append("offset")
     if _weighted(fit) and options.get("weights") is None and "weights" not in given:

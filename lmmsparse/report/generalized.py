@@ -56,6 +56,8 @@ def _heading(fit: GeneralizedFit) -> tuple[str, ...]:
         f"Family: {fit.family}",
         f"Formula: {' '.join(formula.split())}",
     ]
+    if fit.problem.n_agq == 0:
+        lines.append("Standard errors take the covariance parameters as known")
     if fit.problem.success:
         lines.insert(2, f"Models the probability of {fit.problem.success}")
     if fit.seen.prior is not None:

@@ -72,6 +72,19 @@ class Deadly:
         return values
 
 
+def test_a_process_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASK_PARENT", str(os.getpid()))
+    mark = tmp_path / "alive"
+    mark.touch()
+    with pytest.raises(lmm.OptionError, match="memory ran out"):
+        lmm.lmer(
+            "y ~ plain(x) + (1 | g)",
+            DATA,
+            chunks=lmm.Chunks(rows=250, processes=2),
+            context={"plain": Deadly(mark)},
+        )
+
+
 def test_a_worker_that_dies(client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASK_PARENT", str(os.getpid()))
     mark = tmp_path / "alive"

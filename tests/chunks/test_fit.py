@@ -284,3 +284,19 @@ def test_what_needs_rows_is_refused_by_name(model: lmm.LinearMixedModel) -> None
     ]:
         with pytest.raises(lmm.RowsNotKeptError, match=instead):
             ask(model)
+
+
+def test_updated_models(tmp_path: Any) -> None:
+    data = DATA.drop(columns=["yes", "yes2", "big", "day"])
+    data.to_parquet(tmp_path / "data.parquet")
+    for source, options in [(str(tmp_path / "data.parquet"), {}), (data, {"chunks": CHUNKS})]:
+        small = lmm.lmer("y ~ x + (1 | g)", source, **options).update(". ~ . + f")
+        assert small.fit.design.facts is not None
+        same_fit(small, lmm.lmer("y ~ x + f + (1 | g)", data))
+
+
+@pytest.mark.parametrize("name", ["known", "residual", "residual_sd"])
+def test_structures_that_need_rows_together_are_refused(name: str) -> None:
+    given = {"known": {"g": np.eye(3)}, "residual": "cs(1 | g)", "residual_sd": "~ f"}[name]
+    with pytest.raises(lmm.OptionError, match=f"^{name}= is not there"):
+        lmm.lmer("y ~ x + (1 | g)", DATA, chunks=CHUNKS, **{name: given})

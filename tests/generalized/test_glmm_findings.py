@@ -222,3 +222,25 @@ def test_no_random_effects_is_not_called_least_squares() -> None:
     data = models.frame("cbpp")
     with pytest.raises(FormulaError, match=r"glm\(\)"):
         fitted("incidence ~ period", data, "poisson")
+
+
+def test_further_starts_are_said_and_only_where_there_is_need() -> None:
+    frame, rng = groups()
+    frame["y"] = rng.poisson(np.exp(1 + 0.3 * frame["x"] + frame["b"]))
+    regular = fitted("y ~ x + (1 | g)", frame, "poisson")
+    assert regular.optimum.further_evaluations == 0
+    lacking = fitted("y ~ 1 + (0 + x | g)", frame, "poisson")
+    assert lacking.optimum.further_evaluations > 0
+    assert lacking.optimum.evaluations <= 20
+    given = fitted("y ~ 1 + (0 + x | g)", frame, "poisson", start=[0.5])
+    assert given.optimum.further_evaluations == 0
+    assert given.minus2loglik == pytest.approx(lacking.minus2loglik, abs=1e-6)
+
+
+def test_a_start_that_leads_astray_is_left() -> None:
+    frame, rng = groups()
+    mu = np.exp(7 + 0.5 * frame["x"] + frame["b"])
+    frame["y"] = rng.gamma(2, mu / 2)
+    m = fitted("y ~ 0 + (x | g)", frame, "gamma")
+    assert m.convergence.converged
+    assert m.varcorr.to_frame()["sdcor"].iloc[0] == pytest.approx(7, rel=0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,14 @@ def test_covariances_stay_or_are_asked_for(tmp_path: Path) -> None:
     same(related.update(". ~ . - Days"), wanted)
     related.save(tmp_path / "k.lmm")
     loaded: Any = lmm.load(tmp_path / "k.lmm")
-    with pytest.raises(lmm.OptionError, match="with known="):
-        loaded.update(". ~ . - Days", SLEEP)
-    same(loaded.update(". ~ . - Days", SLEEP, known=known), wanted)
+    same(loaded.update(". ~ . - Days", SLEEP), wanted)
+    at = np.arange(18.0)
+    near = pd.DataFrame(np.exp(-np.abs(at[:, None] - at) / 3), index=levels, columns=levels)
+    data = SLEEP.assign(pe=SLEEP["Subject"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lmm.SingularFitWarning)
+        two: Any = lmm.lmer(
+            "Reaction ~ Days + (1 | Subject) + (1 | pe)", data, known={"Subject": near}
+        )
+    free = two.update(". ~ . - (1 | Subject)", data)
+    same(free, lmm.lmer("Reaction ~ Days + (1 | pe)", data))

@@ -15,7 +15,7 @@ import pytest
 
 import lmmsparse as lmm
 
-FITTED = ("herd", "repeatability", "random regression", "lattice and animals", "three")
+FITTED = ("herd", "repeatability", "random regression", "split", "lattice and animals", "three")
 
 
 @cache

@@ -250,7 +250,8 @@ def joint_mode(
         schur = full.XtX - border.T @ solved[:, :-1]
         d_beta = _solved(schur, g_beta - border.T @ solved[:, -1])
         d_u = solved[:, -1] - solved[:, :-1] @ d_beta
-        decrement = float(g_u @ d_u + g_beta @ d_beta)
+        with np.errstate(over="ignore", invalid="ignore"):
+            decrement = float(g_u @ d_u + g_beta @ d_beta)
         if decrement < tolerance:
             return descent.beta, u, step + 1
         size = 1.0

@@ -41,6 +41,7 @@ class Coordinates:
         self.has_delta = rows.family.estimates_delta
         held = rows.family.held_delta
         self.delta = 0.0 if held is None else held
+        self.products = products
         self.map = standardizing_map(rows.template, products)
         self._inverse = sla.solve_triangular(self.map, np.eye(self.n_theta), lower=True)
 
@@ -55,6 +56,9 @@ class Coordinates:
     def parameters(self, x: FloatArray) -> Parameters:
         delta = float(x[-1]) if self.has_delta else self.delta
         return Parameters(self.unit * x[: self.p], self.map @ x[self.in_theta], delta)
+
+    def standardized(self, theta: FloatArray) -> FloatArray:
+        return np.asarray(self._inverse @ theta)
 
     def x(self, at: Parameters) -> FloatArray:
         delta = [at.delta] if self.has_delta else []

@@ -28,6 +28,7 @@ from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.fitting import check_exact, check_parts
 from lmmsparse.fit.generalized.errors import covariance
+from lmmsparse.fit.generalized.further import best_of_further
 from lmmsparse.fit.generalized.joint import search_at_joint_mode
 from lmmsparse.fit.generalized.problem import GeneralizedProblem, prepared
 from lmmsparse.fit.generalized.search import search
@@ -235,6 +236,8 @@ def fitted_generalized(
         found = search_at_joint_mode(problem, theta, optimizer, progress)
     else:
         found = search(problem, start, optimizer, progress, begin)
+        if start is None and begin is None:
+            found = best_of_further(problem, found, optimizer)
     return GeneralizedFit(problem, found.optimum, optimizer, hessian=found.hessian, u=found.u)
 
 

@@ -69,7 +69,14 @@ def search(
         here = limit.optimum.x[:-1]
         at = replace(at, beta=here[: coordinates.p], theta=here[coordinates.p :])
         u, before = limit.u, limit.optimum.evaluations
-    objective, at = _begun(problem, at, u, theta is None and begin is None)
+    by_default = theta is None and begin is None
+    try:
+        objective, at = _begun(problem, at, u, by_default)
+    except NumericalError:
+        if not by_default:
+            raise
+        at, u = start(problem.rows, coordinates, working=False)  # it has led astray
+        objective, at = _begun(problem, at, u, True)
     limits = (problem.family.least_delta(problem.seen), near)
     found = _run(objective, coordinates, coordinates.x(at), optimizer, progress, limits)
     if not np.isfinite(found.value):

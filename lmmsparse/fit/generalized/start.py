@@ -42,7 +42,10 @@ def start_beta(rows: GeneralizedRows) -> FloatArray:
 
 
 def start(
-    rows: GeneralizedRows, coordinates: Coordinates, theta: FloatArray | None = None
+    rows: GeneralizedRows,
+    coordinates: Coordinates,
+    theta: FloatArray | None = None,
+    working: bool = True,
 ) -> tuple[Parameters, FloatArray]:
     """Return β, θ and δ to begin with, and u there.
 
@@ -52,6 +55,8 @@ def start(
     coordinates : Coordinates
     theta : (n_theta,) array, optional
         θ to begin with, which is then kept.
+    working : bool
+        Whether to go on by the working model.
     """
     family, template = rows.family, rows.template
     beta = _inside(rows, start_beta(rows))
@@ -76,6 +81,8 @@ def start(
         beta, u, _ = joint_mode(rows, beta, theta, delta, u, _LOOSE)
         if not limited:  # a step that is cut short says that the next is needed
             break
+    if not working:
+        return Parameters(beta, theta, delta), u
     at, u = working_estimates(rows, Parameters(beta, theta, delta), u)
     beta, u, _ = joint_mode(rows, at.beta, at.theta, at.delta, u, _LOOSE)
     return replace(at, beta=beta), u

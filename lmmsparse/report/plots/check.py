@@ -29,7 +29,7 @@ from lmmsparse.results.influence import Influence
 from lmmsparse.results.simulate import simulate
 
 _DRAWS, _EFFECTS, _NAMED, _SEED = 50, 6, 3, 0
-_ROWS = 20_000  # of responses whose density is drawn
+_ROWS = 5_000  # whose responses are drawn as densities
 _NUMBERS = 5_000_000  # to draw at most, unless rows are very many
 Panel = Callable[[Axes], Any]
 
