@@ -20,7 +20,7 @@ import pytest
 import lmmsparse as lmm
 from lmmsparse.common.errors import DesignWarning, LmmWarning
 from lmmsparse.fit.held import held_parameters
-from lmmsparse.fit.identification import _gram_matrix, _standardized, unidentified
+from lmmsparse.fit.identification import gram_matrix, standardized_changes, unidentified
 from lmmsparse.fit.problem import make_template, products_of
 
 SAME = "The same fit with "
@@ -314,7 +314,7 @@ def test_of_the_registry_only_one_is_open() -> None:
         ("y ~ x + diag(0 + x + a + f | h, hom=True)", None, {}),
     ],
 )
-def test_the_gram_matrix_is_that_of_its_definition(
+def test_thegram_matrix_is_that_of_its_definition(
     formula: str, weights: str | None, fixed: dict[str, float], reml: bool
 ) -> None:
     d = data().iloc[:144]
@@ -327,7 +327,7 @@ def test_the_gram_matrix_is_that_of_its_definition(
         if pair.s != pair.t:
             continue
         block = design.blocks[pair.s]
-        standard, E = _standardized(template, products, pair)
+        standard, E = standardized_changes(template, products, pair)
         columns = root * block.shifted_columns @ standard
         Z = np.zeros((design.n, block.n_levels * block.k))
         for j in range(block.k):
@@ -338,5 +338,5 @@ def test_the_gram_matrix_is_that_of_its_definition(
     P = np.eye(design.n) - Q @ Q.T if reml else np.eye(design.n)
     sizes = np.array([np.linalg.norm(A) for A in V])
     expected = np.array([[np.vdot(P @ A @ P, B) for A in V] for B in V])
-    G = _gram_matrix(template, products, reml)
+    G = gram_matrix(template, products, reml)
     np.testing.assert_allclose(G, expected / np.outer(sizes, sizes), atol=1e-11)
