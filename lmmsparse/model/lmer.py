@@ -108,7 +108,7 @@ def lmer(
     optimizer : Optimizer, optional
         `TrustRegion()` by default; `Bobyqa()` and `NelderMead()` need no derivatives.
     solver : PLSSolver, optional
-        Chosen by `choose_solver` if not given: `Blocked()` or `Cholmod()`.
+        Chosen by `choose_solver` if not given: `Blocked()`, `Cholmod()` or `Krylov()`.
     fixed : mapping of str to float, optional
         Covariance parameters to hold at values instead of estimating them: ``"sigma"``, and
         elements of `LinearMixedModel.theta` by their names. They count as known in every result.
