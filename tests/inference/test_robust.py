@@ -334,7 +334,7 @@ def test_refusals() -> None:
     with pytest.raises(OptionError, match="'school' cross the clusters of 'klass'"):
         m.vcov_robust(data["klass"])
     within = lmm.lmer("y ~ x", data, residual="ar1(t | school)")
-    with pytest.raises(OptionError, match="residuals within 'school' are correlated"):
+    with pytest.raises(OptionError, match="correlated within 'school', which crosses"):
         within.vcov_robust(data["klass"])
     pd.testing.assert_frame_equal(within.vcov_robust("school"), within.vcov_robust())
     with pytest.raises(DataError, match="missing in 1 row"):

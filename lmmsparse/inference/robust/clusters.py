@@ -13,6 +13,7 @@ from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.options import one_of
 from lmmsparse.common.words import close_match, listed
 from lmmsparse.design import Design
+from lmmsparse.design.labels import python_value
 from lmmsparse.design.recipe import plain_labels
 from lmmsparse.results.by_group import own_name
 
@@ -89,8 +90,8 @@ def clusters_of(design: Design, cluster: Any) -> Clusters:
         groups = residual.grouping
         if crossing := _crosses(groups.codes, len(groups.levels), found):
             raise OptionError(
-                f"The residuals within {groups.name!r} are correlated, and it crosses the clusters "
-                f"of {name!r}: the level {groups.levels[crossing[0]]!r} occurs in {crossing[1]} of "
+                f"Residuals are correlated within {groups.name!r}, which crosses the clusters of "
+                f"{name!r}: the level {python_value(groups.levels[crossing[0]])!r} occurs in {crossing[1]} of "
                 "them. Choose clusters within each of which correlated rows lie."
             )
     for block in design.blocks:
@@ -103,7 +104,7 @@ def clusters_of(design: Design, cluster: Any) -> Clusters:
             level, several = crossing
             raise OptionError(
                 f"The random effects of {block.group!r} cross the clusters of {name!r}: the level "
-                f"{block.levels[level]!r} occurs in {several} of them, which are therefore "
+                f"{python_value(block.levels[level])!r} occurs in {several} of them, which are therefore "
                 "correlated. Choose clusters within each of which the levels of all grouping "
                 "factors lie."
             )
