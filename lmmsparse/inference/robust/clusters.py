@@ -89,10 +89,11 @@ def clusters_of(design: Design, cluster: Any) -> Clusters:
     if residual is not None and residual.grouping is not None:
         groups = residual.grouping
         if crossing := _crosses(groups.codes, len(groups.levels), found):
+            label = python_value(groups.levels[crossing[0]])
             raise OptionError(
                 f"Residuals are correlated within {groups.name!r}, which crosses the clusters of "
-                f"{name!r}: the level {python_value(groups.levels[crossing[0]])!r} occurs in {crossing[1]} of "
-                "them. Choose clusters within each of which correlated rows lie."
+                f"{name!r}: the level {label!r} occurs in {crossing[1]} of them. "
+                "Choose clusters within each of which correlated rows lie."
             )
     for block in design.blocks:
         if block.known is not None:
@@ -101,12 +102,11 @@ def clusters_of(design: Design, cluster: Any) -> Clusters:
                 "them the clusters. Cluster-robust standard errors need independent ones."
             )
         if crossing := _crosses(block.codes, block.n_levels, found):
-            level, several = crossing
+            label = python_value(block.levels[crossing[0]])
             raise OptionError(
                 f"The random effects of {block.group!r} cross the clusters of {name!r}: the level "
-                f"{python_value(block.levels[level])!r} occurs in {several} of them, which are therefore "
-                "correlated. Choose clusters within each of which the levels of all grouping "
-                "factors lie."
+                f"{label!r} occurs in {crossing[1]} of them, which are therefore correlated. "
+                "Choose clusters within each of which the levels of all grouping factors lie."
             )
     return found
 
