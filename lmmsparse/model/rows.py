@@ -320,9 +320,7 @@ class LinearRows(MixedModel):
         -------
         LinearMixedModel
         """
-        model = type(self)(
-            refit_response(with_rows(self._fit, "m.refit", ANOTHER), y, weights).fit
-        )
+        model = type(self)(refit_response(with_rows(self._fit, "m.refit", ANOTHER), y, weights).fit)
         announce(model.convergence.findings, self._fit.design.findings)
         return model
 
