@@ -469,8 +469,8 @@ def test_residuals_of_generalized_models_are_quantile_residuals() -> None:
     ax = m.plot.caterpillar()
     assert_allclose(np.sort(m.ranef["g"]["Intercept"]), [y for y, _ in _middles(ax)])
     assert ax.get_xlabel() == "Effect on the linear predictor (log)"
-    with pytest.raises(AttributeError, match=r"m\.confint"):
-        m.plot.profile  # noqa: B018
+    with pytest.raises(AttributeError, match=r"m\.plot\.caterpillar"):
+        m.plot.shrinkage  # noqa: B018
 
 
 def _middles(ax: Any) -> list[Any]:
