@@ -159,7 +159,12 @@ def design_with_levels(
     order = sorted(range(len(blocks)), key=lambda i: -blocks[i].n_levels)
     blocks = [_with_steps(blocks[i], i, learnt.recipe, asked.frame, findings) for i in order]
     structure = residual_of(
-        asked.correlation, asked.sd_text, learnt.matrices.get(PART), fitted.table, asked.own
+        asked.correlation,
+        asked.sd_text,
+        learnt.matrices.get(PART),
+        fitted.table,
+        asked.frame,
+        asked.own,
     )
     if structure is not None:
         check_declared_visits(asked.correlation, asked.frame, structure.visits)

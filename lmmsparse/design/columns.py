@@ -225,8 +225,10 @@ def _by_level(name: str, value: Any, table: Variables) -> Any:
     """A number for every level, by its name, as a list in the order of the levels."""
     given = value.to_dict() if isinstance(value, pd.Series) else value
     numbers = isinstance(given, Mapping) and all(np.ndim(v) == 0 for v in given.values())
-    if not numbers or not given or name not in table.columns:
+    if not numbers or not given:
         return value
+    if name not in table.columns:  # not in the formula: what levels it has does not matter
+        return list(given.values())
     levels = list(table[name].astype("category").cat.categories)
     if set(given) != set(levels):
         raise OptionError(

@@ -15,6 +15,7 @@ from lmmsparse.common.errors import DataError, NotIdentifiableError
 from lmmsparse.common.words import listed
 from lmmsparse.design.columns import check_finite
 from lmmsparse.design.grouping import Grouping, make_grouping
+from lmmsparse.design.label_numbers import numbers_of
 from lmmsparse.design.plain import Columns
 from lmmsparse.design.recipe import evaluate, evaluate_grouping
 from lmmsparse.design.residual_checks import check_complete, check_groups, checked_times
@@ -50,6 +51,8 @@ class ResidualDesign(ReadOnly):
         ``residual_sd=`` as the user wrote it.
     begin : (parameters,) array or None
         Start values of an unstructured correlation.
+    listed : bool
+        Whether times are places among the categories of a categorical.
     """
 
     correlation: ResidualCorrelation | None
@@ -60,6 +63,7 @@ class ResidualDesign(ReadOnly):
     names: tuple[str, ...]
     sd_text: str = ""
     begin: FloatArray | None = field(default=None, repr=False)
+    listed: bool = False
 
     @property
     def text(self) -> str:
@@ -123,6 +127,7 @@ def residual_of(
     sd_text: str,
     sd: Columns | None,
     table: Tabular,
+    frame: pd.DataFrame,
     context: Mapping[str, Any],
 ) -> ResidualDesign | None:
     """The covariance of the residuals, where one is asked for.
@@ -131,10 +136,12 @@ def residual_of(
     ----------
     sd : columns and names, or None
         Of ``residual_sd=``, with the intercept.
+    frame : DataFrame
+        The data as they were given.
     """
     if correlation is None and sd is None:
         return None
-    return _made(correlation, sd_text, sd, table, context)
+    return _made(correlation, sd_text, sd, table, frame, context)
 
 
 def _made(
@@ -142,6 +149,7 @@ def _made(
     sd_text: str,
     sd: Columns | None,
     table: Tabular,
+    frame: pd.DataFrame,
     context: Mapping[str, Any],
 ) -> ResidualDesign:
     """Evaluate the parts on the rows that are fitted, and refuse what cannot be."""
@@ -153,15 +161,18 @@ def _made(
     for factor, text in zip(factors, correlation.factors, strict=True):
         check_complete(factor.isna().to_numpy(), correlation, text)
     grouping = make_grouping(correlation.group, factors)
-    visits = None
+    visits, listed = None, _is_listed(correlation, frame)
     if correlation.time == "1":
         times = np.zeros(n)
     elif correlation.kind in ("cs", "us"):
         visits = _visits(correlation, table, context)
         times = visits.codes.astype(np.float64)
     else:
-        times = time_values(correlation, table, context)
-    out = ResidualDesign(correlation, grouping, times, visits, columns, names, sd_text)
+        times = time_values(correlation, table, context, listed)
+    listed = listed and visits is None
+    out = ResidualDesign(
+        correlation, grouping, times, visits, columns, names, sd_text, listed=listed
+    )
     check_groups(correlation, grouping, times, visits)
     return out
 
@@ -219,21 +230,53 @@ def _visits(
     return make_grouping(correlation.time, [time_series(correlation, table, context)])
 
 
+def _is_listed(correlation: ResidualCorrelation, frame: pd.DataFrame) -> bool:
+    """Whether the times are a categorical whose categories, no numbers, say the order."""
+    name = correlation.time.strip("`")
+    if name not in frame.columns or not isinstance(frame[name].dtype, pd.CategoricalDtype):
+        return False
+    return not _are_numbers(frame[name].cat.categories)
+
+
+def _are_numbers(labels: pd.Index) -> bool:
+    try:
+        np.asarray(labels, dtype=np.float64)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def time_values(
-    correlation: ResidualCorrelation, table: Tabular, context: Mapping[str, Any]
+    correlation: ResidualCorrelation,
+    table: Tabular,
+    context: Mapping[str, Any],
+    listed: bool = False,
 ) -> FloatArray:
-    """Occasions or times of rows as numbers."""
-    series = time_series(correlation, table, context)
+    """Occasions or times of rows as numbers.
+
+    Parameters
+    ----------
+    listed : bool
+        Whether categories stand in their order. Those of text are in that of the alphabet; text
+        that holds a number each, such as v1, v2, …, v10, counts as that number.
+    """
+    series = tidy_column(time_series(correlation, table, context))
     where = f"{correlation.time!r} in residual={correlation.text!r}"
     if isinstance(series.dtype, pd.CategoricalDtype):
         codes, categories = codes_and_categories(series)
-        try:
-            numbers = np.asarray(categories, dtype=np.float64)
-        except (TypeError, ValueError):
+        if listed:
             numbers = np.arange(len(categories), dtype=np.float64)
+        elif (found := numbers_of(list(categories))) is not None:
+            numbers = np.array([float(each) for each in found])
+        else:
+            raise DataError(
+                f"{where} is text, whose order is not known. Number the occasions 1, 2, 3, …, or "
+                "make it a categorical with its levels in order, pandas.Categorical(values, "
+                "levels)."
+            )
         return checked_times(numbers[codes], correlation)
     try:
-        values = np.asarray(tidy_column(series), dtype=np.float64)
+        values = np.asarray(series, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(
             f"{where} must be numbers. Turn dates into days since the start, and text into "

@@ -62,6 +62,12 @@ def new_residuals(design: ResidualDesign, recipe: Recipe, frame: pd.DataFrame) -
     if design.visits is not None:
         labels = time_series(design.correlation, frame, context)
         times = design.visits.key.encode([labels])[0].astype(np.float64)
+    elif design.listed:
+        raise DataError(
+            f"{design.correlation.time!r} in residual={design.correlation.text!r} is a "
+            "categorical, whose order new data do not have. Fit with numbers for the occasions, "
+            "1, 2, 3, …, to predict or simulate other rows."
+        )
     elif design.correlation.time != "1":
         times = time_values(design.correlation, frame, context)
     if design.kind == "us" and (times < 0).any():

@@ -6,10 +6,7 @@ but for what all levels share, are as far apart as the numbers are.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime, timedelta
-from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 from math import gcd, lcm
@@ -20,15 +17,14 @@ import pandas as pd
 
 from lmmsparse.common.errors import Finding
 from lmmsparse.common.words import listed
+from lmmsparse.design.label_numbers import numbers_of
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.terms import formula_terms
 from lmmsparse.design.variables import Variables, codes_and_categories
 
-_NUMBER = re.compile(r"(\D*?)([+-]?\d+(?:\.\d+)?)(\D*)$")
 # What a step between neighbours may be of the common one, and the whole sequence: beyond, ρ is too
 # near 1 for a search.
 _MOST_STEPS, _LARGEST = 1000, 10**6
-_UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 
 def put_in_order(table: Variables, names: Iterable[str], frame: pd.DataFrame) -> Variables:
@@ -41,7 +37,7 @@ def put_in_order(table: Variables, names: Iterable[str], frame: pd.DataFrame) ->
         if not isinstance(column.dtype, pd.CategoricalDtype):
             continue
         levels = list(codes_and_categories(column)[1])
-        numbers = _numbers(levels)
+        numbers = numbers_of(levels)
         if numbers is not None and numbers != sorted(numbers):
             order = np.argsort(np.array(numbers, dtype=object), kind="stable")
             changed[name] = column.cat.reorder_categories([levels[i] for i in order])
@@ -80,7 +76,7 @@ def positions(
     declared = frame[columns[0]].dtype if len(columns) == 1 else None
     if isinstance(declared, pd.CategoricalDtype) and set(levels) <= set(declared.categories):
         return _as_declared(declared, levels, source, expression)
-    numbers = _numbers(levels)
+    numbers = numbers_of(levels)
     if numbers is None or numbers != sorted(numbers):
         known = len(levels) < 3 or all(isinstance(level, (bool, np.bool_)) for level in levels)
         return None, [] if known else _taken("by alphabet", source, expression, levels)
@@ -100,7 +96,7 @@ def _as_declared(
     at = [every.index(level) for level in levels]
     if at != sorted(at):  # as the formula has them
         return None, []
-    numbers = None if declared.ordered else _numbers(every)
+    numbers = None if declared.ordered else numbers_of(every)
     steps = [] if numbers is None else [b - a for a, b in pairwise(numbers)]
     said: list[Finding] = []
     if any(step > 0 for step in steps) and any(step < 0 for step in steps):
@@ -108,40 +104,6 @@ def _as_declared(
     elif len(set(steps)) > 1:
         said = _taken("in steps", source, expression, every)
     return _from_zero(at), said
-
-
-def _numbers(levels: Sequence[Any]) -> list[Fraction] | None:
-    """The numbers that levels are, but for text that all of them share; None if they are not."""
-    if all(isinstance(level, str) for level in levels):
-        found = [_NUMBER.match(level.strip()) for level in levels]
-        parts = [match.groups() for match in found if match is not None]
-        if len(parts) < len(levels) or len({(before, after) for before, _, after in parts}) > 1:
-            return None
-        values = [Fraction(number) for _, number, _ in parts]
-    else:
-        numbers = [_number(level) for level in levels]
-        values = [number for number in numbers if number is not None]
-    return values if len(set(values)) == len(levels) else None
-
-
-def _number(level: Any) -> Fraction | None:
-    """A number, or a moment as the time since a moment."""
-    if isinstance(level, (bool, np.bool_)) or pd.isna(level):
-        return None
-    if isinstance(level, (np.datetime64, datetime)):
-        return _nanoseconds(pd.Timestamp(level).to_datetime64())
-    if isinstance(level, (np.timedelta64, timedelta)):
-        return _nanoseconds(pd.Timedelta(level).to_timedelta64())
-    if isinstance(level, date):
-        return Fraction(level.toordinal())
-    if isinstance(level, (int, np.integer, Decimal)):
-        return Fraction(level if isinstance(level, Decimal) else int(level))
-    return Fraction(repr(float(level))) if isinstance(level, (float, np.floating)) else None
-
-
-def _nanoseconds(moment: np.datetime64 | np.timedelta64) -> Fraction:
-    unit, count = np.datetime_data(moment.dtype)
-    return Fraction(int(moment.astype(np.int64)) * count * _UNITS[unit])
 
 
 def _in_steps(numbers: Sequence[Fraction]) -> list[int]:

@@ -742,3 +742,13 @@ def test_limits_of_modes_are_normal() -> None:
     half = norm.ppf(0.9) * se
     np.testing.assert_allclose(told["conf_high"] - told["estimate"], half, rtol=1e-9)
     np.testing.assert_allclose(told["estimate"] - told["conf_low"], half, rtol=1e-9)
+
+
+def test_codings_of_factors_that_the_formula_leaves_out_do_nothing() -> None:
+    d = lmm.load_dataset("cake")
+    half = {"recipe": {"A": -1.0, "B": 0.0, "C": 1.0}}
+    with_it = lmm.lmer("angle ~ recipe + temp + (1 | replicate)", d, contrasts=half)
+    without = lmm.lmer("angle ~ temp + (1 | replicate)", d, contrasts=half)
+    assert without.formula == with_it.update(". ~ . - recipe").formula
+    plain = lmm.lmer("angle ~ temp + (1 | replicate)", d)
+    assert without.reml_criterion == pytest.approx(plain.reml_criterion, abs=1e-9)

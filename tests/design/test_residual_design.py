@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def _changed(**columns: Any) -> pd.DataFrame:
         ),
         (
             {"residual": "ar1(sex | child)", "formula": "y ~ visit"},
-            "must be numbers|two rows",
+            "text, whose order is not known",
         ),
         (
             {"residual": "ar1(visit | row)", "data": _changed(row=np.arange(len(teeth())))},
@@ -228,6 +229,32 @@ def test_visits_of_a_categorical_are_occasions() -> None:
     m = lmm.lmer("y ~ sex", data, residual="ar1(visit | child)")
     other = lmm.lmer("y ~ sex", data.assign(visit=names), residual="ar1(visit | child)")
     assert other.fit.criterion == pytest.approx(m.fit.criterion, abs=1e-9)
+
+
+def test_text_that_holds_numbers_is_ordered_by_them() -> None:
+    """Not v1, v10, v2, …; the same for new data."""
+    data = teeth()
+    m = lmm.lmer("y ~ sex", data, residual="ar1(visit | child)")
+    named = data.assign(visit=[f"v{7 + visit}" for visit in data["visit"]])
+    other = lmm.lmer("y ~ sex", named, residual="ar1(visit | child)")
+    assert other.fit.criterion == pytest.approx(m.fit.criterion, abs=1e-9)
+    rows, left = named.iloc[3:4], named.drop(index=named.index[3])
+    part = lmm.lmer("y ~ sex", left, residual="ar1(visit | child)")
+    plain = lmm.lmer("y ~ sex", data.drop(index=data.index[3]), residual="ar1(visit | child)")
+    assert part.predict(rows).iloc[0] == pytest.approx(plain.predict(data.iloc[3:4]).iloc[0])
+
+
+def test_text_without_an_order_is_refused(tmp_path: Path) -> None:
+    data, order = teeth(), ["baseline", "later", "then", "last"]
+    names = np.array(order)[data["visit"] - 1]
+    with pytest.raises(lmm.DataError, match=r"text, whose order is not known.*pandas.Categorical"):
+        lmm.lmer("y ~ sex", data.assign(visit=names), residual="ar1(visit | child)")
+    listed = data.assign(visit=pd.Categorical(names, order))
+    m = lmm.lmer("y ~ sex", listed, residual="ar1(visit | child)")
+    m.save(tmp_path / "m.lmm")
+    for model in (m, lmm.load(tmp_path / "m.lmm")):
+        with pytest.raises(lmm.DataError, match="whose order new data do not have"):
+            model.predict(listed.iloc[:2])
 
 
 def test_generalized_models_refuse_it_by_name() -> None:

@@ -206,7 +206,7 @@ def not_counts(fit: GeneralizedFit) -> list[Finding]:
     return [
         Finding(
             "not-whole",
-            "info",
+            "warning",
             f"The response {fit.design.response!r} holds counts that are not whole. The density "
             f"of a {fit.family.name} distribution is extended to them; rates belong into an "
             "offset, offset='log(exposure)'.",

@@ -9,14 +9,14 @@ import numpy as np
 
 from lmmsparse.common.archive import Arrays
 from lmmsparse.common.arrays import ObjectArray
-from lmmsparse.common.fields import items, optional, record, text
+from lmmsparse.common.fields import flag, items, optional, record, text
 from lmmsparse.design import RandomBlock
 from lmmsparse.design.residual import ResidualDesign
 from lmmsparse.design.residual_checks import check_groups, check_nested
 from lmmsparse.fit.stored_groupings import decode_grouping, encode_grouping
 from lmmsparse.formula.residual import parse_residual, parse_residual_sd
 
-_FIELDS = ("correlation", "sd_text", "names", "grouping", "visits")
+_FIELDS = ("correlation", "sd_text", "names", "listed", "grouping", "visits")
 
 
 def encode_residual(
@@ -33,6 +33,7 @@ def encode_residual(
         "correlation": None if design.correlation is None else design.correlation.text,
         "sd_text": design.sd_text,
         "names": list(design.names),
+        "listed": design.listed,
         "grouping": None if grouping is None else encode_grouping(grouping, "residual", arrays),
         "visits": None if visits is None else encode_grouping(visits, "visits", arrays),
     }
@@ -56,7 +57,10 @@ def decode_residual(
     if correlation is None and not names:
         raise ValueError("a covariance of the residuals that is none")
     columns = np.asfortranarray(arrays.numbers("residual.columns", n, len(names)))
-    out = ResidualDesign(correlation, grouping, times, visits, columns, names, sd_text)
+    listed = flag(meta["listed"])
+    out = ResidualDesign(
+        correlation, grouping, times, visits, columns, names, sd_text, listed=listed
+    )
     if correlation is not None:
         wanted = correlation.kind == "us" or (correlation.kind == "cs" and correlation.time != "1")
         if wanted != (visits is not None):

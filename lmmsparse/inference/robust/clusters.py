@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.arrays import IntArray
-from lmmsparse.common.errors import DataError, OptionError
+from lmmsparse.common.errors import DataError, OptionError, RowsNotKeptError
 from lmmsparse.common.options import one_of
 from lmmsparse.common.words import close_match, listed
 from lmmsparse.design import Design
 from lmmsparse.design.labels import python_value
 from lmmsparse.design.recipe import plain_labels
 from lmmsparse.results.by_group import own_name
+from lmmsparse.results.rows_needed import IN_MEMORY
 
 KINDS = ("CR0", "CR1", "CR2", "CR3")
 
@@ -77,6 +78,11 @@ def clusters_of(design: Design, cluster: Any) -> Clusters:
         If there are no such labels, some are missing, all are equal, or a random effect is shared
         by several clusters.
     """
+    if design.facts is not None:
+        raise RowsNotKeptError(
+            "Cluster-robust standard errors need the rows of the data, which a model fitted in "
+            f"chunks does not keep. {IN_MEMORY}"
+        )
     name, codes = _outermost(design) if cluster is None else _labelled(design, cluster)
     _, codes = np.unique(codes, return_inverse=True)
     found = Clusters(name, codes.ravel().astype(np.intp), int(codes.max(initial=-1)) + 1)
