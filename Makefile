@@ -9,11 +9,12 @@ export OPENBLAS_NUM_THREADS ?= 1
 EXAMPLES ?= 5000
 SEED ?= 1
 
-.PHONY: help setup demo test fuzz lint bench validate comparison docs clean
+.PHONY: help setup demo test test-long fuzz lint bench validate comparison docs clean
 
 help:
 	@echo "make demo        set up, fit the pig and Sitka models, show lmer's published figures beside them"
 	@echo "make test        set up, run the tests and the examples in the documentation strings"
+	@echo "make test-long   the tests that take many seconds each"
 	@echo "make fuzz        random formulas, data, options and files: EXAMPLES=5000 of each test, from SEED=1"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench       time against lme4 (needs R with lme4) and write benchmarks/RESULTS.md"
@@ -31,6 +32,9 @@ demo:
 
 test: setup
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+test-long: setup
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal -m long $(ARGS)
 
 # A test passes with its figures printed: how many inputs it tried and what became of them.
 fuzz: setup

@@ -38,7 +38,7 @@ def held_parameters(design: Design, fixed: Mapping[str, Any] | Held | None) -> H
     >>> data = lmm.load_dataset("sleepstudy")
     >>> design = lmm.build_design(lmm.parse_formula("Reaction ~ Days + (1 | Subject)"), data)
     >>> held_parameters(design, {"sigma": 30, "Subject.Intercept": 1.2})
-    Held(theta=((0, 1.2),), sigma=30.0)
+    Held(theta=((0, 1.2),), sigma=30.0, residual=())
     """
     if isinstance(fixed, Held):
         return fixed

@@ -47,6 +47,7 @@ def client() -> Iterator[Any]:
 pytestmark = pytest.mark.filterwarnings("ignore")  # of what a cluster says when it ends
 
 
+@pytest.mark.long
 def test_a_dask_client(client: Any) -> None:
     m = lmm.lmer(FORMULA, DATA, chunks=lmm.Chunks(rows=250, client=client))
     same_sums(m, ONE)
@@ -85,6 +86,7 @@ def test_a_process_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         )
 
 
+@pytest.mark.long
 def test_a_worker_that_dies(client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASK_PARENT", str(os.getpid()))
     mark = tmp_path / "alive"

@@ -314,6 +314,7 @@ def test_an_interrupted_bootstrap_test_counts_what_it_had(
     assert "Interrupted after 48 of 300" in str(table)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("total", "largest", "first"), [(0, 8, 1), (1, 8, 1), (40, 8, 1), (500, 128, 16), (3, 1, 4)]
 )

@@ -231,6 +231,7 @@ def test_a_copy_is_independent(ordering: str, mode: str, b: Array) -> None:
     np.testing.assert_allclose(dense(matrix(0.7)) @ copy.solve(b), b, atol=1e-12)
 
 
+@pytest.mark.long
 @every_mode
 def test_results_outlive_their_factor(mode: str, b: Array) -> None:
     factor = factorized(matrix(1.3), mode=mode)

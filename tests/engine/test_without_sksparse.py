@@ -77,6 +77,7 @@ m = lmm.lmer("y ~ 1 + (1 | a) + (1 | b)", data)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("narrow", "name"),
     [

@@ -20,6 +20,7 @@ MODELS: list[dict[str, Any]] = json.loads(
 CASES = [m for m in MODELS if m["kind"] != "hard: local minimum"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", CASES, ids=[f"{m['source']}-{m['formula']}" for m in CASES])
 def test_the_default_search_is_at_the_best_optimum(model: dict[str, Any]) -> None:
     data = pd.read_csv(VALIDATION / "search_data" / model["data"])

@@ -143,6 +143,7 @@ def test_with_a_known_residual_variance() -> None:
     assert "a mixture of χ²(2) to χ²(5)" in " ".join(large.ranova().notes)
 
 
+@pytest.mark.long
 def test_p_values_of_several_variances_are_uniform() -> None:
     # Under the smaller model, 300 responses: the share of p below 0.2 is 0.2, give or take 3 s.e.
     rng = np.random.default_rng(4)

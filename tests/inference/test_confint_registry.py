@@ -23,6 +23,7 @@ SMALL = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SMALL.values())
 def test_every_method_gives_ordered_limits_without_a_warning(name: str) -> None:
     # Warnings are errors here.

@@ -58,6 +58,7 @@ def test_level_under_the_hypothesis() -> None:
     assert "normal approximation" in str(z)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("test", ["satterthwaite", "kenward-roger", "z", "lrt"])
 def test_refits_by_hand(sleep: lmm.LinearMixedModel, test: str) -> None:
     """The p-values are those of the tables of the models fitted to the same responses."""

@@ -260,6 +260,7 @@ def small_slopes(seed: int) -> Any:
         return lmm.lmer("y ~ x + (x | g)", pd.DataFrame({"y": y, "x": x, "g": g}), reml=False)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", ["orthodont", 1, 6, 7, 14, 19, 22])
 def test_a_correlation_is_free_where_an_effect_does_not_vary(seed: Any) -> None:
     m = models.fit("orthodont_sex_ml") if seed == "orthodont" else small_slopes(seed)
@@ -346,6 +347,7 @@ def test_units_change_nothing() -> None:
     np.testing.assert_allclose(scaled / factor, plain, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_effects_in_another_order_give_the_same_intervals() -> None:
     m = three_effects()
     data = pd.DataFrame(

@@ -104,6 +104,7 @@ def test_kenward_roger_by_the_definition(name: str) -> None:
     np.testing.assert_allclose(found["df"], df, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_balanced_trials_are_exact() -> None:
     """Complete data: contrasts between children have N − 2 degrees of freedom, whatever visits."""
     data = teeth().groupby("child").filter(lambda rows: len(rows) == 4)
@@ -199,6 +200,7 @@ def _least_on(m: Any, parameter: str, at: float) -> float:
     return float(found.fun + m.nobs * np.log(2 * np.pi))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "parameter"),
     [

@@ -174,6 +174,7 @@ def test_influence_of_rows_by_deletion(name: str) -> None:
         np.testing.assert_allclose(found.dfbeta.iloc[i], beta - m.fixef, atol=1e-8)
 
 
+@pytest.mark.long
 def test_influence_of_children() -> None:
     data = _data()
     for name in ("ar1", "us"):

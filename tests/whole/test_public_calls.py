@@ -108,6 +108,8 @@ USUAL: dict[str, dict[str, Any]] = {
     "plot.bootstrap": {"bootstrap": OBJECTS["bootstrap"]},
     "plot.profile": {"profile": OBJECTS["profile"]},
     "plot.profile_pairs": {"profile": MODEL.profile("theta_")},
+    "generalized plot.profile": {"profile": OBJECTS["profile"]},
+    "generalized plot.profile_pairs": {"profile": MODEL.profile("theta_")},
 }
 # A function is trusted, and a path may be any text.
 TRUSTED = {"statistic", "path", "folder"}

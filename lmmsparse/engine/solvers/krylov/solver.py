@@ -54,7 +54,7 @@ class Krylov:
     >>> data = lmm.load_dataset("InstEval")
     >>> m = lmm.lmer("y ~ service + (1 | s) + (1 | d)", data, solver=lmm.Krylov())
     >>> m.theta.round(2).tolist()
-    [0.28, 0.43]
+    [0.28, 0.44]
     """
 
     probes: int = 32
