@@ -73,6 +73,7 @@ class Deadly:
         return values
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASK_PARENT", str(os.getpid()))
     mark = tmp_path / "alive"

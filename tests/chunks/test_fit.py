@@ -200,6 +200,7 @@ def test_the_summary_says_of_which_rows_residuals_are(model: lmm.LinearMixedMode
     assert own.partition("Random effects:")[2] == other.partition("Random effects:")[2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("formula", [FORMULA, "y ~ x + (1 | g)"])
 def test_the_number_of_processes_does_not_matter(formula: str) -> None:
     data = crossed(4000)

@@ -365,6 +365,7 @@ def test_damaged_files_get_one_paragraph(
     assert err.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize(
     ("command", "words"),
@@ -479,6 +480,7 @@ OTHERS: dict[str, tuple[str, Callable[[pd.DataFrame, Path], object]]] = {
 pyreadstat: Any = None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", OTHERS)
 def test_files_of_other_programs(name: str, tmp_path: Path) -> None:
     global pyreadstat
@@ -512,6 +514,7 @@ def test_a_missing_reader_is_named(
         read_data(str(tmp_path / name))
 
 
+@pytest.mark.long
 def test_standard_input(sleep_csv: str, tmp_path: Path) -> None:
     done = run("cat sleep.csv | " + FIT + "-", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -279,6 +279,7 @@ def whole_of(what: str) -> pd.DataFrame:
     return LONG[what](1)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::lmmsparse.InterruptedWarning")
 @pytest.mark.parametrize(
     ("what", "n_jobs", "counts"),
@@ -339,6 +340,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_control_c_at_a_terminal(n_jobs: int, tmp_path: Any) -> None:
     script = tmp_path / "endless.py"

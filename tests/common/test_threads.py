@@ -255,6 +255,7 @@ def differing(kind: str, model: lmm.LinearMixedModel, calls: list[str], threads:
     return [name for name, right in zip(calls, same, strict=True) if not right]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", MODELS)
 def test_one_model_in_eight_threads(kind: str) -> None:
     """Results are those of serial calls, also where what is cached is asked for at once."""
@@ -278,6 +279,7 @@ def test_fits_in_threads() -> None:
     assert (list(warnings.filters), blas_threads()) == (filters, number)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
 @pytest.mark.parametrize("kind", ["CHOLMOD", "SuperLU", "one factor"])
 def test_every_backend_of_joblib(kind: str, backend: str) -> None:

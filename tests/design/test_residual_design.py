@@ -186,6 +186,7 @@ def test_units_do_not_matter() -> None:
     assert rescaled["logsd.age"] == pytest.approx(own["logsd.age"] / 365.25, rel=1e-3)
 
 
+@pytest.mark.long
 def test_where_the_origin_is_does_not_matter() -> None:
     """σ is that of year 0; everything else is the same."""
     data = teeth().assign(year=lambda d: 400.0 + d["visit"], since=lambda d: d["visit"] - 2.5)
@@ -264,6 +265,7 @@ def test_generalized_models_refuse_it_by_name() -> None:
             lmm.glmer("z ~ visit + (1 | child)", data, "binomial", **option)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_pairs_of_rows_in_large_groups() -> None:
     rng = np.random.default_rng(0)
     data = pd.DataFrame({"y": rng.normal(size=8000), "x": rng.uniform(1, 5, 8000)})

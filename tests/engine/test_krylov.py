@@ -87,6 +87,7 @@ def test_solutions_are_those_of_the_definition(formula: str):
     np.testing.assert_allclose(modes.v, exact.v, atol=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("formula", MODELS)
 def test_with_all_directions_deflated_nothing_is_estimated(

@@ -45,6 +45,7 @@ def _thetas(template: Any) -> dict[str, np.ndarray]:
     return {"plain": plain, "without a variance": small, "large": np.where(plain > 0, 40.0, plain)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])
 @pytest.mark.parametrize("name", SYSTEMS)
 @pytest.mark.parametrize("formula", FORMULAS.values(), ids=FORMULAS.keys())

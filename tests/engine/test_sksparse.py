@@ -254,6 +254,7 @@ def resident() -> int:
 needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 
 
+@pytest.mark.long
 @needs_proc
 @every_mode
 def test_factors_are_freed(mode: str) -> None:

@@ -271,6 +271,7 @@ def test_what_cannot_be_held_is_refused(fixed: Any, said: str) -> None:
         _fit(SLOPE, fixed)
 
 
+@pytest.mark.long
 def test_a_profile_that_mixes_held_and_free_is_refused() -> None:
     model = _fit(SLOPE, {"Subject.Days.Intercept": 0.1})
     with pytest.raises(OptionError, match=r"cor_Days.Intercept.Subject cannot be profiled"):

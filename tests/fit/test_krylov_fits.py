@@ -130,6 +130,7 @@ def test_more_is_spent_where_more_is_needed():
     assert abs(mine.reml_criterion - theirs.reml_criterion) < 4 * error.criterion
 
 
+@pytest.mark.long
 def test_with_nothing_to_spend_the_error_is_said(data):
     few = lmm.Krylov(probes=256, deflate=0)
     with pytest.warns(lmm.DesignWarning, match=r"more than .*m\.more_probes\(512\)"):

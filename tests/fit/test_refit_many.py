@@ -249,6 +249,7 @@ def test_what_fails_stays_with_its_column(name: str) -> None:
     np.testing.assert_allclose(table["criterion"].iloc[rest], good["criterion"].iloc[rest])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["slope", "unbalanced", "no fixed effects", "crossed", "nested"])
 def test_an_exact_fit_is_found_whatever_the_units(name: str) -> None:
     model = fitted((DESIGNS | ONE_BY_ONE)[name])

@@ -95,6 +95,7 @@ def test_the_start_that_is_named_leads_to_the_better_optimum() -> None:
     assert again.fit.optimum.evaluations <= 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reml", [True, False])
 def test_comparisons_of_wafer(reml: bool) -> None:
     terms = ("(voltage | Wafer) + (1 | Wafer:Site)", "(voltage | Wafer) + (voltage | Wafer:Site)")
@@ -245,6 +246,7 @@ def test_a_reduction_with_several_minima_is_searched_from_the_larger_model_too()
 # -- θ of one model for another --------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("less", "more"),
     [

@@ -86,6 +86,7 @@ def check(formula: str, frame: pd.DataFrame, model: lmm.LinearMixedModel, **opti
     assert len(text) < 900
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_advice_is_true(formula: str, seed: int) -> None:
@@ -94,6 +95,7 @@ def test_advice_is_true(formula: str, seed: int) -> None:
         check(formula, plots(seed), model)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reml", [True, False])
 def test_enough_of_them_are_singular(reml: bool) -> None:
     found = [fit_of_plots(formula, 0, reml).convergence.singular for formula in FORMULAS]

@@ -212,6 +212,7 @@ def test_gradient_of_quadrature_is_exact(family: Family, formula: str, nodes: in
     check_gradient(QuadratureDeviance(rows, nodes=nodes), rows, at)
 
 
+@pytest.mark.long
 def test_quadrature_is_the_integral() -> None:
     """Against a plain sum over a fine grid, level by level."""
     rows, at = made(Binomial("cloglog"), FORMULAS["intercept"])

@@ -54,6 +54,7 @@ def test_the_default_statistic_is_every_parameter() -> None:
     )
 
 
+@pytest.mark.long
 def test_a_statistic_sees_refits_of_the_same_responses() -> None:
     default = slope().bootstrap(5, rng=3).to_frame()
     own = slope().bootstrap(5, rng=3, statistic=fixed_effects, n_jobs=2).to_frame()

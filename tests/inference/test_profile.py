@@ -282,6 +282,7 @@ def test_a_correlation_is_free_where_an_effect_does_not_vary(seed: Any) -> None:
     assert ("leaves it undetermined" in text) == ("Without a limit" in text)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [8, 10])
 def test_a_common_correlation_with_deviations_that_come_and_go(seed: int) -> None:
     """Where one standard deviation is zero there can be another, better minimum without it."""
@@ -309,6 +310,7 @@ def test_a_common_correlation_with_deviations_that_come_and_go(seed: int) -> Non
         assert zeta**2 < min(found) - m.fit.criterion + 1e-5, value
 
 
+@pytest.mark.long
 def test_the_frame_holds_the_curve_and_everything_along_it() -> None:
     m = model(*LME4["slope"][:2])
     found = m.profile()
@@ -400,6 +402,7 @@ def test_sitka_has_its_two_variance_profiles() -> None:
     assert frame.groupby("parameter")["zeta"].apply(np.ptp).min() > 6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("term", ["cs(0 + t | g)", "ar1(0 + t | g)", "diag(0 + t | g, hom=True)"])
 def test_structured_terms_have_profiles(term: str) -> None:
     rng = np.random.default_rng(5)

@@ -283,6 +283,7 @@ def test_structures_are_compared() -> None:
     assert np.isnan(lmm.anova(plain, us).to_frame()["Pr(>Chisq)"].iloc[1])
 
 
+@pytest.mark.long
 def test_deletions_keep_the_structure() -> None:
     data = teeth()
     options = {"residual": "ar1(visit | child)", "residual_sd": "~ sex"}

@@ -84,6 +84,7 @@ FORMULAS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::lmmsparse.errors.LmmWarning")
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_the_model_left_is_that_of_its_formula(formula: str, tmp_path: Any) -> None:

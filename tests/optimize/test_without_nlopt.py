@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 HIDE = """
 import sys
 class Hide:
@@ -27,6 +29,7 @@ def run(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_only_what_needs_it_says_so() -> None:
     out = run("""
 data = lmm.load_dataset("sleepstudy")
@@ -51,6 +54,7 @@ print(len(m.confint(method="profile")))
     assert lines[-1] == "6"
 
 
+@pytest.mark.long
 def test_searches_that_need_it_are_left_out_and_the_verdict_says_so() -> None:
     out = run("""
 from lmmsparse.fit.search import other_searches

@@ -198,6 +198,7 @@ def test_variances_by_stratum_and_visit() -> None:
     assert lmm.lmer("y ~ visit + (1 | child)", _data()).residual is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_shown_everywhere(name: str) -> None:
     m = _model(name)
