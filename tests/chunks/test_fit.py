@@ -116,6 +116,7 @@ def test_what_one_row_shows() -> None:
     assert found.fit.design.dropped == ("same",)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "ask",
     [

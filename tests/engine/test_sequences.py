@@ -141,6 +141,7 @@ def test_positions_that_are_none_are_refused_in_a_file(at: object) -> None:
         AR1(**options({"k": 3, "hom": True, "at": at}, AR1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", [3, 4, 10, 31, 365])
 def test_steps_that_are_all_long_are_searched_too(step: int) -> None:
     """At ρ = 0 the criterion is flat where no two levels are neighbours."""

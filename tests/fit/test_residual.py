@@ -168,6 +168,7 @@ def test_nothing_is_lower_nearby(name: str, reml: bool) -> None:
             assert criterion(np.append((x + step)[:-1], abs((x + step)[-1]))) > best - 1e-7
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("optimizer", [lmm.Bobyqa(), lmm.NelderMead(), QuasiNewton()], ids=repr)
 @pytest.mark.parametrize("name", ["ar1", "sd"])
 def test_other_searches_agree(name: str, optimizer: Any) -> None:
@@ -196,6 +197,7 @@ def test_files_and_pickles(name: str, tmp_path: Path) -> None:
         assert other.refit(y).fit.criterion == pytest.approx(m.refit(y).fit.criterion, abs=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_refits_are_fits(name: str) -> None:
     m, data = _model(name), teeth()

@@ -344,6 +344,7 @@ TABLES: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.usefixtures("hopeless")
 def test_what_has_not_converged_is_in_the_table_and_warned_of(name: str) -> None:

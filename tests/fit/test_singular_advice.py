@@ -102,6 +102,7 @@ def test_enough_of_them_are_singular(reml: bool) -> None:
     assert sum(found) > len(FORMULAS) // 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", models.MODELS)
 def test_advice_of_the_registry(name: str) -> None:
     model, entry = models.fit(name), models.MODELS[name]

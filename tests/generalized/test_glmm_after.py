@@ -47,6 +47,7 @@ def drawn(n: int = 300, levels: int = 30) -> pd.DataFrame:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "formula",
     [

@@ -204,6 +204,7 @@ def test_quadrature_with_one_node_is_laplace(family: Family, formula: str) -> No
     np.testing.assert_allclose(other.gradient, one.gradient, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("nodes", [2, 5])
 @pytest.mark.parametrize("formula", ONE_FACTOR)
 @pytest.mark.parametrize("family", FAMILIES, ids=str)

@@ -37,6 +37,7 @@ def groups(n: int = 240, levels: int = 24, seed: int = 0) -> tuple[pd.DataFrame,
     return frame, rng
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(models.MODELS))
 def test_searches_are_short(name: str) -> None:
     limit = 40 if name == "guprenat" else 20

@@ -106,6 +106,7 @@ def test_the_gradient_is_that_of_the_criterion(name: str) -> None:
         assert got[i] == pytest.approx(want, rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.long
 def test_the_optimum_is_that_of_the_definition() -> None:
     m = fitted("animal")
     y = m.fit.design.y
@@ -153,6 +154,7 @@ def test_a_model_goes_through_a_file_and_a_bootstrap(tmp_path: Path) -> None:
     assert m.simulate(2, rng=1).shape == (150, 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_agq", [0, 1])
 def test_pearson_degrees_of_freedom_are_the_trace_of_the_hat_matrix(n_agq: int) -> None:
     formula = MODELS["animal and herd"]

@@ -32,6 +32,7 @@ def test_two_variances(inside: int, LRT: float, slope: float) -> None:
     assert Boundary(inside, (1, 1), metric).p(LRT) == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("LRT", [0.5, 2.0, 6.0, 15.0])
 @pytest.mark.parametrize("inside", [0, 2])
 def test_a_covariance_matrix_of_two_effects(inside: int, LRT: float) -> None:
