@@ -18,7 +18,6 @@ from lmmsparse.common.render import Section, Shown
 from lmmsparse.common.table import Table
 from lmmsparse.common.threads import one_thread
 from lmmsparse.common.words import listed
-from lmmsparse.design.recipe import plain_labels
 from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.monte_carlo import require_exact
@@ -33,6 +32,7 @@ from lmmsparse.results.row_forms import (
     projected_rows,
     pulled_columns,
 )
+from lmmsparse.results.row_labels import row_labels
 
 _SHOWN = 5
 
@@ -302,34 +302,18 @@ def grouping_of(fit: Fit, groups: Any) -> tuple[IntArray, pd.Index, str]:
     """Codes of the fitted rows, levels and name of a grouping."""
     design = fit.design
     if isinstance(groups, str):
-        within = None if design.residual is None else design.residual.grouping
-        if within is not None and groups == within.name:
-            return within.codes, within.levels, groups
-        groups = own_name(groups, design.groups)
-        if groups not in design.groups:
+        groupings = design.groupings
+        groups = own_name(groups, groupings)
+        if groups not in groupings:
             raise OptionError(
                 f"groups={groups!r} is not a grouping factor of the model. Its grouping factors "
-                f"are {listed(design.groups)}. Name one of them, or pass the labels of the rows, "
+                f"are {listed(groupings)}. Name one of them, or pass the labels of the rows, "
                 "for example groups=data['column']."
             )
-        grouping = design.blocks[design.groups[groups][0]].grouping
+        grouping = groupings[groups]
         present, codes = np.unique(grouping.codes, return_inverse=True)
         return codes.astype(np.intp), grouping.levels[present], groups
-    if np.ndim(groups) != 1:
-        raise DataError(
-            f"groups must have one dimension, not {np.ndim(groups)}. Pass one label per row, or "
-            "the name of a grouping factor."
-        )
-    labels = plain_labels(pd.Series(design.in_rows("groups", groups)))
-    if len(labels) == len(design.index):
-        labels = labels.iloc[design.rows]
-    elif len(labels) != design.n:
-        raise DataError(
-            f"groups has {len(labels)} labels. The model was fitted to {design.n} rows, and each "
-            "needs one. Pass one label per row."
-        )
-    if labels.isna().any():
-        raise DataError("groups contains missing labels. Give every row a label.")
+    labels = row_labels(design, "groups", groups)
     codes, levels = pd.factorize(labels, sort=True)
     name = labels.name if isinstance(labels.name, str) else "groups"
     return codes.astype(np.intp), pd.Index(levels), name

@@ -21,7 +21,6 @@ from lmmsparse.engine.residual.criterion import JointDeviance
 from lmmsparse.engine.residual.structure import ResidualStructure
 from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.engine.solvers.choose import choose_solver
-from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.engine.solvers.none import NoEffects
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.problem import check_knows
@@ -125,10 +124,10 @@ def solver_for(problem: ResidualProblem, solver: PLSSolver | None) -> ResidualPr
     if not problem.design.blocks:
         return problem
     products = problem.joint.sets.products(problem.starts[0])[0]
-    if solver is not None:
-        check_knows(solver, problem.design, products)
     if solver is None:
         solver = choose_solver(products, exact=True)
+    else:
+        check_knows(solver, problem.design, products)
     own = replace(problem, solver=solver)
     joint = JointDeviance.of(
         problem.joint.sets, solver, problem.joint.template, problem.reml, problem.held.sigma
@@ -181,11 +180,6 @@ def fit_residual(
     progress: bool = False,
 ) -> ResidualFit:
     """Fit a design with a covariance of the residuals; arguments as for `fit_design`."""
-    if isinstance(solver, Krylov):
-        raise OptionError(
-            "solver=lmm.Krylov() is not available with residual= or residual_sd=. Leave solver= "
-            "out, or use an exact one such as lmm.Cholmod()."
-        )
     design = with_start(design)
     own = held_phi(design, held)
     problem = ResidualProblem(design, reml, NoEffects(), held, held_phi=own)

@@ -14,8 +14,8 @@ from lmmsparse.common.options import one_of
 from lmmsparse.common.words import close_match, listed
 from lmmsparse.design import Design
 from lmmsparse.design.labels import python_value
-from lmmsparse.design.recipe import plain_labels
 from lmmsparse.results.by_group import own_name
+from lmmsparse.results.row_labels import row_labels
 from lmmsparse.results.rows_needed import IN_MEMORY
 
 KINDS = ("CR0", "CR1", "CR2", "CR3")
@@ -143,22 +143,7 @@ def _labelled(design: Design, cluster: Any) -> tuple[str, IntArray]:
         return _named(design, cluster)
     if isinstance(cluster, pd.DataFrame) and cluster.shape[1] == 1:
         cluster = cluster.iloc[:, 0]
-    if np.ndim(cluster) != 1:
-        raise DataError(
-            f"cluster must have one dimension, not {np.ndim(cluster)}. Pass one label per row, or "
-            "the name of a grouping factor."
-        )
-    labels = plain_labels(pd.Series(design.in_rows("cluster", cluster)))
-    if len(labels) == len(design.index):
-        labels = labels.iloc[design.rows]
-    elif len(labels) != design.n:
-        raise DataError(
-            f"cluster has {len(labels)} labels. The model was fitted to {design.n} rows"
-            + (f" of {len(design.index)}" if len(design.index) != design.n else "")
-            + ", and each needs one. Pass one label per row."
-        )
-    if missing := int(labels.isna().sum()):
-        raise DataError(f"cluster is missing in {missing} rows. Give every row a label.")
+    labels = row_labels(design, "cluster", cluster)
     codes, _ = pd.factorize(labels)
     return labels.name if isinstance(labels.name, str) else "cluster", codes.astype(np.intp)
 
