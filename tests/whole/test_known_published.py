@@ -1,14 +1,21 @@
-"""Mixed models with pedigrees whose solutions are printed in a textbook.
+"""Mixed models with pedigrees whose solutions are printed in a textbook, or fitted by lme4.
 
 Mrode (2014), Linear Models for the Prediction of Animal Breeding Values, third edition.
 """
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+import models
 import numpy as np
 import pandas as pd
+import pytest
 
 import lmmsparse as lmm
+
+LME4 = json.loads((models.VALIDATION / "known.json").read_text(encoding="utf-8"))
 
 
 def test_mrode_animal_model() -> None:
@@ -52,3 +59,15 @@ def test_mrode_repeatability_model() -> None:
     np.testing.assert_allclose(animals, printed, atol=2e-3)
     lasting = m.ranef["pe"]["Intercept"].loc[[4, 5, 6, 7, 8]]
     np.testing.assert_allclose(lasting, [8.417, -7.146, -17.229, -1.390, 17.347], atol=2e-3)
+
+
+@pytest.mark.parametrize("answer", LME4["models"], ids=lambda a: f"{a['formula']}-{a['reml']}")
+def test_lme4_on_columns_times_a_root_of_the_covariance(answer: dict[str, Any]) -> None:
+    pedigree = lmm.Pedigree.from_frame(
+        pd.DataFrame(LME4["pedigree"]), id="id", sire="sire", dam="dam"
+    )
+    m = lmm.lmer(answer["formula"], LME4["data"], reml=answer["reml"], known={"id": pedigree})
+    assert m.optimum.value == pytest.approx(answer["criterion"], abs=1e-6)
+    np.testing.assert_allclose(m.fixef, answer["beta"], rtol=1e-5)
+    np.testing.assert_allclose(m.se, answer["se"], rtol=1e-4)
+    np.testing.assert_allclose(m.varcorr.to_frame()["vcov"], answer["vcov"], rtol=2e-3, atol=1e-4)
