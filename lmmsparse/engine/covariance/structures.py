@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.common.arrays import FloatArray, IntArray, frozen
 from lmmsparse.common.errors import OptionError
 from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
 
@@ -135,9 +135,9 @@ class Unstructured:
     def _rows(self) -> IntArray:
         return np.concatenate([np.arange(c, self.k) for c in range(self.k)]).astype(np.intp)
 
-    @property
+    @cached_property
     def entries(self) -> tuple[tuple[int, int], ...]:
-        return tuple((int(r), int(c)) for r, c in zip(self._rows, self._columns, strict=True))
+        return tuple(zip(self._rows.tolist(), self._columns.tolist(), strict=True))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -151,6 +151,13 @@ class Unstructured:
     def mirrors(self) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(np.flatnonzero(self._columns == c).tolist()) for c in range(self.k))
 
+    @cached_property
+    def _unit(self) -> FloatArray:
+        """∂T, the same everywhere."""
+        D = np.zeros((self.n_par, self.k, self.k))
+        D[np.arange(self.n_par), self._rows, self._columns] = 1.0
+        return frozen(D)
+
     def start(self) -> FloatArray:
         return np.asarray(self._rows == self._columns, dtype=np.float64)
 
@@ -161,14 +168,14 @@ class Unstructured:
         return np.full(self.n_par, np.inf)
 
     def factor(self, par: FloatArray) -> FloatArray:
+        if self.k == 1:
+            return np.array(par, dtype=np.float64, ndmin=2)
         T = np.zeros((self.k, self.k))
         T[self._rows, self._columns] = par
         return T
 
     def derivative(self, par: FloatArray) -> FloatArray:
-        D = np.zeros((self.n_par, self.k, self.k))
-        D[np.arange(self.n_par), self._rows, self._columns] = 1.0
-        return D
+        return self._unit
 
     def curvature(self, par: FloatArray, F: FloatArray) -> FloatArray:
         return _curvature_of_linear(self.derivative(par), F)
