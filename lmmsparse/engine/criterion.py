@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import log, pi, sqrt
+from typing import cast
 
 import numpy as np
 
@@ -201,7 +202,8 @@ class ProfiledDeviance:
 
     @cached_property
     def _estimating(self) -> EstimatedSystem | None:
-        return self.system if isinstance(self.system, EstimatedSystem) else None
+        # Whether it is an `EstimatedSystem`, which takes long to ask.
+        return cast(EstimatedSystem, self.system) if hasattr(self.system, "logdet_sd") else None
 
     @property
     def estimated(self) -> bool:

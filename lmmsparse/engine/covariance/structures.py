@@ -7,7 +7,7 @@ terms together. Parameters of a term are contiguous in θ, terms in the order of
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -147,7 +147,7 @@ class Unstructured:
     def correlated(self) -> bool:
         return self.k > 1
 
-    @property
+    @cached_property
     def mirrors(self) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(np.flatnonzero(self._columns == c).tolist()) for c in range(self.k))
 
@@ -272,6 +272,7 @@ def resized(structure: CovarianceStructure, k: int) -> CovarianceStructure:
     return Unstructured(k)
 
 
+@cache
 def make_structure(name: str, k: int, hom: bool | None) -> CovarianceStructure:
     """Return the structure a formula's tag names, for a term with k effects per level."""
     if name == "us" or (name == "diag" and k == 1):

@@ -8,7 +8,6 @@ costs more than what it computes: what can be is computed of X and y, or of v an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import pairwise
 from math import isfinite
 from typing import Any, NamedTuple
@@ -30,7 +29,8 @@ class Levels(NamedTuple):
 
     Attributes
     ----------
-    theta : (n_theta,) array
+    key : bytes
+        θ's.
     factors : list of (k, k) arrays
         T of every term.
     T : (K, K) array
@@ -43,7 +43,7 @@ class Levels(NamedTuple):
         log|M|.
     """
 
-    theta: FloatArray
+    key: bytes
     factors: list[FloatArray]
     T: FloatArray
     half: FloatArray
@@ -71,6 +71,7 @@ class LevelSystem:
         self.A = np.ascontiguousarray(A.transpose(1, 2, 0))
         self._last: Levels | None = None
         self._border: tuple[Response, FloatArray] | None = None
+        self._solved: tuple[Levels, Response, PLSSolution, FloatArray] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (LevelSystem, (self.products, self.template))
@@ -99,12 +100,12 @@ class LevelSystem:
 
     def at(self, theta: FloatArray) -> Levels:
         """M at θ; the last one is kept."""
-        last = self._last  # other threads may put another in its place
-        if last is None or not np.array_equal(last.theta, theta):
-            last = self._last = self._factorize(np.array(theta))
+        last, key = self._last, theta.tobytes()  # other threads may put another in its place
+        if last is None or last.key != key:
+            last = self._last = self._factorize(theta, key)
         return last
 
-    def _factorize(self, theta: FloatArray) -> Levels:
+    def _factorize(self, theta: FloatArray, key: bytes) -> Levels:
         K, factors = self.K, self.template.shifted_factors(theta)
         T = factors[0]
         if len(factors) > 1:
@@ -120,7 +121,7 @@ class LevelSystem:
         logdet = float(logdets.sum())
         if not isfinite(logdet):
             raise NumericalError(FAILED)
-        return Levels(theta, factors, T, half, inverse, logdet)
+        return Levels(key, factors, T, half, inverse, logdet)
 
     def border(self, response: Response) -> FloatArray:
         """[Z'WX Z'Wy] of every level, (K, p + 1, levels)."""
@@ -138,6 +139,12 @@ class LevelSystem:
 
     def solve_with(self, levels: Levels, response: Response) -> tuple[PLSSolution, FloatArray]:
         """The solution, and M⁻¹T'[Z'WX Z'Wy] of every level, (K, p + 1, levels)."""
+        last = self._solved  # other threads may put another in its place
+        if last is None or last[0] is not levels or last[1] is not response:
+            last = self._solved = (levels, response, *self._solve(levels, response))
+        return last[2:]
+
+    def _solve(self, levels: Levels, response: Response) -> tuple[PLSSolution, FloatArray]:
         B = self.border(response)
         TB = (levels.T.T @ B.reshape(self.K, -1)).reshape(B.shape)
         solved = small_product(levels.inverse, TB)
@@ -217,23 +224,25 @@ class LevelPoint:
         # Z'V⁻¹X R_X⁻¹ beside v/s = Z'V⁻¹(y − Xβ)/s; and T' times these, B beside u/s.
         root = root_of_border(solution, self.s2)
         self._VX, self._ends = both[0, :, :p], np.matmul(root.T, both)
+        self._made: FloatArray | None = None
 
     @property
     def VX(self) -> FloatArray:
         return self._system.join(self._VX)
 
-    @cached_property
+    @property
     def _inner(self) -> FloatArray:
         """H = Z'V⁻¹Z of every level, X = HT and Y = T'HT = I − M⁻¹, (3, K, K, levels)."""
-        half, inverse = self._levels.half, self._levels.inverse
-        out = np.empty((3, *half.shape))
-        H, X, Y = out
-        # H T = A T M⁻¹, which loses no digits however large T is.
-        small_product(half.swapaxes(0, 1), inverse, X)
-        np.subtract(self._system.A, small_product(X, half), out=H)
-        np.negative(inverse, out=Y)
-        Y.reshape(len(Y) ** 2, -1)[:: len(Y) + 1] += 1.0
-        return out
+        if self._made is None:
+            half, inverse = self._levels.half, self._levels.inverse
+            self._made = out = np.empty((3, *half.shape))
+            H, X, Y = out
+            # H T = A T M⁻¹, which loses no digits however large T is.
+            small_product(half.swapaxes(0, 1), inverse, X)
+            np.subtract(self._system.A, small_product(X, half), out=H)
+            np.negative(inverse, out=Y)
+            Y.reshape(len(Y) ** 2, -1)[:: len(Y) + 1] += 1.0
+        return self._made
 
     @property
     def _border(self) -> Border:
@@ -241,13 +250,13 @@ class LevelPoint:
         A, B = self._ends[:, :, :-1]
         return Border(A, B)
 
-    @cached_property
+    @property
     def _vu(self) -> FloatArray:
         """Σ vu'/s² over levels, (K, K)."""
         v, u = self._ends[:, :, -1]
         return np.asarray(v @ u.T)
 
-    @cached_property
+    @property
     def FT(self) -> list[FloatArray]:
         K = self._system.K
         out = self._inner[1].sum(axis=2)
