@@ -34,7 +34,7 @@ class StandardizedObjective:
     def __init__(
         self, objective: ProfiledDeviance, undetermined: Undetermined | None = None
     ) -> None:
-        self._objective, self._undetermined = objective, undetermined
+        self.objective, self._undetermined = objective, undetermined
         self.template = template = objective.template
         products = objective.products
         self._map = standardizing_map(template, products)
@@ -62,20 +62,18 @@ class StandardizedObjective:
 
     def charted(self) -> ChartedObjective:
         """The same with derivatives along charts, where no coordinate has a limit."""
-        return ChartedObjective(self._objective, self._map, self._undetermined)
+        return ChartedObjective(self.objective, self._map, self._undetermined)
 
     def __call__(self, x: FloatArray) -> float:
-        return self._objective(self._map @ x)
+        return self.objective(self._map @ x)
 
     def derivatives(self, x: FloatArray) -> Derivatives:
         theta = self.to_theta(x)
-        at = self._objective.derivatives(theta).along(self._map)
+        at = self.objective.derivatives(theta).along(self._map)
         if self._undetermined is None:
             return at
         nothing = [None] * len(self.template.structures)
-        rows = self._undetermined.along(
-            self.template, theta, nothing, self._objective.column_scales
-        )
+        rows = self._undetermined.along(self.template, theta, nothing, self.objective.column_scales)
         return at.kept_off(rows @ self._map)
 
 
