@@ -151,9 +151,10 @@ def design_with_levels(
     X, names = learnt.matrices["fixed"]
     for j in columns_not_finite(X):
         check_finite(f"fixed-effects column {names[j]!r}", X[:, j])
-    independent = independent_columns(X, names)
-    lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
+    independent, lost = np.ones(len(names), dtype=bool), ()
     if not clearly_independent(X):
+        independent = independent_columns(X, names)
+        lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
         findings += rank_findings(X, names, lost)
     blocks = _blocks(asked, learnt, fitted.table, covariances, levels or {})
     order = sorted(range(len(blocks)), key=lambda i: -blocks[i].n_levels)

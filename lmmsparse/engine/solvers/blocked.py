@@ -24,6 +24,7 @@ from lmmsparse.engine.products import CrossProducts, PairBlocks, Response
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, PLSSystem, eliminate
 from lmmsparse.engine.solvers.border import Border
 from lmmsparse.engine.solvers.levels import LevelSystem
+from lmmsparse.engine.solvers.scalars import ScalarSystem
 from lmmsparse.engine.solvers.small import SmallSystem
 
 _UNROLLED_UP_TO = 8
@@ -56,7 +57,8 @@ class Blocked:
         if products.one_factor and sum(products.sizes) <= _UNROLLED_UP_TO:
             return LevelSystem(products, template)
         if products.q <= _SMALL:
-            return SmallSystem(products, template)
+            scalar = max(products.sizes) == 1
+            return (ScalarSystem if scalar else SmallSystem)(products, template)
         return BlockedSystem(products, template)
 
 
