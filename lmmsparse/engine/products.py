@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 import scipy.sparse as sp
 
-from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly, frozen, frozen_csr
+from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly, frozen, frozen_csr, is_ones
 from lmmsparse.engine.columns import Basis, InternalColumns
 from lmmsparse.engine.pairs import PairPattern, TermColumns, pair_patterns
 from lmmsparse.engine.prior import Prior, Priors
@@ -268,16 +268,26 @@ def _blocks(
 ) -> PairBlocks:
     """The numbers of a pair: one sum over the rows per element of a block."""
     a, b = terms[pair.s], terms[pair.t]
-    left = a.columns if weights is None else a.columns * weights[:, None]
     own, m = pair.s == pair.t, len(pair.rows)
+    if weights is None and is_ones(a.columns) and is_ones(b.columns):
+        return PairBlocks(pair.s, pair.t, pair.rows, pair.cols, _counts(pair.place, m))
+    left = a.columns if weights is None else a.columns * weights[:, None]
+    place = pair.place.astype(np.intp, copy=False)
     values = np.empty((m, a.columns.shape[1], b.columns.shape[1]))
     for i in range(values.shape[1]):
         for j in range(i + 1 if own else values.shape[2]):
             product = left[:, i] * b.columns[:, j]
-            values[:, i, j] = np.bincount(pair.place, product, minlength=m)
+            values[:, i, j] = np.bincount(place, product, minlength=m)
             if own:
                 values[:, j, i] = values[:, i, j]
     return PairBlocks(pair.s, pair.t, pair.rows, pair.cols, values)
+
+
+def _counts(place: IntArray, m: int) -> FloatArray:
+    """Rows of every block, (m, 1, 1); where each has one, in the memory of one number."""
+    if m == len(place):
+        return np.broadcast_to(np.ones((1, 1, 1)), (m, 1, 1))
+    return np.bincount(place, minlength=m).astype(np.float64)[:, None, None]
 
 
 def _grouped(term: TermColumns, Q: InternalColumns, WX: FloatArray | sp.csr_array) -> FloatArray:
@@ -293,10 +303,11 @@ def _times(term: TermColumns, matrix: FloatArray) -> FloatArray:
     if m > _FEW_COLUMNS:
         return np.asarray(term.transposed @ np.ascontiguousarray(matrix))
     out = np.empty((term.n_levels, k, m))
+    codes, ones = term.codes.astype(np.intp, copy=False), is_ones(term.columns)
     for i in range(k):
         for j in range(m):
-            product = term.columns[:, i] * matrix[:, j]
-            out[:, i, j] = np.bincount(term.codes, product, minlength=term.n_levels)
+            product = matrix[:, j] if ones else term.columns[:, i] * matrix[:, j]
+            out[:, i, j] = np.bincount(codes, product, minlength=term.n_levels)
     return out.reshape(term.n_levels * k, m)
 
 

@@ -279,8 +279,6 @@ def test_what_needs_rows_is_refused_by_name(model: lmm.LinearMixedModel) -> None
         (lambda m: m.bootstrap(2, rng=1), "profile"),
         (lambda m: m.confint("boot"), "profile"),
         (lambda m: lmm.bootstrap_lrt(m, m, 2, 1), "anova"),
-        (lambda m: m.plot.residuals(), "residual_batches"),
-        (lambda m: m.plot.qq(), "residual_batches"),
         (lambda m: m.fit.design.X, "predict_batches"),
         (lambda m: m.fit.design.Z, "predict_batches"),
     ]:
