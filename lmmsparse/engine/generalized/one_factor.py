@@ -114,8 +114,8 @@ class OneFactor:
         m = len(R)
         if R.size <= _TOGETHER and m:
             places = self._places(m)
-            own = np.bincount(places, R.ravel(), m * self.n_levels)
-            return np.asarray(own.reshape(m, self.n_levels), dtype=np.float64)
+            together = np.bincount(places, R.ravel(), m * self.n_levels)
+            return np.asarray(together.reshape(m, self.n_levels), dtype=np.float64)
         out = np.empty((m, self.n_levels))
         for own, row in zip(out, R, strict=True):
             own[:] = np.bincount(self.codes, row, self.n_levels)
