@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import lapack
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
@@ -24,6 +25,7 @@ _LAST = 1e-12  # below this, what does not fall any more is rounding
 STEPS = 200
 HALVINGS, _FEWER = 60, 20
 _SHORT, _SHORT_STEPS = 0.01, 5  # Newton steps that a limit of the link cuts short
+_DEPENDENT = 1e-5  # of a factor's diagonal
 FLAT = 1e-11  # of |h|: a promise that rounding hides
 
 
@@ -106,8 +108,7 @@ class Descent:
         schur = full.XtX - border.T @ solved[:, :-1]
         d_beta = solution_of(schur, g_beta - border.T @ solved[:, -1])
         d_u = solved[:, -1] - solved[:, :-1] @ d_beta
-        with np.errstate(over="ignore", invalid="ignore"):
-            return JointStep(d_u, d_beta, float(g_u @ d_u + g_beta @ d_beta))
+        return JointStep(d_u, d_beta, float(g_u @ d_u + g_beta @ d_beta))
 
     def _factor(self, eta: FloatArray, at: Pointwise) -> tuple[CrossProducts, PLSFactor, bool]:
         """Z'WZ and a factor to step with, and whether its weights are the observed ones."""
@@ -125,10 +126,9 @@ class Descent:
     def to(self, u: FloatArray) -> tuple[FloatArray, Pointwise, float]:
         """η, the log density and h at u."""
         rows = self.rows
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            eta = self.predictor(u)
-            at = rows.family.at(eta, rows.seen, self.delta)
-            h = 0.5 * self.penalty(u) - float(at.value.sum())
+        eta = self.predictor(u)
+        at = rows.family.at(eta, rows.seen, self.delta)
+        h = 0.5 * self.penalty(u) - float(at.value.sum())
         return eta, at, h if np.isfinite(h) else np.inf
 
     def started(self, u: FloatArray) -> tuple[FloatArray, FloatArray, Pointwise, float]:
@@ -194,6 +194,11 @@ def solution_of(A: FloatArray, b: FloatArray) -> FloatArray:
     """A⁻¹b for a matrix that may be (nearly) singular."""
     if not len(b):
         return b
+    factor, found, failed = lapack.dposv(A, b)
+    if failed == 0:
+        diagonal = factor.diagonal()
+        if diagonal.min() > _DEPENDENT * diagonal.max():
+            return np.asarray(found)
     values, vectors = np.linalg.eigh(0.5 * (A + A.T))
     floor = 1e-12 * max(float(np.abs(values).max()), 1e-300)
     return np.asarray(vectors @ ((vectors.T @ b) / np.maximum(values, floor)))

@@ -22,6 +22,8 @@ from lmmsparse.engine.generalized.one_factor import (
 )
 from lmmsparse.engine.linalg import small_product
 
+_ALMOST_NOTHING = 1e-6
+
 
 def _arranged(mode: Mode, one: OneFactor) -> AtLevels:
     """A mode that has been found otherwise, by level."""
@@ -110,6 +112,14 @@ class LevelPoint(LaplacePoint):
         border, solved = self._border
         out = self._fixed[1] - border @ solved.T
         return np.asarray(0.5 * (out + out.T))
+
+    @cached_property
+    def _second_moments(self) -> list[FloatArray]:
+        T = self._levels.T
+        if len(T) > 1 or abs(T[0, 0]) < _ALMOST_NOTHING or self.rows.template.has_limits:
+            return super()._second_moments
+        V = self._levels.V
+        return [np.asarray(self._trace / T - V @ V.T)]
 
     @cached_property
     def hessian(self) -> FloatArray:

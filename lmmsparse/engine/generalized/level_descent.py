@@ -92,5 +92,4 @@ class LevelDescent(Descent):
         flat, behind = by_column(border), by_column(behind)
         d_beta = solution_of(XtX - flat @ behind.T, g_beta - flat @ d_u.ravel())
         d_u = d_u - (d_beta @ behind).reshape(d_u.shape)
-        with np.errstate(over="ignore", invalid="ignore"):
-            return JointStep(d_u, d_beta, float(np.vdot(g_u, d_u) + g_beta @ d_beta))
+        return JointStep(d_u, d_beta, float(np.vdot(g_u, d_u) + g_beta @ d_beta))

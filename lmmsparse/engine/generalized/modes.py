@@ -46,7 +46,8 @@ def conditional_mode(
     NumericalError
         If there is none that can be found.
     """
-    return _descent(rows, theta, delta, beta).conditional(u, tolerance)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return _descent(rows, theta, delta, beta).conditional(u, tolerance)
 
 
 def joint_mode(
@@ -69,7 +70,14 @@ def joint_mode(
     tolerance : float
         Stop when the Newton decrement is below this.
     """
-    descent = _descent(rows, theta, delta, beta)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return _joint_mode(_descent(rows, theta, delta, beta), u, tolerance)
+
+
+def _joint_mode(
+    descent: Descent, u: FloatArray, tolerance: float
+) -> tuple[FloatArray, FloatArray, int]:
+    rows, delta = descent.rows, descent.delta
     u, eta, at, h = descent.started(descent.arranged(u))
     for number in range(STEPS):
         weights = at.w

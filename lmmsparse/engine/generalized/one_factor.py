@@ -92,21 +92,29 @@ class OneFactor:
         assert out is not None
         return out
 
+    def _sums(self, r: FloatArray) -> FloatArray:
+        return np.asarray(np.bincount(self.codes, r, self.n_levels), dtype=np.float64)
+
     def gathered(self, r: FloatArray) -> FloatArray:
         """Z'r, (K, levels)."""
+        if len(self.columns) == 1:
+            column = self.columns[0]
+            return self._sums(r if column is None else r * column)[None]
         out = np.empty((self.K, self.n_levels))
         for own, column in zip(out, self.columns, strict=True):
-            own[:] = np.bincount(self.codes, r if column is None else r * column, self.n_levels)
+            own[:] = self._sums(r if column is None else r * column)
         return out
 
     def crossed(self, w: FloatArray) -> FloatArray:
         """Z'WZ of every level, (K, K, levels)."""
+        if len(self.columns) == 1 and self.columns[0] is None:
+            return self._sums(w)[None, None]
         out = np.empty((self.K, self.K, self.n_levels))
         for i, one in enumerate(self.columns):
             left = w if one is None else w * one
             for j, other in enumerate(self.columns[: i + 1]):
                 both = left if other is None else left * other
-                out[i, j] = out[j, i] = np.bincount(self.codes, both, self.n_levels)
+                out[i, j] = out[j, i] = self._sums(both)
         return out
 
     def summed(self, R: FloatArray) -> FloatArray:
@@ -118,7 +126,7 @@ class OneFactor:
             return np.asarray(together.reshape(m, self.n_levels), dtype=np.float64)
         out = np.empty((m, self.n_levels))
         for own, row in zip(out, R, strict=True):
-            own[:] = np.bincount(self.codes, row, self.n_levels)
+            own[:] = self._sums(row)
         return out
 
     def gathered_rows(self, R: FloatArray) -> FloatArray:
@@ -156,8 +164,8 @@ class AtLevels:
     T : (K, K) array
     A : (K, K, levels) array
         Z'WZ.
-    inverse : (K, K, levels) array
-        L⁻¹ with M = LL'.
+    half : (K, K, levels) array
+        L⁻¹ with M = LL'; M⁻¹ itself where K = 1.
     logdet : float
         log|M|, not finite where M is not positive definite.
     U, V : (K, levels) arrays
@@ -166,43 +174,47 @@ class AtLevels:
 
     T: FloatArray
     A: FloatArray
-    inverse: FloatArray
+    half: FloatArray
     logdet: float
     U: FloatArray
     V: FloatArray
+
+    @property
+    def root(self) -> FloatArray:
+        """L⁻¹, (K, K, levels)."""
+        return np.sqrt(self.half) if len(self.T) == 1 else self.half
 
     @cached_property
     def of_M(self) -> FloatArray:
         """M⁻¹, (K, K, levels)."""
         if len(self.T) == 1:
-            return np.square(self.inverse)
-        return small_product(self.inverse.swapaxes(0, 1), self.inverse)
+            return self.half
+        return small_product(self.half.swapaxes(0, 1), self.half)
 
     def solve(self, R: FloatArray) -> FloatArray:
         """M⁻¹R for R of every level, (K, levels) or (K, m, levels)."""
         if len(self.T) == 1:
-            return np.asarray(self.of_M[0] * R)
+            return np.asarray(self.half[0] * R)
         wide = R[:, None] if R.ndim == 2 else R
-        half = small_product(self.inverse, wide)
-        return small_product(self.inverse.swapaxes(0, 1), half).reshape(R.shape)
+        halfway = small_product(self.half, wide)
+        return small_product(self.half.swapaxes(0, 1), halfway).reshape(R.shape)
 
 
 def factored_levels(T: FloatArray, A: FloatArray, U: FloatArray, V: FloatArray) -> AtLevels:
     """Factor T'AT + I of every level."""
     K, levels = U.shape
+    if K == 1:
+        M = T[0, 0] ** 2 * A
+        M += 1.0
+        positive = M.min() > 0.0  # not so of a NaN either
+        return AtLevels(T, A, 1.0 / M, float(np.log(M).sum()) if positive else np.nan, U, V)
     with np.errstate(all="ignore"):
-        if K == 1:
-            M = T[0, 0] ** 2 * A + 1.0
-            inverse = 1.0 / np.sqrt(M)
-            logdet = float(np.log(M).sum())
-        else:
-            # One side after the other: where T is large, both at once would lose digits.
-            half = (T.T @ A.reshape(K, K * levels)).reshape(K, K, levels)
-            M = np.matmul(T.T, half)
-            M.reshape(K * K, levels)[:: K + 1] += 1.0
-            inverse, logdets = inverse_factors(M)
-            logdet = float(logdets.sum())
-    return AtLevels(T, A, inverse, logdet, U, V)
+        # One side after the other: where T is large, both at once would lose digits.
+        half = (T.T @ A.reshape(K, K * levels)).reshape(K, K, levels)
+        M = np.matmul(T.T, half)
+        M.reshape(K * K, levels)[:: K + 1] += 1.0
+        inverse, logdets = inverse_factors(M)
+    return AtLevels(T, A, inverse, float(logdets.sum()), U, V)
 
 
 def transformed(T: FloatArray, B: FloatArray) -> FloatArray:

@@ -111,7 +111,7 @@ class QuadraturePoint(LevelPoint):
     @cached_property
     def _C(self) -> FloatArray:
         """C with M⁻¹ = CC' of every level, (K, K, levels), upper triangular."""
-        return self._levels.inverse.swapaxes(0, 1)
+        return self._levels.root.swapaxes(0, 1)
 
     def _parts(self) -> Iterator[slice]:
         """Nodes that are evaluated together."""
