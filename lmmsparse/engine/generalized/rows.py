@@ -16,10 +16,12 @@ from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.engine.columns import Basis, InternalColumns
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.families.base import Family, Observations
+from lmmsparse.engine.generalized.one_factor import OneFactor
 from lmmsparse.engine.linalg import between
 from lmmsparse.engine.prior import Priors
 from lmmsparse.engine.products import CrossProducts, Pattern, grouped_columns
 from lmmsparse.engine.solvers.base import PLSSystem
+from lmmsparse.engine.solvers.levels import LevelSystem
 
 _NO_BASIS = Basis(np.zeros((0, 0)), 0.0)
 
@@ -75,6 +77,28 @@ class GeneralizedRows:
         """Per term, which columns are nothing but ones."""
         return [np.all(term.columns == 1.0, axis=0) for term in self.pattern.terms]
 
+    @cached_property
+    def one_factor(self) -> OneFactor | None:
+        """The rows by level, where all is solved level by level."""
+        return OneFactor(self.pattern.terms) if isinstance(self.system, LevelSystem) else None
+
+    @cached_property
+    def fixed_rows(self) -> FloatArray | None:
+        """Q', (p, n), where Q is stored as it is."""
+        Q = self.Q
+        return np.ascontiguousarray(Q.X.T) if Q.R is None and isinstance(Q.X, np.ndarray) else None
+
+    @cached_property
+    def _constant(self) -> float:
+        held = self.family.held_delta
+        return self.family.constant(self.seen, 0.0 if held is None else held)
+
+    def constant(self, delta: float) -> float:
+        """What Σℓ holds beside the densities as the family gives them."""
+        if self.family.estimates_delta:
+            return self.family.constant(self.seen, delta)
+        return self._constant
+
     def fixed_part(self, beta: FloatArray) -> FloatArray:
         """Qβ + offset, (n,)."""
         eta = self.Q.times(beta) if self.p else np.zeros(self.n)
@@ -111,6 +135,17 @@ class GeneralizedRows:
         """The same with Z'WQ and Q'WQ."""
         ZtX, XtX = grouped_columns(self.pattern.terms, self.Q, weights)
         return replace(products, ZtX=ZtX, XtX=XtX, basis=self.basis)
+
+    def fixed_by_level(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Z'WQ of every level, (K, p, levels), and Q'WQ; for one grouping factor."""
+        one, rows = self.one_factor, self.fixed_rows
+        assert one is not None
+        if rows is None:
+            ZtX, XtX = grouped_columns(self.pattern.terms, self.Q, weights)
+            by_column = [one.split(np.ascontiguousarray(column)) for column in ZtX.T]
+            return np.stack(by_column, axis=1), XtX
+        weighted = rows * weights
+        return one.gathered_rows(weighted), weighted @ rows.T
 
     def diagonal(self, factors: Sequence[FloatArray], blocks: Sequence[FloatArray]) -> FloatArray:
         """The diagonal of ZΛAΛ'Z', (n,), for A given by its blocks where Z'WZ has some."""

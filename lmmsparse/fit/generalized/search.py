@@ -9,7 +9,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
-from lmmsparse.engine.generalized.laplace import LaplacePoint, Parameters
+from lmmsparse.engine.generalized.laplace_point import LaplacePoint, Parameters
 from lmmsparse.engine.generalized.modes import TIGHT
 from lmmsparse.fit.generalized.coordinates import Coordinates, GeneralizedObjective
 from lmmsparse.fit.generalized.errors import hessian_by_differences
@@ -284,4 +284,5 @@ class _Ending:
         )
         hessian = inverse.T @ self.hessian @ inverse
         factorizations = self.objective.factorizations
-        return Found(optimum, hessian, np.array(self.point.mode.u), factorizations)
+        u = np.array(self.point.mode.u)
+        return Found(optimum, hessian, u, factorizations, self.point)

@@ -10,8 +10,9 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import DataError, NumericalError
 from lmmsparse.engine.covariance.structures import Diagonal
 from lmmsparse.engine.covariance.triangular import lower_triangular
-from lmmsparse.engine.generalized.laplace import Parameters
-from lmmsparse.engine.generalized.modes import factorized, joint_mode
+from lmmsparse.engine.generalized.laplace_point import Parameters
+from lmmsparse.engine.generalized.mode import factorized
+from lmmsparse.engine.generalized.modes import joint_mode
 from lmmsparse.engine.generalized.rows import GeneralizedRows
 from lmmsparse.engine.points import traces_by_term
 from lmmsparse.engine.products import CrossProducts
