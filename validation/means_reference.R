@@ -70,7 +70,9 @@ models <- list(
     ask("recipe", kind = "emtrends", var = "temp"),
     ask("recipe", kind = "emtrends", var = "temp", contrasts = "pairwise", ddf = "kenward-roger"),
     ask("temp", by = "recipe", at = list(temp = c(180, 200)), type = "response"),
-    ask(character(), kind = "joint_tests"))),
+    ask(character(), kind = "joint_tests"),
+    ask("recipe", regrid = "response"), ask("recipe", contrasts = "pairwise", regrid = "response"),
+    ask("recipe", kind = "emtrends", var = "temp", regrid = "response"))),
   model("log2", "cake", "log2(angle) ~ recipe + temp + (1 | recipe:replicate)",
         c("recipe", "replicate"), list(
     ask("recipe", type = "response"), ask("recipe", contrasts = "pairwise", type = "response")),
@@ -84,7 +86,8 @@ models <- list(
     ask("recipe", type = "response"), ask("recipe", contrasts = "pairwise", type = "response"))),
   model("sqrt", "cake", "sqrt(angle) ~ recipe * temperature + (1 | recipe:replicate)",
         c("recipe", "temperature", "replicate"), list(
-    ask("temperature", type = "response"), ask("recipe", contrasts = "pairwise", type = "response")),
+    ask("temperature", type = "response"), ask("recipe", contrasts = "pairwise", type = "response"),
+    ask("recipe", regrid = "response"), ask("recipe", contrasts = "pairwise", regrid = "response")),
     python = "np.sqrt(angle) ~ recipe * temperature + (1 | recipe:replicate)"),
   model("proportional", "Oats_unbalanced", "yield ~ Variety * nitro + (1 | Block)",
         c("Variety", "nitro", "Block"), list(
@@ -112,13 +115,29 @@ models <- list(
         c("period", "herd"), list(
     ask("period", type = "response"), ask("period"), ask("period", contrasts = "pairwise", type = "response"),
     ask("period", contrasts = "trt.vs.ctrl", type = "response", adjust = "holm"),
-    ask(character(), kind = "joint_tests")),
+    ask(character(), kind = "joint_tests"),
+    ask("period", regrid = "response"), ask("period", contrasts = "pairwise", regrid = "response"),
+    ask("period", contrasts = "trt.vs.ctrl", adjust = "holm", regrid = "response")),
+    family = "binomial"),
+  model("averaged", "cake", "I(angle > 32) ~ recipe + temperature + (1 | recipe:replicate)",
+        c("recipe", "temperature", "replicate"), list(
+    ask("recipe", regrid = "response"), ask("recipe", type = "response"),
+    ask("recipe", contrasts = "pairwise", regrid = "response", adjust = "sidak"),
+    ask("temperature", contrasts = "consec", regrid = "response", weights = "proportional"),
+    ask("recipe", by = "temperature", contrasts = "pairwise", regrid = "response", reverse = TRUE)),
+    family = "binomial"),
+  model("slopes", "cake", "I(angle > 32) ~ recipe * temp + (1 | recipe:replicate)",
+        c("recipe", "replicate"), list(
+    ask("recipe", at = list(temp = c(180, 220)), contrasts = "pairwise", regrid = "response"),
+    ask("recipe", kind = "emtrends", var = "temp", regrid = "response"),
+    ask("recipe", kind = "emtrends", var = "temp", contrasts = "pairwise", regrid = "response")),
     family = "binomial"),
   model("poisson", "cbpp", "incidence ~ period + offset(log(size)) + (1 | herd)",
         c("period", "herd"), list(
     ask("period", type = "response"), ask("period", contrasts = "pairwise", type = "response"),
     ask("period", contrasts = "consec", reverse = TRUE, type = "response", adjust = "sidak"),
-    ask("period", contrasts = list(late = c(0.5, 0.5, -0.5, -0.5)), type = "response", adjust = "none")),
+    ask("period", contrasts = list(late = c(0.5, 0.5, -0.5, -0.5)), type = "response", adjust = "none"),
+    ask("period", regrid = "response"), ask("period", contrasts = "pairwise", regrid = "response")),
     family = "poisson")
 )
 
@@ -136,6 +155,7 @@ answer <- function(m, q) {
   common$by <- q$by
   if (!is.null(q$weights)) common$weights <- if (is.list(q$weights)) unlist(q$weights) else q$weights
   if (!is.null(q$var)) common$var <- q$var
+  if (!is.null(q$regrid)) common$regrid <- q$regrid
   grid <- do.call(if (q$kind == "emtrends") emtrends else emmeans, common)
   if (!is.null(q$contrasts)) {
     method <- q$contrasts

@@ -13,7 +13,7 @@ from lmmsparse.common.arrays import IntArray, compact
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import Finding, FormulaError
 from lmmsparse.common.options import one_of
-from lmmsparse.design.asked import Asked, asked_of
+from lmmsparse.design.asked import Asked, about_idle, asked_of
 from lmmsparse.design.columns import (
     check_factors,
     check_finite,
@@ -234,7 +234,7 @@ def _complete(
         table = table.take(rows)
     table = put_in_order(table, _sequences(asked.parsed), frame)
     check_response(asked.response, table)
-    return _Fitted(table, rows, extras), findings
+    return _Fitted(table, rows, extras), [*about_idle(asked.parsed), *findings]
 
 
 def _learnt(

@@ -21,8 +21,9 @@ import lmmsparse as lmm
 from lmmsparse.errors import LmmWarning
 from lmmsparse.inference.df.methods import Constant
 from lmmsparse.inference.generalized.means import generalized_basis
+from lmmsparse.inference.means.basis import Basis
 from lmmsparse.inference.means.scale import response_scale
-from lmmsparse.inference.means.tables import Basis, Wanted, emmeans_table, emtrends_table
+from lmmsparse.inference.means.tables import Wanted, emmeans_table, emtrends_table
 
 CASES: dict[str, dict[str, Any]] = {
     case["name"]: case
