@@ -151,7 +151,8 @@ def design_with_levels(
     X, names = learnt.matrices["fixed"]
     for j in columns_not_finite(X):
         check_finite(f"fixed-effects column {names[j]!r}", X[:, j])
-    independent, lost = np.ones(len(names), dtype=bool), ()
+    independent = np.ones(len(names), dtype=bool)
+    lost: tuple[str, ...] = ()
     if not clearly_independent(X):
         independent = independent_columns(X, names)
         lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)

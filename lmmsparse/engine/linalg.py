@@ -86,6 +86,12 @@ def between(left: FloatArray, blocks: FloatArray, right: FloatArray) -> FloatArr
     return times_each(np.ascontiguousarray(half.swapaxes(1, 2)), left).swapaxes(1, 2)
 
 
+def summed_products(A: FloatArray, B: FloatArray) -> FloatArray:
+    """Σ A B' over stacks of matrices, (m, r, k) and (m, c, k) → (r, c): one product."""
+    left, right = (M.transpose(1, 0, 2).reshape(M.shape[1], -1) for M in (A, B))
+    return np.asarray(left @ right.T)
+
+
 def small_products(A: FloatArray, B: FloatArray) -> FloatArray:
     """A B for stacks of matrices, (m, r, k) and (m, k, c); for small k without a call for each."""
     k = A.shape[2]
@@ -106,6 +112,9 @@ def inverse_from_factor(L: FloatArray) -> FloatArray:
         Lower triangular, without a zero on its diagonal.
     """
     inverse, _ = lapack.dpotri(L, lower=1)
+    if len(L) <= _BLOCK:
+        inverse = np.where(np.tri(len(L), dtype=bool), inverse, inverse.T)
+        return np.asarray(inverse)
     for i in range(0, len(L), _BLOCK):  # only the lower triangle has been written
         j = i + _BLOCK
         inverse[i:j, j:] = inverse[j:, i:j].T

@@ -21,7 +21,7 @@ from lmmsparse.engine.pairs import PairPattern, TermColumns, pair_patterns
 from lmmsparse.engine.prior import Prior, Priors
 
 _FEW_COLUMNS = 4
-_DENSE_UP_TO = 64  # random effects
+_DENSE_UP_TO = 200  # random effects
 
 
 @dataclass(frozen=True, eq=False)

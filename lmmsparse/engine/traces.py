@@ -176,19 +176,65 @@ def sandwiches(inner: FloatArray, pairs: FloatArray, directions: FloatArray) -> 
     return np.asarray(0.5 * (out + out.T))
 
 
+def at_once(
+    inner: FloatArray, ends: FloatArray, reml: bool, directions: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Σ v'E_i v, y'P V_i P V_j P y and tr(P V_i P V_j) for one factor and σ = 1.
+
+    The last two are `sandwiches` less what X takes, and `traces_of_levels`.
+
+    Parameters
+    ----------
+    inner : (3, w, w, levels) array
+        H = Z'V⁻¹Z, X = HT and Y = T'HT of every level.
+    ends : (2, w, p + 1, levels) array
+        A = Z'V⁻¹X R_X⁻¹ beside v = Z'V⁻¹(y − Xβ), and T' times these.
+    directions : (d, w, w) array
+        ∂T with the effects of all terms side by side.
+    """
+    (_, X, Y), (A, B) = inner, ends
+    w, p = A.shape[0], A.shape[1] - 1
+    v, u, AX, BX = A[:, p], B[:, p], A[:, :p], B[:, :p]
+    others = np.empty((2, *inner.shape))
+    (uu, vu, vv), (HY, XX, YH) = others
+    np.multiply(u[:, None], u, out=uu)
+    np.multiply(v[:, None], 2.0 * u, out=vu)
+    np.multiply(v[:, None], v, out=vv)
+    if reml and p:
+        np.subtract(Y, _summed(BX, BX), out=HY)
+        np.subtract(X, 2.0 * _summed(AX, BX), out=XX)
+        np.negative(_summed(AX, AX), out=YH)
+    else:
+        HY[:], XX[:], YH[:] = Y, X, 0.0
+    flat = directions.reshape(len(directions), -1)
+    squares, traces = flat @ _form(inner, others) @ flat.T
+    # F_i = [A v]'E_i[A v], summed over levels.
+    sums = (A.reshape(w * (p + 1), -1) @ B.reshape(w * (p + 1), -1).T).reshape(w, p + 1, w, p + 1)
+    F = (sums.transpose(0, 2, 1, 3) + sums.transpose(0, 2, 3, 1)).reshape(w * w, -1)
+    F = (flat @ F).reshape(-1, p + 1, p + 1)
+    squares, traces = 0.5 * (squares + squares.T), traces + traces.T
+    if p:
+        squares -= F[:, p, :p] @ F[:, p, :p].T
+    if reml and p:
+        AEA = F[:, :p, :p].reshape(len(F), -1)
+        traces += AEA @ AEA.T
+    return F[:, p, p], squares, traces
+
+
 def _form(inner: FloatArray, others: FloatArray) -> FloatArray:
-    """R with vec(D)'R vec(E) = Σ_ℓ tr(D'HEF') + tr(X'DG'E) + tr(D'KEY'), (w², w²).
+    """R with vec(D)'R vec(E) = Σ_ℓ tr(D'HEF') + tr(X'DG'E) + tr(D'KEY'), (…, w², w²).
 
     Parameters
     ----------
     inner : (3, w, w, levels) array
         H, X and Y; without Y where K is zero.
-    others : array of the same shape
+    others : (…, 3, w, w, levels) array
         F, G and K.
     """
-    m, w = inner.shape[:2]
-    sums = np.matmul(inner.reshape(m, w * w, -1), others.reshape(m, w * w, -1).swapaxes(1, 2))
-    return sums.ravel()[_places(w)[:m]].sum(axis=0)
+    m, w, *_, levels = inner.shape
+    right = others.reshape(*others.shape[:-4], m, w * w, levels).swapaxes(-1, -2)
+    sums = np.matmul(inner.reshape(m, w * w, levels), right)
+    return np.asarray(sums.reshape(*others.shape[:-4], -1)[..., _places(w)[:m]].sum(axis=-3))
 
 
 @cache

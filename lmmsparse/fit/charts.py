@@ -8,7 +8,7 @@ in orthonormal directions that change TT', and is brought back to triangular for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -86,7 +86,7 @@ class ChartedObjective:
         if self._undetermined is not None:
             rows = self._undetermined.along(template, theta, ways, self._objective.column_scales)
             out = out.kept_off(rows @ self._inner)
-        return replace(out, frame=frame)
+        return out.within(frame)
 
 
 @dataclass(frozen=True, eq=False)

@@ -139,6 +139,19 @@ class Derivatives:
             by_gradient=self.by_gradient,
         )
 
+    def within(self, frame: Frame) -> Derivatives:
+        """The same, said to be in the coordinates of a frame."""
+        return Derivatives(
+            self.value,
+            self.gradient,
+            self.hessian,
+            self.exact,
+            self.second,
+            frame,
+            self.noise,
+            self.by_gradient,
+        )
+
     def kept_off(self, rows: FloatArray) -> Derivatives:
         """The same with curvature along directions that the objective does not depend on.
 

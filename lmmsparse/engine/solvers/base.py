@@ -51,7 +51,7 @@ class PLSSolution(ReadOnly):
     @property
     def logdet_RX(self) -> float:
         """Log det(R_X'R_X)."""
-        return float(2 * np.log(np.diag(self.RX)).sum())
+        return 2.0 * float(np.log(self.RX.diagonal()).sum())
 
 
 class PLSFactor(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -21,7 +21,15 @@ from lmmsparse.engine.linalg import inverses, small_product
 from lmmsparse.engine.moments import moment_estimate
 from lmmsparse.engine.products import CrossProducts, Response, side_by_side
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, eliminate, root_of_border
-from lmmsparse.engine.traces import Border, sandwiches, traces_of_levels
+from lmmsparse.engine.traces import (
+    Border,
+    at_once,
+    is_cheap,
+    sandwiches,
+    traces_of_levels,
+)
+
+AtOnce: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 
 
 class Levels(NamedTuple):
@@ -225,6 +233,8 @@ class LevelPoint:
         root = root_of_border(solution, self.s2)
         self._VX, self._ends = both[0, :, :p], np.matmul(root.T, both)
         self._made: FloatArray | None = None
+        self._FT: list[FloatArray] | None = None
+        self._last: tuple[Sequence[FloatArray], AtOnce | None] | None = None
 
     @property
     def VX(self) -> FloatArray:
@@ -258,6 +268,11 @@ class LevelPoint:
 
     @property
     def FT(self) -> list[FloatArray]:
+        if self._FT is None:
+            self._FT = self._summed_FT()
+        return self._FT
+
+    def _summed_FT(self) -> list[FloatArray]:
         K = self._system.K
         out = self._inner[1].sum(axis=2)
         if self._reml:
@@ -268,6 +283,9 @@ class LevelPoint:
         return [out] if len(self.T) == 1 else [out[part, part] for part in self._system.parts]
 
     def pwrss_gradient(self, directions: Sequence[FloatArray]) -> FloatArray:
+        made = self._at_once(directions)
+        if made is not None:
+            return -self.s2 * made[0]
         sums = -2.0 * self.s2 * self._vu
         parts = [
             D.reshape(len(D), -1) @ sums[part, part].ravel()
@@ -287,7 +305,20 @@ class LevelPoint:
             out[own, part, part] = D
         return out
 
+    def _at_once(self, directions: Sequence[FloatArray]) -> AtOnce | None:
+        """`pwrss_gradient`, `squares` and `traces` together; None where that would be too much."""
+        last = self._last
+        if last is None or last[0] is not directions:
+            D, made = self._side_by_side(directions), None
+            if len(D) >= self._system.K and is_cheap(self._system.products, True):
+                made = at_once(self._inner, self._ends, self._reml, D)
+            last = self._last = (directions, made)
+        return last[1]
+
     def squares(self, directions: Sequence[FloatArray]) -> FloatArray:
+        made = self._at_once(directions)
+        if made is not None:
+            return made[1]
         K, D, both = self._system.K, self._side_by_side(directions), self._ends[:, :, -1]
         v, u = both
         pairs = np.empty((3, K, K, u.shape[1]))
@@ -306,6 +337,9 @@ class LevelPoint:
         return out
 
     def traces(self, directions: Sequence[FloatArray]) -> FloatArray:
+        made = self._at_once(directions)
+        if made is not None:
+            return made[2]
         border = self._border if self._reml and self._system.products.p else None
         return traces_of_levels(self._inner, border, self._side_by_side(directions))
 

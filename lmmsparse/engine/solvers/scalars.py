@@ -17,6 +17,7 @@ from scipy.linalg import lapack
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.template import LambdaTemplate
+from lmmsparse.engine.linalg import inverse_from_factor
 from lmmsparse.engine.moments import moment_estimate
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, eliminate, root_of_border
@@ -96,9 +97,7 @@ class ScalarSystem:
         logdet = 2.0 * float(np.log(L.diagonal()).sum())
         if not isfinite(logdet):
             raise NumericalError(FAILED)
-        inverse, _ = lapack.dpotri(L, lower=1)  # its lower triangle
-        inverse = inverse + inverse.T
-        inverse.flat[:: len(inverse) + 1] *= 0.5
+        inverse = inverse_from_factor(L)
         return ScalarFactor(self.products, theta, T, scale, half, inverse, logdet)
 
     def solve(self, theta: FloatArray, response: Response) -> PLSSolution:
