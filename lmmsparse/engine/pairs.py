@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly, compact
+from lmmsparse.engine.linalg import chunks
 from lmmsparse.engine.prior import Prior
 
 _TABLE = 8  # cells per row that are cheaper to number than rows are to sort
@@ -70,13 +71,13 @@ class PairPattern(ReadOnly):
 
 def pair_pattern(terms: Sequence[TermColumns], s: int, t: int) -> PairPattern:
     """Which levels of terms s ≥ t meet."""
-    if s == t or _one_known_factor(terms[s], terms[t]):
+    if s == t or one_known_factor(terms[s], terms[t]):
         levels = np.arange(terms[s].n_levels)
         return PairPattern(s, t, levels, levels, terms[s].codes)
     return PairPattern(s, t, *_observed_pairs(terms[s], terms[t]))
 
 
-def _one_known_factor(a: TermColumns, b: TermColumns) -> bool:
+def one_known_factor(a: TermColumns, b: TermColumns) -> bool:
     """Whether two terms have one factor of known covariance.
 
     Levels without a row belong to its pattern: M⁻¹ has blocks between their effects.
@@ -113,6 +114,22 @@ def _observed_pairs(a: TermColumns, b: TermColumns) -> tuple[IntArray, IntArray,
     place = np.empty_like(order)
     place[order] = number
     return rows, cols, place
+
+
+def counted_pairs(a: TermColumns, b: TermColumns) -> tuple[IntArray, IntArray, IntArray]:
+    """The pairs of levels that are observed, in sorted order, and in how many rows."""
+    key = a.codes.astype(np.int64)
+    key *= b.n_levels
+    key += b.codes
+    key.sort()
+    new = np.ones(len(key), dtype=bool)
+    np.not_equal(key[1:], key[:-1], out=new[1:])
+    count = np.diff(np.flatnonzero(new), append=len(key)) if not new.all() else new
+    key = key[new] if not new.all() else key
+    rows, cols = (np.empty(len(key), dtype=term.codes.dtype) for term in (a, b))
+    for part in chunks(len(key), 1):
+        rows[part], cols[part] = np.divmod(key[part], b.n_levels)
+    return rows, cols, count
 
 
 def by_level(codes: IntArray, n_levels: int) -> IntArray:
