@@ -108,6 +108,11 @@ class Observations(ReadOnly):
         return np.asarray(xlogy(self.y, self.y) - self.y)
 
     @cached_property
+    def log_y(self) -> FloatArray:
+        """Of a positive response."""
+        return np.log(self.y)
+
+    @cached_property
     def largest(self) -> float:
         """Of the response."""
         return float(self.y.max(initial=0.0))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.engine.generalized.laplace_levels import LevelPoint
+from lmmsparse.engine.generalized.laplace_levels import LaplaceByLevel
 from lmmsparse.engine.generalized.laplace_point import LaplacePoint, Parameters
 from lmmsparse.engine.generalized.modes import TIGHT, conditional_mode
 from lmmsparse.engine.generalized.rows import GeneralizedRows
@@ -51,7 +51,7 @@ class LaplaceDeviance:
         mode = conditional_mode(self.rows, at.beta, at.theta, at.delta, first, tolerance)
         one = self.rows.one_factor
         if one is not None and (not self.expected or self.rows.family.canonical):
-            return LevelPoint(mode, one)
+            return LaplaceByLevel(mode, one)
         return LaplacePoint(mode, self.expected)
 
     def __call__(self, at: Parameters, u: FloatArray | None = None) -> float:

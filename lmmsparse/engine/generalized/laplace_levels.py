@@ -31,7 +31,7 @@ def _arranged(mode: Mode, one: OneFactor) -> AtLevels:
     return factored_levels(T, A, one.split(mode.u), one.split(mode.v))
 
 
-class LevelPoint(LaplacePoint):
+class LaplaceByLevel(LaplacePoint):
     """The criterion at one point.
 
     Parameters

@@ -22,7 +22,7 @@ from scipy.special import logsumexp
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.engine.generalized.laplace import LaplaceDeviance
-from lmmsparse.engine.generalized.laplace_levels import LevelPoint
+from lmmsparse.engine.generalized.laplace_levels import LaplaceByLevel
 from lmmsparse.engine.generalized.laplace_point import Parameters
 from lmmsparse.engine.generalized.mode import Mode
 from lmmsparse.engine.generalized.modes import TIGHT, conditional_mode
@@ -94,7 +94,7 @@ def check_quadrature(rows: GeneralizedRows) -> None:
         )
 
 
-class QuadraturePoint(LevelPoint):
+class QuadraturePoint(LaplaceByLevel):
     """The criterion at one point.
 
     Parameters

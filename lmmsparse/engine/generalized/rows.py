@@ -21,7 +21,6 @@ from lmmsparse.engine.linalg import between
 from lmmsparse.engine.prior import Priors
 from lmmsparse.engine.products import CrossProducts, Pattern, grouped_columns
 from lmmsparse.engine.solvers.base import PLSSystem
-from lmmsparse.engine.solvers.levels import LevelSystem
 
 _NO_BASIS = Basis(np.zeros((0, 0)), 0.0)
 
@@ -42,6 +41,8 @@ class GeneralizedRows:
     offset : (n,) array or None
     system : PLSSystem
         Of the pattern, for whatever numbers.
+    by_level : bool
+        Whether one grouping factor may be taken level by level, whatever the system.
     """
 
     family: Family
@@ -52,6 +53,7 @@ class GeneralizedRows:
     template: LambdaTemplate
     offset: FloatArray | None
     system: PLSSystem
+    by_level: bool = False
 
     @property
     def n(self) -> int:
@@ -79,8 +81,8 @@ class GeneralizedRows:
 
     @cached_property
     def one_factor(self) -> OneFactor | None:
-        """The rows by level, where all is solved level by level."""
-        return OneFactor(self.pattern.terms) if isinstance(self.system, LevelSystem) else None
+        """The rows level by level."""
+        return OneFactor(self.pattern.terms) if self.by_level else None
 
     @cached_property
     def fixed_rows(self) -> FloatArray | None:

@@ -9,13 +9,14 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import Finding, NumericalError
 from lmmsparse.common.words import listed
-from lmmsparse.engine.families import Binomial, NegativeBinomial
+from lmmsparse.engine.families import Binomial, Family, NegativeBinomial
 from lmmsparse.engine.generalized.laplace_point import Parameters
 from lmmsparse.engine.generalized.quadrature import LARGEST, QuadratureDeviance
 from lmmsparse.engine.points import traces_by_term
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.singular import is_singular, singular_finding
 from lmmsparse.fit.verdict import TOLERANCE, Convergence
+from lmmsparse.optimize import Status
 
 _MUCH_WIDER = 50.0
 _NO_SIGNAL = 0.1
@@ -47,7 +48,9 @@ def doubts(fit: GeneralizedFit) -> Doubts:
     decrease = 0.0 if optimum.expected_decrease is None else optimum.expected_decrease
     singular = is_singular(fit)
     found = Doubts(decrease, singular, [])
-    if not found.converged:
+    if not found.converged and fit.family.is_limited and optimum.status is Status.LIMIT:
+        found.findings.append(_at_link_limit(fit))
+    elif not found.converged:
         found.findings.append(_not_converged(decrease, optimum.status.value))
     if singular and found.converged:
         found.findings.append(singular_finding(fit))
@@ -95,6 +98,24 @@ def _not_converged(decrease: float, status: str) -> Finding:
         f"another {decrease:.2g} ({status}). Estimates and standard errors may be off. Refit from "
         "start=m.theta, or simplify the model.",
     )
+
+
+def _at_link_limit(fit: GeneralizedFit) -> Finding:
+    """The linear predictor can go no further where the likelihood wants it to."""
+    family = fit.family
+    return Finding(
+        "link-limit",
+        "warning",
+        f"The {family.link} link does not take every linear predictor, and the likelihood rises "
+        "up to where some observation's would leave what it takes. The search has ended there: "
+        "these estimates are no optimum, and they have no standard errors. Use a link without "
+        f"limits, for example lmm.families.{type(family).__name__}(link={_unlimited(family)!r}).",
+    )
+
+
+def _unlimited(family: Family) -> str:
+    """A link that takes every predictor."""
+    return "logit" if isinstance(family, Binomial) else "log"
 
 
 def separation(fit: GeneralizedFit) -> list[Finding]:
