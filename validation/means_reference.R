@@ -136,8 +136,7 @@ models <- list(
         c("period", "herd"), list(
     ask("period", type = "response"), ask("period", contrasts = "pairwise", type = "response"),
     ask("period", contrasts = "consec", reverse = TRUE, type = "response", adjust = "sidak"),
-    ask("period", contrasts = list(late = c(0.5, 0.5, -0.5, -0.5)), type = "response", adjust = "none"),
-    ask("period", regrid = "response"), ask("period", contrasts = "pairwise", regrid = "response")),
+    ask("period", contrasts = list(late = c(0.5, 0.5, -0.5, -0.5)), type = "response", adjust = "none")),
     family = "poisson")
 )
 
@@ -157,6 +156,7 @@ answer <- function(m, q) {
   if (!is.null(q$var)) common$var <- q$var
   if (!is.null(q$regrid)) common$regrid <- q$regrid
   grid <- do.call(if (q$kind == "emtrends") emtrends else emmeans, common)
+  level <- if (is.null(q$level)) 0.95 else q$level
   if (!is.null(q$contrasts)) {
     method <- q$contrasts
     extra <- list()
@@ -164,11 +164,11 @@ answer <- function(m, q) {
     else if (isTRUE(q$reverse)) extra$reverse <- TRUE
     if (!is.null(q$ref)) extra$ref <- q$ref
     grid <- do.call(contrast, c(list(grid, method = method), extra))
-    table <- summary(grid, infer = TRUE, level = if (is.null(q$level)) 0.95 else q$level,
+    table <- summary(grid, infer = TRUE, level = level,
                      type = if (is.null(q$type)) "link" else q$type,
                      adjust = if (is.null(q$adjust)) "tukey" else q$adjust)
   } else {
-    table <- summary(grid, infer = c(TRUE, FALSE), level = if (is.null(q$level)) 0.95 else q$level,
+    table <- summary(grid, infer = c(TRUE, FALSE), level = level,
                      type = if (is.null(q$type)) "link" else q$type)
   }
   as.list(as.data.frame(table))

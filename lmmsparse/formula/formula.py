@@ -195,7 +195,7 @@ def _find_tilde(tokens: list[Token], one_sided: bool) -> int:
         if one_sided:
             tokens[0].fail(
                 'A formula that chooses random terms must start with "~". Write for example '
-                '"~(1|group)".'
+                '"~(1|group)"; without any random effects, random=False.'
             )
         equals = [token for token in tokens if token.is_op("=")]
         (equals[0] if equals else tokens[0]).fail(

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 import pandas as pd
 
-from lmmsparse.common.calls import checked_keywords, explained_members
+from lmmsparse.common.calls import checked_keywords, explained_members, not_called
 from lmmsparse.common.errors import Finding, NotFittedByError, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import check_level, refused, word_of
+from lmmsparse.common.options import check_level, refused
 from lmmsparse.common.table import Table
 from lmmsparse.design.checks import check_design
 from lmmsparse.engine.families import NegativeBinomial
@@ -37,6 +37,7 @@ from lmmsparse.inference.generalized.wald import (
 )
 from lmmsparse.inference.hypotheses.contrast import contrast
 from lmmsparse.inference.intervals.bootstrap import Bootstrap
+from lmmsparse.inference.intervals.confint import check_interval_level, check_method
 from lmmsparse.inference.intervals.profile.profile import Profile
 from lmmsparse.inference.means.joint import joint_tests_table
 from lmmsparse.inference.means.tables import Wanted, emmeans_table, emtrends_table
@@ -66,8 +67,6 @@ from lmmsparse.results.influence import Influence
 from lmmsparse.results.parameters import select_rows
 from lmmsparse.results.variance_explained import intraclass_correlation, r_squared
 
-METHODS = ("wald", "profile", "boot")
-
 
 def announce_doubts(model: GeneralizedLinearMixedModel, told: Sequence[Finding] = ()) -> None:
     """Give warnings of what there is to warn of; what only informs can wait until it is asked for.
@@ -81,6 +80,7 @@ def announce_doubts(model: GeneralizedLinearMixedModel, told: Sequence[Finding] 
     announce([*check_design(fit.design, fit.held), *model._doubts.findings], told)
 
 
+@not_called("A fitted model is no function. Write m.predict(newdata).")
 @explained_members
 class GeneralizedLinearMixedModel(MixedModel):
     """A fitted generalized linear mixed model.
@@ -426,8 +426,7 @@ class GeneralizedLinearMixedModel(MixedModel):
         DataFrame
             Columns ``lower, upper``.
         """
-        method = word_of("method", method, METHODS, "It names the kind of interval.")
-        level = check_level(level)
+        method, level = check_method(method), check_interval_level(level)
         if method == "wald":
             return wald_intervals(self._fit, level, which)
         if method == "profile":

@@ -405,7 +405,8 @@ class LinearInference(MixedModel):
         Returns
         -------
         Table
-            As `emmeans`, with ``<var>.trend`` for ``emmean``; on the scale of the model unless `regrid` is given.
+            As `emmeans`, with ``<var>.trend`` for ``emmean``; on the scale of the model
+            unless `regrid` is given.
 
         Examples
         --------

@@ -5,11 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.common.calls import checked_keywords
+from lmmsparse.common.calls import checked_keywords, explained_members
 from lmmsparse.common.options import a_text
 from lmmsparse.common.render import GAP, Grid, Section, Shown, latex_of, markdown_of
 from lmmsparse.common.table import Table, as_precise_as, number
@@ -49,6 +50,7 @@ _FIXED = {
 }
 
 
+@partial(explained_members, section="tables")
 @dataclass(frozen=True, eq=False, repr=False)
 class Summary(Shown):
     """A printable summary that keeps its numbers.

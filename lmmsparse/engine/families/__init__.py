@@ -84,6 +84,8 @@ def family_named(family: Any) -> Family:
     hint = close_match(family, _BY_NAME) if isinstance(family, str) else ""
     if not hint and (kind := _kind_named(type(family).__name__)) is not None:  # of statsmodels
         hint = f" Did you mean lmm.families.{kind.__name__}()?"
+    if hasattr(family, "columns"):
+        hint = " The data come second, the family third."
     raise OptionError(
         f"family={brief(family)} is not a family.{hint} Pass one of "
         f"{', '.join(map(repr, _BY_NAME))}, or an object such as "

@@ -66,7 +66,8 @@ def regrid_scale(basis: Basis, regrid: Any) -> Scale | None:
     unknown = "" if basis.scale is not None else no_way_back(basis.fit.design)
     if unknown:
         raise OptionError(
-            f"regrid='response' needs the way back from {unknown}, which is not known. Leave it out."
+            f"regrid='response' needs the way back from {unknown}, which is not known. Leave "
+            "it out."
         )
     return basis.scale
 
@@ -147,10 +148,10 @@ def regrid_notes(basis: Basis) -> list[str]:
     """How means were mapped before they were averaged."""
     scale = basis.scale
     assert scale is not None
+    zero = ", random effects at zero" if basis.link else ""
     notes = [
-        f"Mapped from the scale of {_of(basis, scale)} before averaging"
-        + (", random effects at zero;" if basis.link else ";")
-        + " limits and tests by the delta method."
+        f"Mapped from the scale of {_of(basis, scale)} before averaging{zero}.",
+        "Standard errors by the delta method.",
     ]
     if scale.target and not scale.target.isidentifier():
         notes.append(f"The response is {scale.target}.")

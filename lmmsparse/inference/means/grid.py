@@ -12,7 +12,7 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.options import mapping, names_in
-from lmmsparse.common.words import brief, listed
+from lmmsparse.common.words import brief, close_match, listed
 from lmmsparse.design.recipe import Recipe
 from lmmsparse.design.terms import covariates, factor_levels, formula_terms, grid
 from lmmsparse.fit.fit import Fit
@@ -25,7 +25,7 @@ from lmmsparse.inference.means.nested import (
     occurring,
 )
 from lmmsparse.inference.means.scale import Scale
-from lmmsparse.inference.means.weights import given_weights
+from lmmsparse.inference.means.weights import given_weights, named_weights
 
 Weights = str | Mapping[str, Any]
 _LARGEST = 3e8
@@ -92,6 +92,7 @@ class ReferenceGrid:
                 "Give names instead of a formula: emmeans(['a', 'b']) for combinations, by='b' for "
                 "what stands after the bar, pairwise=True for differences. "
             )
+        hint = hint or f"{close_match(str(name), self.values)} ".lstrip()
         raise OptionError(
             f"{name!r} is not a predictor of the model's fixed effects. {hint}Marginal means are "
             f"for {', '.join(map(repr, self.values)) or 'models with predictors'}. Name one of "
@@ -139,7 +140,9 @@ class ReferenceGrid:
     def shift(self) -> float:
         """The mean of the offset."""
         facts = self.fit.design.facts
-        return float(np.mean(self.fit.design.offset_or_zero if facts is None else facts.mean_offset))
+        return float(
+            np.mean(self.fit.design.offset_or_zero if facts is None else facts.mean_offset)
+        )
 
     def _left_open(self) -> FloatArray:
         """1 in cells whose own mean the data do not determine and which a mean is mapped from."""
@@ -152,7 +155,8 @@ class ReferenceGrid:
         """Their derivatives by a covariate."""
         if variable not in self.spans:
             raise OptionError(
-                f"var={brief(variable)} is not a covariate of the fixed effects. "
+                f"var={brief(variable)} is not a covariate of the fixed effects."
+                f"{close_match(variable, self.spans)} "
                 + (
                     f"Name one of {', '.join(map(repr, self.spans))}."
                     if self.spans
@@ -227,6 +231,7 @@ class ReferenceGrid:
         shown = [*specs, *by]
         over = [name for name in self.values if name not in shown]
         notes = self._interaction(shown, over, variable)
+        weights = named_weights(weights)
         given = given_weights(weights, over, self.values)
         F = self.columns if variable is None else self.slopes(variable)
         F = _with_flags(F, self._left_open())
