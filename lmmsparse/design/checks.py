@@ -178,6 +178,8 @@ def check_constant_columns(design: Design) -> Iterator[Finding]:
 def check_dependent_columns(design: Design) -> Iterator[Finding]:
     """Columns of a term that (nearly) repeat each other make its covariance arbitrary."""
     for t, block in enumerate(design.blocks):
+        if block.k == 1:
+            continue
         columns = design.some.blocks[t].columns
         share = own_share(columns, _NEARLY)
         if design.facts is not None and share.min() <= _NEARLY:  # in the sample at least

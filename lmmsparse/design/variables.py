@@ -94,9 +94,10 @@ def codes_and_categories(values: pd.Series) -> tuple[IntArray, pd.Index]:
 
 def where_missing(values: pd.Series) -> BoolArray:
     """Where a column has no value."""
-    if isinstance(values.dtype, pd.CategoricalDtype):
+    dtype = values.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
         return np.asarray(codes_and_categories(values)[0] < 0)
-    kind = values.dtype.kind if isinstance(values.dtype, np.dtype) else ""
+    kind = dtype.kind if isinstance(dtype, np.dtype) else ""
     if kind == "f":
         return np.asarray(np.isnan(values.to_numpy()))
     if kind and kind in "iub":

@@ -56,6 +56,14 @@ def solve(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray(x)
 
 
+def eigh(a: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Eigenvalues, in increasing order, and vectors of a small symmetric matrix."""
+    values, vectors, info = lapack.dsyevd(a, lower=1)
+    if info:
+        raise np.linalg.LinAlgError("Eigenvalues did not converge")
+    return values, vectors
+
+
 def subtract_square(S: FloatArray, Y: FloatArray) -> None:
     """The lower triangle of S −= Y'Y, in place.
 

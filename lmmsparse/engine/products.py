@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -335,7 +335,7 @@ def cross_products(
         pairs=tuple(_blocks(terms, pair, weights) for pair in pairs),
         ZtX=np.concatenate([_grouped(term, Q, WX) for term in terms]),
         XtX=Q.gram(WX),
-        offsets=tuple(int(v) for v in np.cumsum([0, *lengths])),
+        offsets=tuple(accumulate(lengths, initial=0)),
         sizes=sizes,
         n=Q.X.shape[0],
         sum_log_weights=0.0 if weights is None else float(np.log(weights).sum()),
