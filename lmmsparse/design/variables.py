@@ -92,6 +92,27 @@ def codes_and_categories(values: pd.Series) -> tuple[IntArray, pd.Index]:
     return array.codes, array.categories
 
 
+def close_numbers(values: pd.Series) -> tuple[IntArray, Any] | None:
+    """Codes and sorted labels of whole numbers that lie close together, counted and not hashed.
+
+    None for other columns.
+    """
+    dtype = values.dtype
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "iu" or not len(values):
+        return None
+    own = values.to_numpy()
+    low, high = int(own.min()), int(own.max())
+    if high - low >= min(4 * len(own) + 1000, 2**31 - 1):
+        return None
+    # Differences may be beyond the signed type, but not beyond the unsigned one of its size.
+    place = (own - dtype.type(low)).view(f"u{dtype.itemsize}")
+    there = np.zeros(high - low + 1, dtype=bool)
+    there[place] = True
+    numbers = np.cumsum(there, dtype=np.int32) - np.int32(1)
+    labels: Any = np.flatnonzero(there).astype(dtype)
+    return numbers[place], labels + dtype.type(low)
+
+
 def where_missing(values: pd.Series) -> BoolArray:
     """Where a column has no value."""
     dtype = values.dtype

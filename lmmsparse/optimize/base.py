@@ -25,6 +25,7 @@ class Status(Enum):
 
     CONVERGED = "converged"
     MAX_EVALUATIONS = "stopped: the limit on evaluations was reached"
+    LIMIT = "stopped: the criterion falls towards points at which it cannot be evaluated"
     STALLED = "stopped: no further decrease is possible in floating point"
     FAILED = "failed: the criterion could not be evaluated at the start"
 

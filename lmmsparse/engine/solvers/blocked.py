@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import scipy.linalg as sla
-import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.calls import checked_construction
@@ -22,7 +21,7 @@ from lmmsparse.engine.linalg import between, inverse_from_factor, small_products
 from lmmsparse.engine.points import GeneralPoint
 from lmmsparse.engine.products import CrossProducts, PairBlocks, Response
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, PLSSystem, eliminate
-from lmmsparse.engine.solvers.border import Border
+from lmmsparse.engine.solvers.border import Border, BorderRows
 from lmmsparse.engine.solvers.bordered import BorderedSystem, is_bordered
 from lmmsparse.engine.solvers.levels import LevelSystem
 from lmmsparse.engine.solvers.scalars import ScalarSystem
@@ -211,8 +210,8 @@ class BlockedFactor:
     ----------
     inverse : (levels, width, width) array
         L₁₁⁻¹ of every level.
-    Y : csr_array, dense array or None
-        L₁₁⁻¹ M₁₂, (levels · width, core).
+    Y : BorderRows or None
+        L₁₁⁻¹ M₁₂.
     L22 : (core, core) array or None
     """
 
@@ -220,7 +219,7 @@ class BlockedFactor:
         self,
         system: BlockedSystem,
         inverse: FloatArray,
-        Y: sp.csr_array | FloatArray | None,
+        Y: BorderRows | None,
         L22: FloatArray | None,
         logdet: float,
     ) -> None:
@@ -235,13 +234,13 @@ class BlockedFactor:
         c1 = small_products(self._inverse, b1)
         if self._Y is None or self._L22 is None:
             return c1, b2
-        rest = b2 - self._Y.T @ c1.reshape(self._Y.shape[0], c1.shape[2])
+        rest = b2 - self._system.border.transposed_times(self._Y, c1)
         return c1, solve_triangular(self._L22, rest, lower=True)
 
     def _half_solve_transposed(self, c1: FloatArray, c2: FloatArray) -> FloatArray:
         if self._Y is not None and self._L22 is not None:
             c2 = solve_triangular(self._L22, c2, lower=True, transposed=True)
-            c1 = c1 - (self._Y @ c2).reshape(c1.shape)
+            c1 = c1 - self._system.border.times(self._Y, c2)
         return self._system.join(small_products(np.swapaxes(self._inverse, 1, 2), c1), c2)
 
     def solve(self, b: FloatArray) -> FloatArray:
