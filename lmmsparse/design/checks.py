@@ -324,8 +324,8 @@ def _misspelt(levels: Any, capitals: bool) -> list[str]:
     """Levels that become equal without blanks around them, and on request in small letters."""
     if len(levels) > _READABLE:
         return []
-    levels = levels if isinstance(levels, tuple) else levels.tolist()
-    texts = [level for level in levels if isinstance(level, str)]
+    values = levels if isinstance(levels, tuple) else np.asarray(levels, dtype=object)
+    texts = [level for level in values if isinstance(level, str)]
     together = "".join(texts)
     if not capitals and together.split() == [together][: len(together)]:  # no blanks
         return []

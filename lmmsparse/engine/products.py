@@ -168,7 +168,9 @@ class CrossProducts(ReadOnly):
         """Z'WZ as a dense matrix, (q, q)."""
         out = np.zeros((self.q, self.q))
         for pair in self.pairs:
-            r, c = self.coordinates(pair)
+            ks, kt = self.sizes[pair.s], self.sizes[pair.t]
+            r = (self.offsets[pair.s] + pair.rows[:, None] * ks + np.arange(ks))[:, :, None]
+            c = (self.offsets[pair.t] + pair.cols[:, None] * kt + np.arange(kt))[:, None, :]
             out[r, c] = pair.values
             if pair.s != pair.t:
                 out[c, r] = pair.values
