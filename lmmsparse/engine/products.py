@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -168,7 +168,9 @@ class CrossProducts(ReadOnly):
         """Z'WZ as a dense matrix, (q, q)."""
         out = np.zeros((self.q, self.q))
         for pair in self.pairs:
-            r, c = self.coordinates(pair)
+            ks, kt = self.sizes[pair.s], self.sizes[pair.t]
+            r = (self.offsets[pair.s] + pair.rows[:, None] * ks + np.arange(ks))[:, :, None]
+            c = (self.offsets[pair.t] + pair.cols[:, None] * kt + np.arange(kt))[:, None, :]
             out[r, c] = pair.values
             if pair.s != pair.t:
                 out[c, r] = pair.values
@@ -374,7 +376,7 @@ def cross_products(
         pairs=tuple(_all_blocks(terms, weights, pairs)),
         ZtX=np.concatenate([_grouped(term, Q, WX) for term in terms]),
         XtX=Q.gram(WX),
-        offsets=tuple(int(v) for v in np.cumsum([0, *lengths])),
+        offsets=tuple(accumulate(lengths, initial=0)),
         sizes=sizes,
         n=Q.X.shape[0],
         sum_log_weights=0.0 if weights is None else float(np.log(weights).sum()),

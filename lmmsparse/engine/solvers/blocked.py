@@ -22,6 +22,7 @@ from lmmsparse.engine.points import GeneralPoint
 from lmmsparse.engine.products import CrossProducts, PairBlocks, Response
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, PLSSystem, eliminate
 from lmmsparse.engine.solvers.border import Border, BorderRows
+from lmmsparse.engine.solvers.bordered import BorderedSystem, is_bordered
 from lmmsparse.engine.solvers.levels import LevelSystem
 from lmmsparse.engine.solvers.scalars import ScalarSystem
 from lmmsparse.engine.solvers.small import SmallSystem
@@ -58,6 +59,8 @@ class Blocked:
         if products.q <= _SMALL:
             scalar = max(products.sizes) == 1
             return (ScalarSystem if scalar else SmallSystem)(products, template)
+        if is_bordered(products):
+            return BorderedSystem(products, template)
         return BlockedSystem(products, template)
 
 
