@@ -155,7 +155,8 @@ def _is_text(column: pd.Series) -> bool:
     dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype) or not pd.api.types.is_string_dtype(dtype):
         return False
-    return dtype != object or pd.api.types.infer_dtype(column, skipna=True) in ("string", "empty")
+    texts = not pd.api.types.is_object_dtype(dtype)
+    return texts or pd.api.types.infer_dtype(column, skipna=True) in ("string", "empty")
 
 
 def check_columns(have: Iterable[str], names: Iterable[str], who: str) -> None:
