@@ -26,6 +26,7 @@ from lmmsparse.chunks.batch import (
     reading,
 )
 from lmmsparse.common.errors import DataError, MissingPackageError
+from lmmsparse.data.datasets import DATASETS
 from lmmsparse.design import as_frame
 
 
@@ -91,6 +92,10 @@ def _found(path: Any) -> list[str]:
         matches = (Path(each) for each in sorted(glob.glob(text, recursive=True)))
         found = [f for m in matches for f in (_in_directory(m) if m.is_dir() else [str(m)])]
         found = list(dict.fromkeys(found))
+    if not found and text in DATASETS:
+        raise DataError(
+            f"There are no files {text!r}. The data set of this name is lmm.load_dataset({text!r})."
+        )
     if not found:
         reader = "read_parquet" if _kind(text) == "parquet" else "read_csv"
         raise DataError(

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 import scipy.sparse as sp
 
-from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly, frozen_csr, is_ones
+from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly, frozen, frozen_csr, is_ones
 from lmmsparse.engine.columns import Basis, InternalColumns
 from lmmsparse.engine.pairs import (
     PairPattern,
@@ -28,6 +28,7 @@ from lmmsparse.engine.pairs import (
 from lmmsparse.engine.prior import Prior, Priors
 
 _FEW_COLUMNS = 4
+_DENSE_UP_TO = 200  # random effects
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,10 +158,21 @@ class CrossProducts(ReadOnly):
     def times(self, b: FloatArray) -> FloatArray:
         """Z'WZ b for b of shape (q,) or (q, m)."""
         if len(self.sizes) != 1:
-            return np.asarray(self.ZtZ @ b)
+            return np.asarray((self.dense if self.q <= _DENSE_UP_TO else self.ZtZ) @ b)
         k = self.sizes[0]
         by_level = b.reshape(self.q // k, k, -1)
         return np.asarray(np.matmul(self.pairs[0].values, by_level)).reshape(b.shape)
+
+    @cached_property
+    def dense(self) -> FloatArray:
+        """Z'WZ as a dense matrix, (q, q)."""
+        out = np.zeros((self.q, self.q))
+        for pair in self.pairs:
+            r, c = self.coordinates(pair)
+            out[r, c] = pair.values
+            if pair.s != pair.t:
+                out[c, r] = pair.values
+        return frozen(out)
 
     @cached_property
     def ZtZ(self) -> sp.csr_array:

@@ -57,7 +57,7 @@ def model() -> lmm.LinearMixedModel:
         ("y ~ x * f + (1 | g)", {"contrasts": {"f": "sum"}}),
         ("yes ~ x + yes2 + (1 + yes2 | g)", {}),
         ("y ~ x + ar1(0 + f | g)", {}),
-        ("y ~ C(small) + big + (1 | day) + (1 | small)", {}),
+        ("y ~ C(small) + big + (1 | day) + (1 | g)", {}),
         ("y ~ square(x) + (1 | g)", {"context": {"square": lambda v: v**2}}),
         ("y ~ poly(x, 3) + (x | g)", {}),
         ("y ~ scale(o) + center(np.log(w)) + (scale(x) | g)", {}),
