@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.errors import DataError, Finding
-from lmmsparse.common.words import listed
 
 _SIZE = 4096  # hashes that are kept: the count is right to a few per cent
 _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -137,8 +136,8 @@ def about_room(meetings: Sequence[Meeting], free: float) -> list[Finding]:
         return []
     most = max(meetings, key=lambda each: each.bytes)
     said = (
-        f"The levels of {listed([repr(g) for g in most.groups])} meet in about {most.cells:.2g} "
-        f"pairs, whose sums take about {needed / 2**30:.2g} GiB in this process; "
+        f"The levels of {most.groups[0]!r} and {most.groups[1]!r} meet in about "
+        f"{float(f'{most.cells:.2g}'):,.0f} pairs, whose sums take about {needed / 2**30:.2g} GiB in this process; "
         f"{free / 2**30:.2g} GiB are free."
     )
     remedy = (

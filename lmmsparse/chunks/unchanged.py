@@ -15,6 +15,7 @@ from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.design.variables import tidy_column
 
 _SAME = 1e-11
+_NOTHING: FloatArray = np.zeros(4)
 
 
 @dataclass
@@ -29,16 +30,16 @@ class Seen:
     def add(self, name: str, values: FloatArray, y: FloatArray) -> None:
         size = np.abs(values)
         own = np.array([values.sum(), values @ y, size.sum(), size @ np.abs(y)])
-        self.sums[name] = self.sums.get(name, 0.0) + own
+        self.sums[name] = self.sums.get(name, _NOTHING) + own
 
     def joined(self, other: Seen) -> Seen:
         names = {**self.sums, **other.sums}
-        return Seen({n: self.sums.get(n, 0.0) + other.sums.get(n, 0.0) for n in names})
+        return Seen({n: self.sums.get(n, _NOTHING) + other.sums.get(n, _NOTHING) for n in names})
 
     def differs(self, other: Seen) -> str | None:
         """A column of which the others have seen something else."""
         for name, mine in self.sums.items():
-            theirs = other.sums.get(name, np.zeros(4))
+            theirs = other.sums.get(name, _NOTHING)
             off = np.abs(mine - theirs)[:2] > _SAME * np.maximum(mine, theirs)[2:]
             if off.any():
                 return name
