@@ -108,8 +108,8 @@ def _at_link_limit(fit: GeneralizedFit) -> Finding:
         "warning",
         f"The {family.link} link does not take every linear predictor, and the likelihood rises "
         "up to where some observation's would leave what it takes. The search has ended there: "
-        "these estimates are no optimum, and they have no standard errors. Use a link without "
-        f"limits, for example lmm.families.{type(family).__name__}(link={_unlimited(family)!r}).",
+        "these estimates are no optimum, and their standard errors and tests mean nothing. Use a "
+        f"link without limits, for example lmm.families.{type(family).__name__}(link={_unlimited(family)!r}).",
     )
 
 
