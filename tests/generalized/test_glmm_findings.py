@@ -122,12 +122,13 @@ LIMITED = {
 }
 
 
-@pytest.mark.parametrize("kind", LIMITED)
-@pytest.mark.parametrize("seed", [2, 3])
-def test_the_limit_of_a_link_ends_a_search(kind: str, seed: int) -> None:
+@pytest.mark.parametrize(
+    "kind", ["poisson", "negative binomial", pytest.param("binomial", marks=pytest.mark.long)]
+)
+def test_the_limit_of_a_link_ends_a_search(kind: str) -> None:
     """Observations of zero pull their means down to zero, where the likelihood has no slope."""
-    rng, n = np.random.default_rng(seed), 300
-    g, x, b = np.repeat(np.arange(30), 10), rng.normal(size=n), rng.normal(0, 0.4, 30)
+    rng, n = np.random.default_rng(3), 200
+    g, x, b = np.repeat(np.arange(20), 10), rng.normal(size=n), rng.normal(0, 0.4, 20)
     if kind == "binomial":
         y = (rng.random(n) < np.minimum(np.exp(-0.3 + 0.2 * x + 0.3 * b[g]), 0.97)).astype(float)
     else:
