@@ -56,11 +56,6 @@ __version__ = "0.1.0"
 sys.modules[f"{__name__}.errors"] = errors
 
 
-# What to write instead of a name that is not here; not a plain function, from which type checkers
-# would conclude that every name is.
-globals()["__getattr__"] = partial(no_such_name, __name__, LinearMixedModel)
-
-
 def __dir__() -> list[str]:
     """What is meant to be used, without the modules it is made of."""
     return sorted([*__all__, "__all__", "__doc__", "__name__", "__version__"])
@@ -122,3 +117,7 @@ __all__ = [
     "parse_formula",
     "pool",
 ]
+
+# What to write instead of a name that is not here; not a plain function, from which type checkers
+# would conclude that every name is.
+globals()["__getattr__"] = partial(no_such_name, __name__, LinearMixedModel, __all__)

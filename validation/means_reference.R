@@ -70,7 +70,9 @@ models <- list(
     ask("recipe", kind = "emtrends", var = "temp"),
     ask("recipe", kind = "emtrends", var = "temp", contrasts = "pairwise", ddf = "kenward-roger"),
     ask("temp", by = "recipe", at = list(temp = c(180, 200)), type = "response"),
-    ask(character(), kind = "joint_tests"))),
+    ask(character(), kind = "joint_tests"),
+    ask("recipe", regrid = "response"), ask("recipe", contrasts = "pairwise", regrid = "response"),
+    ask("recipe", kind = "emtrends", var = "temp", regrid = "response"))),
   model("log2", "cake", "log2(angle) ~ recipe + temp + (1 | recipe:replicate)",
         c("recipe", "replicate"), list(
     ask("recipe", type = "response"), ask("recipe", contrasts = "pairwise", type = "response")),
@@ -84,7 +86,8 @@ models <- list(
     ask("recipe", type = "response"), ask("recipe", contrasts = "pairwise", type = "response"))),
   model("sqrt", "cake", "sqrt(angle) ~ recipe * temperature + (1 | recipe:replicate)",
         c("recipe", "temperature", "replicate"), list(
-    ask("temperature", type = "response"), ask("recipe", contrasts = "pairwise", type = "response")),
+    ask("temperature", type = "response"), ask("recipe", contrasts = "pairwise", type = "response"),
+    ask("recipe", regrid = "response"), ask("recipe", contrasts = "pairwise", regrid = "response")),
     python = "np.sqrt(angle) ~ recipe * temperature + (1 | recipe:replicate)"),
   model("proportional", "Oats_unbalanced", "yield ~ Variety * nitro + (1 | Block)",
         c("Variety", "nitro", "Block"), list(
@@ -112,7 +115,22 @@ models <- list(
         c("period", "herd"), list(
     ask("period", type = "response"), ask("period"), ask("period", contrasts = "pairwise", type = "response"),
     ask("period", contrasts = "trt.vs.ctrl", type = "response", adjust = "holm"),
-    ask(character(), kind = "joint_tests")),
+    ask(character(), kind = "joint_tests"),
+    ask("period", regrid = "response"), ask("period", contrasts = "pairwise", regrid = "response"),
+    ask("period", contrasts = "trt.vs.ctrl", adjust = "holm", regrid = "response")),
+    family = "binomial"),
+  model("averaged", "cake", "I(angle > 32) ~ recipe + temperature + (1 | recipe:replicate)",
+        c("recipe", "temperature", "replicate"), list(
+    ask("recipe", regrid = "response"), ask("recipe", type = "response"),
+    ask("recipe", contrasts = "pairwise", regrid = "response", adjust = "sidak"),
+    ask("temperature", contrasts = "consec", regrid = "response", weights = "proportional"),
+    ask("recipe", by = "temperature", contrasts = "pairwise", regrid = "response", reverse = TRUE)),
+    family = "binomial"),
+  model("slopes", "cake", "I(angle > 32) ~ recipe * temp + (1 | recipe:replicate)",
+        c("recipe", "replicate"), list(
+    ask("recipe", at = list(temp = c(180, 220)), contrasts = "pairwise", regrid = "response"),
+    ask("recipe", kind = "emtrends", var = "temp", regrid = "response"),
+    ask("recipe", kind = "emtrends", var = "temp", contrasts = "pairwise", regrid = "response")),
     family = "binomial"),
   model("poisson", "cbpp", "incidence ~ period + offset(log(size)) + (1 | herd)",
         c("period", "herd"), list(
@@ -136,7 +154,9 @@ answer <- function(m, q) {
   common$by <- q$by
   if (!is.null(q$weights)) common$weights <- if (is.list(q$weights)) unlist(q$weights) else q$weights
   if (!is.null(q$var)) common$var <- q$var
+  if (!is.null(q$regrid)) common$regrid <- q$regrid
   grid <- do.call(if (q$kind == "emtrends") emtrends else emmeans, common)
+  level <- if (is.null(q$level)) 0.95 else q$level
   if (!is.null(q$contrasts)) {
     method <- q$contrasts
     extra <- list()
@@ -144,11 +164,11 @@ answer <- function(m, q) {
     else if (isTRUE(q$reverse)) extra$reverse <- TRUE
     if (!is.null(q$ref)) extra$ref <- q$ref
     grid <- do.call(contrast, c(list(grid, method = method), extra))
-    table <- summary(grid, infer = TRUE, level = if (is.null(q$level)) 0.95 else q$level,
+    table <- summary(grid, infer = TRUE, level = level,
                      type = if (is.null(q$type)) "link" else q$type,
                      adjust = if (is.null(q$adjust)) "tukey" else q$adjust)
   } else {
-    table <- summary(grid, infer = c(TRUE, FALSE), level = if (is.null(q$level)) 0.95 else q$level,
+    table <- summary(grid, infer = c(TRUE, FALSE), level = level,
                      type = if (is.null(q$type)) "link" else q$type)
   }
   as.list(as.data.frame(table))

@@ -22,6 +22,7 @@ from lmmsparse.chunks.batch import (
     number_of_parts,
 )
 from lmmsparse.common.errors import DataError, MissingPackageError
+from lmmsparse.data.datasets import DATASETS
 from lmmsparse.design import as_frame
 
 
@@ -53,6 +54,11 @@ def files_source(path: Any) -> ArrowSource:
         found = [text] if Path(text).exists() else []
     if not found:
         reader = "read_parquet" if _kind(text) == "parquet" else "read_csv"
+        if text in DATASETS:
+            raise DataError(
+                f"There are no files {text!r}. The data set of this name is "
+                f"lmm.load_dataset({text!r})."
+            )
         raise DataError(
             f"There are no files {text!r}. Check the path, or read the data first, for example "
             f"with pandas.{reader}({text!r})."

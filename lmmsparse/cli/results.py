@@ -8,11 +8,27 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+import pandas as pd
+
 from lmmsparse import __version__
+from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.table import Table
+from lmmsparse.common.words import close_match
+from lmmsparse.inference.df.methods import check_ddf
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.lmer import anova
+
+_SHARES = {"r2": "R²", "icc": "Intraclass correlation"}
+_TESTS = {
+    "df": "df",
+    "t value": "statistic",
+    "z value": "statistic",
+    "Pr(>|t|)": "p_value",
+    "Pr(>|z|)": "p_value",
+    "lower.CL": "lower",
+    "upper.CL": "upper",
+}
 
 
 class Results:
@@ -21,36 +37,51 @@ class Results:
     Parameters
     ----------
     model : LinearMixedModel or GeneralizedLinearMixedModel
+    data : DataFrame
     options : Namespace
-        ``ddf, ci, level, ranef, anova, emmeans, pairwise`` are looked at.
+        What was typed.
     """
 
     def __init__(
         self,
         model: LinearMixedModel | GeneralizedLinearMixedModel,
+        data: pd.DataFrame,
         options: argparse.Namespace,
     ) -> None:
-        ddf = {} if options.ddf is None else {"ddf": options.ddf}
-        self._model = model
-        self._with_ranef = options.ranef
-        self._summary = model.summary(**ddf)
+        how = _tests(model, data, options)
+        self._model, self._with_ranef = model, options.ranef
+        self._summary = model.summary(**how)
+        self._table = model.coef_table(level=options.level, **how)
+        self._how = {"ddf": check_ddf(options.ddf or _usual(model)), "robust": options.robust}
+        self._how |= {"cluster": options.cluster, "level": options.level}
         self._parts: dict[str, Any] = {}
         self._frames: dict[str, Any] = {}
         if options.anova:
-            self._parts["anova"] = anova(model, **ddf)
+            self._parts["anova"] = anova(model, **how)
         for factors in options.emmeans:
             means, _, by = factors.partition("|")
             self._parts[f"emmeans {factors.strip()}"] = model.emmeans(
                 _names(means),
                 _names(by) or None,
                 pairwise=options.pairwise,
+                contrasts=options.contrasts,
+                reverse=options.reverse,
+                adjust=options.adjust or "tukey",
+                at={name: _values(data, name, text) for name, text in options.at},
+                weights=options.emmeans_weights or "equal",
+                type=options.type or "link",
+                regrid="response" if options.regrid else None,
                 level=options.level,
-                **ddf,
+                **how,
             )
+        if options.r2:
+            self._frames["R²"] = model.r2()
+            self._frames["Intraclass correlation"] = model.icc()
         if options.ci is not None:
             title = f"Confidence intervals ({options.ci}, {options.level:.4g})"
             self._frames[title] = model.confint(method=options.ci, level=options.level)
         self._intervals = None if options.ci is None else self._frames[title]
+        self._shares = {name: self._frames[long] for name, long in _SHARES.items() if options.r2}
         if options.ranef:
             for group, table in model.ranef.items():
                 self._frames[f"Random effects of {group}"] = table
@@ -70,7 +101,9 @@ class Results:
 
     def as_json(self) -> str:
         """All numbers, under names for programs."""
-        found = as_dictionary(self._model, ranef=self._with_ranef)
+        found = as_dictionary(self._model, self._table, ranef=self._with_ranef)
+        found["tests"] = self._how
+        found |= {name: _plain(shares.to_dict()) for name, shares in self._shares.items()}
         for name, part in self._parts.items():
             kind, _, factors = name.partition(" ")
             frame = part.to_frame()
@@ -84,6 +117,39 @@ class Results:
         return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
 
 
+def _tests(model: Any, data: pd.DataFrame, options: argparse.Namespace) -> dict[str, Any]:
+    """The options of tests that were given."""
+    given = {} if options.ddf is None else {"ddf": options.ddf}
+    if options.robust is None:
+        return given
+    cluster = options.cluster
+    if cluster is not None and cluster not in model.n_groups:
+        if cluster not in data:
+            raise DataError(
+                f"--cluster names {cluster!r}, which is no column of the data."
+                f"{close_match(cluster, data.columns)}"
+            )
+        cluster = data[cluster]
+    return {**given, "robust": options.robust, "cluster": cluster}
+
+
+def _usual(model: Any) -> str:
+    return "satterthwaite" if isinstance(model, LinearMixedModel) else "asymptotic"
+
+
+def _values(data: pd.DataFrame, name: str, text: str) -> list[Any]:
+    """Values after --at: numbers where the column has numbers."""
+    words: list[Any] = [word.strip() for word in text.split(",") if word.strip()]
+    column = data.get(name)
+    if column is None or not pd.api.types.is_numeric_dtype(column.dtype):
+        return words
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        raise OptionError(f"--at {name}={text} must hold numbers, as the column does.") from None
+    return [int(value) if value.is_integer() else value for value in numbers]
+
+
 def _records(frame: Any, name: str) -> list[dict[Any, Any]]:
     rows: list[dict[Any, Any]] = frame.rename_axis(name).reset_index().to_dict("records")
     return rows
@@ -94,7 +160,7 @@ def _names(text: str) -> list[str]:
 
 
 def as_dictionary(
-    model: LinearMixedModel | GeneralizedLinearMixedModel, *, ranef: bool = False
+    model: LinearMixedModel | GeneralizedLinearMixedModel, table: Table, *, ranef: bool = False
 ) -> dict[str, Any]:
     """What a fitted model found, in lists, dictionaries, numbers and strings only.
 
@@ -102,6 +168,8 @@ def as_dictionary(
     ----------
     model : LinearMixedModel or GeneralizedLinearMixedModel
         A fitted model.
+    table : Table
+        Its coefficients with tests and limits.
     ranef : bool
         Whether to include the conditional modes of the random effects.
 
@@ -111,14 +179,19 @@ def as_dictionary(
         ``lmmsparse`` (version), ``formula``, ``reml``, ``nobs``, ``n_groups`` (group → levels),
         ``criterion`` (the REML criterion or −2 log-likelihood), ``loglik``, ``aic``, ``bic``,
         ``npar``, ``df_resid``, ``sigma``, ``theta`` (name → value), ``fixef`` (a list of ``term,
-        estimate, se``), ``vcov`` (rows in the order of ``fixef``), ``varcorr`` (a list of ``group,
+        estimate, se, df, statistic, p_value, lower, upper``, by the tests that were asked for),
+        ``vcov`` (the model's own, rows in the order of ``fixef``), ``varcorr`` (a list of ``group,
         var1, var2, vcov, sdcor``), ``converged``, ``singular``, ``evaluations``, ``findings`` (a
         list of ``code, level, message``) and with `ranef` also ``ranef`` (group → a list of
         ``level`` and ``effects``, name → value). A generalized model has ``family``, ``link``,
         ``dispersion`` and ``family_theta`` (of a negative binomial) instead of ``sigma``. Numbers
         that are not finite are None.
     """
-    fixef = zip(model.fixef.index, model.fixef, model.se, strict=True)
+    fixef = []
+    for i, term in enumerate(table.index):
+        own = {new: table.columns[old][i] for old, new in _TESTS.items() if old in table.columns}
+        start = {"estimate": table.columns["Estimate"][i], "se": table.columns["Std. Error"][i]}
+        fixef.append({"term": term, **start, **own})
     verdict = model.convergence
     found: dict[str, Any] = {
         "lmmsparse": __version__,
@@ -134,7 +207,7 @@ def as_dictionary(
         "df_resid": model.df_resid,
         **_scale(model),
         "theta": model.theta.to_dict(),
-        "fixef": [{"term": term, "estimate": b, "se": se} for term, b, se in fixef],
+        "fixef": fixef,
         "vcov": model.vcov.to_numpy().tolist(),
         "varcorr": model.varcorr.to_frame().to_dict("records"),
         "converged": verdict.converged,

@@ -9,26 +9,29 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.habits import habit
 from lmmsparse.common.options import yes_or_no
+from lmmsparse.common.words import close_match
 
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
 
-def no_such_name(module: str, models: type, name: str) -> NoReturn:
+def no_such_name(module: str, models: type, public: Sequence[str], name: str) -> NoReturn:
     """Raise for a name that a module does not have, and say what to write instead.
 
     Parameters
     ----------
     models : type
         The class of fitted models, whose members other packages have as functions.
+    public : sequence of str
+        Names that the module has.
     """
     text = f"module {module!r} has no attribute {name!r}"
     member = getattr(models, name) if name in dir(models) and name[0] != "_" else None
@@ -40,6 +43,8 @@ def no_such_name(module: str, models: type, name: str) -> NoReturn:
         text += f". It is a member of the fitted model. Write m.{name}."
     elif advice := habit("members", name):
         text += f". {advice}"
+    else:
+        text += "." * bool(hint := close_match(name, public)) + hint
     raise AttributeError(text, name=name)
 
 
@@ -74,8 +79,14 @@ def _looks_like(name: str, member: str) -> bool:
     return begin_alike or difflib.SequenceMatcher(None, name, member).ratio() >= 0.85
 
 
-def explained_members(kind: C) -> C:
-    """Decorate a class so that a member it does not have says what to write instead."""
+def explained_members(kind: C, section: str = "members") -> C:
+    """Decorate a class so that a member it does not have says what to write instead.
+
+    Parameters
+    ----------
+    section : str
+        Of the habits that are looked up.
+    """
     members = [name for name in dir(kind) if not name.startswith("_")]
 
     def missing(self: Any, name: str) -> Any:
@@ -84,7 +95,7 @@ def explained_members(kind: C) -> C:
         text = f"{kind.__name__!r} object has no attribute {name!r}"
         close = [m for m in members if _looks_like(name.lower(), m)]
         close = difflib.get_close_matches(name.lower(), close, n=1, cutoff=0.0)
-        if advice := getattr(kind, "_instead", {}).get(name, habit("members", name)):
+        if advice := getattr(kind, "_instead", {}).get(name, habit(section, name)):
             text += f". {advice}"
         elif close and not name.startswith("_"):
             text += f". Did you mean {close[0]!r}?"
@@ -152,9 +163,11 @@ def _misfit(
         return f"{function}() was not given {name!r}. {why}"
     if error.startswith("multiple values"):
         twice = ", ".join(repr(name) for name in names if name in given)
+        others = [name for name in names if name not in given]
         return (
             f"{function}() got {twice} twice, by name and by position. Its arguments are "
-            f"{', '.join(names)}."
+            f"{', '.join(names)}. Give all by name"
+            + (f", such as {others[-1]}=." if others else ".")
         )
     if function == "LinearMixedModel":
         return (
@@ -180,10 +193,9 @@ def unknown_keyword(function: str, name: str, known: list[str]) -> str:
     """The message for a keyword that a function does not have."""
     folded = {option.lower(): option for option in known}
     close = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.6)
-    hint = "Write kind=." if name == "type" and "kind" in known else habit("keywords", name)
+    hint = habit("keywords", f"{function}.{name}")
+    hint = hint or ("Write kind=." if name == "type" and "kind" in known else "")
+    hint = hint or habit("keywords", name)
     hint = hint or (f"Did you mean {folded[close[0]]}=?" if close else "")
-    return (
-        f"{function}() has no option {name!r}. {hint} Its options are {', '.join(known)}.".replace(
-            "  ", " "
-        )
-    )
+    rest = f"Its options are {', '.join(known)}." if known else "It takes none."
+    return " ".join(filter(None, [f"{function}() has no option {name!r}.", hint, rest]))

@@ -76,6 +76,13 @@ class UnknownGroupError(LmmError, KeyError):
         return str(self.args[0])  # a KeyError would show it in quotation marks
 
 
+class UnknownColumnError(LmmError, KeyError):
+    """A name that is not one of a table's columns."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class NotFittedByError(LmmError, AttributeError):
     """A quantity that belongs to the other criterion (ML or REML) than the one fitted."""
 

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.errors import MissingPackageError
+from lmmsparse.common.errors import MissingPackageError, UnknownColumnError
+from lmmsparse.common.habits import habit
 from lmmsparse.common.options import a_text, refused, several
 from lmmsparse.common.render import Grid, Section, Shown, latex_of, markdown_of
+from lmmsparse.common.words import close_match, listed
 
 Formatter = Callable[[Sequence[float]], list[str]]
 
@@ -207,7 +209,26 @@ class Table(Shown):
         if column in self.beside:
             index = pd.Index(list(self.index), dtype=object)
             return pd.Series(np.asarray(self.beside[column]), index=index, name=column)
+        if column not in self.columns and column not in self.labels:
+            raise UnknownColumnError(self._no_column(column))
         return self.to_frame()[column]
+
+    def __getattr__(self, name: str) -> Any:
+        text = f"'Table' object has no attribute {name!r}"
+        if name in self.__dict__.get("columns", ()):
+            text += f". Write table[{name!r}]."
+        elif advice := habit("tables", name):
+            text += f". {advice}"
+        raise AttributeError(text, name=name, obj=self)
+
+    def _no_column(self, name: Any) -> str:
+        names = [*self.labels, *self.columns, *self.beside]
+        if name in list(self.index):
+            return f"{name!r} is a row, not a column. Write table.to_frame().loc[{name!r}]."
+        return (
+            f"{name!r} is not a column of the table.{close_match(str(name), names)} Its columns "
+            f"are {listed(names, 20)}."
+        )
 
     @checked_keywords
     def to_frame(self) -> pd.DataFrame:

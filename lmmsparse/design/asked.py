@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from lmmsparse.common.errors import DataError, FormulaError
+from lmmsparse.common.errors import DataError, Finding, FormulaError
 from lmmsparse.common.options import mapping
 from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.residual import PART
@@ -90,6 +90,19 @@ def asked_of(
     uses = {part: columns_of(text, frame.columns, own) for part, text in parts.items()}
     sd_text = "" if residual_sd is None else residual_sd.strip()
     return Asked(parsed, parsed.response, frame, own, parts, uses, correlation, sd_text)
+
+
+def about_idle(parsed: MixedFormula) -> list[Finding]:
+    """What there is to say about powers that are none."""
+    return [
+        Finding(
+            "idle-power",
+            "warning",
+            f"In a formula {written} is {name}, as in R, where powers and products stand for "
+            f"interactions. For the square write I({name}**2), or poly({name}, 2) for both.",
+        )
+        for written, name in dict.fromkeys(parsed.idle)
+    ]
 
 
 def _parts(response: str, parsed: MixedFormula, frame: pd.DataFrame) -> dict[str, str]:

@@ -208,7 +208,8 @@ def _labelled(what: str, name: str, values: Any, labels: Any) -> tuple[pd.Index,
     if len(matrix.shape) != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.shape[0]:
         raise DataError(
             f"The {what} has shape {tuple(matrix.shape)}. It must be square, with a row and a "
-            "column per level."
+            "column per level. A table of parents is given as lmm.Pedigree.from_frame(table, id=, "
+            "sire=, dam=)."
         )
     if labels is not None:
         given = pd.Index(plain_labels(pd.Series(list(labels))), tupleize_cols=False)

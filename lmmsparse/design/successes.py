@@ -88,7 +88,16 @@ def binomial_response(
         known = np.isfinite(prior) & np.isfinite(y)
         if not (_are_whole(prior[known]) and _are_whole((prior * y)[known])):
             trials = None
-            findings.append(_not_whole())
+            findings.append(_not_trials())
+        elif np.any(prior[known] > 1.0) and np.all((y == 0) | (y == 1) | ~known):
+            findings.append(
+                Finding(
+                    "weights-are-trials",
+                    "info",
+                    "The weights are taken as numbers of trials: a row of weight 3 counts as three "
+                    "like it.",
+                )
+            )
     elif not _are_whole(y):
         findings.append(
             Finding(
@@ -110,9 +119,19 @@ def binomial_response(
 def _not_whole() -> Finding:
     return Finding(
         "not-whole",
-        "info",
-        "The numbers of successes are not whole. Weights are taken as prior weights, which "
-        "multiply the log-likelihood; responses cannot be drawn from such a model.",
+        "warning",
+        "The numbers of successes, or of trials, are not whole. Check the columns: these are "
+        "counts. Responses cannot be drawn from such a model.",
+    )
+
+
+def _not_trials() -> Finding:
+    return Finding(
+        "not-whole",
+        "warning",
+        "The weights are no numbers of trials, as they or the successes are not whole. They "
+        "multiply the log-likelihood, as if a row had been seen that often: standard errors depend "
+        "on their size. Survey weights are for a survey package; responses cannot be drawn.",
     )
 
 

@@ -17,7 +17,7 @@ from lmmsparse.formula.limits import remembered
 from lmmsparse.formula.parser import parse_side
 from lmmsparse.formula.places import Place
 from lmmsparse.formula.summands import FoundBar, Summands, joined
-from lmmsparse.formula.terms import groupings, term_labels
+from lmmsparse.formula.terms import groupings, idle_products, term_labels
 from lmmsparse.formula.tokens import (
     Token,
     check_columns_callable,
@@ -89,6 +89,8 @@ class MixedFormula:
         Python expressions of the offsets.
     random : tuple of RandomTerm
         Random terms in formula order.
+    idle : tuple of (str, str)
+        Powers and products as written, such as ``x^2``, that stand for their one variable.
     """
 
     text: str
@@ -96,6 +98,7 @@ class MixedFormula:
     fixed: str
     offsets: tuple[str, ...]
     random: tuple[RandomTerm, ...]
+    idle: tuple[tuple[str, str], ...] = ()
 
 
 @checked_keywords
@@ -180,7 +183,10 @@ def _parse(text: str, tokens: list[Token], one_sided: bool) -> MixedFormula:
             f"{limits.GROUPINGS}",
             "Write the terms that are needed.",
         )
-    return MixedFormula(text, response, side.formula(), tuple(side.offsets), random)
+    sides = [tree, *(found.bar.left for found in side.bars)]
+    idle = [(part.written, name) for node in sides for part, name in idle_products(node)]
+    offsets = tuple(side.offsets)
+    return MixedFormula(text, response, side.formula(), offsets, random, tuple(idle))
 
 
 def _find_tilde(tokens: list[Token], one_sided: bool) -> int:
@@ -189,7 +195,7 @@ def _find_tilde(tokens: list[Token], one_sided: bool) -> int:
         if one_sided:
             tokens[0].fail(
                 'A formula that chooses random terms must start with "~". Write for example '
-                '"~(1|group)".'
+                '"~(1|group)"; without any random effects, random=False.'
             )
         equals = [token for token in tokens if token.is_op("=")]
         (equals[0] if equals else tokens[0]).fail(

@@ -112,6 +112,11 @@ def parse_residual_sd(text: object) -> str:
             f"residual_sd={text!r} has random effects or an offset. The logarithm of the residual "
             f"standard deviation is linear in columns of the data only. {example}"
         )
+    for written, name in parsed.idle:
+        raise FormulaError(
+            f"residual_sd={text!r}: {written} is {name} in a formula. Write I({name}**2) for its "
+            "square."
+        )
     if parsed.fixed.strip().startswith("0"):
         raise FormulaError(
             f"residual_sd={text!r} leaves out the intercept, which is the logarithm of sigma. "

@@ -6,6 +6,8 @@ variables are one, and the first names them in its order.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from lmmsparse.formula import limits
 from lmmsparse.formula.tokens import CONSTANTS
 from lmmsparse.formula.tree import (
@@ -60,6 +62,21 @@ def groupings(node: Node) -> tuple[tuple[Leaf, ...], ...]:
         _check_grouping(part)
     algebra = _Algebra(groups=True)
     return algebra.leaves(algebra.few(algebra.expand(node), node))
+
+
+def idle_products(node: Node) -> Iterator[tuple[Product, str]]:
+    """Powers and products that are no more than their one variable, such as ``x^2``."""
+    end = -1
+    for part in walk(node):
+        if not isinstance(part, Product) or part.start < end:
+            continue
+        if part.operator == "^" and power_of(part) == 1:
+            continue
+        leaves = [leaf for leaf in walk(part) if isinstance(leaf, Name | Call)]
+        names = {leaf_text(leaf, in_formula=False) for leaf in leaves}
+        if len(names) == 1 and not is_dot(leaves[0]):
+            end = part.end
+            yield part, names.pop()
 
 
 _Term = tuple[int, ...]

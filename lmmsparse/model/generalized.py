@@ -10,10 +10,10 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 import pandas as pd
 
-from lmmsparse.common.calls import checked_keywords, explained_members
+from lmmsparse.common.calls import checked_keywords, explained_members, not_called
 from lmmsparse.common.errors import Finding, NotFittedByError, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import check_level, refused, word_of
+from lmmsparse.common.options import check_level, refused
 from lmmsparse.common.table import Table
 from lmmsparse.design.checks import check_design
 from lmmsparse.engine.families import NegativeBinomial
@@ -37,6 +37,7 @@ from lmmsparse.inference.generalized.wald import (
 )
 from lmmsparse.inference.hypotheses.contrast import contrast
 from lmmsparse.inference.intervals.bootstrap import Bootstrap
+from lmmsparse.inference.intervals.confint import check_interval_level, check_method
 from lmmsparse.inference.intervals.profile.profile import Profile
 from lmmsparse.inference.means.joint import joint_tests_table
 from lmmsparse.inference.means.tables import Wanted, emmeans_table, emtrends_table
@@ -64,8 +65,7 @@ from lmmsparse.results.generalized_influence import influence_generalized
 from lmmsparse.results.given import given_parameters
 from lmmsparse.results.influence import Influence
 from lmmsparse.results.parameters import select_rows
-
-METHODS = ("wald", "profile", "boot")
+from lmmsparse.results.variance_explained import intraclass_correlation, r_squared
 
 
 def announce_doubts(model: GeneralizedLinearMixedModel, told: Sequence[Finding] = ()) -> None:
@@ -80,6 +80,7 @@ def announce_doubts(model: GeneralizedLinearMixedModel, told: Sequence[Finding] 
     announce([*check_design(fit.design, fit.held), *model._doubts.findings], told)
 
 
+@not_called("A fitted model is no function. Write m.predict(newdata).")
 @explained_members
 class GeneralizedLinearMixedModel(MixedModel):
     """A fitted generalized linear mixed model.
@@ -111,9 +112,6 @@ class GeneralizedLinearMixedModel(MixedModel):
         "vcov_varcorr": "Write m.parameter_errors.",
         "vcov_robust": "It is for linear mixed models. See generalized estimating equations.",
         "all_fit": "Fit again with optimizer=, for example lmm.Bobyqa().",
-        "r2": "It is for linear mixed models, whose residuals have a variance.",
-        "rsquared": "R² is given for linear mixed models, whose residuals have a variance.",
-        "icc": "It is for linear mixed models, whose residuals have a variance.",
     }
 
     @checked_keywords
@@ -218,6 +216,53 @@ class GeneralizedLinearMixedModel(MixedModel):
         found = check_design(fit.design, fit.held)
         found = [*found, *solver_findings(fit.products, fit.solver)]
         return judge_generalized(fit, tuple(found), self._doubts)
+
+    @checked_keywords
+    def r2(self, method: str | None = None) -> pd.Series:
+        """Nakagawa's R²: ``marginal`` (fixed effects), ``conditional`` (with random effects).
+
+        Parameters
+        ----------
+        method : {"theoretical", "lognormal", "delta", "trigamma"}, optional
+            What stands for the variance of the residuals on the scale of the link. Theoretical
+            (logit, probit and cloglog; the default there): that of the latent variable. Lognormal
+            (logarithms; the default there), trigamma (counts and gamma, logarithms) and delta (any
+            link): from the variance of the response at its mean by the model without predictors,
+            which is fitted for it.
+
+        Returns
+        -------
+        Series
+
+        Notes
+        -----
+        Binomial responses count as single trials. The effects of a grouping factor with a level for
+        every row are residual variance.
+
+        References
+        ----------
+        Nakagawa, Johnson & Schielzeth (2017), Journal of the Royal Society Interface 14, 20170213.
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> f = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+        >>> m = lmm.glmer(f, lmm.load_dataset("cbpp"), "binomial")
+        >>> m.r2().round(4).to_dict()
+        {}
+        """
+        return r_squared(self._fit, method)
+
+    @checked_keywords
+    def icc(self, method: str | None = None) -> pd.Series:
+        """Intraclass correlation: each group's share of the variance besides fixed effects.
+
+        Parameters
+        ----------
+        method : str, optional
+            As for `r2`.
+        """
+        return intraclass_correlation(self._fit, method)
 
     # -- data --------------------------------------------------------------------------------------
 
@@ -381,8 +426,7 @@ class GeneralizedLinearMixedModel(MixedModel):
         DataFrame
             Columns ``lower, upper``.
         """
-        method = word_of("method", method, METHODS, "It names the kind of interval.")
-        level = check_level(level)
+        method, level = check_method(method), check_interval_level(level)
         if method == "wald":
             return wald_intervals(self._fit, level, which)
         if method == "profile":
@@ -480,6 +524,7 @@ class GeneralizedLinearMixedModel(MixedModel):
         ref: Any = None,
         adjust: str | None = "tukey",
         type: str = "link",
+        regrid: str | bool | None = None,
         weights: str | Mapping[str, Any] = "equal",
         at: Mapping[str, Any] | None = None,
         level: float = 0.95,
@@ -493,13 +538,27 @@ class GeneralizedLinearMixedModel(MixedModel):
         type : {"link", "response"}
             Means on the scale of the link, or mapped to the response; differences of logits and
             logarithms then become odds ratios and ratios.
+        regrid : {"response"}, optional
+            Map predictions to the response before they are averaged and compared: differences are
+            then of probabilities or rates.
 
         Returns
         -------
         Table
             As for `LinearMixedModel.emmeans`, with ``z.ratio`` and without ``df``.
+
+        Examples
+        --------
+        How many percentage points lie between the probabilities of two periods:
+
+        >>> import lmmsparse as lmm
+        >>> f = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+        >>> m = lmm.glmer(f, lmm.load_dataset("cbpp"), "binomial")
+        >>> found = m.emmeans("period", contrasts="trt.vs.ctrl", regrid="response")
+        >>> (100 * found["estimate"]).round(1).to_dict()
+        {}
         """
-        wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level)
+        wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level, regrid)
         return emmeans_table(generalized_basis(self._fit), specs, wanted, type)
 
     @checked_keywords
@@ -517,15 +576,18 @@ class GeneralizedLinearMixedModel(MixedModel):
         weights: str | Mapping[str, Any] = "equal",
         at: Mapping[str, Any] | None = None,
         level: float = 0.95,
+        regrid: str | bool | None = None,
     ) -> Table:
-        """Slopes along a covariate on the scale of the link, averaged over the other factors.
+        """Slopes along a covariate, averaged over the other factors.
 
         Parameters
         ----------
         specs, var, by, pairwise, contrasts, reverse, ref, adjust, weights, at, level
             As for `LinearMixedModel.emtrends`.
+        regrid : {"response"}, optional
+            Slopes of the probability or rate, rather than on the scale of the link.
         """
-        wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level)
+        wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level, regrid)
         return emtrends_table(generalized_basis(self._fit), specs, var, wanted)
 
     @checked_keywords

@@ -109,6 +109,8 @@ def glmer(
             "glmer() needs a family, for example family='binomial'. For a Gaussian response use "
             "lmm.lmer."
         )
+    if not isinstance(formula, str):
+        parse_formula(formula)  # which says so
     refuse_chunks("lmm.glmer", data)
     chosen = family_named(family)
     check_parts(optimizer, solver)

@@ -17,13 +17,9 @@ from lmmsparse.inference.intervals.bootstrap import Bootstrap, bootstrap
 from lmmsparse.inference.intervals.confint import confidence_intervals
 from lmmsparse.inference.intervals.profile.profile import Profile, profile
 from lmmsparse.inference.intervals.wald import coefficient_table
+from lmmsparse.inference.means.basis import linear_basis
 from lmmsparse.inference.means.joint import joint_tests_table
-from lmmsparse.inference.means.tables import (
-    Wanted,
-    emmeans_table,
-    emtrends_table,
-    linear_basis,
-)
+from lmmsparse.inference.means.tables import Wanted, emmeans_table, emtrends_table
 from lmmsparse.inference.power.power import power
 from lmmsparse.inference.robust.clusters import Robust, check_kind, robust_errors
 from lmmsparse.inference.robust.robust import robust_covariance
@@ -302,6 +298,7 @@ class LinearInference(MixedModel):
         ref: Any = None,
         adjust: str | None = "tukey",
         type: str = "link",
+        regrid: str | bool | None = None,
         weights: str | Mapping[str, Any] = "equal",
         at: Mapping[str, Any] | None = None,
         level: float = 0.95,
@@ -334,6 +331,10 @@ class LinearInference(MixedModel):
             On the scale of the model, or mapped back where the formula transforms the response:
             ``log(y)``, ``np.sqrt(y)``. Differences of logarithms then become ratios, of logits
             odds ratios; others stay what they are.
+        regrid : {"response"}, optional
+            Map predictions to the response before they are averaged and compared, as R's emmeans
+            does: differences are then of probabilities, of rates, or in the unit of the response,
+            with standard errors by the delta method.
         weights : {"equal", "proportional"} or mapping
             Of the levels that are averaged over: alike, as often as they occur in the data, or
             factor → weights of its levels.
@@ -364,7 +365,7 @@ class LinearInference(MixedModel):
         >>> m.emmeans("recipe").to_frame()["emmean"].round(3).to_dict()
         {'A': 33.122, 'B': 31.644, 'C': 31.6}
         """
-        wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level)
+        wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level, regrid)
         basis = linear_basis(self._fit, ddf, self._robust(robust, cluster))
         return emmeans_table(basis, specs, wanted, type)
 
@@ -383,6 +384,7 @@ class LinearInference(MixedModel):
         weights: str | Mapping[str, Any] = "equal",
         at: Mapping[str, Any] | None = None,
         level: float = 0.95,
+        regrid: str | bool | None = None,
         ddf: str = "satterthwaite",
         robust: str | None = None,
         cluster: Any = None,
@@ -397,11 +399,14 @@ class LinearInference(MixedModel):
             The covariate. Of a curve it is the slope at its mean, or at the values in `at`.
         by, pairwise, contrasts, reverse, ref, adjust, weights, at, level, ddf, robust, cluster
             As for `emmeans`.
+        regrid : {"response"}, optional
+            Slopes of the mean of the response, such as of a probability.
 
         Returns
         -------
         Table
-            As `emmeans`, with ``<var>.trend`` for ``emmean``; on the scale of the model.
+            As `emmeans`, with ``<var>.trend`` for ``emmean``; on the scale of the model
+            unless `regrid` is given.
 
         Examples
         --------
@@ -411,7 +416,7 @@ class LinearInference(MixedModel):
         >>> m.emtrends("recipe", "temp").to_frame()["temp.trend"].round(3).to_dict()
         {'A': 0.154, 'B': 0.165, 'C': 0.156}
         """
-        wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level)
+        wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level, regrid)
         basis = linear_basis(self._fit, ddf, self._robust(robust, cluster))
         return emtrends_table(basis, specs, var, wanted)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from lmmsparse.common.calls import checked_keywords, explained_members
+from lmmsparse.common.calls import checked_keywords, explained_members, not_called
 from lmmsparse.common.errors import NotFittedByError, OptionError
 from lmmsparse.common.table import Table
 from lmmsparse.design.checks import check_design
@@ -35,6 +35,7 @@ from lmmsparse.results.rows_needed import IN_MEMORY, PREDICT, with_rows
 from lmmsparse.results.variance_explained import intraclass_correlation, r_squared
 
 
+@not_called("A fitted model is no function. Write m.predict(newdata).")
 @explained_members
 class LinearMixedModel(LinearInference, LinearRows):
     """A fitted linear mixed model.

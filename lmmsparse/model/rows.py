@@ -13,10 +13,11 @@ from lmmsparse.chunks.write import write_predictions
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import check_level, is_whole
+from lmmsparse.common.options import check_level, is_whole, one_of
 from lmmsparse.common.words import brief
 from lmmsparse.fit.many.refit import refit_many
 from lmmsparse.fit.refit import refit_response
+from lmmsparse.inference.means.predictions import mapped_back
 from lmmsparse.model.mixed import MixedModel
 from lmmsparse.results.given import given_parameters
 from lmmsparse.results.predict import predict
@@ -70,6 +71,7 @@ class LinearRows(MixedModel):
         self,
         newdata: Any = None,
         *,
+        type: str = "link",
         random: bool | str = True,
         new_levels: str = "raise",
         offset: Any = None,
@@ -85,6 +87,9 @@ class LinearRows(MixedModel):
         ----------
         newdata : table, optional
             The columns the model uses; the response is not needed.
+        type : {"link", "response"}
+            On the scale of the model, or mapped back where the formula transforms the response:
+            ``log(y)``, ``np.sqrt(y)``. What is mapped back from a mean is a median.
         random : bool or str
             All random effects (True), none (False), or those of a one-sided formula such as
             ``"~(1|Subject)"``.
@@ -114,9 +119,11 @@ class LinearRows(MixedModel):
         ------
         DataError, FormulaError, OptionError
         """
+        one_of("type", type, ("link", "response"), "It is the scale of the predictions.")
         fit = self._fit if newdata is not None else with_rows(self._fit, "m.predict()", PREDICT)
+        found: pd.Series | pd.DataFrame
         if se or interval is not None:
-            return predict_with_error(
+            found = predict_with_error(
                 fit,
                 newdata,
                 random,
@@ -127,13 +134,15 @@ class LinearRows(MixedModel):
                 theta_draws,
                 rng,
             )
-        if not is_whole(theta_draws) or theta_draws != 0:
+        elif not is_whole(theta_draws) or theta_draws != 0:
             raise OptionError(
                 f"theta_draws={brief(theta_draws)} goes with standard errors or limits. The "
                 "prediction itself does not depend on it. Pass se=True or interval= too."
             )
-        values, index = predict(fit, newdata, random, new_levels, offset)
-        return pd.Series(values, index=index, name="predicted")
+        else:
+            values, index = predict(fit, newdata, random, new_levels, offset)
+            found = pd.Series(values, index=index, name="predicted")
+        return mapped_back(fit.design, found) if type == "response" else found
 
     @checked_keywords
     def simulate(

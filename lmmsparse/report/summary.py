@@ -5,11 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.common.calls import checked_keywords
+from lmmsparse.common.calls import checked_keywords, explained_members
 from lmmsparse.common.options import a_text
 from lmmsparse.common.render import GAP, Grid, Section, Shown, latex_of, markdown_of
 from lmmsparse.common.table import Table, as_precise_as, number
@@ -31,6 +32,15 @@ _CORRELATIONS_UP_TO = 12
 _PRINTED = 40
 _WIDTH = 88
 _SHORT = ("singular", "not-identified")
+# Said in another line of the printout, or of no consequence for what it shows.
+_ELSEWHERE = (
+    "missing-rows",
+    "evaluation-limit",
+    "slow-solver",
+    "sequence",
+    "read-in-chunks",
+    "read-in-memory",
+)
 _FIXED = {
     "none": "Fixed effects:",
     "satterthwaite": "Fixed effects (t-tests with Satterthwaite's degrees of freedom):",
@@ -40,6 +50,7 @@ _FIXED = {
 }
 
 
+@partial(explained_members, section="tables")
 @dataclass(frozen=True, eq=False, repr=False)
 class Summary(Shown):
     """A printable summary that keeps its numbers.
@@ -210,9 +221,10 @@ def verdict_of(fit: Fit, convergence: Convergence) -> str:
 def notes_of(fit: Fit, convergence: Convergence) -> tuple[str, ...]:
     """What deserves attention, with advice; in short what fitting has warned of."""
     findings = convergence.findings
-    notes = [f.message for f in findings if f.level != "info" and f.code not in _SHORT]
+    told = [f for f in findings if f.code not in _SHORT]
+    notes = [f.message for f in told if f.level != "info"]
     notes += briefly(fit, findings)
-    notes += [f.message for f in findings if f.code == "monte-carlo"]
+    notes += [f.message for f in told if f.level == "info" and f.code not in _ELSEWHERE]
     return tuple(
         textwrap.fill(f"Note: {note}", _WIDTH, subsequent_indent="  ")
         for note in dict.fromkeys(notes)

@@ -6,10 +6,15 @@ import html
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+import pandas as pd
+
 from lmmsparse.common.calls import not_called
 from lmmsparse.common.errors import UnknownGroupError
+from lmmsparse.common.table import Table
+from lmmsparse.common.words import close_match
 
 V = TypeVar("V")
+_ROWS = 20
 
 
 def own_name(name: Any, groups: Iterable[str]) -> Any:
@@ -42,9 +47,17 @@ class ByGroup(dict[str, V]):
         if (own := own_name(name, self)) in self:
             return self[own]
         raise UnknownGroupError(
-            f"{name!r} is not a grouping factor of the model. "
+            f"{name!r} is not a grouping factor of the model."
+            f"{close_match(str(name), self)} "
             + (f"Name one of {', '.join(map(repr, self))}." if self else "It has none.")
         )
+
+    def __getattr__(self, name: str) -> Any:
+        advice = f" Write [{name!r}]." if name in self else ""
+        raise AttributeError(f"Values by grouping factor have no attribute {name!r}.{advice}")
+
+    def __repr__(self) -> str:
+        return "\n\n".join(_shown(name, value) for name, value in self.items()) or "{}"
 
     def _repr_html_(self) -> str:
         parts = []
@@ -53,3 +66,11 @@ class ByGroup(dict[str, V]):
             text = shown() if shown else f"<pre>{html.escape(repr(value))}</pre>"
             parts.append(f"<div style='font-weight:600'>{html.escape(name)}</div>{text}")
         return "".join(parts)
+
+
+def _shown(name: str, value: Any) -> str:
+    """A factor's values below its name, of long tables the first rows."""
+    if not isinstance(value, pd.DataFrame):
+        return f"{name}\n{value!r}"
+    rest = [f"… ({len(value)} rows)"] if len(value) > _ROWS else []
+    return str(Table.from_frame(value.head(_ROWS), title=name, notes=rest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,17 @@ import pandas as pd
 import scipy.linalg as sla
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.common.calls import checked_construction, checked_keywords, not_called
+from lmmsparse.common.calls import (
+    checked_construction,
+    checked_keywords,
+    explained_members,
+    not_called,
+)
 from lmmsparse.common.options import a_text
 from lmmsparse.common.render import Grid, Section, Shown, latex_of
 from lmmsparse.common.table import number, significant
 from lmmsparse.fit.fit import Fit
+from lmmsparse.results.by_group import ByGroup
 from lmmsparse.results.residual_covariance import ResidualCovariance, residual_covariance
 
 
@@ -49,6 +56,7 @@ class TermCovariance:
         return np.clip(out, -1.0, 1.0)
 
 
+@partial(explained_members, section="tables")
 @not_called("The variances are a member, not a method. Write m.varcorr without parentheses.")
 @checked_construction
 class VarCorr(Shown):
@@ -72,6 +80,8 @@ class VarCorr(Shown):
     >>> term = m.varcorr.terms[0]
     >>> term.group, term.names, term.covariance.round(1).tolist()
     ('Subject', ('Intercept', 'Days'), [[612.1, 9.6], [9.6, 35.1]])
+    >>> m.varcorr["Subject"].round(1).loc["Intercept", "Days"]
+    np.float64(9.6)
     """
 
     def __init__(
@@ -83,6 +93,16 @@ class VarCorr(Shown):
         self.terms = terms
         self.sigma = sigma
         self.residual = residual
+
+    def __getitem__(self, group: str) -> pd.DataFrame:
+        """Covariance matrix of the random effects of a grouping factor."""
+        parts = ByGroup[list[TermCovariance]]()
+        for term in self.terms:
+            parts.setdefault(term.group, []).append(term)
+        own = parts[group]
+        names = pd.Index([name for term in own for name in term.names], dtype=object)
+        matrix = sla.block_diag(*(term.covariance for term in own))
+        return pd.DataFrame(matrix, index=names, columns=names)
 
     @checked_keywords
     def to_frame(self) -> pd.DataFrame:

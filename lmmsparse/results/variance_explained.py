@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.design.facts import Facts
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.residual.fit import ResidualFit
-
-
-def _random_variances(fit: Fit) -> dict[str, float]:
-    """Group → mean over the rows of the variance its random effects add to the response."""
-    T = fit.template.factors(fit.theta)
-    out = dict.fromkeys(fit.design.groups, 0.0)
-    facts = fit.design.facts
-    for t, (block, factor) in enumerate(zip(fit.design.blocks, T, strict=True)):
-        if facts is not None:
-            mean = float(np.vdot(facts.grams[t] @ factor, factor)) / facts.n
-            out[block.group] += fit.sigma2 * mean
-            continue
-        own: FloatArray = block.columns @ factor
-        each = block.level_variances(block.codes) * np.einsum("nk,nk->n", own, own)
-        out[block.group] += fit.sigma2 * float(np.mean(each))
-    return out
+from lmmsparse.results.group_variances import group_variances, groups_of_rows
+from lmmsparse.results.observation_variance import check_method, observation_variance
 
 
 def _residual_variance(fit: Fit) -> float:
@@ -45,34 +34,58 @@ def _variance_of_means(facts: Facts, beta: FloatArray) -> float:
     return squares / (facts.n - 1)
 
 
-def intraclass_correlation(fit: Fit) -> pd.Series:
+def _parts(fit: Fit, method: Any) -> tuple[dict[str, float], float]:
+    """The variance of each group, and that of the residuals."""
+    groups = group_variances(fit)
+    if not isinstance(fit, GeneralizedFit):
+        return groups, _residual_variance(fit)
+    rest = observation_variance(fit, check_method(fit.family, method))
+    for name in groups_of_rows(fit):
+        rest += groups.pop(name)
+    return groups, rest
+
+
+def intraclass_correlation(fit: Fit, method: Any = None) -> pd.Series:
     """Share of each group in the variance that the fixed effects leave over.
+
+    Parameters
+    ----------
+    method : str, optional
+        Of a generalized model, see `observation_variance`.
 
     Notes
     -----
     With random slopes the variance of a group is averaged over the rows of the data
     (Johnson 2014); with weights or unequal residuals so is the residual variance.
     """
-    parts = _random_variances(fit)
-    total = sum(parts.values()) + _residual_variance(fit)
+    parts, rest = _parts(fit, method)
+    total = sum(parts.values()) + rest
     index = pd.Index(list(parts), dtype=object)
-    return pd.Series([v / total for v in parts.values()], index=index, name="icc")
+    shares = [v / total for v in parts.values()]
+    return pd.Series(shares, index=index, name="icc", dtype=np.float64)
 
 
-def r_squared(fit: Fit) -> pd.Series:
+def r_squared(fit: Fit, method: Any = None) -> pd.Series:
     """Marginal R² (fixed effects) and conditional R² (fixed and random effects).
+
+    Parameters
+    ----------
+    method : str, optional
+        Of a generalized model, see `observation_variance`.
 
     References
     ----------
     Nakagawa & Schielzeth (2013), Methods in Ecology and Evolution 4, 133-142; Johnson (2014),
-    Methods in Ecology and Evolution 5, 944-946.
+    Methods in Ecology and Evolution 5, 944-946; Nakagawa, Johnson & Schielzeth (2017), Journal of
+    the Royal Society Interface 14, 20170213.
     """
     facts = fit.design.facts
     if facts is not None:
         explained = _variance_of_means(facts, fit.beta)
     else:
         explained = float(np.var(fit.design.fixed @ fit.beta, ddof=1))
-    random = sum(_random_variances(fit).values())
-    total = explained + random + _residual_variance(fit)
+    parts, rest = _parts(fit, method)
+    random = sum(parts.values())
+    total = explained + random + rest
     shares = [explained / total, (explained + random) / total]
     return pd.Series(shares, index=pd.Index(["marginal", "conditional"], dtype=object), name="r2")

@@ -9,8 +9,8 @@ import numpy as np
 from lmmsparse.engine.families import Binomial
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.inference.df.methods import Constant
+from lmmsparse.inference.means.basis import Basis
 from lmmsparse.inference.means.scale import Scale
-from lmmsparse.inference.means.tables import Basis
 
 
 def generalized_basis(fit: GeneralizedFit) -> Basis:

@@ -340,6 +340,7 @@ def check_type(kind: int) -> int:
     if written not in names:
         raise OptionError(
             "type must be 1 (sequential), 2 (adjusted for all terms that do not contain the term) "
-            f"or 3 (averaged over the cells), not {brief(kind)}."
+            f"or 3 (averaged over the cells), not {brief(kind)}. Models are compared by "
+            "lmm.anova(m1, m2)."
         )
     return names[written]

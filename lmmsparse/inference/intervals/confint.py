@@ -9,7 +9,7 @@ import pandas as pd
 
 from lmmsparse.common.calls import unknown_keyword
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import check_level, word_of
+from lmmsparse.common.options import check_level, is_number, refused, word_of
 from lmmsparse.common.words import brief
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.bootstrap import bootstrap
@@ -21,9 +21,27 @@ METHODS = ("profile", "wald", "boot")
 _OPTIONS = ("n_jobs", "progress", "n", "rng", "kind")
 
 
-def check_method(method: str) -> str:
+def check_method(method: Any) -> str:
     """The name of a kind of interval."""
-    return word_of("method", method, METHODS)
+    return word_of("method", method, METHODS, _meant(method))
+
+
+def check_interval_level(level: Any) -> float:
+    """A confidence level, or a hint where parameters were given in its place."""
+    if isinstance(level, (str, list, tuple)):
+        raise refused("level", "a number between 0 and 1", level, _by_name(level))
+    return check_level(level)
+
+
+def _meant(method: Any) -> str:
+    """What may be meant by what is given first, where R's confint() has the parameters."""
+    if is_number(method) and 0.0 < method < 1.0:
+        return f"Give the level by its name: m.confint(level={method})."
+    return _by_name(method) if isinstance(method, (str, list, tuple)) else ""
+
+
+def _by_name(which: Any) -> str:
+    return f"Give parameters by name: m.confint(which={brief(which)})."
 
 
 def confidence_intervals(
@@ -46,7 +64,7 @@ def confidence_intervals(
                 f"{name}={brief(options[name])} goes with method='boot', not with "
                 f"method={method!r}. Leave it out, or pass method='boot'."
             )
-    level = check_level(level)
+    level = check_interval_level(level)
     n_jobs, progress = options.get("n_jobs", 1), options.get("progress")
     if method == "wald":
         return wald_intervals(fit, level, which)

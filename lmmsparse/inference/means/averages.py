@@ -12,7 +12,7 @@ from lmmsparse.common.table import label_text
 
 @dataclass(frozen=True, eq=False)
 class Averages:
-    """Means, or slopes, as linear functions of the fixed effects.
+    """Means, or slopes, as linear functions of the fixed effects, or with their derivatives.
 
     Attributes
     ----------
@@ -30,6 +30,9 @@ class Averages:
         What is to be said of the averages.
     by : tuple of str
         Predictors within whose combinations rows are compared.
+    values : (rows,) array or None
+        The averages themselves where they are no linear functions, `F` then being their derivatives
+        by the fixed effects: averages on the scale of the response.
     """
 
     labels: dict[str, list[Any]]
@@ -39,6 +42,7 @@ class Averages:
     shift: float
     notes: tuple[str, ...]
     by: tuple[str, ...]
+    values: FloatArray | None = None
 
     @property
     def names(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import OptionError
+from lmmsparse.common.habits import habit
 from lmmsparse.common.options import is_whole
 from lmmsparse.common.table import label_text
-from lmmsparse.common.words import alternatives, brief, listed
+from lmmsparse.common.words import alternatives, brief, close_match, listed
 from lmmsparse.inference.means.weights import level_weights
 
 _METHODS = ("pairwise", "trt.vs.ctrl", "consec")
@@ -25,10 +27,13 @@ def check_contrasts(contrasts: Any, pairwise: bool) -> Any:
     if isinstance(contrasts, Mapping):
         if not contrasts:
             raise OptionError("contrasts is empty. Give at least one: {'name': {'level': 1, ...}}.")
-    elif not isinstance(contrasts, str) or contrasts not in _METHODS:
+    elif not isinstance(contrasts, str) or (contrasts := _named(contrasts)) not in _METHODS:
+        hint = close_match(contrasts, _METHODS) if isinstance(contrasts, str) else ""
+        if isinstance(contrasts, str) and contrasts.startswith("rev"):
+            hint = f" Write contrasts={contrasts[3:]!r} and reverse=True."
         raise OptionError(
             f"contrasts must be {alternatives(_METHODS)}, or a mapping of names to weights of the "
-            f"means, not {brief(contrasts)}."
+            f"means, not {brief(contrasts)}.{hint}"
         )
     if pairwise and contrasts != "pairwise":
         raise OptionError(
@@ -36,6 +41,13 @@ def check_contrasts(contrasts: Any, pairwise: bool) -> Any:
             "comparisons. Leave one of them out."
         )
     return contrasts
+
+
+def _named(text: str) -> str:
+    """A kind of comparisons by the names of other programs, such as Dunnett's."""
+    plain = re.sub(r"[^a-z]", "", text.lower())
+    plain = habit("words", f"contrasts.{plain}") or plain
+    return next((each for each in _METHODS if re.sub(r"[^a-z]", "", each) == plain), text)
 
 
 def comparisons(

@@ -12,7 +12,7 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.options import mapping, names_in
-from lmmsparse.common.words import brief, listed
+from lmmsparse.common.words import brief, close_match, listed
 from lmmsparse.design.recipe import Recipe
 from lmmsparse.design.terms import covariates, factor_levels, formula_terms, grid
 from lmmsparse.fit.fit import Fit
@@ -24,7 +24,8 @@ from lmmsparse.inference.means.nested import (
     nesting_of,
     occurring,
 )
-from lmmsparse.inference.means.weights import given_weights
+from lmmsparse.inference.means.scale import Scale
+from lmmsparse.inference.means.weights import given_weights, named_weights
 
 Weights = str | Mapping[str, Any]
 _LARGEST = 3e8
@@ -43,10 +44,17 @@ class ReferenceGrid:
         Predictor → values; otherwise all levels of a factor, the mean of a covariate.
     what : str
         Who asks, for messages.
+    scale : Scale, optional
+        On whose response means are formed before they are averaged; if not given, on the scale of
+        the linear predictor.
     """
 
     def __init__(
-        self, fit: Fit, at: Mapping[str, Any] | None, what: str = "Marginal means"
+        self,
+        fit: Fit,
+        at: Mapping[str, Any] | None,
+        what: str = "Marginal means",
+        scale: Scale | None = None,
     ) -> None:
         if fit.design.recipe is None:
             raise OptionError(
@@ -55,6 +63,7 @@ class ReferenceGrid:
             )
         self.fit = fit
         self.recipe: Recipe = fit.design.recipe
+        self.scale = scale
         matrices = self.recipe.matrices
         self.levels = factor_levels(matrices, "fixed")
         self.spans = covariates(matrices, "fixed")
@@ -83,6 +92,7 @@ class ReferenceGrid:
                 "Give names instead of a formula: emmeans(['a', 'b']) for combinations, by='b' for "
                 "what stands after the bar, pairwise=True for differences. "
             )
+        hint = hint or f"{close_match(str(name), self.values)} ".lstrip()
         raise OptionError(
             f"{name!r} is not a predictor of the model's fixed effects. {hint}Marginal means are "
             f"for {', '.join(map(repr, self.values)) or 'models with predictors'}. Name one of "
@@ -111,15 +121,42 @@ class ReferenceGrid:
     @cached_property
     def columns(self) -> FloatArray:
         """All columns of the formula in every cell, an axis per predictor and one of columns."""
-        rows = self._rows()
-        X, _ = self.recipe.matrices.matrix("fixed", rows)
+        X = self._mapped(self._matrix(self._rows()))
         return X.reshape(*self.shape, X.shape[1])
+
+    def _matrix(self, rows: pd.DataFrame) -> FloatArray:
+        return self.recipe.matrices.matrix("fixed", rows)[0]
+
+    def _mapped(self, X: FloatArray) -> FloatArray:
+        """The columns or, on the response, the derivatives of its means by β and these means."""
+        if self.scale is None:
+            return X
+        eta = X[:, self.recipe.kept] @ self.fit.beta + self.shift
+        with np.errstate(all="ignore"):
+            mean, slope = self.scale.inverse(eta), self.scale.slope(eta)
+        return np.column_stack([slope[:, None] * X, mean])
+
+    @cached_property
+    def shift(self) -> float:
+        """The mean of the offset."""
+        facts = self.fit.design.facts
+        return float(
+            np.mean(self.fit.design.offset_or_zero if facts is None else facts.mean_offset)
+        )
+
+    def _left_open(self) -> FloatArray:
+        """1 in cells whose own mean the data do not determine and which a mean is mapped from."""
+        if self.scale is None:
+            return np.zeros((*self.shape, 1))
+        there = self.recipe.determines(self._matrix(self._rows()))
+        return (~there).astype(np.float64).reshape(*self.shape, 1)
 
     def slopes(self, variable: str) -> FloatArray:
         """Their derivatives by a covariate."""
         if variable not in self.spans:
             raise OptionError(
-                f"var={brief(variable)} is not a covariate of the fixed effects. "
+                f"var={brief(variable)} is not a covariate of the fixed effects."
+                f"{close_match(variable, self.spans)} "
                 + (
                     f"Name one of {', '.join(map(repr, self.spans))}."
                     if self.spans
@@ -133,7 +170,7 @@ class ReferenceGrid:
         at = rows[variable].to_numpy(dtype=np.float64)
         for k, weight in _DIFFERENCES.items():
             ends = [
-                self.recipe.matrices.matrix("fixed", rows.assign(**{variable: at + sign * step}))[0]
+                self._mapped(self._matrix(rows.assign(**{variable: at + sign * step})))
                 for sign in (k, -k)
             ]
             total = total + weight * (ends[0] - ends[1])
@@ -194,8 +231,10 @@ class ReferenceGrid:
         shown = [*specs, *by]
         over = [name for name in self.values if name not in shown]
         notes = self._interaction(shown, over, variable)
+        weights = named_weights(weights)
         given = given_weights(weights, over, self.values)
-        F = _with_flags(self.columns if variable is None else self.slopes(variable))
+        F = self.columns if variable is None else self.slopes(variable)
+        F = _with_flags(F, self._left_open())
         inner = averaging_order(over, nesting)
         for k, name in enumerate(inner):
             F = self._over_nested(F, name, [*nesting[name], *inner[k + 1 :]], weights, given)
@@ -213,14 +252,12 @@ class ReferenceGrid:
             F = F[keep]
             labels = {n: [v for v, k in zip(labels[n], keep, strict=True) if k] for n in shown}
         said += [f"Averaged over {n}: its levels within {listed(nesting[n])}." for n in inner]
-        facts = self.fit.design.facts
-        shift = 0.0
-        if variable is None:
-            own = self.fit.design.offset_or_zero if facts is None else facts.mean_offset
-            shift = float(np.mean(own))
-        return Averages(
-            labels, F[:, :-2], F[:, -2] == 0, F[:, -1] == 0, shift, (*said, *notes), tuple(by)
-        )
+        undefined, open_ = F[:, -2] == 0, F[:, -1] == 0
+        F, shift, values = F[:, :-2], self.shift if variable is None else 0.0, None
+        if self.scale is not None:
+            F, values = F[:, :-1], F[:, -1]
+        notes = [*said, *notes]
+        return Averages(labels, F, undefined, open_, shift, tuple(notes), tuple(by), values)
 
     def _with_outer(self, names: Sequence[str], nesting: Nesting) -> list[str]:
         """Names with the factors that nested ones among them are nested in."""
@@ -314,10 +351,11 @@ class ReferenceGrid:
         return W / W.sum(), [*said, *notes]
 
 
-def _with_flags(X: FloatArray) -> FloatArray:
+def _with_flags(X: FloatArray, open_: FloatArray) -> FloatArray:
     """Columns, zero where undefined, and two more that are not zero where a mean cannot be given.
 
-    The first of them marks what is undefined, the second what does not occur; averages keep both.
+    The first of them marks what is undefined, the second what is not determined or does not occur;
+    averages keep both.
     """
     bad = ~np.isfinite(X).all(axis=-1, keepdims=True)
-    return np.concatenate([np.where(bad, 0.0, X), bad, np.zeros(bad.shape)], axis=-1)
+    return np.concatenate([np.where(bad, 0.0, X), bad, open_], axis=-1)

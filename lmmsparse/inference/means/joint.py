@@ -19,8 +19,8 @@ from lmmsparse.inference.df.methods import joint_notes
 from lmmsparse.inference.hypotheses.anova import f_test
 from lmmsparse.inference.hypotheses.terms import combinations_without
 from lmmsparse.inference.means.averages import Averages
+from lmmsparse.inference.means.basis import Basis
 from lmmsparse.inference.means.grid import ReferenceGrid
-from lmmsparse.inference.means.tables import Basis
 
 _ZERO = 1e-8
 

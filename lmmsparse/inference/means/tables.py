@@ -14,15 +14,7 @@ from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import check_level, one_of
 from lmmsparse.common.table import Table, as_precise_as, degrees
 from lmmsparse.common.words import brief
-from lmmsparse.fit.fit import Fit
-from lmmsparse.inference.df.methods import (
-    DenominatorDF,
-    check_ddf,
-    denominator_df,
-    method_name,
-    method_notes,
-    standard_errors,
-)
+from lmmsparse.inference.df.methods import method_notes, standard_errors
 from lmmsparse.inference.means.adjust import (
     adjusted_p,
     adjustment_notes,
@@ -31,48 +23,19 @@ from lmmsparse.inference.means.adjust import (
     method_for,
 )
 from lmmsparse.inference.means.averages import Averages
+from lmmsparse.inference.means.basis import (
+    Basis,
+    as_ratios,
+    difference_notes,
+    on_response,
+    regrid_notes,
+    regrid_scale,
+    scale_notes,
+)
 from lmmsparse.inference.means.contrasts import check_contrasts, comparisons
 from lmmsparse.inference.means.grid import ReferenceGrid, Weights
-from lmmsparse.inference.means.scale import Scale, no_way_back, response_scale
-from lmmsparse.inference.robust.clusters import Robust
 
 _SAME = 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class Basis:
-    """A fit and how its linear functions are tested.
-
-    Attributes
-    ----------
-    fit : Fit
-    method : DenominatorDF
-    title : str
-        The method in words.
-    scale : Scale or None
-        Of the linear predictor.
-    link : bool
-        Whether the scale is that of a link; z tests are then given.
-    """
-
-    fit: Fit
-    method: DenominatorDF
-    title: str
-    scale: Scale | None
-    link: bool = False
-
-    def tests(self, t: FloatArray) -> dict[str, FloatArray]:
-        return {"z.ratio" if self.link else "t.ratio": t}
-
-    def df(self, df: FloatArray) -> dict[str, FloatArray]:
-        return {} if self.link else {"df": df}
-
-
-def linear_basis(fit: Fit, ddf: str, robust: Robust | None = None) -> Basis:
-    """The basis of a linear model."""
-    ddf = check_ddf(ddf)
-    title = f", {method_name(ddf, robust)}"
-    return Basis(fit, denominator_df(fit, ddf, robust), title, response_scale(fit.design))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +51,7 @@ class Wanted:
     weights: Weights = "equal"
     at: Mapping[str, Any] | None = None
     level: float = 0.95
+    regrid: Any = None
 
 
 def emmeans_table(
@@ -97,7 +61,7 @@ def emmeans_table(
     one_of("type", kind, ("link", "response"), "It is the scale of the means.")
     adjust, level = check_adjust(wanted.adjust), check_level(wanted.level)
     contrasts = _contrasts(wanted)
-    reference = ReferenceGrid(basis.fit, wanted.at)
+    reference = ReferenceGrid(basis.fit, wanted.at, scale=regrid_scale(basis, wanted.regrid))
     names = reference.names("specs", specs)
     if not names:
         raise OptionError("specs must name one or several different predictors, not none.")
@@ -112,7 +76,7 @@ def emtrends_table(basis: Basis, specs: Any, variable: Any, wanted: Wanted) -> T
     """Slopes along a covariate with confidence limits, or comparisons of them with tests."""
     adjust, level = check_adjust(wanted.adjust), check_level(wanted.level)
     contrasts = _contrasts(wanted)
-    reference = ReferenceGrid(basis.fit, wanted.at, "Slopes")
+    reference = ReferenceGrid(basis.fit, wanted.at, "Slopes", regrid_scale(basis, wanted.regrid))
     names = [] if specs is None else reference.names("specs", specs)
     if not isinstance(variable, str):
         raise OptionError(
@@ -161,9 +125,14 @@ def _evaluate(basis: Basis, averages: Averages, W: FloatArray) -> _Evaluated:
     takes = W != 0
     defined = ~(takes & ~averages.defined).any(axis=1)
     occurs = ~(takes & ~averages.occurs).any(axis=1)
-    estimable = _determined(averages.F, W, recipe.kept, recipe.relations) & occurs
+    # Averages on the response know already which of their cells are not determined.
+    relations = recipe.relations if averages.values is None else None
+    estimable = _determined(averages.F, W, recipe.kept, relations) & occurs
     there = np.where(defined & estimable, 0.0, np.nan)
-    estimate = L @ fit.beta + W.sum(axis=1) * averages.shift + there
+    if averages.values is None:
+        estimate = L @ fit.beta + W.sum(axis=1) * averages.shift + there
+    else:
+        estimate = W @ averages.values + there
     se, df = standard_errors(basis.method, L) + there, basis.method.single(L) + there
     notes = []
     if not estimable[defined].all():
@@ -195,8 +164,9 @@ def _determined(
 def _means(basis: Basis, averages: Averages, level: float, kind: str) -> Table:
     found = _evaluate(basis, averages, np.eye(len(averages.F)))
     half = t_quantile(0.5 + level / 2.0, found.df) * found.se
+    mapped = averages.values is not None
     columns = {
-        "emmean": found.estimate,
+        "response" if mapped else "emmean": found.estimate,
         "SE": found.se,
         **basis.df(found.df),
         "lower.CL": found.estimate - half,
@@ -205,9 +175,9 @@ def _means(basis: Basis, averages: Averages, level: float, kind: str) -> Table:
     notes = [*averages.notes, f"Confidence level {level:g}."]
     if averages.shift:
         notes.append(f"The offset is at its mean, {averages.shift:g}.")
-    if kind == "response":
-        columns = _on_response(basis, columns)
-    notes += _scale_notes(basis, kind)
+    if kind == "response" and not mapped:
+        columns = on_response(basis, columns)
+    notes += regrid_notes(basis) if mapped else scale_notes(basis, kind)
     title = f"Estimated marginal means{basis.title}"
     return _table(columns, averages.labels, _rows(averages), title, [*notes, *found.notes])
 
@@ -222,7 +192,8 @@ def _slopes(basis: Basis, averages: Averages, variable: str, level: float) -> Ta
         "lower.CL": found.estimate - half,
         "upper.CL": found.estimate + half,
     }
-    notes = [*averages.notes, f"Confidence level {level:g}.", *_scale_notes(basis, "link")]
+    said = scale_notes(basis, "link") if averages.values is None else regrid_notes(basis)
+    notes = [*averages.notes, f"Confidence level {level:g}.", *said]
     title = f"Slopes along {variable}{basis.title}"
     return _table(columns, averages.labels, _rows(averages), title, [*notes, *found.notes])
 
@@ -285,9 +256,12 @@ def _comparisons(
     notes = [*averages.notes]
     notes += adjustment_notes(adjust, used, n_means, n_comparisons, what)
     notes.append(f"Confidence level {level:g}.")
-    if kind == "response":
-        columns, names = _as_ratios(basis, columns, names, W)
-    notes += _difference_notes(basis, kind, W, what)
+    if averages.values is not None:
+        notes += regrid_notes(basis)
+    else:
+        if kind == "response":
+            columns, names = as_ratios(basis, columns, names, W)
+        notes += difference_notes(basis, kind, W)
     said: dict[str, list[Any]] = {"contrast": names}
     said.update({n: [averages.labels[n][i] for i in firsts] for n in averages.by})
     within = [averages.text(i, averages.by) for i in firsts]
@@ -296,78 +270,6 @@ def _comparisons(
     if isinstance(contrasts, Mapping):
         title = title.replace("Differences", "Contrasts")
     return _table(columns, said, index, f"{title}{basis.title}", [*notes, *found.notes])
-
-
-def _on_response(basis: Basis, columns: dict[str, FloatArray]) -> dict[str, FloatArray]:
-    """Means and limits on the scale of the response; standard errors by the delta method."""
-    scale = basis.scale
-    if scale is None:
-        return columns
-    eta = columns["emmean"]
-    with np.errstate(all="ignore"):
-        ends = [scale.inverse(columns[side]) for side in ("lower.CL", "upper.CL")]
-        own = {
-            "response": scale.inverse(eta),
-            "SE": np.abs(scale.slope(eta)) * columns["SE"],
-            "lower.CL": np.minimum(*ends),
-            "upper.CL": np.maximum(*ends),
-        }
-    rest = {name: own.get(name, values) for name, values in columns.items() if name != "emmean"}
-    return {"response": own["response"], **rest}
-
-
-def _sum_to_zero(W: FloatArray) -> bool:
-    return bool((np.abs(W.sum(axis=1)) < 1e-6 * np.abs(W).max(axis=1, initial=1e-300)).all())
-
-
-def _as_ratios(
-    basis: Basis, columns: dict[str, FloatArray], names: list[str], W: FloatArray
-) -> tuple[dict[str, FloatArray], list[str]]:
-    """Differences of logarithms as ratios; others stay what they are."""
-    scale = basis.scale
-    if scale is None or scale.base is None or not _sum_to_zero(W):
-        return columns, names
-    rate = np.log(scale.base)
-    with np.errstate(over="ignore"):
-        ratio = np.exp(rate * columns["estimate"])
-        own = {side: np.exp(rate * columns[side]) for side in ("lower.CL", "upper.CL")}
-    own["SE"] = rate * ratio * columns["SE"]
-    out = {
-        (scale.ratio if n == "estimate" else n): own.get(n, ratio if n == "estimate" else v)
-        for n, v in columns.items()
-    }
-    return out, [name.replace(" - ", " / ") for name in names]
-
-
-def _scale_notes(basis: Basis, kind: str) -> list[str]:
-    """On which scale means are."""
-    scale = basis.scale
-    if scale is None:
-        unknown = no_way_back(basis.fit.design)
-        if not unknown:
-            return []
-        return [f"On the scale of {unknown}" + (
-            ", whose way back is not known." if kind == "response" else ".")]  # fmt: skip
-    of = f"the {scale.name} link" if basis.link else f"the {scale.name} transformation"
-    if kind == "link":
-        return [f"On the scale of {of}, not of the response."]
-    notes = [
-        f"Mapped from the scale of {of}" + (", random effects at zero." if basis.link else ".")
-    ]
-    if scale.target and not scale.target.isidentifier():
-        notes.append(f"The response is {scale.target}.")
-    return notes
-
-
-def _difference_notes(basis: Basis, kind: str, W: FloatArray, what: str) -> list[str]:
-    """On which scale differences are."""
-    scale = basis.scale
-    if scale is None or kind == "link":
-        return _scale_notes(basis, "link")
-    of = f"the {scale.name} link" if basis.link else f"the {scale.name} transformation"
-    if scale.base is None or not _sum_to_zero(W):
-        return [f"Differences are on the scale of {of}."]
-    return [f"Tests are on the scale of {of}."]
 
 
 def _table(

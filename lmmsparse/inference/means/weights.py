@@ -13,6 +13,15 @@ from lmmsparse.common.options import is_number, several
 from lmmsparse.common.table import label_text
 from lmmsparse.common.words import alternatives, brief, listed
 
+_NAMED = ("equal", "proportional")
+
+
+def named_weights(weights: Any) -> Any:
+    """Weights that are a word by the word here; R takes the beginning of one."""
+    if isinstance(weights, str) and len(weights) > 1:
+        return next((name for name in _NAMED if name.startswith(weights.lower())), weights)
+    return weights
+
 
 def given_weights(
     weights: Any, over: Sequence[str], values: Mapping[str, Sequence[Any]]
@@ -21,7 +30,7 @@ def given_weights(
 
     Each factor's sum to one.
     """
-    if isinstance(weights, str) and weights in ("equal", "proportional"):
+    if isinstance(weights, str) and weights in _NAMED:
         return {}
     if not isinstance(weights, Mapping):
         raise OptionError(

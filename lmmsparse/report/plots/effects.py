@@ -19,7 +19,8 @@ from lmmsparse.design.terms import chosen_values, covariates, factor_levels
 from lmmsparse.engine.families import Binomial
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.generalized.fit import GeneralizedFit
-from lmmsparse.inference.means.tables import Basis, Wanted, emmeans_table
+from lmmsparse.inference.means.basis import Basis
+from lmmsparse.inference.means.tables import Wanted, emmeans_table
 from lmmsparse.report.plots import figure
 from lmmsparse.report.plots.figure import GREY, INK, SERIES, Axes
 from lmmsparse.report.tidy import rows_as_fitted

@@ -10,7 +10,8 @@ from lmmsparse.common.options import check_level
 from lmmsparse.fit.fit import Fit
 from lmmsparse.inference.intervals.bootstrap import Bootstrap
 from lmmsparse.inference.intervals.profile.profile import Profile
-from lmmsparse.inference.means.tables import Wanted, linear_basis
+from lmmsparse.inference.means.basis import linear_basis
+from lmmsparse.inference.means.tables import Wanted
 from lmmsparse.report.plots.caterpillar import plot_caterpillar
 from lmmsparse.report.plots.densities import plot_bootstrap
 from lmmsparse.report.plots.effects import Look, plot_effects
