@@ -124,6 +124,8 @@ def separation(fit: GeneralizedFit) -> list[Finding]:
     if not fit.design.p or (not isinstance(fit.family, Binomial) and not fit.family.discrete):
         return []
     se = np.sqrt(np.diag(fit.vcov))
+    if np.all(np.abs(fit.beta) >= _NO_SIGNAL * se):  # nor is any infinite then
+        return []
     # Coefficients given random effects grow with these.
     usual = fit.reference_errors * max(1.0, _largest_sd(fit))
     with np.errstate(invalid="ignore"):
