@@ -89,6 +89,13 @@ class CrossProducts(ReadOnly):
     def _known(self) -> tuple[Prior | None, ...]:
         return self.priors or (None,) * len(self.sizes)
 
+    def with_blocks(self, pairs: tuple[PairBlocks, ...]) -> CrossProducts:
+        """The same with other numbers in Z'WZ."""
+        return CrossProducts(
+            pairs, self.ZtX, self.XtX, self.offsets, self.sizes, self.n, self.sum_log_weights,
+            self.basis, self.priors,
+        )  # fmt: skip
+
     @property
     def blocks(self) -> list[FloatArray]:
         """Those of every pair, (m, k_s, k_t) each."""
