@@ -12,7 +12,8 @@ from lmmsparse.chunks.batch import Source
 from lmmsparse.chunks.dask import DaskSource, own_client
 from lmmsparse.chunks.design import design_in_chunks
 from lmmsparse.chunks.options import Chunks
-from lmmsparse.chunks.source import check_chunks, free_memory, lazy_source, reads_always, source_of
+from lmmsparse.chunks.room import free_memory
+from lmmsparse.chunks.source import check_chunks, lazy_source, reads_always, source_of
 from lmmsparse.common.errors import Finding, OptionError
 from lmmsparse.design import Design, build_design
 from lmmsparse.design.asked import asked_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from lmmsparse.chunks.learn import SAMPLE, Learnt
 from lmmsparse.chunks.options import Chunks
 from lmmsparse.chunks.plan import Plan, design_of_sample, plan_of, sample_frame, with_spans
 from lmmsparse.chunks.question import Question, question_of
+from lmmsparse.chunks.room import Meeting, about_room, free_memory
 from lmmsparse.chunks.run import fold
 from lmmsparse.chunks.sums import Sums
 from lmmsparse.common.errors import DataError, Finding
@@ -60,7 +62,7 @@ def design_in_chunks(
     assert sample.recipe is not None
     matrices = with_spans(sample.recipe.matrices, learnt)
     sample = replace(sample, recipe=replace(sample.recipe, matrices=matrices))
-    return design_without_rows(sample, facts, [*said, *findings])
+    return design_without_rows(sample, facts, [*said, *reading.said, *findings])
 
 
 class _Reading:
@@ -69,9 +71,13 @@ class _Reading:
     def __init__(self, source: Source, question: Question, chunks: Chunks) -> None:
         self._source, self._question, self._chunks = source, question, chunks
         self._parts: list[Partition] = source.partitions(question.columns, chunks.rows)
+        self.said: list[Finding] = []
 
-    def _fold(self, work: Any, arguments: tuple[Any, ...], merge: Any, label: str) -> Any:
-        return fold(work, self._parts, arguments, merge, self._chunks, label)
+    def _fold(
+        self, work: Any, arguments: tuple[Any, ...], merge: Any, label: str, merge_here: Any = None
+    ) -> Any:
+        parts, chunks = self._parts, self._chunks
+        return fold(work, parts, arguments, merge, chunks, label, merge_here=merge_here)
 
     def learnt(self) -> Learnt:
         """The first pass."""
@@ -100,6 +106,7 @@ class _Reading:
                 state |= self._gathered(rest, learnt, design)
                 design = design_of_sample(self._question, learnt, frame, state)
             plan = plan_of(self._question, learnt, design)
+            self.said = about_room(meetings_of(plan, learnt), free_memory())
             sums = self._summed(plan)
             if sums.astray:
                 more += sums.astray
@@ -119,7 +126,11 @@ class _Reading:
         simple = all(b.k == 1 and np.ptp(b.columns) == 0 for b in blocks)
         simple = simple and len({block.group for block in blocks}) == len(blocks)
         sums: Sums = self._fold(
-            second_pass.accumulate, (plan.sent, simple), second_pass.joined, "summing rows"
+            second_pass.accumulate,
+            (plan.sent, simple),
+            second_pass.joined,
+            "summing rows",
+            partial(second_pass.joined, keep=False),
         )
         return sums
 
@@ -137,6 +148,20 @@ class _Reading:
                 "learning transforms",
             )
         return transforms.from_pass(calls, found, learnt, sample)
+
+
+def meetings_of(plan: Plan, learnt: Learnt) -> list[Meeting]:
+    """Terms of different factors whose levels meet."""
+    groups, out = plan.recipe.groups, []
+    for s, a in enumerate(groups):
+        for t, b in enumerate(groups[:s]):
+            found = learnt.meetings.get((b.factors, a.factors)) or learnt.meetings.get(
+                (a.factors, b.factors)
+            )
+            if found is not None:
+                numbers = plan.numbers_of(s, t)
+                out.append(Meeting((b.name, a.name), found.count, numbers))
+    return out
 
 
 def _check_same(learnt: Learnt, sums: Sums, question: Question, source: Source) -> None:

@@ -86,11 +86,10 @@ def _pairs(sums: Sums, plan: Plan) -> list[PairBlocks]:
                 if s == t:
                     i, j = np.triu_indices(shape[0], 1)
                     values[:, i, j] = values[:, j, i]
-                levels = np.arange(len(values))
+                levels = np.arange(len(values), dtype=np.int32)
                 out.append(PairBlocks(s, t, levels, levels, values))
             else:
-                key, flat = sums.cells.pop((s, t)).blocks()
-                rows, cols = np.divmod(key, sums.Zte[t].shape[1])
+                rows, cols, flat = sums.cells.pop((s, t)).met()
                 out.append(PairBlocks(s, t, rows, cols, flat.reshape(-1, *shape)))
     return out
 

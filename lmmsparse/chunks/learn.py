@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from lmmsparse.chunks.batch import Batch, Partition
 from lmmsparse.chunks.levels import Combinations, Values, coded, combinations_in
 from lmmsparse.chunks.question import Complete, Question, argument_of
+from lmmsparse.chunks.room import Distinct, hashed, met_by
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.design.recipe import evaluate_grouping, evaluate_numbers
 from lmmsparse.design.variables import Variables, tidy_column
@@ -111,6 +113,8 @@ class Learnt:
         Numeric column, or argument of a call that learns → moments.
     pieces : Pieces
         The sample.
+    meetings : dict
+        Factors of two groupings → about how many of their levels meet.
     """
 
     rows: int = 0
@@ -122,6 +126,7 @@ class Learnt:
     cells: set[tuple[Any, ...]] = field(default_factory=set)
     numbers: dict[str, Moments] = field(default_factory=dict)
     pieces: Pieces = field(default_factory=lambda: Pieces(SAMPLE))
+    meetings: dict[tuple[Any, Any], Distinct] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -168,11 +173,25 @@ def _add(out: Learnt, question: Question, batch: Batch) -> None:
         met = combinations_in([of(_bare(name, found.frame)) for name in factors])
         before = out.levels.get(factors)
         out.levels[factors] = met if before is None else before.joined(met, factors)
+    _count_meetings(out, question, lambda name: of(_bare(name, found.frame)))
     extra = _numbers(out, question, found)
     extra += _factors(out, question, found, of)
     out.pieces.add(found.batch)
     if extra:
         out.pieces.others.append(found.batch.decoded(np.unique(extra)))
+
+
+def _count_meetings(
+    out: Learnt, question: Question, of: Callable[[str], tuple[IntArray, Values]]
+) -> None:
+    """Which levels of two groupings meet, about."""
+    hashes = {}
+    for both in combinations(question.groupings, 2):
+        for factors in both:
+            if factors not in hashes:
+                codes, values = zip(*map(of, factors), strict=True)
+                hashes[factors] = hashed(codes, [each.labels for each in values])
+        out.meetings.setdefault(both, Distinct()).add(met_by(*(hashes[f] for f in both)))
 
 
 def _bare(name: str, frame: pd.DataFrame) -> str:
@@ -300,4 +319,8 @@ def joined(a: Learnt, b: Learnt) -> Learnt:
         a.cells | b.cells,
         numbers,
         a.pieces.joined(b.pieces),
+        {
+            both: a.meetings.get(both, Distinct()).joined(b.meetings.get(both, Distinct()))
+            for both in {**a.meetings, **b.meetings}
+        },
     )

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import BoolArray, IntArray
 from lmmsparse.common.errors import DataError
-from lmmsparse.design.variables import codes_and_categories
+from lmmsparse.design.variables import close_numbers, codes_and_categories
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,25 +88,10 @@ def coded(column: pd.Series, text: bool) -> tuple[IntArray, Values]:
         return codes.astype(np.intp), Values(
             labels, met, not text, bool(column.dtype.ordered) and not text
         )
-    codes, labels = _numbered(column)
+    close = close_numbers(column)
+    codes, labels = pd.factorize(column) if close is None else close
     index: Any = labels if isinstance(labels, pd.Index) else pd.Index(labels, tupleize_cols=False)
     return codes, Values(index, np.ones(len(index), dtype=bool))
-
-
-def _numbered(column: pd.Series) -> tuple[IntArray, Any]:
-    """Codes and labels; whole numbers that lie close together are counted, not hashed."""
-    values = column.to_numpy() if isinstance(column.dtype, np.dtype) else None
-    if values is not None and values.dtype.kind in "iu" and len(values):
-        low, high = int(values.min()), int(values.max())
-        if high - low < 4 * len(values) + 1000:
-            place = (values - values.dtype.type(low)).astype(np.intp)
-            there = np.zeros(high - low + 1, dtype=bool)
-            there[place] = True
-            numbers = np.cumsum(there) - 1
-            close: Any = (np.flatnonzero(there) + low).astype(values.dtype)
-            return numbers[place], close
-    codes, labels = pd.factorize(column)
-    return codes.astype(np.intp), labels
 
 
 @dataclass(frozen=True, eq=False)

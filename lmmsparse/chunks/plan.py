@@ -16,7 +16,7 @@ from scipy.linalg import solve_triangular
 
 from lmmsparse.chunks.learn import Learnt
 from lmmsparse.chunks.question import Question
-from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.arrays import FloatArray, is_ones
 from lmmsparse.common.errors import DataError, FormulaError
 from lmmsparse.design import Design, MatrixRecipe, Recipe
 from lmmsparse.design.build import design_with_levels
@@ -73,6 +73,8 @@ class Plan:
         Factors of the fixed effects whose combinations are counted.
     center : float
         About the mean of the response.
+    ones : tuple of bool
+        Per term, whether its column is one in all rows.
     """
 
     question: Question
@@ -83,6 +85,12 @@ class Plan:
     shifts: tuple[FloatArray | None, ...]
     cells: Mapping[str, tuple[Any, ...]]
     center: float
+    ones: tuple[bool, ...]
+
+    def numbers_of(self, s: int, t: int) -> int:
+        """Numbers that are summed where levels of two terms meet; 0 where rows are counted."""
+        counted = self.question.weights is None and self.ones[s] and self.ones[t]
+        return 0 if counted else self.sizes[s] * self.sizes[t]
 
     @property
     def sent(self) -> Plan:
@@ -207,6 +215,7 @@ def plan_of(question: Question, learnt: Learnt, design: Design) -> Plan:
         shifts=tuple(block.shift for block in design.blocks),
         cells=factors if count <= _MOST_CELLS else {},
         center=float(y.mean()),
+        ones=tuple(is_ones(block.columns) for block in design.blocks),
     )
 
 

@@ -29,13 +29,22 @@ def fold(
     chunks: Chunks,
     label: str,
     progress: bool | None = None,
+    merge_here: Callable[[R, R], R] | None = None,
 ) -> R:
-    """The result of work(partition, *arguments) for all partitions together."""
+    """The result of work(partition, *arguments) for all partitions together.
+
+    Parameters
+    ----------
+    merge_here : callable, optional
+        Merges in this process, where the results of parts are of no other use.
+    """
     calls = [(work, each, *arguments) for each in partitions]
     if any(isinstance(each, Stream) for each in partitions):  # not to be read elsewhere
         chunks = replace(chunks, client=None, processes=1)
     with bar(label, len(calls), "parts", progress) as shown:
         try:
+            dask = chunks.client is not None and is_dask(chunks.client)
+            merge = merge if dask or merge_here is None else merge_here
             found: R = _folded(calls, merge, chunks, shown)
             return found
         except Exception as error:

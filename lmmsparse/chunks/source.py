@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import PurePath
 from typing import Any
 
@@ -60,21 +59,6 @@ def refuse_chunks(who: str, data: Any) -> None:
             f"{who} does not read data in chunks: its search weights all rows anew at every step. "
             f"Read them into memory, {read}, or a part of them."
         )
-
-
-def free_memory() -> float:
-    """Bytes that this machine has to spare, infinite where it does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return 1024.0 * float(line.split()[1])
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"))
-    except (AttributeError, OSError, ValueError):
-        return float("inf")
 
 
 def check_chunks(chunks: Any) -> Chunks | None:

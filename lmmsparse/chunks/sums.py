@@ -81,7 +81,7 @@ class Sums:
                 if groups[s].factors == groups[t].factors:
                     own[s, t] = np.zeros((width, levels[s]))
                 else:
-                    cells[s, t] = cells_for(levels[s], levels[t], width)
+                    cells[s, t] = cells_for(levels[s], levels[t], plan.numbers_of(s, t))
         count = int(np.prod([len(each) for each in plan.cells.values()])) if plan.cells else 0
         single = [t for t in terms if simple]
         return cls(
@@ -134,8 +134,8 @@ class Sums:
                 sums = np.bincount(rows.codes[s], left * right, minlength=levels)
                 out[i * rows.columns[t].shape[1] + j] += sums
         for (s, t), cells in self.cells.items():
-            key = rows.codes[s] * self.Zte[t].shape[1] + rows.codes[t]
-            both = _products(weighted[s], rows.columns[t], False)
+            key = rows.codes[s].astype(np.int64) * self.Zte[t].shape[1] + rows.codes[t]
+            both = _products(weighted[s], rows.columns[t], False) if cells.width else ()
             cells.add(key, [left * right for _, left, _, right in both])
 
     def _add_term(
@@ -229,8 +229,14 @@ def _add(out: Sums, plan: Plan, batch: Batch) -> None:
         out.astray.append(found.batch.decoded(rows.astray[:_ASTRAY]))
 
 
-def joined(a: Sums, b: Sums) -> Sums:
-    """The sums of the rows of both, which stay what they are."""
+def joined(a: Sums, b: Sums, keep: bool = True) -> Sums:
+    """The sums of the rows of both.
+
+    Parameters
+    ----------
+    keep : bool
+        Whether both stay what they are, which takes more memory.
+    """
     numbers = {**a.numbers, **{name: a.numbers[name] + b.numbers[name] for name in _SUMS}}
     numbers["low"] = min(a.numbers["low"], b.numbers["low"])
     numbers["high"] = max(a.numbers["high"], b.numbers["high"])
@@ -246,7 +252,7 @@ def joined(a: Sums, b: Sums) -> Sums:
         grams=[x + y for x, y in zip(a.grams, b.grams, strict=True)],
         counts={t: a.counts[t] + b.counts[t] for t in a.counts},
         totals={t: a.totals[t] + b.totals[t] for t in a.totals},
-        cells={key: cells.joined(b.cells[key]) for key, cells in a.cells.items()},
+        cells={key: cells.joined(b.cells[key], keep) for key, cells in a.cells.items()},
         combinations=a.combinations + b.combinations,
         h=a.h + b.h,
         astray=[*a.astray, *b.astray[: max(0, _ASTRAY - len(a.astray))]],

@@ -20,6 +20,7 @@ from lmmsparse.common.errors import (
 _WARNINGS: dict[str, type[Warning]] = {
     "singular": SingularFitWarning,
     "not-converged": ConvergenceWarning,
+    "link-limit": ConvergenceWarning,
     "better-optimum": ConvergenceWarning,
     "interrupted": InterruptedWarning,
 }

@@ -95,8 +95,9 @@ def _enter() -> None:
     with _shared.lock:
         if _shared.before is None:
             _shared.before = [library.num_threads for library in shared]
-            for library in shared:
-                _set(library, 1)
+            for library, number in zip(shared, _shared.before, strict=True):
+                if number != 1:
+                    _set(library, 1)
         _shared.limited += 1
         _here.limited = True
 
@@ -108,7 +109,8 @@ def _leave() -> None:
         _shared.limited -= 1
         if not _shared.limited and _shared.before is not None:
             for library, number in zip(shared, _shared.before, strict=True):
-                _set(library, number)
+                if number != 1:
+                    _set(library, number)
             _shared.before = None
 
 

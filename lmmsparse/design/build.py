@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmsparse.common.arrays import IntArray
+from lmmsparse.common.arrays import IntArray, compact
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import Finding, FormulaError
 from lmmsparse.common.options import one_of
@@ -151,9 +151,11 @@ def design_with_levels(
     X, names = learnt.matrices["fixed"]
     for j in columns_not_finite(X):
         check_finite(f"fixed-effects column {names[j]!r}", X[:, j])
-    independent = independent_columns(X, names)
-    lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
+    independent = np.ones(len(names), dtype=bool)
+    lost: tuple[str, ...] = ()
     if not clearly_independent(X):
+        independent = independent_columns(X, names)
+        lost = tuple(name for name, kept in zip(names, independent, strict=True) if not kept)
         findings += rank_findings(X, names, lost)
     blocks = _blocks(asked, learnt, fitted.table, covariances, levels or {})
     order = sorted(range(len(blocks)), key=lambda i: -blocks[i].n_levels)
@@ -227,8 +229,9 @@ def _complete(
     table = Variables.of(frame, sorted(needed))
     extras = extra_columns(weights, offset, offsets, frame, table, asked.own)
     keep, findings = complete_rows(table, extras, na_action, asked.own, asked.groups)
-    rows = np.flatnonzero(keep)
-    if len(rows) < len(table):
+    n = len(table)
+    rows = compact(np.arange(n) if keep.all() else np.flatnonzero(keep), n)
+    if len(rows) < n:
         table = table.take(rows)
     table = put_in_order(table, _sequences(asked.parsed), frame)
     check_response(asked.response, table)

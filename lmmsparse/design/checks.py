@@ -320,11 +320,17 @@ def _warning(code: str, message: str) -> Finding:
 
 def _misspelt(levels: Any, capitals: bool) -> list[str]:
     """Levels that become equal without blanks around them, and on request in small letters."""
+    if len(levels) > _READABLE:
+        return []
+    levels = levels if isinstance(levels, tuple) else levels.tolist()
+    texts = [level for level in levels if isinstance(level, str)]
+    together = "".join(texts)
+    if not capitals and together.split() == [together][: len(together)]:  # no blanks
+        return []
     alike: dict[str, list[str]] = {}
-    for level in levels if len(levels) <= _READABLE else ():
-        if isinstance(level, str):
-            word = " ".join(level.split())
-            alike.setdefault(word.casefold() if capitals else word, []).append(level)
+    for level in texts:
+        word = " ".join(level.split())
+        alike.setdefault(word.casefold() if capitals else word, []).append(level)
     return [level for group in alike.values() if len(group) > 1 for level in group]
 
 

@@ -135,6 +135,8 @@ def text_explained(names: Iterable[str], table: pd.DataFrame) -> str:
 
 def _is_real(column: pd.Series) -> bool:
     dtype = column.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind in "iufb":
+        return True
     if pd.api.types.is_complex_dtype(dtype):
         return False
     numeric = pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)
@@ -302,6 +304,8 @@ def describe(
     if isinstance(column.dtype, pd.CategoricalDtype):
         levels = tuple(codes_and_categories(column)[1])
         return ColumnInfo("categorical", levels, name in contrasts)
+    if name not in contrasts and isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf":
+        return ColumnInfo("numeric", span=span_of(column))
     if name in contrasts or (pd.api.types.is_bool_dtype(column.dtype) and name in bare):
         levels = tuple(column.astype("category").cat.categories)
         if pd.api.types.is_bool_dtype(column.dtype):
@@ -319,7 +323,10 @@ def describe(
 
 def span_of(column: pd.Series) -> tuple[float, float, float]:
     """Mean, smallest and largest value of a numeric column."""
-    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufb":
+        values = np.asarray(column.to_numpy(), dtype=np.float64)
+    else:
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     with np.errstate(over="ignore", invalid="ignore"):
         mean = float(values.mean())
     if not np.isfinite(mean):  # infinite values, or numbers whose sum is

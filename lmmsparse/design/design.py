@@ -219,11 +219,11 @@ class Design(ReadOnly):
 
     @property
     def offset_or_zero(self) -> FloatArray:
-        return np.zeros(len(self.y)) if self.offset is None else self.offset
+        return np.broadcast_to(0.0, len(self.y)) if self.offset is None else self.offset
 
     @property
     def weights_or_one(self) -> FloatArray:
-        return np.ones(len(self.y)) if self.weights is None else self.weights
+        return np.broadcast_to(1.0, len(self.y)) if self.weights is None else self.weights
 
     def squares(self, t: int, *, shifted: bool = False, weighted: bool = False) -> FloatArray:
         """Mean squares of a term's columns, (k,), each row times its level's prior variance.

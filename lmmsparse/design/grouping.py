@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from lmmsparse.common.arrays import BoolArray, IntArray, ReadOnly
+from lmmsparse.common.arrays import BoolArray, IntArray, ReadOnly, compact
 from lmmsparse.common.errors import DataError
 from lmmsparse.common.words import listed
 from lmmsparse.design.labels import alike, positions, python_value, same_but_for_type
-from lmmsparse.design.variables import codes_and_categories, without_unused
+from lmmsparse.design.variables import close_numbers, codes_and_categories, without_unused
 from lmmsparse.engine.prior import Prior
 
 
@@ -119,7 +119,7 @@ def make_grouping(
         The covariance of the levels, and thus which there are.
     """
     if known is not None:
-        codes = positions(known.labels, columns[0])
+        codes = compact(positions(known.labels, columns[0]), len(known.labels))
         _check_all_known(name, columns[0], codes, known)
         return Grouping(name, known.labels, codes, LevelKey.of(known.labels), known)
     components, coded = [], []
@@ -136,7 +136,7 @@ def make_grouping(
         combinations = np.column_stack([combinations[before], last])
     key = LevelKey(tuple(components), combinations)
     labels = components[0] if len(components) == 1 else combined_labels(key)
-    return Grouping(name, labels, codes.astype(np.intp), key)
+    return Grouping(name, labels, compact(codes, len(labels)), key)
 
 
 def _check_all_known(name: str, column: pd.Series, codes: IntArray, known: LevelCovariance) -> None:
@@ -176,11 +176,14 @@ def _label(value: object) -> str:
 def _factorize(name: str, column: pd.Series) -> tuple[pd.Index, IntArray]:
     if isinstance(column.dtype, pd.CategoricalDtype):
         codes, levels = codes_and_categories(without_unused(column))
-        return levels, codes.astype(np.intp)
+        return levels, codes
     if np.ndim(column) != 1:
         raise DataError(
             f"The grouping factor {name!r} has more than one column. Name a single column."
         )
+    close = close_numbers(column)
+    if close is not None:
+        return pd.Index(close[1]), close[0]
     kinds = sorted({type(v).__name__ for v in column}) if column.dtype == object else []
     mixed = "str" in kinds and len(kinds) > 1
     try:
@@ -192,4 +195,4 @@ def _factorize(name: str, column: pd.Series) -> tuple[pd.Index, IntArray]:
             f"The grouping factor {name!r} mixes values of different types ({listed(kinds)}). "
             "Convert the column to one type, for example with .astype(str)."
         ) from error
-    return pd.Index(levels, tupleize_cols=False), codes.astype(np.intp)
+    return pd.Index(levels, tupleize_cols=False), codes

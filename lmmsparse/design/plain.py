@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 from formulaic.parser.types import Factor, Term
 
-from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.common.arrays import FloatArray, IntArray, column_of_ones, is_ones
 from lmmsparse.design.columns import ColumnInfo
 from lmmsparse.design.rank import FixedColumns
 from lmmsparse.design.variables import Variables, codes_and_categories
@@ -50,7 +50,7 @@ def plain_columns(
         if _is_intercept(term):
             before.add(frozenset())
             names.append("Intercept")
-            values.append(np.ones(len(table)))
+            values.append(column_of_ones(len(table))[:, 0])
             continue
         number: FloatArray | None = None
         factors: list[str] = []
@@ -149,6 +149,8 @@ def _side_by_side(values: Sequence[FloatArray | _Indicators], n: int, sparse: bo
                 for v in values
             ]
             return sp.csr_array(sp.hstack(parts, format="csr"))
+    if width == 1 and isinstance(values[0], np.ndarray) and is_ones(values[0][:, None]):
+        return column_of_ones(n)
     out, at = np.empty((n, width), order="F"), 0
     for v, own in zip(values, widths, strict=True):
         if isinstance(v, np.ndarray):

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg as sla
 import scipy.sparse as sp
 
-from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
+from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, is_ones
 from lmmsparse.common.errors import Finding
 from lmmsparse.common.words import listed
 from lmmsparse.engine.origins import origins
@@ -32,7 +32,7 @@ _SPANNED = 1e-8
 def chosen_columns(X: FixedColumns, chosen: BoolArray) -> FixedColumns:
     """Some columns of X, laid out column by column."""
     if chosen.all():
-        return np.asfortranarray(X) if isinstance(X, np.ndarray) else X
+        return np.asfortranarray(X) if isinstance(X, np.ndarray) and not is_ones(X) else X
     if isinstance(X, np.ndarray):
         return np.asfortranarray(X[:, chosen])
     return sp.csr_array(X[:, np.flatnonzero(chosen)])

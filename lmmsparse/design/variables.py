@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Mapping
+from functools import cache
 from numbers import Number
 from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ def tidy_column(values: pd.Series) -> pd.Series:
     become numpy's when these are gone, and numbers beyond 64 bits, which are kept as objects.
     """
     dtype = values.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind in "iufbmM":
+        return values
     if isinstance(dtype, pd.ArrowDtype) and not _numeric(dtype) and dtype.kind != "U":
         return tidy_column(from_arrow(values))
     if isinstance(dtype, pd.CategoricalDtype):
@@ -30,8 +33,6 @@ def tidy_column(values: pd.Series) -> pd.Series:
         return values.astype(object if values.isna().any() else bool)
     if pd.api.types.is_numeric_dtype(dtype):
         return values if isinstance(dtype, np.dtype) else _from_nullable(values)
-    if isinstance(dtype, np.dtype) and dtype.kind in "mM":
-        return values
     if pd.api.types.is_string_dtype(dtype) or dtype == np.dtype(object):
         return _from_objects(values)
     return values
@@ -91,6 +92,27 @@ def codes_and_categories(values: pd.Series) -> tuple[IntArray, pd.Index]:
     return array.codes, array.categories
 
 
+def close_numbers(values: pd.Series) -> tuple[IntArray, Any] | None:
+    """Codes and sorted labels of whole numbers that lie close together, counted and not hashed.
+
+    None for other columns.
+    """
+    dtype = values.dtype
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "iu" or not len(values):
+        return None
+    own = values.to_numpy()
+    low, high = int(own.min()), int(own.max())
+    if high - low >= min(4 * len(own) + 1000, 2**31 - 1):
+        return None
+    # Differences may be beyond the signed type, but not beyond the unsigned one of its size.
+    place = (own - dtype.type(low)).view(f"u{dtype.itemsize}")
+    there = np.zeros(high - low + 1, dtype=bool)
+    there[place] = True
+    numbers = np.cumsum(there, dtype=np.int32) - np.int32(1)
+    labels: Any = np.flatnonzero(there).astype(dtype)
+    return numbers[place], labels + dtype.type(low)
+
+
 def where_missing(values: pd.Series) -> BoolArray:
     """Where a column has no value."""
     if isinstance(values.dtype, pd.CategoricalDtype):
@@ -106,7 +128,7 @@ def where_missing(values: pd.Series) -> BoolArray:
 def renumbered(values: pd.Series) -> pd.Series:
     """A column with the labels 0, 1, 2 and so on."""
     index = values.index
-    plain = isinstance(index, pd.RangeIndex) and index.equals(pd.RangeIndex(len(index)))
+    plain = isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
     return values if plain else values.reset_index(drop=True)
 
 
@@ -228,14 +250,20 @@ def _from_numbers(values: pd.Series, present: pd.Series, kinds: set[type]) -> pd
     return pd.Series(filled.array, index=values.index, name=values.name)
 
 
+@cache
+def _dtype_of_labels() -> Any:
+    """What pandas makes of an index of texts."""
+    return pd.Index(["text"]).dtype
+
+
 def _from_text(values: pd.Series) -> pd.Series:
     """Text as a Categorical with its levels in sorted order."""
-    codes, found = pd.factorize(values)  # by the column's own kind: the cheapest way
+    codes, found = values.array.factorize()  # by the column's own kind: the cheapest way
     levels = np.asarray(found, dtype=object)
     order = np.array(sorted(range(len(levels)), key=levels.tolist().__getitem__), dtype=np.intp)
     place = np.empty(len(order) + 1, dtype=np.intp)
     place[order], place[-1] = np.arange(len(order)), -1
-    usual = pd.Index(levels[:1]).dtype  # of an index of such labels
-    categories = found[order] if found.dtype == usual else pd.Index(levels[order])
+    own = found.dtype == _dtype_of_labels()
+    categories = pd.Index(found.take(order) if own else levels[order])
     text = pd.Categorical.from_codes(place[codes], categories=categories, validate=False)
     return pd.Series(text, index=values.index, name=values.name)

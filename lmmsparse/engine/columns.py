@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import blas
 
-from lmmsparse.common.arrays import FloatArray, ReadOnly
+from lmmsparse.common.arrays import FloatArray, ReadOnly, is_ones
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.linalg import solve_triangular
 from lmmsparse.engine.origins import origins
@@ -124,6 +124,10 @@ def orthonormal(
     if p == 0:
         dense = X if isinstance(X, np.ndarray) else X.toarray()
         return InternalColumns(dense), Basis(R=np.zeros((0, 0)), logdet=0.0)
+    if isinstance(X, np.ndarray) and weights is None and is_ones(X):
+        root = np.sqrt(float(len(X)))
+        Q = np.broadcast_to(1.0 / root, X.shape)
+        return InternalColumns(Q), Basis(R=np.array([[root]]), logdet=float(2 * np.log(root)))
     columns = np.asfortranarray(X) if isinstance(X, np.ndarray) else X
     gram = _gram(columns, weights)
     length = np.sqrt(np.diag(gram))

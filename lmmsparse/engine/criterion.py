@@ -14,11 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import log, pi, sqrt
+from typing import cast
 
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.engine.covariance.tangents import (
+    ALMOST_NOTHING,
     away_from_limits,
     curvatures,
     derivatives_of_T,
@@ -26,6 +29,7 @@ from lmmsparse.engine.covariance.tangents import (
     turned,
 )
 from lmmsparse.engine.covariance.template import LambdaTemplate
+from lmmsparse.engine.linalg import solve
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import (
     EstimatedSystem,
@@ -104,7 +108,7 @@ class ProfiledDeviance:
 
     def _profiled_value(self, solution: PLSSolution) -> float:
         value = solution.logdet_M - self.products.prior.logdet - self.products.sum_log_weights
-        value += self.df * (1.0 + np.log(2.0 * np.pi * solution.pwrss / self.df))
+        value += self.df * (1.0 + log(2.0 * pi * solution.pwrss / self.df))
         if self.reml:
             value += solution.logdet_RX + self.products.basis.logdet
         return float(value)
@@ -171,17 +175,16 @@ class ProfiledDeviance:
             Per unstructured term, other directions in which to move T than its own entries.
         """
         theta = np.asarray(theta, dtype=np.float64)
-        point = self._point(of_full_rank(self.template, self.column_scales, theta))
+        point = self._point(self._full_rank(theta))
         D = derivatives_of_T(self.template, theta, directions)
         there = turned(self.template, self.column_scales, theta, point.theta, D)
         F = self._second_moments(point)
         squares = point.squares(there)
         # Profiling σ² out takes the outer product off, per degree of freedom.
         slope = point.pwrss_gradient(there) / point.s2
-        curvature = curvatures(self.template, theta, F, directions)
-        hessian = squares + curvature
+        hessian = squares + curvatures(self.template, theta, F, directions)
         if self.held_sigma is None:
-            hessian -= np.outer(slope, slope) / self.df
+            hessian -= slope[:, None] * (slope / self.df)
 
         def second() -> FloatArray:
             exact = hessian + squares - point.traces(there)
@@ -193,13 +196,14 @@ class ProfiledDeviance:
             hessian=0.5 * (hessian + hessian.T),
             exact=second() if self._traces_are_cheap else None,
             second=second if self._traces_are_possible else None,
-            noise=self._noise(theta, point.solution),
+            noise=self._noise(point),
             by_gradient=self.estimated,
         )
 
     @cached_property
     def _estimating(self) -> EstimatedSystem | None:
-        return self.system if isinstance(self.system, EstimatedSystem) else None
+        # Whether it is an `EstimatedSystem`, which takes long to ask.
+        return cast(EstimatedSystem, self.system) if hasattr(self.system, "logdet_sd") else None
 
     @property
     def estimated(self) -> bool:
@@ -218,7 +222,7 @@ class ProfiledDeviance:
         if self._estimating is None:
             return 0.0, np.zeros((d, d))
         s2 = None if self.held_sigma is None else self.held_sigma**2
-        at = of_full_rank(self.template, self.column_scales, theta)
+        at = self._full_rank(theta)
         point = self._estimating.point(at, self.response, self.reml, s2)
         D = derivatives_of_T(self.template, theta)
         own_part = []
@@ -233,7 +237,7 @@ class ProfiledDeviance:
 
     def moment_estimate(self, theta: FloatArray) -> tuple[float, FloatArray | None]:
         """The criterion at θ, and a θ nearer to the optimum by the method of moments."""
-        point = self._point(of_full_rank(self.template, self.column_scales, theta))
+        point = self._point(self._full_rank(theta))
         estimate = point.moment_estimate()
         held = None if estimate is None else self.template.with_held(estimate)
         return self.value_of(point.solution), held
@@ -242,7 +246,7 @@ class ProfiledDeviance:
         """The criterion with σ free: value, gradient and Hessian in (θ, log σ)."""
         theta = np.asarray(theta, dtype=np.float64)
         s2, d = sigma * sigma, self.template.n_theta
-        point = self._point(of_full_rank(self.template, self.column_scales, theta), s2)
+        point = self._point(self._full_rank(theta), s2)
         D = derivatives_of_T(self.template, theta)
         there = turned(self.template, self.column_scales, theta, point.theta, D)
         F = self._second_moments(point, s2)
@@ -272,6 +276,22 @@ class ProfiledDeviance:
             scales.append(np.sqrt(self.products.n / np.maximum(squares, 1e-300)))
         return scales
 
+    def _full_rank(self, theta: FloatArray) -> FloatArray:
+        """θ with columns of T that are zero moved a little; θ itself where there are none."""
+        if not np.count_nonzero(np.abs(theta) < self._smallest):
+            return theta
+        return of_full_rank(self.template, self.column_scales, theta)
+
+    @cached_property
+    def _smallest(self) -> FloatArray:
+        """Per element of θ below which size a column of T counts as zero; 0 off the diagonals."""
+        out = np.zeros(self.template.n_theta)
+        for part, scale, (rows, columns) in zip(
+            self.template.slices, self.column_scales, self.template.places, strict=True
+        ):
+            out[part] = np.where(rows == columns, ALMOST_NOTHING * scale[rows], 0.0)
+        return out
+
     @cached_property
     def _column_sizes(self) -> list[FloatArray]:
         """Per term, the root mean squares of the columns that cross-products are taken of."""
@@ -287,10 +307,14 @@ class ProfiledDeviance:
 
     def largest_size(self, theta: FloatArray) -> float:
         """A bound on the size of the random effects, over σ, with the parts that cancel."""
-        factors = self.template.shifted_factors(theta)
-        sizes = zip(factors, self._column_sizes, strict=True)
-        squares = [float(np.square(size @ np.abs(T)).sum()) for T, size in sizes]
-        return float(np.sqrt(sum(squares)))
+        return self._largest_size(self.template.shifted_factors(theta))
+
+    def _largest_size(self, factors: Sequence[FloatArray]) -> float:
+        square = 0.0
+        for T, size in zip(factors, self._column_sizes, strict=True):
+            sizes = size @ np.abs(T)
+            square += float(sizes @ sizes)
+        return sqrt(square)
 
     def lost_digits(self, theta: FloatArray) -> float:
         """How far rounding of Z'WZ may have put log|M| off.
@@ -300,19 +324,19 @@ class ProfiledDeviance:
         """
         return float(lost_digits(self.products.n, self.largest_size(theta)))
 
-    def _noise(self, theta: FloatArray, solution: PLSSolution) -> float:
-        of_sums = float(rounding_error(self.df, solution.pwrss / self.response.yty))
-        enough = _ENOUGH if self.estimated else 0.0
-        return max(enough, of_sums + self.lost_digits(theta))
+    def _noise(self, point: Point) -> float:
+        of_sums = float(rounding_error(self.df, point.solution.pwrss / self.response.yty))
+        of_blocks = float(lost_digits(self.products.n, self._largest_size(point.T)))
+        return max(_ENOUGH if self.estimated else 0.0, of_sums + of_blocks)
 
     def _second_moments(self, point: Point, sigma2: float | None = None) -> list[FloatArray]:
         """Per term F, half the gradient in TT', (k, k)."""
         safe = away_from_limits(self.template, point.theta)
-        if not np.array_equal(safe, point.theta):
+        if safe is not point.theta and not np.array_equal(safe, point.theta):
             point = self._point(safe, sigma2)
         out = []
         for FT, T in zip(point.FT, point.T, strict=True):
-            F = np.linalg.solve(T.T, FT.T).T
+            F = FT / T if len(T) == 1 else solve(T.T, FT.T)
             out.append(0.5 * (F + F.T))
         return out
 
@@ -324,9 +348,10 @@ class ProfiledDeviance:
         directions: Sequence[FloatArray],
     ) -> FloatArray:
         out = np.empty(self.template.n_theta)
-        moved = not np.array_equal(theta, point.theta)
-        T = self.template.shifted_factors(theta)
+        T = None
+        if theta is not point.theta and not np.array_equal(theta, point.theta):
+            T = self.template.shifted_factors(theta)
         for t, (part, D) in enumerate(zip(self.template.slices, directions, strict=True)):
-            FT = F[t] @ T[t] if moved else point.FT[t]
+            FT = point.FT[t] if T is None else F[t] @ T[t]
             out[part] = 2.0 * (D.reshape(len(D), -1) @ FT.ravel())
         return out

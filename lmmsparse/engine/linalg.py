@@ -42,6 +42,20 @@ def solve_triangular(
     return np.asarray(x if b.ndim == 2 else x.reshape(b.shape))
 
 
+def solve(a: FloatArray, b: FloatArray) -> FloatArray:
+    """A⁻¹B for small A, (n, n), and B, (n, m).
+
+    Raises
+    ------
+    LinAlgError
+        If A is singular.
+    """
+    _, _, x, info = lapack.dgesv(a, b)
+    if info:
+        raise np.linalg.LinAlgError("Singular matrix")
+    return np.asarray(x)
+
+
 def subtract_square(S: FloatArray, Y: FloatArray) -> None:
     """The lower triangle of S −= Y'Y, in place.
 
@@ -72,6 +86,12 @@ def between(left: FloatArray, blocks: FloatArray, right: FloatArray) -> FloatArr
     return times_each(np.ascontiguousarray(half.swapaxes(1, 2)), left).swapaxes(1, 2)
 
 
+def summed_products(A: FloatArray, B: FloatArray) -> FloatArray:
+    """Σ A B' over stacks of matrices, (m, r, k) and (m, c, k) → (r, c): one product."""
+    left, right = (M.transpose(1, 0, 2).reshape(M.shape[1], -1) for M in (A, B))
+    return np.asarray(left @ right.T)
+
+
 def small_products(A: FloatArray, B: FloatArray) -> FloatArray:
     """A B for stacks of matrices, (m, r, k) and (m, k, c); for small k without a call for each."""
     k = A.shape[2]
@@ -92,6 +112,9 @@ def inverse_from_factor(L: FloatArray) -> FloatArray:
         Lower triangular, without a zero on its diagonal.
     """
     inverse, _ = lapack.dpotri(L, lower=1)
+    if len(L) <= _BLOCK:
+        inverse = np.where(np.tri(len(L), dtype=bool), inverse, inverse.T)
+        return np.asarray(inverse)
     for i in range(0, len(L), _BLOCK):  # only the lower triangle has been written
         j = i + _BLOCK
         inverse[i:j, j:] = inverse[j:, i:j].T
@@ -129,9 +152,39 @@ def inverse_factors(M: FloatArray) -> tuple[FloatArray, FloatArray]:
     return inverse, logdet
 
 
-def small_product(A: FloatArray, B: FloatArray) -> FloatArray:
+def inverses(M: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The inverse of every matrix, and the log-determinants.
+
+    Parameters
+    ----------
+    M : (k, k, …) array
+        Symmetric matrices, their own axes first. May be overwritten.
+
+    Returns
+    -------
+    inverse : (k, k, …) array
+    logdet : (…) array
+        Not finite where M is not positive definite.
+    """
+    k = len(M)
+    if k == 1:
+        return 1.0 / M, np.log(M[0, 0])
+    if k > 2:
+        root, logdet = inverse_factors(M)
+        return small_product(root.swapaxes(0, 1), root), logdet
+    a, b, d = M[0, 0], M[1, 0], M[1, 1]
+    determinant = a * d - b * b
+    inverse = np.empty_like(M)
+    np.divide(d, determinant, out=inverse[0, 0])
+    np.divide(a, determinant, out=inverse[1, 1])
+    np.divide(-b, determinant, out=inverse[1, 0])
+    inverse[0, 1] = inverse[1, 0]
+    return inverse, np.log(determinant)
+
+
+def small_product(A: FloatArray, B: FloatArray, out: FloatArray | None = None) -> FloatArray:
     """The products of small matrices (k, l, levels) and (l, m, levels), level by level."""
-    out = A[:, 0, None] * B[0]
+    out = np.multiply(A[:, 0, None], B[0], out=out)
     for i in range(1, A.shape[1]):
         out += A[:, i, None] * B[i]
     return np.asarray(out, dtype=np.float64)

@@ -59,8 +59,8 @@ def moment_estimate(
         # u is I − Σ times the least-squares estimates, u'b is their share of r².
         shrinkage = np.eye(k) - S
         undo = np.linalg.inv(shrinkage + _TINY * np.eye(k))
-        left -= float(np.einsum("li,lij,lj->", own_u, undo, own_u, optimize=True))
-        df -= float(np.einsum("lij,lji->", undo, shrinkage)) - k
+        left -= float(np.vdot(own_u, np.matmul(undo, own_u[:, :, None])))
+        df -= float(np.vdot(undo, shrinkage.swapaxes(1, 2))) - k
         spreads.append((own_u.T @ own_u / len(own_u), S.mean(axis=0)))
     if not (df >= 1.0 and left > 1e-10 * pwrss):
         return None

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly
+from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly, compact
+from lmmsparse.engine.linalg import chunks
 from lmmsparse.engine.prior import Prior
 
 _TABLE = 8  # cells per row that are cheaper to number than rows are to sort
+_MOST_CELLS = 2**26  # that are numbered at all, for the memory that this takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,13 +71,13 @@ class PairPattern(ReadOnly):
 
 def pair_pattern(terms: Sequence[TermColumns], s: int, t: int) -> PairPattern:
     """Which levels of terms s ≥ t meet."""
-    if s == t or _one_known_factor(terms[s], terms[t]):
+    if s == t or one_known_factor(terms[s], terms[t]):
         levels = np.arange(terms[s].n_levels)
         return PairPattern(s, t, levels, levels, terms[s].codes)
     return PairPattern(s, t, *_observed_pairs(terms[s], terms[t]))
 
 
-def _one_known_factor(a: TermColumns, b: TermColumns) -> bool:
+def one_known_factor(a: TermColumns, b: TermColumns) -> bool:
     """Whether two terms have one factor of known covariance.
 
     Levels without a row belong to its pattern: M⁻¹ has blocks between their effects.
@@ -91,34 +93,51 @@ def pair_patterns(terms: Sequence[TermColumns]) -> Iterator[PairPattern]:
 def _observed_pairs(a: TermColumns, b: TermColumns) -> tuple[IntArray, IntArray, IntArray]:
     """The pairs of levels that are observed, in sorted order, and the pair of each row."""
     n, pairs = len(a.codes), a.n_levels * b.n_levels
-    if pairs <= _TABLE * n:
-        key = a.codes * b.n_levels + b.codes
-        found = np.flatnonzero(np.bincount(key, minlength=pairs))
-        numbers = np.empty(pairs, dtype=np.intp)
+    if pairs <= min(_TABLE * n, _MOST_CELLS):
+        key = a.codes.astype(np.intp) * b.n_levels + b.codes
+        there = np.zeros(pairs, dtype=bool)
+        there[key] = True
+        found = np.flatnonzero(there)
+        numbers = np.empty(pairs, dtype=np.int32)
         numbers[found] = np.arange(len(found))
         rows, cols = np.divmod(found, b.n_levels)
-        return rows, cols, numbers[key]
-    order = _by_level(b.codes, b.n_levels)
-    order = order[_by_level(a.codes[order], a.n_levels)]
-    row = a.codes[order].astype(order.dtype)  # there may be very many rows
-    col = b.codes[order].astype(order.dtype)
+        return compact(rows, pairs), compact(cols, pairs), numbers[key]
+    order = by_level(b.codes, b.n_levels)
+    order = order[by_level(a.codes[order], a.n_levels)]
+    row, col = a.codes[order], b.codes[order]
     new = np.ones(n, dtype=bool)
     new[1:] = (row[1:] != row[:-1]) | (col[1:] != col[:-1])
-    rows, cols = row[new].astype(np.intp), col[new].astype(np.intp)
+    rows, cols = row[new], col[new]
     del row, col
     number = np.cumsum(new, dtype=order.dtype)
     number -= 1
-    place = np.empty(n, dtype=np.intp)
+    place = np.empty_like(order)
     place[order] = number
     return rows, cols, place
 
 
-def _by_level(codes: IntArray, n_levels: int) -> IntArray:
+def counted_pairs(a: TermColumns, b: TermColumns) -> tuple[IntArray, IntArray, IntArray]:
+    """The pairs of levels that are observed, in sorted order, and in how many rows."""
+    key = a.codes.astype(np.int64)
+    key *= b.n_levels
+    key += b.codes
+    key.sort()
+    new = np.ones(len(key), dtype=bool)
+    np.not_equal(key[1:], key[:-1], out=new[1:])
+    count = np.diff(np.flatnonzero(new), append=len(key)) if not new.all() else new
+    key = key[new] if not new.all() else key
+    rows, cols = (np.empty(len(key), dtype=term.codes.dtype) for term in (a, b))
+    for part in chunks(len(key), 1):
+        rows[part], cols[part] = np.divmod(key[part], b.n_levels)
+    return rows, cols, count
+
+
+def by_level(codes: IntArray, n_levels: int) -> IntArray:
     """The rows of each level after those of the level before: a stable sort in linear time."""
     n = len(codes)
     kind: Any = np.int32 if max(n, n_levels) < 2**31 - 1 else np.intp
     by_row = sp.csc_array(
-        (np.ones(n, dtype=bool), codes.astype(kind), np.arange(n + 1, dtype=kind)),
+        (np.ones(n, dtype=bool), codes.astype(kind, copy=False), np.arange(n + 1, dtype=kind)),
         shape=(n_levels, n),
     )
     return np.asarray(by_row.tocsr().indices)

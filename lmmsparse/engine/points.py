@@ -13,7 +13,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.engine.covariance.template import LambdaTemplate
-from lmmsparse.engine.linalg import solve_triangular, times_each
+from lmmsparse.engine.linalg import solve_triangular, summed_products, times_each
 from lmmsparse.engine.moments import moment_estimate
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import Modes, PLSSystem
@@ -27,10 +27,11 @@ def traces_by_term(
     out = [np.zeros((k, k)) for k in products.sizes]
     for pair, S in zip(products.pairs, inverse, strict=True):
         BT = times_each(pair.values, factors[pair.t])
-        out[pair.s] += np.tensordot(BT, S, axes=([0, 2], [0, 2]))
+        out[pair.s] += summed_products(BT, S)
         if pair.s != pair.t:
+            k = products.sizes[pair.t]
             TB = np.matmul(factors[pair.s].T, pair.values)
-            out[pair.t] += np.tensordot(TB, S, axes=([0, 1], [0, 1]))
+            out[pair.t] += TB.reshape(-1, k).T @ S.reshape(-1, k)
     return out
 
 
@@ -87,7 +88,7 @@ class GeneralPoint:
             out[t] -= v.T @ u / self.s2
             if self._reml:
                 A, B = (part[a:z].reshape(len(v), k, products.p) for part in self._border)
-                out[t] -= np.tensordot(A, B, axes=([0, 2], [0, 2]))
+                out[t] -= summed_products(A, B)
         return out
 
     def _by_level(self, t: int, vector: FloatArray) -> FloatArray:

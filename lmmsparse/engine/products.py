@@ -7,7 +7,7 @@ neither units nor large means cost digits; `Basis` carries the way back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,12 +15,20 @@ from itertools import pairwise
 import numpy as np
 import scipy.sparse as sp
 
-from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly, frozen_csr
+from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly, frozen, frozen_csr, is_ones
 from lmmsparse.engine.columns import Basis, InternalColumns
-from lmmsparse.engine.pairs import PairPattern, TermColumns, pair_patterns
+from lmmsparse.engine.pairs import (
+    PairPattern,
+    TermColumns,
+    counted_pairs,
+    one_known_factor,
+    pair_pattern,
+    pair_patterns,
+)
 from lmmsparse.engine.prior import Prior, Priors
 
 _FEW_COLUMNS = 4
+_DENSE_UP_TO = 200  # random effects
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,10 +158,21 @@ class CrossProducts(ReadOnly):
     def times(self, b: FloatArray) -> FloatArray:
         """Z'WZ b for b of shape (q,) or (q, m)."""
         if len(self.sizes) != 1:
-            return np.asarray(self.ZtZ @ b)
+            return np.asarray((self.dense if self.q <= _DENSE_UP_TO else self.ZtZ) @ b)
         k = self.sizes[0]
         by_level = b.reshape(self.q // k, k, -1)
         return np.asarray(np.matmul(self.pairs[0].values, by_level)).reshape(b.shape)
+
+    @cached_property
+    def dense(self) -> FloatArray:
+        """Z'WZ as a dense matrix, (q, q)."""
+        out = np.zeros((self.q, self.q))
+        for pair in self.pairs:
+            r, c = self.coordinates(pair)
+            out[r, c] = pair.values
+            if pair.s != pair.t:
+                out[c, r] = pair.values
+        return frozen(out)
 
     @cached_property
     def ZtZ(self) -> sp.csr_array:
@@ -256,16 +275,49 @@ def _blocks(
 ) -> PairBlocks:
     """The numbers of a pair: one sum over the rows per element of a block."""
     a, b = terms[pair.s], terms[pair.t]
-    left = a.columns if weights is None else a.columns * weights[:, None]
     own, m = pair.s == pair.t, len(pair.rows)
+    left = a.columns if weights is None else a.columns * weights[:, None]
+    place = pair.place.astype(np.intp, copy=False)
     values = np.empty((m, a.columns.shape[1], b.columns.shape[1]))
     for i in range(values.shape[1]):
         for j in range(i + 1 if own else values.shape[2]):
             product = left[:, i] * b.columns[:, j]
-            values[:, i, j] = np.bincount(pair.place, product, minlength=m)
+            values[:, i, j] = np.bincount(place, product, minlength=m)
             if own:
                 values[:, j, i] = values[:, i, j]
     return PairBlocks(pair.s, pair.t, pair.rows, pair.cols, values)
+
+
+def _counts(terms: Sequence[TermColumns], s: int, t: int) -> PairBlocks:
+    """The blocks between two columns of ones; where each is one, in the memory of one number."""
+    a, b = terms[s], terms[t]
+    if s == t or one_known_factor(a, b):
+        rows = cols = np.arange(a.n_levels, dtype=a.codes.dtype)
+        count = np.bincount(a.codes, minlength=a.n_levels)
+    else:
+        rows, cols, count = counted_pairs(a, b)
+    m = len(rows)
+    if m and m == len(a.codes) and count.all():
+        return PairBlocks(s, t, rows, cols, np.broadcast_to(np.ones((1, 1, 1)), (m, 1, 1)))
+    return PairBlocks(s, t, rows, cols, count.astype(np.float64)[:, None, None])
+
+
+def _all_blocks(
+    terms: Sequence[TermColumns],
+    weights: FloatArray | None,
+    pairs: Iterable[PairPattern] | None,
+) -> Iterator[PairBlocks]:
+    """Of every s ≥ t, one after the other."""
+    if pairs is not None:
+        yield from (_blocks(terms, pair, weights) for pair in pairs)
+        return
+    ones = [weights is None and is_ones(term.columns) for term in terms]
+    for s in range(len(terms)):
+        for t in range(s + 1):
+            if ones[s] and ones[t]:
+                yield _counts(terms, s, t)
+            else:
+                yield _blocks(terms, pair_pattern(terms, s, t), weights)
 
 
 def _grouped(term: TermColumns, Q: InternalColumns, WX: FloatArray | sp.csr_array) -> FloatArray:
@@ -281,10 +333,11 @@ def _times(term: TermColumns, matrix: FloatArray) -> FloatArray:
     if m > _FEW_COLUMNS:
         return np.asarray(term.transposed @ np.ascontiguousarray(matrix))
     out = np.empty((term.n_levels, k, m))
+    codes, ones = term.codes.astype(np.intp, copy=False), is_ones(term.columns)
     for i in range(k):
         for j in range(m):
-            product = term.columns[:, i] * matrix[:, j]
-            out[:, i, j] = np.bincount(term.codes, product, minlength=term.n_levels)
+            product = matrix[:, j] if ones else term.columns[:, i] * matrix[:, j]
+            out[:, i, j] = np.bincount(codes, product, minlength=term.n_levels)
     return out.reshape(term.n_levels * k, m)
 
 
@@ -317,10 +370,8 @@ def cross_products(
     WX = Q.weighted(weights)
     sizes = tuple(term.columns.shape[1] for term in terms)
     lengths = [k * term.n_levels for k, term in zip(sizes, terms, strict=True)]
-    if pairs is None:
-        pairs = pair_patterns(terms)
     return CrossProducts(
-        pairs=tuple(_blocks(terms, pair, weights) for pair in pairs),
+        pairs=tuple(_all_blocks(terms, weights, pairs)),
         ZtX=np.concatenate([_grouped(term, Q, WX) for term in terms]),
         XtX=Q.gram(WX),
         offsets=tuple(int(v) for v in np.cumsum([0, *lengths])),

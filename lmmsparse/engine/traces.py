@@ -13,13 +13,14 @@ known, E_i = D_iAΛ' + ΛAD_i', X = HΛA, Y = AΛ'HΛA = A − M⁻¹ and u = A�
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg as sla
 
-from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.engine.linalg import small_product
 from lmmsparse.engine.products import CrossProducts, side_by_side
 
@@ -50,14 +51,6 @@ class Border(NamedTuple):
 
     A: FloatArray
     B: FloatArray
-
-
-class Inner(NamedTuple):
-    """H = Z'V⁻¹Z of every level, X = HT and Y = T'HT = I − M⁻¹, (w, w, levels) each."""
-
-    H: FloatArray
-    X: FloatArray
-    Y: FloatArray
 
 
 def traces(
@@ -108,7 +101,7 @@ def _of_one_factor(
     GT = np.matmul(G, T)
     X = np.matmul(GT, S)
     H = G - np.matmul(X, np.swapaxes(GT, 1, 2))
-    inner = Inner(*(each.transpose(1, 2, 0) for each in (H, X, np.eye(w) - S)))
+    inner = np.array([each.transpose(1, 2, 0) for each in (H, X, np.eye(w) - S)])
     if border is None:
         return traces_of_levels(inner, None, D)
 
@@ -124,11 +117,15 @@ def _of_one_factor(
     return traces_of_levels(inner, Border(by_level(border.A), by_level(border.B)), D)
 
 
-def traces_of_levels(inner: Inner, border: Border | None, directions: FloatArray) -> FloatArray:
+def traces_of_levels(
+    inner: FloatArray, border: Border | None, directions: FloatArray
+) -> FloatArray:
     """The same for one factor.
 
     Parameters
     ----------
+    inner : (3, w, w, levels) array
+        H = Z'V⁻¹Z, X = HT and Y = T'HT of every level.
     border : Border or None
         (w, p, levels) arrays; None for ML.
     directions : (d, w, w) array
@@ -139,30 +136,34 @@ def traces_of_levels(inner: Inner, border: Border | None, directions: FloatArray
     tr(HE_iHE_j) = 2 tr(X'D_iX'D_j) + 2 tr(YD_i'HD_j); what X takes is twice `sandwiches` of A, and
     tr(A'E_iA A'E_jA), where A'E_iA sums over levels and the product then couples all of them.
     """
-    H, X, Y = inner
-    if len(directions) < len(H):
+    border = None if border is None or not border.A.shape[1] else border
+    if len(directions) < inner.shape[1]:
         return _one_by_one(inner, border, directions)
+    _, X, Y = inner
     flat = directions.reshape(len(directions), -1)
     if border is None:
-        out = 2.0 * flat @ _form(H, Y, X, X) @ flat.T
-        return np.asarray(out)
-    AA, AB, BB = (_summed(*both) for both in ((border.A, border.A), border, (border.B, border.B)))
-    form = _form(H, Y - BB, X, X - 2.0 * AB)
-    form -= _form(AA, Y)
-    out = 2.0 * flat @ form @ flat.T
-    AEA = _along(flat, border.A, border.B) + _along(flat, border.A, border.B, swapped=True)
-    return np.asarray(0.5 * (out + out.T) + AEA @ AEA.T)
+        return np.asarray(2.0 * flat @ _form(inner[:2], np.array([Y, X])) @ flat.T)
+    A, B = border
+    others = np.empty_like(inner)
+    np.subtract(Y, _summed(B, B), out=others[0])
+    np.subtract(X, 2.0 * _summed(A, B), out=others[1])
+    np.negative(_summed(A, A), out=others[2])
+    out = flat @ _form(inner, others) @ flat.T
+    w, p = A.shape[:2]
+    sums = (A.reshape(w * p, -1) @ B.reshape(w * p, -1).T).reshape(w, p, w, p)
+    AEA = flat @ (sums.transpose(0, 2, 1, 3) + sums.transpose(0, 2, 3, 1)).reshape(w * w, p * p)
+    return np.asarray(out + out.T + AEA @ AEA.T)
 
 
-def sandwiches(
-    inner: Inner, vv: FloatArray, vu: FloatArray, uu: FloatArray, directions: FloatArray
-) -> FloatArray:
+def sandwiches(inner: FloatArray, pairs: FloatArray, directions: FloatArray) -> FloatArray:
     """Σ v'E_i H E_j v over levels, (d, d).
 
     Parameters
     ----------
-    vv, vu, uu : (w, w, levels) arrays
-        vv', vu' and uu' of every level, with u = T'v.
+    inner : (3, w, w, levels) array
+        H = Z'V⁻¹Z, X = HT and Y = T'HT of every level.
+    pairs : (3, w, w, levels) array
+        uu', 2vu' and vv' of every level, with u = T'v.
     directions : (d, w, w) array
         ∂T with the effects of all terms side by side.
 
@@ -171,43 +172,89 @@ def sandwiches(
     v'E_i H E_j v = (D_iu)'H(D_ju) + (D_iu)'X(D_j'v) + (D_i'v)'X'(D_ju) + (D_i'v)'Y(D_j'v).
     """
     flat = directions.reshape(len(directions), -1)
-    form = _form(inner.H, uu, inner.X, 2.0 * vu)
-    form += _form(vv, inner.Y)
-    out = flat @ form @ flat.T
+    out = flat @ _form(inner, pairs) @ flat.T
     return np.asarray(0.5 * (out + out.T))
 
 
-def _form(
-    H: FloatArray, Y: FloatArray, X: FloatArray | None = None, Z: FloatArray | None = None
-) -> FloatArray:
-    """R with vec(D)'R vec(E) = Σ_ℓ tr(D'H_ℓ E Y_ℓ') + tr(X_ℓ'D Z_ℓ'E), (w², w²)."""
-    w = len(H)
+def at_once(
+    inner: FloatArray, ends: FloatArray, reml: bool, directions: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Σ v'E_i v, y'P V_i P V_j P y and tr(P V_i P V_j) for one factor and σ = 1.
 
-    def sums(A: FloatArray, B: FloatArray) -> FloatArray:
-        return (A.reshape(w * w, -1) @ B.reshape(w * w, -1).T).reshape(w, w, w, w)
+    The last two are `sandwiches` less what X takes, and `traces_of_levels`.
 
-    out = sums(H, Y).transpose(0, 2, 1, 3)
-    if X is not None and Z is not None:
-        out = out + sums(X, Z).transpose(0, 3, 2, 1)
-    return np.ascontiguousarray(out).reshape(w * w, w * w)
+    Parameters
+    ----------
+    inner : (3, w, w, levels) array
+        H = Z'V⁻¹Z, X = HT and Y = T'HT of every level.
+    ends : (2, w, p + 1, levels) array
+        A = Z'V⁻¹X R_X⁻¹ beside v = Z'V⁻¹(y − Xβ), and T' times these.
+    directions : (d, w, w) array
+        ∂T with the effects of all terms side by side.
+    """
+    (_, X, Y), (A, B) = inner, ends
+    w, p = A.shape[0], A.shape[1] - 1
+    v, u, AX, BX = A[:, p], B[:, p], A[:, :p], B[:, :p]
+    others = np.empty((2, *inner.shape))
+    (uu, vu, vv), (HY, XX, YH) = others
+    np.multiply(u[:, None], u, out=uu)
+    np.multiply(v[:, None], 2.0 * u, out=vu)
+    np.multiply(v[:, None], v, out=vv)
+    if reml and p:
+        np.subtract(Y, _summed(BX, BX), out=HY)
+        np.subtract(X, 2.0 * _summed(AX, BX), out=XX)
+        np.negative(_summed(AX, AX), out=YH)
+    else:
+        HY[:], XX[:], YH[:] = Y, X, 0.0
+    flat = directions.reshape(len(directions), -1)
+    squares, traces = flat @ _form(inner, others) @ flat.T
+    # F_i = [A v]'E_i[A v], summed over levels.
+    sums = (A.reshape(w * (p + 1), -1) @ B.reshape(w * (p + 1), -1).T).reshape(w, p + 1, w, p + 1)
+    F = (sums.transpose(0, 2, 1, 3) + sums.transpose(0, 2, 3, 1)).reshape(w * w, -1)
+    F = (flat @ F).reshape(-1, p + 1, p + 1)
+    squares, traces = 0.5 * (squares + squares.T), traces + traces.T
+    if p:
+        squares -= F[:, p, :p] @ F[:, p, :p].T
+    if reml and p:
+        AEA = F[:, :p, :p].reshape(len(F), -1)
+        traces += AEA @ AEA.T
+    return F[:, p, p], squares, traces
+
+
+def _form(inner: FloatArray, others: FloatArray) -> FloatArray:
+    """R with vec(D)'R vec(E) = Σ_ℓ tr(D'HEF') + tr(X'DG'E) + tr(D'KEY'), (…, w², w²).
+
+    Parameters
+    ----------
+    inner : (3, w, w, levels) array
+        H, X and Y; without Y where K is zero.
+    others : (…, 3, w, w, levels) array
+        F, G and K.
+    """
+    m, w, *_, levels = inner.shape
+    right = others.reshape(*others.shape[:-4], m, w * w, levels).swapaxes(-1, -2)
+    sums = np.matmul(inner.reshape(m, w * w, levels), right)
+    return np.asarray(sums.reshape(*others.shape[:-4], -1)[..., _places(w)[:m]].sum(axis=-3))
+
+
+@cache
+def _places(w: int) -> IntArray:
+    """Where of D's element (a, b) and E's (c, d) the products stand in the sums of `_form`."""
+    a, b, c, d = np.indices((w, w, w, w)).reshape(4, w * w, w * w)
+    of_H, of_X, of_Y = (a, c, b, d), (a, d, c, b), (b, d, a, c)
+    at = [((i * w + j) * w + k) * w + m for i, j, k, m in (of_H, of_X, of_Y)]
+    return np.array([at[0], w**4 + at[1], 2 * w**4 + at[2]])
 
 
 def _summed(A: FloatArray, B: FloatArray) -> FloatArray:
-    """AB' of every level, from (w, p, levels) arrays."""
-    if not A.shape[1]:
-        return np.zeros((len(A), len(B), A.shape[2]))
-    return np.asarray(sum(A[:, None, i] * B[None, :, i] for i in range(A.shape[1])))
+    """AB' of every level, from (w, p, levels) arrays with p ≥ 1."""
+    out = A[:, None, 0] * B[:, 0]
+    for i in range(1, A.shape[1]):
+        out += A[:, None, i] * B[:, i]
+    return np.asarray(out)
 
 
-def _along(flat: FloatArray, A: FloatArray, B: FloatArray, swapped: bool = False) -> FloatArray:
-    """Σ A'D_iB over levels, or its transpose, (d, p²)."""
-    w, p, levels = A.shape
-    sums = (A.reshape(w * p, levels) @ B.reshape(w * p, levels).T).reshape(w, p, w, p)
-    order = (0, 2, 3, 1) if swapped else (0, 2, 1, 3)
-    return np.asarray(flat @ sums.transpose(order).reshape(w * w, p * p))
-
-
-def _one_by_one(inner: Inner, border: Border | None, directions: FloatArray) -> FloatArray:
+def _one_by_one(inner: FloatArray, border: Border | None, directions: FloatArray) -> FloatArray:
     """The same where a few parameters move many effects: d w³ instead of w⁴ products per level."""
     H, X, Y = inner
 

@@ -8,7 +8,7 @@ in orthonormal directions that change TT', and is brought back to triangular for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -43,15 +43,21 @@ class ChartedObjective:
         self._inner = to_theta.copy()
         self._terms: list[_Term] = []
         template = objective.template
+        self._fixed_ways: list[FloatArray | None] = [None] * len(template.structures)
         for t, (structure, part) in enumerate(
             zip(template.structures, template.slices, strict=True)
         ):
-            if isinstance(structure, Unstructured) and structure.k > 1:
-                # T = K⁻¹ T̃, which the first column of T̃ shows.
-                K_inverse = to_theta[part, part][: structure.k, : structure.k]
-                self._inner[part, part] = np.eye(structure.n_par)
+            if not isinstance(structure, Unstructured):
+                continue
+            # T = K⁻¹ T̃, which the first column of T̃ shows.
+            K_inverse = to_theta[part, part][: structure.k, : structure.k]
+            self._inner[part, part] = np.eye(structure.n_par)
+            if structure.k == 1:
+                self._fixed_ways[t] = K_inverse[None]
+            else:
                 rows, columns = template.places[t]
                 self._terms.append(_Term(t, structure, part, K_inverse, rows, columns))
+        self._standardized = np.array_equal(self._inner, np.eye(len(to_theta)))
 
     def __call__(self, x: FloatArray) -> float:
         return self._objective(self._to_theta @ x)
@@ -63,8 +69,8 @@ class ChartedObjective:
         return np.asarray(self._inner.T @ gradient)
 
     def _ways(self, frame: _Frame) -> list[FloatArray | None]:
-        """Per term in which directions T moves; None for those of its entries."""
-        ways: list[FloatArray | None] = [None] * len(self._objective.template.structures)
+        """Per term in which directions T moves; None for those of its parameters."""
+        ways = self._fixed_ways.copy()
         for term, D in zip(self._terms, frame.directions, strict=True):
             ways[term.number] = np.matmul(term.K_inverse, D)
         return ways
@@ -74,11 +80,13 @@ class ChartedObjective:
         frame = _Frame(x, self._terms)
         ways = self._ways(frame)
         theta = self._to_theta @ x
-        out = self._objective.derivatives(theta, ways).along(self._inner)
+        out = self._objective.derivatives(theta, ways)
+        if not self._standardized:
+            out = out.along(self._inner)
         if self._undetermined is not None:
             rows = self._undetermined.along(template, theta, ways, self._objective.column_scales)
             out = out.kept_off(rows @ self._inner)
-        return replace(out, frame=frame)
+        return out.within(frame)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +122,7 @@ class _Frame:
     def _away(self, step: FloatArray) -> list[FloatArray]:
         """T of every term a step away, before it is triangular."""
         return [
-            T + np.tensordot(step[term.part], D, axes=1)
+            T + (step[term.part] @ D.reshape(len(D), -1)).reshape(T.shape)
             for term, T, D in zip(self._terms, self._T, self.directions, strict=True)
         ]
 

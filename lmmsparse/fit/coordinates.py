@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg as sla
+from scipy.linalg import lapack
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
+from lmmsparse.engine.linalg import solve_triangular
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.fit.charts import ChartedObjective
 from lmmsparse.fit.undetermined import Undetermined
@@ -33,16 +34,18 @@ class StandardizedObjective:
     def __init__(
         self, objective: ProfiledDeviance, undetermined: Undetermined | None = None
     ) -> None:
-        self._objective, self._undetermined = objective, undetermined
+        self.objective, self._undetermined = objective, undetermined
         self.template = template = objective.template
         products = objective.products
         self._map = standardizing_map(template, products)
-        self._inverse = sla.solve_triangular(self._map, np.eye(template.n_theta), lower=True)
+        self._inverse = solve_triangular(self._map, np.eye(template.n_theta), lower=True)
 
     @property
     def bounds(self) -> Bounds:
         """The box of the internal coordinates, a point where θ is held, and their mirrors."""
         template = self.template
+        if not template.held:
+            return Bounds(template.lower, template.upper, template.mirrors)
         held = ~template.free
         at = self.to_internal(template.start)[held]
         lower, upper = template.lower.copy(), template.upper.copy()
@@ -59,20 +62,18 @@ class StandardizedObjective:
 
     def charted(self) -> ChartedObjective:
         """The same with derivatives along charts, where no coordinate has a limit."""
-        return ChartedObjective(self._objective, self._map, self._undetermined)
+        return ChartedObjective(self.objective, self._map, self._undetermined)
 
     def __call__(self, x: FloatArray) -> float:
-        return self._objective(self._map @ x)
+        return self.objective(self._map @ x)
 
     def derivatives(self, x: FloatArray) -> Derivatives:
         theta = self.to_theta(x)
-        at = self._objective.derivatives(theta).along(self._map)
+        at = self.objective.derivatives(theta).along(self._map)
         if self._undetermined is None:
             return at
         nothing = [None] * len(self.template.structures)
-        rows = self._undetermined.along(
-            self.template, theta, nothing, self._objective.column_scales
-        )
+        rows = self._undetermined.along(self.template, theta, nothing, self.objective.column_scales)
         return at.kept_off(rows @ self._map)
 
 
@@ -94,19 +95,17 @@ def standardizing_map(template: LambdaTemplate, products: CrossProducts) -> Floa
 
 def standardizer(gram: FloatArray) -> FloatArray:
     """K⁻¹ for K lower triangular with K'K = gram; diagonal scaling where gram is singular."""
-    size = np.sqrt(np.diag(gram))
-    if not np.all(size > 0):
+    size = np.sqrt(gram.diagonal())
+    if not (size > 0).all():
         return np.diag(1.0 / np.where(size > 0, size, 1.0))
-    correlation = gram / np.outer(size, size)
-    try:
-        upper = np.linalg.cholesky(correlation[::-1, ::-1])
-    except np.linalg.LinAlgError:
+    if len(size) == 1:
+        return 1.0 / size[:, None]
+    # K'K is a Cholesky factorization from the end: K = L reversed, transposed, with LL' reversed.
+    L, info = lapack.dpotrf((gram / (size[:, None] * size))[::-1, ::-1], lower=1)
+    if info or L.diagonal().min() < 1e-6:
         return np.diag(1.0 / size)
-    K = upper.T[::-1, ::-1]
-    if np.min(np.diag(K)) < 1e-6:
-        return np.diag(1.0 / size)
-    inverse = sla.solve_triangular(K, np.eye(len(K)), lower=True)
-    return np.asarray(inverse / size[:, None])
+    inverse, _ = lapack.dtrtri(L, lower=1)
+    return np.asarray(inverse.T[::-1, ::-1] / size[:, None])
 
 
 def _standardizer_of_shifted(gram: FloatArray, S: FloatArray) -> FloatArray:
@@ -122,4 +121,4 @@ def _standardizer_of_shifted(gram: FloatArray, S: FloatArray) -> FloatArray:
     upper = np.linalg.cholesky(correlation).T @ (size[:, None] * S)
     K = np.asarray(np.linalg.qr(upper[:, ::-1], mode="r"))[::-1, ::-1]
     K = K * np.where(np.diag(K) < 0, -1.0, 1.0)[:, None]
-    return np.asarray(sla.solve_triangular(K, np.eye(len(K)), lower=True))
+    return solve_triangular(K, np.eye(len(K)), lower=True)

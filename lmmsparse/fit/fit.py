@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg as sla
 import scipy.sparse as sp
 
-from lmmsparse.common.arrays import FloatArray, frozen
+from lmmsparse.common.arrays import FloatArray, frozen, is_ones
 from lmmsparse.common.calls import not_called
 from lmmsparse.design import Design
 from lmmsparse.engine.covariance.template import LambdaTemplate
@@ -168,9 +168,14 @@ class Fit:
 
     def fitted_on(self, design: Design) -> FloatArray:
         """The same on the rows of another design, of the same columns and levels."""
-        mu = design.fixed @ self.beta + design.offset_or_zero
+        mu = np.asarray(design.fixed @ self.beta)
+        if design.offset is not None:
+            mu += design.offset
         for block, part in zip(design.blocks, self.split(self.b), strict=True):
-            mu = mu + np.einsum("nk,nk->n", block.columns, part[block.codes])
+            if is_ones(block.columns):
+                mu += part[:, 0].take(block.codes)
+            else:
+                mu += np.einsum("nk,nk->n", block.columns, part[block.codes])
         return frozen(mu)
 
     def split(self, b: FloatArray) -> list[FloatArray]:

@@ -86,7 +86,9 @@ def prepared(problem: Problem, start: FloatArray | Start | None) -> tuple[Proble
     while not solver.is_refined(first.theta):
         system = problem.objective.system
         assert isinstance(system, EstimatedSystem)
-        if system.pilot_sd(first.theta) <= _SAFELY * LARGEST_SD:
+        # With deflation vectors this is likely to be the last: the search begins with the same.
+        sd = system.logdet_sd if solver.vectors else system.pilot_sd
+        if sd(first.theta) <= _SAFELY * LARGEST_SD:
             break
         solver = solver.deflated(first.theta)
         problem = _by(problem, solver)

@@ -120,7 +120,7 @@ class _Searches:
         self._template = objective.template
         self._scaled = StandardizedObjective(objective, undetermined)
         self._bounds = self._scaled.bounds
-        self._limited = bool(np.isfinite(self._bounds.limits).any())
+        self._limited = not self._bounds.unlimited
 
     def default_start(self) -> Start:
         """The start values; from nowhere in particular, or from far away, with their moments."""
@@ -145,6 +145,8 @@ class _Searches:
         target = Announced(target) if self._progress else target
         x, free = scaled.to_internal(theta), self._template.free
         found = minimize_free(optimizer, target, x, self._bounds, free)
+        if not len(before):
+            return found
         return replace(
             found,
             evaluations=found.evaluations + len(before),
@@ -168,7 +170,8 @@ class _Searches:
             evaluations += other.evaluations
             if self._believable(other) < self._believable(best) - NO_WORSE:
                 best = replace(other, start=start.name)
-        return replace(best, further_evaluations=evaluations - best.evaluations)
+        further = evaluations - best.evaluations
+        return replace(best, further_evaluations=further) if further else best
 
     def _further_starts(self, found: Optimum, from_default: bool) -> Iterator[Start]:
         theta = self._scaled.to_theta(found.x)
@@ -217,8 +220,8 @@ class _Searches:
         scaled, template = self._scaled, self._template
         if is_lost(found.x):
             found = self._within_reach(found)
-        trace = np.array(found.trace)
-        trace[:, :-1] = scaled.to_theta(trace[:, :-1].T).T
+        points = scaled.to_theta(found.trace[:, :-1].T).T
+        trace = np.concatenate([points, found.trace[:, -1:]], axis=1)
         x, value, extra = snap_to_zero(scaled, found.x, found.value, self._bounds)
         box = Bounds(template.lower, template.upper, template.mirrors)
         theta = box.canonical(scaled.to_theta(x))

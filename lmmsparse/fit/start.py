@@ -30,6 +30,8 @@ class Coordinates(Protocol):
     """The coordinates of a search, in which a random effect of size one is as large as σ."""
 
     @property
+    def objective(self) -> ProfiledDeviance: ...
+    @property
     def template(self) -> LambdaTemplate: ...
     def to_theta(self, x: FloatArray) -> FloatArray: ...
     def to_internal(self, theta: FloatArray) -> FloatArray: ...
@@ -151,40 +153,40 @@ def lacks_variance(objective: ProfiledDeviance, theta: FloatArray) -> bool:
 
 
 def start_values(coordinates: Coordinates, design: Design) -> FloatArray:
-    """θ to start from: moment estimates (lme4's) for random intercepts only, or unit size.
+    """θ to start from: from the means of the levels for random intercepts only, or unit size.
 
     Of levels whose covariance is known: unit size, which is that of their effects on the rows.
     """
-    blocks = design.blocks
+    if _random_intercepts(design):
+        found = _from_means(coordinates.objective)
+        if found is not None:
+            return found
+    return coordinates.to_theta(coordinates.template.start)
+
+
+def _random_intercepts(design: Design) -> bool:
+    """Whether every term is a random intercept, of a factor of its own."""
     if design.facts is not None:
-        return _from_facts(coordinates, design)
+        return design.facts.between is not None
+    blocks = design.blocks
     simple = all(b.columns.shape[1] == 1 and np.ptp(b.columns) == 0 for b in blocks)
-    unknown = all(b.known is None for b in blocks)
-    if simple and unknown and len({b.group for b in blocks}) == len(blocks):
-        y = design.y
-        between = []
-        for block in blocks:
-            counts = np.bincount(block.codes, minlength=block.n_levels)
-            means = np.bincount(block.codes, y, minlength=block.n_levels) / counts
-            between.append(float(np.var(means[block.codes], ddof=1)))
-        within = float(np.var(y, ddof=1)) - sum(between)
-        if within > _EXACT * sum(between):  # otherwise nothing is left for the residuals
-            scale = np.array([abs(float(b.columns[0, 0])) for b in blocks])
-            return np.asarray(np.sqrt(np.array(between) / within) / scale)
-    return coordinates.to_theta(coordinates.template.start)
+    return simple and all(b.known is None for b in blocks) and len(design.groups) == len(blocks)
 
 
-def _from_facts(coordinates: Coordinates, design: Design) -> FloatArray:
-    """The same of a design whose rows are not kept."""
-    facts = design.facts
-    assert facts is not None
-    if facts.between is not None:
-        between, variance = np.array(facts.between), facts.variance
-        within = variance - between.sum()
-        if within > _EXACT * between.sum():
-            scale = np.sqrt([float(G[0, 0]) / facts.n for G in facts.grams])
-            return np.asarray(np.sqrt(between / within) / scale)
-    return coordinates.to_theta(coordinates.template.start)
+def _from_means(objective: ProfiledDeviance) -> FloatArray | None:
+    """Standard deviations of the level means of the least-squares residuals, over what is left."""
+    products, response = objective.products, objective.response
+    between, sizes = [], []
+    for pair in products.pairs:
+        if pair.s == pair.t:
+            size = pair.values[:, 0, 0]
+            sums = response.Zty[products.offsets[pair.s] : products.offsets[pair.s + 1]]
+            between.append(float(sums @ (sums / size)))
+            sizes.append(float(size.sum()) / products.n)
+    within = response.yty - sum(between)
+    if within <= _EXACT * sum(between):  # nothing is left for the residuals
+        return None
+    return np.sqrt(np.array(between) / (within * np.array(sizes)))
 
 
 _ONE_EACH = "Give one finite number per parameter, in the order of m.theta."

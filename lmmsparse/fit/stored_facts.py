@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lmmsparse.common.archive import Arrays
-from lmmsparse.common.arrays import FloatArray, ObjectArray
+from lmmsparse.common.arrays import FloatArray, ObjectArray, compact
 from lmmsparse.common.fields import items, number, optional, record, text, whole
 from lmmsparse.design import Design
 from lmmsparse.design.facts import Facts
@@ -106,6 +106,7 @@ def _pair(sample: Design, s: int, t: int, arrays: Arrays) -> PairBlocks:
         raise ValueError(f"{name} is not in order")
     if a.group == b.group and not (len(rows) == a.n_levels and np.array_equal(rows, cols)):
         raise ValueError(f"{name} does not have the levels of {a.group!r:.80}")
+    rows, cols = compact(rows, a.n_levels), compact(cols, b.n_levels)
     return PairBlocks(s, t, rows, cols, values.reshape(-1, a.k, b.k))
 
 

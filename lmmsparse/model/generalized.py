@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.calls import checked_keywords, explained_members, not_called
-from lmmsparse.common.errors import NotFittedByError, OptionError
+from lmmsparse.common.errors import Finding, NotFittedByError, OptionError
 from lmmsparse.common.findings import announce
 from lmmsparse.common.options import check_level, refused
 from lmmsparse.common.table import Table
@@ -22,7 +22,7 @@ from lmmsparse.engine.solvers.choose import solver_findings
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.generalized.many import refit_many_generalized
 from lmmsparse.fit.generalized.refit import refit_generalized
-from lmmsparse.fit.generalized.verdict import judge_generalized
+from lmmsparse.fit.generalized.verdict import Doubts, doubts, judge_generalized
 from lmmsparse.fit.verdict import Convergence
 from lmmsparse.inference.generalized.likelihood import criterion_at, deletions, reductions
 from lmmsparse.inference.generalized.means import generalized_basis
@@ -66,6 +66,18 @@ from lmmsparse.results.given import given_parameters
 from lmmsparse.results.influence import Influence
 from lmmsparse.results.parameters import select_rows
 from lmmsparse.results.variance_explained import intraclass_correlation, r_squared
+
+
+def announce_doubts(model: GeneralizedLinearMixedModel, told: Sequence[Finding] = ()) -> None:
+    """Give warnings of what there is to warn of; what only informs can wait until it is asked for.
+
+    Parameters
+    ----------
+    told : sequence of Finding
+        Those that were given before.
+    """
+    fit = model.fit
+    announce([*check_design(fit.design, fit.held), *model._doubts.findings], told)
 
 
 @not_called("A fitted model is no function. Write m.predict(newdata).")
@@ -194,12 +206,16 @@ class GeneralizedLinearMixedModel(MixedModel):
         return criterion_at(fit, np.asarray(beta, float), np.asarray(theta, float), delta)
 
     @cached_property
+    def _doubts(self) -> Doubts:
+        return doubts(self._fit)
+
+    @cached_property
     def convergence(self) -> Convergence:
         """The verdict on the fit, with its findings."""
         fit = self._fit
         found = check_design(fit.design, fit.held)
         found = [*found, *solver_findings(fit.products, fit.solver)]
-        return judge_generalized(fit, tuple(found))
+        return judge_generalized(fit, tuple(found), self._doubts)
 
     @checked_keywords
     def r2(self, method: str | None = None) -> pd.Series:
@@ -789,7 +805,7 @@ class GeneralizedLinearMixedModel(MixedModel):
         if isinstance(y, str):
             raise refused("y", "an array", y, "Pass the values of the response.")
         model = GeneralizedLinearMixedModel(refit_generalized(self._fit, y))
-        announce(model.convergence.findings, self._fit.design.findings)
+        announce_doubts(model, self._fit.design.findings)
         return model
 
     @checked_keywords

@@ -12,7 +12,6 @@ from lmmsparse.chunks.source import refuse_chunks
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import DataError, FormulaError, OptionError
-from lmmsparse.common.findings import announce
 from lmmsparse.common.options import is_whole, one_of, refused
 from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design, as_frame, build_design
@@ -25,7 +24,7 @@ from lmmsparse.fit.fitting import check_parts
 from lmmsparse.fit.generalized.fit import beside_sigma, fit_generalized
 from lmmsparse.fit.generalized.problem import INFORMATION
 from lmmsparse.formula.formula import parse_formula
-from lmmsparse.model.generalized import GeneralizedLinearMixedModel
+from lmmsparse.model.generalized import GeneralizedLinearMixedModel, announce_doubts
 from lmmsparse.model.update import remembers
 from lmmsparse.optimize import Optimizer
 
@@ -169,7 +168,7 @@ def glmer(
         progress=progress,
     )
     model = GeneralizedLinearMixedModel(fit)
-    announce(model.convergence.findings)
+    announce_doubts(model)
     return model
 
 

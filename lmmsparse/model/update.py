@@ -43,12 +43,12 @@ def remembers(function: Callable[P, M]) -> Callable[P, M]:
 
     The table is not kept: only where it is, while it exists.
     """
-    signature = inspect.signature(function)
+    names = list(inspect.signature(function).parameters)
 
     @wraps(function)
     def remembered(*args: P.args, **kwargs: P.kwargs) -> M:
         model = function(*args, **kwargs)
-        given = signature.bind(*args, **kwargs).arguments
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
         options = {name: v for name, v in given.items() if name not in _OF_THE_CALL}
         _made[model.fit] = Made(_reference(given["data"]), options)  # type: ignore[attr-defined]
         return model

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
+from math import isfinite
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +25,7 @@ class Status(Enum):
 
     CONVERGED = "converged"
     MAX_EVALUATIONS = "stopped: the limit on evaluations was reached"
+    LIMIT = "stopped: the criterion falls towards points at which it cannot be evaluated"
     STALLED = "stopped: no further decrease is possible in floating point"
     FAILED = "failed: the criterion could not be evaluated at the start"
 
@@ -59,6 +61,12 @@ class Bounds:
         lower, upper = self.lower.astype(np.float64), self.upper.astype(np.float64)
         lower[mirrored], upper[mirrored] = -np.inf, np.inf
         return lower, upper
+
+    @cached_property
+    def unlimited(self) -> bool:
+        """Whether no coordinate has a limit."""
+        lower, upper = self.limits
+        return not (np.isfinite(lower).any() or np.isfinite(upper).any())
 
     def held(self, x: FloatArray) -> BoolArray:
         """Which coordinates are at one of their `limits`, (d,)."""
@@ -130,6 +138,19 @@ class Derivatives:
             None if second is None else lambda: np.asarray(J.T @ second() @ J),
             noise=self.noise,
             by_gradient=self.by_gradient,
+        )
+
+    def within(self, frame: Frame) -> Derivatives:
+        """The same, said to be in the coordinates of a frame."""
+        return Derivatives(
+            self.value,
+            self.gradient,
+            self.hessian,
+            self.exact,
+            self.second,
+            frame,
+            self.noise,
+            self.by_gradient,
         )
 
     def kept_off(self, rows: FloatArray) -> Derivatives:
@@ -272,15 +293,16 @@ class Recorder:
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
-        self.rows: list[FloatArray] = []
+        self.rows: list[tuple[FloatArray, float]] = []
         self.best_x: FloatArray | None = None
         self.best = np.inf
 
     def _record(self, x: FloatArray, value: float) -> float:
-        value = value if np.isfinite(value) else np.inf
-        self.rows.append(np.append(x, value))
+        value = value if isfinite(value) else np.inf
+        point = np.array(x)
+        self.rows.append((point, value))
         if value < self.best:
-            self.best, self.best_x = value, np.array(x)
+            self.best, self.best_x = value, point
         return value
 
     def __call__(self, x: FloatArray) -> float:
@@ -300,17 +322,20 @@ class Recorder:
         except (NumericalError, np.linalg.LinAlgError):
             self._record(x, np.inf)
             return None
-        parts = [result.gradient, result.hessian]
-        parts += [] if result.exact is None else [result.exact]
-        finite = all(np.isfinite(part).all() for part in parts)
-        self._record(x, result.value if finite else np.inf)
-        return result if finite and np.isfinite(result.value) else None
+        # A sum is finite only if all of its terms are.
+        total = result.value + float(result.gradient.sum()) + float(result.hessian.sum())
+        if result.exact is not None:
+            total += float(result.exact.sum())
+        self._record(x, result.value if isfinite(total) else np.inf)
+        return result if isfinite(total) else None
 
     def optimum(
         self, status: Status, name: str, bounds: Bounds, expected: float | None = None
     ) -> Optimum:
-        x = self.best_x if self.best_x is not None else self.rows[0][:-1]
-        trace = np.array(self.rows)
+        x = self.best_x if self.best_x is not None else self.rows[0][0]
+        trace = np.column_stack(
+            [np.array([x for x, _ in self.rows]), [value for _, value in self.rows]]
+        )
         found = bounds.canonical(x)
         return Optimum(found, self.best, status, len(self.rows), name, trace, expected)
 

@@ -23,6 +23,7 @@ _GROWS, _SHRINKS = 3.0, 0.3
 _SHORTEST, _LONGEST = 0.05, 0.5  # of a step that failed
 _TOO_FAR = -1.0  # of what was promised
 _NOTHING = 1e-11
+_NOWHERE = 12  # points at which the objective could not be evaluated
 _THERE = 0.7  # how much of the model along a step is that of its end: the best of those tried
 
 
@@ -64,6 +65,7 @@ class StructuredSearch:
         missed = np.zeros_like(here.hessian)
         radius, status = self.radius, Status.MAX_EVALUATIONS
         expected: float | None = None
+        nowhere = 0
         while len(record.rows) < self.max_eval:
             hessian = here.hessian + missed
             scale = _scales(hessian, here.hessian)
@@ -86,7 +88,10 @@ class StructuredSearch:
                 break
             there = record.derivatives(x + step)
             if there is None:
-                radius = _SHRINKS * length
+                radius, nowhere = _SHRINKS * length, nowhere + 1
+                if nowhere > _NOWHERE:
+                    status = Status.LIMIT
+                    break
                 continue
             ratio = (here.value - there.value) / predicted
             noise = max(1e-13 * abs(here.value), 10.0 * here.noise)

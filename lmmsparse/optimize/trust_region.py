@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import sqrt
 
 import numpy as np
+from scipy.linalg import lapack
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_construction
@@ -63,10 +65,10 @@ class TrustRegion:
             return record.optimum(Status.FAILED, "TrustRegion", bounds)
         radius, status = self.radius, Status.MAX_EVALUATIONS
         predicted: float | None = None
-        model = _Model(len(x), bool(np.isfinite(bounds.limits).any()))
+        model = _Model(len(x), not bounds.unlimited)
         while len(record.rows) < self.max_eval:
             step, predicted = model.step(x, here, radius, bounds)
-            length, point = float(np.linalg.norm(step)), here.moved(x, step)
+            length, point = _norm(step), here.moved(x, step)
             if predicted < max(self.tol, here.noise):
                 if model.doubtful(here):
                     here = model.renewed(record, x, here, bounds, self.max_eval)
@@ -76,7 +78,7 @@ class TrustRegion:
                     record.keep(point, value)
                 status = Status.CONVERGED
                 break
-            if length < 1e-12 * (1.0 + np.linalg.norm(x)):
+            if length < 1e-12 * (1.0 + _norm(x)):
                 status = Status.STALLED
                 break
             there = record.derivatives(point)
@@ -122,11 +124,12 @@ class _Model:
         self, x: FloatArray, here: Derivatives, radius: float, bounds: Bounds
     ) -> tuple[FloatArray, float]:
         """The step to take from x, and the decrease it promises."""
-        hessian = here.hessian + self._correction
-        step, predicted = bounded_step(x, here.gradient, hessian, radius, bounds)
-        if here.exact is not None and (self._exact_is_better or predicted < _QUADRATIC):
-            return bounded_step(x, here.gradient, here.exact, radius, bounds)
-        return step, predicted
+        if here.exact is None or not self._exact_is_better:
+            hessian = here.hessian + self._correction if self._limited else here.hessian
+            step, predicted = bounded_step(x, here.gradient, hessian, radius, bounds)
+            if here.exact is None or not predicted < _QUADRATIC:
+                return step, predicted
+        return bounded_step(x, here.gradient, here.exact, radius, bounds)
 
     def learn(
         self, here: Derivatives, there: Derivatives, step: FloatArray, ratio: float
@@ -141,7 +144,7 @@ class _Model:
                 for H in (here.hessian, here.exact)
             ]
             self._exact_is_better = missed[1] < _MUCH_BETTER * missed[0]
-        elif self._limited and np.linalg.norm(step) < _NEAR:
+        elif self._limited and _norm(step) < _NEAR:
             # Average information is a poor Hessian where the covariance has a form that the data
             # do not follow, which only structures with limits impose.
             model = 0.5 * (here.hessian + there.hessian) + self._correction
@@ -193,9 +196,9 @@ def bounded_step(
     x: FloatArray, g: FloatArray, H: FloatArray, radius: float, bounds: Bounds
 ) -> tuple[FloatArray, float]:
     """A step that stays within the limits, and the decrease it promises."""
-    lower, upper = bounds.limits
-    if np.all(np.isinf(lower)) and np.all(np.isinf(upper)):
+    if bounds.unlimited:
         return _trust_region_step(g, H, radius)
+    lower, upper = bounds.limits
     step, free = np.zeros_like(x), bounds.free(x, g)
     while free.any():
         slope = g[free] + H[np.ix_(free, ~free)] @ step[~free]
@@ -217,30 +220,37 @@ def bounded_step(
     return (step, promised) if promised >= decrease else (plain, decrease)
 
 
+def _norm(x: FloatArray) -> float:
+    return sqrt(float(x @ x))
+
+
 def _trust_region_step(g: FloatArray, H: FloatArray, radius: float) -> tuple[FloatArray, float]:
     """The minimizer of g's + ½ s'Hs in a ball, and the decrease it promises."""
-    values, vectors = np.linalg.eigh(H)
+    values, vectors, info = lapack.dsyevd(H, lower=1)
+    if info:
+        raise np.linalg.LinAlgError("Eigenvalues did not converge")
     a = vectors.T @ g
-    largest = max(1e-300, float(np.abs(values).max()))
-    if values[0] > 1e-13 * largest:
+    least = float(values[0])
+    largest = max(1e-300, -least, float(values[-1]))
+    if least > 1e-13 * largest:
         s = -a / values
-        if np.linalg.norm(s) <= radius:
-            return vectors @ s, float(-(a @ s + 0.5 * values @ s**2))
-    low = max(0.0, -float(values[0]))
+        if _norm(s) <= radius:
+            return vectors @ s, float(-0.5 * (a @ s))
+    low = max(0.0, -least)
     s = -a / np.maximum(values + low, 1e-13 * largest)
-    if np.linalg.norm(s) < radius:
+    if _norm(s) < radius:
         # Hard case: (next to) no pull along the most negative curvature. Go that way all the same.
         if values[0] < 0:
             others = float(s[1:] @ s[1:])
             s[0] = np.copysign(np.sqrt(max(radius**2 - others, 0.0)), -a[0] if a[0] else 1.0)
         return vectors @ s, float(-(a @ s + 0.5 * values @ s**2))
     # Find the shift with ‖s(shift)‖ = radius by safeguarded bisection in the shift.
-    high = low + float(np.linalg.norm(g)) / radius + max(1.0, largest)
+    high = low + _norm(g) / radius + max(1.0, largest)
     lo = low
     for _ in range(200):
         shift = 0.5 * (lo + high)
         s = -a / np.maximum(values + shift, 1e-300)
-        norm = float(np.linalg.norm(s))
+        norm = _norm(s)
         if abs(norm - radius) < 1e-3 * radius:
             break
         if norm > radius:

@@ -21,7 +21,8 @@ def _pearson(fit: Fit) -> FloatArray:
     """√w (y − ŷ), or y − ŷ over its standard deviation relative to σ."""
     if isinstance(fit, ResidualFit):
         return np.asarray(_response(fit) / fit.structure.sd(fit.phi))
-    return np.sqrt(fit.design.weights_or_one) * _response(fit)
+    w = fit.design.weights
+    return _response(fit) if w is None else np.sqrt(w) * _response(fit)
 
 
 def _normalized(fit: Fit) -> FloatArray:

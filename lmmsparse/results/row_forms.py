@@ -96,7 +96,8 @@ def _places(pair: PairBlocks, n_levels: int, rows: EffectsOfRows) -> tuple[IntAr
     a, b = rows.codes[pair.s], rows.codes[pair.t]
     if pair.s == pair.t:
         return a, a >= 0
-    keys, wanted = pair.rows * n_levels + pair.cols, a * n_levels + b
+    keys = pair.rows.astype(np.int64) * n_levels + pair.cols
+    wanted = a.astype(np.int64) * n_levels + b
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return at, (keys[at] == wanted) & (a >= 0) & (b >= 0)
 

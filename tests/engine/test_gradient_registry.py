@@ -120,7 +120,7 @@ def test_second_derivatives(name: str, where: str) -> None:
 def test_charts(name: str, where: str) -> None:
     """Derivatives along a chart are those of the criterion where its moves lead."""
     f = objective(name)
-    charted = ChartedObjective(f._objective, f.to_theta(np.eye(f.template.n_theta)))
+    charted = ChartedObjective(f.objective, f.to_theta(np.eye(f.template.n_theta)))
     x = place(name, where)
     at = charted.derivatives(x)
     rng = np.random.default_rng(2)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lmmsparse.engine.traces import Border, Inner, sandwiches, traces_of_levels
+from lmmsparse.engine.traces import Border, sandwiches, traces_of_levels
 
 
 def _levels(
     w: int, levels: int, p: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, Inner, Border]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Border]:
     """T, H and A of some levels with what follows from them."""
     rng = np.random.default_rng(seed)
     T = np.tril(rng.normal(size=(w, w)))
@@ -18,7 +18,7 @@ def _levels(
     H = H + H.swapaxes(0, 1)
     A = rng.normal(size=(w, p, levels))
     X = np.einsum("abl,bc->acl", H, T)
-    inner = Inner(H, X, np.einsum("ba,bcl->acl", T, X))
+    inner = np.array([H, X, np.einsum("ba,bcl->acl", T, X)])
     return T, H, A, inner, Border(A, np.einsum("ba,bpl->apl", T, A))
 
 
@@ -53,5 +53,5 @@ def test_sandwiches() -> None:
     Ev = (E + E.swapaxes(1, 2)) @ v
     want = np.einsum("ial,abl,jbl->ij", Ev, H, Ev)
     u = T.T @ v
-    products = (v[:, None] * v, v[:, None] * u, u[:, None] * u)
-    np.testing.assert_allclose(sandwiches(inner, *products, D), want, rtol=1e-12)
+    pairs = np.array([u[:, None] * u, 2.0 * v[:, None] * u, v[:, None] * v])
+    np.testing.assert_allclose(sandwiches(inner, pairs, D), want, rtol=1e-12)

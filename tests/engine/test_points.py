@@ -13,6 +13,7 @@ from lmmsparse.engine.covariance.tangents import derivatives_of_T
 from lmmsparse.engine.points import GeneralPoint
 from lmmsparse.engine.solvers.blocked import BlockedSystem
 from lmmsparse.engine.solvers.levels import LevelSystem
+from lmmsparse.engine.solvers.scalars import ScalarSystem
 from lmmsparse.engine.solvers.small import SmallSystem
 
 FORMULAS = {
@@ -21,17 +22,25 @@ FORMULAS = {
     "no fixed effects": "y ~ 0 + (x | g)",
     "crossed": "y ~ x + (x | g) + (1 | h)",
     "nested": "y ~ 1 + (1 | h/g)",
+    "crossed intercepts": "y ~ x + (1 | g) + (0 + x | h)",
+    "one intercept": "y ~ x + (1 | g)",
+    "three effects": "y ~ x + k + (x + z | g)",
     "slopes of a factor": "y ~ x + (0 + k | g) + (1 | h)",
     "equal variances": "y ~ x + cs(0 + k | g) + diag(x | h)",
 }
-SYSTEMS = {"blocked": BlockedSystem, "small": SmallSystem, "levels": LevelSystem}
+SYSTEMS = {
+    "blocked": BlockedSystem,
+    "small": SmallSystem,
+    "scalars": ScalarSystem,
+    "levels": LevelSystem,
+}
 
 
 @pytest.fixture(scope="module")
 def data() -> pd.DataFrame:
     rng = np.random.default_rng(4)
     n = 200
-    frame = pd.DataFrame({"x": rng.normal(size=n), "y": rng.normal(size=n)})
+    frame = pd.DataFrame({name: rng.normal(size=n) for name in "xyz"})
     for name, levels in (("g", 14), ("h", 6), ("k", 3)):
         frame[name] = rng.integers(levels, size=n).astype(str)
     return frame
@@ -56,6 +65,8 @@ def test_points_are_those_of_dense_matrices(
     products, template, response = fit.products, fit.template, fit.objective.response
     if name == "levels" and not products.one_factor:
         pytest.skip("several factors")
+    if name == "scalars" and max(products.sizes) > 1:
+        pytest.skip("several effects per level")
     system = SYSTEMS[name](products, template)
     for theta in _thetas(template).values():
         theta = np.clip(theta, template.lower, template.upper)

@@ -20,7 +20,8 @@ from lmmsparse.engine.families import (
     Observations,
     Poisson,
 )
-from lmmsparse.engine.generalized.laplace import LaplaceDeviance, Parameters
+from lmmsparse.engine.generalized.laplace import LaplaceDeviance
+from lmmsparse.engine.generalized.laplace_point import Parameters
 from lmmsparse.engine.generalized.quadrature import QuadratureDeviance
 from lmmsparse.engine.generalized.rows import GeneralizedRows
 from lmmsparse.engine.products import pattern_of

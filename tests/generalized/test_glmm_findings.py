@@ -12,7 +12,7 @@ import pytest
 
 import lmmsparse as lmm
 from lmmsparse.common.errors import DataError, FormulaError, LmmWarning
-from lmmsparse.engine.generalized.laplace import Parameters
+from lmmsparse.engine.generalized.laplace_point import Parameters
 
 
 def fitted(formula: str, data: pd.DataFrame, family: Any, **options: Any) -> Any:

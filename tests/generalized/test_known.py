@@ -15,7 +15,7 @@ import scipy.optimize as opt
 from scipy.special import gammaln
 
 import lmmsparse as lmm
-from lmmsparse.engine.generalized.laplace import Parameters
+from lmmsparse.engine.generalized.laplace_point import Parameters
 
 MODELS = {
     "animal": "z ~ x + (1 | id)",

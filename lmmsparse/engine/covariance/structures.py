@@ -7,12 +7,12 @@ terms together. Parameters of a term are contiguous in θ, terms in the order of
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import ClassVar, Protocol
 
 import numpy as np
 
-from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.common.arrays import FloatArray, IntArray, frozen
 from lmmsparse.common.errors import OptionError
 from lmmsparse.engine.covariance.correlated import AR1, CompoundSymmetry
 
@@ -135,9 +135,9 @@ class Unstructured:
     def _rows(self) -> IntArray:
         return np.concatenate([np.arange(c, self.k) for c in range(self.k)]).astype(np.intp)
 
-    @property
+    @cached_property
     def entries(self) -> tuple[tuple[int, int], ...]:
-        return tuple((int(r), int(c)) for r, c in zip(self._rows, self._columns, strict=True))
+        return tuple(zip(self._rows.tolist(), self._columns.tolist(), strict=True))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -147,9 +147,16 @@ class Unstructured:
     def correlated(self) -> bool:
         return self.k > 1
 
-    @property
+    @cached_property
     def mirrors(self) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(np.flatnonzero(self._columns == c).tolist()) for c in range(self.k))
+
+    @cached_property
+    def _unit(self) -> FloatArray:
+        """∂T, the same everywhere."""
+        D = np.zeros((self.n_par, self.k, self.k))
+        D[np.arange(self.n_par), self._rows, self._columns] = 1.0
+        return frozen(D)
 
     def start(self) -> FloatArray:
         return np.asarray(self._rows == self._columns, dtype=np.float64)
@@ -161,14 +168,14 @@ class Unstructured:
         return np.full(self.n_par, np.inf)
 
     def factor(self, par: FloatArray) -> FloatArray:
+        if self.k == 1:
+            return np.array(par, dtype=np.float64, ndmin=2)
         T = np.zeros((self.k, self.k))
         T[self._rows, self._columns] = par
         return T
 
     def derivative(self, par: FloatArray) -> FloatArray:
-        D = np.zeros((self.n_par, self.k, self.k))
-        D[np.arange(self.n_par), self._rows, self._columns] = 1.0
-        return D
+        return self._unit
 
     def curvature(self, par: FloatArray, F: FloatArray) -> FloatArray:
         return _curvature_of_linear(self.derivative(par), F)
@@ -265,6 +272,7 @@ def resized(structure: CovarianceStructure, k: int) -> CovarianceStructure:
     return Unstructured(k)
 
 
+@cache
 def make_structure(name: str, k: int, hom: bool | None) -> CovarianceStructure:
     """Return the structure a formula's tag names, for a term with k effects per level."""
     if name == "us" or (name == "diag" and k == 1):

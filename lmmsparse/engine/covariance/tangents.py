@@ -62,7 +62,7 @@ def turned(
     theta, full : (n_theta,) arrays
     directions : sequence of (parameters, k, k) arrays
     """
-    if np.array_equal(theta, full):
+    if theta is full or np.array_equal(theta, full):
         return directions
     out = []
     for T, moved, scale, D in zip(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -40,14 +40,14 @@ class LambdaTemplate:
     @cached_property
     def slices(self) -> tuple[slice, ...]:
         """Where each term's parameters stand in θ."""
-        ends = np.cumsum([0, *(s.n_par for s in self.structures)])
-        return tuple(slice(int(a), int(b)) for a, b in pairwise(ends))
+        ends = accumulate((s.n_par for s in self.structures), initial=0)
+        return tuple(slice(a, b) for a, b in pairwise(ends))
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
         """First element of b of each term, and q at the end; (terms + 1,)."""
         sizes = [s.k * n for s, n in zip(self.structures, self.n_levels, strict=True)]
-        return tuple(int(v) for v in np.cumsum([0, *sizes]))
+        return tuple(accumulate(sizes, initial=0))
 
     @property
     def n_theta(self) -> int:
@@ -102,6 +102,8 @@ class LambdaTemplate:
             for s, sl in zip(self.structures, self.slices, strict=True)
             for group in s.mirrors
         )
+        if not self.held:
+            return tuple(groups)
         held = dict(self.held)
         # An element held at another value than zero cannot flip, nor then can those with it.
         return tuple(
@@ -116,7 +118,14 @@ class LambdaTemplate:
 
     def shifted_factors(self, theta: FloatArray) -> list[FloatArray]:
         """ST of every term at θ, each (k, k): what goes with cross-products of shifted columns."""
-        return [self.shifted(t, T) for t, T in enumerate(self.factors(theta))]
+        factors = self.factors(theta)
+        if not self._moved:
+            return factors
+        return [self.shifted(t, T) for t, T in enumerate(factors)]
+
+    @cached_property
+    def _moved(self) -> bool:
+        return any(S is not None for S in self.shifts)
 
     def shifted(self, t: int, T: FloatArray) -> FloatArray:
         """S times T, or a stack of such, for term t."""

@@ -7,10 +7,12 @@ bad one to walk in where an early diagonal is small: a tiny change of AA' then t
 from __future__ import annotations
 
 from functools import cache
+from math import copysign, sqrt
 
 import numpy as np
+from scipy.linalg import lapack
 
-from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 
 
 def lower_triangular(A: FloatArray) -> FloatArray:
@@ -20,10 +22,11 @@ def lower_triangular(A: FloatArray) -> FloatArray:
     ----------
     A : (k, m) array, m ≥ k
     """
-    if len(A) == 0:
+    k = len(A)
+    if k == 0:
         return np.zeros((0, 0))
-    T = np.asarray(np.linalg.qr(A.T, mode="r")).T
-    return np.asarray(T * np.where(np.diag(T) < 0, -1.0, 1.0))
+    T = np.where(_is_lower(k), lapack.dgeqrf(A.T)[0][:k].T, 0.0)
+    return np.asarray(T * np.where(T.diagonal() < 0, -1.0, 1.0))
 
 
 def with_zero_columns(T: FloatArray, tol: FloatArray) -> FloatArray:
@@ -55,6 +58,11 @@ def with_zero_columns(T: FloatArray, tol: FloatArray) -> FloatArray:
 
 
 @cache
+def _is_lower(k: int) -> BoolArray:
+    return np.tri(k, dtype=bool)
+
+
+@cache
 def _lower(k: int) -> tuple[IntArray, IntArray]:
     return np.tril_indices(k)
 
@@ -74,6 +82,8 @@ def directions(T: FloatArray) -> FloatArray:
     Absil, Mahony & Sepulchre (2008), Optimization Algorithms on Matrix Manifolds, section 3.5.
     """
     k = len(T)
+    if k == 2 and T[0, 1] == 0.0:
+        return _directions_of_two(*T.ravel().tolist())
     U, s, V = np.linalg.svd(T)
     rows, columns = _lower(k)
     size = np.hypot(s[rows], s[columns])
@@ -84,3 +94,16 @@ def directions(T: FloatArray) -> FloatArray:
     B[at, columns, rows] = np.where(none, 0.0, s[rows] / size)
     B[at, rows, columns] = np.where(none | (rows == columns), 1.0, s[columns] / size)
     return np.asarray(U @ B @ V)
+
+
+def _directions_of_two(a: float, zero: float, b: float, c: float) -> FloatArray:
+    """The same for T = [[a, 0], [b, c]], without a decomposition.
+
+    They are at right angles to w = [[0, −a], [c, −b]], in which a rotation moves T: one is the
+    first entry of T, the others are columns of the reflection that takes w to the second entry.
+    """
+    length = sqrt(a * a + b * b + c * c)
+    x, y, z = (-a / length, c / length, -b / length) if length else (1.0, 0.0, 0.0)
+    sign, g = copysign(1.0, x), 1.0 / (1.0 + abs(x))
+    ways = [1.0, zero, zero, zero, zero, -sign * y, 1.0 - g * y * y, -g * y * z]
+    return np.array([*ways, zero, -sign * z, -g * y * z, 1.0 - g * z * z]).reshape(3, 2, 2)

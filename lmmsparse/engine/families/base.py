@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from scipy.special import xlogy
 
 from lmmsparse.common.arrays import FloatArray, ReadOnly
 from lmmsparse.common.errors import OptionError
@@ -83,12 +85,37 @@ class Observations(ReadOnly):
     def n(self) -> int:
         return len(self.y)
 
-    @property
+    @cached_property
     def weights(self) -> FloatArray | float:
         """Trials times prior weights: what multiplies the log density."""
         if self.trials is None:
             return 1.0 if self.prior is None else self.prior
         return self.trials if self.prior is None else self.trials * self.prior
+
+    @cached_property
+    def successes(self) -> FloatArray:
+        """Of a binomial family: what multiplies log p."""
+        return np.asarray(self.weights * self.y)
+
+    @cached_property
+    def failures(self) -> FloatArray:
+        """What multiplies log(1 − p)."""
+        return np.asarray(self.weights * (1.0 - self.y))
+
+    @cached_property
+    def entropy(self) -> FloatArray:
+        """Y log y − y."""
+        return np.asarray(xlogy(self.y, self.y) - self.y)
+
+    @cached_property
+    def log_y(self) -> FloatArray:
+        """Of a positive response."""
+        return np.log(self.y)
+
+    @cached_property
+    def largest(self) -> float:
+        """Of the response."""
+        return float(self.y.max(initial=0.0))
 
     @property
     def prior_or_one(self) -> FloatArray | float:

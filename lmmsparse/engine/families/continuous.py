@@ -79,13 +79,15 @@ class Gamma(_Dispersed):
         self, log_mu: FloatArray, mu: FloatArray, seen: Observations, delta: float
     ) -> InLogMean:
         nu = seen.weights * np.exp(-delta)
-        r = np.exp(np.log(seen.y) - log_mu)
-        w = nu * r
-        return InLogMean(nu * (np.log(seen.y) - log_mu + 1.0) - w, w - nu, w, -w)
+        # log r and r − 1 with r = y/μ, so that a close fit leaves no large numbers behind.
+        log_r = seen.log_y - log_mu
+        less = np.expm1(log_r)
+        w = nu * (1.0 + less)
+        return InLogMean(nu * (log_r - less), nu * less, w, -w)
 
     def constant(self, seen: Observations, delta: float) -> float:
         nu = np.broadcast_to(seen.weights * np.exp(-delta), seen.y.shape)
-        return float(np.sum(stirling(nu) - np.log(seen.y)))
+        return float(np.sum(stirling(nu) - seen.log_y))
 
     def _constant_slope(self, seen: Observations, nu: FloatArray | float) -> FloatArray:
         return np.broadcast_to(-nu * stirling_slope(np.asarray(nu)), seen.y.shape)

@@ -17,6 +17,7 @@ from lmmsparse.engine.families.positive import InLogMean, PositiveMean
 from lmmsparse.engine.families.special import gammaln_ratio, psi_ratio
 
 _POISSON = 30.0  # log k that is as good as infinite
+_MANY = 1e3  # counts up to which y log μ has digits enough
 _NO_DIGITS = 1e9  # k beyond which k / (k + μ) has lost what μ / k is
 _HARDLY_MORE = 8.0  # log(k / μ) at which the variance is hardly more than Poisson's
 
@@ -62,17 +63,18 @@ class Poisson(_Counts):
         self, log_mu: FloatArray, mu: FloatArray, seen: Observations, delta: float
     ) -> InLogMean:
         y, w = seen.y, seen.weights * mu
+        s = seen.weights * (y - mu)
+        if seen.largest < _MANY:
+            return InLogMean(seen.weights * (y * log_mu - mu - seen.entropy), s, w, w)
         # From the density of μ = y on, so that large counts leave no large numbers behind.
         gap = (mu - y) / np.maximum(y, 1.0)
         near = y * np.log1p(np.maximum(gap, -0.9)) - (mu - y)
-        far = xlogy(y, mu) - xlogy(y, y) - (mu - y)
+        far = y * log_mu - mu - seen.entropy
         value = np.where((np.abs(gap) < 0.5) & (y >= 1.0), near, far)
-        value = np.where(mu > 0, value, y * log_mu - xlogy(y, y) - (mu - y))
-        return InLogMean(seen.weights * value, seen.weights * y - w, w, w)
+        return InLogMean(seen.weights * value, s, w, w)
 
     def constant(self, seen: Observations, delta: float) -> float:
-        y = seen.y
-        return float(np.sum(seen.weights * (xlogy(y, y) - y - gammaln(y + 1.0))))
+        return float(np.sum(seen.weights * (seen.entropy - gammaln(seen.y + 1.0))))
 
     def _expected_in_log_mean(
         self, mu: FloatArray, seen: Observations, delta: float

@@ -173,7 +173,7 @@ _POWERS = {"identity": 1.0, "sqrt": 2.0, "inverse": -1.0, "1/mu^2": -0.5}
 def log_mean(link: str, eta: FloatArray) -> FloatArray:
     """Log μ at η, NaN where η cannot be."""
     if link == "log":
-        return np.clip(eta, -_LARGEST, _LARGEST)
+        return np.minimum(np.maximum(eta, -_LARGEST), _LARGEST)
     if link == "sqrt":  # μ = η² for either sign
         return np.asarray(2.0 * np.log(np.maximum(np.abs(eta), _NEAR_ZERO)))
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -46,9 +46,10 @@ class Binomial(Family):
     def at(
         self, eta: FloatArray, seen: Observations, delta: float, third: bool = False
     ) -> Pointwise:
+        if self.link == "logit":
+            return _logit(eta, seen)
         one, other = sides(self.link, eta, third)
-        a = seen.weights * seen.y
-        b = seen.weights * (1.0 - seen.y)
+        a, b = seen.successes, seen.failures
         with np.errstate(invalid="ignore"):
             value = np.where(a > 0, a * one.value, 0.0) + np.where(b > 0, b * other.value, 0.0)
         s = a * one.d1 + b * other.d1
@@ -110,3 +111,17 @@ class Binomial(Family):
         if np.any((seen.y < 0) | (seen.y > 1)):
             return "proportions must be between 0 and 1"
         return ""
+
+
+def _logit(eta: FloatArray, seen: Observations) -> Pointwise:
+    """The same as of the sides, which all have log(1 + exp(−|η|)) and p(1 − p) in common."""
+    m, a, b = seen.weights, seen.successes, seen.failures
+    away = np.abs(eta)
+    e = np.exp(-away)
+    large = 1.0 / (1.0 + e)
+    small, up = e * large, eta >= 0.0
+    p, q = np.where(up, large, small), np.where(up, small, large)
+    # a log p + b log(1 − p), where the likelier of the two is near zero.
+    value = np.where(up, -b, a) * eta - m * np.log1p(e)
+    w = m * (small * large)
+    return Pointwise(value, a * q - b * p, w, w * (q - p))

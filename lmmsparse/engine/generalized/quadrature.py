@@ -11,6 +11,7 @@ Pinheiro & Bates (1995), Journal of Computational and Graphical Statistics 4, 12
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -20,11 +21,17 @@ from scipy.special import logsumexp
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import OptionError
-from lmmsparse.engine.generalized.laplace import LaplaceDeviance, LaplacePoint, Parameters
-from lmmsparse.engine.generalized.modes import TIGHT, Mode, conditional_mode
+from lmmsparse.engine.generalized.laplace import LaplaceDeviance
+from lmmsparse.engine.generalized.laplace_levels import LaplaceByLevel
+from lmmsparse.engine.generalized.laplace_point import Parameters
+from lmmsparse.engine.generalized.mode import Mode
+from lmmsparse.engine.generalized.modes import TIGHT, conditional_mode
+from lmmsparse.engine.generalized.one_factor import OneFactor, transformed
 from lmmsparse.engine.generalized.rows import GeneralizedRows
+from lmmsparse.engine.linalg import small_product
 
 LARGEST = 3
+_NUMBERS = 20_000  # that are evaluated together
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +54,11 @@ class QuadratureDeviance(LaplaceDeviance):
     ) -> QuadraturePoint:
         first = np.zeros(self.rows.template.q) if u is None else u
         mode = conditional_mode(self.rows, at.beta, at.theta, at.delta, first, tolerance)
-        return QuadraturePoint(self, mode, self.grid)
+        return QuadraturePoint(mode, self._one, self.grid)
+
+    @cached_property
+    def _one(self) -> OneFactor:
+        return self.rows.one_factor or OneFactor(self.rows.pattern.terms)
 
     @cached_property
     def grid(self) -> tuple[FloatArray, FloatArray]:
@@ -83,80 +94,57 @@ def check_quadrature(rows: GeneralizedRows) -> None:
         )
 
 
-class QuadraturePoint(LaplacePoint):
+class QuadraturePoint(LaplaceByLevel):
     """The criterion at one point.
 
     Parameters
     ----------
-    deviance : QuadratureDeviance
     mode : Mode
+    one : OneFactor
     grid : (m, K) and (m,) arrays
     """
 
-    def __init__(
-        self, deviance: QuadratureDeviance, mode: Mode, grid: tuple[FloatArray, FloatArray]
-    ) -> None:
-        super().__init__(deviance, mode)
+    def __init__(self, mode: Mode, one: OneFactor, grid: tuple[FloatArray, FloatArray]) -> None:
+        super().__init__(mode, one)
         self._z, self._log_w = grid
-
-    def _stacked(self, vector: FloatArray) -> FloatArray:
-        """A (q,) vector as (levels, K), the effects of all terms side by side."""
-        terms = range(len(self.mode.factors))
-        return np.concatenate([self.by_level(t, vector) for t in terms], axis=1)
-
-    def _joined(self, levels: FloatArray) -> FloatArray:
-        """The inverse of `_stacked`."""
-        sizes = [structure.k for structure in self.rows.template.structures]
-        return np.concatenate([part.ravel() for part in np.split(levels, np.cumsum(sizes)[:-1], 1)])
 
     @cached_property
     def _C(self) -> FloatArray:
-        """C with M⁻¹ = CC' of every level, (levels, K, K), upper triangular."""
-        template = self.rows.template
-        ends = np.cumsum([0, *(structure.k for structure in template.structures)])
-        K, levels = int(ends[-1]), template.n_levels[0]
-        A = np.zeros((levels, K, K))
-        T = np.zeros((K, K))
-        for pair in self.mode.products.pairs:
-            rows, columns = (slice(ends[i], ends[i + 1]) for i in (pair.s, pair.t))
-            A[:, rows, columns] = pair.values
-            A[:, columns, rows] = np.swapaxes(pair.values, 1, 2)
-        for t, own in enumerate(self.mode.factors):
-            T[ends[t] : ends[t + 1], ends[t] : ends[t + 1]] = own
-        M = T.T @ A @ T + np.eye(K)
-        return np.swapaxes(np.linalg.inv(np.linalg.cholesky(M)), 1, 2)
+        """C with M⁻¹ = CC' of every level, (K, K, levels), upper triangular."""
+        return self._levels.root.swapaxes(0, 1)
 
-    @cached_property
-    def _at_nodes(self) -> list[FloatArray]:
-        """U at every node, (levels, K) each."""
-        center = self._stacked(self.mode.u)
-        return [center + self._C @ z for z in self._z]
+    def _parts(self) -> Iterator[slice]:
+        """Nodes that are evaluated together."""
+        at_once = max(1, _NUMBERS // max(1, self.rows.n))
+        for first in range(0, len(self._z), at_once):
+            yield slice(first, first + at_once)
 
-    def _eta(self, u: FloatArray) -> FloatArray:
-        rows, mode = self.rows, self.mode
-        moved = self._joined(u) - mode.u
-        return mode.eta + rows.random_part(rows.template.multiply(mode.factors, moved))
+    def _at_nodes(self, part: slice) -> tuple[FloatArray, FloatArray]:
+        """U, (K, m, levels), and η, (m, n), at some nodes."""
+        moved = np.einsum("klj,ml->kmj", self._C, self._z[part])
+        eta = self.mode.eta + self._one.spread(transformed(self._levels.T, moved))
+        return self._levels.U[:, None] + moved, eta
 
     @cached_property
     def _terms(self) -> FloatArray:
         """Log of every node's part of every level's integral, (m, levels)."""
         rows, mode = self.rows, self.mode
-        codes, levels = rows.pattern.terms[0].codes, rows.template.n_levels[0]
-        out = np.empty((len(self._z), levels))
-        for k, u in enumerate(self._at_nodes):
+        out = np.empty((len(self._z), self._one.n_levels))
+        for part in self._parts():
+            U, eta = self._at_nodes(part)
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                value = rows.family.at(self._eta(u), rows.seen, mode.delta).value
+                value = rows.family.at(eta, rows.seen, mode.delta).value
             value = np.where(np.isnan(value), -np.inf, value)
-            own = np.bincount(codes, np.maximum(value, -1e300), minlength=levels)
-            out[k] = own - 0.5 * np.square(u).sum(axis=1) + self._log_w[k]
+            own = self._one.summed(np.maximum(value, -1e300))
+            out[part] = own - 0.5 * np.square(U).sum(axis=0) + self._log_w[part, None]
         return out
 
     @cached_property
     def value(self) -> float:
         """−2 log-likelihood."""
-        constant = self.rows.family.constant(self.rows.seen, self.mode.delta)
+        constant = self.rows.constant(self.mode.delta)
         total = float(np.sum(logsumexp(self._terms, axis=0)))
-        return self.mode.factor.logdet - 2.0 * (total + constant)
+        return self.mode.logdet - 2.0 * (total + constant)
 
     @cached_property
     def _shares(self) -> FloatArray:
@@ -166,50 +154,34 @@ class QuadraturePoint(LaplacePoint):
     @cached_property
     def gradient(self) -> FloatArray:
         """∂d/∂(β, θ, δ)."""
-        rows, mode = self.rows, self.mode
-        template, family = rows.template, rows.family
-        codes = rows.pattern.terms[0].codes
-        levels, K = self._at_nodes[0].shape
+        rows, mode, one, at = self.rows, self.mode, self._one, self._levels
+        family, K = rows.family, len(self._levels.T)
         mean_s = np.zeros(rows.n)
-        g_mean, Q = np.zeros((levels, K)), np.zeros((levels, K, K))
-        outer = [np.zeros((len(T), len(T))) for T in mode.factors]
-        own_scale = 0.0
-        for share, u, z in zip(self._shares, self._at_nodes, self._z, strict=True):
-            eta = self._eta(u)
+        g_mean, Q = np.zeros_like(at.U), np.zeros_like(at.A)
+        outer, own_scale = np.zeros((K, K)), 0.0
+        for part in self._parts():
+            U, eta = self._at_nodes(part)
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 s = family.at(eta, rows.seen, mode.delta).s
-            weight = share.take(codes)
+            weight = self._shares[part].take(one.codes, axis=1)
             s = np.where(weight > 0, s, 0.0) * weight
-            mean_s += s
-            v = rows.grouped(s)
-            g = self._stacked(template.multiply_transposed(mode.factors, v)) - share[:, None] * u
-            g_mean += g
-            Q += z[:, None] * g[:, None, :]
-            joined = self._joined(u)
-            for t, out in enumerate(outer):
-                out += self.by_level(t, v).T @ self.by_level(t, joined)
+            mean_s += s.sum(axis=0)
+            v = one.gathered_rows(s)
+            g = transformed(at.T.T, v) - self._shares[part] * U
+            g_mean += g.sum(axis=1)
+            Q += np.einsum("mk,lmj->klj", self._z[part], g)
+            outer += v.reshape(K, -1) @ U.reshape(K, -1).T
             if family.estimates_delta:
                 own_scale += self._scale_of(eta, weight)
-        C = self._C
-        R = np.tril(Q @ C)
-        R[:, np.arange(K), np.arange(K)] *= 0.5
-        R = 0.5 * (R + np.swapaxes(R, 1, 2))
-        inverse = self._blocks(C @ (np.eye(K) + 2.0 * R) @ np.swapaxes(C, 1, 2))
-        P = rows.diagonal(mode.factors, inverse)
+        S = self._around(Q)
+        P = self._leverage_of(S)
         assert self.third.t is not None
         c = self.third.t * P
-        right = template.multiply_transposed(mode.factors, rows.grouped(c))
-        a = mode.factor.solve(right - 2.0 * self._joined(g_mean))
-        follow = rows.random_part(template.multiply(mode.factors, a))
+        a = at.solve(transformed(at.T.T, one.gathered(c)) - 2.0 * g_mean)
+        follow = one.spread(transformed(at.T, a))
         moved = c - mode.at.w * follow
-        through = rows.grouped(moved)
-        by_term = [
-            self.by_level(t, mode.v).T @ self.by_level(t, a)
-            + self.by_level(t, through).T @ self.by_level(t, mode.u)
-            - 2.0 * outer[t]
-            + 2.0 * trace
-            for t, trace in enumerate(self._traces_with(inverse))
-        ]
+        by_T = at.V @ a.T + one.gathered(moved) @ at.U.T - 2.0 * outer + 2.0 * self._trace_of(S)
+        by_term = [by_T[part, part] for part in one.parts]
         parts = [rows.Q.transposed_times(moved - 2.0 * mean_s), self.slopes(by_term)]
         if family.estimates_delta:
             scale = family.scale_slopes(mode.eta, rows.seen, mode.delta)
@@ -217,15 +189,19 @@ class QuadraturePoint(LaplacePoint):
             parts.append(np.array([total]))
         return np.concatenate(parts)
 
+    def _around(self, Q: FloatArray) -> FloatArray:
+        """C(I + 2R)C', R the symmetric half of QC: what takes the place of M⁻¹."""
+        C, K = self._C, len(self._C)
+        R = small_product(Q, C)
+        for i in range(K):
+            R[i, i] *= 0.5
+            R[i, i + 1 :] = 0.0
+        inner = R + R.swapaxes(0, 1)
+        for i in range(K):
+            inner[i, i] += 1.0
+        return small_product(small_product(C, inner), C.swapaxes(0, 1))
+
     def _scale_of(self, eta: FloatArray, weight: FloatArray) -> float:
-        """Σ weight ∂ℓ/∂δ over the rows at one node."""
+        """Σ weight ∂ℓ/∂δ over rows and nodes."""
         by_row = self.rows.family.scale_slopes(eta, self.rows.seen, self.mode.delta).by_row
         return float(np.sum(np.where(weight > 0, by_row, 0.0) * weight))
-
-    def _blocks(self, levels: FloatArray) -> list[FloatArray]:
-        """A matrix per level, (levels, K, K), as blocks of pairs of terms."""
-        ends = np.cumsum([0, *(structure.k for structure in self.rows.template.structures)])
-        return [
-            levels[:, ends[pair.s] : ends[pair.s + 1], ends[pair.t] : ends[pair.t + 1]]
-            for pair in self.mode.products.pairs
-        ]

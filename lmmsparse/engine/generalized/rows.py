@@ -16,6 +16,7 @@ from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.engine.columns import Basis, InternalColumns
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.families.base import Family, Observations
+from lmmsparse.engine.generalized.one_factor import OneFactor
 from lmmsparse.engine.linalg import between
 from lmmsparse.engine.prior import Priors
 from lmmsparse.engine.products import CrossProducts, Pattern, grouped_columns
@@ -40,6 +41,8 @@ class GeneralizedRows:
     offset : (n,) array or None
     system : PLSSystem
         Of the pattern, for whatever numbers.
+    by_level : bool
+        Whether one grouping factor may be taken level by level, whatever the system.
     """
 
     family: Family
@@ -50,6 +53,7 @@ class GeneralizedRows:
     template: LambdaTemplate
     offset: FloatArray | None
     system: PLSSystem
+    by_level: bool = False
 
     @property
     def n(self) -> int:
@@ -74,6 +78,28 @@ class GeneralizedRows:
     def _is_one(self) -> list[BoolArray]:
         """Per term, which columns are nothing but ones."""
         return [np.all(term.columns == 1.0, axis=0) for term in self.pattern.terms]
+
+    @cached_property
+    def one_factor(self) -> OneFactor | None:
+        """The rows level by level."""
+        return OneFactor(self.pattern.terms) if self.by_level else None
+
+    @cached_property
+    def fixed_rows(self) -> FloatArray | None:
+        """Q', (p, n), where Q is stored as it is."""
+        Q = self.Q
+        return np.ascontiguousarray(Q.X.T) if Q.R is None and isinstance(Q.X, np.ndarray) else None
+
+    @cached_property
+    def _constant(self) -> float:
+        held = self.family.held_delta
+        return self.family.constant(self.seen, 0.0 if held is None else held)
+
+    def constant(self, delta: float) -> float:
+        """What Σℓ holds beside the densities as the family gives them."""
+        if self.family.estimates_delta:
+            return self.family.constant(self.seen, delta)
+        return self._constant
 
     def fixed_part(self, beta: FloatArray) -> FloatArray:
         """Qβ + offset, (n,)."""
@@ -111,6 +137,17 @@ class GeneralizedRows:
         """The same with Z'WQ and Q'WQ."""
         ZtX, XtX = grouped_columns(self.pattern.terms, self.Q, weights)
         return replace(products, ZtX=ZtX, XtX=XtX, basis=self.basis)
+
+    def fixed_by_level(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Z'WQ of every level, (K, p, levels), and Q'WQ; for one grouping factor."""
+        one, rows = self.one_factor, self.fixed_rows
+        assert one is not None
+        if rows is None:
+            ZtX, XtX = grouped_columns(self.pattern.terms, self.Q, weights)
+            by_column = [one.split(np.ascontiguousarray(column)) for column in ZtX.T]
+            return np.stack(by_column, axis=1), XtX
+        weighted = rows * weights
+        return one.gathered_rows(weighted), weighted @ rows.T
 
     def diagonal(self, factors: Sequence[FloatArray], blocks: Sequence[FloatArray]) -> FloatArray:
         """The diagonal of ZΛAΛ'Z', (n,), for A given by its blocks where Z'WZ has some."""

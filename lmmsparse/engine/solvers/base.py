@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from scipy.linalg import lapack
 
 from lmmsparse.common.arrays import FloatArray, ReadOnly
 from lmmsparse.common.errors import NumericalError
@@ -50,7 +51,7 @@ class PLSSolution(ReadOnly):
     @property
     def logdet_RX(self) -> float:
         """Log det(R_X'R_X)."""
-        return float(2 * np.log(np.diag(self.RX)).sum())
+        return 2.0 * float(np.log(self.RX.diagonal()).sum())
 
 
 class PLSFactor(Protocol):
@@ -225,24 +226,31 @@ def eliminate(
     full[:p, p] = full[p, :p] = response.Xty
     full[p, p] = response.yty
     full -= CtC
-    RX = np.zeros((p, p))
-    c = np.zeros(p)
-    if p:
-        try:
-            RX = np.asarray(np.linalg.cholesky(full[:p, :p]).T, dtype=np.float64)
-        except np.linalg.LinAlgError as error:
-            raise NumericalError(
-                "X'V⁻¹X is not positive definite at this θ. The columns of the fixed-effects "
-                "matrix are (nearly) linearly dependent once the random effects are accounted "
-                "for. Remove or recode fixed effects that repeat a grouping factor."
-            ) from error
-        c = solve_triangular(RX, full[:p, p], transposed=True)
-    pwrss = float(full[p, p] - c @ c)
-    if not pwrss > 0:
+    R, info = lapack.dpotrf(full, overwrite_a=1)  # of the upper triangle
+    if 0 < info <= p:
+        raise NumericalError(
+            "X'V⁻¹X is not positive definite at this θ. The columns of the fixed-effects "
+            "matrix are (nearly) linearly dependent once the random effects are accounted "
+            "for. Remove or recode fixed effects that repeat a grouping factor."
+        )
+    pwrss = float(R[p, p]) ** 2
+    if info or not pwrss > 0:
         raise NumericalError(
             "The residual sum of squares is zero. The model fits the data exactly, so that the "
             "residual variance cannot be estimated. Check the response for values that are an "
             "exact function of the predictors."
         )
-    beta = solve_triangular(RX, c) if p else c
-    return PLSSolution(logdet_M=logdet_M, RX=RX, beta=beta, pwrss=pwrss)
+    RX = R[:p, :p]
+    return PLSSolution(logdet_M, RX, solve_triangular(RX, R[:p, p]), pwrss)
+
+
+def root_of_border(solution: PLSSolution, s2: float) -> FloatArray:
+    """What makes [X R_X⁻¹  (y − Xβ)/s] of [X y], (p + 1, p + 1)."""
+    p = len(solution.RX)
+    out = np.zeros((p + 1, p + 1))
+    by_s = s2**-0.5
+    if p:
+        out[:p, :p], _ = lapack.dtrtri(solution.RX)
+        out[:p, p] = -by_s * solution.beta
+    out[p, p] = by_s
+    return out

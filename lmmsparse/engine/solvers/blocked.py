@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import scipy.linalg as sla
-import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.calls import checked_construction
@@ -22,8 +21,9 @@ from lmmsparse.engine.linalg import between, inverse_from_factor, small_products
 from lmmsparse.engine.points import GeneralPoint
 from lmmsparse.engine.products import CrossProducts, PairBlocks, Response
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, PLSSystem, eliminate
-from lmmsparse.engine.solvers.border import Border
+from lmmsparse.engine.solvers.border import Border, BorderRows
 from lmmsparse.engine.solvers.levels import LevelSystem
+from lmmsparse.engine.solvers.scalars import ScalarSystem
 from lmmsparse.engine.solvers.small import SmallSystem
 
 _UNROLLED_UP_TO = 8
@@ -56,7 +56,8 @@ class Blocked:
         if products.one_factor and sum(products.sizes) <= _UNROLLED_UP_TO:
             return LevelSystem(products, template)
         if products.q <= _SMALL:
-            return SmallSystem(products, template)
+            scalar = max(products.sizes) == 1
+            return (ScalarSystem if scalar else SmallSystem)(products, template)
         return BlockedSystem(products, template)
 
 
@@ -82,11 +83,11 @@ class BlockedSystem:
         self.n_core = int(core_starts[-1])
         self.core_start = dict(zip(self.core, core_starts[:-1].tolist(), strict=True))
         self.border = Border(self)
-        self._core_places = [
-            (i, *self.core_coordinates(pair))
+        self.core_places = {
+            i: self.core_coordinates(pair)
             for i, pair in enumerate(products.pairs)
             if pair.s in self.core_start and pair.t in self.core_start
-        ]
+        }
         in_core = np.full(products.q, -1, dtype=np.intp)
         for t, start in self.core_start.items():
             size = products.offsets[t + 1] - products.offsets[t]
@@ -164,9 +165,9 @@ class BlockedSystem:
             return BlockedFactor(self, inverse, None, None, logdet)
         Y = self.border.values(self.products, T, inverse)
         S = np.zeros((self.n_core, self.n_core), order="F")
-        for i, rows, cols in self._core_places:
+        for i, places in self.core_places.items():
             pair = self.products.pairs[i]
-            S[rows, cols] = between(T[pair.s], pair.values, T[pair.t])
+            S[places] = between(T[pair.s], pair.values, T[pair.t])
         S[self._prior_places] += self._prior_values  # the lower triangle is what counts
         S[np.diag_indices(self.n_core)] += self._prior_diagonal
         self.border.subtract_gram(S, Y)
@@ -206,8 +207,8 @@ class BlockedFactor:
     ----------
     inverse : (levels, width, width) array
         L₁₁⁻¹ of every level.
-    Y : csr_array, dense array or None
-        L₁₁⁻¹ M₁₂, (levels · width, core).
+    Y : BorderRows or None
+        L₁₁⁻¹ M₁₂.
     L22 : (core, core) array or None
     """
 
@@ -215,7 +216,7 @@ class BlockedFactor:
         self,
         system: BlockedSystem,
         inverse: FloatArray,
-        Y: sp.csr_array | FloatArray | None,
+        Y: BorderRows | None,
         L22: FloatArray | None,
         logdet: float,
     ) -> None:
@@ -230,13 +231,13 @@ class BlockedFactor:
         c1 = small_products(self._inverse, b1)
         if self._Y is None or self._L22 is None:
             return c1, b2
-        rest = b2 - self._Y.T @ c1.reshape(self._Y.shape[0], c1.shape[2])
+        rest = b2 - self._system.border.transposed_times(self._Y, c1)
         return c1, solve_triangular(self._L22, rest, lower=True)
 
     def _half_solve_transposed(self, c1: FloatArray, c2: FloatArray) -> FloatArray:
         if self._Y is not None and self._L22 is not None:
             c2 = solve_triangular(self._L22, c2, lower=True, transposed=True)
-            c1 = c1 - (self._Y @ c2).reshape(c1.shape)
+            c1 = c1 - self._system.border.times(self._Y, c2)
         return self._system.join(small_products(np.swapaxes(self._inverse, 1, 2), c1), c2)
 
     def solve(self, b: FloatArray) -> FloatArray:
@@ -252,11 +253,11 @@ class BlockedFactor:
             S22 = inverse_from_factor(self._L22)
             own, cross = system.border.inverse(self._Y, S22, self._inverse, own)
         out = []
-        for pair in system.products.pairs:
+        for i, pair in enumerate(system.products.pairs):
             if pair.s in system.lead_slice and pair.t in system.lead_slice:
                 out.append(own[:, system.lead_slice[pair.s], system.lead_slice[pair.t]])
             elif pair.s in system.core_start and pair.t in system.core_start:
-                out.append(S22[system.core_coordinates(pair)])
+                out.append(S22[system.core_places[i]])
             else:
                 out.append(system.border.blocks(pair, cross))
         return out

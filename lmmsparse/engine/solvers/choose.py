@@ -6,13 +6,14 @@ Where there is no CHOLMOD, the rule falls back on what needs scipy only, and say
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import Finding, SlowSolverWarning
 from lmmsparse.common.findings import warn
@@ -33,6 +34,8 @@ _COUNT_UP_TO = 2e7
 _COUNT_OF_LARGE = 1e8
 # Ten minutes: five evaluations of core³ operations each at 23 GFlop/s, by dense linear algebra.
 _MOST_OPERATIONS = 14_000.0**3
+_FEW, _MANY_TIMES = 16.0, 4.0
+_SAMPLE = 64
 _BYTES = 24.0  # per element of a dense core: S, its inverse, and what is summed on the way
 
 # Milliseconds of a fit, fitted to those of 118 simulated crossed designs of nine kinds: what
@@ -121,10 +124,10 @@ def _choose(products: CrossProducts, exact: bool) -> tuple[PLSSolver, bool]:
         return Blocked(), False
     if core > _LARGE_CORE:
         return _choose_for_large(products, exact)
-    graph = core_graph(products, lead)
     # A dense known covariance is one block of M, beside which the rest may be eliminated cheaply.
     dense = _MOSTLY if products.priors else _DENSE_ENOUGH
-    if graph is None or graph.nnz >= dense * graph.shape[0] ** 2:
+    graph = core_graph(products, lead, dense)
+    if graph is None or graph.density >= dense:
         return Blocked(), False
     costs = fit_costs(products, lead, graph)
     if costs["Blocked"] <= costs["Cholmod"]:
@@ -147,9 +150,9 @@ def _choose_for_large(products: CrossProducts, exact: bool) -> tuple[PLSSolver, 
     sparse: tuple[PLSSolver, bool] = (Cholmod(), False) if library() else (SuperLU(), True)
     if not lead:
         return sparse
-    graph = core_graph(products, lead, _COUNT_OF_LARGE)
-    if graph is not None and graph.nnz < _DENSE_ENOUGH * graph.shape[0] ** 2:
-        operations, stored = elimination_bound(graph, core / graph.shape[0])
+    graph = core_graph(products, lead, most=_COUNT_OF_LARGE)
+    if graph is not None and graph.density < _DENSE_ENOUGH:
+        operations, stored = elimination_bound(graph.meets, float(graph.effects.mean()))
         if operations <= _MOST_OPERATIONS and _BYTES * stored <= half_of_memory():
             return sparse
     if core**3 <= _MOST_OPERATIONS and _BYTES * core**2 <= half_of_memory():
@@ -198,17 +201,49 @@ def elimination_bound(graph: sp.csc_array, per_level: float) -> tuple[float, flo
     return best
 
 
-def core_graph(
-    products: CrossProducts, lead: tuple[int, ...], most: float = _COUNT_UP_TO
-) -> sp.csc_array | None:
-    """Which levels of the core meet once the largest factor is eliminated, symmetric.
+@dataclass(frozen=True)
+class CoreGraph:
+    """Which levels meet once the largest factor is eliminated, but for those that meet very many.
 
-    None where finding out would cost more than an evaluation.
+    Attributes
+    ----------
+    meets : (n, n) csc_array
+        Symmetric, the levels of the core first, then what is kept of the largest factor.
+    effects : (n,) array
+        Random effects of each.
+    core : int
+        How many levels the core has.
+    """
+
+    meets: sp.csc_array
+    effects: FloatArray
+    core: int
+
+    @property
+    def density(self) -> float:
+        """Share of the core's pairs that meet."""
+        return float(self.meets[: self.core, : self.core].nnz / self.core**2)
+
+
+def core_graph(
+    products: CrossProducts,
+    lead: tuple[int, ...],
+    filled: float = _DENSE_ENOUGH,
+    most: float = _COUNT_UP_TO,
+) -> CoreGraph | None:
+    """Which levels meet once the largest factor is eliminated.
+
+    A level of the largest factor that meets many times what the others do is no bargain to
+    eliminate first: a fill-reducing order leaves it to the end, and so it is kept here. None where
+    a share of `filled` of the levels meets, as a sample tells, or finding out would cost more than
+    an evaluation.
 
     Parameters
     ----------
     lead : tuple of int
         Terms of the largest factor.
+    filled : float
+        Share of the core's pairs that meet, beyond which it need not be known.
     most : float
         Meetings that may be counted.
     """
@@ -216,6 +251,7 @@ def core_graph(
     core = [t for t in range(len(products.sizes)) if t not in lead]
     starts = dict(zip(core, np.cumsum([0, *(n_levels[t] for t in core)]).tolist(), strict=False))
     total = sum(n_levels[t] for t in core)
+    effects = np.repeat([float(products.sizes[t]) for t in core], [n_levels[t] for t in core])
     graph = sp.csc_array(sp.eye_array(total))
     if lead:
         first = lead[0]
@@ -223,11 +259,21 @@ def core_graph(
         level = np.concatenate([pair.cols for pair in border])
         column = np.concatenate([pair.rows + starts[pair.s] for pair in border])
         met = np.bincount(level, minlength=n_levels[first]).astype(np.float64)
-        if float((met**2).sum()) > most:
+        kept = met > max(_FEW, _MANY_TIMES * met.mean())
+        if float((met[~kept] ** 2).sum()) > most:
             return None
         # Of 0 and 1 in floating point, so that no sum of products is zero.
         Z = sp.csr_array((np.ones(len(level)), (level, column)), shape=(n_levels[first], total))
-        graph = sp.csc_array(Z.T @ Z)
+        light, heavy = sp.vstack([Z[~kept], graph], "csr"), Z[kept]
+        some = light[:, :: max(1, total // _SAMPLE)]
+        if (some.T @ light).nnz > filled * some.shape[1] * total:
+            return None
+        graph = sp.csc_array(light.T @ light)
+        if heavy.shape[0]:
+            own = sp.eye_array(heavy.shape[0])
+            graph = sp.csc_array(sp.block_array([[graph, heavy.T], [heavy, own]]))
+            width = float(sum(products.sizes[t] for t in lead))
+            effects = np.append(effects, np.full(heavy.shape[0], width))
     for t in core:
         prior = known[t]
         if prior is not None:
@@ -239,19 +285,17 @@ def core_graph(
             at = (pair.rows + starts[pair.s], pair.cols + starts[pair.t])
             own = sp.csc_array((np.ones(len(pair.rows)), at), shape=graph.shape)
             graph = graph + own + own.T
-    return graph
+    return CoreGraph(graph, effects, total)
 
 
-def fit_costs(
-    products: CrossProducts, lead: tuple[int, ...], graph: sp.csc_array
-) -> dict[str, float]:
+def fit_costs(products: CrossProducts, lead: tuple[int, ...], graph: CoreGraph) -> dict[str, float]:
     """What a fit costs by each solver, in milliseconds of the machine they were fitted on.
 
     Parameters
     ----------
     lead : tuple of int
         Terms of the largest factor.
-    graph : csc_array
+    graph : CoreGraph
         From `core_graph`.
     """
     x = cost_terms(products, lead, graph)
@@ -259,45 +303,80 @@ def fit_costs(
 
 
 def cost_terms(
-    products: CrossProducts, lead: tuple[int, ...], graph: sp.csc_array
+    products: CrossProducts, lead: tuple[int, ...], graph: CoreGraph
 ) -> dict[str, FloatArray]:
     """What the cost of a fit by each solver is linear in; arguments as for `fit_costs`."""
     core = products.core
     width = sum(products.sizes[t] for t in lead)
-    per_level = core / graph.shape[0]
     border = sum(
         pair.values.size for pair in products.pairs if (pair.s in lead) != (pair.t in lead)
     )
-    L = _filled(graph)
-    counts = np.diff(L.indptr) * per_level
-    operations, stored = per_level * float(counts @ counts), per_level * float(counts.sum())
-    sparse = np.array([1.0, operations, stored, border, _height(L)])
+    parent, counts, effects = _filled(graph)
+    operations, stored = float(effects @ counts**2), float(effects @ counts)
+    sparse = np.array([1.0, operations, stored, border, _height(parent, counts, effects)])
     dense = np.array([1.0, core**3, core**2, border * width])
     return {"Blocked": dense, "Cholmod": sparse, "SuperLU": sparse}
 
 
-def _filled(graph: sp.csc_array) -> sp.csc_matrix:
-    """The pattern of the factor of any matrix with this graph."""
-    lower = sp.csc_matrix(sp.tril(graph))
+def _filled(graph: CoreGraph) -> tuple[IntArray, FloatArray, FloatArray]:
+    """What a sparse Cholesky factor of any matrix with this graph looks like, in a good order.
+
+    Returns
+    -------
+    parent : (n,) int array
+        Of each column, in the elimination tree; its own number for a root.
+    counts, effects : (n,) array
+        Elements of L in each column of a level, and columns per level.
+
+    References
+    ----------
+    Davis (2006), Direct Methods for Sparse Linear Systems, section 4.1: the pattern of a column is
+    united with that of its parent.
+    """
+    order = _fill_reducing(graph.meets)
+    effects = graph.effects[order]
+    filled = _as_numbers(sp.csr_array(graph.meets[order][:, order]))
+    sizes = np.unique(effects)
+    of_size = _as_numbers(sp.csr_array(effects == sizes[:, None]))
+    parent, counts = np.arange(len(order)), effects.copy()
+    for j in range(len(order) - 1):
+        below = filled[j] >> (j + 1) << (j + 1)
+        if below:
+            parent[j] = first = (below & -below).bit_length() - 1
+            for size, rows in zip(sizes, of_size, strict=True):
+                counts[j] += size * (below & rows).bit_count()
+            filled[first] |= below
+    return parent, counts, effects
+
+
+def _fill_reducing(meets: sp.csc_array) -> IntArray:
+    lower = sp.csc_matrix(sp.tril(meets))
     lower.sort_indices()
     columns = np.repeat(np.arange(lower.shape[0]), np.diff(lower.indptr))
     lower.data = np.where(lower.indices == columns, 2.0 * lower.shape[0], -1.0)
-    if not library():
-        return SuperLU().analyze(lower)[0].lower()
-    factor = analyze(lower, "amd", "simplicial")
-    factor.factorize(lower)
-    return factor.lower()
+    factor = analyze(lower, "amd", "simplicial") if library() else SuperLU().analyze(lower)[0]
+    return factor.permutation()
 
 
-def _height(L: sp.csc_matrix) -> float:
-    """The longest way through the elimination tree, over runs of columns with the same rows."""
-    counts = np.diff(L.indptr)
-    parent = np.arange(len(counts))
-    below = counts > 1
-    parent[below] = L.indices[L.indptr[:-1][below] + 1]
-    step = np.ones(len(counts), dtype=int)
-    step[:-1][(parent[:-1] == np.arange(1, len(counts))) & (counts[:-1] == counts[1:] + 1)] = 0
-    height = [0] * len(counts)
+def _as_numbers(pattern: sp.csr_array) -> list[int]:
+    """Each row of a matrix as one number, with a bit for each column that is stored."""
+    width = -(-pattern.shape[1] // 8)
+    bits = np.left_shift(np.uint8(1), (pattern.indices % 8).astype(np.uint8))
+    eighths = sp.csr_array(
+        (bits, pattern.indices // 8, pattern.indptr), shape=(pattern.shape[0], width)
+    )
+    rows = eighths.toarray().tobytes()
+    return [int.from_bytes(rows[i : i + width], "little") for i in range(0, len(rows), width)]
+
+
+def _height(parent: IntArray, counts: FloatArray, effects: FloatArray) -> float:
+    """The longest way through the elimination tree, over runs of columns with the same rows.
+
+    Arguments are what `_filled` returns.
+    """
+    same = (parent[:-1] == np.arange(1, len(parent))) & (counts[:-1] - effects[:-1] == counts[1:])
+    step = np.append(np.where(same, 0, 1), 1)
+    height = [0] * len(parent)
     for node, (above, more) in enumerate(zip(parent.tolist(), step.tolist(), strict=True)):
         if above != node:
             height[above] = max(height[above], height[node] + more)

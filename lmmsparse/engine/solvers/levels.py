@@ -1,53 +1,61 @@
 """Cross-products of one grouping factor → penalized least squares level by level, all at once.
 
 M is block diagonal. Arrays have the small axes first and the levels last, (K, K, levels), so that
-every operation runs along contiguous memory, whatever the number of levels.
+every operation runs along contiguous memory, whatever the number of levels. Of few levels a call
+costs more than what it computes: what can be is computed of X and y, or of v and u, together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from math import isfinite
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.template import LambdaTemplate
-from lmmsparse.engine.linalg import inverse_factors, small_product, solve_triangular
+from lmmsparse.engine.linalg import inverses, small_product
 from lmmsparse.engine.moments import moment_estimate
 from lmmsparse.engine.products import CrossProducts, Response, side_by_side
-from lmmsparse.engine.solvers.base import FAILED, PLSSolution, eliminate
-from lmmsparse.engine.traces import Border, Inner, sandwiches, traces_of_levels
+from lmmsparse.engine.solvers.base import FAILED, PLSSolution, eliminate, root_of_border
+from lmmsparse.engine.traces import (
+    Border,
+    at_once,
+    is_cheap,
+    sandwiches,
+    traces_of_levels,
+)
+
+AtOnce: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 
 
-@dataclass(frozen=True, eq=False)
-class Levels:
-    """M at one θ, factored level by level: M = LL'.
+class Levels(NamedTuple):
+    """M at one θ, inverted level by level.
 
     Attributes
     ----------
-    theta : (n_theta,) array
+    key : bytes
+        θ's.
+    factors : list of (k, k) arrays
+        T of every term.
     T : (K, K) array
-        The relative covariance factors of all terms, side by side.
+        The same of all terms, side by side.
+    half : (K, K, levels) array
+        T'Z'WZ of every level.
     inverse : (K, K, levels) array
-        L⁻¹ of every level.
-    W : (K, K, levels) array
-        L⁻¹T'.
-    WX : (K, p, levels) array
-        L⁻¹T'Z'WX.
+        M⁻¹ of every level.
     logdet : float
         log|M|.
     """
 
-    theta: FloatArray
+    key: bytes
+    factors: list[FloatArray]
     T: FloatArray
+    half: FloatArray
     inverse: FloatArray
-    W: FloatArray
-    WX: FloatArray
     logdet: float
 
 
@@ -58,8 +66,6 @@ class LevelSystem:
     ----------
     A : (K, K, levels) array
         Z'WZ of every level, the K random effects of all terms side by side.
-    X : (K, p, levels) array
-        Z'WX of every level.
     parts : list of slice
         Where the effects of each term stand among the K.
     """
@@ -71,8 +77,9 @@ class LevelSystem:
         self.parts = [slice(a, z) for a, z in pairwise(ends)]
         A = side_by_side(products, products.blocks)
         self.A = np.ascontiguousarray(A.transpose(1, 2, 0))
-        self.X = self.split(products.ZtX)
         self._last: Levels | None = None
+        self._border: tuple[Response, FloatArray] | None = None
+        self._solved: tuple[Levels, Response, PLSSolution, FloatArray] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (LevelSystem, (self.products, self.template))
@@ -80,9 +87,10 @@ class LevelSystem:
     def describe(self) -> str:
         return f"elimination of {self.n_levels} levels with {self.K} effects each, no core"
 
-    def split(self, b: FloatArray) -> FloatArray:
+    def split(self, b: FloatArray, out: FloatArray | None = None) -> FloatArray:
         """(q, m), ordered by term and level → (K, m, levels)."""
-        out = np.empty((self.K, b.shape[1], self.n_levels))
+        if out is None:
+            out = np.empty((self.K, b.shape[1], self.n_levels))
         offsets = self.products.offsets
         for t, k in enumerate(self.products.sizes):
             part = b[offsets[t] : offsets[t + 1]].reshape(self.n_levels, k, b.shape[1])
@@ -99,42 +107,57 @@ class LevelSystem:
         return out
 
     def at(self, theta: FloatArray) -> Levels:
-        """The factorization at θ; the last one is kept."""
-        last = self._last  # other threads may put another in its place
-        if last is None or not np.array_equal(last.theta, theta):
-            last = self._last = self._factorize(np.array(theta))
+        """M at θ; the last one is kept."""
+        last, key = self._last, theta.tobytes()  # other threads may put another in its place
+        if last is None or last.key != key:
+            last = self._last = self._factorize(theta, key)
         return last
 
-    def _factorize(self, theta: FloatArray) -> Levels:
-        K, L = self.K, self.n_levels
-        T = np.zeros((K, K))
-        for part, own in zip(self.parts, self.template.shifted_factors(theta), strict=True):
-            T[part, part] = own
+    def _factorize(self, theta: FloatArray, key: bytes) -> Levels:
+        K, factors = self.K, self.template.shifted_factors(theta)
+        T = factors[0]
+        if len(factors) > 1:
+            T = np.zeros((K, K))
+            for part, own in zip(self.parts, factors, strict=True):
+                T[part, part] = own
         # One side after the other: where T is large, both at once would lose digits.
-        half = (T.T @ self.A.reshape(K, K * L)).reshape(K, K, L)
+        half = (T.T @ self.A.reshape(K, -1)).reshape(self.A.shape)
         M = np.matmul(T.T, half)
-        M.reshape(K * K, L)[:: K + 1] += 1.0
+        M.reshape(K * K, -1)[:: K + 1] += 1.0
         with np.errstate(all="ignore"):
-            inverse, logdets = inverse_factors(M)
+            inverse, logdets = inverses(M)
         logdet = float(logdets.sum())
-        if not np.isfinite(logdet):
+        if not isfinite(logdet):
             raise NumericalError(FAILED)
-        W = np.matmul(T, inverse)
-        return Levels(theta, T, inverse, W, small_product(W, self.X), logdet)
+        return Levels(key, factors, T, half, inverse, logdet)
+
+    def border(self, response: Response) -> FloatArray:
+        """[Z'WX Z'Wy] of every level, (K, p + 1, levels)."""
+        last = self._border  # other threads may put another in its place
+        if last is None or last[0] is not response:
+            p = self.products.p
+            B = np.empty((self.K, p + 1, self.n_levels))
+            self.split(self.products.ZtX, B[:, :p])
+            self.split(response.Zty[:, None], B[:, p:])
+            last = self._border = (response, B)
+        return last[1]
 
     def solve(self, theta: FloatArray, response: Response) -> PLSSolution:
-        return self.solve_with(self.at(theta), self.responses(response), response)
+        return self.solve_with(self.at(theta), response)[0]
 
-    def responses(self, response: Response) -> FloatArray:
-        """Z'Wy of every level, (K, levels)."""
-        return self.split(response.Zty[:, None])[:, 0]
+    def solve_with(self, levels: Levels, response: Response) -> tuple[PLSSolution, FloatArray]:
+        """The solution, and M⁻¹T'[Z'WX Z'Wy] of every level, (K, p + 1, levels)."""
+        last = self._solved  # other threads may put another in its place
+        if last is None or last[0] is not levels or last[1] is not response:
+            last = self._solved = (levels, response, *self._solve(levels, response))
+        return last[2:]
 
-    def solve_with(self, levels: Levels, y: FloatArray, response: Response) -> PLSSolution:
-        """The solution from a factorization and Z'Wy, (K, levels)."""
-        Wy = small_product(levels.W, y[:, None])
-        p = self.products.p
-        C = np.concatenate([levels.WX, Wy], axis=1).transpose(1, 0, 2).reshape(p + 1, -1)
-        return eliminate(levels.logdet, C @ C.T, self.products, response)
+    def _solve(self, levels: Levels, response: Response) -> tuple[PLSSolution, FloatArray]:
+        B = self.border(response)
+        TB = (levels.T.T @ B.reshape(self.K, -1)).reshape(B.shape)
+        solved = small_product(levels.inverse, TB)
+        products = np.matmul(TB, solved.swapaxes(1, 2)).sum(axis=0)
+        return eliminate(levels.logdet, products, self.products, response), solved
 
     def factor(self, theta: FloatArray) -> LevelFactor:
         levels = self.at(theta)
@@ -150,7 +173,7 @@ class LevelSystem:
 
 
 class LevelFactor:
-    """`PLSFactor`: L⁻¹ of every level; never changes.
+    """`PLSFactor`: M⁻¹ of every level; never changes.
 
     Parameters
     ----------
@@ -160,19 +183,14 @@ class LevelFactor:
     def __init__(self, system: LevelSystem, inverse: FloatArray, logdet: float) -> None:
         self._system, self._inverse, self.logdet = system, inverse, logdet
 
-    @cached_property
-    def _transposed(self) -> FloatArray:
-        return self._inverse.swapaxes(0, 1)
-
     def solve(self, b: FloatArray) -> FloatArray:
-        half = small_product(self._inverse, self._system.split(b.reshape(len(b), -1)))
-        return self._system.join(small_product(self._transposed, half)).reshape(b.shape)
+        split = self._system.split(b.reshape(len(b), -1))
+        return self._system.join(small_product(self._inverse, split)).reshape(b.shape)
 
     def inverse_blocks(self) -> list[FloatArray]:
-        own = small_product(self._transposed, self._inverse)
         parts = self._system.parts
         return [
-            np.ascontiguousarray(own[parts[pair.s], parts[pair.t]].transpose(2, 0, 1))
+            np.ascontiguousarray(self._inverse[parts[pair.s], parts[pair.t]].transpose(2, 0, 1))
             for pair in self._system.products.pairs
         ]
 
@@ -201,72 +219,79 @@ class LevelPoint:
         sigma2: float | None = None,
     ) -> None:
         self._system, self._reml, self.theta = system, reml, theta
-        self.T = system.template.shifted_factors(theta)
         self._levels = levels = system.at(theta)
-        y = system.responses(response)
-        self.solution = solution = system.solve_with(levels, y, response)
+        self.T = levels.factors
+        solution, solved = system.solve_with(levels, response)
+        self.solution = solution
         self.s2 = solution.pwrss / system.products.df(reml) if sigma2 is None else sigma2
-        # The residuals Z'W(y − Xβ), what elimination leaves of them, and Z'V⁻¹(y − Xβ).
-        residual = y - np.matmul(solution.beta, system.X)
-        self._half = small_product(levels.W, residual[:, None])
-        self._P = small_product(levels.W, system.A)
-        self._v = residual - self._from_right(self._half)[:, 0]
-        # T'v, which is the spherical random effects.
-        self._u = small_product(levels.inverse.swapaxes(0, 1), self._half)[:, 0]
-
-    def _from_right(self, C: FloatArray) -> FloatArray:
-        """P'C level by level."""
-        return small_product(self._P.swapaxes(0, 1), C)
-
-    @cached_property
-    def _inner(self) -> Inner:
-        inverse = self._levels.inverse
-        Y = -small_product(inverse.swapaxes(0, 1), inverse)
-        Y.reshape(len(Y) ** 2, -1)[:: len(Y) + 1] += 1.0
-        H = self._system.A - self._from_right(self._P)
-        return Inner(H, self._from_right(inverse), Y)
-
-    @cached_property
-    def _VX(self) -> FloatArray:
-        """Z'V⁻¹X of every level, (K, p, levels)."""
-        return self._system.X - self._from_right(self._levels.WX)
-
-    @cached_property
-    def _border(self) -> Border:
-        """Z'V⁻¹X R_X⁻¹ and T' times it, of every level, (K, p, levels)."""
-        RX = self.solution.RX
-        root = solve_triangular(RX, np.eye(len(RX)), transposed=True)
-        UX = small_product(self._levels.inverse.swapaxes(0, 1), self._levels.WX)
-        return Border(np.matmul(root, self._VX), np.matmul(root, UX))
+        # Z'V⁻¹[X y], and T' times it.
+        B, p = system.border(response), system.products.p
+        both = np.empty((2, *B.shape))
+        np.subtract(B, small_product(levels.half.swapaxes(0, 1), solved), out=both[0])
+        both[1] = solved
+        # Z'V⁻¹X R_X⁻¹ beside v/s = Z'V⁻¹(y − Xβ)/s; and T' times these, B beside u/s.
+        root = root_of_border(solution, self.s2)
+        self._VX, self._ends = both[0, :, :p], np.matmul(root.T, both)
+        self._made: FloatArray | None = None
+        self._FT: list[FloatArray] | None = None
+        self._last: tuple[Sequence[FloatArray], AtOnce | None] | None = None
 
     @property
     def VX(self) -> FloatArray:
         return self._system.join(self._VX)
 
-    @cached_property
-    def _sum_vv(self) -> FloatArray:
-        return np.asarray(self._v @ self._v.T)
+    @property
+    def _inner(self) -> FloatArray:
+        """H = Z'V⁻¹Z of every level, X = HT and Y = T'HT = I − M⁻¹, (3, K, K, levels)."""
+        if self._made is None:
+            half, inverse = self._levels.half, self._levels.inverse
+            self._made = out = np.empty((3, *half.shape))
+            H, X, Y = out
+            # H T = A T M⁻¹, which loses no digits however large T is.
+            small_product(half.swapaxes(0, 1), inverse, X)
+            np.subtract(self._system.A, small_product(X, half), out=H)
+            np.negative(inverse, out=Y)
+            Y.reshape(len(Y) ** 2, -1)[:: len(Y) + 1] += 1.0
+        return self._made
 
-    @cached_property
+    @property
+    def _border(self) -> Border:
+        """Z'V⁻¹X R_X⁻¹ and T' times it, of every level, (K, p, levels)."""
+        A, B = self._ends[:, :, :-1]
+        return Border(A, B)
+
+    @property
+    def _vu(self) -> FloatArray:
+        """Σ vu'/s² over levels, (K, K)."""
+        v, u = self._ends[:, :, -1]
+        return np.asarray(v @ u.T)
+
+    @property
     def FT(self) -> list[FloatArray]:
-        # H T = A T M⁻¹ = P'L⁻¹, which loses no digits however large T is.
-        levels, K = self._levels, self._system.K
-        out = np.matmul(self._P, levels.inverse.swapaxes(1, 2)).sum(axis=0)
-        minus = self._sum_vv / self.s2
-        if self._reml and len(self.solution.RX):
-            A = self._border.A.reshape(K, -1)
-            minus = minus + A @ A.T
-        out -= minus @ levels.T
-        return [out[part, part] for part in self._system.parts]
+        if self._FT is None:
+            self._FT = self._summed_FT()
+        return self._FT
+
+    def _summed_FT(self) -> list[FloatArray]:
+        K = self._system.K
+        out = self._inner[1].sum(axis=2)
+        if self._reml:
+            A, B = self._ends
+            out -= A.reshape(K, -1) @ B.reshape(K, -1).T
+        else:
+            out -= self._vu
+        return [out] if len(self.T) == 1 else [out[part, part] for part in self._system.parts]
 
     def pwrss_gradient(self, directions: Sequence[FloatArray]) -> FloatArray:
-        sums = self._v @ self._u.T
-        return np.concatenate(
-            [
-                -2.0 * (D.reshape(len(D), -1) @ sums[part, part].ravel())
-                for part, D in zip(self._system.parts, directions, strict=True)
-            ]
-        )
+        made = self._at_once(directions)
+        if made is not None:
+            return -self.s2 * made[0]
+        sums = -2.0 * self.s2 * self._vu
+        parts = [
+            D.reshape(len(D), -1) @ sums[part, part].ravel()
+            for part, D in zip(self._system.parts, directions, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _side_by_side(self, directions: Sequence[FloatArray]) -> FloatArray:
         """∂T of all terms, (n_theta, K, K)."""
@@ -280,27 +305,47 @@ class LevelPoint:
             out[own, part, part] = D
         return out
 
+    def _at_once(self, directions: Sequence[FloatArray]) -> AtOnce | None:
+        """`pwrss_gradient`, `squares` and `traces` together; None where that would be too much."""
+        last = self._last
+        if last is None or last[0] is not directions:
+            D, made = self._side_by_side(directions), None
+            if len(D) >= self._system.K and is_cheap(self._system.products, True):
+                made = at_once(self._inner, self._ends, self._reml, D)
+            last = self._last = (directions, made)
+        return last[1]
+
     def squares(self, directions: Sequence[FloatArray]) -> FloatArray:
-        v, u, D = self._v, self._u, self._side_by_side(directions)
-        vv, vu, uu = v[:, None] * v, v[:, None] * u, u[:, None] * u
-        out = sandwiches(self._inner, vv, vu, uu, D)
-        if len(self.solution.RX):
+        made = self._at_once(directions)
+        if made is not None:
+            return made[1]
+        K, D, both = self._system.K, self._side_by_side(directions), self._ends[:, :, -1]
+        v, u = both
+        pairs = np.empty((3, K, K, u.shape[1]))
+        np.multiply(u[:, None], u, out=pairs[0])
+        np.multiply(v[:, None], 2.0 * u, out=pairs[1])
+        np.multiply(v[:, None], v, out=pairs[2])
+        out = sandwiches(self._inner, pairs, D)
+        p = self._system.products.p
+        if p:
             # X'V⁻¹Z E_i v = A'D_iu + B'D_i'v, summed over levels.
-            K, (A, B) = self._system.K, self._border
-            sums = A.reshape(-1, A.shape[2]) @ u.T
-            sums = sums.reshape(K, -1, K).transpose(0, 2, 1)
-            sums = sums + (B.reshape(-1, A.shape[2]) @ v.T).reshape(K, -1, K).transpose(2, 0, 1)
-            XVZc = D.reshape(len(D), -1) @ sums.reshape(K * K, -1)
+            A, B = self._border
+            sums = np.matmul(A, u.T).transpose(0, 2, 1)
+            sums = sums + np.matmul(B, v.T).transpose(2, 0, 1)
+            XVZc = D.reshape(len(D), -1) @ sums.reshape(K * K, p)
             out -= XVZc @ XVZc.T
-        return np.asarray(out / self.s2)
+        return out
 
     def traces(self, directions: Sequence[FloatArray]) -> FloatArray:
-        border = self._border if self._reml else None
+        made = self._at_once(directions)
+        if made is not None:
+            return made[2]
+        border = self._border if self._reml and self._system.products.p else None
         return traces_of_levels(self._inner, border, self._side_by_side(directions))
 
     def moment_estimate(self) -> FloatArray | None:
         system = self._system
-        u = system.join(self._u[:, None])[:, 0]
+        u = system.join(self._ends[1, :, -1:])[:, 0] * self.s2**0.5
         inverse = system.factor(self.theta).inverse_blocks()
         products, template = system.products, system.template
         return moment_estimate(products, template, self.theta, u, self.solution.pwrss, inverse)

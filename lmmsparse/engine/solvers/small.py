@@ -65,7 +65,7 @@ class SmallSystem:
     def __init__(self, products: CrossProducts, template: LambdaTemplate) -> None:
         self.products, self.template = products, template
         self.places = _Places(products)
-        self.A = products.ZtZ.toarray()
+        self.A = products.dense
         self.Q = products.prior.dense(products.q)
         self.covariance = products.prior.solve(np.eye(products.q))
         self._last: SmallFactor | None = None

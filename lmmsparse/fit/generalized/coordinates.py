@@ -6,12 +6,15 @@ mode of the random effects is predicted to first order, so that a point costs fe
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import scipy.linalg as sla
 
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import NumericalError
-from lmmsparse.engine.generalized.laplace import LaplaceDeviance, LaplacePoint, Parameters
+from lmmsparse.engine.generalized.laplace import LaplaceDeviance
+from lmmsparse.engine.generalized.laplace_point import LaplacePoint, Parameters
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.fit.coordinates import standardizing_map
 from lmmsparse.optimize import Bounds, Derivatives
@@ -64,7 +67,7 @@ class Coordinates:
         delta = [at.delta] if self.has_delta else []
         return np.concatenate([at.beta / self.unit, self._inverse @ at.theta, delta])
 
-    @property
+    @cached_property
     def jacobian(self) -> FloatArray:
         """∂(β, θ, δ)/∂x, block diagonal."""
         J = np.eye(self.size)
@@ -72,13 +75,13 @@ class Coordinates:
         J[self.in_theta, self.in_theta] = self.map
         return J
 
-    @property
+    @cached_property
     def free(self) -> BoolArray:
         out = np.ones(self.size, dtype=bool)
         out[self.in_theta] = self.template.free
         return out
 
-    @property
+    @cached_property
     def bounds(self) -> Bounds:
         template, p = self.template, self.p
         lower, upper = np.full(self.size, -np.inf), np.full(self.size, np.inf)
@@ -106,11 +109,17 @@ class GeneralizedObjective:
         self.best: LaplacePoint | None = None
         self.factorizations = 0
         self._in_delta: FloatArray | None = None
+        self._last: tuple[FloatArray, float, LaplacePoint] | None = None
 
     def point(
         self, x: FloatArray, base: LaplacePoint | None = None, tolerance: float = SEARCHING
     ) -> LaplacePoint:
         """The criterion at x; from the best point so far if no base is given."""
+        last = self._last
+        if base is None and last is not None and np.array_equal(last[0], x):
+            if last[1] <= tolerance:
+                return last[2]
+            base = last[2]
         at = self.coordinates.parameters(x)
         base = self.best if base is None else base
         point = (
@@ -119,6 +128,7 @@ class GeneralizedObjective:
             else self._from(base, at, tolerance)
         )
         self.factorizations += point.mode.steps
+        self._last = np.array(x), tolerance, point
         return point
 
     def _from(self, base: LaplacePoint, at: Parameters, tolerance: float) -> LaplacePoint:

@@ -6,7 +6,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import NumericalError
-from lmmsparse.engine.generalized.laplace import LaplacePoint
+from lmmsparse.engine.generalized.laplace_point import LaplacePoint
 from lmmsparse.fit.generalized.coordinates import GeneralizedObjective
 
 _STEP = 1e-4  # in half standard errors

@@ -20,7 +20,7 @@ from lmmsparse.design import Design
 from lmmsparse.design.arguments import in_order_of_theta
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.engine.families.base import Family, Observations
-from lmmsparse.engine.generalized.laplace import LaplacePoint, Parameters
+from lmmsparse.engine.generalized.laplace_point import LaplacePoint, Parameters
 from lmmsparse.engine.held import Held
 from lmmsparse.engine.products import CrossProducts, Response
 from lmmsparse.engine.solvers.base import Modes, PLSSolution, PLSSolver
@@ -238,7 +238,10 @@ def fitted_generalized(
         found = search(problem, start, optimizer, progress, begin)
         if start is None and begin is None:
             found = best_of_further(problem, found, optimizer)
-    return GeneralizedFit(problem, found.optimum, optimizer, hessian=found.hessian, u=found.u)
+    fit = GeneralizedFit(problem, found.optimum, optimizer, hessian=found.hessian, u=found.u)
+    if found.point is not None:
+        vars(fit)["point"] = found.point  # it need not be found again
+    return fit
 
 
 def beside_sigma(design: Design, fixed: Mapping[str, float] | Held | None) -> Held:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
-from lmmsparse.engine.generalized.laplace import LaplacePoint, Parameters
+from lmmsparse.engine.generalized.laplace_point import LaplacePoint, Parameters
 from lmmsparse.engine.generalized.modes import joint_mode
 from lmmsparse.fit.generalized.coordinates import Coordinates
 from lmmsparse.fit.generalized.limit import Found, at_limit, is_near_limit

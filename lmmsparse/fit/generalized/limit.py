@@ -13,7 +13,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
-from lmmsparse.engine.generalized.laplace import Parameters
+from lmmsparse.engine.generalized.laplace_point import LaplacePoint, Parameters
 from lmmsparse.fit.generalized.problem import GeneralizedProblem
 from lmmsparse.optimize import Optimum
 
@@ -31,12 +31,15 @@ class Found:
     u : (q,) array
         The mode of the random effects.
     factorizations : int
+    point : LaplacePoint, optional
+        The criterion there.
     """
 
     optimum: Optimum
     hessian: FloatArray
     u: FloatArray
     factorizations: int
+    point: LaplacePoint | None = None
 
 
 Search = Callable[[GeneralizedProblem, Parameters, FloatArray], Found]
@@ -93,4 +96,4 @@ def at_limit(
     )
     hessian = np.zeros((len(optimum.x), len(optimum.x)))
     hessian[:-1, :-1] = found.hessian
-    return replace(found, optimum=optimum, hessian=hessian), wants
+    return replace(found, optimum=optimum, hessian=hessian, point=None), wants

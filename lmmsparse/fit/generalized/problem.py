@@ -21,6 +21,7 @@ from lmmsparse.fit.generalized.coordinates import Coordinates
 from lmmsparse.fit.identification import Unidentified
 from lmmsparse.fit.problem import Problem, check_knows, term_columns
 
+_FEW_EFFECTS = 8
 INFORMATION = ("observed", "expected")
 
 
@@ -100,6 +101,11 @@ class GeneralizedProblem(Problem):
             template,
             design.offset,
             system,
+            by_level=(
+                getattr(self.solver, "level_by_level", False)
+                and made.products.one_factor
+                and sum(made.products.sizes) <= _FEW_EFFECTS
+            ),
         )
         return rows, made.products
 

@@ -11,7 +11,7 @@ from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import DataError, LmmError
 from lmmsparse.common.threads import one_thread
 from lmmsparse.design.checks import check_design, require
-from lmmsparse.engine.generalized.laplace import Parameters
+from lmmsparse.engine.generalized.laplace_point import Parameters
 from lmmsparse.fit.generalized.fit import GeneralizedFit, fitted_generalized
 from lmmsparse.fit.generalized.problem import GeneralizedProblem
 from lmmsparse.fit.refit import per_row, subset

@@ -9,13 +9,13 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
-from lmmsparse.engine.generalized.laplace import LaplacePoint, Parameters
+from lmmsparse.engine.generalized.laplace_point import LaplacePoint, Parameters
 from lmmsparse.engine.generalized.modes import TIGHT
 from lmmsparse.fit.generalized.coordinates import Coordinates, GeneralizedObjective
 from lmmsparse.fit.generalized.errors import hessian_by_differences
 from lmmsparse.fit.generalized.limit import Found, Search, at_limit, is_near_limit, nearest
 from lmmsparse.fit.generalized.problem import GeneralizedProblem
-from lmmsparse.fit.generalized.start import start
+from lmmsparse.fit.generalized.start import constant_start, start
 from lmmsparse.optimize import (
     Announced,
     Objective,
@@ -75,8 +75,7 @@ def search(
     except NumericalError:
         if not by_default:
             raise
-        at, u = start(problem.rows, coordinates, working=False)  # it has led astray
-        objective, at = _begun(problem, at, u, True)
+        objective, at = _begun_elsewhere(problem)
     limits = (problem.family.least_delta(problem.seen), near)
     found = _run(objective, coordinates, coordinates.x(at), optimizer, progress, limits)
     if not np.isfinite(found.value):
@@ -137,6 +136,17 @@ def _begun(
             continue
         return objective, begin
     raise AssertionError
+
+
+def _begun_elsewhere(
+    problem: GeneralizedProblem,
+) -> tuple[GeneralizedObjective, Parameters]:
+    """The same where the working model has led astray: without it, or from constant means."""
+    rows, coordinates = problem.rows, problem.coordinates
+    try:
+        return _begun(problem, *start(rows, coordinates, working=False), True)
+    except NumericalError:
+        return _begun(problem, *constant_start(rows, coordinates), True)
 
 
 def _others(optimizer: Optimizer) -> Iterator[Optimizer]:
@@ -284,4 +294,5 @@ class _Ending:
         )
         hessian = inverse.T @ self.hessian @ inverse
         factorizations = self.objective.factorizations
-        return Found(optimum, hessian, np.array(self.point.mode.u), factorizations)
+        u = np.array(self.point.mode.u)
+        return Found(optimum, hessian, u, factorizations, self.point)

@@ -10,8 +10,9 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import DataError, NumericalError
 from lmmsparse.engine.covariance.structures import Diagonal
 from lmmsparse.engine.covariance.triangular import lower_triangular
-from lmmsparse.engine.generalized.laplace import Parameters
-from lmmsparse.engine.generalized.modes import factorized, joint_mode
+from lmmsparse.engine.generalized.laplace_point import Parameters
+from lmmsparse.engine.generalized.mode import factorized
+from lmmsparse.engine.generalized.modes import joint_mode
 from lmmsparse.engine.generalized.rows import GeneralizedRows
 from lmmsparse.engine.points import traces_by_term
 from lmmsparse.engine.products import CrossProducts
@@ -19,7 +20,7 @@ from lmmsparse.fit.generalized.coordinates import Coordinates
 from lmmsparse.fit.generalized.working import working_estimates
 from lmmsparse.fit.problem import FITS_EXACTLY
 
-_SIZE = 0.7
+_SIZE, _SMALL_SIZE = 0.7, 0.05
 _FIRST, _LOOSE = 1e-2, 1e-3
 _SMALLEST, _LARGEST = 0.05, 20.0
 _MOST_STEPS = 5
@@ -83,9 +84,32 @@ def start(
             break
     if not working:
         return Parameters(beta, theta, delta), u
-    at, u = working_estimates(rows, Parameters(beta, theta, delta), u)
-    beta, u, _ = joint_mode(rows, at.beta, at.theta, at.delta, u, _LOOSE)
-    return replace(at, beta=beta), u
+    here = Parameters(beta, theta, delta)
+    at, moved = working_estimates(rows, here, u)
+    try:
+        beta, moved, _ = joint_mode(rows, at.beta, at.theta, at.delta, moved, _LOOSE)
+    except NumericalError:  # they are where the link cannot be used
+        return here, u
+    return replace(at, beta=beta), moved
+
+
+def constant_start(
+    rows: GeneralizedRows, coordinates: Coordinates
+) -> tuple[Parameters, FloatArray]:
+    """β of the mean response, and small random effects: far from limits of the link."""
+    family, template = rows.family, rows.template
+    beta, delta = _constant(rows), coordinates.delta
+    if coordinates.has_delta:
+        delta = family.start_delta(rows.seen, family.mean(rows.fixed_part(beta)))
+    theta = template.with_held(coordinates.map @ (_SMALL_SIZE * template.start))
+    return Parameters(beta, theta, delta), np.zeros(template.q)
+
+
+def _constant(rows: GeneralizedRows) -> FloatArray:
+    """β of the mean response, or what is nearest to it if the columns have no constant."""
+    family = rows.family
+    usual = family.link_of(np.full(rows.n, float(np.mean(family.smoothed(rows.seen)))))
+    return rows.Q.transposed_times(usual if rows.offset is None else usual - rows.offset)
 
 
 def _inside(rows: GeneralizedRows, beta: FloatArray) -> FloatArray:
@@ -97,10 +121,7 @@ def _inside(rows: GeneralizedRows, beta: FloatArray) -> FloatArray:
             value = family.at(rows.fixed_part(beta), seen, delta).value
         if np.isfinite(value).all():
             return beta
-        # The constant that is nearest to the usual mean, if the columns have one.
-        usual = family.link_of(np.full(rows.n, float(np.mean(family.smoothed(seen)))))
-        target = usual if rows.offset is None else usual - rows.offset
-        beta = rows.Q.transposed_times(target)
+        beta = _constant(rows)
     raise NumericalError(
         f"No start values were found with which the {family.link} link can be used: the linear "
         "predictor leaves the values it allows. Use another link."

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import Finding, NumericalError
 from lmmsparse.common.words import listed
-from lmmsparse.engine.families import Binomial, NegativeBinomial
-from lmmsparse.engine.generalized.laplace import Parameters
+from lmmsparse.engine.families import Binomial, Family, NegativeBinomial
+from lmmsparse.engine.generalized.laplace_point import Parameters
 from lmmsparse.engine.generalized.quadrature import LARGEST, QuadratureDeviance
 from lmmsparse.engine.points import traces_by_term
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.singular import is_singular, singular_finding
 from lmmsparse.fit.verdict import TOLERANCE, Convergence
+from lmmsparse.optimize import Status
 
 _MUCH_WIDER = 50.0
 _NO_SIGNAL = 0.1
@@ -27,34 +30,59 @@ _RATIO = 1.5
 _WHOLE = 1e-8
 
 
-def judge_generalized(fit: GeneralizedFit, findings: tuple[Finding, ...]) -> Convergence:
-    """Judge a fit by its exact gradient and second derivatives.
+class Doubts(NamedTuple):
+    """What a user is warned of when a model has been fitted."""
+
+    decrease: float
+    singular: bool
+    findings: list[Finding]
+
+    @property
+    def converged(self) -> bool:
+        return self.decrease <= TOLERANCE
+
+
+def doubts(fit: GeneralizedFit) -> Doubts:
+    """Judge a fit by its exact gradient and second derivatives, as far as there are warnings."""
+    optimum = fit.optimum
+    decrease = 0.0 if optimum.expected_decrease is None else optimum.expected_decrease
+    singular = is_singular(fit)
+    found = Doubts(decrease, singular, [])
+    if not found.converged and fit.family.is_limited and optimum.status is Status.LIMIT:
+        found.findings.append(_at_link_limit(fit))
+    elif not found.converged:
+        found.findings.append(_not_converged(decrease, optimum.status.value))
+    if singular and found.converged:
+        found.findings.append(singular_finding(fit))
+    for check in EVEN_SO:
+        found.findings.extend(check(fit))
+    if found.converged:
+        found.findings.extend(separation(fit))
+    return found
+
+
+def judge_generalized(
+    fit: GeneralizedFit, findings: tuple[Finding, ...], doubts: Doubts
+) -> Convergence:
+    """The whole verdict.
 
     Parameters
     ----------
     fit : GeneralizedFit
     findings : tuple of Finding
         What the checks of the design have found.
+    doubts : Doubts
     """
     optimum = fit.optimum
-    decrease = 0.0 if optimum.expected_decrease is None else optimum.expected_decrease
-    converged = decrease <= TOLERANCE
-    notes = [*findings]
-    if not converged:
-        notes.append(_not_converged(decrease, optimum.status.value))
-    singular = is_singular(fit)
-    if singular and converged:
-        notes.append(singular_finding(fit))
-    for check in EVEN_SO:
-        notes += check(fit)
-    if converged:
+    notes = [*findings, *doubts.findings]
+    if doubts.converged:
         notes += [finding for check in CHECKS for finding in check(fit)]
     if any(finding.code == "levels-agree" for finding in notes):  # more nodes would not help
         notes = [finding for finding in notes if finding.code != "too-few-nodes"]
     return Convergence(
-        converged=converged,
-        singular=singular,
-        expected_decrease=decrease,
+        converged=doubts.converged,
+        singular=doubts.singular,
+        expected_decrease=doubts.decrease,
         status=optimum.status.value,
         evaluations=optimum.evaluations,
         findings=tuple(notes),
@@ -70,6 +98,24 @@ def _not_converged(decrease: float, status: str) -> Finding:
         f"another {decrease:.2g} ({status}). Estimates and standard errors may be off. Refit from "
         "start=m.theta, or simplify the model.",
     )
+
+
+def _at_link_limit(fit: GeneralizedFit) -> Finding:
+    """The linear predictor can go no further where the likelihood wants it to."""
+    family = fit.family
+    return Finding(
+        "link-limit",
+        "warning",
+        f"The {family.link} link does not take every linear predictor, and the likelihood rises "
+        "up to where some observation's would leave what it takes. The search has ended there: "
+        "these estimates are no optimum, and they have no standard errors. Use a link without "
+        f"limits, for example lmm.families.{type(family).__name__}(link={_unlimited(family)!r}).",
+    )
+
+
+def _unlimited(family: Family) -> str:
+    """A link that takes every predictor."""
+    return "logit" if isinstance(family, Binomial) else "log"
 
 
 def separation(fit: GeneralizedFit) -> list[Finding]:
@@ -319,7 +365,6 @@ def overdispersion(fit: GeneralizedFit) -> list[Finding]:
 
 EVEN_SO = (exact_fit, levels_agree, one_row_per_level, not_counts)
 CHECKS = (
-    separation,
     nearly_poisson,
     laplace_too_coarse,
     too_few_nodes,

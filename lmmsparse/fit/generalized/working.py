@@ -17,7 +17,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.structures import Diagonal
 from lmmsparse.engine.criterion import ProfiledDeviance
-from lmmsparse.engine.generalized.laplace import Parameters
+from lmmsparse.engine.generalized.laplace_point import Parameters
 from lmmsparse.engine.generalized.rows import GeneralizedRows
 from lmmsparse.engine.products import Response
 from lmmsparse.fit.coordinates import StandardizedObjective

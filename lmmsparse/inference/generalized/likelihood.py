@@ -12,7 +12,7 @@ from lmmsparse.common.progress import bar
 from lmmsparse.common.table import Table
 from lmmsparse.design import Design
 from lmmsparse.design.reduced import Reduction, formula_order, leaving_out, reductions_of
-from lmmsparse.engine.generalized.laplace import Parameters
+from lmmsparse.engine.generalized.laplace_point import Parameters
 from lmmsparse.fit.generalized.fit import GeneralizedFit, fitted_generalized
 from lmmsparse.fit.generalized.problem import GeneralizedProblem
 from lmmsparse.fit.generalized.without import log_likelihood_without

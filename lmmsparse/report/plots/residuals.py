@@ -14,7 +14,7 @@ from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.report.plots.figure import ACCENT, GREY, Axes, dress, panels, points
 from lmmsparse.results.generalized import residuals as generalized_residuals
 from lmmsparse.results.influence import Influence, influence_of_rows
-from lmmsparse.results.residuals import residuals
+from lmmsparse.results.residuals import of_the_rows_kept, residuals
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class StandardResiduals:
     ----------
     values : (n,) array
         √w r / (σ √(1 − h)) of a linear model, NaN where h = 1; quantile residuals of a generalized
-        one; √w r / σ where leverages are not to be had.
+        one; √w r / σ where leverages are not to be had, or not all rows are kept.
     name : str
     influence : Influence or None
         What leverages come from.
@@ -48,6 +48,9 @@ def standard_residuals(fit: Fit, rng: Any = None, exact: bool = True) -> Standar
     """
     if isinstance(fit, GeneralizedFit):
         return StandardResiduals(generalized_residuals(fit, "quantile", rng), "Quantile residual")
+    if fit.design.facts is not None:
+        name = f"Residual / σ{_of_sample(fit)}"
+        return StandardResiduals(of_the_rows_kept(fit, "pearson") / fit.sigma, name)
     try:
         measures = influence_of_rows(fit)
     except LmmError:
@@ -65,7 +68,14 @@ def _along(fit: Fit) -> tuple[FloatArray, str]:
     """What residuals are drawn against, and its name."""
     if isinstance(fit, GeneralizedFit):
         return fit.linear_predictor, f"Linear predictor ({fit.family.link})"
-    return fit.fitted, f"Fitted {fit.design.response}"
+    fitted = fit.fitted if fit.design.sample is None else fit.fitted_on(fit.design.sample)
+    return fitted, f"Fitted {fit.design.response}"
+
+
+def _of_sample(fit: Fit) -> str:
+    """Of how many rows, where not all are kept."""
+    design = fit.design
+    return "" if design.sample is None else f", {design.sample.n:,} of {design.n:,} rows"
 
 
 def plot_residuals(fit: Fit, smooth: bool, ax: Axes, rng: Any = None) -> Axes:
@@ -75,9 +85,9 @@ def plot_residuals(fit: Fit, smooth: bool, ax: Axes, rng: Any = None) -> Axes:
         own = standard_residuals(fit, rng)
         y, name = own.values, own.name
     else:
-        y = residuals(fit, "pearson")
+        y = of_the_rows_kept(fit, "pearson")
         weighted = " × √weight" if fit.design.weights is not None else ""
-        name = f"Residual{weighted} ({fit.design.response})"
+        name = f"Residual{weighted} ({fit.design.response}){_of_sample(fit)}"
     (ax,) = panels(1, ax)
     ax.axhline(0.0, color=GREY, linewidth=0.8, zorder=1)
     _cloud(ax, x, y, smooth)

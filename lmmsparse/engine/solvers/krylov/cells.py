@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.common.arrays import FloatArray, IntArray, is_ones
 from lmmsparse.engine.products import CrossProducts, PairBlocks, side_by_side
 
 _ROWS = 8192
@@ -65,22 +65,33 @@ class CoreTerm:
 class Piece:
     """Some levels of the largest factor and all that they meet.
 
+    Parameters
+    ----------
+    ones : array
+        As many as there are cells at least; pieces share them.
+
     Attributes
     ----------
     rows : slice
         Its levels.
     """
 
-    def __init__(self, rows: slice, terms: Sequence[CoreTerm], tables: Sequence[_Table]) -> None:
+    def __init__(
+        self, rows: slice, terms: Sequence[CoreTerm], tables: Sequence[_Table], ones: FloatArray
+    ) -> None:
         self.rows, self._terms = rows, terms
         self._blocks: list[list[list[sp.csr_array]]] = []
         for term, table in zip(terms, tables, strict=True):
             a, z = int(table.starts[rows.start]), int(table.starts[rows.stop])
             starts = table.starts[rows.start : rows.stop + 1] - table.starts[rows.start]
             shape = (rows.stop - rows.start, term.n_levels)
+
+            def of(values: FloatArray | None, a: int = a, z: int = z) -> FloatArray:
+                return ones[: z - a] if values is None else values[a:z]
+
             self._blocks.append(
                 [
-                    [sp.csr_array((d[a:z], table.columns[a:z], starts), shape=shape) for d in own]
+                    [sp.csr_array((of(d), table.columns[a:z], starts), shape=shape) for d in own]
                     for own in table.values
                 ]
             )
@@ -149,12 +160,12 @@ class _Table:
     Attributes
     ----------
     values : list of lists of (m,) arrays
-        By effect of the largest factor and effect of the core term.
+        By effect of the largest factor and effect of the core term; None for ones.
     """
 
     starts: IntArray
     columns: IntArray
-    values: list[list[FloatArray]]
+    values: list[list[FloatArray | None]]
 
 
 class Cells:
@@ -191,7 +202,9 @@ class Cells:
         tables = [self._table(term) for term in terms]
         self.n_cells = sum(len(table.columns) for table in tables)
         total = np.asarray(np.sum([table.starts for table in tables], axis=0, dtype=np.int64))
-        self.pieces = [Piece(rows, terms, tables) for rows in _pieces(total, self.n_core)]
+        parts = _pieces(total, self.n_core)
+        ones = np.ones(max((int(total[p.stop] - total[p.start]) for p in parts), default=0))
+        self.pieces = [Piece(rows, terms, tables, ones) for rows in parts]
 
     def _table(self, term: CoreTerm) -> _Table:
         found: _Table | None = None
@@ -219,8 +232,12 @@ class Cells:
             a, b = by_number[pair.s], by_number[pair.t]
             table = _by_level(pair, False, a.n_levels, b.n_levels)
             shape = (a.n_levels, b.n_levels)
+            ones = np.ones(len(table.columns))
             blocks = [
-                [sp.csr_array((d, table.columns, table.starts), shape=shape) for d in own]
+                [
+                    sp.csr_array((ones if d is None else d, table.columns, table.starts), shape)
+                    for d in own
+                ]
                 for own in table.values
             ]
             out.append((a, b, blocks))
@@ -335,20 +352,17 @@ def _by_level(pair: PairBlocks, other: bool, n_rows: int, n_columns: int) -> _Ta
     other : bool
         By the levels of its second term, rather than of its first.
     """
-    kind: Any = np.int32 if len(pair.rows) < 2**31 else np.int64
+    m, ones = len(pair.rows), is_ones(pair.values)
+    kind: Any = np.int32 if m < 2**31 else np.int64
+    columns = pair.cols.astype(kind, copy=False)
+    counts = np.bincount(pair.rows, minlength=n_columns if other else n_rows)
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(kind)
     if not other:
-        counts = np.bincount(pair.rows, minlength=n_rows)
-        starts = np.concatenate([[0], np.cumsum(counts)]).astype(kind)
-        values = [
-            [np.ascontiguousarray(pair.values[:, e, j]) for j in range(pair.values.shape[2])]
-            for e in range(pair.values.shape[1])
-        ]
-        return _Table(starts, pair.cols.astype(kind), values)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(pair.rows, minlength=n_columns))])
-    places = (np.arange(len(pair.rows), dtype=kind), pair.cols.astype(kind), starts.astype(kind))
-    turned = sp.csr_array(places, shape=(n_columns, n_rows)).tocsc()
-    values = [
-        [pair.values[:, j, e][turned.data] for j in range(pair.values.shape[1])]
-        for e in range(pair.values.shape[2])
-    ]
+        own = pair.values.transpose(1, 2, 0)
+        values = [[None if ones else np.ascontiguousarray(v) for v in row] for row in own]
+        return _Table(starts, columns, values)
+    order = np.ones(m, dtype=bool) if ones else np.arange(m, dtype=kind)
+    turned = sp.csr_array((order, columns, starts), shape=(n_columns, n_rows)).tocsc()
+    own = pair.values.transpose(2, 1, 0)
+    values = [[None if ones else v[turned.data] for v in row] for row in own]
     return _Table(turned.indptr, turned.indices, values)

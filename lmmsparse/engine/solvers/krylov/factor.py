@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,7 @@ class KrylovFactor:
         self._of_X: tuple[FloatArray, FloatArray] | None = None
         self._of_y: tuple[Response, FloatArray, FloatArray] | None = None
         self._data_steps = 0
+        self.last_point: tuple[Any, Any] | None = None
 
     @property
     def steps(self) -> tuple[int, int]:

@@ -39,6 +39,7 @@ class KrylovPoint:
         self.s2 = self.solution.pwrss / products.df(reml) if sigma2 is None else sigma2
         U, V = factor.effects(response)
         self._UX, self._VX = U[:, :-1], V[:, :-1]
+        self._squares: tuple[list[FloatArray], FloatArray] | None = None
 
     @property
     def VX(self) -> FloatArray:
@@ -91,6 +92,12 @@ class KrylovPoint:
         return out
 
     def squares(self, directions: Sequence[FloatArray]) -> FloatArray:
+        last = self._squares
+        if last is None or not all(map(np.array_equal, last[0], directions)):
+            last = self._squares = list(directions), self._squares_of(directions)
+        return last[1]
+
+    def _squares_of(self, directions: Sequence[FloatArray]) -> FloatArray:
         products, template = self._products, self._template
         # ∂(ΛΛ') v = C + Λ K with C = ∂Λ u and K = ∂Λ' v: where Λ is large, the sum is not formed.
         C, K = np.zeros((2, products.q, template.n_theta))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -73,33 +74,6 @@ def estimated(of_vectors: FloatArray, of_probes: FloatArray, control: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
-class Probed:
-    """What probes have said at one θ.
-
-    Attributes
-    ----------
-    logdet : Estimate
-        log|A|.
-    core : list of Estimate
-        By term of the core, T⁻ᵀΣ(D⁻¹ − [S⁻¹])T'… of its levels: what FT lacks, (k, k).
-    lead : Estimate
-        The same of the eliminated levels, (width, width).
-    steps : int
-        Of conjugate gradients, at most.
-    """
-
-    logdet: Estimate
-    core: list[Estimate]
-    lead: Estimate
-    steps: int
-
-    def logdet_sd(self, probes: int) -> float:
-        """The standard deviation of log|A| as a mean over so many probes."""
-        errors = self.logdet.errors
-        return float(np.sqrt(errors @ errors / ((len(errors) - 1) * probes)))
-
-
-@dataclass(frozen=True, eq=False)
 class Columns:
     """Solutions for some columns R.
 
@@ -119,6 +93,46 @@ class Columns:
     square: FloatArray
     size: FloatArray
     steps: int
+
+
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """What probes have said at one θ.
+
+    Attributes
+    ----------
+    logdet : Estimate
+        log|A|.
+    steps : int
+        Of conjugate gradients, at most.
+    """
+
+    logdet: Estimate
+    steps: int
+    _M: Elimination
+    _blocks: tuple[Columns, ...]
+    _control: FloatArray
+
+    def logdet_sd(self, probes: int) -> float:
+        """The standard deviation of log|A| as a mean over so many probes."""
+        errors = self.logdet.errors
+        return float(np.sqrt(errors @ errors / ((len(errors) - 1) * probes)))
+
+    @cached_property
+    def core(self) -> list[Estimate]:
+        """By term of the core, T⁻ᵀΣ(D⁻¹ − [S⁻¹])T'… of its levels: what FT lacks, (k, k)."""
+        parts = [_core_sums(self._M, block) for block in self._blocks]
+        return [self._estimated(list(of_term)) for of_term in zip(*parts, strict=True)]
+
+    @cached_property
+    def lead(self) -> Estimate:
+        """The same of the eliminated levels, (width, width)."""
+        return self._estimated([_lead_sums(self._M, block) for block in self._blocks])
+
+    def _estimated(self, parts: list[FloatArray]) -> Estimate:
+        values = np.concatenate(parts)
+        k = len(values) - len(self._control)
+        return estimated(values[:k], values[k:], self._control)
 
 
 def columns(M: Elimination, W: FloatArray, probes: int, seed: int) -> Iterator[Columns]:
@@ -156,30 +170,15 @@ def probe(M: Elimination, W: FloatArray, probes: int, seed: int) -> Probed:
     W : (core, k) array
         Orthonormal deflation vectors.
     """
-    logs, sizes, squares, steps = [], [], [], 0
-    core: list[list[FloatArray]] = [[] for _ in M.cells.terms]
-    lead = []
-    for block in columns(M, W, probes, seed):
-        logs.append(block.log)
-        squares.append(block.square)
-        sizes.append(block.size)
-        steps = max(steps, block.steps)
-        for into, part in zip(core, _core_sums(M, block), strict=True):
-            into.append(part)
-        lead.append(_lead_sums(M, block))
+    blocks = tuple(columns(M, W, probes, seed))
     k = W.shape[1]
-    beyond = np.concatenate(squares) - np.concatenate(sizes)
+    beyond = np.concatenate([each.square - each.size for each in blocks])
     control = beyond[k:] + beyond[:k].sum()
-    log = np.concatenate(logs)
+    log = np.concatenate([each.log for each in blocks])
     left = log[k:] - control
     mean = float(left.mean())
     total = Estimate(np.asarray(log[:k].sum() + mean), left - mean)
-
-    def both(parts: list[FloatArray]) -> Estimate:
-        values = np.concatenate(parts)
-        return estimated(values[:k], values[k:], control)
-
-    return Probed(total, [both(parts) for parts in core], both(lead), steps)
+    return Probed(total, max(each.steps for each in blocks), M, blocks, control)
 
 
 def _core_sums(M: Elimination, block: Columns) -> list[FloatArray]:

@@ -18,6 +18,7 @@ from lmmsparse.engine.solvers.krylov.point import KrylovPoint
 from lmmsparse.engine.solvers.krylov.probes import probe
 
 _PILOT = 12
+_SAME = 4e-15  # what θ may lose on its way through other coordinates
 
 
 class KrylovSystem:
@@ -77,7 +78,7 @@ class KrylovSystem:
 
     def factor(self, theta: FloatArray) -> KrylovFactor:
         last = self._last  # other threads may put another in its place
-        if last is None or not np.array_equal(last[0], theta):
+        if last is None or not np.allclose(last[0], theta, rtol=_SAME, atol=0.0):
             theta = np.array(theta)
             parts = self.products, self.template, self.cells, self._vectors, self.effort
             last = self._last = (theta, KrylovFactor(*parts, theta))
@@ -93,4 +94,9 @@ class KrylovSystem:
     def point(
         self, theta: FloatArray, response: Response, reml: bool, sigma2: float | None = None
     ) -> KrylovPoint:
-        return KrylovPoint(self.factor(theta), self.products, self.template, response, reml, sigma2)
+        key, factor = (response, reml, sigma2), self.factor(theta)
+        last = factor.last_point  # a search and what follows ask for the same one
+        if last is None or last[0][0] is not response or last[0][1:] != key[1:]:
+            point = KrylovPoint(factor, self.products, self.template, response, reml, sigma2)
+            last = factor.last_point = key, point
+        return last[1]

@@ -120,7 +120,7 @@ class _Scaled(StandardizedObjective):
         super().__init__(objective)
         d = objective.joint.template.n_theta
         self._map[d:, d:] = np.diag(objective.steps[d:])
-        self._inverse = np.linalg.inv(self._map)
+        self._inverse = np.asarray(np.linalg.inv(self._map), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
