@@ -275,4 +275,4 @@ def test_weights_that_are_no_trials_are_warned_of() -> None:
     ones = fitted("y ~ x + (1 | g)", data.assign(k=1), "binomial", weights="k")
     assert "weights-are-trials" not in codes(ones)
     with pytest.warns(lmm.DesignWarning, match="not whole"):
-        lmm.glmer("cbind(a, b) ~ x + (1 | g)", data.assign(a=1.5, b=2.0), "binomial")
+        lmm.glmer("cbind(a, b) ~ x + (1 | g)", data.assign(a=0.5 + data["y"], b=1.0), "binomial")
