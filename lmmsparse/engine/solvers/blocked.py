@@ -19,7 +19,8 @@ from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import between, inverse_from_factor, small_products, solve_triangular
 from lmmsparse.engine.points import GeneralPoint
-from lmmsparse.engine.products import CrossProducts, PairBlocks, Response
+from lmmsparse.engine.products import CrossProducts, PairBlocks
+from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, PLSSystem, eliminate
 from lmmsparse.engine.solvers.border import Border, BorderRows
 from lmmsparse.engine.solvers.bordered import BorderedSystem, is_bordered

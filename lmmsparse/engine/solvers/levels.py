@@ -19,7 +19,8 @@ from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import inverse_factors, small_product
 from lmmsparse.engine.moments import moment_estimate
-from lmmsparse.engine.products import CrossProducts, Response, side_by_side
+from lmmsparse.engine.products import CrossProducts, side_by_side
+from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, eliminate, root_of_border
 from lmmsparse.engine.traces import (
     Border,
