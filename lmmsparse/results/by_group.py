@@ -14,7 +14,7 @@ from lmmsparse.common.table import Table
 from lmmsparse.common.words import close_match
 
 V = TypeVar("V")
-_ROWS = 20
+_ROWS, _WIDTH = 20, 88
 
 
 def own_name(name: Any, groups: Iterable[str]) -> Any:
@@ -73,4 +73,7 @@ def _shown(name: str, value: Any) -> str:
     if not isinstance(value, pd.DataFrame):
         return f"{name}\n{value!r}"
     rest = [f"… ({len(value)} rows)"] if len(value) > _ROWS else []
-    return str(Table.from_frame(value.head(_ROWS), title=name, notes=rest))
+    text = str(Table.from_frame(value.head(_ROWS), title=name, notes=rest))
+    if len(value) <= len(value.columns) and max(map(len, text.splitlines())) > _WIDTH:
+        return str(Table.from_frame(value.T, title=name))
+    return text
