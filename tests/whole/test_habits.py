@@ -78,6 +78,7 @@ SAID = {
     "k.emmeans('recipe', by='tempp')": "Did you mean 'temp'?",
     "k.emmeans('recipe', contrasts='pairwize')": "Did you mean 'pairwise'?",
     "k.emmeans('recipe', contrasts='revpairwise')": "reverse=True",
+    "k.emmeans('recipe', contrasts='dunnett')": "Write contrasts='trt.vs.ctrl'",
     "k.emmeans('recipe', transform='response')": "regrid='response'",
     "k.emmeans('recipe').pairs()": "pairwise=True",
     "k.emmeans('recipe').emmean": "table['emmean']",
@@ -122,8 +123,6 @@ ALIKE = [
     ("""lmm.glmer(N, c, 'poisson(link = "sqrt")').family""", "lmm.families.Poisson('sqrt')"),
     ("lmm.glmer(N, c, lmm.families.poisson).family", "lmm.families.Poisson()"),
     ("lmm.glmer(N, c, 'nb').family.name", "'negative binomial'"),
-    ("str(k.emmeans('recipe', contrasts='dunnett'))",
-     "str(k.emmeans('recipe', contrasts='trt.vs.ctrl'))"),
     ("str(k.emmeans('recipe', weights='prop'))",
      "str(k.emmeans('recipe', weights='proportional'))"),
 ]  # fmt: skip
