@@ -234,7 +234,8 @@ def _form(inner: FloatArray, others: FloatArray) -> FloatArray:
     m, w, *_, levels = inner.shape
     right = others.reshape(*others.shape[:-4], m, w * w, levels).swapaxes(-1, -2)
     sums = np.matmul(inner.reshape(m, w * w, levels), right)
-    return np.asarray(sums.reshape(*others.shape[:-4], -1)[..., _places(w)[:m]].sum(axis=-3))
+    flat = sums.reshape(*others.shape[:-4], -1)
+    return np.asarray(flat.take(_places(w)[:m], axis=-1).sum(axis=-3))
 
 
 @cache
