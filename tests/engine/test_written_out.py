@@ -52,7 +52,8 @@ def test_inverse_factors(k: int) -> None:
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("p", [0, 1, 3])
 @pytest.mark.parametrize("w", [1, 2, 3])
-def test_all_at_once(w: int, p: int, reml: bool) -> None:
+def test_all_at_once(w: int, p: int, reml: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmmsparse.engine.traces._AT_ONCE", 4)  # so that there are two parts
     rng = np.random.default_rng(w + 10 * p)
     levels, d = 6, w * (w + 1) // 2
     T, D = np.tril(rng.normal(size=(w, w))), rng.normal(size=(d, w, w))
