@@ -55,10 +55,10 @@ class ReadOnly:
     def __post_init__(self) -> None:
         own = self.__dict__
         for name, value in own.items():
-            if value.__class__ is np.ndarray:
+            if isinstance(value, np.ndarray):
                 own[name] = frozen(value)
-            elif isinstance(value, (np.ndarray, sp.csr_array)):
-                own[name] = frozen(value) if isinstance(value, np.ndarray) else frozen_csr(value)
+            elif value.__class__ is sp.csr_array:  # isinstance would ask Python's ABC
+                own[name] = frozen_csr(value)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
