@@ -137,8 +137,8 @@ def about_room(meetings: Sequence[Meeting], free: float) -> list[Finding]:
     most = max(meetings, key=lambda each: each.bytes)
     said = (
         f"The levels of {most.groups[0]!r} and {most.groups[1]!r} meet in about "
-        f"{float(f'{most.cells:.2g}'):,.0f} pairs, whose sums take about {needed / 2**30:.2g} GiB in this process; "
-        f"{free / 2**30:.2g} GiB are free."
+        f"{float(f'{most.cells:.2g}'):,.0f} pairs, whose sums take about {needed / 2**30:.2g} GiB "
+        f"in this process; {free / 2**30:.2g} GiB are free."
     )
     remedy = (
         f" Fit a sample of the levels of {most.groups[0]!r} with all of their rows, leave out a "

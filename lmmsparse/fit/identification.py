@@ -28,8 +28,9 @@ from lmmsparse.engine.columns import InternalColumns
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import chunks
+from lmmsparse.engine.pair_blocks import PairBlocks
 from lmmsparse.engine.prior import Prior
-from lmmsparse.engine.products import CrossProducts, PairBlocks, side_by_side
+from lmmsparse.engine.products import CrossProducts, side_by_side
 from lmmsparse.fit.coordinates import standardizer
 from lmmsparse.fit.undetermined import Undetermined
 
