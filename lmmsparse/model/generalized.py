@@ -13,8 +13,9 @@ import pandas as pd
 from lmmsparse.common.calls import checked_keywords, explained_members, not_called
 from lmmsparse.common.errors import Finding, NotFittedByError, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import check_level, refused
+from lmmsparse.common.options import check_level, positive, refused
 from lmmsparse.common.table import Table
+from lmmsparse.common.words import brief
 from lmmsparse.design.checks import check_design
 from lmmsparse.engine.families import NegativeBinomial
 from lmmsparse.engine.families.base import Family
@@ -196,14 +197,32 @@ class GeneralizedLinearMixedModel(MixedModel):
 
         Parameters
         ----------
-        beta : (p,) array
-        theta : (n_theta,) array
+        beta, theta : mapping, Series or array
+            A mapping or Series goes by names, and what it leaves out is as estimated.
         dispersion : float, optional
             Dispersion, or theta of a negative binomial; that of the fit if not given.
+
+        Raises
+        ------
+        OptionError
+        NumericalError
+            If the likelihood cannot be evaluated there.
         """
         fit = self._fit
-        delta = fit.delta if dispersion is None else float(np.log(dispersion))
-        return criterion_at(fit, np.asarray(beta, float), np.asarray(theta, float), delta)
+        given = given_parameters(fit, beta, theta, bounded=False)
+        return criterion_at(fit, given.beta, given.theta, self._delta_of(dispersion))
+
+    def _delta_of(self, dispersion: float | None) -> float:
+        fit, family = self._fit, self._fit.family
+        if dispersion is None:
+            return fit.delta
+        delta = float(np.log(positive("dispersion", dispersion)))
+        if not family.estimates_delta and abs(delta - fit.delta) > 1e-9:
+            raise OptionError(
+                f"dispersion={brief(dispersion)} was given, but the {family.name} model has it "
+                f"held at {np.exp(fit.delta):g}. Leave it out."
+            )
+        return delta
 
     @cached_property
     def _doubts(self) -> Doubts:
@@ -249,7 +268,7 @@ class GeneralizedLinearMixedModel(MixedModel):
         >>> f = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
         >>> m = lmm.glmer(f, lmm.load_dataset("cbpp"), "binomial")
         >>> m.r2().round(4).to_dict()
-        {}
+        {'marginal': 0.0854, 'conditional': 0.1873}
         """
         return r_squared(self._fit, method)
 
@@ -556,7 +575,7 @@ class GeneralizedLinearMixedModel(MixedModel):
         >>> m = lmm.glmer(f, lmm.load_dataset("cbpp"), "binomial")
         >>> found = m.emmeans("period", contrasts="trt.vs.ctrl", regrid="response")
         >>> (100 * found["estimate"]).round(1).to_dict()
-        {}
+        {'2 - 1': -11.4, '3 - 1': -12.4, '4 - 1': -15.0}
         """
         wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level, regrid)
         return emmeans_table(generalized_basis(self._fit), specs, wanted, type)

@@ -16,6 +16,7 @@ from lmmsparse.common.words import brief, close_match, listed
 from lmmsparse.design.terms import coefficients_of
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.held import theta_names
+from lmmsparse.optimize import Bounds
 
 _LARGEST = 1e300
 
@@ -36,24 +37,32 @@ class Given:
     sigma: float
 
 
-def given_parameters(fit: Fit, beta: Any = None, theta: Any = None, sigma: Any = None) -> Given:
+def given_parameters(
+    fit: Fit, beta: Any = None, theta: Any = None, sigma: Any = None, bounded: bool = True
+) -> Given:
     """The estimates, but for what is given.
 
     Parameters
     ----------
     beta, theta : mapping, Series or array, optional
-        A mapping or Series need not name all of them.
+        A mapping or Series need not name all of them; labels 0, 1, 2, … are none.
     sigma : float, optional
+    bounded : bool
+        Whether signs that do not matter are refused.
     """
     names = theta_names(fit.design)
+    beta, theta = _by_position(beta), _by_position(theta)
     covariances = _values("theta", theta, fit.theta, names)
     template = fit.template
-    outside = np.flatnonzero((covariances < template.lower) | (covariances > template.upper))
+    lower, upper = template.lower, template.upper
+    if not bounded:
+        lower, upper = Bounds(lower, upper, template.mirrors).limits
+    outside = np.flatnonzero((covariances < lower) | (covariances > upper))
     if outside.size:
         i = int(outside[0])
         raise OptionError(
             f"theta gives {names[i]!r} the value {covariances[i]:g}, which must be between "
-            f"{template.lower[i]:g} and {template.upper[i]:g}."
+            f"{lower[i]:g} and {upper[i]:g}."
         )
     effects = beta
     if isinstance(beta, (Mapping, pd.Series)):
@@ -63,6 +72,13 @@ def given_parameters(fit: Fit, beta: Any = None, theta: Any = None, sigma: Any =
         covariances,
         fit.sigma if sigma is None else positive("sigma", sigma),
     )
+
+
+def _by_position(given: Any) -> Any:
+    """Values of a Series without names."""
+    if isinstance(given, pd.Series) and isinstance(given.index, pd.RangeIndex):
+        return given.to_numpy()
+    return given
 
 
 def coefficient(fit: Fit, what: str, name: Any) -> str:

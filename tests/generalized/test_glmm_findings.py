@@ -102,6 +102,7 @@ def test_random_effects_that_fit_exactly_are_said(family: Any) -> None:
     frame["y"] = np.exp(1 + 0.3 * frame["x"] + frame["b"])
     m = fitted("y ~ x + (1 | g)", frame, family)
     assert codes(m) == ["exact-fit"]
+    assert m.optimum.evaluations <= 40
     assert m.fixef["x"] == pytest.approx(0.3, abs=1e-6)
     np.testing.assert_allclose(m.fitted, frame["y"], rtol=1e-4)
 
@@ -112,6 +113,58 @@ def test_fixed_effects_that_fit_exactly_are_refused(family: Any) -> None:
     frame["y"] = np.exp(1 + 0.3 * frame["x"])
     with pytest.raises(DataError, match="fit the response exactly"):
         fitted("y ~ x + (1 | g)", frame, family)
+
+
+LIMITED = {
+    "poisson": lmm.families.Poisson("identity"),
+    "negative binomial": lmm.families.NegativeBinomial("identity"),
+    "binomial": lmm.families.Binomial("log"),
+}
+
+
+@pytest.mark.parametrize(
+    "kind", ["poisson", "negative binomial", pytest.param("binomial", marks=pytest.mark.long)]
+)
+def test_the_limit_of_a_link_ends_a_search(kind: str) -> None:
+    """Observations of zero pull their means down to zero, where the likelihood has no slope."""
+    rng, n = np.random.default_rng(3), 200
+    g, x, b = np.repeat(np.arange(20), 10), rng.normal(size=n), rng.normal(0, 0.4, 20)
+    if kind == "binomial":
+        y = (rng.random(n) < np.minimum(np.exp(-0.3 + 0.2 * x + 0.3 * b[g]), 0.97)).astype(float)
+    else:
+        y = rng.poisson(np.exp(0.3 + 0.5 * x + b[g])).astype(float)
+    frame = pd.DataFrame({"x": x, "y": y, "g": g.astype(str)})
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        m = lmm.glmer("y ~ x + (1 | g)", frame, LIMITED[kind])
+    assert m.convergence.findings[-1].code == "link-limit"
+    assert [w.category for w in given] == [lmm.ConvergenceWarning]
+    assert not m.convergence.converged
+    assert m.optimum.evaluations <= 40
+    assert np.isfinite(m.minus2loglik)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_starts_of_the_working_model_beyond_the_link_are_left(seed: int) -> None:
+    rng, n = np.random.default_rng(seed), 300
+    x, b, g = rng.normal(size=n), rng.normal(0, 0.4, 30), np.repeat(np.arange(30), 10)
+    frame = pd.DataFrame({"x": x, "g": g.astype(str)})
+    for _ in range(3):
+        frame["y"] = rng.gamma(2, np.exp(0.5 + 0.4 * x + b[g]) / 2)
+        m = fitted("y ~ x + (1 | g)", frame, lmm.families.InverseGaussian("1/mu^2"))
+        assert m.converged
+        assert np.abs(m.fit.point.gradient).max() < 1e-2
+
+
+def test_close_gamma_fits_keep_their_digits() -> None:
+    """Log y − log μ + 1 − y/μ is nothing but rounding near y = μ, unless taken together."""
+    y, delta = np.array([1.0]), -28.0
+    gap = 1e-7
+    seen = lmm.engine.families.Observations(y)
+    at = lmm.families.Gamma().at(np.array([-gap]), seen, delta)
+    nu = np.exp(-delta)
+    assert at.value[0] == pytest.approx(-nu * (gap**2 / 2 + gap**3 / 6), rel=1e-7)
+    assert at.s[0] == pytest.approx(nu * (gap + gap**2 / 2), rel=1e-8)
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1e8])
@@ -245,3 +298,34 @@ def test_a_start_that_leads_astray_is_left() -> None:
     m = fitted("y ~ 0 + (x | g)", frame, "gamma")
     assert m.convergence.converged
     assert m.varcorr.to_frame()["sdcor"].iloc[0] == pytest.approx(7, rel=0.1)
+
+
+def printed(model: Any) -> list[str]:
+    return [" ".join(str(text).split()) for text in (model, model.summary())]
+
+
+def test_what_was_found_is_printed_once() -> None:
+    ticks = lmm.load_dataset("grouseticks")
+    m = fitted("TICKS ~ 1 + (1 | LOCATION)", ticks, "poisson")
+    assert "overdispersion" in codes(m)
+    for text in printed(m):
+        assert text.count(message(m, "overdispersion")) == 1
+
+
+def test_weights_that_are_no_trials_are_warned_of() -> None:
+    data, rng = groups()
+    data["y"] = (rng.uniform(size=len(data)) < 0.4).astype(int)
+    data["w"] = rng.uniform(0.5, 2.0, len(data))
+    with pytest.warns(lmm.DesignWarning, match="Survey weights"):
+        m = lmm.glmer("y ~ x + (1 | g)", data, "binomial", weights="w")
+    for text in printed(m):
+        assert text.count("no numbers of trials") == 1
+    data["k"] = 1 + np.arange(len(data)) % 3
+    whole = fitted("y ~ x + (1 | g)", data, "binomial", weights="k")
+    repeated = fitted("y ~ x + (1 | g)", data.loc[data.index.repeat(data["k"])], "binomial")
+    np.testing.assert_allclose(whole.fixef, repeated.fixef, rtol=1e-6)
+    assert all("counts as three like it" in text for text in printed(whole))
+    ones = fitted("y ~ x + (1 | g)", data.assign(k=1), "binomial", weights="k")
+    assert "weights-are-trials" not in codes(ones)
+    with pytest.warns(lmm.DesignWarning, match="not whole"):
+        lmm.glmer("cbind(a, b) ~ x + (1 | g)", data.assign(a=0.5 + data["y"], b=1.0), "binomial")

@@ -40,6 +40,34 @@ def made_up(n: int = 300, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(frame)
 
 
+# -- the criterion elsewhere -----------------------------------------------------------------------
+
+
+def test_the_criterion_goes_by_names_and_refuses_what_does_not_fit(
+    counts: lmm.GeneralizedLinearMixedModel,
+) -> None:
+    m, beta, theta = counts, counts.fixef, counts.theta
+    assert m.criterion_at(beta, theta) == pytest.approx(m.minus2loglik, abs=1e-9)
+    assert m.criterion_at(beta[::-1], theta[::-1]) == m.criterion_at(beta, theta)
+    assert m.criterion_at({}, -theta.to_numpy()) == pytest.approx(m.minus2loglik, abs=1e-8)
+    moved = m.criterion_at({"Visit": -0.2}, 1.1 * theta)
+    plain = beta.to_numpy().copy()
+    plain[list(beta.index).index("Visit")] = -0.2
+    assert moved == m.criterion_at(plain, (1.1 * theta).to_list())
+    assert moved == m.criterion_at(pd.Series(plain), (1.1 * theta).to_numpy(), 1.0)
+    assert moved > m.minus2loglik
+    for wrong in (
+        {"beta": plain[:-1], "theta": theta},
+        {"beta": plain, "theta": [0.3]},
+        {"beta": plain * np.nan, "theta": theta},
+        {"beta": {"nothing": 1.0}, "theta": theta},
+        {"beta": plain, "theta": theta, "dispersion": 2.0},
+        {"beta": plain, "theta": theta, "dispersion": -1.0},
+    ):
+        with pytest.raises(lmm.OptionError):
+            m.criterion_at(**wrong)
+
+
 # -- responses -------------------------------------------------------------------------------------
 
 

@@ -201,7 +201,7 @@ class LaplacePoint:
         out = np.zeros((size, size))
         out[:p, :p] = 2.0 * self.information
         C, K = self._moves
-        GC = self.full.times(C)
+        GC = np.column_stack([rows.crossed(column, mode.at.w) for column in C.T])
         both = rows.template.multiply_transposed(mode.factors, GC) - K
         squares = C.T @ GC + K.T @ rows.prior.solve(K) - both.T @ mode.factor.solve(both)
         out[p : p + d, p : p + d] = squares + curvatures(
@@ -238,8 +238,8 @@ class LaplacePoint:
             there - here
             for there, here in zip(template.shifted_factors(to.theta), mode.factors, strict=True)
         ]
-        moved = self.full.ZtX @ (to.beta - mode.beta)
-        moved += mode.products.times(template.multiply(change, mode.u))
+        moved = rows.grouped(mode.at.w * rows.Q.times(to.beta - mode.beta))
+        moved += rows.crossed(template.multiply(change, mode.u), mode.at.w)
         if rows.family.estimates_delta and to.delta != mode.delta:
             scale = rows.family.scale_slopes(mode.eta, rows.seen, mode.delta)
             moved -= rows.grouped(scale.s * (to.delta - mode.delta))

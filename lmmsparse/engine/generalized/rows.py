@@ -18,8 +18,9 @@ from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.families.base import Family, Observations
 from lmmsparse.engine.generalized.one_factor import OneFactor
 from lmmsparse.engine.linalg import between
+from lmmsparse.engine.pairs import PairPattern
 from lmmsparse.engine.prior import Priors
-from lmmsparse.engine.products import CrossProducts, Pattern, grouped_columns
+from lmmsparse.engine.products import CrossProducts, PairBlocks, Pattern, grouped_columns
 from lmmsparse.engine.solvers.base import PLSSystem
 
 _NO_BASIS = Basis(np.zeros((0, 0)), 0.0)
@@ -130,8 +131,31 @@ class GeneralizedRows:
 
     def products(self, weights: FloatArray) -> CrossProducts:
         """Z'WZ for working weights, which may be negative."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return self.pattern.products(self._nothing, _NO_BASIS, weights)
+        blocks = tuple(self._blocks(pair, weights) for pair in self.pattern.pairs)
+        return self._without_numbers.with_blocks(blocks)
+
+    @cached_property
+    def _without_numbers(self) -> CrossProducts:
+        """Of weights of one: what else there is to know."""
+        return self.pattern.products(self._nothing, _NO_BASIS)
+
+    def _blocks(self, pair: PairPattern, weights: FloatArray) -> PairBlocks:
+        a, b = self.pattern.terms[pair.s].columns, self.pattern.terms[pair.t].columns
+        one, other = self._is_one[pair.s], self._is_one[pair.t]
+        own, m = pair.s == pair.t, len(pair.rows)
+        values = np.empty((m, len(one), len(other)))
+        for i in range(len(one)):
+            left = weights if one[i] else weights * a[:, i]
+            for j in range(i + 1 if own else len(other)):
+                both = left if other[j] else left * b[:, j]
+                values[:, i, j] = np.bincount(pair.place, both, m)
+                if own:
+                    values[:, j, i] = values[:, i, j]
+        return PairBlocks(pair.s, pair.t, pair.rows, pair.cols, values)
+
+    def crossed(self, b: FloatArray, weights: FloatArray) -> FloatArray:
+        """Z'WZ b, (q,)."""
+        return self.grouped(weights * self.random_part(b))
 
     def with_fixed(self, products: CrossProducts, weights: FloatArray) -> CrossProducts:
         """The same with Z'WQ and Q'WQ."""

@@ -17,8 +17,9 @@ from lmmsparse.engine.columns import Basis
 from lmmsparse.engine.linalg import times_each
 from lmmsparse.engine.pair_blocks import PairBlocks
 from lmmsparse.engine.pairs import PairPattern, TermColumns
-from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.residual.structure import Classes, ResidualStructure
+from lmmsparse.engine.responses import Response
 
 _MOST_CLASSES = 3000
 _MOST_NUMBERS = 3e7

@@ -218,11 +218,19 @@ class _Ending:
     ) -> None:
         self.objective, self.coordinates, self.found = objective, coordinates, found
         self.point = objective.point(found.x, tolerance=TIGHT)
-        self.hessian = self._second(self.point)
+        self._look()
         for _ in range(_POLISHINGS):
             if self.expected < _POLISH or not self._polished():
                 break
-            self.hessian = self._second(self.point)
+            self._look()
+
+    def _look(self) -> None:
+        """Second derivatives at the point, the step to their minimum, and what that promises.
+
+        `expected` is how much lower the criterion can get.
+        """
+        self.hessian = self._second(self.point)
+        self._step, self.expected = self._newton()
 
     def _second(self, point: LaplacePoint) -> FloatArray:
         J = self.coordinates.jacobian
@@ -250,17 +258,11 @@ class _Ending:
         newton = 0.5 * float(np.sum(along[curved] ** 2 / values[curved]))
         return step, newton + float(np.sum(np.abs(along[~curved]))) * 1e-3
 
-    @property
-    def expected(self) -> float:
-        """How much lower the criterion can get."""
-        return self._newton()[1]
-
     def _polished(self) -> bool:
         """A Newton step with second derivatives that are known already: whether it was one."""
-        step, promised = self._newton()
-        if promised > 1e-3:
+        if self.expected > 1e-3:
             return False
-        x = self.found.x + step
+        x = self.found.x + self._step
         try:
             point = self.objective.point(x, self.point, TIGHT)
         except NumericalError:

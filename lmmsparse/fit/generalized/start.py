@@ -10,6 +10,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import DataError, NumericalError
 from lmmsparse.engine.covariance.structures import Diagonal
 from lmmsparse.engine.covariance.triangular import lower_triangular
+from lmmsparse.engine.generalized.descent import solution_of
 from lmmsparse.engine.generalized.laplace_point import Parameters
 from lmmsparse.engine.generalized.mode import factorized
 from lmmsparse.engine.generalized.modes import joint_mode
@@ -39,7 +40,7 @@ def start_beta(rows: GeneralizedRows) -> FloatArray:
     target = eta if rows.offset is None else eta - rows.offset
     WX = rows.Q.weighted(weights)
     gram = rows.Q.gram_anew(WX)
-    return np.asarray(np.linalg.lstsq(gram, rows.Q.transposed_times(weights * target))[0])
+    return solution_of(gram, rows.Q.transposed_times(weights * target))
 
 
 def start(

@@ -103,13 +103,14 @@ def _not_converged(decrease: float, status: str) -> Finding:
 def _at_link_limit(fit: GeneralizedFit) -> Finding:
     """The linear predictor can go no further where the likelihood wants it to."""
     family = fit.family
+    other = f"lmm.families.{type(family).__name__}(link={_unlimited(family)!r})"
     return Finding(
         "link-limit",
         "warning",
         f"The {family.link} link does not take every linear predictor, and the likelihood rises "
         "up to where some observation's would leave what it takes. The search has ended there: "
-        "these estimates are no optimum, and they have no standard errors. Use a link without "
-        f"limits, for example lmm.families.{type(family).__name__}(link={_unlimited(family)!r}).",
+        "these estimates are no optimum, and their standard errors and tests mean nothing. Use a "
+        f"link without limits, for example {other}.",
     )
 
 
@@ -123,6 +124,8 @@ def separation(fit: GeneralizedFit) -> list[Finding]:
     if not fit.design.p or (not isinstance(fit.family, Binomial) and not fit.family.discrete):
         return []
     se = np.sqrt(np.diag(fit.vcov))
+    if np.all(np.abs(fit.beta) >= _NO_SIGNAL * se):  # nor is any infinite then
+        return []
     # Coefficients given random effects grow with these.
     usual = fit.reference_errors * max(1.0, _largest_sd(fit))
     with np.errstate(invalid="ignore"):

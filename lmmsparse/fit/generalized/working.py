@@ -17,9 +17,10 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.structures import Diagonal
 from lmmsparse.engine.criterion import ProfiledDeviance
+from lmmsparse.engine.generalized.descent import solution_of
 from lmmsparse.engine.generalized.laplace_point import Parameters
 from lmmsparse.engine.generalized.rows import GeneralizedRows
-from lmmsparse.engine.products import Response
+from lmmsparse.engine.responses import Response
 from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.optimize import TrustRegion, minimize_free
 
@@ -82,7 +83,7 @@ def _criterion(
     products = rows.with_fixed(rows.products(weights), weights)
     y = target if rows.offset is None else target - rows.offset
     right = rows.Q.transposed_times(weights * y)
-    beta: FloatArray = np.asarray(np.linalg.lstsq(products.XtX, right)[0], dtype=np.float64)
+    beta = solution_of(products.XtX, right)
     left = y - rows.Q.times(beta) if rows.p else y
     pulled = weights * left
     response = Response(
