@@ -181,14 +181,14 @@ class Border:
             one, other = self._meetings
             products = Y[0].data.take(one) * Y[0].data.take(other)
         else:
-            parts = []
+            found = [np.zeros(0)]
             for levels, at in self._batches():
                 if self._is_heavy[levels[0]]:
                     continue
                 rows, cols = _lower_triangle(at.shape[1])
                 P = [own.data[at] for own in Y]
-                parts.append(sum(each[:, rows] * each[:, cols] for each in P).ravel())
-            products = np.concatenate(parts) if parts else np.zeros(0)
+                found.append(sum(each[:, rows] * each[:, cols] for each in P).ravel())
+            products = np.concatenate(found)
         if len(self._places):
             summed = np.bincount(self._places, products, minlength=S.size)
             S.T[:] -= summed.reshape(S.shape)
