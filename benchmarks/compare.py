@@ -1,8 +1,8 @@
 """The same models fitted by lmmsparse, lme4, glmm, mixedlm, statsmodels → RESULTS.md, times.png.
 
 Timed is the whole fitting call on a data frame in memory whose factors are columns of text, with
-each program's defaults and one BLAS thread. The programs take turns, each in a fresh process, so
-that a busy machine slows all of them.
+each program's defaults and one BLAS thread. The programs take turns, each in a fresh process, and
+processor time is counted, so that a busy machine matters little.
 Run: python benchmarks/compare.py [--only NAME ...] [--rounds N] [--no-write]
 Programs that are not installed are left out; PEERS_PYTHON may name an interpreter that has them.
 """
@@ -27,6 +27,7 @@ from typing import Any
 import threadpoolctl
 from cases import CASES, Case, factors_of, load
 from pictures import draw_times
+from results import write_beginning, write_section
 
 import lmmsparse as lmm
 
@@ -241,10 +242,10 @@ def main() -> None:
     page = [
         "# lmmsparse beside its peers",
         "",
-        "Written by `make bench`. Times of whole fitting calls on tables whose factors are text, "
-        "with each program's defaults, one BLAS thread, the programs taking turns in fresh "
-        "processes; medians of the calls after the "
-        "first, which is lmmsparse's *cold* column (imports are never counted). The ratio is the "
+        "Written by `make bench`. Processor times of whole fitting calls on tables whose factors "
+        "are text, with each program's defaults, one BLAS thread, the programs taking turns in "
+        "fresh processes; medians of the calls after the first, which is lmmsparse's *cold* "
+        "column (imports are never counted). The ratio is the "
         "other program's time over ours: above one, we are faster. *Above the best* is the "
         "criterion minus the lowest any program reached; where another program stops more than "
         "0.001 above the best, its cell says so. A dash: the program cannot fit the model, or "
@@ -254,16 +255,13 @@ def main() -> None:
         "![Times of all programs on all models](times.png)",
         "",
         *text,
-        "",
-        "## The number of rows",
-        "",
-        "500 crossed with 100 random intercepts, the same 10,000 pairs of levels each time "
-        "(`benchmarks/rows.py`).",
-        "",
-        rows.strip(),
-        "",
     ]
-    (HERE / "RESULTS.md").write_text("\n".join(page), encoding="utf-8")
+    write_beginning(page)
+    about_rows = (
+        "500 crossed with 100 random intercepts, the same 10,000 pairs of levels each time "
+        "(`benchmarks/rows.py`)."
+    )
+    write_section("The number of rows", [about_rows, "", rows.strip()])
 
 
 if __name__ == "__main__":

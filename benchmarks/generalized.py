@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from results import write_section
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "validation" / "generalized_data"
@@ -30,7 +30,7 @@ ONE_THREAD = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", 
 ONE_THREAD |= {"RAYON_NUM_THREADS": "1"}
 PROGRAMS = ("lmmsparse", "glmm", "glmer", "glmmTMB")
 TIMEOUT = 240
-HEADING = "## Generalized models"
+TITLE = "Generalized models"
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,6 @@ def main() -> None:
     if sys.argv[1:]:
         return
     section = [
-        HEADING,
-        "",
         "Whole calls by Laplace's approximation, text columns, the best of several calls in one "
         "process per program, in processor time of one thread, which a busy machine does not count "
         "(`benchmarks/generalized.py`). In bold the ratio to our time, then by how much −2 log L "
@@ -214,10 +212,7 @@ def main() -> None:
         f"{os.getloadavg()[0]:.1f} after, {os.cpu_count()} cores; {', '.join(versions.values())}",
         "",
     ]
-    results = HERE / "RESULTS.md"
-    text = results.read_text(encoding="utf-8")
-    text = re.sub(rf"\n{re.escape(HEADING)}\n.*?(?=\n## |\Z)", "", text, flags=re.S)
-    results.write_text(text.rstrip() + "\n\n" + "\n".join(section), encoding="utf-8")
+    write_section(TITLE, section)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,19 @@ peak_mb <- function() {
   as.numeric(gsub("[^0-9]", "", line)) / 1024
 }
 
+# Of the thread that fits, in nanoseconds: what a busy machine does not count.
+processor <- "/proc/self/schedstat"
+cpu_seconds <- function() {
+  if (!file.exists(processor)) return(sum(proc.time()[1:2]))
+  scan(processor, n = 1, quiet = TRUE) / 1e9
+}
+
 before <- peak_mb()
 seconds <- numeric(repeats)
 for (i in seq_len(repeats)) {
-  start <- Sys.time()
+  start <- cpu_seconds()
   fit <- suppressMessages(suppressWarnings(lmer(formula, data, REML = reml)))
-  seconds[i] <- as.numeric(difftime(Sys.time(), start, units = "secs"))
+  seconds[i] <- cpu_seconds() - start
 }
 criterion <- if (reml) REMLcrit(fit) else deviance(fit)
 

@@ -17,11 +17,17 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+from results import write_section
 
 import lmmsparse as lmm
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.solvers.choose import choose_solver
 
+ABOUT = (
+    "Simulated crossed designs with text columns, processor times of fits of a ready design "
+    "(`benchmarks/solvers.py`). *Chosen* is without `solver=`, with the time that choosing takes; "
+    "the loss is its time over that of the faster of the two."
+)
 Columns = dict[str, np.ndarray]
 Random = np.random.Generator
 
@@ -123,8 +129,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    print("| shape | rows | core | Blocked, ms | Cholmod, ms | chosen, ms | | loss |")
-    print("|---|--:|--:|--:|--:|--:|---|--:|")
+    lines = ["| shape | rows | core | Blocked, ms | Cholmod, ms | chosen, ms | | loss |"]
+    lines += ["|---|--:|--:|--:|--:|--:|---|--:|"]
+    print("\n".join(lines))
     losses, wrong = [], 0
     for name in options.only or SHAPES:
         formula, frame = table_of(name)
@@ -141,15 +148,18 @@ def main() -> None:
         faster = min(ms["Blocked"], ms["Cholmod"])
         losses.append(max(1.0, ms["chosen"] / faster))
         wrong += ms[chosen] > 1.05 * faster
-        print(
+        lines.append(
             f"| {name} | {len(frame):,} | {fit.products.core:,} | {ms['Blocked']:.0f} "
-            f"| {ms['Cholmod']:.0f} | {ms['chosen']:.0f} | {chosen} | {losses[-1]:.3f} |",
-            flush=True,
+            f"| {ms['Cholmod']:.0f} | {ms['chosen']:.0f} | {chosen} | {losses[-1]:.3f} |"
         )
-    print(
-        f"\n{wrong} of {len(losses)} choices are slower by more than 5 %; mean loss "
-        f"{statistics.fmean(losses):.3f}, worst {max(losses):.2f}"
+        print(lines[-1], flush=True)
+    total = (
+        f"{wrong} of {len(losses)} choices are slower by more than 5 %; mean loss "
+        f"{statistics.fmean(losses):.3f}, worst {max(losses):.2f}."
     )
+    print(total)
+    if not options.only:
+        write_section("The choice of linear algebra", [ABOUT, "", *lines, "", total])
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import pandas as pd
@@ -20,6 +23,7 @@ from lmmsparse.chunks.batch import (
     check_columns,
     grouped,
     number_of_parts,
+    reading,
 )
 from lmmsparse.common.errors import DataError, MissingPackageError
 from lmmsparse.data.datasets import DATASETS
@@ -44,25 +48,11 @@ def _arrow() -> Any:
 
 
 def files_source(path: Any) -> ArrowSource:
-    """Files of one name, of a pattern with * and ?, or in a directory."""
-    text = str(path)
-    if any(sign in text for sign in "*?["):
-        found = sorted(glob.glob(text, recursive=True))
-    elif Path(text).is_dir():
-        found = sorted(str(each) for each in Path(text).rglob("*") if _kind(each.name))
+    """Files of one name, of a pattern with * and ?, in a directory, or of a list of all these."""
+    if isinstance(path, (list, tuple)):
+        text, found = f"The list of {len(path)} paths", [f for each in path for f in _found(each)]
     else:
-        found = [text] if Path(text).exists() else []
-    if not found:
-        reader = "read_parquet" if _kind(text) == "parquet" else "read_csv"
-        if text in DATASETS:
-            raise DataError(
-                f"There are no files {text!r}. The data set of this name is "
-                f"lmm.load_dataset({text!r})."
-            )
-        raise DataError(
-            f"There are no files {text!r}. Check the path, or read the data first, for example "
-            f"with pandas.{reader}({text!r})."
-        )
+        text, found = str(path), _found(path)
     kinds = {_kind(each) for each in found}
     if len(kinds) > 1 or None in kinds:
         raise DataError(
@@ -70,9 +60,69 @@ def files_source(path: Any) -> ArrowSource:
             "names. Name files of one of these kinds, for example 'folder/*.parquet'. Read others "
             "first, for example with pandas.read_feather."
         )
-    return ArrowSource(
-        tuple(f for each in found for f in _fragments(each, str(next(iter(kinds))))), text
-    )
+    kind = str(next(iter(kinds)))
+    keys = _keys(found)
+    if not keys:
+        return ArrowSource([f for each in found for f in _fragments(each, kind)], text)
+    dataset, form = _dataset(), _format(kind)
+    try:
+        named = dataset.partitioning(flavor="hive")
+        whole = dataset.dataset(found, format=form, partitioning=named)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{text} cannot be read: {error}. Check the files.") from error
+    fields = [whole.schema.field(key) for key in keys]
+    return ArrowSource(list(whole.get_fragments()), text, keys=fields)
+
+
+def _found(path: Any) -> list[str]:
+    """The files that a path names."""
+    text = os.path.expanduser(str(path))
+    if text.startswith("file://"):
+        text = url2pathname(urlsplit(text).path)
+    if "://" in text:
+        raise DataError(
+            f"{text!r} is the address of another machine. Pass a data set, for example "
+            f"pyarrow.dataset.dataset({text!r})."
+        )
+    if Path(text).is_dir():
+        found = _in_directory(Path(text))
+    elif Path(text).exists():
+        found = [text]
+    else:
+        matches = (Path(each) for each in sorted(glob.glob(text, recursive=True)))
+        found = [f for m in matches for f in (_in_directory(m) if m.is_dir() else [str(m)])]
+        found = list(dict.fromkeys(found))
+    if not found and text in DATASETS:
+        raise DataError(
+            f"There are no files {text!r}. The data set of this name is lmm.load_dataset({text!r})."
+        )
+    if not found:
+        reader = "read_parquet" if _kind(text) == "parquet" else "read_csv"
+        raise DataError(
+            f"There are no files {text!r}. Check the path, or read the data first, for example "
+            f"with pandas.{reader}({text!r})."
+        )
+    return found
+
+
+def _in_directory(folder: Path) -> list[str]:
+    """Its Parquet and CSV files, without those that others keep for themselves."""
+    found = (each for each in folder.rglob("*") if _kind(each.name) and each.is_file())
+    own = (each for each in found if not _is_hidden(each.relative_to(folder)))
+    return sorted(map(str, own))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_")) and "=" not in part for part in path.parts)
+
+
+def _keys(files: Sequence[str]) -> list[str]:
+    """Columns whose values are in the names of directories, such as year=2024/part.parquet."""
+    common: list[str] | None = None
+    for each in files:
+        own = [part.partition("=")[0] for part in Path(each).parts[:-1] if "=" in part[1:]]
+        common = own if common is None else [key for key in common if key in own]
+    return list(dict.fromkeys(common or []))
 
 
 def _kind(name: str) -> str | None:
@@ -88,17 +138,20 @@ def _kind(name: str) -> str | None:
 
 
 def _fragments(path: str, kind: str) -> list[Any]:
-    dataset = _dataset()
-    form: Any = kind
-    if kind == "csv":
-        import pyarrow.csv
-
-        options = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
-        form = dataset.CsvFileFormat(convert_options=options)
     try:
-        return list(dataset.dataset(path, format=form).get_fragments())
+        return list(_dataset().dataset(path, format=_format(kind)).get_fragments())
     except (OSError, ValueError) as error:
         raise DataError(f"{path!r} cannot be read: {error}. Check the file.") from error
+
+
+def _format(kind: str) -> Any:
+    if kind != "csv":
+        return kind
+    dataset = _dataset()
+    import pyarrow.csv
+
+    options = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
+    return dataset.CsvFileFormat(convert_options=options)
 
 
 def dataset_source(data: Any) -> Source:
@@ -130,7 +183,7 @@ class FilteredSource:
             read = self._data.to_batches(columns=names, batch_size=rows, **_SLOWLY)
             return arrow_batches(read, rows)
 
-        return [Stream(start)]
+        return [Stream(start, self.what)]
 
 
 class ArrowSource:
@@ -142,9 +195,13 @@ class ArrowSource:
         Arrow's, one per file.
     schema : object, optional
         Arrow's, where the user has given one.
+    keys : sequence
+        Arrow's fields that are in the names of directories and not in the files.
     """
 
-    def __init__(self, fragments: Sequence[Any], what: str, schema: Any = None) -> None:
+    def __init__(
+        self, fragments: Sequence[Any], what: str, schema: Any = None, keys: Sequence[Any] = ()
+    ) -> None:
         self.what = what
         self._fragments, self._given = list(fragments), schema
         if not self._fragments:
@@ -154,7 +211,8 @@ class ArrowSource:
         except (OSError, ValueError) as error:
             raise DataError(f"{what}: a file cannot be read: {error}. Check it.") from error
         first = self._schemas[0] if schema is None else schema
-        self.names = tuple(first.names)
+        self._keys = {f.name: f for f in keys if all(f.name not in s.names for s in self._schemas)}
+        self.names = tuple(dict.fromkeys([*first.names, *self._keys]))
 
     @cached_property
     def n_rows(self) -> int | None:
@@ -168,8 +226,8 @@ class ArrowSource:
     def partitions(self, columns: Iterable[str], rows: int) -> list[Partition]:
         names = sorted(columns)
         for fragment, schema in zip(self._fragments, self._schemas, strict=True):
-            if self._given is None:
-                check_columns(schema.names, names, f"{fragment.path} has")
+            there = {*schema.names, *self._keys, *self._without(fragment)}
+            check_columns(there, names, f"{fragment.path} has")
         schema = self._unified(names)
         total = self.n_rows
         pieces, sizes = [], []
@@ -186,6 +244,14 @@ class ArrowSource:
             for group in grouped(sizes, parts)
         ]
 
+    def _without(self, fragment: Any) -> list[str]:
+        """Columns of the user's schema that a file need not have."""
+        if self._given is None:
+            return []
+        keys = _dataset().get_partition_keys(fragment.partition_expression)
+        nowhere = {n for n in self._given.names if all(n not in s.names for s in self._schemas)}
+        return [*keys, *nowhere]
+
     def _unified(self, names: Iterable[str]) -> Any:
         """One schema for all files, with types that hold the values of each."""
         pa = _arrow()
@@ -193,6 +259,9 @@ class ArrowSource:
             return self._given
         fields = []
         for name in names:
+            if name in self._keys:
+                fields.append(self._keys[name])
+                continue
             types = [s.field(name).type for s in self._schemas if name in s.names]
             try:
                 fields.append(pa.field(name, _one_type(pa, types)))
@@ -240,16 +309,13 @@ class ArrowPartition:
     rows: int
 
     def batches(self) -> Iterator[Batch]:
-        try:
-            yield from arrow_batches(self._record_batches(), self.rows)
-        except (OSError, ValueError) as error:
-            if type(error).__module__.partition(".")[0] != "pyarrow":
-                raise
-            raise DataError(
-                f"The files cannot be read: {error}. If a column of a CSV file changes its type "
-                "on the way, name its types: pass pyarrow.dataset.dataset(path, schema=...), or "
-                "write the data as Parquet."
-            ) from error
+        return reading(
+            lambda: arrow_batches(self._record_batches(), self.rows),
+            "The files",
+            "Check that they are there, whole, and as they were when the model was called for. "
+            "Where columns differ in type, or a CSV file changes a type on the way, name the "
+            "types: pass pyarrow.dataset.dataset(path, schema=...).",
+        )
 
     def _record_batches(self) -> Iterator[Any]:
         for fragment in self.fragments:

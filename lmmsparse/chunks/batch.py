@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from lmmsparse.common.errors import DataError
+from lmmsparse.common.errors import DataError, LmmError
 from lmmsparse.common.words import close_match, listed
 from lmmsparse.design import as_frame
+from lmmsparse.design.tables import check_unique
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +94,37 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """All of a source, from its beginning: it has one part and is read in this process."""
+    """All of a source, from its beginning: it has one part and is read in this process.
+
+    Attributes
+    ----------
+    what : str
+        For messages about what another package cannot read; empty for a function of the user's,
+        whose errors are left as they are.
+    """
 
     start: Callable[[], Iterator[Batch]]
+    what: str = ""
 
     def batches(self) -> Iterator[Batch]:
-        return self.start()
+        return reading(self.start, self.what, _UNCHANGED) if self.what else self.start()
+
+
+_UNCHANGED = (
+    "Check that what it reads is there, as it was when the model was called for, and that columns "
+    "have one type throughout."
+)
+
+
+def reading(start: Callable[[], Iterator[Batch]], what: str, remedy: str) -> Iterator[Batch]:
+    """Batches that another package reads, whose errors are ours."""
+    try:
+        yield from start()
+    except (LmmError, MemoryError):
+        raise
+    except Exception as error:  # whatever the package says
+        said = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+        raise DataError(f"{what} cannot be read ({said}). {remedy}") from error
 
 
 def frame_batch(frame: pd.DataFrame, columns: Iterable[str], labelled: bool = False) -> Batch:
@@ -111,18 +137,26 @@ def frame_batch(frame: pd.DataFrame, columns: Iterable[str], labelled: bool = Fa
     """
     names = list(columns)
     check_columns(frame.columns, names, "One of the batches has")
+    check_unique(frame, names)
     out: dict[str, Any] = {}
     text = set()
     for name in names:
         column = frame[name].reset_index(drop=True)
-        dtype = column.dtype
-        if pd.api.types.is_string_dtype(dtype) and not isinstance(dtype, pd.CategoricalDtype):
+        if _is_text(column):
             codes, labels = pd.factorize(column)
             column = pd.Series(pd.Categorical.from_codes(codes, labels))
             text.add(name)
         out[name] = column
     made = pd.DataFrame(out, index=pd.RangeIndex(len(frame)))
     return Batch(made, frozenset(text), frame.index if labelled else None)
+
+
+def _is_text(column: pd.Series) -> bool:
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype) or not pd.api.types.is_string_dtype(dtype):
+        return False
+    texts = not pd.api.types.is_object_dtype(dtype)
+    return texts or pd.api.types.infer_dtype(column, skipna=True) in ("string", "empty")
 
 
 def check_columns(have: Iterable[str], names: Iterable[str], who: str) -> None:

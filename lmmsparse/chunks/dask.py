@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lmmsparse.chunks.batch import Batch, Partition, frame_batch, grouped, number_of_parts
+from lmmsparse.chunks.batch import (
+    Batch,
+    Partition,
+    frame_batch,
+    grouped,
+    number_of_parts,
+    reading,
+)
 
 R = TypeVar("R")
 
@@ -43,6 +50,10 @@ class DaskPartition:
     rows: int
 
     def batches(self) -> Iterator[Batch]:
+        remedy = "Check that what it reads is there, with the same columns in all partitions."
+        return reading(self._batches, DaskSource.what, remedy)
+
+    def _batches(self) -> Iterator[Batch]:
         for piece in self.pieces:
             frame = piece.compute(scheduler="synchronous")
             for start in range(0, len(frame), self.rows):

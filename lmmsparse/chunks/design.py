@@ -173,10 +173,12 @@ def _check_same(learnt: Learnt, sums: Sums, question: Question, source: Source) 
         deviation = np.sqrt(moments.squares / max(moments.n, 1)) + abs(moments.mean) * _SAME
         mean = sums.numbers["raw"] / n + sums.numbers["center"]
         same = abs(mean - moments.mean) <= _SAME * deviation + 1e-12 * abs(moments.mean)
+    what = "other responses" if n == learnt.n else f"{learnt.n} rows at first, then {n}"
+    if same and (other := learnt.seen.differs(sums.seen)) is not None:
+        same, what = False, f"other values of {other!r}"
     if not same:
         raise DataError(
-            f"{source.what} has changed between the two passes: {learnt.n} rows that can be fitted "
-            f"at first, then {n}, or other responses. Data in chunks are read twice: read from "
-            "files that stay as they are, or pass lmm.Batches(function) with a function that "
-            "starts again and gives the same batches each time."
+            f"{source.what} has changed between the two passes ({what}). Data in chunks are read "
+            "twice: read from files that stay as they are, or pass lmm.Batches(function) with a "
+            "function that starts again and gives the same batches each time."
         )

@@ -14,7 +14,9 @@ from lmmsparse.chunks.batch import Batch, Partition
 from lmmsparse.chunks.levels import Combinations, Values, coded, combinations_in
 from lmmsparse.chunks.question import Complete, Question, argument_of
 from lmmsparse.chunks.room import Distinct, hashed, met_by
+from lmmsparse.chunks.unchanged import Seen, numbers_of, see
 from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.common.errors import DataError
 from lmmsparse.design.recipe import evaluate_grouping, evaluate_numbers
 from lmmsparse.design.variables import Variables, tidy_column
 from lmmsparse.formula.expression import bare
@@ -115,6 +117,8 @@ class Learnt:
         The sample.
     meetings : dict
         Factors of two groupings → about how many of their levels meet.
+    seen : Seen
+        What another pass has to find again.
     """
 
     rows: int = 0
@@ -127,6 +131,7 @@ class Learnt:
     numbers: dict[str, Moments] = field(default_factory=dict)
     pieces: Pieces = field(default_factory=lambda: Pieces(SAMPLE))
     meetings: dict[tuple[Any, Any], Distinct] = field(default_factory=dict)
+    seen: Seen = field(default_factory=Seen)
 
     @property
     def n(self) -> int:
@@ -166,6 +171,7 @@ def _add(out: Learnt, question: Question, batch: Batch) -> None:
             column = _tidy(found.frame[name]) if name in found.frame else None
             if column is None:
                 column = evaluate_grouping(name, found.frame, question.context)
+            _check_whole(name, column)
             codes[name] = coded(column, name in found.batch.text)
         return codes[name]
 
@@ -173,7 +179,15 @@ def _add(out: Learnt, question: Question, batch: Batch) -> None:
         met = combinations_in([of(_bare(name, found.frame)) for name in factors])
         before = out.levels.get(factors)
         out.levels[factors] = met if before is None else before.joined(met, factors)
-    _count_meetings(out, question, lambda name: of(_bare(name, found.frame)))
+    hashes = {
+        factors: hashed(*_coded([of(_bare(name, found.frame)) for name in factors]))
+        for factors in question.groupings
+    }
+    for both in combinations(question.groupings, 2):
+        met_here = met_by(*(hashes[factors] for factors in both))
+        out.meetings.setdefault(both, Distinct()).add(met_here)
+    numbers = {question.groupings[factors]: numbers_of(own) for factors, own in hashes.items()}
+    see(out.seen, found, question, numbers, of)
     extra = _numbers(out, question, found)
     extra += _factors(out, question, found, of)
     out.pieces.add(found.batch)
@@ -181,17 +195,19 @@ def _add(out: Learnt, question: Question, batch: Batch) -> None:
         out.pieces.others.append(found.batch.decoded(np.unique(extra)))
 
 
-def _count_meetings(
-    out: Learnt, question: Question, of: Callable[[str], tuple[IntArray, Values]]
-) -> None:
-    """Which levels of two groupings meet, about."""
-    hashes = {}
-    for both in combinations(question.groupings, 2):
-        for factors in both:
-            if factors not in hashes:
-                codes, values = zip(*map(of, factors), strict=True)
-                hashes[factors] = hashed(codes, [each.labels for each in values])
-        out.meetings.setdefault(both, Distinct()).add(met_by(*(hashes[f] for f in both)))
+def _check_whole(name: str, column: pd.Series) -> None:
+    """Refuse labels that have lost digits, as long ones do that a reader takes for decimals."""
+    dtype = column.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind == "f" and np.abs(column).max() >= 2**53:
+        raise DataError(
+            f"The column {name!r} holds labels beyond 2**53 as decimal numbers, which do not tell "
+            "neighbours apart. Read it as text or whole numbers: pass pyarrow.dataset.dataset("
+            "path, schema=...), or write the data as Parquet."
+        )
+
+
+def _coded(columns: list[tuple[IntArray, Values]]) -> tuple[list[IntArray], list[pd.Index]]:
+    return [codes for codes, _ in columns], [values.labels for _, values in columns]
 
 
 def _bare(name: str, frame: pd.DataFrame) -> str:
@@ -323,4 +339,5 @@ def joined(a: Learnt, b: Learnt) -> Learnt:
             both: a.meetings.get(both, Distinct()).joined(b.meetings.get(both, Distinct()))
             for both in {**a.meetings, **b.meetings}
         },
+        a.seen.joined(b.seen),
     )

@@ -68,9 +68,18 @@ def _union(first: pd.Index, second: pd.Index, name: str) -> pd.Index:
 
 def _kind(labels: pd.Index) -> str:
     kind: str = labels.inferred_type
-    return {"floating": "number", "integer": "number", "mixed-integer-float": "number"}.get(
-        kind, "text" if kind in ("string", "empty") else kind
-    )
+    return _KINDS.get(kind, kind)
+
+
+_KINDS = {
+    "floating": "number",
+    "integer": "number",
+    "mixed-integer-float": "number",
+    "string": "text",
+    "empty": "text",
+    "datetime": "moments with a time zone",
+    "datetime64": "moments without a time zone",
+}
 
 
 def _mixed(name: str, one: str, other: str) -> str:
@@ -89,7 +98,13 @@ def coded(column: pd.Series, text: bool) -> tuple[IntArray, Values]:
             labels, met, not text, bool(column.dtype.ordered) and not text
         )
     close = close_numbers(column)
-    codes, labels = pd.factorize(column) if close is None else close
+    try:
+        codes, labels = pd.factorize(column) if close is None else close
+    except TypeError as error:
+        raise DataError(
+            f"Column {column.name!r} holds values that cannot be levels ({error}). Convert it to "
+            "numbers or text, for example with .astype(str)."
+        ) from error
     index: Any = labels if isinstance(labels, pd.Index) else pd.Index(labels, tupleize_cols=False)
     return codes, Values(index, np.ones(len(index), dtype=bool))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -82,3 +83,12 @@ class Batches:
                 "are read more than once: pass a function that starts the batches again, such as "
                 "lmm.Batches(lambda: read_batches())."
             )
+        try:
+            inspect.signature(self.function).bind()
+        except TypeError as error:
+            raise OptionError(
+                f"The function of Batches() must not need arguments ({error}). Write, for example, "
+                "lmm.Batches(lambda: function(path))."
+            ) from error
+        except ValueError:  # what Python does not know of a function from elsewhere
+            pass

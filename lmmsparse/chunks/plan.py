@@ -16,6 +16,7 @@ from scipy.linalg import solve_triangular
 
 from lmmsparse.chunks.learn import Learnt
 from lmmsparse.chunks.question import Question
+from lmmsparse.chunks.unchanged import of_labels
 from lmmsparse.common.arrays import FloatArray, is_ones
 from lmmsparse.common.errors import DataError, FormulaError
 from lmmsparse.design import Design, MatrixRecipe, Recipe
@@ -75,6 +76,8 @@ class Plan:
         About the mean of the response.
     ones : tuple of bool
         Per term, whether its column is one in all rows.
+    marks : mapping
+        Grouping factor → the numbers that stand for its levels, and the first of its terms.
     """
 
     question: Question
@@ -86,6 +89,7 @@ class Plan:
     cells: Mapping[str, tuple[Any, ...]]
     center: float
     ones: tuple[bool, ...]
+    marks: Mapping[str, tuple[int, FloatArray]]
 
     def numbers_of(self, s: int, t: int) -> int:
         """Numbers that are summed where levels of two terms meet; 0 where rows are counted."""
@@ -216,7 +220,17 @@ def plan_of(question: Question, learnt: Learnt, design: Design) -> Plan:
         cells=factors if count <= _MOST_CELLS else {},
         center=float(y.mean()),
         ones=tuple(is_ones(block.columns) for block in design.blocks),
+        marks=_marks(recipe),
     )
+
+
+def _marks(recipe: Recipe) -> dict[str, tuple[int, FloatArray]]:
+    out: dict[str, tuple[int, FloatArray]] = {}
+    for t, group in enumerate(recipe.groups):
+        if group.name not in out:
+            key = group.key
+            out[group.name] = t, of_labels(list(key.combinations.T), key.components)
+    return out
 
 
 def coordinates_of(design: Design) -> Coordinates:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 from lmmsparse.common.arrays import IntArray
 from lmmsparse.common.errors import DataError, Finding
-from lmmsparse.common.words import listed
 
 _SIZE = 4096  # hashes that are kept: the count is right to a few per cent
 _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -51,18 +49,22 @@ class Distinct:
 
 def hashed(codes: Sequence[IntArray], labels: Sequence[pd.Index]) -> Hashes:
     """A hash of the level of every row, the same in all parts of the data."""
-    out = np.zeros(len(codes[0]), dtype=np.uint64)
+    out: Hashes | None = None
     for own, values in zip(codes, labels, strict=True):
-        out = _mixed(out * _MIX[0] + _of_labels(values).take(own))
+        mine = _mixed(_of_labels(values)).take(own)
+        out = mine if out is None else met_by(out, mine)
+    assert out is not None
     return out
 
 
-def _of_labels(labels: Any) -> Hashes:
-    try:
-        return np.asarray(pd.util.hash_array(np.asarray(labels), categorize=False))
-    except TypeError:
-        text = np.array([str(label) for label in labels], dtype=object)
-        return np.asarray(pd.util.hash_array(text, categorize=False))
+def _of_labels(labels: pd.Index) -> Hashes:
+    """By value, whatever type holds it."""
+    if isinstance(labels, pd.DatetimeIndex):
+        return np.asarray(labels.as_unit("ns").asi8).view(np.uint64)
+    if isinstance(labels.dtype, np.dtype) and labels.dtype.kind in "iufb":
+        return labels.to_numpy().astype(np.float64).view(np.uint64)
+    text = np.array([str(label) for label in labels], dtype=object)
+    return np.asarray(pd.util.hash_array(text, categorize=False))
 
 
 def _mixed(h: Hashes) -> Hashes:
@@ -134,9 +136,9 @@ def about_room(meetings: Sequence[Meeting], free: float) -> list[Finding]:
         return []
     most = max(meetings, key=lambda each: each.bytes)
     said = (
-        f"The levels of {listed([repr(g) for g in most.groups])} meet in about {most.cells:.2g} "
-        f"pairs, whose sums take about {needed / 2**30:.2g} GiB in this process; "
-        f"{free / 2**30:.2g} GiB are free."
+        f"The levels of {most.groups[0]!r} and {most.groups[1]!r} meet in about "
+        f"{float(f'{most.cells:.2g}'):,.0f} pairs, whose sums take about {needed / 2**30:.2g} GiB "
+        f"in this process; {free / 2**30:.2g} GiB are free."
     )
     remedy = (
         f" Fit a sample of the levels of {most.groups[0]!r} with all of their rows, leave out a "

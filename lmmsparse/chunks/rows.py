@@ -139,7 +139,7 @@ def _numbers(levels: pd.Index, values: pd.Series) -> IntArray | None:
     if high - low > 20 * len(levels) + 1000:
         return None
     table = np.full(high - low + 2, -1, dtype=np.intp)
-    table[levels.to_numpy() - low] = np.arange(len(levels))
+    table[levels.to_numpy().astype(np.int64) - low] = np.arange(len(levels))
     place = values.to_numpy().astype(np.int64)
     place -= low
     if len(place) and (place.min() < 0 or place.max() > high - low):

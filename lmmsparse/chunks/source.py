@@ -25,7 +25,7 @@ def lazy_source(data: Any) -> Source | None:
     """The source that some data are; None for those that are in memory."""
     if isinstance(data, Batches):
         return BatchesSource(data)
-    if isinstance(data, (str, PurePath)):
+    if _is_path(data):
         return files_source(data)
     kind = kind_of_data(data)
     if kind == "dataset":
@@ -41,7 +41,14 @@ def lazy_source(data: Any) -> Source | None:
 
 def reads_always(data: Any) -> bool:
     """Whether data are read in chunks whatever their size."""
-    return isinstance(data, (Batches, str, PurePath)) or kind_of_data(data) == "dask"
+    return isinstance(data, Batches) or _is_path(data) or kind_of_data(data) == "dask"
+
+
+def _is_path(data: Any) -> bool:
+    """Whether data are the name of files, or a list of such."""
+    if isinstance(data, (list, tuple)):
+        return bool(data) and all(isinstance(each, (str, PurePath)) for each in data)
+    return isinstance(data, (str, PurePath))
 
 
 def refuse_chunks(who: str, data: Any) -> None:

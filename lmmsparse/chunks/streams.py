@@ -32,7 +32,11 @@ class LazySource:
 
     def __init__(self, lazy: Any) -> None:
         self._lazy = lazy
-        self._schema = lazy.collect_schema()
+        try:
+            self._schema = lazy.collect_schema()
+        except Exception as error:  # whatever polars says
+            said = f"{self.what} cannot be read ({error}). Check how it was made."
+            raise DataError(said) from error
         self.names = tuple(self._schema.names())
 
     def count(self) -> int:
@@ -55,7 +59,7 @@ class LazySource:
             tables = (batch for frame in found for batch in frame.to_arrow().to_batches())
             return arrow_batches(tables, rows)
 
-        return [Stream(start)]
+        return [Stream(start, self.what)]
 
 
 class RelationSource:
@@ -79,7 +83,7 @@ class RelationSource:
             read = getattr(chosen, "to_arrow_reader", None) or chosen.fetch_record_batch
             return arrow_batches(read(rows), rows)
 
-        return [Stream(start)]
+        return [Stream(start, self.what)]
 
 
 class BatchesSource:

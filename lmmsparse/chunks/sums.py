@@ -12,7 +12,9 @@ from lmmsparse.chunks.batch import Batch, Partition
 from lmmsparse.chunks.cells import Cells, cells_for
 from lmmsparse.chunks.plan import Coordinates, Plan
 from lmmsparse.chunks.rows import Rows, factor_codes, rows_of
+from lmmsparse.chunks.unchanged import Seen, see
 from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.common.errors import DataError
 from lmmsparse.engine.pairs import TermColumns
 
 _NUMBERS = 60_000_000  # of X in memory at a time
@@ -49,6 +51,8 @@ class Sums:
         Rows in every combination of the levels of the fixed factors.
     astray : list of DataFrames
         Some rows that show that columns which were dropped are not combinations of others.
+    seen : Seen
+        What the first pass has to have found as well.
     """
 
     numbers: dict[str, float]
@@ -66,6 +70,7 @@ class Sums:
     combinations: FloatArray
     h: float = 0.0
     astray: list[pd.DataFrame] = field(default_factory=list)
+    seen: Seen = field(default_factory=Seen)
 
     @classmethod
     def none(cls, plan: Plan, simple: bool) -> Sums:
@@ -220,8 +225,18 @@ def _add(out: Sums, plan: Plan, batch: Batch) -> None:
     found = plan.question.complete(batch)
     if not len(found.rows):
         return
-    rows = rows_of(found, plan.recipe, plan.shifts, plan.question.asked.response)
+    try:
+        rows = rows_of(found, plan.recipe, plan.shifts, plan.question.asked.response)
+    except DataError as error:
+        if "new data" in str(error):  # what was not there when the plan was made
+            raise DataError(
+                f"The data have changed between the two passes: {error} Read from data that stay "
+                "as they are."
+            ) from error
+        raise
     out.add(rows, plan.coordinates, plan.center)
+    marks = {name: numbers.take(rows.codes[t]) for name, (t, numbers) in plan.marks.items()}
+    see(out.seen, found, plan.question, marks)
     if plan.cells:
         codes, size = factor_codes(plan.cells, found.frame)
         out.combinations += np.bincount(codes[codes >= 0], minlength=size)
@@ -256,4 +271,5 @@ def joined(a: Sums, b: Sums, keep: bool = True) -> Sums:
         combinations=a.combinations + b.combinations,
         h=a.h + b.h,
         astray=[*a.astray, *b.astray[: max(0, _ASTRAY - len(a.astray))]],
+        seen=a.seen.joined(b.seen),
     )

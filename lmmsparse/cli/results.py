@@ -8,8 +8,6 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-import pandas as pd
-
 from lmmsparse import __version__
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.table import Table
@@ -45,7 +43,7 @@ class Results:
     def __init__(
         self,
         model: LinearMixedModel | GeneralizedLinearMixedModel,
-        data: pd.DataFrame,
+        data: Any,
         options: argparse.Namespace,
     ) -> None:
         how = _tests(model, data, options)
@@ -117,7 +115,7 @@ class Results:
         return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _tests(model: Any, data: pd.DataFrame, options: argparse.Namespace) -> dict[str, Any]:
+def _tests(model: Any, data: Any, options: argparse.Namespace) -> dict[str, Any]:
     """The options of tests that were given."""
     given = {} if options.ddf is None else {"ddf": options.ddf}
     if options.robust is None:
@@ -137,11 +135,11 @@ def _usual(model: Any) -> str:
     return "satterthwaite" if isinstance(model, LinearMixedModel) else "asymptotic"
 
 
-def _values(data: pd.DataFrame, name: str, text: str) -> list[Any]:
+def _values(data: Any, name: str, text: str) -> list[Any]:
     """Values after --at: numbers where the column has numbers."""
     words: list[Any] = [word.strip() for word in text.split(",") if word.strip()]
     column = data.get(name)
-    if column is None or not pd.api.types.is_numeric_dtype(column.dtype):
+    if column is None or column.dtype.kind not in "iuf":
         return words
     try:
         numbers = [float(word) for word in words]

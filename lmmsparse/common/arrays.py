@@ -55,7 +55,9 @@ class ReadOnly:
     def __post_init__(self) -> None:
         own = self.__dict__
         for name, value in own.items():
-            if isinstance(value, (np.ndarray, sp.csr_array)):
+            if value.__class__ is np.ndarray:
+                own[name] = frozen(value)
+            elif isinstance(value, (np.ndarray, sp.csr_array)):
                 own[name] = frozen(value) if isinstance(value, np.ndarray) else frozen_csr(value)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

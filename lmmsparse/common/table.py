@@ -11,10 +11,9 @@ import pandas as pd
 
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import MissingPackageError, UnknownColumnError
-from lmmsparse.common.habits import habit
+from lmmsparse.common.habits import no_column, no_member
 from lmmsparse.common.options import a_text, refused, several
 from lmmsparse.common.render import Grid, Section, Shown, latex_of, markdown_of
-from lmmsparse.common.words import close_match, listed
 
 Formatter = Callable[[Sequence[float]], list[str]]
 
@@ -209,26 +208,13 @@ class Table(Shown):
         if column in self.beside:
             index = pd.Index(list(self.index), dtype=object)
             return pd.Series(np.asarray(self.beside[column]), index=index, name=column)
-        if column not in self.columns and column not in self.labels:
-            raise UnknownColumnError(self._no_column(column))
+        names = [*self.labels, *self.columns]
+        if column not in names:
+            raise UnknownColumnError(no_column(column, [*names, *self.beside], self.index))
         return self.to_frame()[column]
 
     def __getattr__(self, name: str) -> Any:
-        text = f"'Table' object has no attribute {name!r}"
-        if name in self.__dict__.get("columns", ()):
-            text += f". Write table[{name!r}]."
-        elif advice := habit("tables", name):
-            text += f". {advice}"
-        raise AttributeError(text, name=name, obj=self)
-
-    def _no_column(self, name: Any) -> str:
-        names = [*self.labels, *self.columns, *self.beside]
-        if name in list(self.index):
-            return f"{name!r} is a row, not a column. Write table.to_frame().loc[{name!r}]."
-        return (
-            f"{name!r} is not a column of the table.{close_match(str(name), names)} Its columns "
-            f"are {listed(names, 20)}."
-        )
+        raise AttributeError(no_member(name, self.__dict__.get("columns", ())), name=name)
 
     @checked_keywords
     def to_frame(self) -> pd.DataFrame:
@@ -392,18 +378,14 @@ class Table(Shown):
                 "Styled tables need jinja2, which is not installed. Run `pip install jinja2`."
             ) from error
         shown = {
-            name: dict(zip(map(_key, values), self._texts(name), strict=True))
+            name: dict(zip([float(v).hex() for v in values], self._texts(name), strict=True))
             for name, values in self.columns.items()
         }
         return styler.format({name: _reader(texts) for name, texts in shown.items()})
 
 
-def _key(value: Any) -> str:
-    return float(value).hex()
-
-
 def _reader(texts: Mapping[str, str]) -> Callable[[Any], str]:
-    return lambda value: texts[_key(value)]
+    return lambda value: texts[float(value).hex()]
 
 
 def _formats_of(columns: Mapping[str, Sequence[float]]) -> dict[str, Formatter]:

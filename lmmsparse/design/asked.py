@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,8 @@ class Asked:
     def needed(self) -> set[str]:
         """Columns that the formula uses."""
         others = (*self.groups, *self.parsed.offsets)
-        read = [columns_of(text, self.frame.columns, self.own) for text in others]
+        columns = list(self.frame.columns)
+        read = [columns_of(text, columns, self.own) for text in others]
         return set().union(*self.uses.values(), *read)
 
 
@@ -80,14 +81,15 @@ def asked_of(
             "lmer() can also give the residuals a structure, with residual= or residual_sd=."
         )
     frame = as_frame(data)
+    columns = list(frame.columns)
     own = dict(mapping("context", context, "Write for example context={'square': square}."))
-    _check_response_alone(parsed.response, parsed, frame)
-    parts = _parts(parsed.response, parsed, frame)
+    _check_response_alone(parsed.response, parsed, columns)
+    parts = _parts(parsed.response, parsed, columns)
     if sd is not None:
         parts[PART] = sd
     _check_index(parsed, parts, frame)
     _check_readable(parts)
-    uses = {part: columns_of(text, frame.columns, own) for part, text in parts.items()}
+    uses = {part: columns_of(text, columns, own) for part, text in parts.items()}
     sd_text = "" if residual_sd is None else residual_sd.strip()
     return Asked(parsed, parsed.response, frame, own, parts, uses, correlation, sd_text)
 
@@ -105,19 +107,19 @@ def about_idle(parsed: MixedFormula) -> list[Finding]:
     ]
 
 
-def _parts(response: str, parsed: MixedFormula, frame: pd.DataFrame) -> dict[str, str]:
+def _parts(response: str, parsed: MixedFormula, columns: Sequence[str]) -> dict[str, str]:
     names = set(references(response).names)
-    others = " + ".join(f"`{name}`" for name in frame.columns if name not in names)
+    others = " + ".join(f"`{name}`" for name in columns if name not in names)
     parts = {"response": f"0 + {response}", "fixed": with_columns(parsed.fixed, others)}
     for i, term in enumerate(parsed.random):
         parts[f"random{i}"] = with_columns(term.effects, others)
     return parts
 
 
-def _check_response_alone(response: str, parsed: MixedFormula, frame: pd.DataFrame) -> None:
+def _check_response_alone(response: str, parsed: MixedFormula, columns: Sequence[str]) -> None:
     """Refuse the response as its own predictor."""
     name = response.strip("`")
-    if name not in frame.columns:
+    if name not in columns:
         return
     for text, where in [
         (parsed.fixed, "the fixed effects"),
@@ -132,7 +134,10 @@ def _check_response_alone(response: str, parsed: MixedFormula, frame: pd.DataFra
 
 def _check_index(parsed: MixedFormula, parts: Mapping[str, str], frame: pd.DataFrame) -> None:
     """Refuse names of the index, which are no columns."""
-    labels = {name for name in frame.index.names if isinstance(name, str)} - set(frame.columns)
+    labels = {name for name in frame.index.names if isinstance(name, str)}
+    if not labels:
+        return
+    labels -= set(frame.columns)
     texts = [*parts.values(), *parsed.offsets, *(f for t in parsed.random for f in t.factors)]
     for name in sorted(labels):
         if any(name in references(text).names for text in texts):

@@ -178,6 +178,8 @@ def check_constant_columns(design: Design) -> Iterator[Finding]:
 def check_dependent_columns(design: Design) -> Iterator[Finding]:
     """Columns of a term that (nearly) repeat each other make its covariance arbitrary."""
     for t, block in enumerate(design.blocks):
+        if block.k == 1:
+            continue
         columns = design.some.blocks[t].columns
         share = own_share(columns, _NEARLY)
         if design.facts is not None and share.min() <= _NEARLY:  # in the sample at least
@@ -322,8 +324,8 @@ def _misspelt(levels: Any, capitals: bool) -> list[str]:
     """Levels that become equal without blanks around them, and on request in small letters."""
     if len(levels) > _READABLE:
         return []
-    levels = levels if isinstance(levels, tuple) else levels.tolist()
-    texts = [level for level in levels if isinstance(level, str)]
+    values = levels if isinstance(levels, tuple) else np.asarray(levels, dtype=object)
+    texts = [level for level in values if isinstance(level, str)]
     together = "".join(texts)
     if not capitals and together.split() == [together][: len(together)]:  # no blanks
         return []

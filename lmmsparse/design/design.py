@@ -75,7 +75,9 @@ class RandomBlock(ReadOnly):
             return self.columns, self.moved
         if not self.structure.closed or k < 2:
             return self.columns, None
-        mean, sd = self.columns.mean(axis=0), self.columns.std(axis=0)
+        mean = self.columns.sum(axis=0) / len(self.columns)
+        rest = self.columns - mean
+        sd = np.sqrt(np.einsum("nk,nk->k", rest, rest) / len(rest))
         ones = np.flatnonzero((sd == 0) & (mean == 1.0))
         far = np.flatnonzero((np.abs(mean) > _FAR * sd) & (sd > 0))
         if not ones.size or not far.size:

@@ -10,7 +10,8 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray, ReadOnly
 from lmmsparse.common.errors import RowsNotKeptError
-from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.responses import Response
 
 
 class NotKept:

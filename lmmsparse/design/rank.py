@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import scipy.linalg as sla
 import scipy.sparse as sp
+from scipy.linalg import lapack
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, is_ones
 from lmmsparse.common.errors import Finding
@@ -210,14 +211,11 @@ def clearly_independent(X: FixedColumns) -> bool:
         return True
     product = X.T @ X
     gram = product if isinstance(product, np.ndarray) else product.toarray()
-    length = np.sqrt(np.diag(gram))
-    try:
-        return bool(
-            length.all()
-            and np.diag(np.linalg.cholesky(gram / np.outer(length, length))).min() > 1e-3
-        )
-    except np.linalg.LinAlgError:
+    length = np.sqrt(gram.diagonal())
+    if not length.all():
         return False
+    root, info = lapack.dpotrf(gram / (length[:, None] * length))
+    return bool(not info and root.diagonal().min() > 1e-3)
 
 
 def _length(X: FloatArray) -> FloatArray:

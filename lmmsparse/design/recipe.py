@@ -256,9 +256,11 @@ def evaluate_grouping(expression: str, frame: Tabular, context: Mapping[str, Any
 def plain_labels(series: pd.Series) -> pd.Series:
     """Labels keep their type; nullable and Arrow's types become numpy's, or objects."""
     dtype = series.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return series
     if holds_objects(series) and pd.api.types.infer_dtype(series, skipna=True) == "decimal":
         return tidy_column(series)  # as at the fit
-    if isinstance(dtype, (np.dtype, pd.CategoricalDtype, pd.DatetimeTZDtype)):
+    if isinstance(dtype, (np.dtype, pd.DatetimeTZDtype)):
         return series
     return series.astype(object) if pd.api.types.is_string_dtype(dtype) else tidy_column(series)
 

@@ -115,9 +115,10 @@ def close_numbers(values: pd.Series) -> tuple[IntArray, Any] | None:
 
 def where_missing(values: pd.Series) -> BoolArray:
     """Where a column has no value."""
-    if isinstance(values.dtype, pd.CategoricalDtype):
+    dtype = values.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
         return np.asarray(codes_and_categories(values)[0] < 0)
-    kind = values.dtype.kind if isinstance(values.dtype, np.dtype) else ""
+    kind = dtype.kind if isinstance(dtype, np.dtype) else ""
     if kind == "f":
         return np.asarray(np.isnan(values.to_numpy()))
     if kind and kind in "iub":
@@ -256,6 +257,15 @@ def _dtype_of_labels() -> Any:
     return pd.Index(["text"]).dtype
 
 
+def _levels(categories: pd.Index) -> Any:
+    """The dtype of a Categorical of levels that differ, none of them missing.
+
+    pandas would look at that again, which takes longer than all the rest of a small column.
+    """
+    unchecked = getattr(pd.CategoricalDtype, "_from_fastpath", pd.CategoricalDtype)
+    return unchecked(categories, False)
+
+
 def _from_text(values: pd.Series) -> pd.Series:
     """Text as a Categorical with its levels in sorted order."""
     codes, found = values.array.factorize()  # by the column's own kind: the cheapest way
@@ -265,5 +275,5 @@ def _from_text(values: pd.Series) -> pd.Series:
     place[order], place[-1] = np.arange(len(order)), -1
     own = found.dtype == _dtype_of_labels()
     categories = pd.Index(found.take(order) if own else levels[order])
-    text = pd.Categorical.from_codes(place[codes], categories=categories, validate=False)
+    text = pd.Categorical.from_codes(place[codes], dtype=_levels(categories), validate=False)
     return pd.Series(text, index=values.index, name=values.name)

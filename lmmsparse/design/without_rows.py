@@ -18,7 +18,8 @@ from lmmsparse.design.design import Design, RandomBlock
 from lmmsparse.design.facts import Facts, NotKept
 from lmmsparse.design.rank import combination
 from lmmsparse.engine.columns import Basis
-from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.responses import Response
 
 _WHOLE = 1e-9
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.linalg import blas
+from scipy.linalg import blas, lapack
 
 from lmmsparse.common.arrays import FloatArray, ReadOnly, is_ones
 from lmmsparse.common.errors import NumericalError
@@ -130,8 +130,8 @@ def orthonormal(
         return InternalColumns(Q), Basis(R=np.array([[root]]), logdet=float(2 * np.log(root)))
     columns = np.asfortranarray(X) if isinstance(X, np.ndarray) else X
     gram = _gram(columns, weights)
-    length = np.sqrt(np.diag(gram))
-    if not np.all(length > 0):
+    length = np.sqrt(gram.diagonal())
+    if not (length > 0).all():
         raise NumericalError(_DEPENDENT)
     once = _root_once(gram, length)
     if once is not None:
@@ -174,14 +174,11 @@ def _gram(X: FloatArray | sp.csr_array, weights: FloatArray | None) -> FloatArra
 
 def _root_once(gram: FloatArray, length: FloatArray) -> FloatArray | None:
     """R with R'R = X'WX; None if the columns of X are close to dependent."""
-    try:
-        root = np.linalg.cholesky(gram / np.outer(length, length)).T
-    except np.linalg.LinAlgError:
+    root, info = lapack.dpotrf(gram / (length[:, None] * length))
+    if info or root.diagonal().min() < _FAR_FROM_DEPENDENT:
         return None
-    if np.min(np.diag(root)) < _FAR_FROM_DEPENDENT:
-        return None
-    return np.asarray(root * length, dtype=np.float64)
+    return np.asarray(root * length)
 
 
 def _logdet(R: FloatArray) -> float:
-    return float(2 * np.log(np.abs(np.diag(R))).sum())
+    return 2.0 * float(np.log(np.abs(R.diagonal())).sum())

@@ -30,7 +30,8 @@ from lmmsparse.engine.covariance.tangents import (
 )
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import solve
-from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.base import (
     EstimatedSystem,
     Modes,

@@ -56,6 +56,14 @@ def solve(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray(x)
 
 
+def eigh(a: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Eigenvalues, in increasing order, and vectors of a small symmetric matrix."""
+    values, vectors, info = lapack.dsyevd(a, lower=1)
+    if info:
+        raise np.linalg.LinAlgError("Eigenvalues did not converge")
+    return values, vectors
+
+
 def subtract_square(S: FloatArray, Y: FloatArray) -> None:
     """The lower triangle of S −= Y'Y, in place.
 
@@ -139,6 +147,8 @@ def inverse_factors(M: FloatArray) -> tuple[FloatArray, FloatArray]:
     """
     k = len(M)
     inverse = np.zeros_like(M)
+    if k <= 2:
+        return _of_one_or_two(M, inverse)
     logdet = np.zeros(M.shape[2:])
     for j in range(k):
         logdet += np.log(M[j, j])
@@ -152,34 +162,18 @@ def inverse_factors(M: FloatArray) -> tuple[FloatArray, FloatArray]:
     return inverse, logdet
 
 
-def inverses(M: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The inverse of every matrix, and the log-determinants.
-
-    Parameters
-    ----------
-    M : (k, k, …) array
-        Symmetric matrices, their own axes first. May be overwritten.
-
-    Returns
-    -------
-    inverse : (k, k, …) array
-    logdet : (…) array
-        Not finite where M is not positive definite.
-    """
-    k = len(M)
-    if k == 1:
-        return 1.0 / M, np.log(M[0, 0])
-    if k > 2:
-        root, logdet = inverse_factors(M)
-        return small_product(root.swapaxes(0, 1), root), logdet
-    a, b, d = M[0, 0], M[1, 0], M[1, 1]
-    determinant = a * d - b * b
-    inverse = np.empty_like(M)
-    np.divide(d, determinant, out=inverse[0, 0])
-    np.divide(a, determinant, out=inverse[1, 1])
-    np.divide(-b, determinant, out=inverse[1, 0])
-    inverse[0, 1] = inverse[1, 0]
-    return inverse, np.log(determinant)
+def _of_one_or_two(M: FloatArray, inverse: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The same written out, with as few calls as can be."""
+    first = M[0, 0]
+    np.divide(1.0, np.sqrt(first), out=inverse[0, 0])
+    if len(M) == 1:
+        return inverse, np.log(first)
+    below = M[1, 0]
+    ratio = below / first
+    rest = M[1, 1] - ratio * below
+    np.divide(1.0, np.sqrt(rest), out=inverse[1, 1])
+    np.multiply(-ratio, inverse[1, 1], out=inverse[1, 0])
+    return inverse, np.log(first) + np.log(rest)
 
 
 def small_product(A: FloatArray, B: FloatArray, out: FloatArray | None = None) -> FloatArray:

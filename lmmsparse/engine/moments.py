@@ -15,6 +15,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.covariance.triangular import lower_triangular
+from lmmsparse.engine.linalg import eigh
 from lmmsparse.engine.products import CrossProducts
 
 _TINY = 1e-9
@@ -61,24 +62,28 @@ def moment_estimate(
         undo = np.linalg.inv(shrinkage + _TINY * np.eye(k))
         left -= float(np.vdot(own_u, np.matmul(undo, own_u[:, :, None])))
         df -= float(np.vdot(undo, shrinkage.swapaxes(1, 2))) - k
-        spreads.append((own_u.T @ own_u / len(own_u), S.mean(axis=0)))
+        spreads.append((own_u.T @ own_u / len(own_u), S.sum(axis=0) / len(S)))
     if not (df >= 1.0 and left > 1e-10 * pwrss):
         return None
     sigma2 = left / df
     out = np.empty(template.n_theta)
-    for structure, part, T, (spread, S) in zip(
-        template.structures, template.slices, template.factors(theta), spreads, strict=True
+    for structure, part, places, T, (spread, S) in zip(
+        template.structures,
+        template.slices,
+        template.places,
+        template.factors(theta),
+        spreads,
+        strict=True,
     ):
-        share, V = np.linalg.eigh(np.eye(structure.k) - S)
-        share = np.clip(share, _TINY, 1.0 - _TINY)
+        share, V = eigh(np.eye(structure.k) - S)
+        share = np.minimum(np.maximum(share, _TINY), 1.0 - _TINY)
         error = (V * ((1.0 - share) / share)) @ V.T
         undo = (V / share) @ V.T
-        size, W = np.linalg.eigh(undo @ spread @ undo / sigma2 - error)
-        floor = _SMALLEST * np.einsum("ji,jk,ki->i", W, error, W)
+        size, W = eigh(undo @ spread @ undo / sigma2 - error)
+        floor = _SMALLEST * (W * (error @ W)).sum(axis=0)
         A = T @ W * np.sqrt(np.maximum(size, floor))
         if structure.closed:
-            rows, columns = np.array(structure.entries).T
-            out[part] = lower_triangular(A)[rows, columns]
+            out[part] = lower_triangular(A)[places]
         else:
             sd = np.sqrt(np.einsum("ij,ij->i", A, A))
             out[part] = np.sqrt(np.mean(sd**2)) if structure.n_par == 1 else sd

@@ -15,7 +15,8 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import solve_triangular, summed_products, times_each
 from lmmsparse.engine.moments import moment_estimate
-from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.base import Modes, PLSSystem
 from lmmsparse.engine.traces import Border, traces
 

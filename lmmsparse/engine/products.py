@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -175,7 +175,9 @@ class CrossProducts(ReadOnly):
         """Z'WZ as a dense matrix, (q, q)."""
         out = np.zeros((self.q, self.q))
         for pair in self.pairs:
-            r, c = self.coordinates(pair)
+            ks, kt = self.sizes[pair.s], self.sizes[pair.t]
+            r = (self.offsets[pair.s] + pair.rows[:, None] * ks + np.arange(ks))[:, :, None]
+            c = (self.offsets[pair.t] + pair.cols[:, None] * kt + np.arange(kt))[:, None, :]
             out[r, c] = pair.values
             if pair.s != pair.t:
                 out[c, r] = pair.values
@@ -221,60 +223,6 @@ def side_by_side(
         out[:, part[pair.s], part[pair.t]] = own
         out[:, part[pair.t], part[pair.s]] = np.swapaxes(own, 1, 2)
     return out
-
-
-@dataclass(frozen=True, eq=False)
-class Response(ReadOnly):
-    """The cross-products of the least-squares residual e = y − o − X β₀.
-
-    Attributes
-    ----------
-    Zty : (q,) array
-        Z'We.
-    Xty : (p,) array
-        Q'We, zero up to rounding.
-    yty : float
-        e'We.
-    beta0 : (p,) array
-        The least-squares coefficients, in internal coordinates: β = R⁻¹ (β₀ + internal β).
-    """
-
-    Zty: FloatArray
-    Xty: FloatArray
-    yty: float
-    beta0: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
-class ManyResponses:
-    """The cross-products of m responses; see `Response`.
-
-    Attributes
-    ----------
-    Zty : (q, m) array
-    Xty, beta0 : (p, m) arrays
-    yty : (m,) array
-    """
-
-    Zty: FloatArray
-    Xty: FloatArray
-    yty: FloatArray
-    beta0: FloatArray
-
-    def __len__(self) -> int:
-        return len(self.yty)
-
-    def one(self, j: int) -> Response:
-        """The products of response j."""
-        columns = (np.ascontiguousarray(a[:, j]) for a in (self.Zty, self.Xty, self.beta0))
-        Zty, Xty, beta0 = columns
-        return Response(Zty=Zty, Xty=Xty, yty=float(self.yty[j]), beta0=beta0)
-
-    def some(self, which: slice | IntArray) -> ManyResponses:
-        """The products of some of the responses."""
-        return ManyResponses(
-            self.Zty[:, which], self.Xty[:, which], self.yty[which], self.beta0[:, which]
-        )
 
 
 def _blocks(
@@ -330,11 +278,11 @@ def _all_blocks(
 def _grouped(term: TermColumns, Q: InternalColumns, WX: FloatArray | sp.csr_array) -> FloatArray:
     """Z_t'WQ, (levels · k, p)."""
     if isinstance(WX, np.ndarray):
-        return _times(term, WX)
+        return level_sums(term, WX)
     return Q.over_root((term.transposed @ WX).toarray())
 
 
-def _times(term: TermColumns, matrix: FloatArray) -> FloatArray:
+def level_sums(term: TermColumns, matrix: FloatArray) -> FloatArray:
     """Z_t' times a dense (n, m) matrix: (levels · k, m)."""
     k, m = term.columns.shape[1], matrix.shape[1]
     if m > _FEW_COLUMNS:
@@ -381,7 +329,7 @@ def cross_products(
         pairs=tuple(_all_blocks(terms, weights, pairs)),
         ZtX=np.concatenate([_grouped(term, Q, WX) for term in terms]),
         XtX=Q.gram(WX),
-        offsets=tuple(int(v) for v in np.cumsum([0, *lengths])),
+        offsets=tuple(accumulate(lengths, initial=0)),
         sizes=sizes,
         n=Q.X.shape[0],
         sum_log_weights=0.0 if weights is None else float(np.log(weights).sum()),
@@ -407,50 +355,3 @@ class Pattern:
 def pattern_of(terms: Sequence[TermColumns]) -> Pattern:
     """Find which levels meet."""
     return Pattern(tuple(terms), tuple(pair_patterns(terms)))
-
-
-def response_products(
-    y: FloatArray,
-    Q: InternalColumns,
-    terms: Sequence[TermColumns],
-    weights: FloatArray | None = None,
-    offset: FloatArray | None = None,
-) -> Response:
-    """Form the cross-products that involve the response.
-
-    Parameters
-    ----------
-    y : (n,) array
-    Q : InternalColumns
-        Orthonormal under the weights.
-    weights, offset : (n,) arrays, optional
-    """
-    many = many_response_products(y[:, None], Q, terms, weights, offset)
-    return many.one(0)
-
-
-def many_response_products(
-    Y: FloatArray,
-    Q: InternalColumns,
-    terms: Sequence[TermColumns],
-    weights: FloatArray | None = None,
-    offset: FloatArray | None = None,
-) -> ManyResponses:
-    """What `response_products` forms, for every column of Y, (n, m)."""
-
-    def weighted(columns: FloatArray) -> FloatArray:
-        return columns if weights is None else columns * weights[:, None]
-
-    residual = Y if offset is None else Y - offset[:, None]
-    beta0 = np.zeros((Q.p, Y.shape[1]))
-    for _ in range(2):  # the second pass removes what rounding left of the first
-        step = Q.transposed_times(weighted(residual))
-        residual = residual - Q.times(step)
-        beta0 += step
-    Wr = weighted(residual)
-    return ManyResponses(
-        Zty=np.concatenate([_times(term, Wr) for term in terms]),
-        Xty=Q.transposed_times(Wr),
-        yty=np.einsum("nm,nm->m", residual, Wr),
-        beta0=beta0,
-    )

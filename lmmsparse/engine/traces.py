@@ -291,7 +291,7 @@ def _of_all_effects(
     border: Border | None,
 ) -> FloatArray:
     """The same with dense matrices of all random effects."""
-    G = products.ZtZ.toarray()
+    G = products.dense
     offsets, sizes = products.offsets, products.sizes
     TG = np.empty_like(G)
     for T, a, z, k in zip(factors, offsets[:-1], offsets[1:], sizes, strict=True):

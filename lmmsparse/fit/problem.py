@@ -19,7 +19,8 @@ from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.engine.held import NOTHING, Held
 from lmmsparse.engine.pairs import TermColumns
-from lmmsparse.engine.products import CrossProducts, Response, cross_products, response_products
+from lmmsparse.engine.products import CrossProducts, cross_products
+from lmmsparse.engine.responses import Response, response_products
 from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.fit.identification import Unidentified, unidentified
 from lmmsparse.fit.identification_by_products import unidentified_by_products

@@ -20,7 +20,7 @@ from lmmsparse.design.rank import chosen_columns, column_relations, independent_
 from lmmsparse.design.reduced import Reduction
 from lmmsparse.design.without_rows import with_block
 from lmmsparse.engine.held import Held
-from lmmsparse.engine.products import response_products
+from lmmsparse.engine.responses import response_products
 from lmmsparse.fit.fit import Fit, refitted
 from lmmsparse.fit.fitting import fit_design
 from lmmsparse.fit.problem import check_not_exact, term_columns

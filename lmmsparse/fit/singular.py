@@ -41,6 +41,9 @@ def null_directions(fit: Fit, tol: float = 1e-4) -> list[FloatArray]:
         anywhere = [int(np.sum(s < tol)) for s, _, _ in generic]
     out = []
     for (s, U, size), unavoidable in zip(found, anywhere, strict=True):
+        if s[-1] >= tol:
+            out.append(np.zeros((0, len(s))))
+            continue
         null = U[:, s < tol].T
         null = null if len(null) > unavoidable else null[:0]
         rows = _echelon(null) * size
@@ -242,12 +245,17 @@ def relative_contributions(
     """
     out = []
     for t, (block, part) in enumerate(zip(fit.design.blocks, fit.template.slices, strict=True)):
-        par, low, high = theta[part], block.structure.lower(), block.structure.upper()
-        limited = np.isfinite(high)
-        par = np.where(limited & (par > high - tol), high, par)
-        par = np.where(limited & (par < low + tol), low, par)
+        par = theta[part]
+        if fit.template.has_limits:
+            low, high = block.structure.lower(), block.structure.upper()
+            limited = np.isfinite(high)
+            par = np.where(limited & (par > high - tol), high, par)
+            par = np.where(limited & (par < low + tol), low, par)
         T = block.structure.factor(par)
         size = np.sqrt(fit.design.squares(t, weighted=True))
+        if block.k == 1:
+            out.append((size * np.abs(T[0]), np.ones((1, 1)), size))
+            continue
         U, s, _ = np.linalg.svd(size[:, None] * T)
         out.append((s, U, size))
     return out

@@ -268,7 +268,7 @@ class GeneralizedLinearMixedModel(MixedModel):
         >>> f = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
         >>> m = lmm.glmer(f, lmm.load_dataset("cbpp"), "binomial")
         >>> m.r2().round(4).to_dict()
-        {}
+        {'marginal': 0.0854, 'conditional': 0.1873}
         """
         return r_squared(self._fit, method)
 
@@ -575,7 +575,7 @@ class GeneralizedLinearMixedModel(MixedModel):
         >>> m = lmm.glmer(f, lmm.load_dataset("cbpp"), "binomial")
         >>> found = m.emmeans("period", contrasts="trt.vs.ctrl", regrid="response")
         >>> (100 * found["estimate"]).round(1).to_dict()
-        {}
+        {'2 - 1': -11.4, '3 - 1': -12.4, '4 - 1': -15.0}
         """
         wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level, regrid)
         return emmeans_table(generalized_basis(self._fit), specs, wanted, type)

@@ -26,6 +26,7 @@ from lmmsparse.inference.robust.robust import robust_covariance
 from lmmsparse.model.mixed import MixedModel
 from lmmsparse.report.power import Power
 from lmmsparse.report.summary import Summary, summarize
+from lmmsparse.results.rows_needed import PILOT, with_rows
 
 
 class LinearInference(MixedModel):
@@ -284,7 +285,8 @@ class LinearInference(MixedModel):
         [0.5, 0.9]
         """
         options = (test, alpha, n_sim, level, theta, sigma, n_jobs, progress)
-        return Power(*power(self._fit, term, n, along, effect, rng, *options))
+        fit = with_rows(self._fit, "m.power", PILOT)
+        return Power(*power(fit, term, n, along, effect, rng, *options))
 
     @checked_keywords
     def emmeans(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.calls import checked_keywords
-from lmmsparse.common.errors import OptionError
+from lmmsparse.common.errors import LmmError, OptionError
 from lmmsparse.common.options import a_text, check_level, names_in, one_of
 from lmmsparse.common.render import Grid, Section, Shown, latex_of, markdown_of
 from lmmsparse.common.table import as_precise_as, fixed, number, p_values, significant
@@ -288,8 +288,7 @@ def compared_models(
     linear = [column.fit.has_residuals for column in columns]
     if any(linear) and not all(linear):
         notes.append(
-            "Standard deviations of generalized models are on the scale of the link; R² is given "
-            "for linear models only."
+            "Standard deviations and R² of generalized models are on the scale of the link."
         )
     return Comparison(tuple(labels), tuple(notes), columns, beside, level)
 
@@ -333,11 +332,20 @@ def _column(name: str, fit: Fit, level: float, ddf: str) -> Column:
         table = coefficient_table(fit, ddf, level)
         known = parameter_values(fit, fit.theta, fit.sigma)
         values = dict(zip(parameter_names(fit), known, strict=True))
-        marginal, conditional = r_squared(fit).tolist()
-        facts |= {("", "r2_marginal"): marginal, ("", "r2_conditional"): conditional}
+    marginal, conditional = _r_squared(fit)
+    facts |= {("", "r2_marginal"): marginal, ("", "r2_conditional"): conditional}
     labels = parameter_labels(fit)
     spread = {_short(labels.get(key, key.capitalize())): float(v) for key, v in values.items()}
     return Column(name, fit, _coefficients(table.columns, fit.design.x_names), spread, facts, words)
+
+
+def _r_squared(fit: Fit) -> tuple[float, float]:
+    """Marginal and conditional; NaN where the model without predictors cannot be fitted."""
+    try:
+        marginal, conditional = r_squared(fit).tolist()
+    except LmmError:
+        return np.nan, np.nan
+    return marginal, conditional
 
 
 def _short(label: str) -> str:

@@ -32,3 +32,7 @@ PREDICT = "Use m.predict_batches(source), chunk by chunk, or m.write_predictions
 RESIDUALS = "Use m.residual_batches(source), chunk by chunk."
 IN_MEMORY = "Fit a part of the data in memory, for example the rows of some groups."
 ANOTHER = "Put it into the data as a column, and fit again: lmm.lmer(formula, source)."
+PILOT = (
+    "Fit a part of the data in memory, for example the rows of some groups, and ask its model for "
+    "the power with more levels: m.power(term, along=group, n=[...], rng=...)."
+)

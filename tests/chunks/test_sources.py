@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,103 @@ def test_messages_about_data_say_what_they_are(files: Path) -> None:
         lmm.build_design("y ~ x + (1 | g)", _dask(DATA))
     with pytest.raises(lmm.DataError, match=r"lmm.Batches\(lambda: tables\)"):
         lmm.lmer("y ~ x + (1 | g)", [DATA, DATA])
+
+
+def test_values_that_change_between_the_passes() -> None:
+    other = {
+        "x": lambda d: d.assign(x=d["x"].to_numpy()[::-1]),
+        "g": lambda d: d.assign(g=d["g"].to_numpy()[::-1]),
+        "f": lambda d: d.assign(f=d["f"].map({"a": "b", "b": "c", "c": "a"})),
+        "w": lambda d: d.assign(w=d["w"].to_numpy()[::-1]),
+    }
+    for name, change in other.items():
+        calls: list[int] = []
+
+        def batches(calls: list[int] = calls, change: Any = change) -> Iterator[pd.DataFrame]:
+            calls.append(1)
+            return _pieces(DATA if len(calls) <= 2 else change(DATA))
+
+        with pytest.raises(lmm.DataError, match=f"other values of '{name}"):
+            lmm.lmer("y ~ x + f + (1 | g)", lmm.Batches(batches), weights="w")
+
+
+@pytest.mark.parametrize("kind", ["pattern", "dataset", "scan", "relation", "dask"])
+def test_a_file_that_is_gone_when_it_is_read_again(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmmsparse.chunks import design
+
+    path = _write(tmp_path, DATA.iloc[:1500], DATA.iloc[1500:])
+    source = {
+        "pattern": lambda: path,
+        "dataset": lambda: ds.dataset(str(tmp_path)),
+        "scan": lambda: pl.scan_parquet(path),
+        "relation": lambda: duckdb.sql(f"SELECT * FROM '{path}'"),
+        "dask": lambda: pytest.importorskip("dask.dataframe").read_parquet(path),
+    }[kind]()
+    plan_of = design.plan_of
+
+    def broken(*args: Any) -> Any:
+        (tmp_path / "p1.parquet").write_bytes(b"")
+        return plan_of(*args)
+
+    monkeypatch.setattr(design, "plan_of", broken)
+    with pytest.raises(lmm.DataError, match="cannot be read"):
+        lmm.lmer("y ~ x + (1 | g)", source, chunks=CHUNKS)
+
+
+def test_where_files_lie(tmp_path: Path) -> None:
+    reference = lmm.lmer("y ~ x + f + (1 | g)", DATA)
+    folder = tmp_path / "deep" / "er"
+    folder.mkdir(parents=True)
+    DATA.iloc[:1500].to_parquet(tmp_path / "deep" / "a[1].parquet")
+    DATA.iloc[1500:].to_parquet(folder / "b.PARQUET")
+    for name in ("_metadata.parquet", ".part.parquet"):
+        DATA.to_parquet(tmp_path / "deep" / name)
+    paths = [tmp_path / "deep" / "a[1].parquet", str(folder)]
+    for source in (tmp_path / "deep", (tmp_path / "deep").as_uri(), paths):
+        same_fit(lmm.lmer("y ~ x + f + (1 | g)", source), reference)
+    with pytest.raises(lmm.DataError, match=r"pyarrow.dataset.dataset\('s3://bucket"):
+        lmm.lmer("y ~ x + (1 | g)", "s3://bucket/file.parquet")
+
+
+@pytest.mark.parametrize("key", ["f", "g"])
+def test_columns_in_the_names_of_directories(key: str, tmp_path: Path) -> None:
+    pq.write_to_dataset(pa.Table.from_pandas(DATA), str(tmp_path / "d"), partition_cols=[key])
+    for path in ("d", "d/*/*.parquet"):
+        m = lmm.lmer("y ~ x + f + (1 | g)", str(tmp_path / path))
+        same_fit(m, lmm.lmer("y ~ x + f + (1 | g)", DATA))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "uint64", "float32", "datetime64[ms, UTC]"])
+def test_labels_of_many_types(dtype: str) -> None:
+    numbers = (DATA["g"] - 1003) // 7 * 3
+    numbers = numbers - 128 if dtype == "int8" else numbers
+    numbers = numbers.astype("uint64") + np.uint64(2**63) if dtype == "uint64" else numbers
+    data = DATA.assign(
+        g=pd.to_datetime(numbers, unit="D", utc=True) if "date" in dtype else numbers
+    )
+    data["g"] = data["g"].astype(dtype)
+    formula = "y ~ x + (1 | g) + (1 | h)"
+    same_fit(lmm.lmer(formula, data, chunks=CHUNKS), lmm.lmer(formula, data))
+
+
+def test_labels_that_have_lost_digits(tmp_path: Path) -> None:
+    DATA.assign(g=DATA["g"].astype("uint64") + np.uint64(2**63)).to_csv(tmp_path / "a.csv")
+    with pytest.raises(lmm.DataError, match="do not tell neighbours apart"):
+        lmm.lmer("y ~ x + (1 | g)", tmp_path / "a.csv")
+
+
+def test_odd_batches() -> None:
+    twice = pd.concat([DATA, DATA[["x"]]], axis=1)
+    for source in (lmm.Batches(lambda: [twice]), twice):
+        with pytest.raises(lmm.DataError, match="more than one column named 'x'"):
+            lmm.lmer("y ~ x + (1 | g)", source, chunks=CHUNKS)
+    lists = DATA.assign(g=DATA["g"].map(lambda v: [v]))
+    with pytest.raises(lmm.DataError, match="cannot be levels"):
+        lmm.lmer("y ~ x + (1 | g)", lmm.Batches(lambda: [lists]))
+    with pytest.raises(lmm.OptionError, match="must not need arguments"):
+        lmm.Batches(lambda path: [path])  # type: ignore[arg-type, misc]
+    exact = DATA.assign(x=[Decimal(str(round(v, 3))) for v in DATA["x"]])
+    m = lmm.lmer("y ~ x + (1 | g)", lmm.Batches(lambda: _pieces(exact)))
+    same_fit(m, lmm.lmer("y ~ x + (1 | g)", exact))

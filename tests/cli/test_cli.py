@@ -632,3 +632,91 @@ def test_families_that_cannot_be(
 ) -> None:
     assert main(["fit", "incidence ~ period + (1 | herd)", "cbpp", *words]) == 2
     assert match in " ".join(capsys.readouterr().err.split())
+
+
+def test_json_has_tests_and_their_method(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", SLEEP, "sleepstudy", "--json", "-", "--level", "0.9"]
+    m = lmm.lmer(SLEEP, lmm.load_dataset("sleepstudy"))
+    for more, options in (
+        ([], {}),
+        (["--ddf", "KR"], {"ddf": "kenward-roger"}),
+        (["--robust", "cr2", "--cluster", "Subject"], {"robust": "CR2", "cluster": "Subject"}),
+    ):
+        assert main([*words, *more]) == 0
+        found = json.loads(capsys.readouterr().out, parse_constant=_refuse)
+        table = m.coef_table(level=0.9, **options).to_frame()
+        named = {"se": "Std. Error", "df": "df", "statistic": "t value", "p_value": "Pr(>|t|)"}
+        named |= {"estimate": "Estimate", "lower": "lower.CL", "upper": "upper.CL"}
+        for name, column in named.items():
+            assert [row[name] for row in found["fixef"]] == pytest.approx(table[column].tolist())
+        said = {"ddf": "satterthwaite", "robust": None, "cluster": None, "level": 0.9}
+        given = {"ddf": "kenward-roger"} if "ddf" in options else {}
+        given |= {"robust": "cr2", "cluster": "Subject"} if "robust" in options else {}
+        assert found["tests"] == {**said, **given}
+    formula = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+    assert main(["fit", formula, "cbpp", "--family", "binomial", "--json", "-", "--r2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    g = lmm.glmer(formula, lmm.load_dataset("cbpp"), "binomial")
+    assert [row["p_value"] for row in found["fixef"]] == pytest.approx(
+        g.coef_table()["Pr(>|z|)"].tolist()
+    )
+    assert found["tests"]["ddf"] == "asymptotic"
+    assert found["r2"] == pytest.approx(g.r2().to_dict())
+    assert found["icc"] == pytest.approx(g.icc().to_dict())
+
+
+def test_robust_tests_are_in_every_table(capsys: pytest.CaptureFixture[str]) -> None:
+    formula = "Weight ~ Time * Cu + (1 | Pig)"
+    words = ["fit", formula, "dietox", "--robust", "CR2", "--cluster", "Litter"]
+    assert main([*words, "--anova", "--emmeans", "Cu"]) == 0
+    out = capsys.readouterr().out
+    pigs = lmm.load_dataset("dietox")
+    m = lmm.lmer(formula, pigs)
+    how: dict[str, Any] = {"robust": "CR2", "cluster": pigs["Litter"]}
+    for part in (m.summary(**how), lmm.anova(m, **how), m.emmeans("Cu", **how)):
+        assert str(part) in out
+
+
+def test_options_of_means(capsys: pytest.CaptureFixture[str]) -> None:
+    formula = "log(angle) ~ recipe * temp + (1 | recipe:replicate)"
+    cake = lmm.load_dataset("cake")
+    m = lmm.lmer(formula, cake)
+    words = ["fit", formula, "cake", "--emmeans", "recipe | temp", "--at", "temp=180,220"]
+    at = {"temp": [180, 220]}
+    for more, options in (
+        (["--type", "response"], {"type": "response"}),
+        (["--pairwise", "--regrid"], {"pairwise": True, "regrid": "response"}),
+        (
+            ["--contrasts", "trt.vs.ctrl", "--reverse", "--adjust", "holm"],
+            {"contrasts": "trt.vs.ctrl", "reverse": True, "adjust": "holm"},
+        ),
+    ):
+        assert main([*words, *more]) == 0
+        assert str(m.emmeans("recipe", "temp", at=at, **options)) in capsys.readouterr().out
+    formula = "angle ~ recipe + temperature + (1 | recipe:replicate)"
+    coded = ["fit", formula, "cake", "--coding", "recipe=sum", "--emmeans", "temperature"]
+    assert main([*coded, "--emmeans-weights", "proportional", "--at", "recipe=A, B"]) == 0
+    m = lmm.lmer(formula, cake, contrasts={"recipe": "sum"})
+    out = capsys.readouterr().out
+    assert str(m.emmeans("temperature", weights="proportional", at={"recipe": ["A", "B"]})) in out
+    assert str(m.summary()) in out
+
+
+@pytest.mark.parametrize(
+    ("words", "mentioned"),
+    [
+        (["--cluster", "Subject"], "--cluster goes with --robust"),
+        (["--robust", "HC3"], "'CR2'"),
+        (["--robust", "CR2", "--cluster", "Subjct"], "Did you mean 'Subject'?"),
+        (["--at", "Days=1"], "--at is about --emmeans"),
+        (["--regrid"], "--regrid is about --emmeans"),
+        (["--emmeans-weights", "equal"], "--emmeans-weights is about --emmeans"),
+        (["--weights", "proportional"], "--emmeans-weights proportional"),
+        (["--emmeans", "Days", "--at", "Days=low"], "must hold numbers"),
+    ],
+)
+def test_options_that_lack_something(
+    words: list[str], mentioned: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", SLEEP, "sleepstudy", *words]) == 2
+    assert mentioned in " ".join(capsys.readouterr().err.split())

@@ -12,6 +12,7 @@ import lmmsparse as lmm
 from lmmsparse.engine.covariance.tangents import derivatives_of_T
 from lmmsparse.engine.points import GeneralPoint
 from lmmsparse.engine.solvers.blocked import BlockedSystem
+from lmmsparse.engine.solvers.bordered import BorderedSystem, is_bordered
 from lmmsparse.engine.solvers.levels import LevelSystem
 from lmmsparse.engine.solvers.scalars import ScalarSystem
 from lmmsparse.engine.solvers.small import SmallSystem
@@ -23,6 +24,7 @@ FORMULAS = {
     "crossed": "y ~ x + (x | g) + (1 | h)",
     "nested": "y ~ 1 + (1 | h/g)",
     "crossed intercepts": "y ~ x + (1 | g) + (0 + x | h)",
+    "three factors": "y ~ x + (1 | g) + (1 | h) + (1 | k)",
     "one intercept": "y ~ x + (1 | g)",
     "three effects": "y ~ x + k + (x + z | g)",
     "slopes of a factor": "y ~ x + (0 + k | g) + (1 | h)",
@@ -30,6 +32,7 @@ FORMULAS = {
 }
 SYSTEMS = {
     "blocked": BlockedSystem,
+    "bordered": BorderedSystem,
     "small": SmallSystem,
     "scalars": ScalarSystem,
     "levels": LevelSystem,
@@ -67,6 +70,8 @@ def test_points_are_those_of_dense_matrices(
         pytest.skip("several factors")
     if name == "scalars" and max(products.sizes) > 1:
         pytest.skip("several effects per level")
+    if name == "bordered" and not is_bordered(products):
+        pytest.skip("several effects per level, or no border")
     system = SYSTEMS[name](products, template)
     for theta in _thetas(template).values():
         theta = np.clip(theta, template.lower, template.upper)

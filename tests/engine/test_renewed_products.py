@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 import lmmsparse as lmm
-from lmmsparse.engine.products import cross_products, pattern_of, response_products
+from lmmsparse.engine.products import cross_products, pattern_of
+from lmmsparse.engine.responses import response_products
 from lmmsparse.fit.problem import make_template, term_columns
 
 FORMULAS = {

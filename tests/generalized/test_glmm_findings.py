@@ -298,3 +298,34 @@ def test_a_start_that_leads_astray_is_left() -> None:
     m = fitted("y ~ 0 + (x | g)", frame, "gamma")
     assert m.convergence.converged
     assert m.varcorr.to_frame()["sdcor"].iloc[0] == pytest.approx(7, rel=0.1)
+
+
+def printed(model: Any) -> list[str]:
+    return [" ".join(str(text).split()) for text in (model, model.summary())]
+
+
+def test_what_was_found_is_printed_once() -> None:
+    ticks = lmm.load_dataset("grouseticks")
+    m = fitted("TICKS ~ 1 + (1 | LOCATION)", ticks, "poisson")
+    assert "overdispersion" in codes(m)
+    for text in printed(m):
+        assert text.count(message(m, "overdispersion")) == 1
+
+
+def test_weights_that_are_no_trials_are_warned_of() -> None:
+    data, rng = groups()
+    data["y"] = (rng.uniform(size=len(data)) < 0.4).astype(int)
+    data["w"] = rng.uniform(0.5, 2.0, len(data))
+    with pytest.warns(lmm.DesignWarning, match="Survey weights"):
+        m = lmm.glmer("y ~ x + (1 | g)", data, "binomial", weights="w")
+    for text in printed(m):
+        assert text.count("no numbers of trials") == 1
+    data["k"] = 1 + np.arange(len(data)) % 3
+    whole = fitted("y ~ x + (1 | g)", data, "binomial", weights="k")
+    repeated = fitted("y ~ x + (1 | g)", data.loc[data.index.repeat(data["k"])], "binomial")
+    np.testing.assert_allclose(whole.fixef, repeated.fixef, rtol=1e-6)
+    assert all("counts as three like it" in text for text in printed(whole))
+    ones = fitted("y ~ x + (1 | g)", data.assign(k=1), "binomial", weights="k")
+    assert "weights-are-trials" not in codes(ones)
+    with pytest.warns(lmm.DesignWarning, match="not whole"):
+        lmm.glmer("cbind(a, b) ~ x + (1 | g)", data.assign(a=0.5 + data["y"], b=1.0), "binomial")

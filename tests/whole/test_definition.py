@@ -17,7 +17,7 @@ import lmmsparse as lmm
 from lmmsparse.common.errors import LmmWarning
 from lmmsparse.design import design_from_arrays
 from lmmsparse.engine.columns import orthonormal
-from lmmsparse.engine.products import response_products
+from lmmsparse.engine.responses import response_products
 from lmmsparse.engine.solvers.blocked import Blocked
 from lmmsparse.engine.solvers.selected_inverse import SelectedInverse
 from lmmsparse.fit.problem import make_objective, products_of, term_columns

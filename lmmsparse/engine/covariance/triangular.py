@@ -84,7 +84,9 @@ def directions(T: FloatArray) -> FloatArray:
     k = len(T)
     if k == 2 and T[0, 1] == 0.0:
         return _directions_of_two(*T.ravel().tolist())
-    U, s, V = np.linalg.svd(T)
+    U, s, V, info = lapack.dgesdd(T)
+    if info:
+        raise np.linalg.LinAlgError("Singular values did not converge")
     rows, columns = _lower(k)
     size = np.hypot(s[rows], s[columns])
     none = size < 1e-150

@@ -16,8 +16,9 @@ from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.engine.columns import Basis
 from lmmsparse.engine.linalg import times_each
 from lmmsparse.engine.pairs import PairPattern, TermColumns
-from lmmsparse.engine.products import CrossProducts, PairBlocks, Response
+from lmmsparse.engine.products import CrossProducts, PairBlocks
 from lmmsparse.engine.residual.structure import Classes, ResidualStructure
+from lmmsparse.engine.responses import Response
 
 _MOST_CLASSES = 3000
 _MOST_NUMBERS = 3e7

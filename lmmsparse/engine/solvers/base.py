@@ -19,7 +19,8 @@ from lmmsparse.common.arrays import FloatArray, ReadOnly
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import solve_triangular
-from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.responses import Response
 
 FAILED = (
     "The penalized normal equations could not be factored: a value is not finite or far too large. "

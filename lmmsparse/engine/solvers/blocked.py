@@ -19,9 +19,11 @@ from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import between, inverse_from_factor, small_products, solve_triangular
 from lmmsparse.engine.points import GeneralPoint
-from lmmsparse.engine.products import CrossProducts, PairBlocks, Response
+from lmmsparse.engine.products import CrossProducts, PairBlocks
+from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, PLSSystem, eliminate
 from lmmsparse.engine.solvers.border import Border, BorderRows
+from lmmsparse.engine.solvers.bordered import BorderedSystem, is_bordered
 from lmmsparse.engine.solvers.levels import LevelSystem
 from lmmsparse.engine.solvers.scalars import ScalarSystem
 from lmmsparse.engine.solvers.small import SmallSystem
@@ -58,6 +60,8 @@ class Blocked:
         if products.q <= _SMALL:
             scalar = max(products.sizes) == 1
             return (ScalarSystem if scalar else SmallSystem)(products, template)
+        if is_bordered(products):
+            return BorderedSystem(products, template)
         return BlockedSystem(products, template)
 
 

@@ -27,7 +27,7 @@ _PANEL = 256
 _DENSE_CHUNK = 8_000_000
 _MOST_PLACES = 20_000_000
 _MOST_MEETINGS = 300_000
-_HEAVY, _HEAVY_OF_MANY = 24, 8  # a level that meets this share of the core goes the dense way
+_HEAVY, _HEAVY_OF_MANY = 24, 16  # a level that meets this share of the core goes the dense way
 _MOSTLY_FILLED = 0.15
 _DENSE_UP_TO = 20_000_000
 _SMALL = 20_000
@@ -87,10 +87,10 @@ class Border:
         w, cells = layout.width, layout.n_levels * layout.n_core
         filled = start >= _MOSTLY_FILLED * cells and w * cells <= _DENSE_UP_TO
         self._dense = filled or w * cells <= _SMALL
-        self._is_heavy = self._counts > max(64, layout.n_core // _HEAVY)
+        self._is_heavy = self._counts > max(64, layout.n_core // _HEAVY_OF_MANY)
         self._many = self._pairs_of_light > _MOST_PLACES
-        if self._many:
-            self._is_heavy = self._counts > max(64, layout.n_core // _HEAVY_OF_MANY)
+        if not self._many:
+            self._is_heavy = self._counts > max(64, layout.n_core // _HEAVY)
         self._heavy = np.flatnonzero(self._is_heavy)
 
     def _core_of(self, pair: PairBlocks) -> tuple[int, bool]:

@@ -20,7 +20,8 @@ from lmmsparse.common.calls import checked_construction
 from lmmsparse.common.options import one_of
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.points import GeneralPoint
-from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.base import PLSSolution, eliminate
 from lmmsparse.engine.solvers.cholesky import SparseCholesky
 from lmmsparse.engine.solvers.libraries import analyze, library, require_cholmod

@@ -15,7 +15,8 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import checked_construction
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.points import GeneralPoint
-from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.base import PLSSolution, eliminate
 
 

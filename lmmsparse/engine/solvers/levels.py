@@ -17,9 +17,10 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.template import LambdaTemplate
-from lmmsparse.engine.linalg import inverses, small_product
+from lmmsparse.engine.linalg import inverse_factors, small_product
 from lmmsparse.engine.moments import moment_estimate
-from lmmsparse.engine.products import CrossProducts, Response, side_by_side
+from lmmsparse.engine.products import CrossProducts, side_by_side
+from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, eliminate, root_of_border
 from lmmsparse.engine.traces import (
     Border,
@@ -33,7 +34,7 @@ AtOnce: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 
 
 class Levels(NamedTuple):
-    """M at one θ, inverted level by level.
+    """M at one θ, factored level by level: M = LL'.
 
     Attributes
     ----------
@@ -43,10 +44,10 @@ class Levels(NamedTuple):
         T of every term.
     T : (K, K) array
         The same of all terms, side by side.
-    half : (K, K, levels) array
-        T'Z'WZ of every level.
-    inverse : (K, K, levels) array
-        M⁻¹ of every level.
+    root : (K, K, levels) array
+        L⁻¹ of every level.
+    P : (K, K, levels) array
+        L⁻¹T'Z'WZ of every level.
     logdet : float
         log|M|.
     """
@@ -54,8 +55,8 @@ class Levels(NamedTuple):
     key: bytes
     factors: list[FloatArray]
     T: FloatArray
-    half: FloatArray
-    inverse: FloatArray
+    root: FloatArray
+    P: FloatArray
     logdet: float
 
 
@@ -107,7 +108,7 @@ class LevelSystem:
         return out
 
     def at(self, theta: FloatArray) -> Levels:
-        """M at θ; the last one is kept."""
+        """The factorization at θ; the last one is kept."""
         last, key = self._last, theta.tobytes()  # other threads may put another in its place
         if last is None or last.key != key:
             last = self._last = self._factorize(theta, key)
@@ -125,11 +126,11 @@ class LevelSystem:
         M = np.matmul(T.T, half)
         M.reshape(K * K, -1)[:: K + 1] += 1.0
         with np.errstate(all="ignore"):
-            inverse, logdets = inverses(M)
+            root, logdets = inverse_factors(M)
         logdet = float(logdets.sum())
         if not isfinite(logdet):
             raise NumericalError(FAILED)
-        return Levels(key, factors, T, half, inverse, logdet)
+        return Levels(key, factors, T, root, small_product(root, half), logdet)
 
     def border(self, response: Response) -> FloatArray:
         """[Z'WX Z'Wy] of every level, (K, p + 1, levels)."""
@@ -146,7 +147,7 @@ class LevelSystem:
         return self.solve_with(self.at(theta), response)[0]
 
     def solve_with(self, levels: Levels, response: Response) -> tuple[PLSSolution, FloatArray]:
-        """The solution, and M⁻¹T'[Z'WX Z'Wy] of every level, (K, p + 1, levels)."""
+        """The solution, and C = L⁻¹T'[Z'WX Z'Wy] of every level, (K, p + 1, levels)."""
         last = self._solved  # other threads may put another in its place
         if last is None or last[0] is not levels or last[1] is not response:
             last = self._solved = (levels, response, *self._solve(levels, response))
@@ -155,13 +156,13 @@ class LevelSystem:
     def _solve(self, levels: Levels, response: Response) -> tuple[PLSSolution, FloatArray]:
         B = self.border(response)
         TB = (levels.T.T @ B.reshape(self.K, -1)).reshape(B.shape)
-        solved = small_product(levels.inverse, TB)
-        products = np.matmul(TB, solved.swapaxes(1, 2)).sum(axis=0)
-        return eliminate(levels.logdet, products, self.products, response), solved
+        C = small_product(levels.root, TB)
+        CtC = np.matmul(C, C.swapaxes(1, 2)).sum(axis=0)
+        return eliminate(levels.logdet, CtC, self.products, response), C
 
     def factor(self, theta: FloatArray) -> LevelFactor:
         levels = self.at(theta)
-        return LevelFactor(self, levels.inverse, levels.logdet)
+        return LevelFactor(self, levels.root, levels.logdet)
 
     def point(
         self, theta: FloatArray, response: Response, reml: bool, sigma2: float | None = None
@@ -173,24 +174,25 @@ class LevelSystem:
 
 
 class LevelFactor:
-    """`PLSFactor`: M⁻¹ of every level; never changes.
+    """`PLSFactor`: L⁻¹ of every level; never changes.
 
     Parameters
     ----------
-    inverse : (K, K, levels) array
+    root : (K, K, levels) array
     """
 
-    def __init__(self, system: LevelSystem, inverse: FloatArray, logdet: float) -> None:
-        self._system, self._inverse, self.logdet = system, inverse, logdet
+    def __init__(self, system: LevelSystem, root: FloatArray, logdet: float) -> None:
+        self._system, self._root, self.logdet = system, root, logdet
 
     def solve(self, b: FloatArray) -> FloatArray:
-        split = self._system.split(b.reshape(len(b), -1))
-        return self._system.join(small_product(self._inverse, split)).reshape(b.shape)
+        half = small_product(self._root, self._system.split(b.reshape(len(b), -1)))
+        solved = small_product(self._root.swapaxes(0, 1), half)
+        return self._system.join(solved).reshape(b.shape)
 
     def inverse_blocks(self) -> list[FloatArray]:
-        parts = self._system.parts
+        own, parts = small_product(self._root.swapaxes(0, 1), self._root), self._system.parts
         return [
-            np.ascontiguousarray(self._inverse[parts[pair.s], parts[pair.t]].transpose(2, 0, 1))
+            np.ascontiguousarray(own[parts[pair.s], parts[pair.t]].transpose(2, 0, 1))
             for pair in self._system.products.pairs
         ]
 
@@ -221,14 +223,14 @@ class LevelPoint:
         self._system, self._reml, self.theta = system, reml, theta
         self._levels = levels = system.at(theta)
         self.T = levels.factors
-        solution, solved = system.solve_with(levels, response)
+        solution, C = system.solve_with(levels, response)
         self.solution = solution
         self.s2 = solution.pwrss / system.products.df(reml) if sigma2 is None else sigma2
         # Z'V⁻¹[X y], and T' times it.
         B, p = system.border(response), system.products.p
         both = np.empty((2, *B.shape))
-        np.subtract(B, small_product(levels.half.swapaxes(0, 1), solved), out=both[0])
-        both[1] = solved
+        np.subtract(B, small_product(levels.P.swapaxes(0, 1), C), out=both[0])
+        small_product(levels.root.swapaxes(0, 1), C, both[1])
         # Z'V⁻¹X R_X⁻¹ beside v/s = Z'V⁻¹(y − Xβ)/s; and T' times these, B beside u/s.
         root = root_of_border(solution, self.s2)
         self._VX, self._ends = both[0, :, :p], np.matmul(root.T, both)
@@ -244,13 +246,13 @@ class LevelPoint:
     def _inner(self) -> FloatArray:
         """H = Z'V⁻¹Z of every level, X = HT and Y = T'HT = I − M⁻¹, (3, K, K, levels)."""
         if self._made is None:
-            half, inverse = self._levels.half, self._levels.inverse
-            self._made = out = np.empty((3, *half.shape))
+            root, P = self._levels.root, self._levels.P
+            self._made = out = np.empty((3, *P.shape))
             H, X, Y = out
-            # H T = A T M⁻¹, which loses no digits however large T is.
-            small_product(half.swapaxes(0, 1), inverse, X)
-            np.subtract(self._system.A, small_product(X, half), out=H)
-            np.negative(inverse, out=Y)
+            np.subtract(self._system.A, small_product(P.swapaxes(0, 1), P), out=H)
+            # H T = A T M⁻¹ = P'L⁻¹, which loses no digits however large T is.
+            small_product(P.swapaxes(0, 1), root, X)
+            np.negative(small_product(root.swapaxes(0, 1), root), out=Y)
             Y.reshape(len(Y) ** 2, -1)[:: len(Y) + 1] += 1.0
         return self._made
 

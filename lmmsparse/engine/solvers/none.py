@@ -9,7 +9,8 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.engine.covariance.template import LambdaTemplate
-from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.base import PLSSolution, eliminate
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from math import isfinite
+from math import isfinite, nan
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,14 +17,14 @@ from scipy.linalg import lapack
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.template import LambdaTemplate
-from lmmsparse.engine.linalg import inverse_from_factor
 from lmmsparse.engine.moments import moment_estimate
-from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, eliminate, root_of_border
 
 
 class ScalarFactor:
-    """`PLSFactor`: M⁻¹ as a dense matrix; never changes.
+    """`PLSFactor`: M = LL' with the inverse of L; never changes.
 
     Attributes
     ----------
@@ -32,10 +32,8 @@ class ScalarFactor:
     T : list of (1, 1) arrays
     scale : (q,) array
         The diagonal of Λ.
-    half : (q, q) array
-        Λ'Z'WZ.
-    inverse : (q, q) array
-        M⁻¹.
+    inverse, P : (q, q) arrays
+        L⁻¹ and L⁻¹Λ'Z'WZ.
     """
 
     def __init__(
@@ -44,19 +42,24 @@ class ScalarFactor:
         theta: FloatArray,
         T: list[FloatArray],
         scale: FloatArray,
-        half: FloatArray,
         inverse: FloatArray,
+        P: FloatArray,
         logdet: float,
     ) -> None:
         self._products, self.theta, self.T, self.scale = products, theta, T, scale
-        self.half, self.inverse, self.logdet = half, inverse, logdet
+        self.inverse, self.P, self.logdet = inverse, P, logdet
 
     def solve(self, b: FloatArray) -> FloatArray:
-        return np.asarray(self.inverse @ b)
+        return np.asarray(self.inverse.T @ (self.inverse @ b))
+
+    @cached_property
+    def of_M(self) -> FloatArray:
+        """M⁻¹, (q, q)."""
+        return np.asarray(self.inverse.T @ self.inverse)
 
     def inverse_blocks(self) -> list[FloatArray]:
         products = self._products
-        return [self.inverse[products.coordinates(pair)] for pair in products.pairs]
+        return [self.of_M[products.coordinates(pair)] for pair in products.pairs]
 
 
 class ScalarSystem:
@@ -92,13 +95,12 @@ class ScalarSystem:
         M = half * scale
         M += self.Q
         L, info = lapack.dpotrf(M, lower=1, clean=1)
-        if info:
-            raise NumericalError(FAILED)
-        logdet = 2.0 * float(np.log(L.diagonal()).sum())
+        if info == 0:
+            inverse, info = lapack.dtrtri(L, lower=1)
+        logdet = 2.0 * float(np.log(L.diagonal()).sum()) if info == 0 else nan
         if not isfinite(logdet):
             raise NumericalError(FAILED)
-        inverse = inverse_from_factor(L)
-        return ScalarFactor(self.products, theta, T, scale, half, inverse, logdet)
+        return ScalarFactor(self.products, theta, T, scale, inverse, inverse @ half, logdet)
 
     def solve(self, theta: FloatArray, response: Response) -> PLSSolution:
         return self.solve_with(self.at(theta), response).solution
@@ -108,10 +110,9 @@ class ScalarSystem:
         p = self.products.p
         border = np.empty((self.products.q, p + 1))
         border[:, :p], border[:, p] = self.products.ZtX, response.Zty
-        scaled = factor.scale[:, None] * border
-        solved = factor.inverse @ scaled
-        solution = eliminate(factor.logdet, scaled.T @ solved, self.products, response)
-        return _Solved(solution, border, solved)
+        C = factor.inverse @ (factor.scale[:, None] * border)
+        solution = eliminate(factor.logdet, C.T @ C, self.products, response)
+        return _Solved(solution, border, C)
 
     def factor(self, theta: FloatArray) -> ScalarFactor:
         return self.at(theta)
@@ -126,11 +127,11 @@ class ScalarSystem:
 
 
 class _Solved(NamedTuple):
-    """A solution, Z'W[X y] and M⁻¹Λ' times it, (q, p + 1) each."""
+    """A solution, Z'W[X y] and C = L⁻¹Λ' times it, (q, p + 1) each."""
 
     solution: PLSSolution
     border: FloatArray
-    solved: FloatArray
+    C: FloatArray
 
 
 class ScalarPoint:
@@ -159,11 +160,11 @@ class ScalarPoint:
         self._system, self._reml, self.theta = system, reml, theta
         self._factor = factor = system.at(theta)
         self.T = factor.T
-        self.solution, border, solved = system.solve_with(factor, response)
+        self.solution, border, C = system.solve_with(factor, response)
         self.s2 = self.solution.pwrss / system.products.df(reml) if sigma2 is None else sigma2
         # Z'V⁻¹X R_X⁻¹ beside v/s = Z'V⁻¹(y − Xβ)/s; and Q⁻¹Λ' times these, B beside u/s.
-        left, root = border - factor.half.T @ solved, root_of_border(self.solution, self.s2)
-        self._VX, self._A, self._B = left[:, :-1], left @ root, solved @ root
+        left, root = border - factor.P.T @ C, root_of_border(self.solution, self.s2)
+        self._VX, self._A, self._B = left[:, :-1], left @ root, factor.inverse.T @ (C @ root)
 
     @property
     def VX(self) -> FloatArray:
@@ -172,16 +173,16 @@ class ScalarPoint:
     @cached_property
     def _X(self) -> FloatArray:
         """HΛQ⁻¹ = Z'WZΛM⁻¹ with H = Z'V⁻¹Z, which loses no digits however large Λ is."""
-        return np.asarray(self._factor.half.T @ self._factor.inverse)
+        return np.asarray(self._factor.P.T @ self._factor.inverse)
 
     @cached_property
     def _H(self) -> FloatArray:
-        return np.asarray(self._system.A - self._X @ self._factor.half)
+        return np.asarray(self._system.A - self._factor.P.T @ self._factor.P)
 
     @cached_property
     def _Y(self) -> FloatArray:
         """Q⁻¹Λ'HΛQ⁻¹ = Q⁻¹ − M⁻¹."""
-        return np.asarray(self._system.covariance - self._factor.inverse)
+        return np.asarray(self._system.covariance - self._factor.of_M)
 
     @cached_property
     def FT(self) -> list[FloatArray]:

@@ -18,7 +18,8 @@ from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import solve_triangular
 from lmmsparse.engine.moments import moment_estimate
-from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, eliminate
 from lmmsparse.engine.traces import Border
 

@@ -22,7 +22,8 @@ from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.engine.families.base import Family, Observations
 from lmmsparse.engine.generalized.laplace_point import LaplacePoint, Parameters
 from lmmsparse.engine.held import Held
-from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.base import Modes, PLSSolution, PLSSolver
 from lmmsparse.engine.solvers.choose import choose_solver
 from lmmsparse.fit.fit import Fit

@@ -20,7 +20,7 @@ from lmmsparse.engine.criterion import ProfiledDeviance
 from lmmsparse.engine.generalized.descent import solution_of
 from lmmsparse.engine.generalized.laplace_point import Parameters
 from lmmsparse.engine.generalized.rows import GeneralizedRows
-from lmmsparse.engine.products import Response
+from lmmsparse.engine.responses import Response
 from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.optimize import TrustRegion, minimize_free
 

@@ -9,7 +9,8 @@ import numpy as np
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, ObjectArray
 from lmmsparse.engine.covariance.structures import Diagonal, Unstructured
 from lmmsparse.engine.covariance.template import LambdaTemplate
-from lmmsparse.engine.products import ManyResponses, side_by_side
+from lmmsparse.engine.products import side_by_side
+from lmmsparse.engine.responses import ManyResponses
 from lmmsparse.fit.coordinates import StandardizedObjective, standardizer
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.identification import generic_theta

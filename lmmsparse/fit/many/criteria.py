@@ -13,7 +13,8 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.engine.criterion import lost_digits, rounding_error
 from lmmsparse.engine.linalg import inverse_factors
-from lmmsparse.engine.products import CrossProducts, ManyResponses
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.responses import ManyResponses
 from lmmsparse.fit.many.levels import MergedLevels
 from lmmsparse.optimize.batched import ManyDerivatives
 

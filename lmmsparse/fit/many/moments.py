@@ -8,7 +8,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.threads import one_thread
-from lmmsparse.engine.products import ManyResponses, many_response_products
+from lmmsparse.engine.responses import ManyResponses, many_response_products
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.many.batched import BatchedRefits
 from lmmsparse.fit.problem import term_columns

@@ -22,7 +22,7 @@ from lmmsparse.common.progress import growing, run
 from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design
 from lmmsparse.design.arguments import numbers
-from lmmsparse.engine.products import ManyResponses, many_response_products
+from lmmsparse.engine.responses import ManyResponses, many_response_products
 from lmmsparse.fit.fit import Fit, refitted
 from lmmsparse.fit.held import theta_names
 from lmmsparse.fit.many.batched import (

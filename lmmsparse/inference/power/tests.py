@@ -10,7 +10,7 @@ from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.distributions import chi2_tail, f_tail
 from lmmsparse.common.errors import LmmError, LmmWarning
 from lmmsparse.common.threads import filtered, one_thread
-from lmmsparse.engine.products import many_response_products
+from lmmsparse.engine.responses import many_response_products
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.generalized.refit import refit_generalized

@@ -20,6 +20,7 @@ from lmmsparse.report.plots.profiles import plot_profile
 from lmmsparse.report.plots.qq import plot_qq
 from lmmsparse.report.plots.residuals import plot_residuals, plot_scale_location
 from lmmsparse.report.plots.shrinkage import plot_shrinkage
+from lmmsparse.results.rows_needed import with_rows
 
 
 @explained_members
@@ -281,7 +282,8 @@ class ModelPlots:
         groups, at their estimates. Levels whose rows do not determine their coefficients are left
         out; the title counts them.
         """
-        return plot_shrinkage(self._fit, group, effects, ax)
+        fit = with_rows(self._fit, "m.plot.shrinkage()", "Use m.plot.caterpillar(group).")
+        return plot_shrinkage(fit, group, effects, ax)
 
     @checked_keywords
     def bootstrap(

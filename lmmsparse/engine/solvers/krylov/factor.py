@@ -11,7 +11,8 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.engine.covariance.template import LambdaTemplate
-from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.base import Modes, PLSSolution, eliminate
 from lmmsparse.engine.solvers.krylov.blocks import own_blocks, rough_blocks
 from lmmsparse.engine.solvers.krylov.cells import Cells

@@ -13,7 +13,8 @@ from lmmsparse.common.errors import OptionError
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import solve_triangular
 from lmmsparse.engine.moments import moment_estimate
-from lmmsparse.engine.products import CrossProducts, Response
+from lmmsparse.engine.products import CrossProducts
+from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.krylov.factor import KrylovFactor
 from lmmsparse.engine.solvers.krylov.probes import Estimate, exact_sums
 
