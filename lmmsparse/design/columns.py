@@ -365,7 +365,7 @@ def match_column(name: str, column: pd.Series, info: ColumnInfo, labels: bool = 
         levels = tidy.cat.categories
         if pd.api.types.is_numeric_dtype(levels.dtype):
             tidy = tidy_column(tidy.astype(levels.dtype if tidy.notna().all() else np.float64))
-    if info.kind == "numeric" and holds_objects(tidy):
+    if info.kind == "numeric" and not labels and holds_objects(tidy):
         tidy = widened(tidy)
     if info.kind == "numeric" and not _is_real(tidy):
         if tidy.isna().all():

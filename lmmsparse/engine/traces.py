@@ -203,9 +203,9 @@ def at_once(
     flat = directions.reshape(len(directions), -1)
     squares, traces = flat @ form @ flat.T
     # F_i = [A v]'E_i[A v], summed over levels.
-    sums = sums.reshape(w, p + 1, w, p + 1)
-    F = (sums.transpose(0, 2, 1, 3) + sums.transpose(0, 2, 3, 1)).reshape(w * w, -1)
-    F = (flat @ F).reshape(-1, p + 1, p + 1)
+    own = sums.reshape(w, p + 1, w, p + 1)
+    both = (own.transpose(0, 2, 1, 3) + own.transpose(0, 2, 3, 1)).reshape(w * w, -1)
+    F = (flat @ both).reshape(-1, p + 1, p + 1)
     squares, traces = 0.5 * (squares + squares.T), traces + traces.T
     if p:
         squares -= F[:, p, :p] @ F[:, p, :p].T
