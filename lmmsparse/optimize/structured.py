@@ -23,6 +23,8 @@ _GROWS, _SHRINKS = 3.0, 0.3
 _SHORTEST, _LONGEST = 0.05, 0.5  # of a step that failed
 _TOO_FAR = -1.0  # of what was promised
 _NOTHING = 1e-11
+_WELL = 0.3  # cosine of step and what was missed above which one explains the other
+_REACH = 5.0  # of the last step: what is known of curvature goes no further
 _NOWHERE = 12  # points at which the objective could not be evaluated
 _THERE = 0.7  # how much of the model along a step is that of its end: the best of those tried
 
@@ -101,10 +103,12 @@ class StructuredSearch:
                 radius = _shrunk(here.value, there.value, float(here.gradient @ step)) * length
             elif ratio > 0.5 and length > 0.8 * radius:
                 radius *= _GROWS
+            else:
+                radius = min(radius, _REACH * length)
             model = (1.0 - _THERE) * here.hessian + _THERE * there.hessian + missed
             change = there.gradient - here.gradient - model @ step
             if ratio > _TOO_FAR:  # what happened so far away says little about here
-                missed = missed + _rank_one(change / scale, step * scale, scale)
+                missed = missed + _learnt(change / scale, step * scale, scale)
             if ratio > 1e-4:
                 x, here = x + step, there
         found = record.optimum(status, "StructuredSearch", bounds, expected)
@@ -143,10 +147,15 @@ def _scaled_step(
     return step / scale, predicted, float(np.linalg.norm(step))
 
 
-def _rank_one(missed: FloatArray, step: FloatArray, scale: FloatArray) -> FloatArray:
-    """The symmetric matrix of rank one that explains what was missed along a step."""
-    along = float(missed @ step)
-    if abs(along) <= 1e-6 * float(np.linalg.norm(missed) * np.linalg.norm(step)):
-        return np.zeros((len(step), len(step)))
-    own = missed * scale
-    return np.asarray(np.outer(own, own) / along)
+def _learnt(missed: FloatArray, step: FloatArray, scale: FloatArray) -> FloatArray:
+    """The smallest symmetric matrix that explains what was missed along a step.
+
+    Of rank one where that is well determined (SR1), otherwise of least norm (Powell).
+    """
+    along, square = float(missed @ step), float(step @ step)
+    if abs(along) <= _WELL * float(np.linalg.norm(missed)) * square**0.5:
+        cross = np.outer(missed, step) / square
+        own = cross + cross.T - along / square**2 * np.outer(step, step)
+    else:
+        own = np.outer(missed, missed) / along
+    return np.asarray(own * np.outer(scale, scale))

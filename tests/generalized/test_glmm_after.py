@@ -78,6 +78,17 @@ def test_a_held_parameter_has_its_value_and_the_criterion_is_the_models(formula:
             assert rise == pytest.approx(Z, abs=1e-5)
 
 
+def test_a_correlation_at_its_bound_leaves_the_rest_determined() -> None:
+    """Against glmmTMB, whose correlation goes to one without reaching it."""
+    m = fitted("Y ~ N + cs(0 + N | B)", lmm.load_dataset("oats"), "gamma")
+    assert m.minus2loglik == pytest.approx(615.489775, abs=1e-5)
+    assert m.theta.iloc[-1] == 1.0
+    np.testing.assert_allclose(m.se, [0.0706956, 0.0528346, 0.0546982, 0.0542828], rtol=2e-3)
+    errors = m.parameter_errors["Std. Error"]
+    assert np.isnan(errors.filter(like="rho")).all()
+    assert np.isfinite(errors.filter(like="sd_")).all()
+
+
 def test_the_limit_of_a_correlation_by_its_definition() -> None:
     data = models.frame("contraception")
     m = fitted("use ~ age + (urban | district)", data, "binomial")

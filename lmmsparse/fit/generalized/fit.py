@@ -35,7 +35,7 @@ from lmmsparse.fit.generalized.problem import GeneralizedProblem, prepared
 from lmmsparse.fit.generalized.search import search
 from lmmsparse.fit.held import held_parameters, theta_names
 from lmmsparse.fit.start import checked_start
-from lmmsparse.optimize import Optimizer, StructuredSearch
+from lmmsparse.optimize import Bounds, Optimizer, StructuredSearch
 
 _UNBOUND = 1e-7  # share of the usual information below which a coefficient has no bound
 
@@ -120,10 +120,18 @@ class GeneralizedFit(Fit):
     @property
     def _free(self) -> BoolArray:
         out = np.ones(len(self.hessian), dtype=bool)
-        out[self.design.p : self.design.p + self.template.n_theta] = self.template.free
+        in_theta = slice(self.design.p, self.design.p + self.template.n_theta)
+        out[in_theta] = self.template.free & ~self._at_bound
         if self.family.at_limit(self.delta):
             out[-1] = False
         return out
+
+    @cached_property
+    def _at_bound(self) -> BoolArray:
+        """Which elements of θ are at a bound beyond which the likelihood may rise, (n_theta,)."""
+        template = self.template
+        bounds = Bounds(template.lower, template.upper, template.mirrors)
+        return bounds.held(self.theta) & template.free
 
     @cached_property
     def joint_covariance(self) -> FloatArray:
@@ -147,6 +155,8 @@ class GeneralizedFit(Fit):
         result[open_, open_] = np.inf
         if self.family.at_limit(self.delta):
             result[-1, -1] = np.inf
+        bound = p + np.flatnonzero(self._at_bound)
+        result[bound, bound] = np.inf
         return frozen(result)
 
     @cached_property

@@ -18,7 +18,7 @@ from lmmsparse.results.generalized import covariance_names, covariance_values
 from lmmsparse.results.parameters import select_rows
 
 _ROMAN = {1: "I", 2: "II", 3: "III"}
-_STEP = 1e-6
+_STEP, _ROUNDING = 1e-6, 1e-4
 _NEAR_ZERO = 3.0  # standard error of a logarithm above which its limits say nothing
 
 
@@ -109,6 +109,10 @@ def transformed_errors(fit: GeneralizedFit) -> tuple[FloatArray, FloatArray, lis
     scales = ["z" if name.startswith(("cor_", "rho")) else "log" for name in names]
     p, d = fit.design.p, fit.template.n_theta
     theta = np.array(fit.theta)
+    structures = fit.template.structures
+    lower = np.concatenate([s.lower() for s in structures])
+    upper = np.concatenate([s.upper() for s in structures])
+    lower = np.where(lower == 0.0, -np.inf, lower)  # signs do not matter
 
     def on_scale(values: FloatArray) -> FloatArray:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -120,20 +124,20 @@ def transformed_errors(fit: GeneralizedFit) -> tuple[FloatArray, FloatArray, lis
     J = np.zeros((len(names), d + fit.family.estimates_delta))
     for i in range(d):
         step = _STEP * max(1.0, abs(theta[i]))
-        ends = []
-        for sign in (1.0, -1.0):
+        ends, places = [], (min(theta[i] + step, upper[i]), max(theta[i] - step, lower[i]))
+        for place in places:
             moved = theta.copy()
-            moved[i] += sign * step
+            moved[i] = place
             ends.append(on_scale(covariance_values(fit, moved)))
         with np.errstate(invalid="ignore"):
-            J[:, i] = (ends[0] - ends[1]) / (2.0 * step)
+            J[:, i] = (ends[0] - ends[1]) / (places[0] - places[1])
     if fit.family.estimates_delta:
         J[-1, -1] = 1.0
     V = fit.joint_covariance[p:, p:]
     known = np.isfinite(np.diag(V))
     with np.errstate(invalid="ignore"):
         variance = np.einsum("ij,jk,ik->i", J, np.where(np.isfinite(V), V, 0.0), J)
-        variance[np.any(J[:, ~known] != 0, axis=1)] = np.inf
+        variance[np.any(~(np.abs(J[:, ~known]) <= _ROUNDING), axis=1)] = np.inf
         se = np.sqrt(np.where(variance >= 0, variance, np.nan))
     return center, se, scales
 
