@@ -304,3 +304,19 @@ def test_structures_that_need_rows_together_are_refused(name: str) -> None:
     given = {"known": {"g": np.eye(3)}, "residual": "cs(1 | g)", "residual_sd": "~ f"}[name]
     with pytest.raises(lmm.OptionError, match=f"^{name}= is not there"):
         lmm.lmer("y ~ x + (1 | g)", DATA, chunks=CHUNKS, **{name: given})
+
+
+def test_residuals_are_drawn_of_the_sample(model: lmm.LinearMixedModel) -> None:
+    plt = pytest.importorskip("matplotlib.pyplot")
+    sample = model.fit.design.sample
+    assert sample is not None
+    ax = model.plot.residuals(smooth=False)
+    assert f"{sample.n:,} of {model.nobs:,} rows" in ax.get_ylabel()
+    fitted, residuals = ax.collections[0].get_offsets().T
+    np.testing.assert_allclose(fitted + residuals, sample.y, atol=1e-9)
+    np.testing.assert_allclose(fitted, model.fit.fitted_on(sample), atol=1e-9)
+    for each in (model.plot.qq(), model.plot.scale_location(smooth=False)):
+        assert "rows" in each.get_ylabel()
+    whole = MEMORY.plot.residuals(smooth=False).collections[0].get_offsets()
+    np.testing.assert_allclose(whole[:, 0], MEMORY.fitted, atol=1e-9)
+    plt.close("all")
