@@ -5,6 +5,9 @@ JOBS ?= auto
 # Many small dense blocks: threads inside the BLAS cost more than they bring.
 export OPENBLAS_NUM_THREADS ?= 1
 
+# Tests start many processes: what one has compiled, the others need not compile again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # What `make fuzz` tries: random inputs per test, and the seed they come from.
 EXAMPLES ?= 5000
 SEED ?= 1

@@ -25,6 +25,7 @@ from lmmsparse.common.errors import (
     SingularFitWarning,
     SlowSolverWarning,
     StorageError,
+    UnknownColumnError,
     UnknownGroupError,
 )
 from lmmsparse.common.table import Table
@@ -98,6 +99,7 @@ __all__ = [
     "SuperLU",
     "Table",
     "TrustRegion",
+    "UnknownColumnError",
     "UnknownGroupError",
     "VarCorr",
     "anova",

@@ -321,6 +321,7 @@ class ArrowPartition:
         for fragment in self.fragments:
             scanner = _scanner(fragment, self.names, self.schema, self.rows)
             yield from scanner.to_batches()
+        _arrow().default_memory_pool().release_unused()
 
 
 def arrow_batches(record_batches: Iterable[Any], rows: int) -> Iterator[Batch]:

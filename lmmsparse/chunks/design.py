@@ -19,7 +19,7 @@ from lmmsparse.chunks.learn import SAMPLE, Learnt
 from lmmsparse.chunks.options import Chunks
 from lmmsparse.chunks.plan import Plan, design_of_sample, plan_of, sample_frame, with_spans
 from lmmsparse.chunks.question import Question, question_of
-from lmmsparse.chunks.room import Meeting, about_room, free_memory
+from lmmsparse.chunks.room import Meeting, about_room, fits_surely, free_memory
 from lmmsparse.chunks.run import fold
 from lmmsparse.chunks.sums import Sums
 from lmmsparse.common.errors import DataError, Finding
@@ -51,6 +51,8 @@ def design_in_chunks(
         What is said beside what is found.
     """
     question = question_of(formula, source, weights, offset, na_action, contrasts, context)
+    few = fits_surely(source.n_rows, question.effects, free_memory())
+    question = replace(question, counts_meetings=not few)
     reading = _Reading(source, question, chunks)
     learnt = reading.learnt()
     said = about_missing(learnt.rows, learnt.missing, learnt.counts, na_action)

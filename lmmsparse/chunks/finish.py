@@ -16,7 +16,8 @@ from lmmsparse.chunks.sums import Sums
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.design.facts import Facts
 from lmmsparse.engine.columns import Basis
-from lmmsparse.engine.products import CrossProducts, PairBlocks
+from lmmsparse.engine.pair_blocks import PairBlocks
+from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.responses import Response
 
 _WORST = 1e4

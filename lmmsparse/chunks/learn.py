@@ -14,7 +14,7 @@ from lmmsparse.chunks.batch import Batch, Partition
 from lmmsparse.chunks.levels import Combinations, Values, coded, combinations_in
 from lmmsparse.chunks.question import Complete, Question, argument_of
 from lmmsparse.chunks.room import Distinct, hashed, met_by
-from lmmsparse.chunks.unchanged import Seen, numbers_of, see
+from lmmsparse.chunks.unchanged import Seen, of_labels, see
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.errors import DataError
 from lmmsparse.design.recipe import evaluate_grouping, evaluate_numbers
@@ -179,14 +179,16 @@ def _add(out: Learnt, question: Question, batch: Batch) -> None:
         met = combinations_in([of(_bare(name, found.frame)) for name in factors])
         before = out.levels.get(factors)
         out.levels[factors] = met if before is None else before.joined(met, factors)
-    hashes = {
-        factors: hashed(*_coded([of(_bare(name, found.frame)) for name in factors]))
+    here = {
+        factors: _coded([of(_bare(name, found.frame)) for name in factors])
         for factors in question.groupings
     }
-    for both in combinations(question.groupings, 2):
-        met_here = met_by(*(hashes[factors] for factors in both))
-        out.meetings.setdefault(both, Distinct()).add(met_here)
-    numbers = {question.groupings[factors]: numbers_of(own) for factors, own in hashes.items()}
+    if question.counts_meetings:
+        hashes = {factors: hashed(*own) for factors, own in here.items()}
+        for both in combinations(here, 2):
+            met_here = met_by(*(hashes[factors] for factors in both))
+            out.meetings.setdefault(both, Distinct()).add(met_here)
+    numbers = {question.groupings[factors]: of_labels(*own) for factors, own in here.items()}
     see(out.seen, found, question, numbers, of)
     extra = _numbers(out, question, found)
     extra += _factors(out, question, found, of)

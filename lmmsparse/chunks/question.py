@@ -37,6 +37,8 @@ class Question:
         Factors → name of the grouping.
     learnt : tuple of str
         Calls that learn from the data, such as ``scale(x)``.
+    counts_meetings : bool
+        Whether it is found out how many levels of crossed factors meet.
     """
 
     asked: Asked
@@ -49,6 +51,13 @@ class Question:
     labels: frozenset[str]
     groupings: Mapping[tuple[str, ...], str]
     learnt: tuple[str, ...]
+    counts_meetings: bool = True
+
+    @property
+    def effects(self) -> int:
+        """Random effects per level, about, of the term with most."""
+        used = (len(names) for part, names in self.asked.uses.items() if part.startswith("random"))
+        return 1 + max(used, default=0)
 
     @property
     def context(self) -> dict[str, Any]:

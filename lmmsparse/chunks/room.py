@@ -16,7 +16,7 @@ from lmmsparse.common.errors import DataError, Finding
 _SIZE = 4096  # hashes that are kept: the count is right to a few per cent
 _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _PER_CELL, _PER_NUMBER = 24, 24  # bytes: here, in the model and in its linear algebra
-_TIGHT = 0.5
+_TIGHT, _SURELY = 0.5, 0.25  # of the memory that is free
 Hashes = NDArray[np.uint64]
 
 
@@ -116,6 +116,17 @@ class Meeting:
     def bytes(self) -> float:
         """What they take from the sums to the end of the search, about."""
         return self.cells * (_PER_CELL + _PER_NUMBER * self.numbers)
+
+
+def fits_surely(rows: int | None, effects: int, free: float) -> bool:
+    """Whether so many rows cannot make more cells than memory holds.
+
+    Parameters
+    ----------
+    effects : int
+        Per level of the term that has most of them.
+    """
+    return rows is not None and Meeting(("", ""), rows, effects**2).bytes <= _SURELY * free
 
 
 def about_room(meetings: Sequence[Meeting], free: float) -> list[Finding]:

@@ -15,6 +15,7 @@ from lmmsparse.inference.intervals.confint import METHODS as CI_METHODS
 from lmmsparse.optimize import Bobyqa, NelderMead, Optimizer, TrustRegion
 
 Command = Callable[[argparse.Namespace], int]
+Options = argparse._ActionsContainer
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "bobyqa": Bobyqa,
     "nelder-mead": NelderMead,
@@ -63,9 +64,9 @@ def make_parser(fitting: Command, demonstrating: Command, listing: Command) -> _
         epilog='Example: lmmsparse fit "Reaction ~ Days + (Days|Subject)" sleepstudy',
     )
     _add_model(fit)
-    _add_tests(fit)
-    _add_means(fit)
-    _add_output(fit)
+    _add_tests(fit.add_argument_group("tests and shares of variance"))
+    _add_means(fit.add_argument_group("marginal means"))
+    _add_output(fit.add_argument_group("where results go"))
     fit.set_defaults(run=fitting)
 
     demo = commands.add_parser("demo", help="fit five models beside lmer's published figures")
@@ -77,7 +78,7 @@ def make_parser(fitting: Command, demonstrating: Command, listing: Command) -> _
     return parser
 
 
-def _add_model(fit: argparse.ArgumentParser) -> None:
+def _add_model(fit: Options) -> None:
     fit.add_argument("formula", help='for example "size ~ Time + (Time|tree)"')
     fit.add_argument(
         "data",
@@ -139,7 +140,7 @@ def _add_model(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help="how to search the optimum")
 
 
-def _add_tests(fit: argparse.ArgumentParser) -> None:
+def _add_tests(fit: Options) -> None:
     fit.add_argument(
         "--ddf", metavar="METHOD", help=f"degrees of freedom of the tests: {', '.join(METHODS)}"
     )
@@ -162,7 +163,7 @@ def _add_tests(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--ranef", action="store_true", help="also print the random effects")
 
 
-def _add_means(fit: argparse.ArgumentParser) -> None:
+def _add_means(fit: Options) -> None:
     fit.add_argument(
         "--emmeans",
         metavar="FACTORS",
@@ -209,7 +210,7 @@ def _add_means(fit: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_output(fit: argparse.ArgumentParser) -> None:
+def _add_output(fit: Options) -> None:
     fit.add_argument("--markdown", action="store_true", help="print tables as Markdown")
     fit.add_argument(
         "--json",

@@ -43,7 +43,7 @@ def no_such_name(module: str, models: type, public: Sequence[str], name: str) ->
         text += f". It is a member of the fitted model. Write m.{name}."
     elif advice := habit("members", name):
         text += f". {advice}"
-    else:
+    elif name[0] != "_":
         text += "." * bool(hint := close_match(name, public)) + hint
     raise AttributeError(text, name=name)
 

@@ -78,7 +78,7 @@ def binomial_response(
             if prior is not None and np.array_equal(prior, b, equal_nan=True):
                 prior = None  # as in R, where weights are the trials of a proportion
             return _counted(formula, frame, a, b, prior, own)
-    values = evaluate(text, _columns(text, frame), own)
+    values = evaluate(text, _columns(text, frame, own), own)
     y, success = _as_numbers(text, values, len(frame))
     if np.any((y < 0) | (y > 1)):
         raise DataError(_not_a_proportion(text, y))
@@ -212,14 +212,15 @@ def _are_whole(values: FloatArray) -> bool:
     )
 
 
-def _columns(text: str, frame: pd.DataFrame) -> Variables:
+def _columns(text: str, frame: pd.DataFrame, context: Mapping[str, Any]) -> Variables:
+    columns_of(text, frame.columns, context)  # names that are no columns are refused here
     used = [name for name in references(text).names if name in frame.columns]
     check_unique(frame, set(used))
     return Variables.of(frame, used)
 
 
 def _numbers(text: str, frame: pd.DataFrame, context: Mapping[str, Any]) -> FloatArray:
-    table = _columns(text, frame)
+    table = _columns(text, frame, context)
     values = evaluate(text, table, context)
     if np.ndim(values) == 0:
         values = np.full(len(frame), values)

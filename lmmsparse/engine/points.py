@@ -13,7 +13,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.engine.covariance.template import LambdaTemplate
-from lmmsparse.engine.linalg import solve_triangular, summed_products, times_each
+from lmmsparse.engine.linalg import chunks, solve_triangular, summed_products, times_each
 from lmmsparse.engine.moments import moment_estimate
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.responses import Response
@@ -27,12 +27,13 @@ def traces_by_term(
     """Per term Σ_ℓ (Z'WZ Λ M⁻¹)_ℓℓ, (k, k), from every stored block and its transpose."""
     out = [np.zeros((k, k)) for k in products.sizes]
     for pair, S in zip(products.pairs, inverse, strict=True):
-        BT = times_each(pair.values, factors[pair.t])
-        out[pair.s] += summed_products(BT, S)
-        if pair.s != pair.t:
-            k = products.sizes[pair.t]
-            TB = np.matmul(factors[pair.s].T, pair.values)
-            out[pair.t] += TB.reshape(-1, k).T @ S.reshape(-1, k)
+        for part in chunks(len(S), S[:1].size):
+            BT = times_each(pair.values[part], factors[pair.t])
+            out[pair.s] += summed_products(BT, S[part])
+            if pair.s != pair.t:
+                k = products.sizes[pair.t]
+                TB = np.matmul(factors[pair.s].T, pair.values[part])
+                out[pair.t] += TB.reshape(-1, k).T @ S[part].reshape(-1, k)
     return out
 
 

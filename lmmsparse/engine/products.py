@@ -7,7 +7,7 @@ neither units nor large means cost digits; `Basis` carries the way back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -17,38 +17,12 @@ import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, IntArray, ReadOnly, frozen, frozen_csr, is_ones
 from lmmsparse.engine.columns import Basis, InternalColumns
-from lmmsparse.engine.pairs import (
-    PairPattern,
-    TermColumns,
-    counted_pairs,
-    one_known_factor,
-    pair_pattern,
-    pair_patterns,
-)
+from lmmsparse.engine.pair_blocks import AT_ONCE, PairBlocks, add_product, all_blocks
+from lmmsparse.engine.pairs import PairPattern, TermColumns, pair_patterns
 from lmmsparse.engine.prior import Prior, Priors
 
 _FEW_COLUMNS = 4
 _DENSE_UP_TO = 200  # random effects
-
-
-@dataclass(frozen=True, eq=False)
-class PairBlocks(ReadOnly):
-    """The stored blocks of Z'WZ between two terms s ≥ t (in term order, s below t).
-
-    Attributes
-    ----------
-    s, t : int
-        The terms; s == t holds the levels' own blocks.
-    rows, cols : (m,) int arrays
-        Level of s and level of t of each block.
-    values : (m, k_s, k_t) array
-    """
-
-    s: int
-    t: int
-    rows: IntArray
-    cols: IntArray
-    values: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,10 +139,27 @@ class CrossProducts(ReadOnly):
     def times(self, b: FloatArray) -> FloatArray:
         """Z'WZ b for b of shape (q,) or (q, m)."""
         if len(self.sizes) != 1:
-            return np.asarray((self.dense if self.q <= _DENSE_UP_TO else self.ZtZ) @ b)
+            if self.q <= _DENSE_UP_TO:
+                return np.asarray(self.dense @ b)
+            if sum(pair.values.size for pair in self.pairs) <= AT_ONCE:
+                return np.asarray(self.ZtZ @ b)
+            return self._times_by_pairs(b.reshape(self.q, -1)).reshape(b.shape)
         k = self.sizes[0]
         by_level = b.reshape(self.q // k, k, -1)
         return np.asarray(np.matmul(self.pairs[0].values, by_level)).reshape(b.shape)
+
+    def _times_by_pairs(self, b: FloatArray) -> FloatArray:
+        """The same without Z'WZ, which would take several times the memory of its blocks."""
+        out = np.zeros_like(b)
+
+        def of(x: FloatArray, t: int) -> FloatArray:
+            part = x[self.offsets[t] : self.offsets[t + 1]]
+            return part.reshape(self.n_levels[t], self.sizes[t], x.shape[1])
+
+        for pair in self.pairs:
+            s, t = pair.s, pair.t
+            add_product(pair, of(b, s), of(b, t), of(out, s), of(out, t))
+        return out
 
     @cached_property
     def dense(self) -> FloatArray:
@@ -225,56 +216,6 @@ def side_by_side(
     return out
 
 
-def _blocks(
-    terms: Sequence[TermColumns], pair: PairPattern, weights: FloatArray | None
-) -> PairBlocks:
-    """The numbers of a pair: one sum over the rows per element of a block."""
-    a, b = terms[pair.s], terms[pair.t]
-    own, m = pair.s == pair.t, len(pair.rows)
-    left = a.columns if weights is None else a.columns * weights[:, None]
-    place = pair.place.astype(np.intp, copy=False)
-    values = np.empty((m, a.columns.shape[1], b.columns.shape[1]))
-    for i in range(values.shape[1]):
-        for j in range(i + 1 if own else values.shape[2]):
-            product = left[:, i] * b.columns[:, j]
-            values[:, i, j] = np.bincount(place, product, minlength=m)
-            if own:
-                values[:, j, i] = values[:, i, j]
-    return PairBlocks(pair.s, pair.t, pair.rows, pair.cols, values)
-
-
-def _counts(terms: Sequence[TermColumns], s: int, t: int) -> PairBlocks:
-    """The blocks between two columns of ones; where each is one, in the memory of one number."""
-    a, b = terms[s], terms[t]
-    if s == t or one_known_factor(a, b):
-        rows = cols = np.arange(a.n_levels, dtype=a.codes.dtype)
-        count = np.bincount(a.codes, minlength=a.n_levels)
-    else:
-        rows, cols, count = counted_pairs(a, b)
-    m = len(rows)
-    if m and m == len(a.codes) and count.all():
-        return PairBlocks(s, t, rows, cols, np.broadcast_to(np.ones((1, 1, 1)), (m, 1, 1)))
-    return PairBlocks(s, t, rows, cols, count.astype(np.float64)[:, None, None])
-
-
-def _all_blocks(
-    terms: Sequence[TermColumns],
-    weights: FloatArray | None,
-    pairs: Iterable[PairPattern] | None,
-) -> Iterator[PairBlocks]:
-    """Of every s ≥ t, one after the other."""
-    if pairs is not None:
-        yield from (_blocks(terms, pair, weights) for pair in pairs)
-        return
-    ones = [weights is None and is_ones(term.columns) for term in terms]
-    for s in range(len(terms)):
-        for t in range(s + 1):
-            if ones[s] and ones[t]:
-                yield _counts(terms, s, t)
-            else:
-                yield _blocks(terms, pair_pattern(terms, s, t), weights)
-
-
 def _grouped(term: TermColumns, Q: InternalColumns, WX: FloatArray | sp.csr_array) -> FloatArray:
     """Z_t'WQ, (levels · k, p)."""
     if isinstance(WX, np.ndarray):
@@ -326,7 +267,7 @@ def cross_products(
     sizes = tuple(term.columns.shape[1] for term in terms)
     lengths = [k * term.n_levels for k, term in zip(sizes, terms, strict=True)]
     return CrossProducts(
-        pairs=tuple(_all_blocks(terms, weights, pairs)),
+        pairs=tuple(all_blocks(terms, weights, pairs)),
         ZtX=np.concatenate([_grouped(term, Q, WX) for term in terms]),
         XtX=Q.gram(WX),
         offsets=tuple(accumulate(lengths, initial=0)),

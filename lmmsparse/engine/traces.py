@@ -26,6 +26,7 @@ from lmmsparse.engine.products import CrossProducts, side_by_side
 
 _FEW_EFFECTS = 100
 _LARGEST_BORDER = 200
+_AT_ONCE = 2000  # levels whose products stay in the cache
 _POSSIBLE = 4  # times as many effects, and columns of a border, where traces are seldom asked for
 
 
@@ -192,6 +193,30 @@ def at_once(
     directions : (d, w, w) array
         ∂T with the effects of all terms side by side.
     """
+    _, w, p, levels = ends.shape
+    p -= 1
+    form, sums = _at_once(inner[..., :_AT_ONCE], ends[..., :_AT_ONCE], reml)
+    for start in range(_AT_ONCE, levels, _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        more = _at_once(inner[..., part], ends[..., part], reml)
+        form, sums = form + more[0], sums + more[1]
+    flat = directions.reshape(len(directions), -1)
+    squares, traces = flat @ form @ flat.T
+    # F_i = [A v]'E_i[A v], summed over levels.
+    sums = sums.reshape(w, p + 1, w, p + 1)
+    F = (sums.transpose(0, 2, 1, 3) + sums.transpose(0, 2, 3, 1)).reshape(w * w, -1)
+    F = (flat @ F).reshape(-1, p + 1, p + 1)
+    squares, traces = 0.5 * (squares + squares.T), traces + traces.T
+    if p:
+        squares -= F[:, p, :p] @ F[:, p, :p].T
+    if reml and p:
+        AEA = F[:, :p, :p].reshape(len(F), -1)
+        traces += AEA @ AEA.T
+    return F[:, p, p], squares, traces
+
+
+def _at_once(inner: FloatArray, ends: FloatArray, reml: bool) -> tuple[FloatArray, FloatArray]:
+    """The two forms of `at_once`, and AB' with v beside A and u beside B, summed over levels."""
     (_, X, Y), (A, B) = inner, ends
     w, p = A.shape[0], A.shape[1] - 1
     v, u, AX, BX = A[:, p], B[:, p], A[:, :p], B[:, :p]
@@ -206,19 +231,8 @@ def at_once(
         np.negative(_summed(AX, AX), out=YH)
     else:
         HY[:], XX[:], YH[:] = Y, X, 0.0
-    flat = directions.reshape(len(directions), -1)
-    squares, traces = flat @ _form(inner, others) @ flat.T
-    # F_i = [A v]'E_i[A v], summed over levels.
-    sums = (A.reshape(w * (p + 1), -1) @ B.reshape(w * (p + 1), -1).T).reshape(w, p + 1, w, p + 1)
-    F = (sums.transpose(0, 2, 1, 3) + sums.transpose(0, 2, 3, 1)).reshape(w * w, -1)
-    F = (flat @ F).reshape(-1, p + 1, p + 1)
-    squares, traces = 0.5 * (squares + squares.T), traces + traces.T
-    if p:
-        squares -= F[:, p, :p] @ F[:, p, :p].T
-    if reml and p:
-        AEA = F[:, :p, :p].reshape(len(F), -1)
-        traces += AEA @ AEA.T
-    return F[:, p, p], squares, traces
+    sums = A.reshape(w * (p + 1), -1) @ B.reshape(w * (p + 1), -1).T
+    return _form(inner, others), sums
 
 
 def _form(inner: FloatArray, others: FloatArray) -> FloatArray:
@@ -234,7 +248,8 @@ def _form(inner: FloatArray, others: FloatArray) -> FloatArray:
     m, w, *_, levels = inner.shape
     right = others.reshape(*others.shape[:-4], m, w * w, levels).swapaxes(-1, -2)
     sums = np.matmul(inner.reshape(m, w * w, levels), right)
-    return np.asarray(sums.reshape(*others.shape[:-4], -1)[..., _places(w)[:m]].sum(axis=-3))
+    flat = sums.reshape(*others.shape[:-4], -1)
+    return np.asarray(flat.take(_places(w)[:m], axis=-1).sum(axis=-3))
 
 
 @cache

@@ -28,8 +28,9 @@ from lmmsparse.engine.columns import InternalColumns
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import chunks
+from lmmsparse.engine.pair_blocks import PairBlocks
 from lmmsparse.engine.prior import Prior
-from lmmsparse.engine.products import CrossProducts, PairBlocks, side_by_side
+from lmmsparse.engine.products import CrossProducts, side_by_side
 from lmmsparse.fit.coordinates import standardizer
 from lmmsparse.fit.undetermined import Undetermined
 
@@ -190,15 +191,18 @@ def gram_matrix(template: LambdaTemplate, products: CrossProducts, reml: bool) -
     G[d, d] = total[d] = products.n
     for pair in products.pairs:
         s, t = pair.s, pair.t
-        A = np.matmul(np.matmul(roots[s].T, pair.values), roots[t])
-        G[part[s], part[t]] = traces(A, A, changes[s], changes[t])
-        if s == t:
-            largest = np.sum(np.einsum("lkk->l", A) ** 2) * np.sum(changes[s] ** 2, axis=(1, 2))
-            total[part[s]] = np.maximum(np.diag(G)[part[s]], _LOST * largest)
-            G[d, part[s]] = np.tensordot(changes[s], A.sum(axis=0), axes=2)
-        if reml:
-            BB = np.matmul(border[s][pair.rows], np.swapaxes(border[t][pair.cols], 1, 2))
-            G[part[s], part[t]] -= 2.0 * traces(A, BB, changes[s], changes[t])
+        width = max(products.sizes) * (products.p + products.sizes[t])
+        for some in [slice(None)] if s == t else chunks(len(pair.rows), width):
+            A = np.matmul(np.matmul(roots[s].T, pair.values[some]), roots[t])
+            G[part[s], part[t]] += traces(A, A, changes[s], changes[t])
+            if s == t:
+                largest = np.sum(np.einsum("lkk->l", A) ** 2) * np.sum(changes[s] ** 2, axis=(1, 2))
+                total[part[s]] = np.maximum(np.diag(G)[part[s]], _LOST * largest)
+                G[d, part[s]] = np.tensordot(changes[s], A.sum(axis=0), axes=2)
+            if reml:
+                other = np.swapaxes(border[t][pair.cols[some]], 1, 2)
+                BB = np.matmul(border[s][pair.rows[some]], other)
+                G[part[s], part[t]] -= 2.0 * traces(A, BB, changes[s], changes[t])
     if reml and products.p:
         pulled = np.concatenate(
             [_pulled(B, E) for B, E in zip(border, changes, strict=True)]

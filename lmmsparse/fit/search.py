@@ -135,16 +135,16 @@ class _Searches:
     def run(self, optimizer: Optimizer, start: Start) -> Optimum:
         """One search, in standardized coordinates."""
         scaled, before = self._scaled, np.empty((0, self._template.n_theta + 1))
-        theta, target = start.theta, cast(Objective, scaled)
+        x, target = scaled.to_internal(start.theta), cast(Objective, scaled)
         if not self._limited and not isinstance(optimizer, QuasiNewton):
             target = scaled.charted()
             if start.moments and isinstance(optimizer, TrustRegion) and optimizer.max_eval > 1:
                 optimizer = replace(optimizer, max_eval=optimizer.max_eval - 1)
-                theta, value = self._nearer(start.theta)
-                before = np.append(scaled.to_internal(start.theta), value)[None]
+                value, nearer = self._nearer(start.theta)
+                before = np.append(x, value)[None]
+                x = x if nearer is None else nearer
         target = Announced(target) if self._progress else target
-        x, free = scaled.to_internal(theta), self._template.free
-        found = minimize_free(optimizer, target, x, self._bounds, free)
+        found = minimize_free(optimizer, target, x, self._bounds, self._template.free)
         if not len(before):
             return found
         return replace(
@@ -153,14 +153,16 @@ class _Searches:
             trace=np.concatenate([before, found.trace]),
         )
 
-    def _nearer(self, theta: FloatArray) -> tuple[FloatArray, float]:
-        """The moment estimate at θ, or θ itself where that is better; the criterion at θ."""
+    def _nearer(self, theta: FloatArray) -> tuple[float, FloatArray | None]:
+        """The criterion at θ, and the moment estimate, if it is better, in coordinates."""
         value, estimate = self._objective.moment_estimate(theta)
+        if estimate is None:
+            return value, None
+        x = self._scaled.to_internal(estimate)
         try:
-            better = estimate is not None and self._objective(estimate) < value
+            return value, x if self._scaled(x) < value else None
         except NumericalError:
-            better = False
-        return (theta if estimate is None or not better else estimate), value
+            return value, None
 
     def lowest(self, found: Optimum, from_default: bool) -> Optimum:
         """The best of this search and of those from further starts, if there is need of any."""

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lmmsparse.common.archive import Archive, Arrays, write_archive
-from lmmsparse.common.arrays import FloatArray, ObjectArray
+from lmmsparse.common.arrays import FloatArray, ObjectArray, ones_once
 from lmmsparse.common.errors import Finding, MissingPackageError, StorageError
 from lmmsparse.common.fields import (
     choice,
@@ -291,7 +291,7 @@ def _decode_block(
     return RandomBlock(
         groupings[whole(meta["grouping"], 0, len(groupings) - 1)],
         names,
-        np.asfortranarray(arrays.numbers(f"{name}.columns", n, len(names))),
+        ones_once(np.asfortranarray(arrays.numbers(f"{name}.columns", n, len(names)))),
         structure,
         text(meta["source"]),
         flag(meta["split"]),
@@ -300,7 +300,7 @@ def _decode_block(
 
 def _decode_fixed(arrays: Arrays, n: int, p: int) -> FloatArray | sp.csr_array:
     if "X" in arrays:
-        return np.asfortranarray(arrays.numbers("X", n, p))
+        return ones_once(np.asfortranarray(arrays.numbers("X", n, p)))
     data = arrays.numbers("X.data", None)
     indices = arrays.whole("X.indices", len(data), p)
     indptr = arrays.whole("X.indptr", n + 1, len(data) + 1)

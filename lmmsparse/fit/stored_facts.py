@@ -14,7 +14,8 @@ from lmmsparse.design.facts import Facts
 from lmmsparse.design.terms import factor_levels
 from lmmsparse.design.without_rows import design_without_rows
 from lmmsparse.engine.columns import Basis
-from lmmsparse.engine.products import CrossProducts, PairBlocks
+from lmmsparse.engine.pair_blocks import PairBlocks
+from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.responses import Response
 
 _NUMBERS = ("low", "high", "spread", "size", "mean_offset", "mean_inverse_weight", "variance")

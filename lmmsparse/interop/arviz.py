@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.interpolate import PchipInterpolator
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.curves import monotone
 from lmmsparse.common.distributions import normal_quantile
 from lmmsparse.common.errors import DataError, MissingPackageError, OptionError
 from lmmsparse.common.options import whole_number
@@ -95,4 +95,4 @@ def _quantiles(curve: pd.DataFrame, n: int) -> FloatArray:
     value = curve["value"].to_numpy()[first]
     if len(zeta) < 2:
         return np.full(n, value[0])
-    return np.asarray(PchipInterpolator(zeta, value)(np.clip(z, zeta[0], zeta[-1])))
+    return np.asarray(monotone(zeta, value)(np.clip(z, zeta[0], zeta[-1])))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.optimize
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.optimize.base import Bounds, Objective, Optimum, Recorder, Status, check_positive
@@ -51,12 +50,15 @@ class QuasiNewton:
                 return abs(record.best) * 10.0 + 1e10, np.zeros(len(x))
             return at.value, at.gradient
 
-        found = scipy.optimize.minimize(
+        from scipy.optimize import Bounds as Box
+        from scipy.optimize import minimize
+
+        found = minimize(
             value,
             x,
             jac=True,
             method="L-BFGS-B",
-            bounds=scipy.optimize.Bounds(lower, upper),
+            bounds=Box(lower, upper),
             options={
                 "maxfun": self.max_eval,
                 "maxiter": self.max_eval,

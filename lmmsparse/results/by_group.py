@@ -14,7 +14,7 @@ from lmmsparse.common.table import Table
 from lmmsparse.common.words import close_match
 
 V = TypeVar("V")
-_ROWS = 20
+_ROWS, _WIDTH = 20, 88
 
 
 def own_name(name: Any, groups: Iterable[str]) -> Any:
@@ -62,15 +62,24 @@ class ByGroup(dict[str, V]):
     def _repr_html_(self) -> str:
         parts = []
         for name, value in self.items():
-            shown = getattr(value, "_repr_html_", None)
-            text = shown() if shown else f"<pre>{html.escape(repr(value))}</pre>"
+            if isinstance(value, pd.DataFrame):
+                parts.append(_table(name, value)._repr_html_())
+                continue
+            text = f"<pre>{html.escape(repr(value))}</pre>"
             parts.append(f"<div style='font-weight:600'>{html.escape(name)}</div>{text}")
         return "".join(parts)
+
+
+def _table(name: str, value: pd.DataFrame) -> Table:
+    rest = [f"… ({len(value)} rows)"] if len(value) > _ROWS else []
+    return Table.from_frame(value.head(_ROWS), title=name, notes=rest)
 
 
 def _shown(name: str, value: Any) -> str:
     """A factor's values below its name, of long tables the first rows."""
     if not isinstance(value, pd.DataFrame):
         return f"{name}\n{value!r}"
-    rest = [f"… ({len(value)} rows)"] if len(value) > _ROWS else []
-    return str(Table.from_frame(value.head(_ROWS), title=name, notes=rest))
+    text = str(_table(name, value))
+    if len(value) <= len(value.columns) and max(map(len, text.splitlines())) > _WIDTH:
+        return str(Table.from_frame(value.T, title=name))
+    return text

@@ -16,7 +16,7 @@ import scipy.linalg as sla
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.engine.linalg import chunks
-from lmmsparse.engine.products import PairBlocks
+from lmmsparse.engine.pair_blocks import PairBlocks
 from lmmsparse.fit.fit import Fit
 
 _MOST, _AT_A_TIME = 2000, 20  # rows, where there is nothing but solving

@@ -314,7 +314,7 @@ def test_what_was_found_is_printed_once() -> None:
 
 def test_weights_that_are_no_trials_are_warned_of() -> None:
     data, rng = groups()
-    data["y"] = (rng.uniform(size=len(data)) < 0.4).astype(int)
+    data["y"] = (rng.uniform(size=len(data)) < 1 / (1 + np.exp(-4 * data["b"]))).astype(int)
     data["w"] = rng.uniform(0.5, 2.0, len(data))
     with pytest.warns(lmm.DesignWarning, match="Survey weights"):
         m = lmm.glmer("y ~ x + (1 | g)", data, "binomial", weights="w")
@@ -327,5 +327,7 @@ def test_weights_that_are_no_trials_are_warned_of() -> None:
     assert all("counts as three like it" in text for text in printed(whole))
     ones = fitted("y ~ x + (1 | g)", data.assign(k=1), "binomial", weights="k")
     assert "weights-are-trials" not in codes(ones)
-    with pytest.warns(lmm.DesignWarning, match="not whole"):
-        lmm.glmer("cbind(a, b) ~ x + (1 | g)", data.assign(a=0.5 + data["y"], b=1.0), "binomial")
+    parts = fitted("cbind(a, b) ~ x + (1 | g)", data.assign(a=0.5 + data["y"], b=1.0), "binomial")
+    found = next(f for f in parts.convergence.findings if f.code == "not-whole")
+    assert found.level == "warning"
+    assert "these are counts" in found.message

@@ -53,6 +53,8 @@ ONLY_IN = {
     "marginaleffects": ("interop.marginaleffects",),
     "polars": ("interop.marginaleffects",),
     "scipy.stats": ("common.distributions",),
+    "scipy.interpolate": ("common.curves",),
+    "scipy.optimize": ("common.curves", "optimize.quasi_newton"),
     "sklearn": ("interop.sklearn",),
     "dask": ("chunks.dask",),
     "distributed": ("chunks.dask",),
@@ -78,7 +80,8 @@ ONLY_IN = {
 
 # Slow to import, or not needed by most: these may be imported inside functions, and only where
 # ONLY_IN says.
-DEFERRED = ("cvxopt", "dask", "distributed", "matplotlib", "nlopt", "pyarrow", "scipy.stats")
+DEFERRED = ("cvxopt", "dask", "distributed", "matplotlib", "nlopt", "pyarrow")
+DEFERRED += ("scipy.interpolate", "scipy.optimize", "scipy.stats")
 
 MAX_LINES = 400
 # Classes whose methods are documented one by one.

@@ -170,6 +170,9 @@ class Unstructured:
     def factor(self, par: FloatArray) -> FloatArray:
         if self.k == 1:
             return np.array(par, dtype=np.float64, ndmin=2)
+        if self.k == 2:
+            a, b, c = par.tolist()
+            return np.array([[a, 0.0], [b, c]])
         T = np.zeros((self.k, self.k))
         T[self._rows, self._columns] = par
         return T

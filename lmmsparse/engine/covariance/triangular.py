@@ -7,7 +7,7 @@ bad one to walk in where an early diagonal is small: a tiny change of AA' then t
 from __future__ import annotations
 
 from functools import cache
-from math import copysign, sqrt
+from math import copysign, hypot, sqrt
 
 import numpy as np
 from scipy.linalg import lapack
@@ -25,8 +25,18 @@ def lower_triangular(A: FloatArray) -> FloatArray:
     k = len(A)
     if k == 0:
         return np.zeros((0, 0))
+    if A.shape == (2, 2):
+        return _triangular_of_two(*A.ravel().tolist())
     T = np.where(_is_lower(k), lapack.dgeqrf(A.T)[0][:k].T, 0.0)
     return np.asarray(T * np.where(T.diagonal() < 0, -1.0, 1.0))
+
+
+def _triangular_of_two(a: float, b: float, c: float, d: float) -> FloatArray:
+    """The same for A = [[a, b], [c, d]], written out."""
+    first = hypot(a, b)
+    if first == 0.0:
+        return np.array([[0.0, 0.0], [c, abs(d)]])
+    return np.array([[first, 0.0], [(a * c + b * d) / first, abs(a * d - b * c) / first]])
 
 
 def with_zero_columns(T: FloatArray, tol: FloatArray) -> FloatArray:

@@ -18,9 +18,10 @@ from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.families.base import Family, Observations
 from lmmsparse.engine.generalized.one_factor import OneFactor
 from lmmsparse.engine.linalg import between
+from lmmsparse.engine.pair_blocks import PairBlocks
 from lmmsparse.engine.pairs import PairPattern
 from lmmsparse.engine.prior import Priors
-from lmmsparse.engine.products import CrossProducts, PairBlocks, Pattern, grouped_columns
+from lmmsparse.engine.products import CrossProducts, Pattern, grouped_columns
 from lmmsparse.engine.solvers.base import PLSSystem
 
 _NO_BASIS = Basis(np.zeros((0, 0)), 0.0)

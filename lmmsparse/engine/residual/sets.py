@@ -15,8 +15,9 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.engine.columns import Basis
 from lmmsparse.engine.linalg import times_each
+from lmmsparse.engine.pair_blocks import PairBlocks
 from lmmsparse.engine.pairs import PairPattern, TermColumns
-from lmmsparse.engine.products import CrossProducts, PairBlocks
+from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.residual.structure import Classes, ResidualStructure
 from lmmsparse.engine.responses import Response
 

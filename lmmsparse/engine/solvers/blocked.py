@@ -18,8 +18,9 @@ from lmmsparse.common.calls import checked_construction
 from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import between, inverse_from_factor, small_products, solve_triangular
+from lmmsparse.engine.pair_blocks import PairBlocks
 from lmmsparse.engine.points import GeneralPoint
-from lmmsparse.engine.products import CrossProducts, PairBlocks
+from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.base import FAILED, PLSSolution, PLSSystem, eliminate
 from lmmsparse.engine.solvers.border import Border, BorderRows
@@ -148,6 +149,7 @@ class BlockedSystem:
     def _factorize(self, theta: FloatArray) -> BlockedFactor:
         last = self._last  # other threads may put another in its place
         if last is None or not np.array_equal(last[0], theta):
+            self._last = last = None  # before there is another: both may be large
             factor = self._compute(self.template.shifted_factors(theta))
             last = self._last = (theta.copy(), factor)
         return last[1]

@@ -15,8 +15,9 @@ import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.engine.linalg import between, chunks, small_products, subtract_square
+from lmmsparse.engine.pair_blocks import PairBlocks
 from lmmsparse.engine.pairs import by_level
-from lmmsparse.engine.products import CrossProducts, PairBlocks
+from lmmsparse.engine.products import CrossProducts
 
 # L₁₁⁻¹M₁₂: one matrix (levels, core) per effect of the largest factor, all of one pattern; or all
 # together, (levels · width, core), where most of it is filled.
@@ -25,6 +26,7 @@ BorderRows: TypeAlias = list[sp.csr_array] | FloatArray
 _CHUNK = 100_000
 _PANEL = 256
 _DENSE_CHUNK = 8_000_000
+_ENTRIES = 2_000_000
 _MOST_PLACES = 20_000_000
 _MOST_MEETINGS = 300_000
 _HEAVY, _HEAVY_OF_MANY = 24, 16  # a level that meets this share of the core goes the dense way
@@ -167,24 +169,26 @@ class Border:
                 subtract_square(S, own[levels].toarray())
         if self._many:
             light = np.flatnonzero(~self._is_heavy)
-            for own in Y if len(light) else ():
-                rows = own[light]
-                turned = rows.T.tocsr()
-                for i in range(0, len(S), _PANEL):  # all at once would be as large as S, or more
-                    S.T[i : i + _PANEL] -= (turned[i : i + _PANEL] @ rows).toarray()
+            parts = int(self._counts[light].sum()) // _ENTRIES + 1
+            for levels in np.array_split(light, parts):
+                for own in Y:
+                    rows = own[levels]
+                    turned = rows.T.tocsr()
+                    for i in range(0, len(S), _PANEL):  # all would be as large as S, or more
+                        S.T[i : i + _PANEL] -= (turned[i : i + _PANEL] @ rows).toarray()
             return
         if self._meetings is not None:
             one, other = self._meetings
             products = Y[0].data.take(one) * Y[0].data.take(other)
         else:
-            parts = []
+            found = [np.zeros(0)]
             for levels, at in self._batches():
                 if self._is_heavy[levels[0]]:
                     continue
                 rows, cols = _lower_triangle(at.shape[1])
                 P = [own.data[at] for own in Y]
-                parts.append(sum(each[:, rows] * each[:, cols] for each in P).ravel())
-            products = np.concatenate(parts) if parts else np.zeros(0)
+                found.append(sum(each[:, rows] * each[:, cols] for each in P).ravel())
+            products = np.concatenate(found)
         if len(self._places):
             summed = np.bincount(self._places, products, minlength=S.size)
             S.T[:] -= summed.reshape(S.shape)

@@ -46,8 +46,8 @@ class Levels(NamedTuple):
         The same of all terms, side by side.
     root : (K, K, levels) array
         L⁻¹ of every level.
-    P : (K, K, levels) array
-        L⁻¹T'Z'WZ of every level.
+    half : (K, K, levels) array
+        T'Z'WZ of every level.
     logdet : float
         log|M|.
     """
@@ -56,7 +56,7 @@ class Levels(NamedTuple):
     factors: list[FloatArray]
     T: FloatArray
     root: FloatArray
-    P: FloatArray
+    half: FloatArray
     logdet: float
 
 
@@ -130,7 +130,7 @@ class LevelSystem:
         logdet = float(logdets.sum())
         if not isfinite(logdet):
             raise NumericalError(FAILED)
-        return Levels(key, factors, T, root, small_product(root, half), logdet)
+        return Levels(key, factors, T, root, half, logdet)
 
     def border(self, response: Response) -> FloatArray:
         """[Z'WX Z'Wy] of every level, (K, p + 1, levels)."""
@@ -226,27 +226,27 @@ class LevelPoint:
         solution, C = system.solve_with(levels, response)
         self.solution = solution
         self.s2 = solution.pwrss / system.products.df(reml) if sigma2 is None else sigma2
-        # Z'V⁻¹[X y], and T' times it.
-        B, p = system.border(response), system.products.p
-        both = np.empty((2, *B.shape))
-        np.subtract(B, small_product(levels.P.swapaxes(0, 1), C), out=both[0])
-        small_product(levels.root.swapaxes(0, 1), C, both[1])
-        # Z'V⁻¹X R_X⁻¹ beside v/s = Z'V⁻¹(y − Xβ)/s; and T' times these, B beside u/s.
+        # A = Z'V⁻¹X R_X⁻¹ beside v/s = Z'V⁻¹(y − Xβ)/s; and T' times these, B beside u/s.
         root = root_of_border(solution, self.s2)
-        self._VX, self._ends = both[0, :, :p], np.matmul(root.T, both)
+        border, C = system.border(response), np.matmul(root.T, C)
+        self._ends = np.empty((2, *border.shape))
+        np.matmul(root.T, border, out=self._ends[0])
+        self._P = small_product(levels.root, levels.half)
+        self._ends[0] -= small_product(self._P.swapaxes(0, 1), C)
+        small_product(levels.root.swapaxes(0, 1), C, self._ends[1])
         self._made: FloatArray | None = None
         self._FT: list[FloatArray] | None = None
         self._last: tuple[Sequence[FloatArray], AtOnce | None] | None = None
 
     @property
     def VX(self) -> FloatArray:
-        return self._system.join(self._VX)
+        return self._system.join(np.matmul(self.solution.RX.T, self._border.A))
 
     @property
     def _inner(self) -> FloatArray:
         """H = Z'V⁻¹Z of every level, X = HT and Y = T'HT = I − M⁻¹, (3, K, K, levels)."""
         if self._made is None:
-            root, P = self._levels.root, self._levels.P
+            root, P = self._levels.root, self._P
             self._made = out = np.empty((3, *P.shape))
             H, X, Y = out
             np.subtract(self._system.A, small_product(P.swapaxes(0, 1), P), out=H)

@@ -29,7 +29,8 @@ def check_method(method: Any) -> str:
 def check_interval_level(level: Any) -> float:
     """A confidence level, or a hint where parameters were given in its place."""
     if isinstance(level, (str, list, tuple)):
-        raise refused("level", "a number between 0 and 1", level, _by_name(level))
+        usual = f"Use, for example, level=0.95. {_by_name(level)}"
+        raise refused("level", "a number between 0 and 1", level, usual)
     return check_level(level)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,13 +26,10 @@ def check_contrasts(contrasts: Any, pairwise: bool) -> Any:
     if isinstance(contrasts, Mapping):
         if not contrasts:
             raise OptionError("contrasts is empty. Give at least one: {'name': {'level': 1, ...}}.")
-    elif not isinstance(contrasts, str) or (contrasts := _named(contrasts)) not in _METHODS:
-        hint = close_match(contrasts, _METHODS) if isinstance(contrasts, str) else ""
-        if isinstance(contrasts, str) and contrasts.startswith("rev"):
-            hint = f" Write contrasts={contrasts[3:]!r} and reverse=True."
+    elif not isinstance(contrasts, str) or contrasts not in _METHODS:
         raise OptionError(
             f"contrasts must be {alternatives(_METHODS)}, or a mapping of names to weights of the "
-            f"means, not {brief(contrasts)}.{hint}"
+            f"means, not {brief(contrasts)}.{_meant(contrasts)}"
         )
     if pairwise and contrasts != "pairwise":
         raise OptionError(
@@ -43,11 +39,14 @@ def check_contrasts(contrasts: Any, pairwise: bool) -> Any:
     return contrasts
 
 
-def _named(text: str) -> str:
-    """A kind of comparisons by the names of other programs, such as Dunnett's."""
-    plain = re.sub(r"[^a-z]", "", text.lower())
-    plain = habit("words", f"contrasts.{plain}") or plain
-    return next((each for each in _METHODS if re.sub(r"[^a-z]", "", each) == plain), text)
+def _meant(contrasts: Any) -> str:
+    """What is written here for a kind of comparisons by another name."""
+    if not isinstance(contrasts, str):
+        return ""
+    if contrasts.startswith("rev") and contrasts[3:] in _METHODS:
+        return f" Write contrasts={contrasts[3:]!r} and reverse=True."
+    other = habit("words", f"contrasts.{contrasts.lower()}")
+    return f" Write contrasts={other!r}." if other else close_match(contrasts, _METHODS)
 
 
 def comparisons(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import CubicSpline, PchipInterpolator
 
 from lmmsparse.common.arrays import FloatArray, ObjectArray
+from lmmsparse.common.curves import cubic, monotone
 from lmmsparse.common.distributions import chi2_quantile
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import check_level, several
@@ -130,7 +130,7 @@ def contour(first: ProfileCurve, second: ProfileCurve, radius: float) -> FloatAr
     d = d[where]
     turn = np.linspace(0.0, 2.0 * np.pi, 181)
     if len(a) > 1:
-        ring = CubicSpline(np.append(a, a[0] + 2 * np.pi), np.append(d, d[0]), bc_type="periodic")
+        ring = cubic(np.append(a, a[0] + 2 * np.pi), np.append(d, d[0]), periodic=True)
         d = np.clip(ring(turn), 0.0, np.pi)
     zetas = radius * np.cos(turn + d / 2.0), radius * np.cos(turn - d / 2.0)
     return np.column_stack([_value(first, zetas[0]), _value(second, zetas[1])])
@@ -159,7 +159,7 @@ def _extended(x: FloatArray, y: FloatArray, at: FloatArray) -> FloatArray:
     y = y[where]
     if len(x) < 2:
         return np.full(len(at), y[0] if len(y) else 0.0)
-    cubic = PchipInterpolator(x, y)
+    curve = monotone(x, y)
     inside = np.clip(at, x[0], x[-1])
-    slope = np.where(at < x[0], cubic(x[0], 1), cubic(x[-1], 1))
-    return np.asarray(cubic(inside) + slope * (at - inside))
+    slope = np.where(at < x[0], curve(x[0], 1), curve(x[-1], 1))
+    return np.asarray(curve(inside) + slope * (at - inside))

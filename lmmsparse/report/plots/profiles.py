@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import CubicSpline, PchipInterpolator
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.curves import Interpolant
 from lmmsparse.common.distributions import chi2_quantile, normal_density, normal_quantile
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import check_level, one_of
@@ -45,7 +45,7 @@ class ProfileCurve:
         """Whether the deviance says anything about the parameter."""
         return len(self.value) > 3
 
-    def between(self) -> CubicSpline | PchipInterpolator:
+    def between(self) -> Interpolant:
         """Zeta as a smooth function of the value, increasing where the points are."""
         return interpolant(self.value, self.zeta)
 

@@ -16,7 +16,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from lmmsparse.common.arrays import FloatArray, IntArray, is_ones
-from lmmsparse.engine.products import CrossProducts, PairBlocks, side_by_side
+from lmmsparse.engine.pair_blocks import PairBlocks
+from lmmsparse.engine.products import CrossProducts, side_by_side
 
 _ROWS = 8192
 _CELLS = 16  # a piece has so many times as many cells as there are effects in the core

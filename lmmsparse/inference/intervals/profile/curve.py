@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import CubicSpline, PchipInterpolator
-from scipy.optimize import brentq
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.curves import Interpolant, cubic, monotone, root
 from lmmsparse.inference.intervals.profile.search import Point
 
 BETTER = 1e-6
@@ -86,19 +85,19 @@ class Curve:
         # Beyond the crossing |zeta| may fall again: a monotone curve goes no further.
         inner = slice(j, None) if zeta < 0 else slice(0, j + 1)
         curve = interpolant(self.value, self.zeta, min(i, j), max(i, j), inner)
-        return float(brentq(lambda v: float(curve(v)) - zeta, a, b, xtol=1e-15, rtol=1e-14))
+        return root(lambda v: float(curve(v)) - zeta, a, b)
 
 
 def interpolant(
     value: FloatArray, zeta: FloatArray, i: int = 0, j: int = -1, inner: slice = slice(None)
-) -> CubicSpline | PchipInterpolator:
+) -> Interpolant:
     """A cubic spline; where it is not increasing from node i to j, a monotone one of a part."""
     if len(value) > 3:
-        spline = CubicSpline(value, zeta)
+        spline = cubic(value, zeta)
         inside = np.linspace(value[i], value[j], 20 * (j - i) if j > i else 20 * len(value))
         if np.all(np.diff(spline(inside)) >= 0):
             return spline
-    return PchipInterpolator(value[inner], np.maximum.accumulate(zeta[inner]))
+    return monotone(value[inner], np.maximum.accumulate(zeta[inner]))
 
 
 def trace(problem: Problem, cutoff: float, step: float, exact: tuple[float, ...] = ()) -> Curve:
