@@ -243,20 +243,11 @@ class GeneralizedLinearMixedModel(MixedModel):
         Parameters
         ----------
         method : {"theoretical", "lognormal", "delta", "trigamma"}, optional
-            What stands for the variance of the residuals on the scale of the link. Theoretical
-            (logit, probit and cloglog; the default there): that of the latent variable. Lognormal
-            (logarithms; the default there), trigamma (counts and gamma, logarithms) and delta (any
-            link): from the variance of the response at its mean by the model without predictors,
-            which is fitted for it.
-
-        Returns
-        -------
-        Series
-
-        Notes
-        -----
-        Binomial responses count as single trials. The effects of a grouping factor with a level for
-        every row are residual variance.
+            What stands for the residual variance on the scale of the link: that of the latent
+            variable (logit, probit, cloglog; the default there), or from the variance at the mean
+            of the model without predictors: lognormal (log; the default there), trigamma (counts
+            and gamma, log), delta (any link). Binomial responses count as single trials, effects of
+            every row as residuals.
 
         References
         ----------
@@ -266,21 +257,14 @@ class GeneralizedLinearMixedModel(MixedModel):
         --------
         >>> import lmmsparse as lmm
         >>> f = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
-        >>> m = lmm.glmer(f, lmm.load_dataset("cbpp"), "binomial")
-        >>> m.r2().round(4).to_dict()
+        >>> lmm.glmer(f, lmm.load_dataset("cbpp"), "binomial").r2().round(4).to_dict()
         {'marginal': 0.0854, 'conditional': 0.1873}
         """
         return r_squared(self._fit, method)
 
     @checked_keywords
     def icc(self, method: str | None = None) -> pd.Series:
-        """Intraclass correlation: each group's share of the variance besides fixed effects.
-
-        Parameters
-        ----------
-        method : str, optional
-            As for `r2`.
-        """
+        """Each group's share of the variance besides fixed effects; `method` as for `r2`."""
         return intraclass_correlation(self._fit, method)
 
     # -- data --------------------------------------------------------------------------------------
@@ -558,8 +542,7 @@ class GeneralizedLinearMixedModel(MixedModel):
             Means on the scale of the link, or mapped to the response; differences of logits and
             logarithms then become odds ratios and ratios.
         regrid : {"response"}, optional
-            Map predictions to the response before they are averaged and compared: differences are
-            then of probabilities or rates.
+            Average and compare on the response: differences are of probabilities or rates.
 
         Returns
         -------
@@ -568,8 +551,6 @@ class GeneralizedLinearMixedModel(MixedModel):
 
         Examples
         --------
-        How many percentage points lie between the probabilities of two periods:
-
         >>> import lmmsparse as lmm
         >>> f = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
         >>> m = lmm.glmer(f, lmm.load_dataset("cbpp"), "binomial")
