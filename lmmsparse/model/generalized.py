@@ -13,9 +13,8 @@ import pandas as pd
 from lmmsparse.common.calls import checked_keywords, explained_members, not_called
 from lmmsparse.common.errors import Finding, NotFittedByError, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import check_level, positive, refused
+from lmmsparse.common.options import check_level, refused
 from lmmsparse.common.table import Table
-from lmmsparse.common.words import brief
 from lmmsparse.design.checks import check_design
 from lmmsparse.engine.families import NegativeBinomial
 from lmmsparse.engine.families.base import Family
@@ -201,28 +200,10 @@ class GeneralizedLinearMixedModel(MixedModel):
             A mapping or Series goes by names, and what it leaves out is as estimated.
         dispersion : float, optional
             Dispersion, or theta of a negative binomial; that of the fit if not given.
-
-        Raises
-        ------
-        OptionError
-        NumericalError
-            If the likelihood cannot be evaluated there.
         """
         fit = self._fit
         given = given_parameters(fit, beta, theta, bounded=False)
-        return criterion_at(fit, given.beta, given.theta, self._delta_of(dispersion))
-
-    def _delta_of(self, dispersion: float | None) -> float:
-        fit, family = self._fit, self._fit.family
-        if dispersion is None:
-            return fit.delta
-        delta = float(np.log(positive("dispersion", dispersion)))
-        if not family.estimates_delta and abs(delta - fit.delta) > 1e-9:
-            raise OptionError(
-                f"dispersion={brief(dispersion)} was given, but the {family.name} model has it "
-                f"held at {np.exp(fit.delta):g}. Leave it out."
-            )
-        return delta
+        return criterion_at(fit, given.beta, given.theta, dispersion)
 
     @cached_property
     def _doubts(self) -> Doubts:

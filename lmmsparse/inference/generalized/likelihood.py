@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import DataError, OptionError
+from lmmsparse.common.options import positive
 from lmmsparse.common.progress import bar
 from lmmsparse.common.table import Table
+from lmmsparse.common.words import brief
 from lmmsparse.design import Design
 from lmmsparse.design.reduced import Reduction, formula_order, leaving_out, reductions_of
 from lmmsparse.engine.generalized.laplace_point import Parameters
@@ -127,8 +130,26 @@ def _reduced(fit: GeneralizedFit, reduction: Reduction) -> tuple[float, int]:
     return small.criterion, small.npar
 
 
-def criterion_at(fit: GeneralizedFit, beta: np.ndarray, theta: np.ndarray, delta: float) -> float:
-    """−2 log-likelihood at given parameters, β in the user's columns."""
+def criterion_at(
+    fit: GeneralizedFit, beta: FloatArray, theta: FloatArray, dispersion: float | None
+) -> float:
+    """−2 log-likelihood at given parameters, β in the user's columns.
+
+    Raises
+    ------
+    OptionError
+        For a dispersion that the model does not estimate.
+    NumericalError
+        If the likelihood cannot be evaluated there.
+    """
+    delta = fit.delta
+    if dispersion is not None:
+        delta = float(np.log(positive("dispersion", dispersion)))
+        if not fit.family.estimates_delta and abs(delta - fit.delta) > 1e-9:
+            raise OptionError(
+                f"dispersion={brief(dispersion)} was given, but the {fit.family.name} model has "
+                f"it held at {np.exp(fit.delta):g}. Leave it out."
+            )
     internal = fit.problem.rows.basis.R @ beta if len(beta) else beta
     at = Parameters(np.asarray(internal), np.asarray(theta, dtype=np.float64), delta)
     return fit.problem.deviance.point(at, fit.u).value
