@@ -3,14 +3,12 @@
 The covariance of the response is linear in the entries of every term's covariance and in σ²:
 V = Σ_i s_i V_i with V_i = Z_t E_i Z_t' and, for the residual, W⁻¹. Where a combination Σ_i c_i V_i
 is zero, the data say nothing about what it changes; for REML, where it is zero off the columns of
-X. That depends neither on the response nor on θ.
-
-Where the covariance A of the levels is known, V_i = Z_t (A ⊗ E_i) Z_t'.
+X. That depends neither on the response nor on θ. Where the covariance A of the levels is known,
+V_i = Z_t (A ⊗ E_i) Z_t'.
 
 Three steps, each taken only where the one before cannot tell (the last alone, where a covariance is
-known): ranks that rule it out; the Gram
-matrix tr(P V_i P V_j) at θ = 0 from the stored blocks of Z'WZ; and the V_i applied to random
-vectors, row by row, where no digits are lost.
+known): ranks that rule it out; the Gram matrix tr(P V_i P V_j) at θ = 0 from the stored blocks of
+Z'WZ; and the V_i applied to random vectors, row by row, where no digits are lost.
 """
 
 from __future__ import annotations
@@ -200,8 +198,8 @@ def gram_matrix(template: LambdaTemplate, products: CrossProducts, reml: bool) -
                 total[part[s]] = np.maximum(np.diag(G)[part[s]], _LOST * largest)
                 G[d, part[s]] = np.tensordot(changes[s], A.sum(axis=0), axes=2)
             if reml:
-                other = np.swapaxes(border[t][pair.cols[some]], 1, 2)
-                BB = np.matmul(border[s][pair.rows[some]], other)
+                left, right = border[s][pair.rows[some]], border[t][pair.cols[some]]
+                BB = np.matmul(left, np.swapaxes(right, 1, 2))
                 G[part[s], part[t]] -= 2.0 * traces(A, BB, changes[s], changes[t])
     if reml and products.p:
         pulled = np.concatenate(
