@@ -46,7 +46,8 @@ from lmmsparse.formula.formula import MixedFormula, parse_formula
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.glmer import glmer
 from lmmsparse.model.linear import LinearMixedModel
-from lmmsparse.model.lmer import anova, compare, fit_arrays, lmer, load
+from lmmsparse.model.lmer import anova, compare, fit_arrays, lmer
+from lmmsparse.model.products import cross_products, load
 from lmmsparse.model.several import bootstrap_lrt, pool
 from lmmsparse.optimize import Bobyqa, NelderMead, TrustRegion
 from lmmsparse.results.varcorr import VarCorr
@@ -107,6 +108,7 @@ __all__ = [
     "build_design",
     "choose_solver",
     "compare",
+    "cross_products",
     "errors",
     "families",
     "fit_arrays",

@@ -12,6 +12,7 @@ from lmmsparse.chunks.batch import Source
 from lmmsparse.chunks.dask import DaskSource, own_client
 from lmmsparse.chunks.design import design_in_chunks
 from lmmsparse.chunks.options import Chunks
+from lmmsparse.chunks.products import ModelProducts, design_of_products
 from lmmsparse.chunks.room import free_memory
 from lmmsparse.chunks.source import check_chunks, lazy_source, reads_always, source_of
 from lmmsparse.common.errors import Finding, OptionError
@@ -37,10 +38,12 @@ def design_of_data(
     residual_sd: str | None = None,
 ) -> Design:
     """The design of data in memory, or of data that are read in chunks; see `build_design`."""
-    asked = check_chunks(chunks)
     options: dict[str, Any] = {"weights": weights, "offset": offset, "na_action": na_action}
     options |= {"contrasts": contrasts, "context": context}
     more: dict[str, Any] = {"known": known, "residual": residual, "residual_sd": residual_sd}
+    if isinstance(data, ModelProducts):
+        return design_of_products(formula, data, {**options, **more, "chunks": chunks})
+    asked = check_chunks(chunks)
     source = lazy_source(data) if asked is None else source_of(data)
     if source is None:
         return build_design(formula, data, **options, **more)

@@ -9,6 +9,7 @@ from lmmsparse.chunks.arrow import dataset_source, files_source
 from lmmsparse.chunks.batch import Source
 from lmmsparse.chunks.dask import DaskSource
 from lmmsparse.chunks.options import Batches, Chunks
+from lmmsparse.chunks.products import ModelProducts
 from lmmsparse.chunks.streams import BatchesSource, FrameSource, LazySource, RelationSource
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.design import as_frame
@@ -59,6 +60,11 @@ def refuse_chunks(who: str, data: Any) -> None:
     DataError
     """
     parquet = isinstance(data, (str, PurePath)) and str(data).endswith((".parquet", ".pq"))
+    if isinstance(data, ModelProducts):
+        raise DataError(
+            f"{who} does not take cross-products: its search weights all rows anew at every step. "
+            "Pass the data themselves, in memory."
+        )
     if isinstance(data, Batches) or parquet or kind_of_data(data) == "dask":
         read = f"pandas.read_parquet({str(data)!r})" if parquet else "pandas.concat(batches)"
         read = "data.compute()" if kind_of_data(data) == "dask" else read

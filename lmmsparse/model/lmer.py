@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lmmsparse.chunks.choose import design_of_data
@@ -19,14 +18,12 @@ from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.fit.fitting import check_parts, fit_design
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.held import held_parameters
-from lmmsparse.fit.storage import load_fit
 from lmmsparse.formula.formula import parse_formula
 from lmmsparse.inference.generalized.likelihood import likelihood_ratios
 from lmmsparse.inference.generalized.wald import term_tests
 from lmmsparse.inference.hypotheses.anova import anova_table
 from lmmsparse.inference.hypotheses.lrt import likelihood_ratio_table
 from lmmsparse.inference.robust.clusters import robust_errors
-from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.mixed import MixedModel
 from lmmsparse.model.update import remembers
@@ -90,7 +87,8 @@ def lmer(
         For example ``"y ~ x + (x | subject) + (1 | item)"``.
     data : table
         pandas or polars DataFrame, pyarrow Table, DuckDB relation, or mapping of arrays; read in
-        chunks: path or pattern of Parquet or CSV files, Dask DataFrame, `Batches`.
+        chunks: path or pattern of Parquet or CSV files, Dask DataFrame, `Batches`; or what
+        `cross_products` has made of any of these.
     reml : bool
         REML (default) or maximum likelihood.
     weights, offset : str or (rows,) array, optional
@@ -227,30 +225,6 @@ def fit_arrays(
     check_parts(optimizer, solver)
     design = design_from_arrays(y, X, random, weights=weights, offset=offset, known=known)
     return _fit(design, bool(reml), start, optimizer, solver, fixed)
-
-
-@checked_keywords
-def load(path: str | Path) -> LinearMixedModel | GeneralizedLinearMixedModel:
-    """Read a model that its method `save` has written.
-
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    LinearMixedModel or GeneralizedLinearMixedModel
-        With identical results; nothing in the file is executed.
-
-    Raises
-    ------
-    StorageError
-        If the file is not a saved model or is damaged.
-    """
-    fit = load_fit(path)
-    if isinstance(fit, GeneralizedFit):
-        return GeneralizedLinearMixedModel(fit)
-    return LinearMixedModel(fit)
 
 
 @checked_keywords

@@ -48,6 +48,7 @@ OBJECTS: dict[str, Any] = {
     "convergence": MODEL.convergence,
     "rank_pca": MODEL.rank_pca(),
     "step": MODEL.step(),
+    "cross_products": lmm.cross_products("Reaction ~ Days + (1 | Subject)", DATA),
     "power": MODEL.power("Days", n=[6, 12], rng=1, n_sim=3),
     "lmm": lmm,
 }
@@ -79,6 +80,7 @@ CALLS = {f"{own}.{n}": f for own, thing in OBJECTS.items() for n, f in _methods(
 USUAL: dict[str, dict[str, Any]] = {
     "lmm.lmer": {"formula": "Reaction ~ Days + (1 | Subject)", "data": DATA},
     "lmm.build_design": {"formula": "Reaction ~ Days + (1 | Subject)", "data": DATA},
+    "lmm.cross_products": {"formula": "Reaction ~ Days + (1 | Subject)", "source": DATA},
     "lmm.fit_design": {"design": MODEL.fit.design},
     "lmm.fit_arrays": {
         "y": DATA["Reaction"],
