@@ -12,7 +12,7 @@ import pandas as pd
 from lmmsparse.chunks.batch import Batch, Source, check_columns
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import one_of
+from lmmsparse.common.options import mapping, one_of
 from lmmsparse.design.asked import Asked, asked_of
 from lmmsparse.design.expressions import labels_in, learning_calls
 from lmmsparse.design.rows import Extras, extra_columns, fitted_extras, rows_left_out
@@ -144,6 +144,7 @@ def question_of(
                 f"{name}= must be the name of a column where data are read in chunks, not an "
                 f"array. Put the values into the data and write {name}='column'."
             )
+    coded = mapping("contrasts", contrasts, "Write contrasts={'column': 'sum'}.")
     asked = asked_of(formula, pd.DataFrame({name: [np.nan] for name in source.names}), context)
     extra = [name for name in (weights, offset) if name is not None]
     check_columns(source.names, extra, f"{source.what} has")
@@ -155,19 +156,19 @@ def question_of(
         weights=weights,
         offset=offset,
         na_action=na_action,
-        contrasts=_of_columns(contrasts, source, columns),
+        contrasts=_of_columns(coded, source, columns),
         columns=columns,
         predictors=tuple(predictors),
-        labels=frozenset(labels_in(parts) | set(contrasts or ())) & set(predictors),
+        labels=frozenset(labels_in(parts) | set(coded)) & set(predictors),
         groupings={term.factors: term.group for term in asked.parsed.random},
         learnt=_learnt(parts),
     )
 
 
-def _of_columns(contrasts: Any, source: Source, columns: tuple[str, ...]) -> Any:
+def _of_columns(
+    contrasts: Mapping[str, Any], source: Source, columns: tuple[str, ...]
+) -> dict[str, Any]:
     """The contrasts of columns that are read, and of those that are not there."""
-    if not isinstance(contrasts, Mapping):
-        return contrasts
     return {n: each for n, each in contrasts.items() if n in columns or n not in source.names}
 
 

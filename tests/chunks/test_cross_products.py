@@ -84,7 +84,7 @@ def test_the_fit_is_that_of_the_data(
     "options",
     [
         {"reml": False, "optimizer": lmm.Bobyqa()},
-        {"fixed": {"sigma": 1.0}, "solver": lmm.Dense()},
+        {"fixed": {"sigma": 1.0}, "solver": lmm.Blocked()},
         {"start": [0.8, 0.1, 0.3, 0.9]},
     ],
 )
@@ -162,3 +162,11 @@ def test_refusals(products: Any) -> None:
         lmm.cross_products(FORMULA, DATA, na_action="exclude")
     with pytest.raises(lmm.OptionError, match=r"lmm\.Chunks"):
         lmm.cross_products(FORMULA, DATA, chunks=100)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("contrasts", [-1, True, pd.Series([1.0]), "sum", np.zeros((2, 2))])
+def test_contrasts_that_are_none(contrasts: Any) -> None:
+    with pytest.raises(lmm.OptionError, match="contrasts must be a mapping"):
+        lmm.cross_products(FORMULA, DATA, contrasts=contrasts)
+    with pytest.raises(lmm.OptionError, match="contrasts must be a mapping"):
+        lmm.lmer(FORMULA, DATA, contrasts=contrasts, chunks=CHUNKS)
