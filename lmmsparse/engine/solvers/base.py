@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -212,6 +213,25 @@ class PLSSolver(Protocol):
     """
 
     def build(self, products: CrossProducts, template: LambdaTemplate) -> PLSSystem: ...
+
+
+def inverse_root(M: FloatArray) -> tuple[FloatArray, float]:
+    """L⁻¹ of M = LL', and log|M|, for a small dense M.
+
+    Raises
+    ------
+    NumericalError
+        If M is not positive definite, or its factor is not finite.
+    """
+    L, info = lapack.dpotrf(M, lower=1, clean=1)
+    if info == 0:
+        inverse, info = lapack.dtrtri(L, lower=1)
+    if info != 0 or not np.isfinite(inverse).all():
+        raise NumericalError(FAILED)
+    logdet = 2.0 * float(np.log(L.diagonal()).sum())
+    if not isfinite(logdet):
+        raise NumericalError(FAILED)
+    return inverse, logdet
 
 
 def eliminate(

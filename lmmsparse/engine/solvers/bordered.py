@@ -7,11 +7,10 @@ levels may have a number: M₁₁ is a vector, and nothing else is larger than t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite, nan
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import lapack
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import NumericalError
@@ -19,7 +18,13 @@ from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.moments import moment_estimate
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.responses import Response
-from lmmsparse.engine.solvers.base import FAILED, PLSSolution, eliminate, root_of_border
+from lmmsparse.engine.solvers.base import (
+    FAILED,
+    PLSSolution,
+    eliminate,
+    inverse_root,
+    root_of_border,
+)
 from lmmsparse.engine.traces import Border, traces
 
 _MOST_CORE = 120
@@ -180,11 +185,8 @@ class BorderedSystem:
         S = core[:, None] * self.core * core
         S.flat[:: len(S) + 1] += 1.0
         S -= P @ M21.T
-        L, info = lapack.dpotrf(S, lower=1, clean=1)
-        if info == 0:
-            root, info = lapack.dtrtri(L, lower=1)
-        logdet = float(np.log(M11).sum())
-        logdet += 2.0 * float(np.log(L.diagonal()).sum()) if info == 0 else nan
+        root, of_core = inverse_root(S)
+        logdet = float(np.log(M11).sum()) + of_core
         if not isfinite(logdet):
             raise NumericalError(FAILED)
         scale = Halves(np.full((len(M11), 1), lead), core[:, None])

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from math import isfinite, nan
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import lapack
 
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.moments import moment_estimate
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.responses import Response
-from lmmsparse.engine.solvers.base import FAILED, PLSSolution, eliminate, root_of_border
+from lmmsparse.engine.solvers.base import PLSSolution, eliminate, inverse_root, root_of_border
 
 
 class ScalarFactor:
@@ -94,12 +91,7 @@ class ScalarSystem:
         half = scale[:, None] * self.A
         M = half * scale
         M += self.Q
-        L, info = lapack.dpotrf(M, lower=1, clean=1)
-        if info == 0:
-            inverse, info = lapack.dtrtri(L, lower=1)
-        logdet = 2.0 * float(np.log(L.diagonal()).sum()) if info == 0 else nan
-        if not isfinite(logdet):
-            raise NumericalError(FAILED)
+        inverse, logdet = inverse_root(M)
         return ScalarFactor(self.products, theta, T, scale, inverse, inverse @ half, logdet)
 
     def solve(self, theta: FloatArray, response: Response) -> PLSSolution:

@@ -11,16 +11,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.linalg import lapack
 
 from lmmsparse.common.arrays import FloatArray, IntArray
-from lmmsparse.common.errors import NumericalError
 from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.linalg import solve_triangular
 from lmmsparse.engine.moments import moment_estimate
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.responses import Response
-from lmmsparse.engine.solvers.base import FAILED, PLSSolution, eliminate
+from lmmsparse.engine.solvers.base import PLSSolution, eliminate, inverse_root
 from lmmsparse.engine.traces import Border
 
 
@@ -90,12 +88,7 @@ class SmallSystem:
         half = Lambda.T @ self.A
         M = half @ Lambda
         M += self.Q
-        L, info = lapack.dpotrf(M, lower=1, clean=1)
-        if info == 0:
-            inverse, info = lapack.dtrtri(L, lower=1)
-        if info != 0 or not np.isfinite(inverse).all():
-            raise NumericalError(FAILED)
-        logdet = 2.0 * float(np.log(L.diagonal()).sum())
+        inverse, logdet = inverse_root(M)
         return SmallFactor(self, theta, Lambda, inverse, inverse @ half, logdet)
 
     def solve(self, theta: FloatArray, response: Response) -> PLSSolution:
