@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from lmmsparse.common.arrays import FloatArray
-from lmmsparse.common.errors import DataError, OptionError
+from lmmsparse.common.errors import OptionError
 from lmmsparse.common.words import listed
 from lmmsparse.design import Design
 from lmmsparse.engine.covariance.template import LambdaTemplate
@@ -22,18 +20,13 @@ from lmmsparse.engine.pairs import TermColumns
 from lmmsparse.engine.products import CrossProducts, cross_products
 from lmmsparse.engine.responses import Response, response_products
 from lmmsparse.engine.solvers.base import PLSSolver
+from lmmsparse.fit.exact import check_not_exact
 from lmmsparse.fit.identification import Unidentified, unidentified
 from lmmsparse.fit.identification_by_products import unidentified_by_products
 from lmmsparse.fit.search import search
 from lmmsparse.fit.start import Start
 from lmmsparse.fit.undetermined import Undetermined
 from lmmsparse.optimize import Optimizer, Optimum
-
-FITS_EXACTLY = (
-    "The fixed effects fit the response exactly: no variation is left to divide between random "
-    "effects and residuals. Check whether the response was computed from the predictors, or leave "
-    "out fixed effects."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,22 +160,3 @@ def check_knows(solver: PLSSolver, design: Design, products: CrossProducts) -> N
             f"The known covariance of {listed(dict.fromkeys(known))} cannot be used with data that "
             "come in parts. Pass the data as one table."
         )
-
-
-def check_not_exact(design: Design, residual_squares: float) -> None:
-    """Refuse a response of which the fixed effects leave nothing but rounding errors.
-
-    Parameters
-    ----------
-    residual_squares : float
-        See `Response.yty`.
-    """
-    if design.facts is not None:
-        spread, size = design.facts.spread, design.facts.size
-    else:
-        centred = design.y - design.offset_or_zero
-        weights = 1.0 if design.weights is None else design.weights
-        spread = float(np.sum(weights * (centred - centred.mean()) ** 2))
-        size = float(np.sum(weights * centred**2))
-    if residual_squares <= 1e-24 * (spread + size):
-        raise DataError(FITS_EXACTLY)

@@ -21,9 +21,10 @@ from lmmsparse.design.reduced import Reduction
 from lmmsparse.design.without_rows import with_block
 from lmmsparse.engine.held import Held
 from lmmsparse.engine.responses import response_products
+from lmmsparse.fit.exact import check_not_exact
 from lmmsparse.fit.fit import Fit, refitted
 from lmmsparse.fit.fitting import fit_design
-from lmmsparse.fit.problem import check_not_exact, term_columns
+from lmmsparse.fit.problem import term_columns
 from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.fit.settle import Settled, off_zero, settle
 from lmmsparse.optimize import Optimizer

@@ -6,8 +6,9 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.threads import one_thread
+from lmmsparse.fit.exact import fits_exactly
 from lmmsparse.fit.fit import Fit
-from lmmsparse.fit.verdict import explained, fits_exactly
+from lmmsparse.fit.verdict import explained
 
 # Other processors and libraries round otherwise: what criteria of one model may differ by, per
 # observation and per unit of the criterion.

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmmsparse.common.arrays import BoolArray, FloatArray
+from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.calls import not_called
 from lmmsparse.common.errors import Finding
 from lmmsparse.common.render import Section, Shown
 from lmmsparse.fit.coordinates import StandardizedObjective
+from lmmsparse.fit.exact import fits_exactly
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.not_identified import undetermined_terms
 from lmmsparse.fit.singular import is_singular, singular_finding
@@ -99,35 +100,6 @@ def expected_decrease(gradient: FloatArray, hessian: FloatArray) -> float:
     curved = values > 1e-10 * scale
     newton = 0.5 * float(np.sum(along[curved] ** 2 / values[curved]))
     return newton + float(np.sum(np.abs(along[~curved])))
-
-
-def fits_exactly(
-    squares: float | FloatArray, yty: float | FloatArray, beta0: FloatArray, n: int
-) -> BoolArray:
-    """Whether what is left for the residuals cannot be told from rounding errors.
-
-    Parameters
-    ----------
-    squares : float or (m,) array
-        Residual sum of squares r² − ‖u‖², with the residuals at the conditional modes.
-    yty : float or (m,) array
-        See `Response`.
-    beta0 : (p,) or (p, m) array
-        See `Response`; ‖β₀‖² + y'Wy is the sum of squares of the response itself.
-    n : int
-        Rows.
-
-    Notes
-    -----
-    r² is what sums of n products leave of each other: its error grows like √n times eps y'Wy, and
-    a hundred covers what solving with the blocks of Z'WZ adds. The second part is what a response
-    of that size loses by being stored.
-    Where a model fits exactly, r² tends to zero with 1/θ² and is all ‖u‖², wherever the search
-    gives up. The residuals say so at once: they go with 1/θ⁴.
-    """
-    size = np.einsum("p...,p...->...", beta0, beta0) + yty
-    bound = 100.0 * np.sqrt(n) * _EPS * np.asarray(yty) + 4.0 * _EPS**2 * size
-    return np.asarray(~(np.asarray(squares) > bound))
 
 
 def decrease_by_derivatives(fit: Fit) -> float:

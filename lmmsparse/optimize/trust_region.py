@@ -237,7 +237,8 @@ def _trust_region_step(g: FloatArray, H: FloatArray, radius: float) -> tuple[Flo
         if _norm(s) <= radius:
             return vectors @ s, float(-0.5 * (a @ s))
     low = max(0.0, -least)
-    s = -a / np.maximum(values + low, 1e-13 * largest)
+    with np.errstate(over="ignore"):  # that far is beyond every radius
+        s = -a / np.maximum(values + low, 1e-13 * largest)
     if _norm(s) < radius:
         # Hard case: (next to) no pull along the most negative curvature. Go that way all the same.
         if values[0] < 0:

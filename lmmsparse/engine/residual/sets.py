@@ -82,10 +82,10 @@ class CrossSets:
         priors = tuple(term.prior for term in terms)
         self._priors = priors if any(priors) else ()
         root = None if structure.weights is None else np.sqrt(structure.weights)[:, None]
-        # Response and internal columns side by side, and the terms', as W weighs them.
+        # Internal columns and response side by side, and the terms', as W weighs them.
         joined = np.column_stack([X, e])
-        self._Y = joined if root is None else joined * root
-        self._Z = [t.columns if root is None else t.columns * root for t in terms]
+        self.columns = joined if root is None else joined * root
+        self.term_columns = [t.columns if root is None else t.columns * root for t in terms]
         own = structure.classes
         numbers = sum(map(len, own)) * (self.offsets[-1] * (self.p + 1 + sum(self.sizes)) + 1)
         few = all(
@@ -182,14 +182,16 @@ class _Sides:
     @cached_property
     def Y(self) -> tuple[FloatArray, FloatArray]:
         """[X e] on the left and on the right."""
-        Y, own = self._sets._Y, self.classes
+        Y, own = self._sets.columns, self.classes
         return self._taken(Y, own.left), self._taken(Y, own.right)
 
     @cached_property
     def Z(self) -> list[tuple[FloatArray, FloatArray]]:
         """The columns of every term on the left and on the right."""
         own = self.classes
-        return [(self._taken(Z, own.left), self._taken(Z, own.right)) for Z in self._sets._Z]
+        return [
+            (self._taken(Z, own.left), self._taken(Z, own.right)) for Z in self._sets.term_columns
+        ]
 
     def blocks(self, at: int, weights: FloatArray | None) -> FloatArray:
         """Products of two terms' columns of every entry, (entries, k_s, k_t)."""

@@ -17,9 +17,9 @@ from lmmsparse.engine.generalized.modes import joint_mode
 from lmmsparse.engine.generalized.rows import GeneralizedRows
 from lmmsparse.engine.points import traces_by_term
 from lmmsparse.engine.products import CrossProducts
+from lmmsparse.fit.exact import FITS_EXACTLY
 from lmmsparse.fit.generalized.coordinates import Coordinates
 from lmmsparse.fit.generalized.working import working_estimates
-from lmmsparse.fit.problem import FITS_EXACTLY
 
 _SIZE, _SMALL_SIZE = 0.7, 0.05
 _FIRST, _LOOSE = 1e-2, 1e-3

@@ -12,13 +12,14 @@ from lmmsparse.engine.covariance.template import LambdaTemplate
 from lmmsparse.engine.products import side_by_side
 from lmmsparse.engine.responses import ManyResponses
 from lmmsparse.fit.coordinates import StandardizedObjective, standardizer
+from lmmsparse.fit.exact import fits_exactly
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.identification import generic_theta
 from lmmsparse.fit.many.criteria import ManyDeviances, SharedDesign
 from lmmsparse.fit.many.levels import merge_levels
 from lmmsparse.fit.refit import warm_start
 from lmmsparse.fit.search import NO_WORSE, SNAP
-from lmmsparse.fit.verdict import TOLERANCE, expected_decrease, fits_exactly
+from lmmsparse.fit.verdict import TOLERANCE, expected_decrease
 from lmmsparse.optimize import Bounds, TrustRegion
 from lmmsparse.optimize.batched import ManyOptima, minimize_many
 

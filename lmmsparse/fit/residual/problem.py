@@ -17,8 +17,10 @@ from lmmsparse.engine.residual.criterion import JointDeviance
 from lmmsparse.engine.residual.sets import CrossSets
 from lmmsparse.engine.residual.structure import ResidualStructure
 from lmmsparse.engine.residual.unstructured import Unstructured
+from lmmsparse.fit.exact import check_not_exact
 from lmmsparse.fit.identification import Unidentified
-from lmmsparse.fit.problem import Problem, check_not_exact, make_template, term_columns
+from lmmsparse.fit.problem import Problem, make_template, term_columns
+from lmmsparse.fit.residual.repeated import check_not_repeated
 from lmmsparse.fit.residual.search import search_joint
 from lmmsparse.fit.start import Start, checked_start
 from lmmsparse.optimize import Optimizer, Optimum
@@ -54,6 +56,7 @@ class ResidualProblem(Problem):
         if self.known_joint is not None:
             return self.known_joint
         sets = sets_of(self.design, self.structure)
+        check_not_repeated(self.design, sets, self.held)
         template = make_template(self.design, self.held)
         return JointDeviance.of(sets, self.solver, template, self.reml, self.held.sigma)
 
@@ -89,6 +92,7 @@ class ResidualProblem(Problem):
     def of_response(self, design: Design) -> ResidualProblem:
         """The same model of the design's response, all else being the same."""
         sets = sets_of(design, self.structure)
+        check_not_repeated(design, sets, self.held)
         return replace(self, design=design, known_joint=self.joint.with_sets(sets))
 
     def by_maximum_likelihood(self) -> ResidualProblem:
