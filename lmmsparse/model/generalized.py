@@ -42,6 +42,14 @@ from lmmsparse.inference.intervals.profile.profile import Profile
 from lmmsparse.inference.means.joint import joint_tests_table
 from lmmsparse.inference.means.tables import Wanted, emmeans_table, emtrends_table
 from lmmsparse.inference.power.power import power
+from lmmsparse.inference.robust.clusters import (
+    OF_LIKELIHOODS,
+    Robust,
+    check_kind,
+    clusters_of,
+    robust_errors,
+)
+from lmmsparse.inference.robust.robust import robust_covariance
 from lmmsparse.model.mixed import MixedModel
 from lmmsparse.report.generalized import (
     augment_generalized,
@@ -110,7 +118,6 @@ class GeneralizedLinearMixedModel(MixedModel):
     _instead: ClassVar[dict[str, str]] = {
         "step": "It is for linear mixed models. Write m.drop1() and m.ranova().",
         "vcov_varcorr": "Write m.parameter_errors.",
-        "vcov_robust": "It is for linear mixed models. See generalized estimating equations.",
         "all_fit": "Fit again with optimizer=, for example lmm.Bobyqa().",
     }
 
@@ -311,6 +318,8 @@ class GeneralizedLinearMixedModel(MixedModel):
         conf_int: bool = False,
         level: float = 0.95,
         conf_method: str = "wald",
+        robust: str | None = None,
+        cluster: Any = None,
     ) -> pd.DataFrame:
         """One row per parameter, with the column names of R's broom.mixed.
 
@@ -322,9 +331,12 @@ class GeneralizedLinearMixedModel(MixedModel):
         level : float
         conf_method : str
             As `confint` has it.
+        robust, cluster
+            As for `coef_table`; limits of fixed effects are then Wald's.
         """
         found = lambda: self.confint(conf_method, level)  # noqa: E731
-        return tidy_generalized(self._fit, effects, level if conf_int else None, found)
+        errors = self._robust(robust, cluster)
+        return tidy_generalized(self._fit, effects, level if conf_int else None, found, errors)
 
     @checked_keywords
     def glance(self) -> pd.DataFrame:
@@ -363,15 +375,65 @@ class GeneralizedLinearMixedModel(MixedModel):
     # -- inference ---------------------------------------------------------------------------------
 
     @checked_keywords
-    def coef_table(self, level: float | None = None) -> Table:
+    def coef_table(
+        self, level: float | None = None, *, robust: str | None = None, cluster: Any = None
+    ) -> Table:
         """Fixed effects with standard errors and z tests.
 
         Parameters
         ----------
         level : float, optional
             Adds confidence limits, ``lower.CL, upper.CL``.
+        robust : {"CR0", "CR1"}, optional
+            Cluster-robust standard errors, as in `vcov_robust`.
+        cluster : str or array, optional
+            The clusters, as for `vcov_robust`.
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> f = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+        >>> m = lmm.glmer(f, lmm.load_dataset("cbpp"), "binomial")
+        >>> table = m.coef_table(robust="CR1", cluster="herd")
+        >>> table["Std. Error"].round(3).tolist()
+        [0.296, 0.47, 0.531, 0.375]
         """
-        return z_table(self._fit, level)
+        return z_table(self._fit, level, self._robust(robust, cluster))
+
+    @checked_keywords
+    def vcov_robust(self, cluster: Any = None, kind: str = "CR1") -> pd.DataFrame:
+        """Covariance matrix of the fixed effects that allows for any correlation within clusters.
+
+        Parameters
+        ----------
+        cluster : str or array, optional
+            A grouping factor of the model, or one label per row (of the data or of the fit). Every
+            level of every grouping factor must lie in one cluster. By default the grouping factor
+            that holds all others.
+        kind : {"CR0", "CR1"}
+            Without adjustment; times m/(m − 1) for m clusters.
+
+        Returns
+        -------
+        DataFrame
+
+        Notes
+        -----
+        The sandwich H⁻¹ Σ s s' H⁻¹ of the scores of the clusters, in all parameters: the likelihood
+        is that of the fit, by Laplace's approximation or quadrature. Where the model of the random
+        effects or the distribution is wrong, so may be what the coefficients mean, which no
+        standard error mends. With few clusters p-values tend to be too small.
+
+        References
+        ----------
+        Rabe-Hesketh & Skrondal (2006), Journal of the Royal Statistical Society A 169, 805-827.
+        """
+        wanted = check_kind("kind", kind, OF_LIKELIHOODS)
+        robust = Robust(wanted, clusters_of(self._fit.design, cluster))
+        return self._covariance(robust_covariance(self._fit, robust))
+
+    def _robust(self, robust: Any, cluster: Any) -> Robust | None:
+        return robust_errors(self._fit.design, robust, cluster, OF_LIKELIHOODS)
 
     @checked_keywords
     def confint(
@@ -476,7 +538,15 @@ class GeneralizedLinearMixedModel(MixedModel):
         return bootstrap_generalized(self._fit, n, rng, make, statistic, n_jobs, progress)
 
     @checked_keywords
-    def contrast(self, L: Any, rhs: Any = 0.0, level: float = 0.95) -> Table:
+    def contrast(
+        self,
+        L: Any,
+        rhs: Any = 0.0,
+        level: float = 0.95,
+        *,
+        robust: str | None = None,
+        cluster: Any = None,
+    ) -> Table:
         """Test hypotheses Lβ = rhs about the fixed effects.
 
         Parameters
@@ -487,6 +557,8 @@ class GeneralizedLinearMixedModel(MixedModel):
         rhs : float or (m,) array
         level : float
             Of the limits.
+        robust, cluster
+            As for `coef_table`.
 
         Returns
         -------
@@ -494,7 +566,8 @@ class GeneralizedLinearMixedModel(MixedModel):
             One row: ``Estimate, Std. Error, z value, Pr(>|z|), lower.CL, upper.CL``; several rows,
             tested jointly: ``Chisq, Df, Pr(>Chisq)``.
         """
-        return as_normal(contrast(self._fit, L, rhs, "asymptotic", level))
+        errors = self._robust(robust, cluster)
+        return as_normal(contrast(self._fit, L, rhs, "asymptotic", level, errors))
 
     @checked_keywords
     def emmeans(
@@ -512,6 +585,8 @@ class GeneralizedLinearMixedModel(MixedModel):
         weights: str | Mapping[str, Any] = "equal",
         at: Mapping[str, Any] | None = None,
         level: float = 0.95,
+        robust: str | None = None,
+        cluster: Any = None,
     ) -> Table:
         """Estimated marginal means: predictions averaged over the other factors.
 
@@ -524,6 +599,8 @@ class GeneralizedLinearMixedModel(MixedModel):
             logarithms then become odds ratios and ratios.
         regrid : {"response"}, optional
             Average and compare on the response: differences are of probabilities or rates.
+        robust, cluster
+            As for `coef_table`.
 
         Returns
         -------
@@ -540,7 +617,8 @@ class GeneralizedLinearMixedModel(MixedModel):
         {'2 - 1': -11.4, '3 - 1': -12.4, '4 - 1': -15.0}
         """
         wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level, regrid)
-        return emmeans_table(generalized_basis(self._fit), specs, wanted, type)
+        basis = generalized_basis(self._fit, self._robust(robust, cluster))
+        return emmeans_table(basis, specs, wanted, type)
 
     @checked_keywords
     def emtrends(
@@ -558,6 +636,8 @@ class GeneralizedLinearMixedModel(MixedModel):
         at: Mapping[str, Any] | None = None,
         level: float = 0.95,
         regrid: str | bool | None = None,
+        robust: str | None = None,
+        cluster: Any = None,
     ) -> Table:
         """Slopes along a covariate, averaged over the other factors.
 
@@ -567,13 +647,21 @@ class GeneralizedLinearMixedModel(MixedModel):
             As for `LinearMixedModel.emtrends`.
         regrid : {"response"}, optional
             Slopes of the probability or rate, rather than on the scale of the link.
+        robust, cluster
+            As for `coef_table`.
         """
         wanted = Wanted(by, pairwise, contrasts, reverse, ref, adjust, weights, at, level, regrid)
-        return emtrends_table(generalized_basis(self._fit), specs, var, wanted)
+        basis = generalized_basis(self._fit, self._robust(robust, cluster))
+        return emtrends_table(basis, specs, var, wanted)
 
     @checked_keywords
     def joint_tests(
-        self, by: str | Sequence[str] | None = None, *, at: Mapping[str, Any] | None = None
+        self,
+        by: str | Sequence[str] | None = None,
+        *,
+        at: Mapping[str, Any] | None = None,
+        robust: str | None = None,
+        cluster: Any = None,
     ) -> Table:
         """Test for every term that its marginal means are alike on the scale of the link.
 
@@ -581,6 +669,8 @@ class GeneralizedLinearMixedModel(MixedModel):
         ----------
         by, at
             As for `LinearMixedModel.joint_tests`.
+        robust, cluster
+            As for `coef_table`.
 
         Returns
         -------
@@ -588,18 +678,21 @@ class GeneralizedLinearMixedModel(MixedModel):
             ``model term``, a column per factor of `by`, ``df1, df2, F.ratio, p.value``; the second
             degrees of freedom are infinite.
         """
-        return joint_tests_table(generalized_basis(self._fit), by, at)
+        basis = generalized_basis(self._fit, self._robust(robust, cluster))
+        return joint_tests_table(basis, by, at)
 
     @checked_keywords
-    def anova(self, type: int = 3) -> Table:
+    def anova(self, type: int = 3, *, robust: str | None = None, cluster: Any = None) -> Table:
         """Wald χ² tests of the fixed-effects terms.
 
         Parameters
         ----------
         type : {1, 2, 3}
             As for `lmmsparse.anova`.
+        robust, cluster
+            As for `coef_table`.
         """
-        return term_tests(self._fit, type)
+        return term_tests(self._fit, type, self._robust(robust, cluster))
 
     @checked_keywords
     def drop1(self, *, progress: bool | None = None) -> Table:
@@ -624,9 +717,16 @@ class GeneralizedLinearMixedModel(MixedModel):
         return reductions(self._fit, progress)
 
     @checked_keywords
-    def summary(self) -> Summary:
-        """The full printout."""
-        return summarize_generalized(self._fit, self.convergence)
+    def summary(self, *, robust: str | None = None, cluster: Any = None) -> Summary:
+        """The full printout.
+
+        Parameters
+        ----------
+        robust, cluster
+            As for `coef_table`.
+        """
+        errors = self._robust(robust, cluster)
+        return summarize_generalized(self._fit, self.convergence, errors)
 
     # -- use ---------------------------------------------------------------------------------------
 

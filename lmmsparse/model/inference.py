@@ -21,7 +21,7 @@ from lmmsparse.inference.means.basis import linear_basis
 from lmmsparse.inference.means.joint import joint_tests_table
 from lmmsparse.inference.means.tables import Wanted, emmeans_table, emtrends_table
 from lmmsparse.inference.power.power import power
-from lmmsparse.inference.robust.clusters import Robust, check_kind, robust_errors
+from lmmsparse.inference.robust.clusters import Robust, check_kind, clusters_of, robust_errors
 from lmmsparse.inference.robust.robust import robust_covariance
 from lmmsparse.model.mixed import MixedModel
 from lmmsparse.report.power import Power
@@ -93,7 +93,8 @@ class LinearInference(MixedModel):
         ----------
         Pustejovsky & Tipton (2018), Journal of Business & Economic Statistics 36, 672-683.
         """
-        return self._covariance(robust_covariance(self._fit, check_kind("kind", kind), cluster))
+        robust = Robust(check_kind("kind", kind), clusters_of(self._fit.design, cluster))
+        return self._covariance(robust_covariance(self._fit, robust))
 
     def _robust(self, robust: Any, cluster: Any) -> Robust | None:
         return robust_errors(self._fit.design, robust, cluster)

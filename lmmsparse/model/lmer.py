@@ -23,7 +23,7 @@ from lmmsparse.inference.generalized.likelihood import likelihood_ratios
 from lmmsparse.inference.generalized.wald import term_tests
 from lmmsparse.inference.hypotheses.anova import anova_table
 from lmmsparse.inference.hypotheses.lrt import likelihood_ratio_table
-from lmmsparse.inference.robust.clusters import robust_errors
+from lmmsparse.inference.robust.clusters import OF_LIKELIHOODS, robust_errors
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.mixed import MixedModel
 from lmmsparse.model.update import remembers
@@ -251,8 +251,7 @@ def anova(
     refit : bool
         For several: refit REML fits by maximum likelihood first (the table says so).
     robust, cluster
-        For one linear model: cluster-robust tests, as for `LinearMixedModel.coef_table`; without
-        sums of squares.
+        For one model: cluster-robust tests, as for its `coef_table`; without sums of squares.
 
     Returns
     -------
@@ -290,12 +289,8 @@ def anova(
             "models, for example lmm.anova(m) or lmm.anova(m1, m2)."
         )
     labels = [f"m{i + 1}" for i in range(len(models))]
-    if (robust is not None or cluster is not None) and not (
-        len(models) == 1 and isinstance(models[0], LinearMixedModel)
-    ):
-        raise OptionError(
-            "robust= and cluster= are for the terms of one linear model. Leave them out."
-        )
+    if (robust is not None or cluster is not None) and len(models) > 1:
+        raise OptionError("robust= and cluster= are for the terms of one model. Leave them out.")
     generalized = [m.fit for m in models if isinstance(m.fit, GeneralizedFit)]
     if generalized:
         if len(generalized) < len(models):
@@ -304,7 +299,8 @@ def anova(
                 "different kinds of responses. Compare models of one kind."
             )
         if len(models) == 1:
-            return term_tests(generalized[0], type)
+            errors = robust_errors(generalized[0].design, robust, cluster, OF_LIKELIHOODS)
+            return term_tests(generalized[0], type, errors)
         return likelihood_ratios(generalized, labels)
     if len(models) == 1:
         fit = models[0].fit

@@ -13,6 +13,7 @@ from lmmsparse.common.table import as_precise_as, number
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.verdict import Convergence
 from lmmsparse.inference.generalized.wald import parameter_errors, z_table
+from lmmsparse.inference.robust.clusters import Robust
 from lmmsparse.report.new_rows import errors_of_fit
 from lmmsparse.report.summary import Summary, composed, printed, quantiles_of
 from lmmsparse.report.tidy import (
@@ -82,7 +83,9 @@ def _own_parameter(fit: GeneralizedFit) -> tuple[str, ...]:
     return (f"{family.parameter.capitalize()}: {value}{held} ({family.parameter_formula})",)
 
 
-def summarize_generalized(fit: GeneralizedFit, convergence: Convergence) -> Summary:
+def summarize_generalized(
+    fit: GeneralizedFit, convergence: Convergence, robust: Robust | None = None
+) -> Summary:
     """Compose the summary."""
     scaled = residuals(fit, "pearson") / np.sqrt(fit.family.dispersion(fit.delta))
     first = (
@@ -90,7 +93,9 @@ def summarize_generalized(fit: GeneralizedFit, convergence: Convergence) -> Summ
         Section(grid=_criteria(fit)),
         Section("Scaled residuals (Pearson):", quantiles_of(scaled)),
     )
-    return composed(fit, convergence, first, _own_parameter(fit), "Fixed effects:", z_table(fit))
+    title = "Fixed effects:" if robust is None else f"Fixed effects ({robust.words}):"
+    table, own = z_table(fit, robust=robust), _own_parameter(fit)
+    return composed(fit, convergence, first, own, title, table, correlated=robust is None)
 
 
 def short_print_generalized(fit: GeneralizedFit, convergence: Convergence) -> str:
@@ -104,14 +109,21 @@ def tidy_generalized(
     effects: str | Sequence[str],
     level: float | None,
     intervals: Callable[[], pd.DataFrame],
+    robust: Robust | None = None,
 ) -> pd.DataFrame:
-    """One row per parameter or random effect; see `lmmsparse.report.tidy.tidy`."""
+    """One row per parameter or random effect; see `lmmsparse.report.tidy.tidy`.
+
+    Parameters
+    ----------
+    robust : Robust, optional
+        Cluster-robust standard errors of fixed effects, whose limits are then Wald's.
+    """
     wanted = wanted_effects(effects, level)
     limits = intervals() if level is not None and set(wanted) & {"fixed", "ran_pars"} else None
     frames = []
     for kind in wanted:
         if kind == "fixed":
-            frames.append(_fixed(fit, limits))
+            frames.append(_fixed(fit, limits, level, robust))
         elif kind == "ran_pars":
             frames.append(_parameters(fit, limits))
         else:
@@ -119,9 +131,13 @@ def tidy_generalized(
     return stacked(frames, _FIXED.values())
 
 
-def _fixed(fit: GeneralizedFit, limits: pd.DataFrame | None) -> pd.DataFrame:
-    table = z_table(fit).to_frame()
+def _fixed(
+    fit: GeneralizedFit, limits: pd.DataFrame | None, level: float | None, robust: Robust | None
+) -> pd.DataFrame:
+    table = z_table(fit, level, robust).to_frame()
     names = list(fit.design.x_names)
+    if robust is not None and level is not None:
+        limits = table[["lower.CL", "upper.CL"]].set_axis(["lower", "upper"], axis=1)
     columns = {new: table[old].to_numpy() for old, new in _FIXED.items()}
     frame = pd.DataFrame({"effect": ["fixed"] * len(names), "term": names, **columns})
     return with_limits(frame, limits, names)

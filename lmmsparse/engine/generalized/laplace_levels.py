@@ -42,29 +42,29 @@ class LaplaceByLevel(LaplacePoint):
 
     def __init__(self, mode: Mode, one: OneFactor) -> None:
         super().__init__(mode)
-        self._one = one
-        self._levels = mode.by_level or _arranged(mode, one)
+        self.one = one
+        self.levels = mode.by_level or _arranged(mode, one)
 
     @cached_property
     def leverage(self) -> FloatArray:
-        return self._leverage_of(self._levels.of_M)
+        return self.leverage_of(self.levels.of_M)
 
-    def _leverage_of(self, S: FloatArray) -> FloatArray:
-        """The diagonal of ZTST'Z', (n,)."""
-        T = self._levels.T
+    def leverage_of(self, S: FloatArray, T: FloatArray | None = None) -> FloatArray:
+        """The diagonal of ZTST'Z', (n,), for T of the point or another."""
+        T = self.levels.T if T is None else T
         if len(T) == 1:
-            return self._one.diagonal(T[0, 0] ** 2 * S)
+            return self.one.diagonal(T[0, 0] ** 2 * S)
         K = len(T)
         half = (T @ S.reshape(K, -1)).reshape(S.shape)
-        return self._one.diagonal(np.matmul(T, half))
+        return self.one.diagonal(np.matmul(T, half))
 
     @cached_property
     def _trace(self) -> FloatArray:
-        return self._trace_of(self._levels.of_M)
+        return self._trace_of(self.levels.of_M)
 
     def _trace_of(self, S: FloatArray) -> FloatArray:
         """Σ_levels Z'WZTS, (K, K)."""
-        at = self._levels
+        at = self.levels
         K = len(at.T)
         if K == 1:
             return np.asarray(at.T * float(np.vdot(at.A, S)))
@@ -74,11 +74,11 @@ class LaplaceByLevel(LaplacePoint):
 
     @cached_property
     def traces(self) -> list[FloatArray]:
-        return [self._trace[part, part] for part in self._one.parts]
+        return [self._trace[part, part] for part in self.one.parts]
 
     @cached_property
     def gradient(self) -> FloatArray:
-        rows, mode, at, one = self.rows, self.mode, self._levels, self._one
+        rows, mode, at, one = self.rows, self.mode, self.levels, self.one
         slope = self.third.t
         assert slope is not None
         P = self.leverage
@@ -104,8 +104,8 @@ class LaplaceByLevel(LaplacePoint):
     @cached_property
     def _border(self) -> tuple[FloatArray, FloatArray]:
         """T'Z'WX and M⁻¹ times it, (p, K · levels) each."""
-        border = transformed(self._levels.T.T, self._fixed[0])
-        return by_column(border), by_column(self._levels.solve(border))
+        border = transformed(self.levels.T.T, self._fixed[0])
+        return by_column(border), by_column(self.levels.solve(border))
 
     @cached_property
     def information(self) -> FloatArray:
@@ -115,19 +115,19 @@ class LaplaceByLevel(LaplacePoint):
 
     @cached_property
     def _second_moments(self) -> list[FloatArray]:
-        T = self._levels.T
+        T = self.levels.T
         if len(T) > 1 or abs(T[0, 0]) < _ALMOST_NOTHING or self.rows.template.has_limits:
             return super()._second_moments
-        V = self._levels.V
+        V = self.levels.V
         return [np.asarray(self._trace / T - V @ V.T)]
 
     @cached_property
     def hessian(self) -> FloatArray:
-        rows, at = self.rows, self._levels
+        rows, at = self.rows, self.levels
         K, levels = at.U.shape
         p, d = rows.p, rows.template.n_theta
         size = p + d + rows.family.estimates_delta
-        D = self._one.directions(self.directions)
+        D = self.one.directions(self.directions)
         C = (D.swapaxes(0, 1).reshape(K * d, K) @ at.U).reshape(K, d, levels)
         moved = (D.transpose(2, 0, 1).reshape(K * d, K) @ at.V).reshape(K, d, levels)
         AC = at.A[0] * C if K == 1 else small_product(at.A, C)
@@ -146,7 +146,7 @@ class LaplaceByLevel(LaplacePoint):
         return 0.5 * (out + out.T)
 
     def predicted(self, to: Parameters) -> FloatArray:
-        rows, mode, at, one = self.rows, self.mode, self._levels, self._one
+        rows, mode, at, one = self.rows, self.mode, self.levels, self.one
         T = one.side_by_side(rows.template.shifted_factors(to.theta))
         pushed = mode.at.w * rows.Q.times(to.beta - mode.beta) if rows.p else np.zeros(rows.n)
         if rows.family.estimates_delta and to.delta != mode.delta:

@@ -63,28 +63,39 @@ class LaplacePoint:
 
     def __init__(self, mode: Mode, expected: bool = False) -> None:
         self.rows, self.mode = mode.rows, mode
-        self._expected = expected and not mode.rows.family.canonical
+        self._takes_expected = expected and not mode.rows.family.canonical
 
     @cached_property
     def _determinant(self) -> tuple[CrossProducts, PLSFactor, ExpectedWeights | None]:
         """Whose log-determinant is taken: M, or its expectation."""
         mode, rows = self.mode, self.rows
-        if not self._expected:
+        if not self._takes_expected:
             return mode.products, mode.factor, None
         weights = rows.family.expected(mode.eta, rows.seen, mode.delta)
         return *factorized(rows, mode.theta, weights.w), weights
 
     @property
-    def _weights(self) -> FloatArray:
+    def expected(self) -> ExpectedWeights | None:
+        """The weights of the determinant, if they are expected ones."""
+        return self._determinant[2]
+
+    @property
+    def weights(self) -> FloatArray:
         """W of what the determinant is of."""
-        expected = self._determinant[2]
-        return self.mode.at.w if expected is None else expected.w
+        return self.mode.at.w if self.expected is None else self.expected.w
+
+    @property
+    def slope(self) -> FloatArray:
+        """∂W/∂η, (n,)."""
+        slope = self.third.t if self.expected is None else self.expected.t
+        assert slope is not None
+        return slope
 
     @cached_property
     def value(self) -> float:
         """−2 log-likelihood."""
         constant = self.rows.constant(self.mode.delta)
-        logdet = self._determinant[1].logdet if self._expected else self.mode.logdet
+        logdet = self._determinant[1].logdet if self._takes_expected else self.mode.logdet
         logdet -= self.rows.prior.logdet
         return 2.0 * (self.mode.h - constant) + logdet
 
@@ -139,11 +150,9 @@ class LaplacePoint:
     def gradient(self) -> FloatArray:
         """∂d/∂(β, θ, δ), δ only where it is estimated."""
         rows, mode = self.rows, self.mode
-        template, factors, weights = rows.template, mode.factors, self._determinant[2]
-        slope = self.third.t if weights is None else weights.t
-        assert slope is not None
+        template, factors, weights = rows.template, mode.factors, self.expected
         P = self.leverage
-        c = slope * P
+        c = self.slope * P
         a = mode.factor.solve(template.multiply_transposed(factors, rows.grouped(c)))
         follow = rows.random_part(template.multiply(factors, a))
         moved = c - mode.at.w * follow
@@ -222,7 +231,7 @@ class LaplacePoint:
         safe = away_from_limits(template, of_full_rank(template, scales, self.mode.theta))
         factors, traces = template.shifted_factors(safe), self.traces
         if not np.array_equal(safe, self.mode.theta):
-            products, factor = factorized(self.rows, safe, self._weights)
+            products, factor = factorized(self.rows, safe, self.weights)
             traces = traces_by_term(products, factors, factor.inverse_blocks())
         out = []
         for t, (trace, T) in enumerate(zip(traces, factors, strict=True)):

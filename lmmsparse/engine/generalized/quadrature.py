@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
@@ -94,6 +95,35 @@ def check_quadrature(rows: GeneralizedRows) -> None:
         )
 
 
+class OverNodes(NamedTuple):
+    """What the gradient sums over nodes.
+
+    Attributes
+    ----------
+    s, in_delta : (n,) arrays
+        Means of ∂ℓ/∂η and of ∂ℓ/∂δ.
+    outer : (K, K, levels) array
+        Means of Z's u'.
+    S : (K, K, levels) array
+        What takes the place of M⁻¹.
+    P : (n,) array
+        The diagonal of ZTST'Z'.
+    a : (K, levels) array
+        How the modes follow.
+    follow, moved : (n,) arrays
+        ZTa, and the slope of the nodes' η without that of ℓ.
+    """
+
+    s: FloatArray
+    outer: FloatArray
+    in_delta: FloatArray
+    S: FloatArray
+    P: FloatArray
+    a: FloatArray
+    follow: FloatArray
+    moved: FloatArray
+
+
 class QuadraturePoint(LaplaceByLevel):
     """The criterion at one point.
 
@@ -111,7 +141,7 @@ class QuadraturePoint(LaplaceByLevel):
     @cached_property
     def _C(self) -> FloatArray:
         """C with M⁻¹ = CC' of every level, (K, K, levels), upper triangular."""
-        return self._levels.root.swapaxes(0, 1)
+        return self.levels.root.swapaxes(0, 1)
 
     def _parts(self) -> Iterator[slice]:
         """Nodes that are evaluated together."""
@@ -122,20 +152,20 @@ class QuadraturePoint(LaplaceByLevel):
     def _at_nodes(self, part: slice) -> tuple[FloatArray, FloatArray]:
         """U, (K, m, levels), and η, (m, n), at some nodes."""
         moved = np.einsum("klj,ml->kmj", self._C, self._z[part])
-        eta = self.mode.eta + self._one.spread(transformed(self._levels.T, moved))
-        return self._levels.U[:, None] + moved, eta
+        eta = self.mode.eta + self.one.spread(transformed(self.levels.T, moved))
+        return self.levels.U[:, None] + moved, eta
 
     @cached_property
     def _terms(self) -> FloatArray:
         """Log of every node's part of every level's integral, (m, levels)."""
         rows, mode = self.rows, self.mode
-        out = np.empty((len(self._z), self._one.n_levels))
+        out = np.empty((len(self._z), self.one.n_levels))
         for part in self._parts():
             U, eta = self._at_nodes(part)
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 value = rows.family.at(eta, rows.seen, mode.delta).value
             value = np.where(np.isnan(value), -np.inf, value)
-            own = self._one.summed(np.maximum(value, -1e300))
+            own = self.one.summed(np.maximum(value, -1e300))
             out[part] = own - 0.5 * np.square(U).sum(axis=0) + self._log_w[part, None]
         return out
 
@@ -152,17 +182,16 @@ class QuadraturePoint(LaplaceByLevel):
         return np.asarray(np.exp(self._terms - logsumexp(self._terms, axis=0)))
 
     @cached_property
-    def gradient(self) -> FloatArray:
-        """∂d/∂(β, θ, δ)."""
-        rows, mode, one, at = self.rows, self.mode, self._one, self._levels
-        family, K = rows.family, len(self._levels.T)
-        mean_s = np.zeros(rows.n)
-        g_mean, Q = np.zeros_like(at.U), np.zeros_like(at.A)
-        outer, own_scale = np.zeros((K, K)), 0.0
+    def sums(self) -> OverNodes:
+        """What the gradient sums over nodes, weighted with their shares."""
+        rows, one, at = self.rows, self.one, self.levels
+        family = rows.family
+        mean_s, in_delta = np.zeros(rows.n), np.zeros(rows.n)
+        g_mean, Q, outer = np.zeros_like(at.U), np.zeros_like(at.A), np.zeros_like(at.A)
         for part in self._parts():
             U, eta = self._at_nodes(part)
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                s = family.at(eta, rows.seen, mode.delta).s
+                s = family.at(eta, rows.seen, self.mode.delta).s
             weight = self._shares[part].take(one.codes, axis=1)
             s = np.where(weight > 0, s, 0.0) * weight
             mean_s += s.sum(axis=0)
@@ -170,22 +199,32 @@ class QuadraturePoint(LaplaceByLevel):
             g = transformed(at.T.T, v) - self._shares[part] * U
             g_mean += g.sum(axis=1)
             Q += np.einsum("mk,lmj->klj", self._z[part], g)
-            outer += v.reshape(K, -1) @ U.reshape(K, -1).T
+            outer += np.matmul(v.transpose(2, 0, 1), U.transpose(2, 1, 0)).transpose(1, 2, 0)
             if family.estimates_delta:
-                own_scale += self._scale_of(eta, weight)
+                by_row = family.scale_slopes(eta, rows.seen, self.mode.delta).by_row
+                in_delta += (np.where(weight > 0, by_row, 0.0) * weight).sum(axis=0)
         S = self._around(Q)
-        P = self._leverage_of(S)
+        P = self.leverage_of(S)
         assert self.third.t is not None
         c = self.third.t * P
         a = at.solve(transformed(at.T.T, one.gathered(c)) - 2.0 * g_mean)
         follow = one.spread(transformed(at.T, a))
-        moved = c - mode.at.w * follow
-        by_T = at.V @ a.T + one.gathered(moved) @ at.U.T - 2.0 * outer + 2.0 * self._trace_of(S)
+        return OverNodes(mean_s, outer, in_delta, S, P, a, follow, c - self.mode.at.w * follow)
+
+    @cached_property
+    def gradient(self) -> FloatArray:
+        """∂d/∂(β, θ, δ)."""
+        rows, mode, one, at = self.rows, self.mode, self.one, self.levels
+        own = self.sums
+        by_T = at.V @ own.a.T + one.gathered(own.moved) @ at.U.T - 2.0 * own.outer.sum(axis=2)
+        by_T += 2.0 * self._trace_of(own.S)
         by_term = [by_T[part, part] for part in one.parts]
-        parts = [rows.Q.transposed_times(moved - 2.0 * mean_s), self.slopes(by_term)]
-        if family.estimates_delta:
-            scale = family.scale_slopes(mode.eta, rows.seen, mode.delta)
-            total = -2.0 * own_scale + float(P @ scale.w) + float(follow @ scale.s)
+        in_beta = rows.Q.transposed_times(own.moved - 2.0 * own.s)
+        parts = [in_beta, self.slopes(by_term)]
+        if rows.family.estimates_delta:
+            scale = rows.family.scale_slopes(mode.eta, rows.seen, mode.delta)
+            total = -2.0 * float(own.in_delta.sum())
+            total += float(own.P @ scale.w) + float(own.follow @ scale.s)
             parts.append(np.array([total]))
         return np.concatenate(parts)
 
@@ -200,8 +239,3 @@ class QuadraturePoint(LaplaceByLevel):
         for i in range(K):
             inner[i, i] += 1.0
         return small_product(small_product(C, inner), C.swapaxes(0, 1))
-
-    def _scale_of(self, eta: FloatArray, weight: FloatArray) -> float:
-        """Σ weight ∂ℓ/∂δ over rows and nodes."""
-        by_row = self.rows.family.scale_slopes(eta, self.rows.seen, self.mode.delta).by_row
-        return float(np.sum(np.where(weight > 0, by_row, 0.0) * weight))

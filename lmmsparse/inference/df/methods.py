@@ -12,10 +12,12 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import word_of
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.inference.df.kenward_roger import KenwardRoger, kenward_roger
 from lmmsparse.inference.df.satterthwaite import satterthwaite
 from lmmsparse.inference.robust.clusters import Robust
 from lmmsparse.inference.robust.robust import ClusterRobust, cluster_robust
+from lmmsparse.inference.robust.scores import ScoreRobust, score_robust
 
 METHODS = ("satterthwaite", "kenward-roger", "residual", "asymptotic", "none")
 _NAMES = {
@@ -67,7 +69,7 @@ def standard_errors(method: DenominatorDF, L: FloatArray) -> FloatArray:
 
 def method_notes(method: DenominatorDF, L: FloatArray) -> list[str]:
     """What a table has to say about the standard errors of the rows of L."""
-    if isinstance(method, ClusterRobust):
+    if isinstance(method, (ClusterRobust, ScoreRobust)):
         return method.notes(L)
     if not isinstance(method, KenwardRoger) or not method.open(L).any():
         return []
@@ -77,7 +79,7 @@ def method_notes(method: DenominatorDF, L: FloatArray) -> list[str]:
 def joint_notes(method: DenominatorDF, ranks: Sequence[float], F: Sequence[float]) -> list[str]:
     """What a table has to say about joint tests that are NaN."""
     tested = np.isnan(F) & (np.asarray(ranks) > 0)
-    if not isinstance(method, ClusterRobust) or not tested.any():
+    if not isinstance(method, (ClusterRobust, ScoreRobust)) or not tested.any():
         return []
     return ["NaN: there are too few clusters to test so many coefficients at once."]
 
@@ -108,6 +110,8 @@ def denominator_df(fit: Fit, ddf: str, robust: Robust | None = None) -> Denomina
                 f"ddf={ddf!r} goes with the model's standard errors, not with cluster-robust ones. "
                 "Use ddf='satterthwaite' or 'asymptotic'."
             )
+        if isinstance(fit, GeneralizedFit):
+            return score_robust(fit, robust)
         return cluster_robust(fit, robust, ddf == "satterthwaite")
     if ddf == "satterthwaite":
         return satterthwaite(fit)

@@ -13,7 +13,14 @@ from lmmsparse.common.options import check_level
 from lmmsparse.common.table import Table, as_precise_as, counts, fixed, p_values
 from lmmsparse.common.words import listed
 from lmmsparse.fit.generalized.fit import GeneralizedFit
+from lmmsparse.inference.df.methods import (
+    denominator_df,
+    joint_notes,
+    method_notes,
+    standard_errors,
+)
 from lmmsparse.inference.hypotheses.terms import FixedTerms, check_type
+from lmmsparse.inference.robust.clusters import Robust
 from lmmsparse.results.generalized import covariance_names, covariance_values
 from lmmsparse.results.parameters import select_rows
 
@@ -27,9 +34,10 @@ def two_sided(z: FloatArray) -> FloatArray:
     return np.asarray(2.0 * normal_cdf(-np.abs(z)))
 
 
-def z_table(fit: GeneralizedFit, level: float | None = None) -> Table:
+def z_table(fit: GeneralizedFit, level: float | None = None, robust: Robust | None = None) -> Table:
     """Estimates, standard errors, z values and p-values of the fixed effects; limits of a level."""
-    se = np.sqrt(np.diag(fit.vcov))
+    method, each = denominator_df(fit, "asymptotic", robust), np.eye(fit.design.p)
+    se = standard_errors(method, each)
     z = fit.beta / se
     columns = {"Estimate": fit.beta, "Std. Error": se, "z value": z, "Pr(>|z|)": two_sided(z)}
     if level is not None:
@@ -40,35 +48,39 @@ def z_table(fit: GeneralizedFit, level: float | None = None) -> Table:
     return Table(
         {name: values.tolist() for name, values in columns.items()},
         fit.design.x_names,
+        notes=method_notes(method, each),
         formats=dict.fromkeys(sized, precise),
     )
 
 
-def wald_chi2(fit: GeneralizedFit, L: FloatArray, difference: FloatArray) -> tuple[float, int]:
+def wald_chi2(covariance: FloatArray, L: FloatArray, difference: FloatArray) -> tuple[float, int]:
     """The Wald statistic of Lβ = r and its degrees of freedom."""
     if not len(L):
         return np.nan, 0
     rank = int(np.linalg.matrix_rank(L))
-    V = L @ fit.vcov @ L.T
+    V = L @ covariance @ L.T
     if not np.isfinite(V).all():
         return np.nan, rank
     middle = np.linalg.pinv(V, rcond=1e-10, hermitian=True)
     return float(difference @ middle @ difference), rank
 
 
-def term_tests(fit: GeneralizedFit, kind: int) -> Table:
+def term_tests(fit: GeneralizedFit, kind: int, robust: Robust | None = None) -> Table:
     """Wald χ² tests of every fixed-effects term."""
-    kind = check_type(kind)
+    kind, method = check_type(kind), denominator_df(fit, "asymptotic", robust)
     terms = FixedTerms(fit.design)
     tests = []
     for i in terms.tested:
         L = terms.hypothesis(i, kind)
-        tests.append(wald_chi2(fit, L, L @ fit.beta))
+        chi2, rank = wald_chi2(method.covariance, L, L @ fit.beta)
+        tests.append((method.joint(L)[0] * chi2, rank))
     chisq = np.array([test[0] for test in tests])
     df = np.array([float(test[1]) for test in tests])
     with np.errstate(invalid="ignore"):
         p = np.where(df > 0, chi2_tail(chisq, np.maximum(df, 1.0)), np.nan)
-    notes = []
+    notes = method_notes(method, np.eye(fit.design.p)) + joint_notes(
+        method, df.tolist(), chisq.tolist()
+    )
     if kind == 3 and terms.missing_cells:
         notes.append(
             f"Missing cells: {listed(terms.missing_cells)}. Type III hypotheses then depend on "
@@ -77,7 +89,8 @@ def term_tests(fit: GeneralizedFit, kind: int) -> Table:
     return Table(
         {"Chisq": chisq.tolist(), "Df": df.tolist(), "Pr(>Chisq)": p.tolist()},
         [terms.label(i) for i in terms.tested],
-        title=f"Type {_ROMAN[kind]} Wald chi-square tests",
+        title=f"Type {_ROMAN[kind]} Wald chi-square tests"
+        + ("" if robust is None else f", {robust.words}"),
         notes=notes,
         formats={"Chisq": fixed(4), "Df": counts, "Pr(>Chisq)": p_values},
     )

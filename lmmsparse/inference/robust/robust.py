@@ -18,10 +18,12 @@ from lmmsparse.common.findings import warn
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.linalg import chunks
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.inference.robust.adjustment import NOTHING_LEFT, adjusted
 from lmmsparse.inference.robust.blocks import stacks
-from lmmsparse.inference.robust.clusters import Clusters, Robust, clusters_of
+from lmmsparse.inference.robust.clusters import Clusters, Robust
+from lmmsparse.inference.robust.scores import score_robust
 from lmmsparse.results.row_forms import EffectsOfRows, projected_rows, pulled_columns
 
 _FEW = 4.0  # degrees of freedom
@@ -138,17 +140,19 @@ def _total_variance(g: FloatArray, b: FloatArray) -> float:
     return out
 
 
-def robust_covariance(fit: Fit, kind: str, cluster: Any) -> FloatArray:
+def robust_covariance(fit: Fit, robust: Robust) -> FloatArray:
     """Cluster-robust covariance of the fixed effects, (p, p); a warning where it says little."""
-    robust = Robust(kind, clusters_of(fit.design, cluster))
-    clusters = robust.clusters.count
-    if clusters < _FEW_CLUSTERS:
+    clusters = robust.clusters
+    if clusters.count < _FEW_CLUSTERS:
+        advice = "Use m.coef_table(robust=..., cluster=...), whose degrees of freedom allow for it."
         warn(
-            f"There are {clusters} clusters of {robust.clusters.name!r}. A covariance matrix from "
-            "so few is rough, and z tests with it are too optimistic. Use "
-            "m.coef_table(robust=..., cluster=...), whose degrees of freedom allow for it.",
+            f"There are {clusters.count} clusters of {clusters.name!r}. A covariance matrix from "
+            "so few is rough, and z tests with it are too optimistic."
+            + ("" if isinstance(fit, GeneralizedFit) else f" {advice}"),
             DesignWarning,
         )
+    if isinstance(fit, GeneralizedFit):
+        return score_robust(fit, robust).covariance
     return cluster_robust(fit, robust).covariance
 
 
