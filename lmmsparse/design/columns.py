@@ -14,7 +14,7 @@ from formulaic.transforms import contrasts as coding
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import DataError, OptionError
 from lmmsparse.common.options import mapping
-from lmmsparse.common.words import brief, close_match, listed
+from lmmsparse.common.words import brief, close_match, listed, shortened
 from lmmsparse.design.arguments import check_real
 from lmmsparse.design.labels import check_types, positions, python_value
 from lmmsparse.design.rank import LARGEST
@@ -41,12 +41,15 @@ class ColumnInfo:
         Whether it is handed over with its contrasts (see `MatrixRecipe.contrasts`).
     span : tuple or None
         Mean, smallest and largest value of a numeric column.
+    values : tuple or None
+        Some of its values, in ascending order, where an expression makes levels of them.
     """
 
     kind: str
     categories: tuple[Any, ...] | None = None
     coded: bool = False
     span: tuple[float, float, float] | None = None
+    values: tuple[float, ...] | tuple[int, ...] | None = None
 
     @property
     def boolean(self) -> bool:
@@ -54,6 +57,7 @@ class ColumnInfo:
         return bool(self.categories) and all(isinstance(c, bool) for c in self.categories or ())
 
 
+_MOST_VALUES = 200
 _CODINGS = {
     "treatment": coding.TreatmentContrasts,
     "sum": coding.SumContrasts,
@@ -336,6 +340,30 @@ def span_of(column: pd.Series) -> tuple[float, float, float]:
     return mean, float(values.min()), float(values.max())
 
 
+def some_values(column: pd.Series) -> tuple[float, ...] | tuple[int, ...]:
+    """Values of a numeric column, in ascending order: all, or as many as show what there is."""
+    found = column.dropna()
+    kind = "int64" if pd.api.types.is_signed_integer_dtype(found.dtype) else "float64"
+    kind = "uint64" if pd.api.types.is_unsigned_integer_dtype(found.dtype) else kind
+    values = np.unique(found.to_numpy(dtype=kind))
+    values = values[np.isfinite(values)]
+    if len(values) > _MOST_VALUES:
+        values = values[np.linspace(0, len(values) - 1, _MOST_VALUES).round().astype(np.intp)]
+    return tuple(values.tolist())
+
+
+def unseen_level(name: str, level: Any, levels: Iterable[Any]) -> DataError:
+    """The error for a column, or an expression of a formula, with a level that the fit has not."""
+    shown = listed(repr(python_value(each)) for each in levels)
+    what = f"Column {name!r} of the new data has"
+    if "(" in name or not name.isprintable():
+        what = f"In the new data {shortened(name)} has"
+    return DataError(
+        f"{what} the level {python_value(level)!r}, which the data of the fit did not have "
+        f"(levels: {shown}). Remove those rows, or fit with data that contain the level."
+    )
+
+
 def match_column(name: str, column: pd.Series, info: ColumnInfo, labels: bool = False) -> pd.Series:
     """A column of new data in the form it had in the fit.
 
@@ -351,12 +379,7 @@ def match_column(name: str, column: pd.Series, info: ColumnInfo, labels: bool = 
         unknown = column[column.notna().to_numpy() & (codes < 0)]
         if len(unknown):
             check_types(f"Column {name!r}", levels, unknown)
-            shown = listed(repr(python_value(level)) for level in levels)
-            raise DataError(
-                f"Column {name!r} of the new data has the level "
-                f"{python_value(unknown.iloc[0])!r}, which the data of the fit did not have "
-                f"(levels: {shown}). Remove those rows, or fit with data that contain the level."
-            )
+            raise unseen_level(name, unknown.iloc[0], levels)
         categories = pd.Index(list(info.categories), tupleize_cols=False)
         matched = pd.Categorical.from_codes(codes, categories=categories)
         return pd.Series(matched, index=column.index, name=name)

@@ -16,6 +16,7 @@ from formulaic.parser.types import Factor, Term
 from lmmsparse.common.arrays import BoolArray
 from lmmsparse.common.errors import FormulaError
 from lmmsparse.common.words import shortened
+from lmmsparse.design.columns import unseen_level
 from lmmsparse.design.evaluate import Evaluator
 from lmmsparse.formula import limits
 from lmmsparse.formula.expression import read_expression
@@ -43,6 +44,8 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
         expressions compute with the values.
     sample : (rows,) bool array or None
         Rows that transforms may learn from; None for all.
+    unseen : (rows,) bool array or None
+        Where to mark rows that have a level that a factor has not; an error if None.
     """
 
     def __init__(
@@ -51,12 +54,14 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
         coded: Mapping[str, Any],
         own: Mapping[str, Any],
         sample: BoolArray | None = None,
+        unseen: BoolArray | None = None,
     ) -> None:
         super().__init__(frame)
         self._columns = {str(name): frame[name] for name in frame}
         self._coded = coded
         self._own = own
         self._sample = sample
+        self._unseen = unseen
 
     @_override
     def _lookup(self, name: str) -> tuple[Any, set[Any]]:
@@ -122,6 +127,28 @@ class Materializer(PandasMaterializer):  # type: ignore[misc]
                 yield term, self._simplify_scoped_terms(left)
                 spanned.update(map(_expressions, left))
             spanned.add(whole)
+
+    @_override
+    def _encode_evaled_factor(
+        self, factor: Any, spec: ModelSpec, drop_rows: Any, reduced_rank: bool = False
+    ) -> dict[str, Any]:
+        levels = spec.encoder_state.get(factor.expr, (None, {}))[1].get("categories")
+        values = factor.values.__wrapped__
+        if levels is not None and np.ndim(values) == 1:
+            self._look_for_others(factor.expr, pd.Series(values), levels, list(drop_rows))
+        return dict(super()._encode_evaled_factor(factor, spec, drop_rows, reduced_rank))
+
+    def _look_for_others(
+        self, expr: str, values: pd.Series, levels: Sequence[Any], dropped: list[int]
+    ) -> None:
+        """Mark or refuse rows with a level that a factor did not have when it was learnt."""
+        values = values.astype(object)
+        others = (values.notna() & ~values.isin(list(levels))).to_numpy(copy=True)
+        others[dropped] = False
+        if self._unseen is not None:
+            self._unseen |= others
+        elif others.any():
+            raise unseen_level(expr, values[others].iloc[0], levels)
 
     @classmethod
     @_override

@@ -25,7 +25,13 @@ from lmmsparse.common.errors import DataError, FormulaError, LmmError
 from lmmsparse.common.threads import filtered
 from lmmsparse.common.words import close_match
 from lmmsparse.design.arguments import check_real
-from lmmsparse.design.columns import ColumnInfo, describe, match_column, text_explained
+from lmmsparse.design.columns import (
+    ColumnInfo,
+    describe,
+    match_column,
+    some_values,
+    text_explained,
+)
 from lmmsparse.design.expressions import columns_of, labels_in
 from lmmsparse.design.materialize import Materializer
 from lmmsparse.design.plain import Columns, plain_columns
@@ -105,6 +111,14 @@ class MatrixRecipe:
             return (expression,)
         return tuple(name for name in references(expression).names if name in self.columns)
 
+    @property
+    def numbers_with_levels(self) -> set[str]:
+        """Numeric columns of which expressions make levels, such as C(year) or C(x > 0)."""
+        made = [e for e, levels in self.levels.items() if levels is not None]
+        names = {name for e in made if e not in self.columns for name in self.columns_in(e)}
+        columns = self.columns
+        return {n for n in names if columns[n].span is not None and columns[n].categories is None}
+
     def with_random(self, order: Sequence[int]) -> MatrixRecipe:
         """The recipe with some of its random-effects parts, in a new order."""
 
@@ -167,13 +181,19 @@ class MatrixRecipe:
         synthetic = pd.DataFrame(row, index=range(1))
         return self._materialize(spec, synthetic, strict=False).model_spec
 
-    def _materialize(self, spec: ModelSpec, frame: pd.DataFrame, strict: bool = True) -> Any:
+    def _materialize(
+        self,
+        spec: ModelSpec,
+        frame: pd.DataFrame,
+        strict: bool = True,
+        unseen: BoolArray | None = None,
+    ) -> Any:
         """Evaluate a specification, with columns that have a coding of their own in it."""
         coded = [name for name in frame.columns if self.columns[name].coded]
         truths = {name: frame[name].astype(bool) for name in coded if self.columns[name].boolean}
         codings = {name: C(frame[name], self.contrasts.get(name)) for name in coded}
         data = frame.assign(**truths) if truths else frame
-        return _materialize(spec, data, codings, self.context, strict=strict)
+        return _materialize(spec, data, codings, self.context, strict=strict, unseen=unseen)
 
     def prepare(self, part: str, newdata: pd.DataFrame) -> tuple[pd.DataFrame, BoolArray]:
         """The columns a part needs, coded as when the model was fitted, and rows with a hole."""
@@ -191,8 +211,17 @@ class MatrixRecipe:
             missing |= where_missing(out[name])
         return pd.DataFrame(out, index=range(len(newdata))), missing
 
-    def matrix(self, part: str, newdata: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
-        """The part's columns for new data, NaN in rows with a missing value, and those rows."""
+    def matrix(
+        self, part: str, newdata: pd.DataFrame, may_be_unseen: bool = False
+    ) -> tuple[FloatArray, BoolArray]:
+        """The part's columns for new data, NaN in rows with a missing value, and those rows.
+
+        Parameters
+        ----------
+        may_be_unseen : bool
+            Whether rows in which an expression has a level that it did not have in the fit are NaN
+            too, rather than refused.
+        """
         frame, missing = self.prepare(part, newdata)
         whole = not missing.any()
         if not whole:
@@ -203,7 +232,11 @@ class MatrixRecipe:
             spec = self._specs[part]
             empty = not len(frame) or not spec.column_names
             nothing = np.zeros((len(frame), len(spec.column_names)))
-            values = nothing if empty else _values(self._materialize(spec, frame))
+            unseen = np.zeros(len(frame), dtype=bool) if may_be_unseen else None
+            made = None if empty else self._materialize(spec, frame, not may_be_unseen, unseen)
+            values = nothing if made is None else _values(made)
+            if unseen is not None:
+                values[unseen] = np.nan
         else:
             values = np.asarray(plain[0][0])
         if whole:
@@ -289,6 +322,8 @@ def learn(
     recipe = MatrixRecipe(
         dict(parts), dict(variables), columns, dict(contrasts), state, categories, dict(context)
     )
+    for name in recipe.numbers_with_levels:
+        columns[name] = replace(columns[name], values=some_values(fitted[name]) or None)
     return matrices, recipe, dropped
 
 
@@ -324,15 +359,19 @@ def _materialize(
     strict: bool = True,
     rows: IntArray | None = None,
     sample: IntArray | None = None,
+    unseen: BoolArray | None = None,
 ) -> Any:
     """Evaluate a specification; `dropped` is filled with what came out missing where.
 
     `strict` makes an error of what formulaic warns about, such as a level it does not know. `rows`
-    are those of the frame that are wanted, `sample` those that transforms learn from.
+    are those of the frame that are wanted, `sample` those that transforms learn from. `unseen` is
+    as for `Materializer`.
     """
     every = np.arange(len(frame))
     taught = None if sample is None else np.isin(every, sample)
-    materializer = Materializer(frame, coded, context, taught)
+    if unseen is None and not strict:
+        unseen = np.zeros(len(frame), dtype=bool)
+    materializer = Materializer(frame, coded, context, taught, unseen)
     without = set() if rows is None else set(np.setdiff1d(every, rows).tolist())
     holes = set(without)
     try:
@@ -347,6 +386,11 @@ def _materialize(
             raise cause from error
         used = [str(name) for name in frame if _names(str(error), str(name))]
         what, why = _plain(error), text_explained(used, frame)
+        if "outside of the nominated levels" in what:
+            raise FormulaError(
+                "levels= of a factor leaves out some levels of the data. Name all of them, or "
+                "leave out the rows with the others."
+            ) from error
         if why:  # plainer than what numpy or pandas say
             what = what.partition(" [")[0]
         if "`extrapolation`" in str(error):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,7 @@ def encode_recipe(recipe: Recipe) -> dict[str, Any]:
                 "categories": encode(c.categories),
                 "coded": c.coded,
                 "span": encode(c.span),
+                **({} if c.values is None else {"values": encode(c.values)}),
             }
             for name, c in m.columns.items()
         },
@@ -151,7 +153,7 @@ def decode_recipe(meta: Any, keys: Sequence[LevelKey]) -> Recipe:
 
 
 def _decode_column(meta: Any) -> ColumnInfo:
-    record(meta, ("kind", "categories", "coded"), ("span",))
+    record(meta, ("kind", "categories", "coded"), ("span", "values"))
     kind, levels = choice(meta["kind"], _KINDS), _decode_levels(meta["categories"])
     truth = levels == (False, True) and kind == "numeric"
     if (levels is None) != (kind != "categorical") and not truth:
@@ -162,7 +164,22 @@ def _decode_column(meta: Any) -> ColumnInfo:
             raise ValueError("mean and range of a column expected")
         if not span[1] <= span[2] or not np.isfinite(span[1:]).all() == np.isfinite(span[0]):
             raise ValueError("mean and range that do not belong together")
-    return ColumnInfo(kind, levels, flag(meta["coded"]), span)
+    values = decode(meta.get("values"))
+    if values is not None:
+        _check_values(values, span)
+    return ColumnInfo(kind, levels, flag(meta["coded"]), span, values)
+
+
+def _check_values(values: Any, span: tuple[float, float, float] | None) -> None:
+    """Refuse what are no values of a column, in ascending order and within its range."""
+    if not isinstance(values, tuple) or {type(each) for each in values} not in ({int}, {float}):
+        raise ValueError("values of a column expected")
+    if span is None or not np.isfinite(np.array(values, dtype=np.float64)).all():
+        raise ValueError("values of a column of numbers expected")
+    if not all(one < next_ for one, next_ in pairwise(values)):
+        raise ValueError("values of a column in ascending order expected")
+    if not span[1] <= float(values[0]) <= float(values[-1]) <= span[2]:
+        raise ValueError("values of a column within its range expected")
 
 
 def _decode_levels(meta: Any) -> tuple[Any, ...] | None:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from formulaic import ModelSpec
 
-from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.design.design import Design
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.formula.tokens import quote_name
@@ -122,7 +122,8 @@ def factor_levels(recipe: MatrixRecipe, part: str) -> dict[str, tuple[Any, ...]]
 
 def _is_coding_of(expression: str, name: str) -> bool:
     """Whether the levels of an expression are the values of a column: ``C(name, ...)``."""
-    return re.fullmatch(rf"C\(\s*`?{re.escape(name)}`?\s*(,.*)?\)", expression) is not None
+    pattern = rf"(C|factor)\(\s*`?{re.escape(name)}`?\s*(,.*)?\)"
+    return re.fullmatch(pattern, expression) is not None
 
 
 def covariates(recipe: MatrixRecipe, part: str) -> dict[str, tuple[float, float, float]]:
@@ -175,23 +176,39 @@ def typical_rows(recipe: MatrixRecipe, part: str) -> pd.DataFrame:
         for name, levels in factors.items():
             if name not in own:
                 frame[name] = [levels[i] for i in rng.integers(len(levels), size=len(frame))]
-        for name, (_, low, high) in numbers.items():
-            frame[name] = _between(rng, low, high, len(frame))
+        for name in numbers:
+            frame[name] = _draws(rng, recipe, name, len(frame))
         frames.append(frame)
     rows = pd.concat(frames, ignore_index=True)
     # An expression need not be defined everywhere between the smallest and the largest value. Where
     # what it is defined on is convex, the means are in it.
     for i in range(_REDRAWS):
-        bad = np.flatnonzero(~np.isfinite(recipe.matrix(part, rows)[0]).all(axis=1))
+        bad = np.flatnonzero(~_is_defined(recipe, part, rows))
         if not len(bad) or not numbers:
-            return rows
+            break
         nearer = _NEARER**i
-        for name, (mean, low, high) in numbers.items():
-            values = rows[name].to_numpy(copy=True)
-            values[bad] = mean * (1.0 - nearer) + nearer * _between(rng, low, high, len(bad))
+        for name, (mean, *_) in numbers.items():
+            values, drawn = rows[name].to_numpy(copy=True), _draws(rng, recipe, name, len(bad))
+            made = recipe.columns[name].values is not None
+            values[bad] = drawn if made else mean * (1.0 - nearer) + nearer * drawn
             rows[name] = values
-    finite = np.isfinite(recipe.matrix(part, rows)[0]).all(axis=1)
+    finite = _is_defined(recipe, part, rows)
     return rows.iloc[np.flatnonzero(finite)].reset_index(drop=True)
+
+
+def _is_defined(recipe: MatrixRecipe, part: str, rows: pd.DataFrame) -> BoolArray:
+    """In which rows all columns are numbers, and all levels those of the fit."""
+    X, _ = recipe.matrix(part, rows, may_be_unseen=True)
+    return np.asarray(np.isfinite(X).all(axis=1))
+
+
+def _draws(rng: np.random.Generator, recipe: MatrixRecipe, name: str, n: int) -> FloatArray:
+    """Values that a numeric column may have."""
+    info = recipe.columns[name]
+    assert info.span is not None
+    if info.values:
+        return rng.choice(np.array(info.values), n)
+    return _between(rng, *info.span[1:], n)
 
 
 def _between(rng: np.random.Generator, low: float, high: float, n: int) -> FloatArray:

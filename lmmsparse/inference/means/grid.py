@@ -69,6 +69,7 @@ class ReferenceGrid:
         self.spans = covariates(matrices, "fixed")
         self.values: dict[str, tuple[Any, ...]] = dict(self.levels)
         self.values.update({name: (span[0],) for name, span in self.spans.items()})
+        self._have_levels()
         self._set(mapping("at", at, "Write at={'column': [1, 2]}."))
 
     def _set(self, at: Mapping[str, Any]) -> None:
@@ -81,6 +82,15 @@ class ReferenceGrid:
             if pd.isna(pd.Series(values, dtype=object)).any():
                 raise DataError(f"at={{{name!r}: ...}} contains a missing value. Leave it out.")
             self.values[name] = values
+
+    def _have_levels(self) -> None:
+        """Move means of which expressions make no level, as of C(year % 4), to the next value."""
+        columns = self.recipe.matrices.columns
+        made = {n: columns[n].values for n in self.spans if columns[n].values}
+        if not made or np.isfinite(self._matrix(self._rows())).all(axis=1).any():
+            return
+        for name, values in made.items():
+            self.values[name] = (min(values or (), key=lambda v: abs(v - self.spans[name][0])),)
 
     def known(self, name: Any) -> None:
         """Refuse what is no predictor, with a hint for R's ways to write several."""
@@ -125,7 +135,7 @@ class ReferenceGrid:
         return X.reshape(*self.shape, X.shape[1])
 
     def _matrix(self, rows: pd.DataFrame) -> FloatArray:
-        return self.recipe.matrices.matrix("fixed", rows)[0]
+        return self.recipe.matrices.matrix("fixed", rows, may_be_unseen=True)[0]
 
     def _mapped(self, X: FloatArray) -> FloatArray:
         """The columns or, on the response, the derivatives of its means by β and these means."""

@@ -68,11 +68,22 @@ def joint_tests_table(basis: Basis, by: Any, at: Mapping[str, Any] | None) -> Ta
 
 
 def _with_slopes(basis: Basis, at: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Two values for every covariate that is not given any: the difference tests its slope."""
+    """Two values for every covariate that is not given any: the difference tests its slope.
+
+    Of one that only makes levels, as in C(year % 4), those it has.
+    """
     given = dict(mapping("at", at, "Write at={'column': [1, 2]}."))
     recipe = basis.fit.design.recipe
-    spans = {} if recipe is None else covariates(recipe.matrices, "fixed")
-    for name, (mean, low, high) in spans.items():
+    if recipe is None:
+        return given
+    matrices = recipe.matrices
+    sloping = set().union(
+        *(matrices.columns_in(n) for t in formula_terms(matrices, "fixed") for n in t.numbers)
+    )
+    for name, (mean, low, high) in covariates(matrices, "fixed").items():
+        values = matrices.columns[name].values
+        if values and name not in sloping:
+            given.setdefault(name, list(values))
         step = min(1.0, (high - low) / 2.0)
         given.setdefault(name, [mean - step, mean + step])
     return given
