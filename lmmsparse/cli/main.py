@@ -25,7 +25,7 @@ from lmmsparse.data.reading import read_data
 from lmmsparse.engine.families import family_named
 from lmmsparse.inference.df.methods import check_ddf
 from lmmsparse.inference.intervals.confint import check_method
-from lmmsparse.inference.robust.clusters import KINDS, OF_LIKELIHOODS, check_kind
+from lmmsparse.inference.robust.clusters import check_kind
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel
 from lmmsparse.model.glmer import glmer
 from lmmsparse.model.linear import LinearMixedModel
@@ -116,9 +116,9 @@ def _check(options: argparse.Namespace) -> None:
     if options.ci is not None:
         check_method(options.ci)
     if options.robust is not None:
-        check_kind("--robust", options.robust, KINDS if options.family is None else OF_LIKELIHOODS)
+        check_kind("--robust", options.robust)
     if options.cluster is not None and options.robust is None:
-        raise OptionError("--cluster goes with --robust, for example --robust CR1.")
+        raise OptionError("--cluster goes with --robust, for example --robust CR2.")
     asked = [name for name in _MEANS if getattr(options, name)]
     if asked and not options.emmeans:
         name = asked[0].replace("_", "-")

@@ -151,9 +151,7 @@ def _add_tests(fit: Options) -> None:
     )
     fit.add_argument("--level", type=_level, default=0.95, help="confidence level (default: 0.95)")
     fit.add_argument(
-        "--robust",
-        metavar="KIND",
-        help="cluster-robust standard errors: CR0, CR1; of linear models also CR2, CR3",
+        "--robust", metavar="KIND", help="cluster-robust standard errors: CR0, CR1, CR2, CR3"
     )
     fit.add_argument(
         "--cluster",

@@ -43,7 +43,6 @@ from lmmsparse.inference.means.joint import joint_tests_table
 from lmmsparse.inference.means.tables import Wanted, emmeans_table, emtrends_table
 from lmmsparse.inference.power.power import power
 from lmmsparse.inference.robust.clusters import (
-    OF_LIKELIHOODS,
     Robust,
     check_kind,
     clusters_of,
@@ -384,8 +383,9 @@ class GeneralizedLinearMixedModel(MixedModel):
         ----------
         level : float, optional
             Adds confidence limits, ``lower.CL, upper.CL``.
-        robust : {"CR0", "CR1"}, optional
-            Cluster-robust standard errors, as in `vcov_robust`.
+        robust : {"CR0", "CR1", "CR2", "CR3"}, optional
+            Cluster-robust standard errors, as in `vcov_robust`, and t tests with Satterthwaite's
+            degrees of freedom of the working linear model.
         cluster : str or array, optional
             The clusters, as for `vcov_robust`.
 
@@ -397,11 +397,13 @@ class GeneralizedLinearMixedModel(MixedModel):
         >>> table = m.coef_table(robust="CR1", cluster="herd")
         >>> table["Std. Error"].round(3).tolist()
         [0.296, 0.47, 0.531, 0.375]
+        >>> table["df"].round(1).tolist()
+        [13.5, 11.5, 11.7, 9.5]
         """
         return z_table(self._fit, level, self._robust(robust, cluster))
 
     @checked_keywords
-    def vcov_robust(self, cluster: Any = None, kind: str = "CR1") -> pd.DataFrame:
+    def vcov_robust(self, cluster: Any = None, kind: str = "CR2") -> pd.DataFrame:
         """Covariance matrix of the fixed effects that allows for any correlation within clusters.
 
         Parameters
@@ -410,8 +412,9 @@ class GeneralizedLinearMixedModel(MixedModel):
             A grouping factor of the model, or one label per row (of the data or of the fit). Every
             level of every grouping factor must lie in one cluster. By default the grouping factor
             that holds all others.
-        kind : {"CR0", "CR1"}
-            Without adjustment; times m/(m − 1) for m clusters.
+        kind : {"CR0", "CR1", "CR2", "CR3"}
+            Without adjustment; times m/(m − 1) for m clusters; adjusted for what the estimates take
+            from the scores, as Kauermann and Carroll do, or as Mancl and DeRouen.
 
         Returns
         -------
@@ -420,20 +423,23 @@ class GeneralizedLinearMixedModel(MixedModel):
         Notes
         -----
         The sandwich H⁻¹ Σ s s' H⁻¹ of the scores of the clusters, in all parameters: the likelihood
-        is that of the fit, by Laplace's approximation or quadrature. Where the model of the random
-        effects or the distribution is wrong, so may be what the coefficients mean, which no
-        standard error mends. With few clusters p-values tend to be too small.
+        is that of the fit, by Laplace's approximation or quadrature; adjustments are those of the
+        working linear model at the optimum. Where the model of the random effects or the
+        distribution is wrong, so may be what the coefficients mean, which no standard error mends.
+        With few clusters all of them vary much: `coef_table`, `contrast`, `emmeans` and `anova`
+        take ``robust=`` and give tests with the degrees of freedom that this costs.
 
         References
         ----------
-        Rabe-Hesketh & Skrondal (2006), Journal of the Royal Statistical Society A 169, 805-827.
+        Kauermann & Carroll (2001), Journal of the American Statistical Association 96, 1387-1396;
+        Mancl & DeRouen (2001), Biometrics 57, 126-134; Rabe-Hesketh & Skrondal (2006), Journal of
+        the Royal Statistical Society A 169, 805-827.
         """
-        wanted = check_kind("kind", kind, OF_LIKELIHOODS)
-        robust = Robust(wanted, clusters_of(self._fit.design, cluster))
+        robust = Robust(check_kind("kind", kind), clusters_of(self._fit.design, cluster))
         return self._covariance(robust_covariance(self._fit, robust))
 
     def _robust(self, robust: Any, cluster: Any) -> Robust | None:
-        return robust_errors(self._fit.design, robust, cluster, OF_LIKELIHOODS)
+        return robust_errors(self._fit.design, robust, cluster)
 
     @checked_keywords
     def confint(
@@ -564,10 +570,13 @@ class GeneralizedLinearMixedModel(MixedModel):
         -------
         Table
             One row: ``Estimate, Std. Error, z value, Pr(>|z|), lower.CL, upper.CL``; several rows,
-            tested jointly: ``Chisq, Df, Pr(>Chisq)``.
+            tested jointly: ``Chisq, Df, Pr(>Chisq)``. With ``robust=`` as for
+            `LinearMixedModel.contrast`.
         """
         errors = self._robust(robust, cluster)
-        return as_normal(contrast(self._fit, L, rhs, "asymptotic", level, errors))
+        if errors is not None:
+            return contrast(self._fit, L, rhs, "satterthwaite", level, errors)
+        return as_normal(contrast(self._fit, L, rhs, "asymptotic", level))
 
     @checked_keywords
     def emmeans(

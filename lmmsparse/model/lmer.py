@@ -23,7 +23,7 @@ from lmmsparse.inference.generalized.likelihood import likelihood_ratios
 from lmmsparse.inference.generalized.wald import term_tests
 from lmmsparse.inference.hypotheses.anova import anova_table
 from lmmsparse.inference.hypotheses.lrt import likelihood_ratio_table
-from lmmsparse.inference.robust.clusters import OF_LIKELIHOODS, robust_errors
+from lmmsparse.inference.robust.clusters import robust_errors
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.mixed import MixedModel
 from lmmsparse.model.update import remembers
@@ -299,7 +299,7 @@ def anova(
                 "different kinds of responses. Compare models of one kind."
             )
         if len(models) == 1:
-            errors = robust_errors(generalized[0].design, robust, cluster, OF_LIKELIHOODS)
+            errors = robust_errors(generalized[0].design, robust, cluster)
             return term_tests(generalized[0], type, errors)
         return likelihood_ratios(generalized, labels)
     if len(models) == 1:

@@ -12,12 +12,14 @@ from lmmsparse.common.render import Grid, Section
 from lmmsparse.common.table import as_precise_as, number
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.verdict import Convergence
+from lmmsparse.inference.df.methods import method_name
 from lmmsparse.inference.generalized.wald import parameter_errors, z_table
 from lmmsparse.inference.robust.clusters import Robust
 from lmmsparse.report.new_rows import errors_of_fit
 from lmmsparse.report.summary import Summary, composed, printed, quantiles_of
 from lmmsparse.report.tidy import (
     fitted_frame,
+    fixed_rows,
     parameter_rows,
     random_values,
     stacked,
@@ -93,9 +95,11 @@ def summarize_generalized(
         Section(grid=_criteria(fit)),
         Section("Scaled residuals (Pearson):", quantiles_of(scaled)),
     )
-    title = "Fixed effects:" if robust is None else f"Fixed effects ({robust.words}):"
+    how = "" if robust is None else f" ({method_name('satterthwaite', robust)})"
     table, own = z_table(fit, robust=robust), _own_parameter(fit)
-    return composed(fit, convergence, first, own, title, table, correlated=robust is None)
+    return composed(
+        fit, convergence, first, own, f"Fixed effects{how}:", table, correlated=robust is None
+    )
 
 
 def short_print_generalized(fit: GeneralizedFit, convergence: Convergence) -> str:
@@ -128,16 +132,16 @@ def tidy_generalized(
             frames.append(_parameters(fit, limits))
         else:
             frames.append(random_values(fit, level))
-    return stacked(frames, _FIXED.values())
+    return stacked(frames, ("estimate", "std_error", "statistic", "df", "p_value"))
 
 
 def _fixed(
     fit: GeneralizedFit, limits: pd.DataFrame | None, level: float | None, robust: Robust | None
 ) -> pd.DataFrame:
-    table = z_table(fit, level, robust).to_frame()
+    if robust is not None:
+        return fixed_rows(z_table(fit, robust=robust).to_frame(), level, None)
+    table = z_table(fit).to_frame()
     names = list(fit.design.x_names)
-    if robust is not None and level is not None:
-        limits = table[["lower.CL", "upper.CL"]].set_axis(["lower", "upper"], axis=1)
     columns = {new: table[old].to_numpy() for old, new in _FIXED.items()}
     frame = pd.DataFrame({"effect": ["fixed"] * len(names), "term": names, **columns})
     return with_limits(frame, limits, names)

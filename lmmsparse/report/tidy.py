@@ -68,7 +68,7 @@ def tidy(
     for kind in wanted:
         if kind == "fixed":
             table = coefficient_table(fit, ddf, robust=robust).to_frame()
-            frames.append(_fixed(table, level if by_test else None, limits))
+            frames.append(fixed_rows(table, level if by_test else None, limits))
         elif kind == "ran_pars":
             frames.append(_parameters(fit, limits))
         else:
@@ -106,7 +106,10 @@ def with_limits(
     return frame
 
 
-def _fixed(table: pd.DataFrame, level: float | None, limits: pd.DataFrame | None) -> pd.DataFrame:
+def fixed_rows(
+    table: pd.DataFrame, level: float | None, limits: pd.DataFrame | None
+) -> pd.DataFrame:
+    """Fixed effects from their table of t tests, with limits of a level or others."""
     columns = {new: table[old].to_numpy() for old, new in _FIXED.items() if old in table.columns}
     names = list(table.index)
     frame = pd.DataFrame({"effect": ["fixed"] * len(names), "term": names, **columns})

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.linalg
 
 import lmmsparse as lmm
 from lmmsparse.engine.generalized.laplace_point import Parameters
-from lmmsparse.engine.generalized.scores import scores
+from lmmsparse.engine.generalized.scores import informations, scores
 
 SCHOOLS = 14
 
@@ -98,41 +99,76 @@ def test_a_score_is_what_a_cluster_adds_to_the_slope(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_sandwich(name: str) -> None:
-    m = model(name)
-    own = scores(m.fit.point, data()["s"].to_numpy(), SCHOOLS)
-    p = m.fit.design.p
-    own[:, :p] = own[:, :p] @ m.fit.problem.rows.basis.R
-    bread = m.fit.joint_covariance / 2.0
-    want = (bread @ own.T @ own @ bread)[:p, :p]
-    got = m.vcov_robust("s", "CR0")
-    np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-14)
-    ratio = SCHOOLS / (SCHOOLS - 1.0)
-    np.testing.assert_allclose(m.vcov_robust(data()["s"]), ratio * want, rtol=1e-10, atol=1e-14)
+    """All kinds, from the definition in the columns of the user."""
+    m, codes = model(name), data()["s"].to_numpy()
+    own, p = scores(m.fit.point, codes, SCHOOLS), m.fit.design.p
+    R = m.fit.problem.rows.basis.R
+    own[:, :p] = own[:, :p] @ R
+    bread, ratio = m.fit.joint_covariance / 2.0, SCHOOLS / (SCHOOLS - 1.0)
+    V = (bread @ own.T @ own @ bread)[:p, :p]
+    np.testing.assert_allclose(m.vcov_robust("s", "CR0"), V, rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(m.vcov_robust(data()["s"], "CR1"), ratio * V, rtol=1e-9, atol=1e-14)
+    parts = R.T @ informations(m.fit.point, codes, SCHOOLS) @ R
+    root = scipy.linalg.sqrtm(parts.sum(axis=0)).real
+    inverse = np.linalg.inv(root)
+    for kind, power in (("CR2", -0.5), ("CR3", -1.0)):
+        adjusted = own.copy()
+        for j in range(SCHOOLS):
+            left = np.eye(p) - inverse @ parts[j] @ inverse
+            adjust = scipy.linalg.fractional_matrix_power(left, power).real
+            adjusted[j, :p] = root @ adjust @ inverse @ own[j, :p]
+        V = (bread @ adjusted.T @ adjusted @ bread)[:p, :p]
+        np.testing.assert_allclose(m.vcov_robust("s", kind), V, rtol=1e-8, atol=1e-13)
+
+
+def test_degrees_of_freedom() -> None:
+    """Those of the linear model with the working weights and responses, its θ and σ held."""
+    m = model("slopes")
+    point = m.fit.point
+    working = data().assign(w=point.mode.at.w, z=point.mode.eta + point.mode.at.s / point.mode.at.w)
+    held = {**dict(zip(m.theta.index, m.theta, strict=True)), "sigma": 1.0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        linear = lmm.lmer("z ~ x + (x | s) + (1 | h)", working, weights="w", fixed=held, reml=False)
+    for kind in ("CR0", "CR3"):
+        one, other = (each.coef_table(robust=kind, cluster="s") for each in (m, linear))
+        np.testing.assert_allclose(one["df"], other["df"], rtol=1e-6)
+
+
+def test_cbpp() -> None:
+    """lme4's likelihood with and without each herd, and its Hessian, by differences."""
+    cbpp = lmm.load_dataset("cbpp")
+    m = lmm.glmer("cbind(incidence, size - incidence) ~ period + (1 | herd)", cbpp, "binomial")
+    se = np.sqrt(np.diag(m.vcov_robust("herd", "CR1")))
+    np.testing.assert_allclose(se, [0.296287, 0.470261, 0.531228, 0.374518], rtol=2e-5)
 
 
 def test_tables_agree_with_one_another() -> None:
     m = model("nested")
-    V, how = m.vcov_robust("s"), {"robust": "CR1", "cluster": "s"}
+    V, how = m.vcov_robust("s"), {"robust": "CR2", "cluster": "s"}
     se = np.sqrt(np.diag(V))
     table = m.coef_table(level=0.9, **how)
     np.testing.assert_allclose(table["Std. Error"], se)
-    np.testing.assert_allclose(table["z value"], m.fixef / se)
+    np.testing.assert_allclose(table["t value"], m.fixef / se)
     tidied = m.tidy("fixed", conf_int=True, level=0.9, **how)
     np.testing.assert_allclose(tidied["std_error"], se)
+    np.testing.assert_allclose(tidied["df"], table["df"])
     np.testing.assert_allclose(tidied["conf_low"], table["lower.CL"])
-    assert "(CR1 standard errors by s)" in str(m.summary(**how))
-    assert "CR1 standard errors by s: 14 clusters." in str(table)
-    assert "p-values tend to be too small" in str(table)
+    assert "(CR2 standard errors by s, Satterthwaite's degrees of freedom)" in str(m.summary(**how))
+    assert "CR2 standard errors by s: 14 clusters." in str(table)
     one = m.contrast({"x": 1}, **how)
     np.testing.assert_allclose(one["Std. Error"], se[1])
-    chi2 = float(m.fixef["x"] ** 2 / V.iloc[1, 1])
+    np.testing.assert_allclose(one["df"], table["df"].iloc[1])
+    F = float(m.fixef["x"] ** 2 / V.iloc[1, 1])
     for terms in (m.anova(**how), lmm.anova(m, **how)):
-        np.testing.assert_allclose(terms["Chisq"], chi2)
+        np.testing.assert_allclose(terms["F value"], F)
+        np.testing.assert_allclose(terms["DenDF"], table["df"].iloc[1])
     slopes = m.emtrends(None, "x", **how)
     np.testing.assert_allclose(slopes["SE"], se[1])
     means = m.emmeans("x", at={"x": [0.0]}, type="response", **how)
     np.testing.assert_allclose(means["SE"], se[0] * np.exp(m.fixef["Intercept"]))
-    np.testing.assert_allclose(m.joint_tests(**how)["F.ratio"], chi2)
+    np.testing.assert_allclose(means["df"], table["df"].iloc[0])
+    np.testing.assert_allclose(m.joint_tests(**how)["F.ratio"], F)
 
 
 def test_the_outermost_factor_is_the_default() -> None:
@@ -163,25 +199,33 @@ def test_units_do_not_matter() -> None:
     assert m.vcov_robust("s").iloc[1, 1] == pytest.approx(1e-6 * one.iloc[1, 1], rel=1e-4)
 
 
-def test_more_coefficients_than_clusters_tell_of() -> None:
-    d = data().assign(f=data()["s"] % 4).query("s < 4")
+def test_few_clusters() -> None:
+    d = data().query("s < 4").assign(f=lambda d: d["s"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         m = lmm.glmer("count ~ factor(f) + x + (1 | h)", d, "poisson")
-        table = m.anova(robust="CR1", cluster=d["s"])
-    assert np.isnan(table["Chisq"]["factor(f)"])
-    assert "too few clusters" in str(table)
+        terms = m.anova(robust="CR2", cluster=d["s"])
+        table = m.coef_table(robust="CR2", cluster=d["s"])
+    assert np.isnan(terms["F value"]["factor(f)"])
+    assert terms["F value"]["x"] > 0
+    assert "too few clusters" in str(terms)
+    assert "few clusters tell" in str(table)
     with pytest.warns(lmm.DesignWarning, match="There are 4 clusters of"):
         m.vcov_robust(d["s"])
 
 
+def test_informations_add_up() -> None:
+    for name in ("slopes", "quadrature, slopes"):
+        point, codes = model(name).fit.point, data()["s"].to_numpy()
+        total = informations(point, codes, SCHOOLS).sum(axis=0)
+        np.testing.assert_allclose(total, point.information, rtol=1e-12, atol=1e-12)
+
+
 def test_refusals() -> None:
     m = model("nested")
-    with pytest.raises(lmm.OptionError, match="as linear models have them"):
-        m.coef_table(robust="CR2")
-    with pytest.raises(lmm.OptionError, match="must be 'CR0' or 'CR1'"):
+    with pytest.raises(lmm.OptionError, match="kind must be 'CR0', 'CR1', 'CR2' or 'CR3'"):
         m.vcov_robust("s", kind="HC3")
-    with pytest.raises(lmm.OptionError, match="Pass robust='CR1' too"):
+    with pytest.raises(lmm.OptionError, match="Pass robust='CR2' too"):
         m.coef_table(cluster="s")
     with pytest.raises(lmm.OptionError, match="'s'"):
         m.vcov_robust("h")
@@ -193,11 +237,15 @@ def test_refusals() -> None:
 
 
 def test_a_coefficient_without_a_bound_has_no_error() -> None:
-    d = data().assign(f=np.where(data()["s"] < 2, "none", "some"))
-    d.loc[d["f"] == "none", "count"] = 0
+    d = data().assign(f=np.where(data()["x"] > 1.5, "all", "some"))
+    d.loc[d["f"] == "all", "yes"] = 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        m = lmm.glmer("count ~ f + x + (1 | s)", d, "poisson")
+        m = lmm.glmer("yes ~ f + (1 | s)", d, "binomial")
         V = m.vcov_robust("s")
-    assert np.isinf(np.diag(V)).any()
-    assert np.isfinite(V.loc["x", "x"])
+        table = m.coef_table(robust="CR1")
+        means = m.emmeans("f", robust="CR1")
+    assert np.isinf(np.diag(V)).all()
+    assert np.isinf(table["Std. Error"]).all()
+    assert np.isinf(means["SE"]["all"])
+    assert np.isnan(m.anova(robust="CR1")["F value"]["f"])

@@ -41,6 +41,25 @@ def scores(point: LaplacePoint, codes: IntArray, count: int) -> FloatArray:
     return np.column_stack(parts)
 
 
+def informations(point: LaplacePoint, codes: IntArray, count: int) -> FloatArray:
+    """X'V⁻¹X of the working model and of every cluster, (count, p, p), internal columns."""
+    rows, p = point.rows, point.rows.p
+    cluster = TermColumns(codes, np.ones((len(codes), 1)), count)
+    out = np.empty((count, p, p))
+    for j, column in enumerate(np.eye(p)):
+        weighted = point.mode.at.w * rows.Q.times(column)
+        out[:, j] = grouped_columns([cluster], rows.Q, weighted)[0]
+    border, solved = point.border
+    for term, start in zip(rows.pattern.terms, rows.template.offsets, strict=False):
+        k = term.columns.shape[1]
+        of_level = np.zeros(term.n_levels, dtype=np.intp)
+        of_level[term.codes] = codes
+        part = slice(start, start + k * term.n_levels)
+        own = border[part].reshape(-1, k, p), solved[part].reshape(-1, k, p)
+        np.subtract.at(out, of_level, np.matmul(own[0].swapaxes(1, 2), own[1]))
+    return 0.5 * (out + out.swapaxes(1, 2))
+
+
 class _Sums:
     """Sums over clusters."""
 

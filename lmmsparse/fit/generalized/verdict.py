@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import Finding, NumericalError
 from lmmsparse.common.words import listed
 from lmmsparse.engine.families import Binomial, Family, NegativeBinomial
@@ -119,18 +119,24 @@ def _unlimited(family: Family) -> str:
     return "logit" if isinstance(family, Binomial) else "log"
 
 
-def separation(fit: GeneralizedFit) -> list[Finding]:
-    """Coefficients that the likelihood does not bound."""
+def unbounded(fit: GeneralizedFit) -> BoolArray:
+    """Which coefficients the likelihood does not bound, (p,)."""
+    nothing = np.zeros(fit.design.p, dtype=bool)
     if not fit.design.p or (not isinstance(fit.family, Binomial) and not fit.family.discrete):
-        return []
+        return nothing
     se = np.sqrt(np.diag(fit.vcov))
     if np.all(np.abs(fit.beta) >= _NO_SIGNAL * se):  # nor is any infinite then
-        return []
+        return nothing
     # Coefficients given random effects grow with these.
     usual = fit.reference_errors * max(1.0, _largest_sd(fit))
     with np.errstate(invalid="ignore"):
         lost = (se > _MUCH_WIDER * usual) & (np.abs(fit.beta) < _NO_SIGNAL * se)
-    lost |= ~np.isfinite(se)
+    return np.asarray(lost | ~np.isfinite(se))
+
+
+def separation(fit: GeneralizedFit) -> list[Finding]:
+    """Coefficients that the likelihood does not bound."""
+    lost = unbounded(fit)
     if not lost.any():
         return []
     names = [n for n, own in zip(fit.design.x_names, lost, strict=True) if own]

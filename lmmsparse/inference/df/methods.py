@@ -16,8 +16,9 @@ from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.inference.df.kenward_roger import KenwardRoger, kenward_roger
 from lmmsparse.inference.df.satterthwaite import satterthwaite
 from lmmsparse.inference.robust.clusters import Robust
-from lmmsparse.inference.robust.robust import ClusterRobust, cluster_robust
-from lmmsparse.inference.robust.scores import ScoreRobust, score_robust
+from lmmsparse.inference.robust.robust import cluster_robust
+from lmmsparse.inference.robust.sandwich import ClusterRobust
+from lmmsparse.inference.robust.scores import score_robust
 
 METHODS = ("satterthwaite", "kenward-roger", "residual", "asymptotic", "none")
 _NAMES = {
@@ -61,15 +62,20 @@ class Constant:
 
 
 def standard_errors(method: DenominatorDF, L: FloatArray) -> FloatArray:
-    """Of the rows of L (m, p); NaN where the data do not determine them."""
+    """Of the rows of L (m, p); NaN where they are not determined, infinite where nothing bounds."""
+    V = method.covariance
+    boundless = np.isinf(np.diag(V))
+    if boundless.any():
+        V = np.where(np.isinf(V) | boundless | boundless[:, None], 0.0, V)
     with np.errstate(invalid="ignore"):
-        se = np.sqrt(np.einsum("mi,ij,mj->m", L, method.covariance, L, optimize=True))
+        se = np.sqrt(np.einsum("mi,ij,mj->m", L, V, L, optimize=True))
+    se[(L[:, boundless] != 0).any(axis=1)] = np.inf
     return np.where(method.open(L), np.nan, se) if isinstance(method, KenwardRoger) else se
 
 
 def method_notes(method: DenominatorDF, L: FloatArray) -> list[str]:
     """What a table has to say about the standard errors of the rows of L."""
-    if isinstance(method, (ClusterRobust, ScoreRobust)):
+    if isinstance(method, ClusterRobust):
         return method.notes(L)
     if not isinstance(method, KenwardRoger) or not method.open(L).any():
         return []
@@ -79,7 +85,7 @@ def method_notes(method: DenominatorDF, L: FloatArray) -> list[str]:
 def joint_notes(method: DenominatorDF, ranks: Sequence[float], F: Sequence[float]) -> list[str]:
     """What a table has to say about joint tests that are NaN."""
     tested = np.isnan(F) & (np.asarray(ranks) > 0)
-    if not isinstance(method, (ClusterRobust, ScoreRobust)) or not tested.any():
+    if not isinstance(method, ClusterRobust) or not tested.any():
         return []
     return ["NaN: there are too few clusters to test so many coefficients at once."]
 
@@ -111,7 +117,7 @@ def denominator_df(fit: Fit, ddf: str, robust: Robust | None = None) -> Denomina
                 "Use ddf='satterthwaite' or 'asymptotic'."
             )
         if isinstance(fit, GeneralizedFit):
-            return score_robust(fit, robust)
+            return score_robust(fit, robust, ddf == "satterthwaite")
         return cluster_robust(fit, robust, ddf == "satterthwaite")
     if ddf == "satterthwaite":
         return satterthwaite(fit)

@@ -13,13 +13,9 @@ from lmmsparse.common.options import check_level
 from lmmsparse.common.table import Table, as_precise_as, counts, fixed, p_values
 from lmmsparse.common.words import listed
 from lmmsparse.fit.generalized.fit import GeneralizedFit
-from lmmsparse.inference.df.methods import (
-    denominator_df,
-    joint_notes,
-    method_notes,
-    standard_errors,
-)
+from lmmsparse.inference.hypotheses.anova import anova_table
 from lmmsparse.inference.hypotheses.terms import FixedTerms, check_type
+from lmmsparse.inference.intervals.wald import coefficient_table
 from lmmsparse.inference.robust.clusters import Robust
 from lmmsparse.results.generalized import covariance_names, covariance_values
 from lmmsparse.results.parameters import select_rows
@@ -35,9 +31,13 @@ def two_sided(z: FloatArray) -> FloatArray:
 
 
 def z_table(fit: GeneralizedFit, level: float | None = None, robust: Robust | None = None) -> Table:
-    """Estimates, standard errors, z values and p-values of the fixed effects; limits of a level."""
-    method, each = denominator_df(fit, "asymptotic", robust), np.eye(fit.design.p)
-    se = standard_errors(method, each)
+    """Estimates, standard errors, z values and p-values of the fixed effects; limits of a level.
+
+    t tests where standard errors are cluster-robust.
+    """
+    if robust is not None:
+        return coefficient_table(fit, "satterthwaite", level, robust)
+    se = np.sqrt(np.diag(fit.vcov))
     z = fit.beta / se
     columns = {"Estimate": fit.beta, "Std. Error": se, "z value": z, "Pr(>|z|)": two_sided(z)}
     if level is not None:
@@ -48,17 +48,16 @@ def z_table(fit: GeneralizedFit, level: float | None = None, robust: Robust | No
     return Table(
         {name: values.tolist() for name, values in columns.items()},
         fit.design.x_names,
-        notes=method_notes(method, each),
         formats=dict.fromkeys(sized, precise),
     )
 
 
-def wald_chi2(covariance: FloatArray, L: FloatArray, difference: FloatArray) -> tuple[float, int]:
+def wald_chi2(fit: GeneralizedFit, L: FloatArray, difference: FloatArray) -> tuple[float, int]:
     """The Wald statistic of Lβ = r and its degrees of freedom."""
     if not len(L):
         return np.nan, 0
     rank = int(np.linalg.matrix_rank(L))
-    V = L @ covariance @ L.T
+    V = L @ fit.vcov @ L.T
     if not np.isfinite(V).all():
         return np.nan, rank
     middle = np.linalg.pinv(V, rcond=1e-10, hermitian=True)
@@ -66,21 +65,20 @@ def wald_chi2(covariance: FloatArray, L: FloatArray, difference: FloatArray) -> 
 
 
 def term_tests(fit: GeneralizedFit, kind: int, robust: Robust | None = None) -> Table:
-    """Wald χ² tests of every fixed-effects term."""
-    kind, method = check_type(kind), denominator_df(fit, "asymptotic", robust)
+    """Wald χ² tests of every fixed-effects term; F tests with cluster-robust standard errors."""
+    kind = check_type(kind)
+    if robust is not None:
+        return anova_table(fit, kind, "satterthwaite", robust)
     terms = FixedTerms(fit.design)
     tests = []
     for i in terms.tested:
         L = terms.hypothesis(i, kind)
-        chi2, rank = wald_chi2(method.covariance, L, L @ fit.beta)
-        tests.append((method.joint(L)[0] * chi2, rank))
+        tests.append(wald_chi2(fit, L, L @ fit.beta))
     chisq = np.array([test[0] for test in tests])
     df = np.array([float(test[1]) for test in tests])
     with np.errstate(invalid="ignore"):
         p = np.where(df > 0, chi2_tail(chisq, np.maximum(df, 1.0)), np.nan)
-    notes = method_notes(method, np.eye(fit.design.p)) + joint_notes(
-        method, df.tolist(), chisq.tolist()
-    )
+    notes = []
     if kind == 3 and terms.missing_cells:
         notes.append(
             f"Missing cells: {listed(terms.missing_cells)}. Type III hypotheses then depend on "
@@ -89,8 +87,7 @@ def term_tests(fit: GeneralizedFit, kind: int, robust: Robust | None = None) -> 
     return Table(
         {"Chisq": chisq.tolist(), "Df": df.tolist(), "Pr(>Chisq)": p.tolist()},
         [terms.label(i) for i in terms.tested],
-        title=f"Type {_ROMAN[kind]} Wald chi-square tests"
-        + ("" if robust is None else f", {robust.words}"),
+        title=f"Type {_ROMAN[kind]} Wald chi-square tests",
         notes=notes,
         formats={"Chisq": fixed(4), "Df": counts, "Pr(>Chisq)": p_values},
     )

@@ -146,7 +146,11 @@ def contrast(
 def f_statistic(L: FloatArray, difference: FloatArray, method: Any) -> tuple[float, float, float]:
     """Wald F of Lβ − r, its scale and denominator degrees of freedom."""
     rank = int(np.linalg.matrix_rank(L))
-    middle = np.linalg.pinv(L @ method.covariance @ L.T, rcond=1e-10, hermitian=True)
-    F = float(difference @ middle @ difference) / rank
     scale, den = method.joint(L)
+    with np.errstate(invalid="ignore"):
+        V = L @ method.covariance @ L.T
+    if not np.isfinite(V).all():  # the likelihood does not bound what is tested
+        return np.nan, scale, den
+    middle = np.linalg.pinv(V, rcond=1e-10, hermitian=True)
+    F = float(difference @ middle @ difference) / rank
     return F, scale, den

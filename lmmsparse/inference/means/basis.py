@@ -34,7 +34,9 @@ class Basis:
     scale : Scale or None
         Of the linear predictor.
     link : bool
-        Whether the scale is that of a link; z tests are then given.
+        Whether the scale is that of a link.
+    normal : bool
+        Whether tests are by the normal distribution, without degrees of freedom.
     """
 
     fit: Fit
@@ -42,12 +44,13 @@ class Basis:
     title: str
     scale: Scale | None
     link: bool = False
+    normal: bool = False
 
     def tests(self, t: FloatArray) -> dict[str, FloatArray]:
-        return {"z.ratio" if self.link else "t.ratio": t}
+        return {"z.ratio" if self.normal else "t.ratio": t}
 
     def df(self, df: FloatArray) -> dict[str, FloatArray]:
-        return {} if self.link else {"df": df}
+        return {} if self.normal else {"df": df}
 
 
 def linear_basis(fit: Fit, ddf: str, robust: Robust | None = None) -> Basis:

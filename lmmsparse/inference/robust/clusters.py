@@ -19,7 +19,6 @@ from lmmsparse.results.row_labels import row_labels
 from lmmsparse.results.rows_needed import IN_MEMORY
 
 KINDS = ("CR0", "CR1", "CR2", "CR3")
-OF_LIKELIHOODS = ("CR0", "CR1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,34 +51,22 @@ class Robust:
         return f"{self.kind} standard errors by {self.clusters.name}"
 
 
-def robust_errors(
-    design: Design, robust: Any, cluster: Any, kinds: tuple[str, ...] = KINDS
-) -> Robust | None:
+def robust_errors(design: Design, robust: Any, cluster: Any) -> Robust | None:
     """What ``robust=`` and ``cluster=`` ask for; None for the model's own standard errors."""
     if robust is None or robust is False:
         if cluster is None:
             return None
         raise OptionError(
-            f"cluster= goes with cluster-robust standard errors. Pass robust={_usual(kinds)!r} "
-            "too, or leave it out."
+            "cluster= goes with cluster-robust standard errors. Pass robust='CR2' too, or leave "
+            "it out."
         )
-    return Robust(check_kind("robust", robust, kinds), clusters_of(design, cluster))
+    return Robust(check_kind("robust", robust), clusters_of(design, cluster))
 
 
-def check_kind(name: str, kind: Any, kinds: tuple[str, ...] = KINDS) -> str:
+def check_kind(name: str, kind: Any) -> str:
     """The name of a cluster-robust covariance matrix, in any case."""
     written = kind.upper() if isinstance(kind, str) else kind
-    if isinstance(written, str) and written in KINDS and written not in kinds:
-        raise OptionError(
-            f"{name}={kind!r} adjusts residuals as linear models have them. Use 'CR1', or 'CR0' "
-            "without adjustment."
-        )
-    hint = f"They are cluster-robust; {_usual(kinds)!r} is the usual choice."
-    return one_of(name, written, kinds, hint)
-
-
-def _usual(kinds: tuple[str, ...]) -> str:
-    return "CR2" if "CR2" in kinds else "CR1"
+    return one_of(name, written, KINDS, "They are cluster-robust; 'CR2' is the usual choice.")
 
 
 def clusters_of(design: Design, cluster: Any) -> Clusters:
