@@ -141,12 +141,7 @@ def parse_formula(text: str, one_sided: bool = False) -> MixedFormula:
 
 @remembered
 def _taken_apart(text: str, one_sided: bool) -> MixedFormula:
-    if len(text) > limits.CHARACTERS:
-        limits.too_much(
-            f"The formula has {len(text):,} characters",
-            f"{limits.CHARACTERS:,}",
-            'Choose the columns of the data and write "." for all of them.',
-        )
+    limits.check_characters(text)
     tokens = tokenize(text)
     if tokens[0].kind == "end":
         raise FormulaError(

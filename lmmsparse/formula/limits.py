@@ -65,3 +65,13 @@ def beyond(what: str, limit: str, remedy: str) -> str:
 def too_much(what: str, limit: str, remedy: str) -> NoReturn:
     """Raise the error for what is larger than a formula may ask for."""
     raise FormulaError(beyond(what, limit, remedy))
+
+
+def check_characters(text: str) -> None:
+    """Refuse a formula that is too long."""
+    if len(text) > CHARACTERS:
+        too_much(
+            f"The formula has {len(text):,} characters",
+            f"{CHARACTERS:,}",
+            'Choose the columns of the data and write "." for all of them.',
+        )
