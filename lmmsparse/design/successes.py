@@ -22,9 +22,10 @@ from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.recipe import column_or_array, evaluate
 from lmmsparse.design.tables import check_unique
 from lmmsparse.design.variables import Variables, tidy_column
-from lmmsparse.formula.expression import read_expression, spelled
+from lmmsparse.formula.expression import bare, read_expression, spelled
 from lmmsparse.formula.formula import MixedFormula
 from lmmsparse.formula.references import references, with_columns
+from lmmsparse.formula.tokens import quote_name
 
 _WHOLE = 1e-8
 FORMS = (
@@ -156,6 +157,10 @@ def _counted(
 ) -> BinomialResponse:
     """Successes among trials."""
     text = as_written(formula)
+    if np.isinf(successes).any() or np.isinf(trials).any():
+        raise DataError(
+            f"The response {text} holds infinite values. Check the columns it uses. {FORMS}"
+        )
     known = np.isfinite(successes) & np.isfinite(trials)
     wrong = known & ((successes < 0) | (successes > trials + _WHOLE) | (trials < 0))
     if wrong.any():
@@ -204,8 +209,14 @@ def _with_response(
     formula: MixedFormula, frame: pd.DataFrame, y: FloatArray, context: Mapping[str, Any]
 ) -> tuple[pd.DataFrame, MixedFormula]:
     """The table with the proportions as a column of the name that the response has."""
-    name = as_written(formula).strip("`")
-    used = {*references(formula.response or "").names, name}
+    written = read_expression(formula.response or "")
+    if isinstance(written.tree, ast.Name):
+        name = bare(written.tree.id)
+    else:
+        name = as_written(formula).replace("`", "")
+        while name in frame.columns:  # which is another one
+            name += " "
+    used = {*written.names, name}
     others = " + ".join(f"`{column}`" for column in frame.columns if column not in used)
     fixed = with_columns(formula.fixed, others)
     random = tuple(replace(t, effects=with_columns(t.effects, others)) for t in formula.random)
@@ -215,7 +226,7 @@ def _with_response(
         columns_of(text, frame.columns, context)
     data = frame.copy(deep=False)
     data[name] = y
-    response = name if name.isidentifier() else f"`{name}`"
+    response = quote_name(name, quoted=True)
     return data, replace(formula, response=response, fixed=fixed, random=random)
 
 
