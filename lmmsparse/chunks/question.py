@@ -11,7 +11,7 @@ import pandas as pd
 
 from lmmsparse.chunks.batch import Batch, Source, check_columns
 from lmmsparse.common.arrays import FloatArray, IntArray
-from lmmsparse.common.errors import OptionError
+from lmmsparse.common.errors import FormulaError, OptionError
 from lmmsparse.common.options import mapping, one_of
 from lmmsparse.design.asked import Asked, asked_of
 from lmmsparse.design.expressions import labels_in, learning_calls
@@ -184,4 +184,6 @@ def _learnt(parts: Any) -> tuple[str, ...]:
 def argument_of(call: str) -> str:
     """The text of the first argument of a call."""
     tree: Any = read_expression(call).tree
+    if not tree.args and not tree.keywords:
+        raise FormulaError(f"{call} is called without a column. Write a column in it.")
     return spelled(tree.args[0] if tree.args else tree.keywords[0].value)

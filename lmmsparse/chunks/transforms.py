@@ -72,7 +72,13 @@ def by_moments(calls: list[Call], learnt: Learnt) -> dict[str, Any]:
     out = {}
     for call in calls:
         if call.name in _BY_MOMENTS:
-            out[call.text] = _standardized(call, moments_of(call, learnt))
+            try:
+                with np.errstate(all="ignore"):  # what is not finite is found later
+                    out[call.text] = _standardized(call, moments_of(call, learnt))
+            except (TypeError, ValueError, ArithmeticError) as error:
+                raise FormulaError(
+                    f"{call.text} could not be evaluated ({error}). Check its arguments."
+                ) from error
     return out
 
 

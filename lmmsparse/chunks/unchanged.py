@@ -12,6 +12,7 @@ from lmmsparse.chunks.levels import Values, coded
 from lmmsparse.chunks.question import Complete, Question
 from lmmsparse.chunks.room import Hashes, hashed
 from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.design.arguments import check_real
 from lmmsparse.design.variables import tidy_column
 
 _SAME = 1e-11
@@ -62,6 +63,7 @@ def response_in(found: Complete, question: Question) -> FloatArray:
     """The response as it stands in the data, or ones where it is computed."""
     name = question.asked.response.strip("`")
     if name in found.frame and pd.api.types.is_numeric_dtype(found.frame[name].dtype):
+        check_real(f"The response {name!r}", found.frame[name])
         return found.frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
     return np.ones(len(found.rows))
 

@@ -28,7 +28,8 @@ def in_order_of_theta(name: str, given: Any, names: Sequence[str]) -> Any:
     """
     values = given
     if isinstance(given, Mapping):
-        values = pd.Series(list(given.values()), index=list(given), dtype=object)
+        labels = pd.Index(list(given), dtype=object)  # as texts need not be those of pandas
+        values = pd.Series(list(given.values()), index=labels, dtype=object)
     numbered = isinstance(values, pd.Series) and isinstance(values.index, pd.RangeIndex)
     if not isinstance(values, pd.Series) or numbered or list(values.index) == list(names):
         return values

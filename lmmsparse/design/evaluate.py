@@ -314,6 +314,8 @@ class Evaluator:
             raise refused(node)
         parameters, check = METHODS[kind][name]
         check_rows([value, *args, *named.values()])
+        if kind == "array":
+            self._check_shape(value, *args, *named.values())
         if kind == "text":
             check_text(value, {**dict(zip(parameters, args, strict=False)), **named})
         return self._apply(

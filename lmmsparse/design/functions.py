@@ -71,11 +71,23 @@ def dummy(values: Any, level: Any = None) -> Any:
 def interaction(*columns: Any) -> pd.Series:
     """Labels of the combinations of several factors, joined by "."; missing where one is."""
     series = [pd.Series(column) for column in columns]
+    _check_joined(series)
     missing = np.logical_or.reduce([s.isna().to_numpy() for s in series])
     text = series[0].astype(str)
     for other in series[1:]:
         text = text + "." + other.astype(str)
     return text.astype(object).mask(missing)
+
+
+def _check_joined(columns: list[pd.Series]) -> None:
+    """Refuse labels that become too long."""
+    longest = 0
+    for column in columns:
+        lengths = map(len, map(str, column.unique()))
+        longest += 1 + max(lengths, default=0)
+        if longest > limits.TEXT:
+            too_much(f"interaction() makes texts of more than {limits.TEXT:,} characters",
+                     f"{limits.TEXT:,}", "Compute the column before fitting.")  # fmt: skip
 
 
 def factor(data: Any, *args: Any, **kwargs: Any) -> Any:

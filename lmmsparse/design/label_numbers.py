@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 _NUMBER = re.compile(r"(\D*?)([+-]?\d+(?:\.\d+)?)(\D*)$")
+_DIGITS = 1000  # of a number that is one; others are labels
 _UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 
@@ -22,6 +23,8 @@ def numbers_of(levels: Sequence[Any]) -> list[Fraction] | None:
         found = [_NUMBER.match(level.strip()) for level in levels]
         parts = [match.groups() for match in found if match is not None]
         if len(parts) < len(levels) or len({(before, after) for before, _, after in parts}) > 1:
+            return None
+        if any(len(number) > _DIGITS for _, number, _ in parts):
             return None
         values = [Fraction(number) for _, number, _ in parts]
     else:
@@ -40,9 +43,13 @@ def _number(level: Any) -> Fraction | None:
         return _nanoseconds(pd.Timedelta(level).to_timedelta64())
     if isinstance(level, date):
         return Fraction(level.toordinal())
-    if isinstance(level, (int, np.integer, Decimal)):
-        return Fraction(level if isinstance(level, Decimal) else int(level))
-    return Fraction(repr(float(level))) if isinstance(level, (float, np.floating)) else None
+    if isinstance(level, Decimal):
+        few = level.is_finite() and abs(level.adjusted()) <= _DIGITS
+        return Fraction(level) if few else None
+    if isinstance(level, (int, np.integer)):
+        return Fraction(int(level))
+    finite = isinstance(level, (float, np.floating)) and np.isfinite(level)
+    return Fraction(repr(float(level))) if finite else None
 
 
 def _nanoseconds(moment: np.datetime64 | np.timedelta64) -> Fraction:

@@ -6,7 +6,6 @@ we find which by evaluating both formulas on synthetic rows that meet every leve
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +25,7 @@ from lmmsparse.design.terms import (
 from lmmsparse.design.without_rows import with_block, with_fixed
 from lmmsparse.engine.covariance.structures import CovarianceStructure, resized
 from lmmsparse.formula.formula import parse_formula
+from lmmsparse.formula.terms import left_of_bar
 
 _WHOLE = 1e-9
 
@@ -251,8 +251,7 @@ def _terms(design: Design, position: int) -> tuple[tuple[FormulaTerm, ...], str]
         matrices, part = design.recipe.matrices, f"random{position}"
         text = matrices.parts[part].removeprefix("1 + ")
         if block.source.startswith("(") and not block.split:
-            written = " ".join(block.source[1:].split("|")[0].split())
-            text = re.sub(r"\s*\+\s*", " + ", written)
+            text = left_of_bar(block.source)
         return formula_terms(matrices, part), text
     terms = []
     for j, name in enumerate(block.names):

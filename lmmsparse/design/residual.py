@@ -13,6 +13,7 @@ import pandas as pd
 from lmmsparse.common.arrays import BoolArray, FloatArray, ReadOnly
 from lmmsparse.common.errors import DataError, NotIdentifiableError
 from lmmsparse.common.words import listed
+from lmmsparse.design.arguments import numbers
 from lmmsparse.design.columns import check_finite
 from lmmsparse.design.grouping import Grouping, make_grouping
 from lmmsparse.design.label_numbers import numbers_of
@@ -240,8 +241,8 @@ def _is_listed(correlation: ResidualCorrelation, frame: pd.DataFrame) -> bool:
 
 def _are_numbers(labels: pd.Index) -> bool:
     try:
-        np.asarray(labels, dtype=np.float64)
-    except (TypeError, ValueError):
+        numbers("labels", labels)
+    except DataError:
         return False
     return True
 
@@ -265,23 +266,17 @@ def time_values(
     if isinstance(series.dtype, pd.CategoricalDtype):
         codes, categories = codes_and_categories(series)
         if listed:
-            numbers = np.arange(len(categories), dtype=np.float64)
+            place = np.arange(len(categories), dtype=np.float64)
         elif (found := numbers_of(list(categories))) is not None:
-            numbers = np.array([float(each) for each in found])
+            place = np.array([float(each) for each in found])
         else:
             raise DataError(
                 f"{where} is text, whose order is not known. Number the occasions 1, 2, 3, …, or "
                 "make it a categorical with its levels in order, pandas.Categorical(values, "
                 "levels)."
             )
-        return checked_times(numbers[codes], correlation)
-    try:
-        values = np.asarray(series, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{where} must be numbers. Turn dates into days since the start, and text into "
-            "occasions 1, 2, 3, …"
-        ) from error
-    if series.dtype.kind in "mM":
+        return checked_times(place[codes], correlation)
+    if getattr(series.dtype, "kind", "") in "mM":
         raise DataError(f"{where} must be numbers. Turn dates into days since the start.")
-    return checked_times(values, correlation)
+    advice = "Turn dates into days since the start, and text into occasions 1, 2, 3, …"
+    return checked_times(numbers(where, series, advice), correlation)

@@ -6,9 +6,10 @@ A response may be 0/1 numbers, truth values, text or categories of two kinds, `c
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,15 @@ import pandas as pd
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import DataError, Finding, FormulaError
 from lmmsparse.common.words import listed
+from lmmsparse.design.arguments import check_real, numbers
 from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.recipe import column_or_array, evaluate
 from lmmsparse.design.tables import check_unique
 from lmmsparse.design.variables import Variables, tidy_column
+from lmmsparse.formula.expression import bare, read_expression, spelled
 from lmmsparse.formula.formula import MixedFormula
 from lmmsparse.formula.references import references, with_columns
+from lmmsparse.formula.tokens import quote_name
 
 _WHOLE = 1e-8
 FORMS = (
@@ -153,6 +157,10 @@ def _counted(
 ) -> BinomialResponse:
     """Successes among trials."""
     text = as_written(formula)
+    if np.isinf(successes).any() or np.isinf(trials).any():
+        raise DataError(
+            f"The response {text} holds infinite values. Check the columns it uses. {FORMS}"
+        )
     known = np.isfinite(successes) & np.isfinite(trials)
     wrong = known & ((successes < 0) | (successes > trials + _WHOLE) | (trials < 0))
     if wrong.any():
@@ -181,17 +189,34 @@ def _counted(
 def as_written(formula: MixedFormula) -> str:
     """The response without the I( ) that the formula's reader has put around calculations."""
     text = formula.response or ""
-    if text.startswith("I(") and not formula.text.lstrip().startswith("I(") and _closes(text[1:]):
-        return text[2:-1]
-    return text
+    if not text.startswith("I(") or formula.text.lstrip().startswith("I("):
+        return text
+    return spelled(_inner(read_expression(text).tree))
+
+
+def _inner(node: ast.expr) -> ast.expr:
+    """What stands inside I( )."""
+    while _calls(node, "I") and len(node.args) == 1 and not node.keywords:
+        node = node.args[0]
+    return node
+
+
+def _calls(node: ast.expr, name: str) -> TypeGuard[ast.Call]:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
 
 
 def _with_response(
     formula: MixedFormula, frame: pd.DataFrame, y: FloatArray, context: Mapping[str, Any]
 ) -> tuple[pd.DataFrame, MixedFormula]:
     """The table with the proportions as a column of the name that the response has."""
-    name = as_written(formula).strip("`")
-    used = {*references(formula.response or "").names, name}
+    written = read_expression(formula.response or "")
+    if isinstance(written.tree, ast.Name):
+        name = bare(written.tree.id)
+    else:
+        name = as_written(formula).replace("`", "")
+        while name in frame.columns:  # which is another one
+            name += " "
+    used = {*written.names, name}
     others = " + ".join(f"`{column}`" for column in frame.columns if column not in used)
     fixed = with_columns(formula.fixed, others)
     random = tuple(replace(t, effects=with_columns(t.effects, others)) for t in formula.random)
@@ -201,7 +226,7 @@ def _with_response(
         columns_of(text, frame.columns, context)
     data = frame.copy(deep=False)
     data[name] = y
-    response = name if name.isidentifier() else f"`{name}`"
+    response = quote_name(name, quoted=True)
     return data, replace(formula, response=response, fixed=fixed, random=random)
 
 
@@ -224,18 +249,22 @@ def _numbers(text: str, frame: pd.DataFrame, context: Mapping[str, Any]) -> Floa
     values = evaluate(text, table, context)
     if np.ndim(values) == 0:
         values = np.full(len(frame), values)
-    try:
-        series = tidy_column(values) if isinstance(values, pd.Series) else pd.Series(values)
-        return np.array(series.to_numpy(dtype=np.float64, na_value=np.nan))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{text} in the response does not hold numbers. {FORMS}") from error
+    column = _one_column(text, values, len(frame))
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        raise DataError(f"{text} in the response does not hold numbers. {FORMS}")
+    return numbers(f"{text} in the response", column, FORMS)
+
+
+def _one_column(text: str, values: Any, n: int) -> pd.Series:
+    if np.ndim(values) != 1 or len(values) != n:
+        raise FormulaError(f"The response {text} must have one value per row.")
+    return tidy_column(values if isinstance(values, pd.Series) else pd.Series(values))
 
 
 def _as_numbers(text: str, values: Any, n: int) -> tuple[FloatArray, str]:
     """0 and 1, or proportions, and what a 1 is if that is not a number."""
-    if np.ndim(values) != 1 or len(values) != n:
-        raise FormulaError(f"The response {text} must have one value per row.")
-    column = tidy_column(values if isinstance(values, pd.Series) else pd.Series(values))
+    column = _one_column(text, values, n)
+    check_real(f"The response {text}", column)
     if pd.api.types.is_bool_dtype(column.dtype) or (
         pd.api.types.is_numeric_dtype(column.dtype)
         and not isinstance(column.dtype, pd.CategoricalDtype)
@@ -257,45 +286,14 @@ def _as_numbers(text: str, values: Any, n: int) -> tuple[FloatArray, str]:
 
 
 def _two_parts(text: str) -> tuple[str, str, str] | None:
-    """``cbind(a, b)`` or ``a / b`` taken apart at the top level."""
-    stripped = text.strip()
-    if stripped.startswith("cbind(") and stripped.endswith(")"):
-        inside = _split(stripped[len("cbind(") : -1], ",")
-        if len(inside) != 2:
+    """``cbind(a, b)`` or ``a / b`` taken apart."""
+    node = _inner(read_expression(text).tree)
+    if _calls(node, "cbind"):
+        if len(node.args) != 2 or node.keywords:
             raise FormulaError(
                 f"The response {text} must have two columns: cbind(successes, failures)."
             )
-        return "cbind", inside[0], inside[1]
-    if stripped.startswith("I(") and stripped.endswith(")") and _closes(stripped[1:]):
-        return _two_parts(stripped[2:-1])
-    parts = _split(stripped, "/")
-    lower = any(len(_split(stripped, sign)) > 1 for sign in "+-*,<>=&|")
-    return ("/", parts[0], parts[1]) if len(parts) == 2 and not lower else None
-
-
-def _closes(text: str) -> bool:
-    """Whether the first parenthesis is closed by the last."""
-    depth = 0
-    for i, c in enumerate(text):
-        depth += (c == "(") - (c == ")")
-        if depth == 0:
-            return i == len(text) - 1
-    return False
-
-
-def _split(text: str, at: str) -> list[str]:
-    """Parts between signs that stand in no parenthesis, bracket, quotation or backquotes."""
-    parts, depth, quote, start = [], 0, "", 0
-    for i, c in enumerate(text):
-        if quote:
-            quote = "" if c == quote else quote
-        elif c in "`'\"":
-            quote = c
-        elif c in "([{":
-            depth += 1
-        elif c in ")]}":
-            depth -= 1
-        elif c == at and depth == 0:
-            parts.append(text[start:i].strip())
-            start = i + 1
-    return [*parts, text[start:].strip()]
+        return "cbind", spelled(node.args[0]), spelled(node.args[1])
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        return "/", spelled(node.left), spelled(node.right)
+    return None

@@ -148,8 +148,16 @@ def grid(values: Mapping[str, tuple[Any, ...]]) -> pd.DataFrame:
     names = list(values)
     rows = [row[::-1] for row in product(*(values[name] for name in reversed(names)))]
     return pd.DataFrame(
-        {name: [row[j] for row in rows] for j, name in enumerate(names)}, index=range(len(rows))
+        {name: _column([row[j] for row in rows]) for j, name in enumerate(names)},
+        index=range(len(rows)),
     )
+
+
+def _column(values: list[Any]) -> Any:
+    try:
+        return pd.Series(values)
+    except UnicodeEncodeError:  # pandas' own kind of text does not hold all of Python's
+        return pd.Series(values, dtype=object)
 
 
 def typical_rows(recipe: MatrixRecipe, part: str) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import numpy as np
 from lmmsparse.design import Design
 from lmmsparse.design.terms import INTERCEPT, FormulaTerm, formula_terms, part_text
 from lmmsparse.formula.formula import RandomTerm, parse_formula
+from lmmsparse.formula.places import one_line
 
 _INDICATOR = re.compile(r"(\w+)\[(?:T\.)?(.+)\]")
 
@@ -136,4 +137,4 @@ def formula_with(design: Design, instead: Mapping[int, str]) -> str | None:
             before, dropped = re.subn(r"\s*\+\s*$", "", before)
             after = after if dropped else re.sub(r"^\s*\+\s*", "", after)
         text = before + new + after
-    return " ".join(text.split()) if left else None
+    return one_line(text) if left else None

@@ -7,10 +7,12 @@ expressions that formulaic reads with exactly the meaning R would give the user'
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import FormulaError
 from lmmsparse.common.options import yes_or_no
+from lmmsparse.common.words import shortened
 from lmmsparse.formula import limits
 from lmmsparse.formula.expression import check_python
 from lmmsparse.formula.limits import remembered
@@ -141,23 +143,38 @@ def parse_formula(text: str, one_sided: bool = False) -> MixedFormula:
 
 @remembered
 def _taken_apart(text: str, one_sided: bool) -> MixedFormula:
-    if len(text) > limits.CHARACTERS:
-        limits.too_much(
-            f"The formula has {len(text):,} characters",
-            f"{limits.CHARACTERS:,}",
-            'Choose the columns of the data and write "." for all of them.',
-        )
+    limits.check_characters(text)
     tokens = tokenize(text)
     if tokens[0].kind == "end":
         raise FormulaError(
             'The formula is empty. Write for example "y ~ x + (1|group)", with your own columns.'
         )
+    _check_amount(tokens)
     try:
         return _parse(text, tokens[:-1], one_sided)
     except RecursionError as error:
         raise FormulaError(
             "The formula is nested too deeply. Remove parentheses that are not needed."
         ) from error
+
+
+def _check_amount(tokens: list[Token]) -> None:
+    """Refuse formulas of more words and calls than people write."""
+    calls = sum(
+        before.kind == "name" and token.is_op("(") and before.end == token.start
+        for before, token in pairwise(tokens)
+    )
+    for count, limit, what in (
+        (len(tokens) - 1, limits.WORDS, "names, numbers and signs"),
+        (calls, limits.CALLS, "calls of functions"),
+    ):
+        if count > limit:
+            limits.too_much(
+                f"The formula that starts with {shortened(tokens[0].text[:60])} has {count:,} "
+                f"{what}",
+                f"{limit:,}",
+                'Choose the columns of the data and write "." for all of them.',
+            )
 
 
 def _parse(text: str, tokens: list[Token], one_sided: bool) -> MixedFormula:

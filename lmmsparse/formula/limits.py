@@ -13,6 +13,9 @@ from lmmsparse.common.errors import FormulaError
 
 CHARACTERS = 50_000  # of a formula
 WRITTEN_OUT = 1_000_000  # of one part of it, with all columns in the place of "."
+WORDS = 10_000  # names, numbers and signs of a formula
+CALLS = 500  # of a formula
+DOTS = 10  # places where "." stands for many columns
 NESTING = 50  # brackets inside brackets
 PIECES = 2_000  # names, numbers and signs of one expression
 DEPTH = 50  # operations inside operations; sums and products of many count once
@@ -65,3 +68,13 @@ def beyond(what: str, limit: str, remedy: str) -> str:
 def too_much(what: str, limit: str, remedy: str) -> NoReturn:
     """Raise the error for what is larger than a formula may ask for."""
     raise FormulaError(beyond(what, limit, remedy))
+
+
+def check_characters(text: str) -> None:
+    """Refuse a formula that is too long."""
+    if len(text) > CHARACTERS:
+        too_much(
+            f"The formula has {len(text):,} characters",
+            f"{CHARACTERS:,}",
+            'Choose the columns of the data and write "." for all of them.',
+        )

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 from lmmsparse.common.errors import FormulaError
+
+_QUOTED_OR_BLANK = re.compile(r"""`[^`]*`|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|\s+""", re.DOTALL)
+
+
+def one_line(text: str) -> str:
+    r"""A formula with single blanks; those inside quotes and backquotes belong to names and texts.
+
+    Examples
+    --------
+    >>> one_line("y  ~ `a  b`\n + (1 | g)")
+    'y ~ `a  b` + (1 | g)'
+    """
+    return _QUOTED_OR_BLANK.sub(lambda f: " " if f[0].isspace() else f[0], text).strip()
 
 
 @dataclass(frozen=True)
@@ -18,8 +32,8 @@ class Place:
 
     @property
     def written(self) -> str:
-        """What the user wrote there, on one line."""
-        return " ".join(self.text[self.start : self.end].split())
+        """What the user wrote there, with single blanks; names and texts in quotes as they are."""
+        return one_line(self.text[self.start : self.end])
 
     def fail(self, message: str) -> NoReturn:
         """Raise a `FormulaError` that underlines this place."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lmmsparse.formula import limits
 from lmmsparse.formula.limits import remembered
 from lmmsparse.formula.tokens import Token, is_attribute, is_column_word, tokenize
 
@@ -76,8 +77,14 @@ def _end_of_call(tokens: list[Token], start: int) -> int:
 def with_columns(text: str, columns: str) -> str:
     """A formula part with the columns, written as a sum, in the place of each ``.``."""
     written, at = "", 0
-    for token in tokenize(text):
-        if token.kind == "name" and token.value == ".":
-            written += f"{text[at : token.start]}({columns or '0'})"
-            at = token.end
+    dots = [token for token in tokenize(text) if token.kind == "name" and token.value == "."]
+    if len(dots) > limits.DOTS and len(dots) * len(columns) > limits.CHARACTERS:
+        limits.too_much(
+            f'"." stands {len(dots):,} times for columns with {len(columns):,} characters',
+            f"{limits.CHARACTERS:,} characters for more than {limits.DOTS} of them",
+            "Write it once, with a power for interactions: (.)^2.",
+        )
+    for token in dots:
+        written += f"{text[at : token.start]}({columns or '0'})"
+        at = token.end
     return written + text[at:]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from lmmsparse.common.errors import FormulaError
 from lmmsparse.common.options import refused
-from lmmsparse.common.words import close_match
+from lmmsparse.common.words import close_match, shortened
 from lmmsparse.formula.formula import parse_formula
+from lmmsparse.formula.limits import check_characters
+from lmmsparse.formula.parser import parse_side
+from lmmsparse.formula.parts import read_part
+from lmmsparse.formula.summands import Summands
+from lmmsparse.formula.terms import groupings
+from lmmsparse.formula.tokens import Token, tokenize
+from lmmsparse.formula.tree import Call, Name, Number, leaf_display, leaf_text, unwrap
 
 CORRELATIONS = {
     "ar1": "ar1(occasion | subject)",
@@ -16,7 +22,6 @@ CORRELATIONS = {
     "cs": "cs(1 | subject)",
     "us": "us(visit | subject)",
 }
-_CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*$", re.DOTALL)
 _EXAMPLE = "Write, for example, residual='ar1(occasion | subject)'."
 
 
@@ -55,40 +60,76 @@ def parse_residual(text: object) -> ResidualCorrelation:
     """
     if not isinstance(text, str):
         raise refused("residual", "text", text, _EXAMPLE)
-    found = _CALL.match(text)
-    if found is None:
+    check_characters(text)
+    tokens = tokenize(text)[:-1]
+    shown = shortened(text)
+    if len(tokens) < 3 or tokens[0].kind != "name" or not tokens[1].is_op("("):
         raise FormulaError(
-            f"residual={text!r} cannot be read. It must be the name of a structure with a time and "
+            f"residual={shown} cannot be read. It must be the name of a structure with a time and "
             f"a group. {_EXAMPLE}"
         )
-    kind, inner = found[1], found[2]
+    kind = tokens[0].value
     if kind not in CORRELATIONS:
         raise FormulaError(
-            f"residual={text!r} names the structure {kind!r}, which is not known."
+            f"residual={shown} names the structure {shortened(kind)}, which is not known."
             f"{close_match(kind, CORRELATIONS)} Known are {', '.join(CORRELATIONS.values())}."
         )
-    if "|" not in inner:
+    end, bars = _inside(tokens)
+    if not bars:
         raise FormulaError(
-            f"residual={text!r} has no grouping, within which rows are correlated. Write it to the "
+            f"residual={shown} has no grouping, within which rows are correlated. Write it to the "
             f"right of a bar, as in {CORRELATIONS[kind]}."
         )
-    terms = parse_formula(f"~ ({inner})", one_sided=True).random
-    if len(terms) != 1 or inner.count("|") != 1:
+    bar = bars[0]
+    if bar + 1 == end:
+        tokens[bar].fail(
+            f'There is nothing to the right of "|". Write the grouping there, as in '
+            f"{CORRELATIONS[kind]}."
+        )
+    single = len(bars) == 1 and end == len(tokens) - 1 and tokens[bar].value == "|"
+    factors = groupings(parse_side(tokens[bar + 1 : end])) if single else ()
+    if len(factors) != 1:
         raise FormulaError(
-            f"residual={text!r} must have one time and one grouping, as in {CORRELATIONS[kind]}. "
+            f"residual={shown} must have one time and one grouping, as in {CORRELATIONS[kind]}. "
             "Write subjects within sites as site:subject."
         )
-    time = inner.split("|")[0].strip()
-    if time in ("", "0") or (time == "1" and kind != "cs"):
+    return ResidualCorrelation(
+        kind,
+        _time(tokens[2:bar], kind, shown),
+        ":".join(leaf_display(leaf) for leaf in factors[0]),
+        tuple(leaf_text(leaf, in_formula=False) for leaf in factors[0]),
+        text.strip(),
+    )
+
+
+def _inside(tokens: list[Token]) -> tuple[int, list[int]]:
+    """Where the first parenthesis closes, and the bars in it."""
+    depth, bars = 0, []
+    for i, token in enumerate(tokens):
+        depth += token.nesting
+        if token.is_op("|", "||"):
+            bars.append(i)
+        if i and depth == 0:
+            return i, bars
+    return len(tokens), bars  # not reached: brackets match
+
+
+def _time(tokens: list[Token], kind: str, shown: str) -> str:
+    """The column or call to the left of the bar, or ``"1"``."""
+    node = unwrap(parse_side(tokens)) if tokens else None
+    if isinstance(node, Number) and node.value == 1 and kind == "cs":
+        return "1"
+    if node is None or isinstance(node, Number):
         raise FormulaError(
-            f"residual={text!r} does not say when a row was measured. Name the column to the left "
+            f"residual={shown} does not say when a row was measured. Name the column to the left "
             f"of the bar, as in {CORRELATIONS[kind]}."
         )
-    if re.search(r"(?<![\w(])[+*](?!\w*\))", re.sub(r"\(.*?\)", "", time)):
+    if not isinstance(node, Name | Call):
         raise FormulaError(
-            f"residual={text!r} names more than one time. Name one column to the left of the bar."
+            f"residual={shown} names more than one time. Name one column to the left of the bar, "
+            "or write a calculation inside I( )."
         )
-    return ResidualCorrelation(kind, time, terms[0].group, terms[0].factors, text.strip())
+    return Summands("response").render(node)
 
 
 def parse_residual_sd(text: object) -> str:
@@ -107,24 +148,26 @@ def parse_residual_sd(text: object) -> str:
             f"residual_sd={text!r} must be a one-sided formula, which starts with ~. {example}"
         )
     parsed = parse_formula(f"log_sd {text.strip()}")
+    shown = shortened(text)
     if parsed.random or parsed.offsets:
         raise FormulaError(
-            f"residual_sd={text!r} has random effects or an offset. The logarithm of the residual "
+            f"residual_sd={shown} has random effects or an offset. The logarithm of the residual "
             f"standard deviation is linear in columns of the data only. {example}"
         )
     for written, name in parsed.idle:
         raise FormulaError(
-            f"residual_sd={text!r}: {written} is {name} in a formula. Write I({name}**2) for its "
+            f"residual_sd={shown}: {written} is {name} in a formula. Write I({name}**2) for its "
             "square."
         )
-    if parsed.fixed.strip().startswith("0"):
+    terms = read_part(parsed.fixed)
+    if () not in terms:
         raise FormulaError(
-            f"residual_sd={text!r} leaves out the intercept, which is the logarithm of sigma. "
+            f"residual_sd={shown} leaves out the intercept, which is the logarithm of sigma. "
             "Write it without 0."
         )
-    if parsed.fixed.strip() == "1":
+    if len(terms) == 1:
         raise FormulaError(
-            f"residual_sd={text!r} has no terms: the standard deviation is the same for all rows, "
+            f"residual_sd={shown} has no terms: the standard deviation is the same for all rows, "
             "as without residual_sd. Name what it depends on, or leave it out."
         )
     return parsed.fixed

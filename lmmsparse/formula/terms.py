@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lmmsparse.formula import limits
-from lmmsparse.formula.tokens import CONSTANTS
+from lmmsparse.formula.places import one_line
+from lmmsparse.formula.tokens import CONSTANTS, tokenize
 from lmmsparse.formula.tree import (
     Call,
     Leaf,
@@ -50,6 +51,25 @@ def expanded(node: Node) -> tuple[tuple[Leaf, ...], ...]:
     algebra = _Algebra()
     terms = sorted(algebra.expand(node), key=len)
     return algebra.leaves(terms)
+
+
+def left_of_bar(term: str) -> str:
+    """The effects of a random term ``(effects | group)`` as written, with blanks around ``+``.
+
+    Examples
+    --------
+    >>> left_of_bar("(x+ `a+b`|g)")
+    'x + `a+b`'
+    """
+    text, end = "", 0
+    for token in tokenize(term)[1:]:
+        if token.is_op("|", "||"):
+            break
+        plus = token.is_op("+")
+        gap = "" if text.endswith(" + ") or plus else term[end : token.start] if text else ""
+        text = f"{text.rstrip()} + " if plus else text + gap + term[token.start : token.end]
+        end = token.end
+    return one_line(text)
 
 
 def groupings(node: Node) -> tuple[tuple[Leaf, ...], ...]:

@@ -31,6 +31,7 @@ _OPENING, _CLOSING = "([{", ")]}"
 _PARTNER = dict(zip(_CLOSING, _OPENING, strict=True))
 
 _NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?L?")
+_PLAIN_NAME = re.compile(r"[A-Za-z._][A-Za-z0-9._]*")
 _OPERATOR = re.compile(r"%[A-Za-z]*%|%/%|%\*%|\*\*|//|==|!=|<=|>=|\|\||&&|[-+*/^:()\[\]{},=<>&|~%]")
 _LOOKALIKES = {
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"),
@@ -91,6 +92,10 @@ def _tokens(text: str) -> tuple[Token, ...]:
 
 def _next_token(text: str, at: int) -> Token:
     char = text[at]
+    plain = _PLAIN_NAME.match(text, at)
+    if plain is not None and not (char == "." and text[at + 1 : at + 2].isdecimal()):
+        end = plain.end() if text[plain.end() : plain.end() + 1].isascii() else _name_end(text, at)
+        return Token(text, at, end, "name", text[at:end])
     if char in "`'\"":
         return _read_quoted(text, at)
     number = _NUMBER.match(text, at)
@@ -167,6 +172,8 @@ def _stray(char: str) -> str:
 def _check_brackets(tokens: list[Token]) -> None:
     open_: list[Token] = []
     for token in tokens:
+        if token.kind != "op":
+            continue
         if token.is_op(*_OPENING):
             open_.append(token)
             if len(open_) > limits.NESTING:

@@ -7,15 +7,19 @@ from dataclasses import dataclass, replace
 from lmmsparse.common.errors import FormulaError
 from lmmsparse.common.words import listed
 from lmmsparse.formula.formula import RandomTerm, parse_formula
+from lmmsparse.formula.limits import check_characters
 from lmmsparse.formula.parser import parse_side
-from lmmsparse.formula.places import Place
+from lmmsparse.formula.parts import read_part
+from lmmsparse.formula.places import Place, one_line
 from lmmsparse.formula.terms import term_labels
-from lmmsparse.formula.tokens import Token, tokenize
+from lmmsparse.formula.tokens import Token, quote_name, tokenize
 from lmmsparse.formula.tree import (
     Bar,
     Call,
+    Name,
     Node,
     Number,
+    Paren,
     Special,
     Sum,
     is_dot,
@@ -111,6 +115,7 @@ def _sides(text: str) -> tuple[list[Token], list[Token]]:
             f"The formula must be a string, not of type {type(text).__name__}. Write for example "
             '". ~ . + x".'
         )
+    check_characters(text)
     tokens = tokenize(text)[:-1]
     at = [i for i, token in enumerate(tokens) if token.is_op("~")]
     if len(at) != 1 or at[0] == len(tokens) - 1:
@@ -132,14 +137,16 @@ def _response(old: list[Token], new: list[Token]) -> str:
     """The new response, ``.`` in it replaced by the old one."""
     if not new:
         return _text(old)
-    text, shift = new[0].text, 0
+    text, shift, before = new[0].text, 0, _text(old)
+    if len(new) > 1 and old and not isinstance(parse_side(old), Name | Call | Paren):
+        before = f"({before})"
     whole = text[new[0].start : new[-1].end]
     for token in new:
         if token.kind == "name" and token.value == ".":
             start = token.start - new[0].start + shift
-            whole = whole[:start] + _text(old) + whole[start + 1 :]
-            shift += len(_text(old)) - 1
-    return " ".join(whole.split())
+            whole = whole[:start] + before + whole[start + 1 :]
+            shift += len(before) - 1
+    return one_line(whole)
 
 
 def _items(tokens: list[Token]) -> list[_Item]:
@@ -203,9 +210,14 @@ def _random(item: _Item) -> list[RandomTerm]:
     return [replace(term, source="", position=0) for term in terms]
 
 
-def _bare(text: str) -> str:
-    return "".join(text.split())
+def _bare(text: str) -> tuple[str, ...]:
+    """The words and signs of a text, whatever its blanks."""
+    return tuple(
+        quote_name(token.value, quoted=True) if token.kind == "quoted" else token.value
+        for token in tokenize(text)
+    )
 
 
 def _unordered(label: str) -> frozenset[str]:
-    return frozenset(_bare(piece) for piece in label.split(":"))
+    (term,) = read_part(f"0 + {label}")
+    return frozenset(variable.text for variable in term)

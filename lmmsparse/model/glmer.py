@@ -23,6 +23,7 @@ from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.fit.fitting import check_parts
 from lmmsparse.fit.generalized.fit import beside_sigma, fit_generalized
 from lmmsparse.fit.generalized.problem import INFORMATION
+from lmmsparse.formula.expression import read_expression
 from lmmsparse.formula.formula import parse_formula
 from lmmsparse.model.generalized import GeneralizedLinearMixedModel, announce_doubts
 from lmmsparse.model.update import remembers
@@ -122,7 +123,7 @@ def glmer(
         )
     frame = as_frame(data)
     if isinstance(offset, str) and offset not in frame.columns:
-        formula, offset = f"{formula} + offset({offset})", None
+        formula, offset = f"{formula} + offset({read_expression(offset).text})", None
     parsed = parse_formula(formula)
     if parsed.response is not None and not parsed.random:
         raise FormulaError(

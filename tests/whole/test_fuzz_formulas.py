@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +18,7 @@ from hypothesis import strategies as st
 
 import lmmsparse as lmm
 from lmmsparse.formula.expression import read_expression
+from lmmsparse.formula.update import updated_formula
 
 N = 24
 RNG = np.random.default_rng(7)
@@ -27,6 +32,7 @@ DATA = pd.DataFrame(
         "b": np.arange(N) % 2 == 0,
         "day": pd.date_range("2020-01-01", periods=N),
         "my col": RNG.normal(size=N),
+        "rank": np.arange(N) // 4,
     }
 )
 SLOW = 5.0  # seconds of processor time
@@ -128,28 +134,36 @@ KINDS: dict[str, st.SearchStrategy[str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_foreign_error(kind: str) -> None:
+@contextmanager
+def strict() -> Iterator[None]:
+    """Warnings of numpy and pandas are errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", lmm.LmmWarning)
+        yield
+
+
+def _ends(kind: str, strategy: st.SearchStrategy[Any], use: Callable[[Any], str], few: int) -> None:
+    """Use random inputs; anything but a result or an `LmmError` fails the test, and slowness."""
     with tally(f"formulas, {kind}") as counts:
 
-        @budget(120)
-        @given(KINDS[kind])
-        def run(formula: str) -> None:
+        @budget(few)
+        @given(strategy)
+        def run(given_: Any) -> None:
             before = time.process_time()
-            counts[_outcome(formula)] += 1
-            assert time.process_time() - before < SLOW, formula
+            with strict():
+                try:
+                    outcome = use(given_)
+                except lmm.LmmError as error:
+                    outcome = type(error).__name__
+            counts[outcome] += 1
+            assert time.process_time() - before < SLOW, given_
 
         run()
 
 
-def _outcome(formula: str) -> str:
-    """What becomes of a formula; anything but a design or an `LmmError` fails the test."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            design = lmm.build_design(formula, DATA)
-        except lmm.LmmError as error:
-            return type(error).__name__
+def _built(formula: str, **options: Any) -> str:
+    design = lmm.build_design(formula, DATA, **options)
     assert np.isfinite(design.X).all()
     assert design.recipe is not None
     try:
@@ -158,6 +172,155 @@ def _outcome(formula: str) -> str:
         return "built, not again"
     assert again.shape == design.X.shape
     return "built"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_foreign_error(kind: str) -> None:
+    _ends(kind, KINDS[kind], _built, 120)
+
+
+@cache
+def _model() -> lmm.LinearMixedModel:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return lmm.lmer("y ~ x * f + n + (x | g)", DATA)
+
+
+def _updated(change: str) -> str:
+    formula = updated_formula("y ~ x * f + offset(n) + (x | g) + (1 | b)", change)
+    return _built(formula)
+
+
+def _fitted(pair: tuple[str, str]) -> str:
+    lmm.glmer(f"{pair[0]} ~ x + (1 | g)", DATA, pair[1])
+    return "fitted"
+
+
+def _named(pair: tuple[Callable[[str], Any], str]) -> str:
+    pair[0](pair[1])
+    return "answered"
+
+
+usual = st.sampled_from(
+    [
+        "x", "f", "poly(x, 2)", "C(f)", "factor(n)", "bs(x, df=4)", "np.log(x + 2)", "x:f", "x*n",
+        "interaction(f, b)", "b", "scale(n)", "I(x**2)", "`my col`", "center(x):C(f, contr.sum)",
+    ]
+)  # fmt: skip
+times = st.sampled_from(["rank", "rank", "x", "n", "I(rank // 2)", "1", "`my col`"])
+correlations = st.tuples(
+    st.sampled_from(["ar1", "car1", "cs", "us"]),
+    st.one_of(times, times, expressions),
+    st.sampled_from(["|", "|", "|", "|", "||", ","]),
+    st.one_of(st.just("g"), st.just("g"), terms),
+).map(lambda p: f"{p[0]}({p[1]} {p[2]} {p[3]})")
+responses = st.one_of(
+    st.sampled_from(["cbind(n, 5 - n)", "n / 5", "b", "f == 'a'", "n", "I(x + 2)", "I(n > 2)"]),
+    st.tuples(expressions, expressions).map(lambda p: f"cbind({p[0]}, {p[1]})"),
+    st.tuples(st.sampled_from(["n", "b", "g"]), expressions).map(
+        lambda p: f"cbind({p[0]}, {p[1]})"
+    ),
+    st.tuples(expressions, expressions).map(lambda p: f"{p[0]} / ({p[1]})"),
+    expressions,
+)
+changes = st.one_of(
+    st.tuples(st.sampled_from(["+", "-"]), st.one_of(usual, terms)).map(
+        lambda p: f". ~ . {p[0]} {p[1]}"
+    ),
+    st.tuples(expressions, bars).map(lambda p: f"{p[0]} ~ . + {p[1]} - (x | g)"),
+    terms.map(lambda text: f"log(.) ~ (.):({text})"),
+    terms.map(lambda text: f"~ {text}"),
+    formulas,
+)
+ASKED: tuple[Callable[[str], Any], ...] = (
+    lambda text: _model().predict(DATA, random=f"~ ({text} | g)"),
+    lambda text: _model().predict(DATA, random=f"~ (1 | {text})"),
+    lambda text: _model().predict(DATA, random=text),
+    lambda text: _model().emmeans(text),
+    lambda text: _model().emmeans("f", by=text),
+    lambda text: _model().emmeans("f", at={text: [1]}),
+    lambda text: _model().emmeans("f", at={"x": [text]}),
+    lambda text: _model().emmeans("f", contrasts=text),
+    lambda text: _model().emtrends("f", text),
+    lambda text: _model().contrast({text: 1.0}),
+    lambda text: _model().confint("wald", which=text),
+    lambda text: _model().coef_table(robust="CR0", cluster=text),
+    lambda text: lmm.build_design("y ~ f + (1 | g)", DATA, contrasts={text: "sum"}),
+    lambda text: lmm.build_design("y ~ f + (1 | g)", DATA, contrasts={"f": text}),
+    lambda text: lmm.build_design("y ~ f + (1 | g)", DATA, weights=text),
+)
+OTHERS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], str], int]] = {
+    "residual": (correlations, lambda text: _built("y ~ x", residual=text), 40),
+    "residual_sd": (
+        st.one_of(usual, terms, expressions.map(lambda text: f"I({text})")),
+        lambda text: _built("y ~ x", residual_sd=f"~ {text}"),
+        40,
+    ),
+    "responses": (
+        st.tuples(responses, st.sampled_from(["binomial", "binomial", "poisson", "gamma"])),
+        _fitted,
+        25,
+    ),
+    "changes": (changes, _updated, 40),
+    "asked": (st.tuples(st.sampled_from(ASKED), st.one_of(names, terms, expressions)), _named, 50),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_no_foreign_error_elsewhere(kind: str) -> None:
+    _ends(kind, *OTHERS[kind])
+
+
+def _cells(data: pd.DataFrame, every: int) -> Any:
+    return np.arange(data.size).reshape(data.shape) % every == 0
+
+
+NEW: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "as text": lambda d: d.astype(str),
+    "as objects": lambda d: d.astype(object),
+    "as categories": lambda d: d.astype("category"),
+    "nullable": lambda d: d.convert_dtypes(),
+    "Arrow": lambda d: d.convert_dtypes(dtype_backend="pyarrow"),
+    "with gaps": lambda d: d.astype(object).mask(_cells(d, 3)),
+    "all missing": lambda d: d.astype(object).mask(_cells(d, 1)),
+    "no rows": lambda d: d.head(0),
+    "one row": lambda d: d.head(1),
+    "other names": lambda d: d.rename(columns={"x": "f", "f": "x", "n": "day", "day": "n"}),
+    "numbers": lambda d: d.assign(**dict.fromkeys(d.columns, 1.5)),
+    "complex": lambda d: d.assign(**dict.fromkeys(d.columns, 1j)),
+    "infinite": lambda d: d.assign(x=np.inf, n=-np.inf),
+    "repeated": lambda d: d.set_axis(np.zeros(len(d), dtype=int)),
+}
+
+
+def _predicted(pair: tuple[str, str]) -> str:
+    recipe = lmm.build_design(pair[0], DATA).recipe
+    assert recipe is not None
+    new = NEW[pair[1]](DATA)
+    outcome = "read"
+    for read in (
+        lambda: recipe.fixed(new)[0],
+        lambda: recipe.random(0, new),
+        lambda: recipe.levels(0, new)[0],
+        lambda: recipe.offset(new),
+    ):
+        try:
+            assert len(read()) == len(new)
+        except lmm.LmmError:
+            outcome = "partly read"
+    return outcome
+
+
+def test_new_data_of_other_types() -> None:
+    whole = st.tuples(terms, expressions, bars).map(
+        lambda p: f"y ~ {p[0]} + offset({p[1]}) + {p[2]}"
+    )
+    plain = st.tuples(usual, usual, usual).map(
+        lambda p: f"y ~ {p[0]} + {p[1]} + offset(n) + ({p[2]} | g)"
+    )
+    some = st.one_of(*(KINDS[kind] for kind in ("fixed", "grouping", "effects", "offset")), whole)
+    both = st.one_of(plain, some)
+    _ends("new data", st.tuples(both, st.sampled_from(sorted(NEW))), _predicted, 40)
 
 
 def test_what_is_read_is_read_again() -> None:
