@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import pandas as pd
-
 from lmmsparse.common.errors import MissingPackageError
 from lmmsparse.common.files import as_path, write_content
 
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zip": "zip"}
 
 
-def as_csv(frame: pd.DataFrame, path: Any, index: bool) -> str | None:
+def as_csv(frame: Any, path: Any, index: bool) -> str | None:
     """CSV with all digits, written to a path or an open file, or returned if that is None."""
     options: dict[str, Any] = {"index": index, "lineterminator": "\n"}
     if path is None or hasattr(path, "write"):
