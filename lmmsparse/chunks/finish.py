@@ -47,7 +47,7 @@ def finished(sums: Sums, plan: Plan, systematic: int, read: int) -> Facts:
     coordinates, p = plan.coordinates, len(sums.G)
     step: FloatArray = np.asarray(np.linalg.cholesky(sums.G).T) if p else sums.G
     s = _back(step, sums.g)
-    root = step @ coordinates.root
+    root = np.triu(step @ coordinates.root)  # but for rounding it is
     logdet = float(2.0 * np.log(np.diag(root)).sum())
     beta0 = step @ coordinates.gamma + s
     ZtX, Zty = [], []
@@ -105,7 +105,7 @@ def _facts(
     root = products.basis.R
     step = plan.coordinates.root
     if weighted and len(root):
-        root = np.linalg.cholesky(sums.plain).T @ step
+        root = np.triu(np.linalg.cholesky(sums.plain).T @ step)
     grams = []
     for t, S in enumerate(plan.shifts):
         G = sums.grams[t]

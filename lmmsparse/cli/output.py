@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import os
+import sys
+from typing import Any
 
 from lmmsparse.common.errors import DataError
+from lmmsparse.common.files import write_content
+
+
+def is_standard_output(path: str) -> bool:
+    """Whether a name is another one for where results are printed."""
+    return path == "-" or _same(path, sys.stdout)
 
 
 def check_place(path: str, source: str) -> None:
     """Refuse a place for results that would cost the data, before anything is fitted."""
-    if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+    data = "the standard input" if source == "-" else repr(source)
+    if _is_source(path, source):
         raise DataError(
-            f"The results would replace the data: --json names {path!r}, which is the data file. "
-            "Give another name."
+            f"The results would replace the data: --json names {path!r}, which is the data file "
+            f"({data}). Give another name."
         )
     if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
         raise DataError(
             f"The results cannot be written to {path!r}: it is a directory, or in one that does "
             "not exist. Choose a file in a place that exists."
         )
+
+
+def _is_source(path: str, source: str) -> bool:
+    if source == "-":
+        return _same(path, sys.stdin)
+    return os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source)
+
+
+def _same(path: str, stream: Any) -> bool:
+    """Whether a path is that of the file or device of a stream."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(stream.fileno()))
+    except (OSError, ValueError, AttributeError):  # no such file, or no stream of the system
+        return False
 
 
 def write(path: str, text: str) -> None:
@@ -32,16 +55,4 @@ def write(path: str, text: str) -> None:
     if path == "-":
         print(text)
         return
-    # A pipe that nobody reads is an error at once, where it would wait for ever.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NONBLOCK", 0)
-    try:
-        place = os.open(path, flags, 0o666)
-        if hasattr(os, "set_blocking"):
-            os.set_blocking(place, True)
-        with open(place, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text + "\n")
-    except OSError as error:
-        raise DataError(
-            f"The results cannot be written to {path!r}: {error.strerror}. Choose a place that "
-            "exists and that you may write to."
-        ) from error
+    write_content(path, f"{text}\n".encode(errors="backslashreplace"))

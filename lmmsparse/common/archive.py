@@ -13,6 +13,7 @@ import os
 import re
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -21,7 +22,7 @@ import numpy as np
 from lmmsparse.common.arrays import FloatArray, IntArray, ObjectArray
 from lmmsparse.common.errors import StorageError
 from lmmsparse.common.fields import items, record, text, whole
-from lmmsparse.common.files import as_path, write_whole
+from lmmsparse.common.files import write_whole
 
 _JSON = "model.json"
 _SEAL = "model.json.sha256"
@@ -77,7 +78,7 @@ def write_archive(path: Any, meta: dict[str, Any], arrays: Mapping[str, ObjectAr
             file.truncate()
             _write_zip(file, files, zipfile.ZIP_STORED)
 
-    write_whole(as_path(path), write)
+    write_whole(path, write)
 
 
 def _array_bytes(array: ObjectArray) -> bytes:
@@ -92,8 +93,16 @@ def _sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+class _Zip(zipfile.ZipFile):
+    """One that has nothing to say of its own when writing is interrupted."""
+
+    def close(self) -> None:
+        with suppress(ValueError):  # of an entry that is not complete
+            super().close()
+
+
 def _write_zip(file: IO[bytes], entries: Mapping[str, bytes], compression: int) -> None:
-    with zipfile.ZipFile(file, "w") as archive:
+    with _Zip(file, "w") as archive:
         for name, content in entries.items():
             entry = zipfile.ZipInfo(name, _ENTRY_DATE)
             entry.compress_type = compression

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
@@ -13,6 +14,10 @@ from typing import IO, Any
 
 from lmmsparse.common.errors import StorageError
 from lmmsparse.common.words import brief
+
+_SEPARATORS = tuple(each for each in (os.sep, os.altsep) if each)
+_MOST_LINKS = 40  # as many as Linux follows
+_OPEN_FILES = re.compile(r"/proc/\d+/(task/\d+/)?fd$")
 
 
 class MissingFileError(StorageError, FileNotFoundError):
@@ -29,13 +34,25 @@ def as_path(path: Any) -> Path:
         ) from error
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_whole(place: Any, write: Callable[[IO[bytes]], object]) -> None:
     """Put a file in its place when it is complete; links are followed, its mode is kept.
 
     Until then it has a name of its own that nobody knows, in the same directory; whatever happens,
     nothing else is left.
+
+    Parameters
+    ----------
+    place : str or Path
+        Of the file.
+    write : callable
+        Writes what is in it.
     """
+    path = as_path(place)
+    if str(place).endswith(_SEPARATORS):
+        raise _refused(path, "written", "a name that ends in a separator is that of a directory")
     with _in_own_words(path, "written"):
+        if _is_open_file(path):
+            raise _refused(path, "written", "it is an open file of a process")
         target = os.path.realpath(path)
         old = _stat(target)
         if old is not None and not stat.S_ISREG(old.st_mode):
@@ -60,6 +77,38 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             raise
 
 
+def write_content(place: Any, content: bytes) -> None:
+    """The same for content that devices, pipes and open files of a process take as well."""
+    path = as_path(place)
+    with _in_own_words(path, "written"):
+        old = _stat(os.fspath(path))
+        if not _is_open_file(path) and (old is None or stat.S_ISREG(old.st_mode)):
+            write_whole(place, lambda file: file.write(content))
+            return
+        if old is not None and stat.S_ISDIR(old.st_mode):
+            raise _refused(path, "written", "it is a directory")
+        # A pipe that nobody reads is an error at once, where it would wait for ever.
+        flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(path, flags)
+        if hasattr(os, "set_blocking"):
+            os.set_blocking(descriptor, True)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+
+
+def _is_open_file(path: Path) -> bool:
+    """Whether a name stands for an open file of a process, itself or by links."""
+    place = os.fspath(path)
+    for _ in range(_MOST_LINKS):
+        directory = os.path.dirname(place)
+        if _OPEN_FILES.match(os.path.realpath(directory)):
+            return True
+        if not os.path.islink(place):
+            return False
+        place = os.path.join(directory, os.readlink(place))
+    return False
+
+
 def _stat(path: str) -> os.stat_result | None:
     try:
         return os.stat(path)
@@ -72,7 +121,7 @@ def _give(path: str, old: os.stat_result) -> None:
     if hasattr(os, "chown"):
         with suppress(OSError):
             os.chown(path, old.st_uid, old.st_gid)
-    os.chmod(path, stat.S_IMODE(old.st_mode))
+    os.chmod(path, old.st_mode & 0o777)  # who runs a program as whom is not for new contents
 
 
 def _reach_the_disk(descriptor: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.calls import checked_keywords
+from lmmsparse.common.csv import as_csv
 from lmmsparse.common.errors import MissingPackageError, UnknownColumnError
 from lmmsparse.common.habits import no_column, no_member
 from lmmsparse.common.options import a_text, refused, several
@@ -356,8 +357,7 @@ class Table(Shown):
         str or None
         """
         named = not self.labels
-        text: str | None = self.to_frame().to_csv(path, index=named, lineterminator="\n")
-        return text
+        return as_csv(self.to_frame(), path, index=named)
 
     @property
     def style(self) -> Any:

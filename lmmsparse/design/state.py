@@ -20,6 +20,7 @@ from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.recipe import GroupRecipe, Recipe, check_texts
 from lmmsparse.design.residual import PART
+from lmmsparse.design.successes import as_written
 from lmmsparse.design.values import decode, encode
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.structures import CovarianceStructure, make_structure
@@ -247,7 +248,8 @@ def check_recipe(design: Design) -> None:
     if makes_offset != (design.offset is not None):
         raise ValueError("an offset that nothing makes")
     parsed = parse_formula(design.formula)
-    if parsed.offsets != recipe.offsets or parsed.response != design.response:
+    responses = (parsed.response, as_written(parsed))  # the latter of a binomial model
+    if parsed.offsets != recipe.offsets or design.response not in responses:
         raise ValueError("a formula of another model")
     _check_terms(design, recipe, parsed.random)
     _check_levels(recipe.matrices)

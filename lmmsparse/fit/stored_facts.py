@@ -92,9 +92,10 @@ def decode_facts(meta: Any, sample: Design, arrays: Arrays) -> Design:
 
 
 def _triangular(R: FloatArray) -> FloatArray:
-    if np.tril(R, -1).any() or not np.diag(R).all():
+    below = np.abs(np.tril(R, -1)).max(initial=0.0)
+    if below > 1e-12 * np.abs(R).max(initial=0.0) or not np.diag(R).all():
         raise ValueError("a triangular factor that is none")
-    return R
+    return np.triu(R)
 
 
 def _pair(sample: Design, s: int, t: int, arrays: Arrays) -> PairBlocks:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.calls import checked_keywords
+from lmmsparse.common.csv import as_csv
 from lmmsparse.common.errors import LmmError, OptionError
 from lmmsparse.common.options import a_text, check_level, names_in, one_of
 from lmmsparse.common.render import Grid, Section, Shown, latex_of, markdown_of
@@ -222,8 +223,7 @@ class Comparison(Shown):
     @checked_keywords
     def to_csv(self, path: Any = None) -> str | None:
         """The numbers of `to_frame` as CSV: written to a path, or returned."""
-        text: str | None = self.to_frame().to_csv(path, index=False, lineterminator="\n")
-        return text
+        return as_csv(self.to_frame(), path, index=False)
 
 
 _FACTS = {

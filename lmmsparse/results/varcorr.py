@@ -17,6 +17,7 @@ from lmmsparse.common.calls import (
     explained_members,
     not_called,
 )
+from lmmsparse.common.csv import as_csv
 from lmmsparse.common.options import a_text
 from lmmsparse.common.render import Grid, Section, Shown, latex_of
 from lmmsparse.common.table import number, significant
@@ -186,8 +187,7 @@ class VarCorr(Shown):
     @checked_keywords
     def to_csv(self, path: Any = None) -> str | None:
         """The numbers of `to_frame` as CSV: written to a path, or returned."""
-        text: str | None = self.to_frame().to_csv(path, index=False, lineterminator="\n")
-        return text
+        return as_csv(self.to_frame(), path, index=False)
 
 
 def variance_components(fit: Fit) -> VarCorr:

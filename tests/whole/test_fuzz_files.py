@@ -10,158 +10,18 @@ import copy
 import hashlib
 import io
 import json
-import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from fuzzing import budget, tally
 from hypothesis import given
 from hypothesis import strategies as st
-
-import lmmsparse as lmm
-
-SLOW = 5.0  # seconds of processor time for a file of a few kilobytes, thirty times what one takes
-N = 72
-
-# Models -------------------------------------------------------------------------------------------
-
-
-@cache
-def data() -> pd.DataFrame:
-    """Columns of every kind."""
-    rng = np.random.default_rng(11)
-    g = np.repeat(np.arange(12), 6)
-    frame = pd.DataFrame({"g": g, "x": rng.normal(size=N), "z": rng.uniform(1, 2, N)})
-    frame["y"] = frame["x"] + rng.normal(size=12)[g] * (1 + frame["x"]) + rng.normal(size=N)
-    frame["f"] = np.tile(["u", "v", "w"], N // 3)
-    frame["k"] = np.where(g % 2 == 0, "even", "odd")
-    frame["half"] = g // 2
-    frame["b"] = frame["x"] > 0.2
-    frame["o"], frame["w"] = rng.normal(size=N), rng.uniform(0.5, 2, N)
-    frame["day"] = pd.Timestamp("2024-03-01") + pd.to_timedelta(g, "D")
-    frame["t"] = np.tile(np.arange(6), 12)
-    return frame
-
-
-def gaps() -> pd.DataFrame:
-    frame = data().set_axis([f"row {i}" for i in range(N)])
-    return frame.assign(x=frame["x"].where(np.arange(N) % 10 > 0))
-
-
-MODELS: dict[str, Callable[[], lmm.LinearMixedModel]] = {
-    "slope": lambda: lmm.lmer("y ~ x + (x | g)", data()),
-    "weights": lambda: lmm.lmer("y ~ x + offset(o) + (1 | g)", data(), weights="w"),
-    "offset": lambda: lmm.lmer("y ~ x + (1 | g)", data(), offset="o", reml=False),
-    "gaps": lambda: lmm.lmer("y ~ x + f + (1 | g)", gaps(), na_action="exclude"),
-    "bases": lambda: lmm.lmer("y ~ poly(x, 2) + bs(z, df=4) + scale(z):f + (1 | g)", data()),
-    "codings": lambda: lmm.lmer(
-        "y ~ f + b + C(t, contr.sum) + (1 | half:k)", data(), contrasts={"f": "helmert"}
-    ),
-    "matrix": lambda: lmm.lmer(
-        "y ~ f + (1 | g)", data(), contrasts={"f": [[1.0, 0], [0, 1], [-1, -1]]}
-    ),
-    "dates": lambda: lmm.lmer(
-        "y ~ x + (1 | day) + (1 | f)", data().set_axis(pd.date_range("2024", periods=N))
-    ),
-    "several": lambda: lmm.lmer(
-        "y ~ x * f + (x || g) + (1 | half)",
-        data().set_index(["g", "t"], drop=False).rename_axis(["i", "j"]),
-        solver=lmm.Cholmod(),
-    ),
-    "patterns": lambda: lmm.lmer("y ~ x + cs(0 + f | g)", data(), optimizer=lmm.Bobyqa()),
-    "held": lambda: lmm.lmer("y ~ x + (x | g)", data(), fixed={"g.x": 0.5, "sigma": 1.0}),
-    "arrays": lambda: lmm.fit_arrays(
-        data()["y"], data()[["x"]], [(data()["g"], data()[["x", "z"]])], weights=data()["w"]
-    ),
-    "many columns": lambda: lmm.lmer("y ~ 0 + x:factor(g) + (1 | half)", data()),
-}
-
-
-@cache
-def model(kind: str) -> lmm.LinearMixedModel:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return MODELS[kind]()
-
-
-@cache
-def saved(kind: str, folder: Path) -> bytes:
-    model(kind).save(path := folder / "whole")
-    return path.read_bytes()
-
-
-def numbers(m: lmm.LinearMixedModel) -> dict[str, Any]:
-    """The estimates, without names."""
-    fit = m.fit
-    return {
-        "criterion": fit.criterion,
-        "sigma": fit.sigma,
-        **{f"modes {i}": part for i, part in enumerate(fit.split(fit.b))},
-        **{name: getattr(fit, name) for name in ("theta", "beta", "vcov", "fitted")},
-    }
-
-
-def words(m: lmm.LinearMixedModel) -> dict[str, Any]:
-    """What a model says, with names and labels, and what it does."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        out: dict[str, Any] = {
-            "estimates": [m.theta, m.fixef, m.fitted, *m.ranef.values()],
-            "text": f"{m.formula} {m.reml} {m.npar} {m.nobs} {m.fit.design.dropped}",
-            "summary": str(m.summary()),
-            "verdict": str(m.convergence),
-            "refit": m.refit(2.0 * m.fit.design.y + m.fit.design.offset_or_zero).fixef,
-        }
-        if m.fit.design.recipe is not None:
-            out["predict"] = m.predict(data().head(30), new_levels="population")
-        return out
-
-
-@cache
-def original(kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    return numbers(model(kind)), words(model(kind))
-
-
-def equal(one: Any, other: Any) -> bool:
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(equal, one, other))
-    if isinstance(one, (pd.Series, pd.DataFrame)):
-        return one.index.equals(other.index) and equal(one.to_numpy(), other.to_numpy())
-    if isinstance(one, (np.ndarray, float)):
-        same = np.shape(one) == np.shape(other)
-        return same and np.allclose(one, other, rtol=1e-5, atol=1e-7, equal_nan=True)
-    return bool(one == other)
-
-
-def outcome(kind: str, content: bytes, path: Path) -> str:
-    """What a file is: refused, the model that was saved, or its numbers by other names."""
-    path.write_bytes(content)
-    before = time.process_time()
-    try:
-        loaded = lmm.load(path)
-    except lmm.StorageError:
-        loaded = None
-    assert time.process_time() - before < SLOW
-    if loaded is None:
-        return "refused"
-    if not equal(numbers(loaded), original(kind)[0]):
-        return "another model"
-    try:
-        return "the same" if equal(words(loaded), original(kind)[1]) else "other names"
-    except lmm.LmmError:  # of predictions for data with the names that it had
-        return "other names"
-
+from stored import MODELS, N, outcome, saved
 
 # Damaged bytes ------------------------------------------------------------------------------------
 

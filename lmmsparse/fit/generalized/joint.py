@@ -42,6 +42,18 @@ class JointModeObjective:
         self.best: LaplacePoint | None = None
         self.factorizations = 0
 
+    @property
+    def jacobian(self) -> FloatArray:
+        """∂(β, θ, δ)/∂x of the coordinates."""
+        return self._coordinates.jacobian
+
+    @property
+    def bounds(self) -> Bounds:
+        """Of what is searched."""
+        bounds, p = self._coordinates.bounds, self._coordinates.p
+        mirrors = tuple(tuple(i - p for i in group) for group in bounds.mirrors)
+        return Bounds(bounds.lower[p:], bounds.upper[p:], mirrors)
+
     def point(self, z: FloatArray) -> LaplacePoint:
         rows, p = self._problem.rows, self._coordinates.p
         at = self._coordinates.parameters(np.concatenate([np.zeros(p), z]))
@@ -88,6 +100,20 @@ class JointModeObjective:
         return self._delta_row
 
 
+def hessian_at_joint_mode(
+    objective: JointModeObjective, z: FloatArray, point: LaplacePoint
+) -> FloatArray:
+    """The Hessian at the end of a search, in standardized (β, θ, δ)."""
+    J, p = objective.jacobian, point.rows.p
+    hessian = np.array(J.T @ point.hessian @ J)
+    hessian[:p, p:] = hessian[p:, :p] = 0.0
+    here = objective.derivatives(z)
+    second = second_by_differences(lambda x: objective.derivatives(x), z, here, objective.bounds)
+    if second is not None:
+        hessian[p:, p:] = second
+    return hessian
+
+
 def search_at_joint_mode(
     problem: GeneralizedProblem, theta: FloatArray | None, optimizer: Optimizer, progress: bool
 ) -> Found:
@@ -106,9 +132,7 @@ def search_at_joint_mode(
         if wanted:
             return limit
     objective = JointModeObjective(problem, coordinates, at, u)
-    bounds = coordinates.bounds
-    mirrors = tuple(tuple(i - p for i in group) for group in bounds.mirrors)
-    own = Bounds(bounds.lower[p:], bounds.upper[p:], mirrors)
+    own = objective.bounds
     target: Objective = Announced(objective) if progress else objective
     found = minimize_free(optimizer, target, coordinates.x(at)[p:], own, coordinates.free[p:])
     if not np.isfinite(found.value):
@@ -116,14 +140,8 @@ def search_at_joint_mode(
             "The likelihood could not be evaluated at the start values. Check the predictors."
         )
     point = objective.point(found.x)
-    second = second_by_differences(
-        lambda z: objective.derivatives(z), found.x, objective.derivatives(found.x), own
-    )
+    hessian = hessian_at_joint_mode(objective, found.x, point)
     J = coordinates.jacobian
-    hessian = np.array(J.T @ point.hessian @ J)
-    hessian[:p, p:] = hessian[p:, :p] = 0.0
-    if second is not None:
-        hessian[p:, p:] = second
     back = np.linalg.inv(J)
     x = np.concatenate([point.mode.beta, J[p:, p:] @ found.x])
     trace = np.full((len(found.trace), len(x) + 1), np.nan)

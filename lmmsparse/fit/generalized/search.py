@@ -210,6 +210,18 @@ def _snapped(objective: GeneralizedObjective, coordinates: Coordinates, found: O
     return replace(found, x=x, value=value, evaluations=evaluations)
 
 
+def second_derivatives(
+    objective: GeneralizedObjective, x: FloatArray, point: LaplacePoint
+) -> FloatArray:
+    """The Hessian at the end of a search, in its coordinates."""
+    coordinates = objective.coordinates
+    J = coordinates.jacobian
+    curvature = np.diag(J.T @ point.hessian @ J).copy()
+    if coordinates.has_delta:
+        curvature[-1] = max(curvature[-1], 0.1 * coordinates.template.q)
+    return hessian_by_differences(objective, x, point, curvature)
+
+
 class _Ending:
     """The end of a search, looked at with exact second derivatives."""
 
@@ -229,15 +241,8 @@ class _Ending:
 
         `expected` is how much lower the criterion can get.
         """
-        self.hessian = self._second(self.point)
+        self.hessian = second_derivatives(self.objective, self.found.x, self.point)
         self._step, self.expected = self._newton()
-
-    def _second(self, point: LaplacePoint) -> FloatArray:
-        J = self.coordinates.jacobian
-        curvature = np.diag(J.T @ point.hessian @ J).copy()
-        if self.coordinates.has_delta:
-            curvature[-1] = max(curvature[-1], 0.1 * self.coordinates.template.q)
-        return hessian_by_differences(self.objective, self.found.x, point, curvature)
 
     @property
     def _active(self) -> np.ndarray:
@@ -262,7 +267,7 @@ class _Ending:
         """A Newton step with second derivatives that are known already: whether it was one."""
         if self.expected > 1e-3:
             return False
-        x = self.found.x + self._step
+        x = self.coordinates.bounds.canonical(self.found.x + self._step)
         try:
             point = self.objective.point(x, self.point, TIGHT)
         except NumericalError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from lmmsparse.engine.held import Held
 from lmmsparse.engine.solvers.base import PLSSolver
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.generalized.problem import INFORMATION, GeneralizedProblem
+from lmmsparse.fit.generalized.recomputed import hessian_at
 from lmmsparse.optimize.base import Optimizer, Optimum
 
 _FAMILIES: dict[str, type[Family]] = {
@@ -30,6 +32,10 @@ _FAMILIES: dict[str, type[Family]] = {
 }
 _FIELDS = ("family", "link", "n_agq", "information", "success")
 _MOST_NODES = 101
+_BEYOND = 1e-6  # by how much searches of earlier versions went beyond a bound
+# Second derivatives are found again by the same differences: by how much they may differ.
+_ROUNDING, _NEAR = 1e-6, 1e-2
+_FLAT = 1e-3
 
 
 def encode_generalized(fit: GeneralizedFit, arrays: dict[str, ObjectArray]) -> dict[str, Any]:
@@ -105,22 +111,51 @@ def wider_bounds(
     """Bounds of (β, θ, δ) from those of θ."""
     fixed = np.full(p, np.inf)
     own = np.full(int(family.estimates_delta), np.inf)
+    lower = lower - _BEYOND
     return np.concatenate([-fixed, lower, -own]), np.concatenate([fixed, upper, own])
 
 
-def check_generalized(fit: GeneralizedFit, effects: tuple[FloatArray, FloatArray]) -> None:
-    """Refuse a model whose criterion and effects are not those that were stored.
+def checked_generalized(
+    fit: GeneralizedFit, effects: tuple[FloatArray, FloatArray]
+) -> GeneralizedFit:
+    """A fit whose criterion, effects and Hessian follow from what else was stored.
 
     Raises
     ------
     ValueError
+        If they are others.
     """
     found, stored = fit.point.value, fit.optimum.value
     if not abs(found - stored) <= 1e-6 * (fit.design.n + abs(stored)):
         raise ValueError(f"its criterion is {found:.6g}, not {stored:.6g} as stored")
+    fit = _with_own_hessian(fit)
     beta, b = effects
     se = np.sqrt(np.diag(fit.vcov))
     if not (np.abs(fit.beta - beta) <= 1e-4 * np.where(np.isfinite(se), se, np.inf)).all():
         raise ValueError("its fixed effects are not those that were stored")
     if not np.allclose(fit.b, b, rtol=1e-4, atol=1e-4 * max(1.0, float(np.abs(b).max()))):
         raise ValueError("its random effects are not those that were stored")
+    return fit
+
+
+def _with_own_hessian(fit: GeneralizedFit) -> GeneralizedFit:
+    """The fit, with the Hessian that it has at its optimum where another one was stored.
+
+    Raises
+    ------
+    ValueError
+        If the stored one is of another model.
+    """
+    J = fit.problem.coordinates.jacobian
+    found, stored = hessian_at(fit.problem, fit.parameters, fit.u), J.T @ fit.hessian @ J
+    size = np.sqrt(np.abs(np.diag(found)))
+    off = np.abs(found - stored)
+    if (off <= _ROUNDING * np.outer(size, size)).all():
+        return fit
+    size = np.maximum(size, _FLAT * size.max())  # little is known of flat directions
+    if not (off <= _NEAR * np.outer(size, size)).all():
+        raise ValueError("its second derivatives are not those that were stored")
+    back = np.linalg.inv(J)
+    other = replace(fit, hessian=back.T @ found @ back)
+    vars(other)["point"] = fit.point
+    return other
