@@ -12,7 +12,7 @@ import pandas as pd
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import MissingPackageError, UnknownColumnError
 from lmmsparse.common.habits import no_column, no_member
-from lmmsparse.common.options import a_text, refused, several
+from lmmsparse.common.options import a_text, path_or_stream, refused, several
 from lmmsparse.common.render import Grid, Section, Shown, latex_of, markdown_of
 
 Formatter = Callable[[Sequence[float]], list[str]]
@@ -355,7 +355,7 @@ class Table(Shown):
         -------
         str or None
         """
-        named = not self.labels
+        path, named = path_or_stream(path), not self.labels
         text: str | None = self.to_frame().to_csv(path, index=named, lineterminator="\n")
         return text
 

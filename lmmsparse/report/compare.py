@@ -12,7 +12,7 @@ import pandas as pd
 
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import LmmError, OptionError
-from lmmsparse.common.options import a_text, check_level, names_in, one_of
+from lmmsparse.common.options import a_text, check_level, names_in, one_of, path_or_stream
 from lmmsparse.common.render import Grid, Section, Shown, latex_of, markdown_of
 from lmmsparse.common.table import as_precise_as, fixed, number, p_values, significant
 from lmmsparse.fit.fit import Fit
@@ -222,7 +222,9 @@ class Comparison(Shown):
     @checked_keywords
     def to_csv(self, path: Any = None) -> str | None:
         """The numbers of `to_frame` as CSV: written to a path, or returned."""
-        text: str | None = self.to_frame().to_csv(path, index=False, lineterminator="\n")
+        text: str | None = self.to_frame().to_csv(
+            path_or_stream(path), index=False, lineterminator="\n"
+        )
         return text
 
 

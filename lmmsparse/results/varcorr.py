@@ -17,7 +17,7 @@ from lmmsparse.common.calls import (
     explained_members,
     not_called,
 )
-from lmmsparse.common.options import a_text
+from lmmsparse.common.options import a_text, path_or_stream
 from lmmsparse.common.render import Grid, Section, Shown, latex_of
 from lmmsparse.common.table import number, significant
 from lmmsparse.fit.fit import Fit
@@ -186,7 +186,9 @@ class VarCorr(Shown):
     @checked_keywords
     def to_csv(self, path: Any = None) -> str | None:
         """The numbers of `to_frame` as CSV: written to a path, or returned."""
-        text: str | None = self.to_frame().to_csv(path, index=False, lineterminator="\n")
+        text: str | None = self.to_frame().to_csv(
+            path_or_stream(path), index=False, lineterminator="\n"
+        )
         return text
 
 
