@@ -9,6 +9,7 @@ from typing import Any
 
 from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.errors import FormulaError, OptionError
+from lmmsparse.common.options import one_of
 from lmmsparse.common.words import listed
 from lmmsparse.design import Design
 from lmmsparse.fit.storage import save_products
@@ -73,7 +74,8 @@ def design_of_products(
     FormulaError, OptionError
     """
     asked = {name: value for name, value in options.items() if value is not None}
-    given = [name for name in asked if not (name == "na_action" and str(asked[name]) == "omit")]
+    action = one_of("na_action", options.get("na_action", "omit"), ("omit", "exclude", "raise"))
+    given = [name for name in asked if not (name == "na_action" and action == "omit")]
     if given:
         raise OptionError(
             f"{listed(f'{name}=' for name in given)} cannot be given with cross-products, whose "

@@ -10,17 +10,20 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.habits import habit
-from lmmsparse.common.options import yes_or_no
+from lmmsparse.common.options import check_jobs, check_level, yes_or_no
 from lmmsparse.common.words import close_match
 
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
+
+# Options that mean the same everywhere, also where a call has no use for them.
+_EVERYWHERE: dict[str, Callable[[Any], Any]] = {"level": check_level, "n_jobs": check_jobs}
 
 
 def no_such_name(module: str, models: type, public: Sequence[str], name: str) -> NoReturn:
@@ -114,20 +117,25 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
     closed = len(parameters) == len(own)
     known = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
     called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
-    flags = {p.name: p.default for p in parameters if p.annotation in ("bool", "bool | None")}
-    places = [(i, name) for i, name in enumerate(signature.parameters) if name in flags]
+    checks = {p.name: (p.default, check) for p in parameters if (check := _check_of(p))}
+    places = [(i, name) for i, name in enumerate(signature.parameters) if name in checks]
     places = [(i, name) for i, name in places if not _by_name_only(signature, name)]
+
+    def look_at(name: str, value: Any) -> None:
+        default, check = checks[name]
+        if value is not default:
+            check(value)
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         for name, value in kwargs.items():
             if closed and name not in known:
                 raise OptionError(unknown_keyword(called, name, known))
-            if name in flags and value is not flags[name]:
-                yes_or_no(name, value)
+            if name in checks:
+                look_at(name, value)
         for i, name in places:
-            if i < len(args) and args[i] is not flags[name]:
-                yes_or_no(name, args[i])
+            if i < len(args):
+                look_at(name, args[i])
         try:
             return function(*args, **kwargs)
         except TypeError:
@@ -144,6 +152,13 @@ def checked_construction(kind: C) -> C:
     """Decorate a class so that its constructor is a checked function."""
     kind.__init__ = checked_keywords(kind.__init__)  # type: ignore[misc]
     return kind
+
+
+def _check_of(parameter: inspect.Parameter) -> Callable[[Any], Any] | None:
+    """What is asked of a value before a call begins; None where the call itself asks."""
+    if parameter.annotation in ("bool", "bool | None"):
+        return partial(yes_or_no, parameter.name)
+    return _EVERYWHERE.get(parameter.name)
 
 
 def _by_name_only(signature: inspect.Signature, name: str) -> bool:

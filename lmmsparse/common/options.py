@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.habits import habit
@@ -58,10 +59,11 @@ def yes_or_no(name: str, value: Any) -> bool:
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """A whole number from `least` on, which is 0 or 1."""
+    """A whole number from `least` on."""
     if is_whole(value) and value >= least:
         return int(value)
-    raise refused(name, f"a {('non-negative', 'positive')[least]} whole number", value)
+    kinds = {0: "a non-negative whole number", 1: "a positive whole number"}
+    raise refused(name, kinds.get(least, f"a whole number from {least} on"), value)
 
 
 def positive(name: str, value: Any, advice: str = "") -> float:
@@ -96,6 +98,14 @@ def several(value: Any) -> list[Any]:
     return [value]
 
 
+def array_of(name: str, value: Any) -> NDArray[Any]:
+    """What numpy makes of a value, which may be an object of somebody else's that fails."""
+    try:
+        return np.asarray(value)
+    except Exception as error:
+        raise refused(name, f"an array ({type(error).__name__}: {error})", value) from error
+
+
 def mapping(name: str, value: Any, use: str) -> Mapping[Any, Any]:
     """A mapping; an empty one for None."""
     if value is None:
@@ -103,6 +113,15 @@ def mapping(name: str, value: Any, use: str) -> Mapping[Any, Any]:
     if isinstance(value, Mapping):
         return value
     raise refused(name, "a mapping", value, use)
+
+
+def by_name(name: str, value: Any, use: str) -> Mapping[str, Any]:
+    """A mapping whose keys are names; an empty one for None."""
+    found = mapping(name, value, use)
+    for key in found:
+        if not isinstance(key, str):
+            raise refused(f"A name in {name}=", "a text", key, use)
+    return found
 
 
 def check_level(level: Any, name: str = "level") -> float:

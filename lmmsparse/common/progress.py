@@ -6,20 +6,16 @@ Nothing is printed unless stderr is a terminal or a notebook.
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from shutil import get_terminal_size
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
 
-from lmmsparse.common.threads import filtered
+from lmmsparse.common.processes import elsewhere, workers_for
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of widgets that are missing in a notebook
@@ -72,7 +68,7 @@ def run(
     counts = [1] * len(calls) if sizes is None else list(sizes)
     results: list[R] = []
     own = max(1, int(np.searchsorted(np.cumsum(counts), max(counts, default=1), "right")))
-    workers = min(effective_n_jobs(int(n_jobs)), max(1, len(calls)))
+    workers = workers_for(int(n_jobs), len(calls))
     stream = _results(function, calls, workers, own)
     try:
         with bar(label, sum(counts), unit, progress) as shown:
@@ -86,8 +82,7 @@ def run(
             raise
         return Run(results, interrupted=True)
     finally:
-        with filtered(("ignore", Warning)):  # of tasks that were started and are not needed
-            stream.close()
+        stream.close()
     return Run(results, interrupted=False)
 
 
@@ -97,17 +92,7 @@ def streamed(
     """The results of calls, in their order, as they are asked for."""
     if n_jobs == 1 or len(calls) < 2:
         return (function(*arguments) for arguments in calls)
-    parallel = Parallel(n_jobs=min(n_jobs, len(calls)), return_as="generator")
-    with _ignoring_interrupts():
-        return _closed(parallel(delayed(function)(*call) for call in calls))
-
-
-def _closed(results: Generator[R, None, None]) -> Generator[R, None, None]:
-    try:
-        yield from results
-    finally:
-        with filtered(("ignore", Warning)):  # of tasks that were started and are not needed
-            results.close()
+    return elsewhere(function, calls, min(n_jobs, len(calls)))
 
 
 def _results(
@@ -115,10 +100,7 @@ def _results(
 ) -> Generator[R, None, None]:
     if workers == 1:
         return (function(*arguments) for arguments in calls)
-    parallel = Parallel(n_jobs=workers, return_as="generator")
-    with _ignoring_interrupts():
-        others = parallel(delayed(function)(*call) for call in calls[own:])
-    return _first_here(function, calls[:own], others)
+    return _first_here(function, calls[:own], elsewhere(function, calls[own:], workers))
 
 
 def _first_here(
@@ -130,25 +112,7 @@ def _first_here(
             yield function(*call)
         yield from others
     finally:
-        with filtered(("ignore", Warning)):
-            others.close()
-
-
-@contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Ctrl-C goes to all processes of a terminal: those that are started here do not hear it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    if before is None:  # not set by Python, which cannot put it back
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+        others.close()
 
 
 def growing(total: int, largest: int, first: int = 1) -> list[slice]:

@@ -101,7 +101,7 @@ def _labels(given: list[Any]) -> pd.Index | None:
 def _given(random: Any) -> list[Any]:
     try:
         return [values for groups, Z in random for values in (groups, Z)]
-    except (TypeError, ValueError):
+    except Exception:  # also those of objects of somebody else's; `_blocks` says what is wrong
         return []
 
 
@@ -110,7 +110,7 @@ def _blocks(
 ) -> list[RandomBlock]:
     try:
         terms = [(groups, Z) for groups, Z in random]
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         raise DataError(
             "random must be a list of pairs of group labels and columns. Pass, for example, "
             "[(subject, None)] for a random intercept."

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lmmsparse.common.errors import DataError, Finding, FormulaError
-from lmmsparse.common.options import mapping
+from lmmsparse.common.options import by_name
 from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.residual import PART
 from lmmsparse.design.tables import as_frame
@@ -61,6 +61,11 @@ class Asked:
         return set().union(*self.uses.values(), *read)
 
 
+def context_of(context: Any) -> dict[str, Any]:
+    """What a user gives beside the data, by name."""
+    return dict(by_name("context", context, "Write for example context={'square': square}."))
+
+
 def asked_of(
     formula: str | MixedFormula,
     data: Any,
@@ -82,7 +87,7 @@ def asked_of(
         )
     frame = as_frame(data)
     columns = list(frame.columns)
-    own = dict(mapping("context", context, "Write for example context={'square': square}."))
+    own = context_of(context)
     _check_response_alone(parsed.response, parsed, columns)
     parts = _parts(parsed.response, parsed, columns)
     if sd is not None:

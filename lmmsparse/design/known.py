@@ -18,7 +18,7 @@ import scipy.sparse.linalg as spla
 from lmmsparse.common.arrays import FloatArray, frozen
 from lmmsparse.common.calls import checked_construction
 from lmmsparse.common.errors import DataError, OptionError
-from lmmsparse.common.options import mapping, refused
+from lmmsparse.common.options import array_of, mapping, refused, several
 from lmmsparse.common.words import close_match, listed
 from lmmsparse.design.arguments import numbers
 from lmmsparse.design.grouping import LevelCovariance
@@ -212,7 +212,10 @@ def _labelled(what: str, name: str, values: Any, labels: Any) -> tuple[pd.Index,
             "sire=, dam=)."
         )
     if labels is not None:
-        given = pd.Index(plain_labels(pd.Series(list(labels))), tupleize_cols=False)
+        items = several(labels)
+        if any(hasattr(each, "__array__") and array_of("labels", each).ndim for each in items):
+            raise refused("labels", "one label per level", labels)
+        given = pd.Index(plain_labels(pd.Series(items)), tupleize_cols=False)
         if len(given) != matrix.shape[0]:
             raise DataError(
                 f"labels has {len(given)} labels for the {matrix.shape[0]} rows of the {what}. "

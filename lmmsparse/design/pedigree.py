@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray, frozen
 from lmmsparse.common.calls import checked_construction, checked_keywords
 from lmmsparse.common.errors import DataError
-from lmmsparse.common.options import refused
+from lmmsparse.common.options import a_text, array_of, refused
 from lmmsparse.common.words import close_match, listed
 from lmmsparse.design.generations import (
     cycle,
@@ -153,8 +153,8 @@ class Pedigree:
         Pedigree
         """
         table = as_frame(frame)
-        for name in (id, sire, dam):
-            if name not in table.columns:
+        for option, name in (("id", id), ("sire", sire), ("dam", dam)):
+            if a_text(option, name) not in table.columns:
                 raise DataError(
                     f"The pedigree has no column {name!r}.{close_match(str(name), table.columns)} "
                     f"Its columns are {listed(table.columns)}. Name them with id=, sire= and dam=."
@@ -191,7 +191,7 @@ class Pedigree:
 
 
 def _column(name: str, values: Any) -> pd.Series:
-    if isinstance(values, Mapping) or np.ndim(values) != 1:
+    if isinstance(values, Mapping) or array_of(name, values).ndim != 1:
         raise refused(name, "one label per animal", values, "Pass a column.")
     return plain_labels(pd.Series(values).reset_index(drop=True))
 

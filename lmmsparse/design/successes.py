@@ -18,6 +18,7 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import DataError, Finding, FormulaError
 from lmmsparse.common.words import listed
 from lmmsparse.design.arguments import check_real, numbers
+from lmmsparse.design.asked import context_of
 from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.recipe import column_or_array, evaluate
 from lmmsparse.design.tables import check_unique
@@ -72,7 +73,7 @@ def binomial_response(
     """
     prior = None if weights is None else column_or_array("weights", weights, frame)
     text = as_written(formula)
-    parts, own = _two_parts(text), dict(context or {})
+    parts, own = _two_parts(text), context_of(context)
     if parts is not None:
         kind, first, second = parts
         a, b = _numbers(first, frame, own), _numbers(second, frame, own)

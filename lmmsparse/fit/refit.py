@@ -10,6 +10,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import DataError, Finding
+from lmmsparse.common.options import array_of
 from lmmsparse.common.threads import one_thread
 from lmmsparse.common.words import listed
 from lmmsparse.design import Design, LevelKey, RandomBlock
@@ -32,6 +33,7 @@ from lmmsparse.optimize import Optimizer
 
 def per_row(design: Design, what: str, values: Any) -> FloatArray:
     """Values on the fitted rows, given for them or for all rows of the original data."""
+    array_of(what, values)
     if np.ndim(values) == 2 and np.shape(values)[1] == 1:
         values = values.iloc[:, 0] if isinstance(values, pd.DataFrame) else np.asarray(values)[:, 0]
     if isinstance(values, str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -192,14 +192,19 @@ def _from_means(objective: ProfiledDeviance) -> FloatArray | None:
 _ONE_EACH = "Give one finite number per parameter, in the order of m.theta."
 
 
-def checked_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
-    """The start values of a user."""
+def numbers_to_start(start: Any) -> FloatArray:
+    """Numbers that a user gives to begin with, in one row."""
     try:
         if np.iscomplexobj(start):
             raise TypeError("complex numbers")
-        theta = np.asarray(start, dtype=np.float64).ravel()
-    except (TypeError, ValueError) as error:
+        return np.asarray(start, dtype=np.float64).ravel()
+    except Exception as error:  # also those of objects of somebody else's
         raise refused("start", "numbers", start, _ONE_EACH) from error
+
+
+def checked_start(start: FloatArray, template: LambdaTemplate) -> FloatArray:
+    """The start values of a user."""
+    theta = numbers_to_start(start)
     if theta.shape != (template.n_theta,):
         raise OptionError(
             f"start has {theta.size} values, but the model has {template.n_theta} covariance "

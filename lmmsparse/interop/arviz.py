@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.calls import checked_keywords
 from lmmsparse.common.curves import monotone
 from lmmsparse.common.distributions import normal_quantile
 from lmmsparse.common.errors import DataError, MissingPackageError, OptionError
@@ -30,6 +31,7 @@ except ImportError as error:
     ) from error
 
 
+@checked_keywords
 def to_arviz(result: Bootstrap | Profile, n: int = 1000) -> Any:
     """Make a bootstrap or a profile readable by ArviZ.
 
@@ -67,6 +69,7 @@ def to_arviz(result: Bootstrap | Profile, n: int = 1000) -> Any:
     >>> to_arviz(m.bootstrap(100, rng=1)).posterior["sigma"].shape
     (1, 100)
     """
+    n = whole_number("n", n)
     if isinstance(result, Bootstrap):
         draws = result.to_frame().drop(index=result.failures.index)
         if draws.empty:
@@ -74,7 +77,6 @@ def to_arviz(result: Bootstrap | Profile, n: int = 1000) -> Any:
         values = {str(name): draws[name].to_numpy() for name in draws}
         sampler = "bootstrap"
     elif isinstance(result, Profile):
-        n = whole_number("n", n)
         points = result.to_frame().groupby("parameter", sort=False)
         values = {str(name): _quantiles(curve, int(n)) for name, curve in points}
         sampler = "profile"

@@ -13,7 +13,7 @@ import pandas as pd
 from lmmsparse.common.calls import checked_keywords, explained_members, not_called
 from lmmsparse.common.errors import Finding, NotFittedByError, OptionError
 from lmmsparse.common.findings import announce
-from lmmsparse.common.options import check_level, refused
+from lmmsparse.common.options import check_counts, check_level, one_of, refused
 from lmmsparse.common.table import Table
 from lmmsparse.design.checks import check_design
 from lmmsparse.engine.families import NegativeBinomial
@@ -36,7 +36,7 @@ from lmmsparse.inference.generalized.wald import (
     z_table,
 )
 from lmmsparse.inference.hypotheses.contrast import contrast
-from lmmsparse.inference.intervals.bootstrap import Bootstrap
+from lmmsparse.inference.intervals.bootstrap import INTERVALS, Bootstrap
 from lmmsparse.inference.intervals.confint import check_interval_level, check_method
 from lmmsparse.inference.intervals.profile.profile import Profile
 from lmmsparse.inference.means.joint import joint_tests_table
@@ -333,7 +333,8 @@ class GeneralizedLinearMixedModel(MixedModel):
         robust, cluster
             As for `coef_table`; limits of fixed effects are then Wald's.
         """
-        found = lambda: self.confint(conf_method, level)  # noqa: E731
+        method = check_method(conf_method)
+        found = lambda: self.confint(method, level)  # noqa: E731
         errors = self._robust(robust, cluster)
         return tidy_generalized(self._fit, effects, level if conf_int else None, found, errors)
 
@@ -479,6 +480,8 @@ class GeneralizedLinearMixedModel(MixedModel):
             Columns ``lower, upper``.
         """
         method, level = check_method(method), check_interval_level(level)
+        check_counts(n, n_jobs)
+        one_of("kind", kind, INTERVALS)
         if method == "wald":
             return wald_intervals(self._fit, level, which)
         if method == "profile":

@@ -30,8 +30,8 @@ from lmmsparse.model.update import remembers
 from lmmsparse.optimize import Optimizer
 
 
-@checked_keywords
 @remembers
+@checked_keywords
 @one_thread
 def glmer(
     formula: str,

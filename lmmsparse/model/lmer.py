@@ -19,10 +19,12 @@ from lmmsparse.fit.fitting import check_parts, fit_design
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.held import held_parameters
 from lmmsparse.formula.formula import parse_formula
+from lmmsparse.inference.df.methods import check_ddf
 from lmmsparse.inference.generalized.likelihood import likelihood_ratios
 from lmmsparse.inference.generalized.wald import term_tests
 from lmmsparse.inference.hypotheses.anova import anova_table
 from lmmsparse.inference.hypotheses.lrt import likelihood_ratio_table
+from lmmsparse.inference.hypotheses.terms import check_type
 from lmmsparse.inference.robust.clusters import robust_errors
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.mixed import MixedModel
@@ -56,8 +58,8 @@ def _fit(
     return model
 
 
-@checked_keywords
 @remembers
+@checked_keywords
 @one_thread
 def lmer(
     formula: str,
@@ -289,6 +291,7 @@ def anova(
             "models, for example lmm.anova(m) or lmm.anova(m1, m2)."
         )
     labels = [f"m{i + 1}" for i in range(len(models))]
+    type, ddf = check_type(type), check_ddf(ddf)
     if (robust is not None or cluster is not None) and len(models) > 1:
         raise OptionError("robust= and cluster= are for the terms of one model. Leave them out.")
     generalized = [m.fit for m in models if isinstance(m.fit, GeneralizedFit)]

@@ -104,7 +104,7 @@ def predict_generalized(
     """
     one_of("type", kind, TYPES, "It is the scale of the predictions.")
     if interval is not None:
-        if interval == "prediction":
+        if isinstance(interval, str) and interval == "prediction":
             raise OptionError(
                 "interval='prediction' is for models with normal residuals. Draw new responses "
                 "with m.simulate(1000, newdata=..., rng=...) and take their quantiles."

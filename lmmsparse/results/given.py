@@ -11,7 +11,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import FloatArray
 from lmmsparse.common.errors import OptionError
-from lmmsparse.common.options import is_number, positive
+from lmmsparse.common.options import array_of, is_number, positive
 from lmmsparse.common.words import brief, close_match, listed
 from lmmsparse.design.terms import coefficients_of
 from lmmsparse.fit.fit import Fit
@@ -113,7 +113,7 @@ def _values(what: str, given: Any, own: FloatArray, names: list[str]) -> FloatAr
                 )
             out[names.index(str(name))] = _number(what, value)
         return out
-    values = [given] if np.ndim(given) == 0 else list(given)
+    values = [given] if array_of(what, given).ndim == 0 else list(given)
     if len(values) != len(names):
         raise OptionError(
             f"{what} has {len(values)} values, but the model has {len(names)}: {', '.join(names)}. "

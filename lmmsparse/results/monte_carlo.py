@@ -13,6 +13,7 @@ from lmmsparse.engine.covariance.tangents import derivatives_of_T
 from lmmsparse.engine.solvers.krylov.solver import Krylov
 from lmmsparse.fit.coordinates import StandardizedObjective
 from lmmsparse.fit.fit import Fit
+from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.results.parameter_covariance import parameter_covariance
 from lmmsparse.results.parameters import parameter_names, parameter_values
 
@@ -35,7 +36,7 @@ def monte_carlo_table(fit: Fit) -> Table:
     se = np.sqrt(np.maximum(np.einsum("ri,ij,rj->r", J, C, J), 0.0))
     sd, of_criterion = np.zeros(len(J)), 0.0
     if error is not None:
-        total = J[:, :d] + np.outer(J[:, d], along)
+        total = J[:, :d] + np.outer(J[:, -1], along)
         sd = np.sqrt(np.maximum(np.einsum("ri,ij,rj->r", total, error.spread, total), 0.0))
         of_criterion = error.criterion
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -73,25 +74,26 @@ def _title(fit: Fit) -> str:
 
 
 def _jacobian(fit: Fit) -> tuple[FloatArray, FloatArray]:
-    """Derivatives of the parameters by (standardized θ, σ), and of σ̂ by standardized θ."""
+    """Derivatives of the parameters by (standardized θ, φ, σ), and of σ̂ by standardized θ."""
     scaled = StandardizedObjective(fit.objective)
-    point = np.append(scaled.to_internal(fit.theta), fit.sigma)
+    phi = fit.phi if isinstance(fit, ResidualFit) else np.zeros(0)
+    point, d = np.concatenate([scaled.to_internal(fit.theta), phi, [fit.sigma]]), len(fit.theta)
     J = np.empty((len(point), len(point)))
     for i, step in enumerate(_STEP * np.maximum(1.0, np.abs(point))):
         move = step * (np.arange(len(point)) == i)
         up, down = (
-            parameter_values(fit, scaled.to_theta(at[:-1]), float(at[-1]))
+            parameter_values(fit, scaled.to_theta(at[:d]), float(at[-1]), at[d:-1])
             for at in (point + move, point - move)
         )
         J[:, i] = (up - down) / (2.0 * step)
     J = np.where(np.isfinite(J), J, 0.0)
     if fit.held.sigma is not None:
-        return J, np.zeros(len(fit.theta))
-    slope = np.empty(len(fit.theta))
+        return J, np.zeros(d)
+    slope = np.empty(d)
     directions = derivatives_of_T(fit.template, fit.theta)
     for part, D, v, u in zip(
         fit.template.slices, directions, fit.split(fit.modes.v), fit.split(fit.modes.u), strict=True
     ):
         slope[part] = -2.0 * (D.reshape(len(D), -1) @ (v.T @ u).ravel())
-    slope = slope @ scaled.to_theta(np.eye(len(fit.theta)))
+    slope = slope @ scaled.to_theta(np.eye(d))
     return J, slope / (2.0 * fit.objective.df * fit.sigma)

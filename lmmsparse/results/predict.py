@@ -41,7 +41,7 @@ def select_effects(fit: Fit, random: bool | str) -> list[Selection]:
     blocks = fit.design.blocks
     if random is True:
         return [Selection(i, np.arange(block.k)) for i, block in enumerate(blocks)]
-    if random is False or random is None:
+    if random is False:
         return []
     if not isinstance(random, str):
         advice = "Write, for example, random='~(1|Subject)'."

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lmmsparse.common.errors import DataError
+from lmmsparse.common.options import array_of
 from lmmsparse.design import Design
 from lmmsparse.design.recipe import plain_labels
 
@@ -25,9 +25,9 @@ def row_labels(design: Design, what: str, given: Any) -> pd.Series:
     DataError
         If labels are missing, or are not one per row.
     """
-    if np.ndim(given) != 1:
+    if (dimensions := array_of(what, given).ndim) != 1:
         raise DataError(
-            f"{what} must have one dimension, not {np.ndim(given)}. Pass one label per row, or "
+            f"{what} must have one dimension, not {dimensions}. Pass one label per row, or "
             "the name of a grouping factor."
         )
     labels = plain_labels(pd.Series(design.in_rows(what, given)))

@@ -46,7 +46,7 @@ KNOWS_ONLY = {
 # which covers the modules inside that package too.
 ONLY_IN = {
     "formulaic": ("design",),
-    "joblib": ("common.progress",),
+    "joblib": ("common.processes",),
     "matplotlib": ("report.plots",),
     "nlopt": ("optimize.bounded",),
     "arviz": ("interop.arviz",),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
-from collections.abc import Callable
+import re
+import tempfile
+import zlib
+from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -17,16 +15,9 @@ import pytest
 from fuzzing import budget, tally
 from hypothesis import given
 from hypothesis import strategies as st
+from public import CALLS, HERDS, MODEL, annotation_of, called, options_of
 
 import lmmsparse as lmm
-from lmmsparse.report.plots import ModelPlots
-
-DATA = lmm.load_dataset("sleepstudy")
-FORMULA = "Reaction ~ Days + (1 | Subject)"
-MODEL = lmm.lmer(FORMULA, DATA)
-SMALL = lmm.lmer("Reaction ~ 1 + (1 | Subject)", DATA, reml=False)
-PROFILE = MODEL.profile(which="sigma")
-BOOTSTRAP = MODEL.bootstrap(5, rng=1)
 
 
 class Hostile:
@@ -40,6 +31,18 @@ class Hostile:
 
     def __eq__(self, other: object) -> bool:
         raise RuntimeError("incomparable")
+
+    def __len__(self) -> int:
+        raise RuntimeError("no length")
+
+    def __iter__(self) -> Any:
+        raise RuntimeError("no items")
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("no array")
+
+    def __float__(self) -> float:
+        raise RuntimeError("no number")
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -71,16 +74,19 @@ STRANGE: list[Any] = [
     [["Days"]],
     {},
     {"Days": 1},
+    {1: "Days"},
     {"Days"},
     np.zeros(0),
     np.zeros(3),
     np.zeros((3, 3)),
+    np.zeros((2, 2, 2)),
     np.array(1.0),
     np.array("Days"),
     np.array([None, "x"], dtype=object),
     pd.Series([1.0, 2.0]),
     pd.Series(["Days"]),
     pd.DataFrame({"Days": [1.0, 2.0]}),
+    pd.DataFrame(),
     pd.NA,
     pd.NaT,
     pd.Timestamp("2020-01-01"),
@@ -93,65 +99,9 @@ STRANGE: list[Any] = [
     Ellipsis,
     Hostile(),
     MODEL,
+    HERDS,
 ]
-
-# Calls that work, with arguments that keep them short: each is tried with one or two others.
-CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
-    "lmer": (lmm.lmer, {"formula": FORMULA, "data": DATA}),
-    "build_design": (lmm.build_design, {"formula": FORMULA, "data": DATA}),
-    "fit_design": (lmm.fit_design, {"design": MODEL.fit.design}),
-    "fit_arrays": (
-        lmm.fit_arrays,
-        {
-            "y": DATA["Reaction"],
-            "X": np.ones((180, 1)),
-            "random": [(DATA["Subject"], None)],
-        },
-    ),
-    "parse_formula": (lmm.parse_formula, {"text": FORMULA}),
-    "load_dataset": (lmm.load_dataset, {"name": "sleepstudy"}),
-    "anova": (lmm.anova, {}),
-    "bootstrap_lrt": (
-        lmm.bootstrap_lrt,
-        {"small": SMALL, "large": MODEL.refit(DATA["Reaction"]), "n": 2, "rng": 1},
-    ),
-    "TrustRegion": (lmm.TrustRegion, {}),
-    "Bobyqa": (lmm.Bobyqa, {}),
-    "NelderMead": (lmm.NelderMead, {}),
-    "Cholmod": (lmm.Cholmod, {}),
-    "bootstrap": (MODEL.bootstrap, {"n": 2, "rng": 1}),
-    "contrast": (MODEL.contrast, {"L": [0, 1]}),
-    "emmeans": (MODEL.emmeans, {"specs": "Days"}),
-    "emtrends": (MODEL.emtrends, {"specs": None, "var": "Days"}),
-    "predict": (MODEL.predict, {}),
-    "predict new": (MODEL.predict, {"newdata": DATA.head(3), "se": True}),
-    "profile": (MODEL.profile, {"which": "sigma"}),
-    "confint": (MODEL.confint, {"method": "wald"}),
-    "confint boot": (MODEL.confint, {"method": "boot", "n": 5, "rng": 1, "kind": "basic"}),
-    "refit": (MODEL.refit, {"y": DATA["Reaction"]}),
-    "refit_many": (MODEL.refit_many, {"Y": DATA["Reaction"]}),
-    "simulate": (MODEL.simulate, {"rng": 1}),
-    "power": (MODEL.power, {"term": "Days", "rng": 1, "n_sim": 2}),
-    "pool": (lmm.pool, {"models": [MODEL, MODEL]}),
-    "vcov_robust": (MODEL.vcov_robust, {"cluster": "Subject"}),
-    "coef_table robust": (MODEL.coef_table, {"robust": "CR2", "cluster": "Subject"}),
-    "Profile.confint": (PROFILE.confint, {}),
-    "Bootstrap.confint": (BOOTSTRAP.confint, {}),
-    "plot.bootstrap": (MODEL.plot.bootstrap, {"bootstrap": BOOTSTRAP}),
-    "plot.profile": (MODEL.plot.profile, {"profile": PROFILE}),
-    "plot.profile_pairs": (MODEL.plot.profile_pairs, {"profile": MODEL.profile("theta_")}),
-    **{
-        f"plot.{name}": (getattr(MODEL.plot, name), {})
-        for name, _ in inspect.getmembers(ModelPlots, inspect.isfunction)
-        if not name.startswith("_") and name not in ("bootstrap", "profile", "profile_pairs")
-    },
-}
-CALLS |= {
-    name: (getattr(MODEL, name), {})
-    for name, _ in inspect.getmembers(lmm.LinearMixedModel, inspect.isfunction)
-    if not name.startswith("_") and name not in (*CALLS, "save")
-}
-# Not options: a function that is called is trusted, a bar is no number, and these cost minutes.
+# Not options: a function that is called is trusted, and these cost minutes.
 SKIPPED = {
     ("bootstrap", "statistic"),
     ("bootstrap", "n"),
@@ -159,25 +109,40 @@ SKIPPED = {
     ("confint boot", "n"),
     ("power", "n_sim"),
 }
-EXTRA = {"confint": ("n", "rng", "kind", "n_jobs", "progress"), "confint boot": ("n_jobs",)}
+PATHS = ("path", "folder")
 
 
-def options_of(name: str) -> list[str]:
-    """The arguments that a call takes by name."""
-    function, _ = CALLS[name]
-    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    found = [p.name for p in inspect.signature(function).parameters.values() if p.kind not in kinds]
-    return [*found, *EXTRA.get(name, ())]
+def costly(name: str, option: str, value: Any) -> bool:
+    """Whether a call would be accepted and take long: a large number that counts something."""
+    large = isinstance(value, (int, np.integer)) and abs(int(value)) > 1000
+    counts = option in ("n", "theta_draws", "probes", "deflate", "vectors", "n_jobs", "processes")
+    written = option in PATHS and isinstance(value, str)  # any text is the name of a file
+    plain = callable(value) or isinstance(value, (int, float, np.generic))
+    return written or (large and counts) or (plain and (name.rpartition(".")[2], option) in SKIPPED)
+
+
+# What an annotation promises, of the values above.
+DEMANDED: dict[str, tuple[type, ...]] = {
+    "bool": (bool, np.bool_),
+    "bool | None": (bool, np.bool_, type(None)),
+    "int": (int, np.integer),
+    "float": (int, float, np.integer, np.floating),
+    "float | None": (int, float, np.integer, np.floating, type(None)),
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "str | Path": (str,),
+    "bool | str": (bool, np.bool_, str),
+}
+# Said to be a word, and more is understood.
+WIDER = {("lmm.lmer", "formula"), ("lmm.build_design", "formula"), ("lmm.anova", "type")}
 
 
 def outcome(name: str, options: dict[str, Any]) -> str:
     """How a call ends; an error of anybody else's is not caught."""
-    function, usual = CALLS[name]
-    models = (MODEL,) if name == "anova" else ()
+    if name.endswith("write_predictions") and "folder" not in options:
+        options = {**options, "folder": Path(tempfile.mkdtemp()) / "out"}
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            function(*models, **{**usual, **options})
+        called(name, **options)
     except lmm.LmmError:
         return "refused"
     finally:
@@ -185,23 +150,60 @@ def outcome(name: str, options: dict[str, Any]) -> str:
     return "accepted"
 
 
-def costly(name: str, option: str, value: Any) -> bool:
-    """Whether a call would be accepted and take long: a large number that counts something."""
-    large = isinstance(value, (int, np.integer)) and abs(int(value)) > 1000
-    return (name, option) in SKIPPED or (large and option in ("n", "theta_draws"))
+def check(name: str, option: str, value: Any) -> None:
+    """A strange value is used, or refused in the package's own words."""
+    if costly(name, option, value):
+        return
+    label = "an object whose questions are errors"
+    shown = f"{name}({option}={label if isinstance(value, Hostile) else repr(value)})"
+    try:
+        found = outcome(name, {option: value})
+    except Exception as error:
+        pytest.fail(f"{shown}: {type(error).__name__}: {error}")
+    demanded = DEMANDED.get(annotation_of(name, option))
+    if demanded and (name, option) not in WIDER and not isinstance(value, demanded):
+        assert found == "refused", f"{shown} is accepted"
 
 
-@pytest.mark.parametrize("name", sorted(CALLS))
+def some(name: str, option: str, count: int) -> list[Any]:
+    """Values for an option: others for each, and the same in every run."""
+    rng = np.random.default_rng(zlib.crc32(f"{name}.{option}".encode()))
+    return [STRANGE[i] for i in rng.permutation(len(STRANGE))[:count]]
+
+
+# Where a call that is accepted takes a while.
+SLOW = re.compile(
+    r"check$|lmm\.(lmer|glmer|cross_products)|_batches|write_|update|power|probed|arviz"
+)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_some_strange_values_are_refused_or_used(name: str) -> None:
+    for option in options_of(name):
+        for value in some(name, option, 1 if SLOW.search(name) else 2):
+            check(name, option, value)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CALLS)
 def test_strange_values_are_refused_or_used(name: str) -> None:
     for option in options_of(name):
         for value in STRANGE:
-            if not costly(name, option, value):
-                try:
-                    outcome(name, {option: value})
-                except Exception as error:
-                    label = "an object whose questions are errors"
-                    shown = label if isinstance(value, Hostile) else repr(value)
-                    pytest.fail(f"{name}({option}={shown}): {type(error).__name__}: {error}")
+            check(name, option, value)
+
+
+values = st.one_of(
+    st.sampled_from(STRANGE),
+    st.booleans(),
+    st.integers(-5, 5),
+    st.floats(),
+    st.text(max_size=8),
+    st.lists(st.one_of(st.text(max_size=5), st.floats(), st.none()), max_size=4),
+    st.dictionaries(st.text(max_size=5), st.floats(), max_size=3),
+    st.sampled_from(
+        ["wald", "new", "keep", "F", "none", "population", "exclude", "sdcor", "tukey", "response"]
+    ),
+)
 
 
 @budget(60)
@@ -216,20 +218,6 @@ def _fuzz(data: st.DataObject) -> None:
     options = {option: data.draw(values) for option in names}
     if not any(costly(name, option, value) for option, value in options.items()):
         COUNTS[outcome(name, options)] += 1
-
-
-values = st.one_of(
-    st.sampled_from(STRANGE),
-    st.booleans(),
-    st.integers(-5, 5),
-    st.floats(),
-    st.text(max_size=8),
-    st.lists(st.one_of(st.text(max_size=5), st.floats(), st.none()), max_size=4),
-    st.dictionaries(st.text(max_size=5), st.floats(), max_size=3),
-    st.sampled_from(
-        ["wald", "new", "keep", "F", "none", "population", "exclude", "sdcor", "tukey"]
-    ),
-)
 
 
 def test_random_options_end_in_the_packages_own_words() -> None:

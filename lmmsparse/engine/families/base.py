@@ -148,8 +148,9 @@ class Family(ABC):
     """The largest δ that `start_delta` gives."""
 
     def __post_init__(self) -> None:
-        link = self.link if self.link != "" else self.links[0]
-        if link not in self.links:
+        given = isinstance(self.link, str)
+        link = self.link or self.links[0] if given else self.link
+        if not given or link not in self.links:
             raise OptionError(
                 f"{type(self).__name__}(link={brief(self.link)}) does not exist. Links of this "
                 f"family are {', '.join(map(repr, self.links))}."

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import gammainc, log_ndtr, ndtr
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.calls import checked_construction
 from lmmsparse.common.errors import OptionError
 from lmmsparse.engine.families.base import ExpectedWeights, Observations, ScaleSlopes
 from lmmsparse.engine.families.positive import InLogMean, PositiveMean
@@ -56,6 +57,7 @@ class _Dispersed(PositiveMean):
         return "values must be positive" if np.any(seen.y <= 0) else ""
 
 
+@checked_construction
 @dataclass(frozen=True)
 class Gamma(_Dispersed):
     """Positive responses with variance φμ² and g(μ) = η; 1/φ is the shape.
@@ -116,6 +118,7 @@ class Gamma(_Dispersed):
         return np.asarray(gammainc(shape, shape * np.maximum(y, 0.0) / mu))
 
 
+@checked_construction
 @dataclass(frozen=True)
 class InverseGaussian(_Dispersed):
     """Positive responses with variance φμ³ and g(μ) = η.
@@ -177,6 +180,7 @@ class InverseGaussian(_Dispersed):
         return np.where(y <= 0, 0.0, ndtr(root * (at / mu - 1.0)) + second)
 
 
+@checked_construction
 @dataclass(frozen=True)
 class Gaussian(_Dispersed):
     """Normal responses with positive means and g(μ) = η, for links other than the identity.
@@ -196,7 +200,7 @@ class Gaussian(_Dispersed):
     parameter_formula = "var(y) = dispersion"
 
     def __post_init__(self) -> None:
-        if self.link in ("", "identity"):
+        if isinstance(self.link, str) and self.link in ("", "identity"):
             raise OptionError(
                 "A Gaussian family with the identity link is a linear mixed model. Fit it with "
                 "lmm.lmer, or give a link, for example lmm.families.Gaussian(link='log')."

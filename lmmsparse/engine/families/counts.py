@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import betainc, gammaln, pdtr, xlogy
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.calls import checked_construction
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.options import is_number
 from lmmsparse.common.words import brief
@@ -38,6 +39,7 @@ class _Counts(PositiveMean):
         return "counts must not be negative" if np.any(seen.y < 0) else ""
 
 
+@checked_construction
 @dataclass(frozen=True)
 class Poisson(_Counts):
     """Counts with variance μ and g(μ) = η.
@@ -98,6 +100,7 @@ class Poisson(_Counts):
         return np.where(y < 0, 0.0, pdtr(np.maximum(np.floor(y), 0.0), mu))
 
 
+@checked_construction
 @dataclass(frozen=True)
 class NegativeBinomial(_Counts):
     """Overdispersed counts with variance μ + μ²/k and g(μ) = η.

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import bdtr, gammaln, xlogy
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.calls import checked_construction
 from lmmsparse.engine.families.base import ExpectedWeights, Family, Observations, Pointwise
 from lmmsparse.engine.families.links import (
     probability,
@@ -17,6 +18,7 @@ from lmmsparse.engine.families.links import (
 )
 
 
+@checked_construction
 @dataclass(frozen=True)
 class Binomial(Family):
     """Successes among trials: a probability p with g(p) = η.

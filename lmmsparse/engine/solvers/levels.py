@@ -245,16 +245,18 @@ class LevelPoint:
     @property
     def _inner(self) -> FloatArray:
         """H = Z'V⁻¹Z of every level, X = HT and Y = T'HT = I − M⁻¹, (3, K, K, levels)."""
-        if self._made is None:
+        out = self._made
+        if out is None:
             root, P = self._levels.root, self._P
-            self._made = out = np.empty((3, *P.shape))
+            out = np.empty((3, *P.shape))
             H, X, Y = out
             np.subtract(self._system.A, small_product(P.swapaxes(0, 1), P), out=H)
             # H T = A T M⁻¹ = P'L⁻¹, which loses no digits however large T is.
             small_product(P.swapaxes(0, 1), root, X)
             np.negative(small_product(root.swapaxes(0, 1), root), out=Y)
             Y.reshape(len(Y) ** 2, -1)[:: len(Y) + 1] += 1.0
-        return self._made
+            self._made = out  # complete: other threads may take it
+        return out
 
     @property
     def _border(self) -> Border:

@@ -72,6 +72,8 @@ def hessian_by_differences(
 
 def _is_narrow(H: FloatArray) -> bool:
     """Whether the criterion is so flat along some direction that third derivatives matter there."""
+    if not np.isfinite(H).all():
+        return False
     size = np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-300))
     values = np.linalg.eigvalsh(0.5 * (H + H.T) / np.outer(size, size))
     return bool(len(values) and 0.0 < values[0] < _NARROW)
@@ -107,6 +109,9 @@ def covariance(hessian: FloatArray, free: BoolArray) -> tuple[FloatArray, BoolAr
     if not len(which):
         return out, lost
     H = hessian[np.ix_(which, which)]
+    if not np.isfinite(H).all():
+        lost[which] = True
+        return out, lost
     size = np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-300))
     values, vectors = np.linalg.eigh(H / np.outer(size, size))
     flat = values <= _FLAT

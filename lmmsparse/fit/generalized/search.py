@@ -254,6 +254,11 @@ class _Ending:
         which = self._active
         g = (self.coordinates.jacobian.T @ self.point.gradient)[which]
         H = self.hessian[np.ix_(which, which)]
+        if not np.isfinite(H).all():
+            raise NumericalError(
+                "The likelihood cannot be computed around the parameters the search has come to. "
+                "Leave out start=, or begin elsewhere."
+            )
         size = np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-300))
         values, vectors = np.linalg.eigh(H / np.outer(size, size))
         along = vectors.T @ (g / size)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from lmmsparse.common.arrays import BoolArray, FloatArray
 from lmmsparse.common.errors import DataError, LmmError
-from lmmsparse.common.options import check_jobs
+from lmmsparse.common.options import array_of, check_jobs
 from lmmsparse.common.progress import growing, run
 from lmmsparse.common.threads import one_thread
 from lmmsparse.design import Design
@@ -95,7 +95,7 @@ def response_columns(design: Design, Y: Any) -> tuple[FloatArray, pd.Index]:
     """The responses on the fitted rows, (n, m), and their names."""
     frame = Y.to_frame() if isinstance(Y, pd.Series) else Y
     if not isinstance(frame, pd.DataFrame):
-        array = np.asarray(frame)
+        array = array_of("Y", frame)
         if array.ndim not in (1, 2):
             raise DataError(
                 f"Y must have one or two dimensions, not {array.ndim}. Pass one row per "

@@ -22,7 +22,7 @@ from lmmsparse.fit.identification import Unidentified
 from lmmsparse.fit.problem import Problem, make_template, term_columns
 from lmmsparse.fit.residual.repeated import check_not_repeated
 from lmmsparse.fit.residual.search import search_joint
-from lmmsparse.fit.start import Start, checked_start
+from lmmsparse.fit.start import Start, checked_start, numbers_to_start
 from lmmsparse.optimize import Optimizer, Optimum
 
 _MOST = 300_000_000
@@ -108,7 +108,7 @@ class ResidualProblem(Problem):
         begin = None
         if start is not None:
             given = start.theta if isinstance(start, Start) else start
-            begin = self._begin(np.asarray(given, dtype=np.float64).ravel())
+            begin = self._begin(numbers_to_start(given))
         return search_joint(
             self.joint, self.design, self.starts, self.free_phi, optimizer, begin, progress
         )

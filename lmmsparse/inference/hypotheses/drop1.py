@@ -28,11 +28,11 @@ def drop1_table(
     """Leave out each term in turn; see `LinearMixedModel.drop1`."""
     spelled = _SPELLED.get(test.lower(), test) if isinstance(test, str) else test
     one_of("test", spelled, TESTS)
+    ddf = check_ddf(ddf)
     return _by_F(fit, ddf) if spelled == "F" else _by_likelihood(fit, progress)
 
 
 def _by_F(fit: Fit, ddf: str) -> Table:
-    ddf = check_ddf(ddf)
     terms = FixedTerms(fit.design)
     method = denominator_df(fit, ddf)
     chosen = terms.droppable()

@@ -14,6 +14,7 @@ import numpy as np
 
 from lmmsparse.common.arrays import FloatArray, ObjectArray
 from lmmsparse.common.errors import MissingPackageError, OptionError
+from lmmsparse.common.options import array_of
 
 # An object of matplotlib, which may be absent while annotations are read.
 Axes = Any
@@ -65,7 +66,7 @@ def panels(
     """
     plt = pyplot()
     if ax is not None:
-        given = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+        given = np.atleast_1d(ax if hasattr(ax, "transAxes") else array_of("ax", ax)).ravel()
         strange = [each for each in given if not hasattr(each, "transAxes")]
         if strange:
             raise OptionError(

@@ -77,10 +77,11 @@ class KrylovFactor:
     @property
     def probed(self) -> Probed:
         """What probes have said."""
-        if self._probed is None:
+        probed = self._probed
+        if probed is None:
             W = orthonormal(self.M, self._vectors)
-            self._probed = probe(self.M, W, self._effort.probes, self._effort.seed)
-        return self._probed
+            probed = self._probed = probe(self.M, W, self._effort.probes, self._effort.seed)
+        return probed
 
     @property
     def logdet(self) -> float:
@@ -128,20 +129,22 @@ class KrylovFactor:
         return Modes(solution, self, u, self._template.multiply(self.T, u), v)
 
     def _solved(self, response: Response) -> tuple[FloatArray, FloatArray]:
-        if self._of_y is None or self._of_y[0] is not response:
-            self._of_y = (response, *self._solve_for(response))
-        return self._of_y[1:]
+        last = self._of_y  # other threads may put another in its place
+        if last is None or last[0] is not response:
+            last = self._of_y = (response, *self._solve_for(response))
+        return last[1:]
 
     def _solve_for(self, response: Response) -> tuple[FloatArray, FloatArray]:
         template, T = self._template, self.T
         right = np.column_stack([self._products.ZtX, response.Zty])
         c = template.multiply_transposed(T, right)
-        if self._of_X is None:
+        of_X = self._of_X
+        if of_X is None:
             U, squares = self.M.solve_with_squares(c)
             self._data_steps = self.M.steps
             self._of_X = U[:, :-1], squares[:-1, :-1]
             return U, squares
-        U_X, squares_X = self._of_X
+        U_X, squares_X = of_X
         u, square = self.M.solve_with_squares(np.ascontiguousarray(c[:, -1:]))
         p = U_X.shape[1]
         squares = np.empty((p + 1, p + 1))

@@ -73,8 +73,9 @@ class KrylovSystem:
             f"{cells.n_core} by conjugate gradients, its log-determinant by {effort.probes} probes "
             f"and {self._vectors.shape[1]} deflation vectors"
         )
-        if self._last is not None and self._last[1].steps[0]:
-            text += "; {} steps for the data, {} for the probes".format(*self._last[1].steps)
+        last = self._last  # other threads may put another in its place
+        if last is not None and last[1].steps[0]:
+            text += "; {} steps for the data, {} for the probes".format(*last[1].steps)
         return text
 
     def factor(self, theta: FloatArray) -> KrylovFactor:
