@@ -23,9 +23,9 @@ from lmmsparse.inference.generalized.likelihood import likelihood_ratios
 from lmmsparse.inference.generalized.wald import term_tests
 from lmmsparse.inference.hypotheses.anova import anova_table
 from lmmsparse.inference.hypotheses.lrt import likelihood_ratio_table
-from lmmsparse.inference.robust.clusters import robust_errors
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.mixed import MixedModel
+from lmmsparse.model.robust import errors_asked
 from lmmsparse.model.update import remembers
 from lmmsparse.optimize import Optimizer
 from lmmsparse.report.compare import Comparison, compared_models
@@ -308,7 +308,7 @@ def anova(
         return likelihood_ratios(generalized, labels)
     if len(models) == 1:
         fit = models[0].fit
-        return anova_table(fit, type, ddf, robust_errors(fit.design, robust, cluster))
+        return anova_table(fit, type, ddf, errors_asked(fit, robust, cluster))
     return likelihood_ratio_table([m.fit for m in models], labels, refit)
 
 
