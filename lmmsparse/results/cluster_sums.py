@@ -50,16 +50,17 @@ class ClusterSums:
     def __repr__(self) -> str:
         return f"Sums over {self.count:,} clusters by {self.name}"
 
-    def of(self, fit: Fit) -> ClusterSums:
-        """The same, if they are those of a fit."""
-        same = np.array_equal(self.theta, fit.theta) and np.array_equal(self.beta, fit.beta)
-        if not same or len(self.levels) != len(fit.design.blocks):
-            raise OptionError(
-                f"cluster= are sums over the clusters of {self.name!r} for another model: they "
-                "depend on its estimates. Write cluster=m.cluster_sums(source, "
-                f"{self.name!r}) with this model."
-            )
-        return self
+
+def check_own(sums: ClusterSums, fit: Fit) -> ClusterSums:
+    """The sums, if they are those of a fit."""
+    same = np.array_equal(sums.theta, fit.theta) and np.array_equal(sums.beta, fit.beta)
+    if not same or len(sums.levels) != len(fit.design.blocks):
+        raise OptionError(
+            f"cluster= are sums over the clusters of {sums.name!r} for another model: they depend "
+            f"on its estimates. Write cluster=m.cluster_sums(source, {sums.name!r}) with this "
+            "model."
+        )
+    return sums
 
 
 def outermost_of_levels(design: Design, pairs: Sequence[PairBlocks]) -> tuple[str, int, IntArray]:

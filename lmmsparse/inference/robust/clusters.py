@@ -16,7 +16,7 @@ from lmmsparse.design import Design
 from lmmsparse.design.labels import python_value
 from lmmsparse.fit.fit import Fit
 from lmmsparse.results.by_group import own_name
-from lmmsparse.results.cluster_sums import ClusterSums, crosses
+from lmmsparse.results.cluster_sums import ClusterSums, check_own, crosses
 from lmmsparse.results.row_labels import row_labels
 
 KINDS = ("CR0", "CR1", "CR2", "CR3")
@@ -83,7 +83,7 @@ def clusters_of(fit: Fit, cluster: Any) -> Clusters | ClusterSums:
     """
     design = fit.design
     if isinstance(cluster, ClusterSums):
-        return cluster.of(fit)
+        return check_own(cluster, fit)
     if design.facts is not None:
         raise RowsNotKeptError(
             "Cluster-robust standard errors need another pass over the data, which this model does "
