@@ -23,13 +23,15 @@ from lmmsparse.common.arrays import FloatArray
 from lmmsparse.engine.covariance.tangents import (
     ALMOST_NOTHING,
     away_from_limits,
+    changes_of_TT,
     curvatures,
     derivatives_of_T,
     of_full_rank,
     turned,
 )
 from lmmsparse.engine.covariance.template import LambdaTemplate
-from lmmsparse.engine.linalg import solve
+from lmmsparse.engine.estimated_traces import estimated_traces
+from lmmsparse.engine.linalg import solve, solve_triangular
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.responses import Response
 from lmmsparse.engine.solvers.base import (
@@ -43,6 +45,7 @@ from lmmsparse.engine.traces import is_cheap, is_possible
 from lmmsparse.optimize import Derivatives
 
 _EPS = float(np.finfo(np.float64).eps)
+_LONG = 1.0  # seconds of an evaluation
 _ENOUGH = 1e-6  # a fall of an estimated criterion that is not worth another evaluation
 
 
@@ -258,6 +261,44 @@ class ProfiledDeviance:
         hessian[:d, d] = hessian[d, :d] = -2.0 * slope / s2
         hessian[d, d] = 4.0 * r2 / s2
         return Derivatives(self._joint_value(point.solution, s2), gradient, hessian)
+
+    @property
+    def costs_much(self) -> bool:
+        """Whether differences of gradients would take much longer than the search."""
+        return getattr(self.system, "seconds", 0.0) > _LONG and not self.products.priors
+
+    def observed_information(
+        self, theta: FloatArray, sigma: float
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """The Hessian with σ held, from one point instead of differences of gradients.
+
+        Returns
+        -------
+        hessian : (n_theta, n_theta) array
+        chance : (probes, n_theta, n_theta) array or None
+            Deviations of the Hessians by each random vector; None where none was needed.
+        """
+        theta, s2 = np.asarray(theta, dtype=np.float64), sigma * sigma
+        point = self._point(self._full_rank(theta), s2)
+        D = derivatives_of_T(self.template, theta)
+        there = turned(self.template, self.column_scales, theta, point.theta, D)
+        F = self._second_moments(point, s2)
+        hessian = 2.0 * point.squares(there) + curvatures(self.template, theta, F)
+        if self._traces_are_possible:
+            return hessian - point.traces(there), None
+        RX, border = point.solution.RX, None
+        if self.reml and len(RX):
+            border = solve_triangular(RX, point.VX.T, transposed=True).T
+        traces = estimated_traces(
+            self.products,
+            self.template,
+            point.T,
+            changes_of_TT(self.template, point.theta, there),
+            self.system.factor(point.theta).solve,
+            border,
+        )
+        mean = traces.mean(axis=0)
+        return hessian - mean, mean - traces
 
     def joint_value(self, theta: FloatArray, sigma: float) -> float:
         """The criterion with σ free, at θ and σ."""

@@ -436,11 +436,11 @@ class GeneralizedLinearMixedModel(MixedModel):
         Mancl & DeRouen (2001), Biometrics 57, 126-134; Rabe-Hesketh & Skrondal (2006), Journal of
         the Royal Statistical Society A 169, 805-827.
         """
-        robust = Robust(check_kind("kind", kind), clusters_of(self._fit.design, cluster))
+        robust = Robust(check_kind("kind", kind), clusters_of(self._fit, cluster))
         return self._covariance(robust_covariance(self._fit, robust))
 
     def _robust(self, robust: Any, cluster: Any) -> Robust | None:
-        return robust_errors(self._fit.design, robust, cluster)
+        return robust_errors(self._fit, robust, cluster)
 
     @checked_keywords
     def confint(

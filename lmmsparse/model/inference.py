@@ -21,9 +21,10 @@ from lmmsparse.inference.means.basis import linear_basis
 from lmmsparse.inference.means.joint import joint_tests_table
 from lmmsparse.inference.means.tables import Wanted, emmeans_table, emtrends_table
 from lmmsparse.inference.power.power import power
-from lmmsparse.inference.robust.clusters import Robust, check_kind, clusters_of, robust_errors
+from lmmsparse.inference.robust.clusters import Robust, check_kind, clusters_of
 from lmmsparse.inference.robust.robust import robust_covariance
 from lmmsparse.model.mixed import MixedModel
+from lmmsparse.model.robust import clusters_asked, errors_asked
 from lmmsparse.report.power import Power
 from lmmsparse.report.summary import Summary, summarize
 from lmmsparse.results.rows_needed import PILOT, with_rows
@@ -93,11 +94,12 @@ class LinearInference(MixedModel):
         ----------
         Pustejovsky & Tipton (2018), Journal of Business & Economic Statistics 36, 672-683.
         """
-        robust = Robust(check_kind("kind", kind), clusters_of(self._fit.design, cluster))
+        kind, clusters = check_kind("kind", kind), clusters_asked(self._fit, cluster)
+        robust = Robust(kind, clusters_of(self._fit, clusters))
         return self._covariance(robust_covariance(self._fit, robust))
 
     def _robust(self, robust: Any, cluster: Any) -> Robust | None:
-        return robust_errors(self._fit.design, robust, cluster)
+        return errors_asked(self._fit, robust, cluster)
 
     @checked_keywords
     def confint(

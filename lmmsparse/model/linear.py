@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from lmmsparse.chunks.options import Chunks
 from lmmsparse.common.calls import checked_keywords, explained_members, not_called
 from lmmsparse.common.errors import NotFittedByError, OptionError
 from lmmsparse.common.table import Table
@@ -23,11 +24,13 @@ from lmmsparse.fit.verdict import Convergence, judge
 from lmmsparse.inference.intervals.confint import check_method
 from lmmsparse.inference.intervals.variance_errors import variance_errors
 from lmmsparse.model.inference import LinearInference
+from lmmsparse.model.robust import summed
 from lmmsparse.model.rows import LinearRows
 from lmmsparse.report.new_rows import augment_new, told_apart
 from lmmsparse.report.plots import ModelPlots
 from lmmsparse.report.summary import short_print
 from lmmsparse.report.tidy import augment, glance, tidy
+from lmmsparse.results.cluster_sums import ClusterSums
 from lmmsparse.results.influence import Influence, influence
 from lmmsparse.results.monte_carlo import monte_carlo_table
 from lmmsparse.results.residual_covariance import ResidualCovariance, residual_covariance
@@ -122,6 +125,42 @@ class LinearMixedModel(LinearInference, LinearRows):
         1.0
         """
         return variance_errors(self._fit, scale)
+
+    @checked_keywords
+    def cluster_sums(
+        self, source: Any, cluster: str | None = None, *, chunks: Chunks | None = None
+    ) -> ClusterSums:
+        """Sum the rows of the data by cluster, for robust standard errors, reading them once more.
+
+        Pass the result as ``cluster=`` to `vcov_robust`, `coef_table` and others. A model that was
+        fitted in chunks does this by itself as long as it knows its source: one that was loaded,
+        or made from cross-products, does not.
+
+        Parameters
+        ----------
+        source : path, table or Batches
+            The data of the fit, as `lmer` takes them.
+        cluster : str, optional
+            A grouping factor of the model, or a column of the data; as for `vcov_robust`.
+        chunks : Chunks, optional
+            Rows at a time and number of processes.
+
+        Returns
+        -------
+        ClusterSums
+
+        Examples
+        --------
+        >>> import lmmsparse as lmm
+        >>> sleep = lmm.load_dataset("sleepstudy")
+        >>> m = lmm.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> sums = m.cluster_sums(sleep, "Subject", chunks=lmm.Chunks(rows=50))
+        >>> sums
+        Sums over 18 clusters by Subject
+        >>> m.coef_table(robust="CR2", cluster=sums)["Std. Error"].round(4).to_dict()
+        {'Intercept': 6.8246, 'Days': 1.5458}
+        """
+        return summed(self._fit, source, cluster, chunks)
 
     # -- likelihood --------------------------------------------------------------------------------
 

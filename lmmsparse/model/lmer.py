@@ -25,9 +25,9 @@ from lmmsparse.inference.generalized.wald import term_tests
 from lmmsparse.inference.hypotheses.anova import anova_table
 from lmmsparse.inference.hypotheses.lrt import likelihood_ratio_table
 from lmmsparse.inference.hypotheses.terms import check_type
-from lmmsparse.inference.robust.clusters import robust_errors
 from lmmsparse.model.linear import LinearMixedModel
 from lmmsparse.model.mixed import MixedModel
+from lmmsparse.model.robust import errors_asked
 from lmmsparse.model.update import remembers
 from lmmsparse.optimize import Optimizer
 from lmmsparse.report.compare import Comparison, compared_models
@@ -302,12 +302,12 @@ def anova(
                 "different kinds of responses. Compare models of one kind."
             )
         if len(models) == 1:
-            errors = robust_errors(generalized[0].design, robust, cluster)
+            errors = errors_asked(generalized[0], robust, cluster)
             return term_tests(generalized[0], type, errors)
         return likelihood_ratios(generalized, labels)
     if len(models) == 1:
         fit = models[0].fit
-        return anova_table(fit, type, ddf, robust_errors(fit.design, robust, cluster))
+        return anova_table(fit, type, ddf, errors_asked(fit, robust, cluster))
     return likelihood_ratio_table([m.fit for m in models], labels, refit)
 
 

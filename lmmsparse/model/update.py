@@ -58,12 +58,19 @@ def remembers(function: Callable[P, M]) -> Callable[P, M]:
 
 
 def _reference(data: Any) -> Callable[[], Any]:
-    if isinstance(data, (str, Path)):
+    paths = data if isinstance(data, (list, tuple)) else [data]
+    if paths and all(isinstance(each, (str, Path)) for each in paths):
         return lambda: data
     try:
         return weakref.ref(data)
     except TypeError:  # a dictionary of columns
         return lambda: None
+
+
+def made_from(fit: Fit) -> tuple[Any, Any]:
+    """The data of a fit, if they are still there and None otherwise, and its ``chunks=``."""
+    made = _made.get(fit)
+    return (None, None) if made is None else (made.data(), made.options.get("chunks"))
 
 
 def update_model(fit: Fit, formula: Any, data: Any, options: Mapping[str, Any]) -> Any:

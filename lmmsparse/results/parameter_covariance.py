@@ -27,15 +27,20 @@ class ParameterCovariance:
         Zero for what is held or at its bound.
     to_theta : (n_theta, n_theta) array
         θ from standardized coordinates.
+    chance : (probes, n_theta, n_theta) array or None
+        Where traces in the Hessian were estimated, how each random vector differs from the mean.
 
     Notes
     -----
     Twice the inverse Hessian of the criterion with σ free, by central differences of its exact
-    gradient; where that is estimated, average information takes the place of the Hessian.
+    gradient. Where these would take much longer than the search, the Hessian is made from its
+    parts, with traces from random vectors if they cannot be had exactly; where the gradient is
+    estimated, average information takes the place of the Hessian.
     """
 
     matrix: FloatArray
     to_theta: FloatArray
+    chance: FloatArray | None = None
 
 
 @one_thread
@@ -52,8 +57,9 @@ def parameter_covariance(fit: Fit) -> ParameterCovariance:
     def gradient(at: FloatArray, sigma2: float) -> FloatArray:
         return to_theta.T @ objective.gradient(scaled.to_theta(at), sigma2)
 
-    H = np.zeros((d + 1, d + 1))
-    for i in range(0 if fit.estimated else d):
+    H, chance = np.zeros((d + 1, d + 1)), None
+    by_parts = objective.costs_much and not fit.estimated and not scaled.bounds.held(x).any()
+    for i in range(0 if fit.estimated or by_parts else d):
         step = np.zeros(d)
         if not fit.template.free[i]:
             continue
@@ -63,6 +69,11 @@ def parameter_covariance(fit: Fit) -> ParameterCovariance:
     if fit.estimated:  # differences of a gradient that is estimated tell less
         average = objective.joint_derivatives(theta, sigma).hessian[:d, :d]
         H[:d, :d] = to_theta.T @ average @ to_theta
+    if by_parts:
+        observed, chance = objective.observed_information(theta, sigma)
+        H[:d, :d] = to_theta.T @ observed @ to_theta
+        if chance is not None:
+            chance = np.matmul(to_theta.T, np.matmul(chance, to_theta))
     H[:d, :d] = 0.5 * (H[:d, :d] + H[:d, :d].T)
     # The criterion has r²(θ)/σ² + df log σ²; the profile gradient is zero at the optimum.
     r2_slope = _pwrss_gradient(fit) @ to_theta
@@ -70,7 +81,7 @@ def parameter_covariance(fit: Fit) -> ParameterCovariance:
     H[d, d] = 4.0 * objective.df / sigma**2
     # A correlation at its bound does not vary, nor does what the user holds.
     varies = np.append(~scaled.bounds.held(x) & fit.template.free, fit.held.sigma is None)
-    return ParameterCovariance(_twice_inverse(H, varies), to_theta)
+    return ParameterCovariance(_twice_inverse(H, varies), to_theta, chance)
 
 
 def _twice_inverse(H: FloatArray, varies: BoolArray) -> FloatArray:

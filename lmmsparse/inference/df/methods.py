@@ -14,7 +14,7 @@ from lmmsparse.common.options import word_of
 from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.inference.df.kenward_roger import KenwardRoger, kenward_roger
-from lmmsparse.inference.df.satterthwaite import satterthwaite
+from lmmsparse.inference.df.satterthwaite import Satterthwaite, satterthwaite
 from lmmsparse.inference.robust.clusters import Robust
 from lmmsparse.inference.robust.robust import cluster_robust
 from lmmsparse.inference.robust.sandwich import ClusterRobust
@@ -75,7 +75,7 @@ def standard_errors(method: DenominatorDF, L: FloatArray) -> FloatArray:
 
 def method_notes(method: DenominatorDF, L: FloatArray) -> list[str]:
     """What a table has to say about the standard errors of the rows of L."""
-    if isinstance(method, ClusterRobust):
+    if isinstance(method, (ClusterRobust, Satterthwaite)):
         return method.notes(L)
     if not isinstance(method, KenwardRoger) or not method.open(L).any():
         return []

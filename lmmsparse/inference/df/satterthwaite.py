@@ -31,6 +31,8 @@ class Satterthwaite:
         Asymptotic covariance of θ̂ (standardized), parameters of the residuals, and σ̂.
     derivatives : (n_theta + 1, p, p) array
         Of the covariance matrix with respect to the same parameters.
+    chance : (probes, n_theta, n_theta) array or None
+        See `ParameterCovariance`.
 
     Notes
     -----
@@ -45,6 +47,7 @@ class Satterthwaite:
     covariance: FloatArray
     parameter_covariance: FloatArray
     derivatives: FloatArray
+    chance: FloatArray | None = None
 
     def single(self, L: FloatArray) -> FloatArray:
         v = np.einsum("mi,ij,mj->m", L, self.covariance, L, optimize=True)
@@ -55,6 +58,21 @@ class Satterthwaite:
         values, vectors = np.linalg.eigh(L @ self.covariance @ L.T)
         kept = values > np.sqrt(np.finfo(float).eps) * values.max(initial=0.0)
         return 1.0, joint_df(self.single(vectors[:, kept].T @ L))
+
+    def notes(self, L: FloatArray) -> list[str]:
+        """What a table has to say of degrees of freedom that are estimated."""
+        if self.chance is None:
+            return []
+        s, d = self.chance.shape[:2]
+        g = np.einsum("mi,kij,mj->mk", L, self.derivatives, L, optimize=True)
+        along = g @ self.parameter_covariance
+        moved = 0.5 * np.einsum("mi,rij,mj->rm", along[:, :d], self.chance, along[:, :d])
+        size = np.einsum("mk,mk->m", along, g)
+        ratio = np.sqrt(np.sum(moved**2, axis=0) / (s * (s - 1))) / np.where(size > 0, size, 1.0)
+        return [
+            f"Degrees of freedom are estimated with {s} random vectors: "
+            f"standard deviation at most {100.0 * ratio.max(initial=0.0):.1g} % of them."
+        ]
 
 
 def matched_df(v: FloatArray, g: FloatArray, parameters: FloatArray) -> FloatArray:
@@ -88,7 +106,7 @@ def satterthwaite(fit: Fit) -> Satterthwaite:
             2.0 / fit.sigma * fit.vcov[None],
         ]
     )
-    return Satterthwaite(fit.vcov, found.matrix, J)
+    return Satterthwaite(fit.vcov, found.matrix, J, found.chance)
 
 
 def _covariance_slopes(fit: Fit, to_theta: FloatArray) -> FloatArray:

@@ -112,7 +112,7 @@ def stacks(fit: Fit, clusters: Clusters, X: FloatArray, e: FloatArray) -> Iterat
     same = np.maximum.reduceat(spread, first) == np.minimum.reduceat(spread, first)
     same &= not correlated
     columns, places, widths = _effects(fit, clusters, order)
-    rows_in, width_in = _rounded(sizes), _rounded(widths)
+    rows_in, width_in = rounded(sizes), rounded(widths)
     # Where the basis would be as large as the cluster, there is nothing to gain from it.
     smaller = same & (width_in + X.shape[1] < rows_in)
     kinds = np.column_stack([rows_in, width_in, smaller])
@@ -121,7 +121,7 @@ def stacks(fit: Fit, clusters: Clusters, X: FloatArray, e: FloatArray) -> Iterat
         own = np.flatnonzero((kinds == (m, k, shrinks)).all(axis=1))
         for part in chunks(len(own), int(m) * int(k + X.shape[1] if shrinks else 2 * m)):
             which = own[part]
-            rows = np.repeat(first[which], sizes[which]) + _counted(sizes[which])
+            rows = np.repeat(first[which], sizes[which]) + counted(sizes[which])
             at = (np.repeat(np.arange(len(which)), sizes[which]), row[rows])
             stack = Stack(
                 which,
@@ -188,19 +188,19 @@ def _effects(
         by_cluster = np.argsort(cluster_of, kind="stable")
         counts = np.bincount(cluster_of, minlength=clusters.count)
         rank = np.empty(block.n_levels, dtype=np.intp)
-        rank[by_cluster] = _counted(counts)
+        rank[by_cluster] = counted(counts)
         columns.append(block.shifted_columns[order] @ T)
         places.append(widths[of_rows] + block.k * rank[levels])
         widths = widths + block.k * counts
     return columns, places, widths
 
 
-def _counted(sizes: IntArray) -> IntArray:
+def counted(sizes: IntArray) -> IntArray:
     """0, 1, …, size − 1 for every size, one after the other."""
     return np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
-def _rounded(sizes: IntArray) -> IntArray:
+def rounded(sizes: IntArray) -> IntArray:
     """Sizes rounded up, so that few different ones are left."""
     steps: list[int] = [0]
     while steps[-1] < sizes.max(initial=0):

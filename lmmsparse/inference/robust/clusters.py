@@ -14,9 +14,10 @@ from lmmsparse.common.options import one_of
 from lmmsparse.common.words import close_match, listed
 from lmmsparse.design import Design
 from lmmsparse.design.labels import python_value
+from lmmsparse.fit.fit import Fit
 from lmmsparse.results.by_group import own_name
+from lmmsparse.results.cluster_sums import ClusterSums, check_own, crosses
 from lmmsparse.results.row_labels import row_labels
-from lmmsparse.results.rows_needed import IN_MEMORY
 
 KINDS = ("CR0", "CR1", "CR2", "CR3")
 
@@ -43,7 +44,7 @@ class Robust:
     """Which cluster-robust covariance matrix is wanted."""
 
     kind: str
-    clusters: Clusters
+    clusters: Clusters | ClusterSums
 
     @property
     def words(self) -> str:
@@ -51,7 +52,7 @@ class Robust:
         return f"{self.kind} standard errors by {self.clusters.name}"
 
 
-def robust_errors(design: Design, robust: Any, cluster: Any) -> Robust | None:
+def robust_errors(fit: Fit, robust: Any, cluster: Any) -> Robust | None:
     """What ``robust=`` and ``cluster=`` ask for; None for the model's own standard errors."""
     if robust is None or robust is False:
         if cluster is None:
@@ -60,7 +61,7 @@ def robust_errors(design: Design, robust: Any, cluster: Any) -> Robust | None:
             "cluster= goes with cluster-robust standard errors. Pass robust='CR2' too, or leave "
             "it out."
         )
-    return Robust(check_kind("robust", robust), clusters_of(design, cluster))
+    return Robust(check_kind("robust", robust), clusters_of(fit, cluster))
 
 
 def check_kind(name: str, kind: Any) -> str:
@@ -69,8 +70,10 @@ def check_kind(name: str, kind: Any) -> str:
     return one_of(name, written, KINDS, "They are cluster-robust; 'CR2' is the usual choice.")
 
 
-def clusters_of(design: Design, cluster: Any) -> Clusters:
+def clusters_of(fit: Fit, cluster: Any) -> Clusters | ClusterSums:
     """Clusters from a factor's name, labels of the rows, or None for the outermost factor.
+
+    Sums over clusters stand for themselves.
 
     Raises
     ------
@@ -78,10 +81,14 @@ def clusters_of(design: Design, cluster: Any) -> Clusters:
         If there are no such labels, some are missing, all are equal, or a random effect is shared
         by several clusters.
     """
+    design = fit.design
+    if isinstance(cluster, ClusterSums):
+        return check_own(cluster, fit)
     if design.facts is not None:
         raise RowsNotKeptError(
-            "Cluster-robust standard errors need the rows of the data, which a model fitted in "
-            f"chunks does not keep. {IN_MEMORY}"
+            "Cluster-robust standard errors need another pass over the data, which this model does "
+            "not know any more. Write cluster=m.cluster_sums(source, 'column'), with the source "
+            "that it was fitted to."
         )
     name, codes = _outermost(design) if cluster is None else _labelled(design, cluster)
     _, codes = np.unique(codes, return_inverse=True)
@@ -109,11 +116,7 @@ def clusters_of(design: Design, cluster: Any) -> Clusters:
             )
         if crossing := _crosses(block.codes, block.n_levels, found):
             label = python_value(block.levels[crossing[0]])
-            raise OptionError(
-                f"The random effects of {block.group!r} cross the clusters of {name!r}: the level "
-                f"{label!r} occurs in {crossing[1]} of them, which are therefore correlated. "
-                "Choose clusters within each of which the levels of all grouping factors lie."
-            )
+            raise crosses(block.group, label, name, crossing[1])
     return found
 
 

@@ -6,13 +6,14 @@ adjustment they come from V⁻¹X in O(n); the adjustment CR2 takes the blocks o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import scipy.linalg as sla
 
 from lmmsparse.common.arrays import FloatArray, IntArray
-from lmmsparse.common.errors import DesignWarning
+from lmmsparse.common.errors import DesignWarning, OptionError
 from lmmsparse.common.findings import warn
 from lmmsparse.common.threads import one_thread
 from lmmsparse.engine.linalg import chunks
@@ -20,10 +21,12 @@ from lmmsparse.fit.fit import Fit
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.residual.fit import ResidualFit
 from lmmsparse.inference.robust.adjustment import NOTHING_LEFT, adjusted
-from lmmsparse.inference.robust.blocks import stacks
+from lmmsparse.inference.robust.blocks import Stack, stacks
 from lmmsparse.inference.robust.clusters import Clusters, Robust
 from lmmsparse.inference.robust.sandwich import ClusterRobust
 from lmmsparse.inference.robust.scores import score_robust
+from lmmsparse.inference.robust.summed import stacks_of_sums
+from lmmsparse.results.cluster_sums import ClusterSums
 from lmmsparse.results.row_forms import EffectsOfRows, projected_rows, pulled_columns
 
 _FEW_CLUSTERS = 10
@@ -40,8 +43,8 @@ def robust_covariance(fit: Fit, robust: Robust) -> FloatArray:
             DesignWarning,
         )
     if isinstance(fit, GeneralizedFit):
-        return score_robust(fit, robust).covariance
-    return cluster_robust(fit, robust).covariance
+        return score_robust(fit, robust, finite=False).covariance
+    return cluster_robust(fit, robust, finite=False).covariance
 
 
 @one_thread
@@ -49,12 +52,19 @@ def cluster_robust(fit: Fit, robust: Robust, finite: bool = True) -> ClusterRobu
     """Prepare the cluster-robust covariance matrix of a fit."""
     clusters, kind, p = robust.clusters, robust.kind, fit.design.p
     RX, basis = fit.modes.solution.RX, fit.products.basis
-    X, VX, e = _whitened(fit)
-    scores = _sums(VX * e[:, None], clusters)
-    inner = _inner(X, VX, clusters)
     back = basis.coefficients(sla.solve_triangular(RX, np.eye(p))) if p else np.zeros((0, 0))
+    found: Iterable[Stack] = ()
+    if isinstance(clusters, ClusterSums):
+        scores, inner = clusters.scores, _blocks(clusters, kind, finite)
+        if kind == "CR2":
+            found = stacks_of_sums(fit, clusters, inner)
+    else:
+        X, VX, e = _whitened(fit)
+        scores, inner = _sums(VX * e[:, None], clusters), _inner(X, VX, clusters)
+        if kind == "CR2":
+            found = stacks(fit, clusters, X, e)
     if kind == "CR2":
-        scores, spread, hat = _square_roots(fit, clusters, X, e)
+        scores, spread, hat = _square_roots(found, clusters.count, p)
     elif kind == "CR3":
         G = _inverses(inner)
         hat = np.matmul(G, inner)
@@ -64,6 +74,19 @@ def cluster_robust(fit: Fit, robust: Robust, finite: bool = True) -> ClusterRobu
         scores, spread, hat = np.sqrt(factor) * scores, factor * inner, np.sqrt(factor) * inner
     half = back @ scores.T
     return ClusterRobust(robust, half @ half.T, back, spread, hat, finite)
+
+
+def _blocks(sums: ClusterSums, kind: str, finite: bool) -> FloatArray:
+    """X_j'V_j⁻¹X_j of the clusters, where anything depends on them."""
+    if sums.inner is not None:
+        return sums.inner
+    if finite or kind in ("CR2", "CR3"):
+        raise OptionError(
+            f"{kind} standard errors{' with degrees of freedom' * finite} need p × p numbers of "
+            f"every cluster, more than memory would hold of {sums.count:,} clusters. Use 'CR1' "
+            "with ddf='asymptotic'."
+        )
+    return np.zeros((0, sums.scores.shape[1], sums.scores.shape[1]))
 
 
 def _whitened(fit: Fit) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -133,12 +156,11 @@ def _inverses(inner: FloatArray) -> FloatArray:
 
 
 def _square_roots(
-    fit: Fit, clusters: Clusters, X: FloatArray, e: FloatArray
+    found: Iterable[Stack], m: int, p: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """E_je_j, E_jV_jE_j' and E_jX_j of every cluster for CR2."""
-    m, p = clusters.count, X.shape[1]
     scores, spread, hat = np.empty((m, p)), np.empty((m, p, p)), np.empty((m, p, p))
-    for stack in stacks(fit, clusters, X, e):
+    for stack in found:
         E = adjusted(stack)
         scores[stack.which] = np.einsum("cpm,cm->cp", E, stack.e)
         spread[stack.which] = stack.forms(E)

@@ -23,7 +23,7 @@ from lmmsparse.engine.generalized.scores import informations, scores
 from lmmsparse.fit.generalized.fit import GeneralizedFit
 from lmmsparse.fit.generalized.verdict import unbounded
 from lmmsparse.inference.robust.adjustment import NOTHING_LEFT
-from lmmsparse.inference.robust.clusters import Robust
+from lmmsparse.inference.robust.clusters import Clusters, Robust
 from lmmsparse.inference.robust.sandwich import ClusterRobust
 
 _FLAT = 1e-14
@@ -45,6 +45,7 @@ def score_robust(fit: GeneralizedFit, robust: Robust, finite: bool = True) -> Cl
             "which n_agq=0 does not find. Fit with n_agq=1."
         )
     p, clusters, basis = fit.design.p, robust.clusters, fit.problem.rows.basis
+    assert isinstance(clusters, Clusters)
     own = scores(fit.point, clusters.codes, clusters.count)
     parts = informations(fit.point, clusters.codes, clusters.count)
     values, vectors = np.linalg.eigh(parts.sum(axis=0))
