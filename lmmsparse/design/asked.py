@@ -14,8 +14,10 @@ from lmmsparse.design.expressions import columns_of
 from lmmsparse.design.residual import PART
 from lmmsparse.design.tables import as_frame
 from lmmsparse.formula.formula import MixedFormula, parse_formula
+from lmmsparse.formula.parts import Variable, read_part
 from lmmsparse.formula.references import references, with_columns
 from lmmsparse.formula.residual import ResidualCorrelation, parse_residual, parse_residual_sd
+from lmmsparse.formula.tokens import quote_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +117,31 @@ def about_idle(parsed: MixedFormula) -> list[Finding]:
 def _parts(response: str, parsed: MixedFormula, columns: Sequence[str]) -> dict[str, str]:
     names = set(references(response).names)
     others = " + ".join(f"`{name}`" for name in columns if name not in names)
-    parts = {"response": f"0 + {response}", "fixed": with_columns(parsed.fixed, others)}
+    parts = {"response": f"0 + {response}", "fixed": _written_out(parsed.fixed, others)}
     for i, term in enumerate(parsed.random):
         parts[f"random{i}"] = with_columns(term.effects, others)
     return parts
+
+
+def _written_out(text: str, columns: str) -> str:
+    """A part with all columns for ".", and without those that it takes away again."""
+    whole = with_columns(text, columns)
+    if whole == text or "-" not in text:
+        return whole
+    terms = read_part(whole)
+    left = {name for term in terms for v in term for name in _names_in(v)}
+    if left.issuperset(references(whole).names):
+        return whole
+    products = [":".join(_written(v) for v in term) for term in terms if term]
+    return " + ".join(["1" if () in terms else "0", *products])
+
+
+def _names_in(variable: Variable) -> Sequence[str]:
+    return [variable.text] if variable.is_column else references(variable.text).names
+
+
+def _written(variable: Variable) -> str:
+    return quote_name(variable.text, quoted=True) if variable.is_column else variable.text
 
 
 def _check_response_alone(response: str, parsed: MixedFormula, columns: Sequence[str]) -> None:

@@ -230,21 +230,27 @@ def dispersion_table(fit: GeneralizedFit, n: int, rng: Any) -> Table:
         return float(np.sum((y[usable] - mean[usable]) ** 2 / variance[usable]))
 
     simulated = np.array([spread(column) for column in draws.T])
-    own = spread(fit.seen.y)
+    own, expected = spread(fit.seen.y), float(np.mean(simulated))
     above = (np.sum(simulated >= own) + 1.0) / (n + 1.0)
     below = (np.sum(simulated <= own) + 1.0) / (n + 1.0)
-    p = min(1.0, 2.0 * min(above, below))
+    p, found = min(1.0, 2.0 * min(above, below)), np.nan
+    notes = [
+        "Pearson: squared residuals at the modes divided by rows less effective parameters.",
+        f"Simulation: {n} responses with new random effects; two-sided test.",
+    ]
+    if expected > 0:
+        found = own / expected
+    else:
+        p = np.nan
+        notes.append("NaN: all responses that the model draws are alike.")
     return Table(
         {
-            "ratio": [ratio, own / float(np.mean(simulated))],
+            "ratio": [ratio, found],
             "df": [left, np.nan],
             "p.value": [np.nan, p],
         },
         ["Pearson", "simulation"],
         title=f"Dispersion of {fit.design.response}, {fit.family}",
-        notes=[
-            "Pearson: squared residuals at the modes divided by rows less effective parameters.",
-            f"Simulation: {n} responses with new random effects; two-sided test.",
-        ],
+        notes=notes,
         formats={"ratio": fixed(3), "df": fixed(1), "p.value": p_values},
     )

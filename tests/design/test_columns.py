@@ -752,3 +752,28 @@ def test_codings_of_factors_that_the_formula_leaves_out_do_nothing() -> None:
     assert without.formula == with_it.update(". ~ . - recipe").formula
     plain = lmm.lmer("angle ~ temp + (1 | replicate)", d)
     assert without.reml_criterion == pytest.approx(plain.reml_criterion, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("formula", "same"),
+    [
+        ("y ~ . - day - t - g + (1 | g)", "y ~ x + `a b` + (1 | g)"),
+        ("y ~ . - day - t + x:g + (1 | g)", "y ~ x + `a b` + g + x:g + (1 | g)"),
+        ("y ~ (. - day - t - g)^2 + (1 | g)", "y ~ (x + `a b`)^2 + (1 | g)"),
+        ("y ~ 0 + . - day - t - g + (1 | g)", "y ~ 0 + x + `a b` + (1 | g)"),
+        (
+            "y ~ . - t - day - g + np.log(`a b`) + (1 | g)",
+            "y ~ x + `a b` + np.log(`a b`) + (1 | g)",
+        ),
+    ],
+)
+def test_a_column_that_is_taken_away_again_is_not_looked_at(formula: str, same: str) -> None:
+    """Dates and labels of rows are no predictors, and missing values in them drop no row."""
+    rng = np.random.default_rng(2)
+    data = pd.DataFrame({"y": rng.normal(size=40), "x": rng.normal(size=40)})
+    data["a b"], data["g"] = rng.uniform(1, 2, 40), np.arange(40) % 8
+    data["day"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(data["g"], "D")
+    data["t"] = [None, *(f"row {i}" for i in range(39))]
+    one, other = lmm.build_design(formula, data), lmm.build_design(same, data)
+    np.testing.assert_array_equal(one.X, other.X)
+    assert one.x_names == other.x_names

@@ -331,3 +331,16 @@ def test_weights_that_are_no_trials_are_warned_of() -> None:
     found = next(f for f in parts.convergence.findings if f.code == "not-whole")
     assert found.level == "warning"
     assert "these are counts" in found.message
+
+
+def test_dispersion_of_a_model_that_always_draws_the_same() -> None:
+    """Of responses that a predictor separates entirely there is no spread to compare with."""
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"x": rng.normal(size=60), "g": np.repeat(np.arange(12), 5)})
+    data["f"] = np.where(data["x"] > 0, "yes", "no")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = lmm.glmer("f ~ x + (1 | g)", data, "binomial").check_dispersion(20)
+    assert np.isnan(table["ratio"]["simulation"])
+    assert np.isnan(table["p.value"]["simulation"])
+    assert "all responses that the model draws are alike" in str(table)
