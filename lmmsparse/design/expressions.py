@@ -125,11 +125,11 @@ def unknown_name(name: str, columns: Iterable[str], called: bool = False) -> Dat
     """The error for a name that stands for nothing."""
     columns = list(columns)
     if called:
+        if advice := habit("functions", name):
+            return DataError(f"The formula calls {name}(), which is not known. {advice}")
         functions = sorted(FUNCTIONS)
-        advice = habit("functions", name)
-        hint = f" {advice}" if advice else close_match(name, functions)
         return DataError(
-            f"The formula calls {name}(), which is not known.{hint} "
+            f"The formula calls {name}(), which is not known.{close_match(name, functions)} "
             f"Available are {', '.join(functions)} and np.…; pass functions of your own as "
             f"context={{{name!r}: {name}}}."
         )

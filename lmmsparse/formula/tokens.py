@@ -27,6 +27,7 @@ _AS_CALLS = {
     f"as.{kind}": kind
     for kind in ("factor", "ordered", "numeric", "integer", "character", "logical")
 }
+_IN_PYTHON = {"%%": "%", "%/%": "//"}
 _OPENING, _CLOSING = "([{", ")]}"
 _PARTNER = dict(zip(_CLOSING, _OPENING, strict=True))
 
@@ -116,10 +117,11 @@ def _next_token(text: str, at: int) -> Token:
         Place(text, at, at + 1).fail(_stray(char))
     value = operator.group()
     if len(value) > 1 and value.startswith("%") and value != "%in%":
-        Place(text, at, at + len(value)).fail(
-            f'The operator "{value}" exists only in R. Compute the quantity as a column of the '
-            "data first."
-        )
+        instead = _IN_PYTHON.get(value)
+        advice = "Compute the quantity as a column of the data first."
+        if instead:
+            advice = f'Write "{instead}" inside I( ), for example I(x {instead} 2).'
+        Place(text, at, at + len(value)).fail(f'The operator "{value}" exists only in R. {advice}')
     return Token(text, at, operator.end(), "op", value)
 
 
