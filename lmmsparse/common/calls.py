@@ -118,6 +118,8 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
     known = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
     called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
     checks = {p.name: (p.default, check) for p in parameters if (check := _check_of(p))}
+    if called == "confint":  # which knows what is meant by names in the place of a level
+        checks.pop("level", None)
     places = [(i, name) for i, name in enumerate(signature.parameters) if name in checks]
     places = [(i, name) for i, name in places if not _by_name_only(signature, name)]
 

@@ -76,7 +76,6 @@ SAID = {
     "m.ranef['subject']": "Did you mean 'Subject'?",
     "m(s)": "m.predict(newdata)",
     "m.icc(se=True)": "m.bootstrap(500, rng=1",
-    "g.coef_table(robust='CR2')": "GEE()",
     "g.summary(ddf='KR')": "z tests",
     # emmeans
     "k.emmeans('recipee')": "Did you mean 'recipe'?",
