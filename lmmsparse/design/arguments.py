@@ -90,6 +90,6 @@ def numbers(what: str, values: Any, advice: str = "Convert it first.") -> FloatA
         array = table.to_numpy(dtype=np.float64, na_value=np.nan)
     except DataError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{what} must be numbers ({error}). {advice}") from error
     return np.array(array).reshape(np.shape(values))
