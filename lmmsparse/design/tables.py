@@ -43,20 +43,22 @@ def as_frame(data: Any) -> pd.DataFrame:
 
 
 def _native(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table without columns of another machine's byte order, or of records, as FITS has them.
+    """The table without columns of another byte order, of records, or of more than 64 bits.
 
     pandas and its like can do little with these.
     """
     foreign = [
         (i, kind)
         for i, kind in enumerate(frame.dtypes.to_numpy())
-        if isinstance(kind, np.dtype) and (not kind.isnative or kind.kind == "V")
+        if isinstance(kind, np.dtype)
+        and (not kind.isnative or kind.kind == "V" or (kind.kind == "f" and kind.itemsize > 8))
     ]
     if not foreign:
         return frame
     frame = frame.copy(deep=False)
     for i, kind in foreign:
-        own = object if kind.kind == "V" else kind.newbyteorder("=")
+        wide = kind.kind == "f" and kind.itemsize > 8
+        own = object if kind.kind == "V" else np.float64 if wide else kind.newbyteorder("=")
         values = frame.iloc[:, i].to_numpy().astype(own)
         frame.isetitem(i, pd.Series(values, index=frame.index))
     return frame

@@ -285,6 +285,12 @@ def _from_text(values: pd.Series) -> pd.Series:
     place = np.empty(len(order) + 1, dtype=np.intp)
     place[order], place[-1] = np.arange(len(order)), -1
     own = found.dtype == _dtype_of_labels()
-    categories = pd.Index(found.take(order) if own else levels[order])
+    try:
+        categories = pd.Index(found.take(order) if own else levels[order])
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"Column {values.name!r} holds texts that are not valid Unicode, as names of files can "
+            "be. Clean them first, for example by .str.encode('utf-8', 'replace')."
+        ) from error
     text = pd.Categorical.from_codes(place[codes], dtype=_levels(categories), validate=False)
     return pd.Series(text, index=values.index, name=values.name)
