@@ -60,7 +60,7 @@ def _native(frame: pd.DataFrame) -> pd.DataFrame:
         wide = kind.kind == "f" and kind.itemsize > 8
         own = object if kind.kind == "V" else np.float64 if wide else kind.newbyteorder("=")
         values = frame.iloc[:, i].to_numpy().astype(own)
-        frame.isetitem(i, pd.Series(values, index=frame.index))
+        frame.isetitem(i, values)
     return frame
 
 
