@@ -64,7 +64,10 @@ def _of_labels(labels: pd.Index) -> Hashes:
     if isinstance(labels.dtype, np.dtype) and labels.dtype.kind in "iufb":
         return labels.to_numpy().astype(np.float64).view(np.uint64)
     text = np.array([str(label) for label in labels], dtype=object)
-    return np.asarray(pd.util.hash_array(text, categorize=False))
+    try:
+        return np.asarray(pd.util.hash_array(text, categorize=False))
+    except UnicodeEncodeError:  # texts that are refused later
+        return np.zeros(len(text), dtype=np.uint64)
 
 
 def _mixed(h: Hashes) -> Hashes:

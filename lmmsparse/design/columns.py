@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from lmmsparse.design.labels import check_types, positions, python_value
 from lmmsparse.design.rank import LARGEST
 from lmmsparse.design.variables import (
     Variables,
+    as_floats,
     codes_and_categories,
     holds_objects,
     tidy_column,
@@ -113,7 +115,7 @@ def _to_numbers(name: str, levels: Iterable[Any]) -> str:
 
 def _as_numbers(levels: Iterable[Any]) -> tuple[FloatArray, list[Any]]:
     """The numbers among texts, and the texts that are none."""
-    levels = list(levels)
+    levels = [level if isinstance(level, (str, Number)) else str(level) for level in levels]
     values = pd.to_numeric(pd.Series(levels, dtype=object), errors="coerce").to_numpy(np.float64)
     odd = [level for level, value in zip(levels, values, strict=True) if np.isnan(value)]
     return values[~np.isnan(values)], odd
@@ -330,7 +332,7 @@ def span_of(column: pd.Series) -> tuple[float, float, float]:
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufb":
         values = np.asarray(column.to_numpy(), dtype=np.float64)
     else:
-        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        values = as_floats(column)
     with np.errstate(over="ignore", invalid="ignore"):
         mean = float(values.mean())
     if not np.isfinite(mean):  # infinite values, or numbers whose sum is

@@ -232,6 +232,8 @@ def _labelled(what: str, name: str, values: Any, labels: Any) -> tuple[pd.Index,
             f"The {what} has no labels, which say what level each row belongs to. Pass labels=, or "
             "a DataFrame with labels on its rows and columns."
         )
+    if isinstance(index.dtype, np.dtype) and index.dtype.kind == "f":
+        index = index.astype(np.float64)  # pandas cannot look up wider ones
     if index.hasnans:
         raise DataError(f"The labels of the {what} have missing values. Give every row a label.")
     if not index.is_unique:

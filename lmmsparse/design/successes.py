@@ -29,6 +29,7 @@ from lmmsparse.formula.references import references, with_columns
 from lmmsparse.formula.tokens import quote_name
 
 _WHOLE = 1e-8
+_LARGEST = 1e15  # beyond it there are no whole numbers in double precision
 FORMS = (
     "Write cbind(successes, failures) or successes / trials on the left of ~, or give proportions "
     "there and the trials as weights='trials'."
@@ -158,9 +159,10 @@ def _counted(
 ) -> BinomialResponse:
     """Successes among trials."""
     text = as_written(formula)
-    if np.isinf(successes).any() or np.isinf(trials).any():
+    if max(np.nanmax(np.abs(successes), initial=0), np.nanmax(trials, initial=0)) > _LARGEST:
         raise DataError(
-            f"The response {text} holds infinite values. Check the columns it uses. {FORMS}"
+            f"The response {text} holds infinite values, or numbers beyond {_LARGEST:.0e}. Check "
+            f"the columns it uses. {FORMS}"
         )
     known = np.isfinite(successes) & np.isfinite(trials)
     wrong = known & ((successes < 0) | (successes > trials + _WHOLE) | (trials < 0))

@@ -39,6 +39,28 @@ def as_frame(data: Any) -> pd.DataFrame:
         frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     if len(frame) == 0:
         raise DataError("The data have no rows. Check how they were read and filtered.")
+    return _native(frame)
+
+
+def _native(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table without columns of another byte order, of records, or of more than 64 bits.
+
+    pandas and its like can do little with these.
+    """
+    foreign = [
+        (i, kind)
+        for i, kind in enumerate(frame.dtypes.to_numpy())
+        if isinstance(kind, np.dtype)
+        and (not kind.isnative or kind.kind == "V" or (kind.kind == "f" and kind.itemsize > 8))
+    ]
+    if not foreign:
+        return frame
+    frame = frame.copy(deep=False)
+    for i, kind in foreign:
+        wide = kind.kind == "f" and kind.itemsize > 8
+        own = object if kind.kind == "V" else np.float64 if wide else kind.newbyteorder("=")
+        values = frame.iloc[:, i].to_numpy().astype(own)
+        frame.isetitem(i, values)
     return frame
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from lmmsparse.common.arrays import BoolArray, IntArray
+from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
 from lmmsparse.common.errors import DataError
 from lmmsparse.design.foreign import from_arrow
 
@@ -60,7 +60,7 @@ def widened(values: pd.Series) -> pd.Series:
     """
     dtype = values.dtype
     if holds_objects(values) or (not isinstance(dtype, np.dtype) and _numeric(dtype)):
-        numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        numbers = as_floats(values)
         return pd.Series(numbers, index=values.index, name=values.name)
     if not isinstance(dtype, np.dtype) or dtype.kind not in "iuf":
         return values
@@ -69,6 +69,17 @@ def widened(values: pd.Series) -> pd.Series:
     )
     wide = np.dtype(np.int64 if whole else np.float64)
     return values if dtype == wide else values.astype(wide)
+
+
+def as_floats(values: pd.Series) -> FloatArray:
+    """Numbers of any kind in double precision, NaN where missing."""
+    try:
+        return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
+    except OverflowError as error:
+        raise DataError(
+            f"Column {values.name!r} holds whole numbers beyond 1.8e308, which cannot be computed "
+            "with. Divide them first, or turn them into text if they are labels."
+        ) from error
 
 
 def holds_objects(values: pd.Series) -> bool:
@@ -274,6 +285,12 @@ def _from_text(values: pd.Series) -> pd.Series:
     place = np.empty(len(order) + 1, dtype=np.intp)
     place[order], place[-1] = np.arange(len(order)), -1
     own = found.dtype == _dtype_of_labels()
-    categories = pd.Index(found.take(order) if own else levels[order])
+    try:
+        categories = pd.Index(found.take(order) if own else levels[order])
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"Column {values.name!r} holds texts that are not valid Unicode, as names of files can "
+            "be. Clean them first, for example by .str.encode('utf-8', 'replace')."
+        ) from error
     text = pd.Categorical.from_codes(place[codes], dtype=_levels(categories), validate=False)
     return pd.Series(text, index=values.index, name=values.name)

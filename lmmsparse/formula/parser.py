@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from lmmsparse.common.errors import FormulaError
 from lmmsparse.formula.expression import check_python
 from lmmsparse.formula.places import Place
 from lmmsparse.formula.tokens import CONSTANTS, Token
@@ -31,7 +32,12 @@ def parse_side(tokens: list[Token]) -> Node:
     """Parse the tokens, at least one, of one side of the tilde, without the end token."""
     text, last = tokens[-1].text, tokens[-1].end
     parser = _Parser([*tokens, Token(text, last, last, "end", "")])
-    node = parser.bar()
+    try:
+        node = parser.bar()
+    except RecursionError as error:
+        raise FormulaError(
+            "The formula is nested too deeply. Remove powers and parentheses that are not needed."
+        ) from error
     if parser.here.kind != "end":
         parser.unexpected()
     return node

@@ -137,12 +137,13 @@ def _response(old: list[Token], new: list[Token]) -> str:
     """The new response, ``.`` in it replaced by the old one."""
     if not new:
         return _text(old)
-    text, shift, before = new[0].text, 0, _text(old)
-    if len(new) > 1 and old and not isinstance(parse_side(old), Name | Call | Paren):
-        before = f"({before})"
+    text, shift = new[0].text, 0
+    calculated = old and not isinstance(parse_side(old), Name | Call | Paren)
     whole = text[new[0].start : new[-1].end]
-    for token in new:
+    for i, token in enumerate(new):
         if token.kind == "name" and token.value == ".":
+            alone = len(new) == 1 or (new[i - 1].is_op("(") and new[i + 1].is_op(")"))
+            before = f"({_text(old)})" if calculated and not alone else _text(old)
             start = token.start - new[0].start + shift
             whole = whole[:start] + before + whole[start + 1 :]
             shift += len(before) - 1

@@ -19,6 +19,7 @@ import pytest
 import scipy.special
 
 import lmmsparse as lmm
+from lmmsparse.formula.update import updated_formula
 
 N = 40
 RNG = np.random.default_rng(4)
@@ -189,6 +190,27 @@ PLACES: dict[str, str] = {
 }
 
 
+ELSEWHERE: dict[str, Callable[[str], Any]] = {
+    "time": lambda t: lmm.build_design("y ~ x", DATA, residual=f"ar1(I({t}) | g)"),
+    "bare time": lambda t: lmm.build_design("y ~ x", DATA, residual=f"car1({t} | g)"),
+    "residual group": lambda t: lmm.build_design("y ~ x", DATA, residual=f"cs(1 | factor({t}))"),
+    "residual": lambda t: lmm.build_design("y ~ x", DATA, residual=t),
+    "residual_sd": lambda t: lmm.build_design("y ~ x", DATA, residual_sd=f"~ I({t})"),
+    "successes": lambda t: lmm.glmer(f"cbind({t}, 3) ~ x + (1 | g)", DATA, "binomial"),
+    "failures": lambda t: lmm.glmer(f"cbind(g, {t}) ~ x + (1 | g)", DATA, "binomial"),
+    "trials": lambda t: lmm.glmer(f"g / ({t}) ~ x + (1 | g)", DATA, "binomial"),
+    "exposure": lambda t: lmm.glmer("g ~ x + (1 | f)", DATA, "poisson", offset=t),
+    "change": lambda t: lmm.build_design(
+        updated_formula("y ~ x + (1 | g)", f". ~ . + I({t})"), DATA
+    ),
+    "new response": lambda t: lmm.build_design(
+        updated_formula("y ~ x + (1 | g)", f"I(. + {t}) ~ ."), DATA
+    ),
+    "coding": lambda t: lmm.build_design("y ~ f + (1 | g)", DATA, contrasts={"f": t}),
+    "weights": lambda t: lmm.build_design("y ~ x + (1 | g)", DATA, weights=t),
+}
+
+
 def written(expression: str, target: Path) -> str:
     run = f"__import__('os').mkdir('{target}')"
     return expression.format(run=run, quoted=run.replace("'", r"\'"), target=target)
@@ -224,6 +246,17 @@ def test_formulas_run_nothing(place: str, target: Path) -> None:
             lambda: lmm.build_design(PLACES[place].format(written(expression, target)), DATA),  # noqa: B023
             target,
         )
+    ]
+    assert not let_through
+
+
+@pytest.mark.parametrize("place", ELSEWHERE)
+def test_other_texts_run_nothing(place: str, target: Path) -> None:
+    own = EXPRESSIONS[list(ELSEWHERE).index(place) % 4 :: 4]  # together all
+    let_through = [
+        expression
+        for expression in own
+        if not refused(lambda: ELSEWHERE[place](written(expression, target)), target)  # noqa: B023
     ]
     assert not let_through
 

@@ -89,6 +89,8 @@ FIXED = (
     "C(np.linspace(0, 1, 99999), contr.poly)",
     "dummy(np.arange(99999))",
     "interaction(np.arange(99999), np.arange(99999))",
+    f"interaction({', '.join(['long'] * 900)})",
+    "I(np.arange(99999)[:, None].clip(np.arange(99999)).mean() * x)",
     # terms
     "*".join(MANY[:14]),
     "*".join(MANY),
@@ -111,6 +113,12 @@ FIXED = (
     "log(" * 3_000 + "x" + ")" * 3_000,
     "I(" + " + ".join(["x"] * 20_000) + ")",
     " + ".join(f"x{i}" for i in range(50_000)),
+    " + ".join(["."] * 2_000),
+    " - ".join(["."] * 2_000),
+    " + ".join(f"I(x**{i})" for i in range(3_000)),
+    "+".join(["x"] * 24_000),
+    "x" + ":x" * 20_000,
+    "x" + "^2" * 10_000,
     # patterns
     "I(f.str.contains('(a+)+c', regex=True))",
     "I(f.str.contains('(a|a)*c', regex=True))",
@@ -146,6 +154,26 @@ OTHERS = (
     "y ~ " + "~" * 100_000,
     "y ~ x + `" + "a" * 100_000 + "` + (1|g)",
 )
+# What is asked for by other texts than the formula.
+ELSEWHERE = (
+    {"residual": "x"},
+    {"residual": f"ar1({'+'.join(['x'] * 24_000)} | g)"},
+    {"residual": f"ar1(x{'^2' * 10_000} | g)"},
+    {"residual": f"cs(1 | {'*'.join(LETTERS)})"},
+    {"residual": "ar1(I(x * 10**10**9) | g)"},
+    {"residual": f"{'a' * 49_000}(x | g)"},
+    {"residual": "(" * 20_000},
+    {"residual_sd": f"~ {'*'.join(MANY[:20])}"},
+    {"residual_sd": "~ poly(x, 10**6)"},
+    {"residual_sd": f"~ {'+'.join(['x'] * 24_000)}"},
+    {"response": "cbind(x, 9**9**9)"},
+    {"response": "cbind(np.arange(10**12), x)"},
+    {"response": "x / (10**400)**2"},
+    {"response": f"cbind({'+'.join(['x'] * 20_000)}, x)"},
+    {"change": f". ~ . + {'*'.join(MANY[:20])}"},
+    {"change": f". ~ . - x{'^2' * 10_000}"},
+    {"change": f"I({'.+' * 20_000}x) ~ ."},
+)
 CHILD = """
 import json, resource, sys, time, warnings
 warnings.simplefilter("ignore")
@@ -153,27 +181,36 @@ import numpy as np, pandas as pd, lmmsparse as lmm
 n = 120
 r = np.random.default_rng(1)
 data = pd.DataFrame({"y": r.normal(size=n), "x": np.arange(n) % 10.0, "z": r.normal(size=n),
-                     "f": np.where(np.arange(n) % 2, "a" * 32, "b"), "g": np.arange(n) % 6})
+                     "f": np.where(np.arange(n) % 2, "a" * 32, "b"), "g": np.arange(n) % 6,
+                     "long": "a" * 900})
 for i in range(40):
     data[f"x{i}"] = r.normal(size=n)
 lmm.build_design("y ~ poly(x, 2) + C(f) + (1 | g)", data)
 with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (400 << 20), resource.RLIM_INFINITY))
+from lmmsparse.formula.update import updated_formula
 for formula in json.load(sys.stdin):
     start = time.process_time()
     try:
-        lmm.build_design(formula, data)
+        if isinstance(formula, str):
+            lmm.build_design(formula, data)
+        elif "response" in formula:
+            lmm.glmer(f"{formula['response']} ~ x + (1 | g)", data, "binomial")
+        elif "change" in formula:
+            lmm.build_design(updated_formula("y ~ x + (1 | g)", formula["change"]), data)
+        else:
+            lmm.build_design("y ~ x", data, **formula)
         outcome = "built"
     except Exception as error:
         outcome = type(error).__name__
-    print(json.dumps([formula[:70], outcome, time.process_time() - start]), flush=True)
+    print(json.dumps([str(formula)[:70], outcome, time.process_time() - start]), flush=True)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are those of Linux")
 def test_nothing_is_exhausted() -> None:
-    formulas = [f"y ~ {text} + (1|g)" for text in FIXED] + list(OTHERS)
+    formulas = [f"y ~ {text} + (1|g)" for text in FIXED] + [*OTHERS, *ELSEWHERE]
     found = subprocess.run(
         [sys.executable, "-c", CHILD], input=json.dumps(formulas), capture_output=True, text=True,
         timeout=120, check=False,

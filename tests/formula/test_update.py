@@ -30,6 +30,7 @@ OLD = "y ~ x + f*z + offset(o) + (x | g) + (1|h)"
         (". ~ (.)^2", "y ~ (x + f*z)^2 + offset(o) + (x | g) + (1|h)"),
         (". ~ . * w", "y ~ (x + f*z) * w + offset(o) + (x | g) + (1|h)"),
         ("v ~ w + (1 | k)", "v ~ w + (1 | k)"),
+        ("I(. * 2) ~ .", "I(y * 2) ~ x + f*z + offset(o) + (x | g) + (1|h)"),
     ],
 )
 def test_changes(new: str, wanted: str) -> None:
@@ -57,3 +58,27 @@ def test_a_bar_without_parentheses_is_a_term() -> None:
 def test_changes_that_cannot_be(new: str, says: str) -> None:
     with pytest.raises(lmm.FormulaError, match=says):
         updated_formula(OLD, new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wanted"),
+    [
+        ("y + x ~ z + (1 | g)", "I(. * 2) ~ .", "I((y + x) * 2) ~ z + (1 | g)"),
+        ("y / n ~ z + (1 | g)", "log(.) ~ .", "log(y / n) ~ z + (1 | g)"),
+        ("(y + x) ~ z + (1 | g)", "I(. * 2) ~ .", "I((y + x) * 2) ~ z + (1 | g)"),
+        ("y ~ `a  b` + (1 | g)", ". ~ . + z", "y ~ `a  b` + z + (1 | g)"),
+        ("y ~ `a  b` + `a b` + ab + (1 | g)", ". ~ . - `a b`", "y ~ `a  b` + ab + (1 | g)"),
+        (
+            "I(y * (f != 'a  b')) ~ z + (1 | g)",
+            "log(.) ~ .",
+            "log(I(y * (f != 'a  b'))) ~ z + (1 | g)",
+        ),
+        ("y ~ `a:b` + a:b + (1 | g)", ". ~ . - a:b", "y ~ `a:b` + (1 | g)"),
+        ("y ~ `a:b` + a:b + (1 | g)", ". ~ . - `a:b`", "y ~ a:b + (1 | g)"),
+        ("y ~ I(x[1:3]) + z + (1 | g)", ". ~ . - I(x[1:3])", "y ~ z + (1 | g)"),
+    ],
+)
+def test_names_texts_and_calculated_responses_stay_what_they_are(
+    old: str, new: str, wanted: str
+) -> None:
+    assert updated_formula(old, new) == wanted

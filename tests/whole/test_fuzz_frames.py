@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from fuzzing import budget, tally
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +41,8 @@ KINDS: dict[str, Make] = {
     "float32": lambda r, n: r.normal(size=n).astype(np.float32),
     "float16": lambda r, n: r.normal(size=n).astype(np.float16),
     "longdouble": lambda r, n: r.normal(size=n).astype(np.longdouble),
+    "big-endian": lambda r, n: _codes(r, n).astype(">i4"),
+    "big-endian floats": lambda r, n: r.normal(size=n).astype(">f8"),
     "huge": lambda r, n: r.normal(size=n) * 10.0 ** r.integers(-300, 300),
     "far": lambda r, n: r.normal(size=n) + 10.0 ** r.integers(3, 15),
     "with infinity": lambda r, n: np.where(r.random(n) < 0.1, np.inf, r.normal(size=n)),
@@ -56,6 +59,8 @@ KINDS: dict[str, Make] = {
     "complex": lambda r, n: r.normal(size=n) + 1j,
     "text": lambda r, n: np.array(list("abcde"))[_codes(r, n)],
     "string": lambda r, n: pd.array([None if c == 0 else f"s{c}" for c in _codes(r, n)], "string"),
+    "text of two": lambda r, n: np.array(["no", "yes"])[_codes(r, n, 2)],
+    "positive": lambda r, n: r.gamma(2.0, size=n),
     "numbers as text": lambda r, n: _codes(r, n).astype(str),
     "odd text": _objects(["", " ", "`", "a:b", "a\0", "é", "\n", "'", "NaN", "🐷"]),
     "bytes": _objects([b"1", b"01", b"2"]),
@@ -77,6 +82,9 @@ KINDS: dict[str, Make] = {
     "tuples": _objects([(1, 2), (1, 3)]),
     "lists": _objects([[1], [2]]),
     "dicts": _objects([{}, {"a": 1}]),
+    "types": _objects([int, str]),
+    "beyond floats": _objects([10**400, 10**400 + 1]),
+    "Arrow": lambda r, n: pd.array(np.array(list("abcde"))[_codes(r, n)], "string[pyarrow]"),
     "enormous": _objects([10**30, 10**30 + 1, -(10**40)]),
     "objects": _objects([object(), object()]),
 }
@@ -101,6 +109,7 @@ def frame(seed: int, kinds: tuple[str, str, str], response: str, index: str) -> 
     a, b, g = kinds
     made = {"a": KINDS[a](rng, n), "b": KINDS[b](rng, n), "g": KINDS[g](rng, n)}
     made["y"] = KINDS[response](rng, n)
+    made["t"] = np.arange(n)
     table = pd.DataFrame({name: pd.Series(values).array for name, values in made.items()})
     if index == "text":
         table.index = pd.Index([f"row {i}" for i in range(n)])
@@ -111,49 +120,130 @@ def frame(seed: int, kinds: tuple[str, str, str], response: str, index: str) -> 
     return table
 
 
-def used(model: lmm.LinearMixedModel, table: pd.DataFrame, folder: Path) -> None:
+Model = lmm.LinearMixedModel | lmm.GeneralizedLinearMixedModel
+QUESTIONS: tuple[Callable[[Any, pd.DataFrame, Path], Any], ...] = (
+    lambda m, table, folder: str(m.summary()),
+    lambda m, table, folder: m.varcorr.to_frame(),
+    lambda m, table, folder: m.coef,
+    lambda m, table, folder: m.predict(table.head(5), new_levels="population"),
+    lambda m, table, folder: m.augment(table),
+    lambda m, table, folder: lmm.anova(m),
+    lambda m, table, folder: _stored(m, folder),
+    lambda m, table, folder: m.drop1(),
+    lambda m, table, folder: m.ranova(),
+    lambda m, table, folder: m.emmeans("a"),
+    lambda m, table, folder: m.emmeans("b", pairwise=True),
+    lambda m, table, folder: m.emtrends(None, "a"),
+    lambda m, table, folder: m.joint_tests(),
+    lambda m, table, folder: m.confint("wald"),
+    lambda m, table, folder: m.residuals_of("response"),
+    lambda m, table, folder: m.residuals_of("pearson"),
+    lambda m, table, folder: m.refit(m.simulate(1, rng=1).iloc[:, 0].to_numpy()),
+    lambda m, table, folder: m.simulate(1, rng=1, newdata=table.head(3)),
+    lambda m, table, folder: m.predict(table.iloc[::-1], se=True, interval="confidence"),
+    lambda m, table, folder: m.influence(m.fit.design.blocks[0].group) if _few(m) else None,
+    lambda m, table, folder: m.r2(),
+    lambda m, table, folder: m.tidy(conf_int=True),
+    lambda m, table, folder: m.update(". ~ . - b", table),
+    lambda m, table, folder: lmm.compare(m, m).to_frame(),
+)
+
+
+def _few(model: Model) -> bool:
+    return model.fit.design.blocks[0].n_levels < 8
+
+
+def _stored(model: Model, folder: Path) -> str:
+    model.save(folder / "m.lmm")
+    return str(lmm.load(folder / "m.lmm").summary())
+
+
+def _known(table: pd.DataFrame) -> dict[str, Any]:
+    try:
+        labels = list(pd.unique(table["g"].dropna()))
+    except (TypeError, ValueError):  # of lists and the like
+        labels = ["a", "b"]
+    return {"g": lmm.Covariance(np.eye(len(labels)) + 0.5, labels)}
+
+
+Fits = dict[str, Callable[[str, pd.DataFrame], Model]]
+PLAIN: Fits = {
+    "lmer": lmm.lmer,
+    "weights": lambda formula, table: lmm.lmer(formula, table, weights="b"),
+    "known": lambda formula, table: lmm.lmer(formula, table, known=_known(table)),
+}
+RESIDUALS: Fits = {
+    text: lambda formula, table, text=text: lmm.lmer(formula, table, residual=text)  # type: ignore[misc]
+    for text in ("ar1(a | g)", "car1(a | g)", "cs(1 | g)", "us(b | g)", "ar1(t | g)", "cs(1 | b:g)")
+} | {
+    "sd": lambda formula, table: lmm.lmer(formula, table, residual_sd="~ a"),
+    "both": lambda formula, table: lmm.lmer(
+        formula, table, residual="ar1(t | g)", residual_sd="~ a + b"
+    ),
+    "known": lambda formula, table: lmm.lmer(
+        formula, table, residual="ar1(t | g)", known=_known(table)
+    ),
+}
+GENERALIZED: Fits = {
+    family: lambda formula, table, family=family: lmm.glmer(formula, table, family)  # type: ignore[misc]
+    for family in ("binomial", "poisson", "gamma", "negative_binomial", "inverse_gaussian")
+} | {
+    "cbind": lambda formula, table: lmm.glmer(
+        formula.replace("y ~", "cbind(y, b) ~"), table, "binomial"
+    ),
+    "trials": lambda formula, table: lmm.glmer(formula, table, "binomial", weights="b"),
+    "known": lambda formula, table: lmm.glmer(formula, table, "poisson", known=_known(table)),
+}
+SETS = {"plain": PLAIN, "residuals": RESIDUALS, "generalized": GENERALIZED}
+RESPONSES = {
+    "plain": ["float"] * 8 + sorted(KINDS),
+    "residuals": ["float"] * 8 + sorted(KINDS),
+    "generalized": ["int", "bool", "text of two", "positive"] * 6 + sorted(KINDS),
+}
+
+
+def used(model: Model, table: pd.DataFrame, folder: Path, chosen: Collection[int]) -> None:
     """What people ask of a fit; whatever is refused is refused in the package's words."""
-    path = folder / "m.lmm"
-    calls: list[Callable[[], Any]] = [
-        lambda: str(model.summary()),
-        lambda: model.varcorr.to_frame(),
-        lambda: model.coef,
-        lambda: model.predict(table.head(5), new_levels="population"),
-        lambda: model.augment(table),
-        lambda: lmm.anova(model),
-        lambda: model.save(path),
-        lambda: str(lmm.load(path).summary()) if path.exists() else None,
-    ]
-    for call in calls:
+    for i in chosen:
         try:
-            call()
+            QUESTIONS[i](model, table, folder)
         except lmm.LmmError:
             continue
 
 
-@budget(60)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    kinds=st.tuples(*[st.sampled_from(USUAL * 8 + sorted(KINDS))] * 3),
-    response=st.sampled_from(["float"] * 8 + sorted(KINDS)),
-    index=st.sampled_from(["plain", "text", "repeated", "multi"]),
-    formula=st.sampled_from(FORMULAS),
-)
-def _fuzz(seed: int, kinds: tuple[str, str, str], response: str, index: str, formula: str) -> None:
-    table = frame(seed, kinds, response, index)
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        try:
-            model = lmm.lmer(formula, table)
-        except lmm.LmmError:
-            COUNTS["refused"] += 1
-            return
-        used(model, table, FOLDER)
-    COUNTS["fitted"] += 1
+@pytest.mark.parametrize("kind", SETS)
+def test_random_tables_end_in_a_fit_or_in_the_packages_own_words(kind: str, tmp_path: Path) -> None:
+    with tally(f"tables, {kind}") as counts:
 
+        @budget(25)
+        @given(
+            seed=st.integers(0, 2**32 - 1),
+            kinds=st.tuples(*[st.sampled_from(USUAL * 8 + sorted(KINDS))] * 3),
+            response=st.sampled_from(RESPONSES[kind]),
+            index=st.sampled_from(["plain", "text", "repeated", "multi"]),
+            formula=st.sampled_from(FORMULAS),
+            name=st.sampled_from(sorted(SETS[kind])),
+            chosen=st.sets(st.integers(0, len(QUESTIONS) - 1), max_size=4),
+        )
+        def run(
+            seed: int,
+            kinds: tuple[str, str, str],
+            response: str,
+            index: str,
+            formula: str,
+            name: str,
+            chosen: set[int],
+        ) -> None:
+            table = frame(seed, kinds, response, index)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                warnings.simplefilter("ignore", lmm.LmmWarning)
+                try:
+                    model = SETS[kind][name](formula, table)
+                except lmm.LmmError:
+                    counts["refused"] += 1
+                    return
+                used(model, table, tmp_path, sorted(chosen))
+            counts["fitted"] += 1
 
-def test_random_tables_end_in_a_fit_or_in_the_packages_own_words(tmp_path: Path) -> None:
-    global COUNTS, FOLDER
-    FOLDER = tmp_path
-    with tally("tables") as COUNTS:
-        _fuzz()
+        run()
