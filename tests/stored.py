@@ -1,4 +1,4 @@
-"""Models of every kind that `save` writes, and what a file that was tampered with turns out to be."""
+"""Models of every kind that is saved, and what a file that was tampered with turns out to be."""
 
 from __future__ import annotations
 
