@@ -270,8 +270,8 @@ def _has_control_characters(frame: pd.DataFrame) -> bool:
     """Whether this is no text: judged by the names and the first rows."""
     head = frame.head(100)
     words = [str(name) for name in frame.columns]
-    for name in head.columns[[not pd.api.types.is_numeric_dtype(d) for d in head.dtypes]]:
-        words += map(str, head[name])
+    text = [not pd.api.types.is_numeric_dtype(dtype) for dtype in head.dtypes]
+    words += map(str, head.loc[:, text].to_numpy().ravel())
     return any(_CONTROL.search(word) is not None for word in words)
 
 
@@ -304,13 +304,9 @@ def _separated(found: _Source, options: dict[str, Any]) -> pd.DataFrame:
 
 def _with_words(found: _Source, frame: pd.DataFrame, options: dict[str, Any]) -> pd.DataFrame:
     """Words as they are: in a column of text None or null is a level, as in R."""
-    gaps = frame.isna()
-    text = [
-        i
-        for i, dtype in enumerate(frame.dtypes)
-        if gaps.iloc[:, i].all()
-        or (not pd.api.types.is_numeric_dtype(dtype) and gaps.iloc[:, i].any())
-    ]
+    gaps = frame.isna().to_numpy()
+    words = ~np.array([pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes], dtype=bool)
+    text = np.flatnonzero(gaps.all(axis=0) | (words & gaps.any(axis=0))).tolist()
     if not text or len(frame.index.names) != 1 or frame.index.dtype != np.int64:
         return frame  # a column of row names moves the others
     own = {**options, "keep_default_na": False, "na_values": [*_MISSING, *options["na_values"]]}
