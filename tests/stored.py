@@ -1,4 +1,4 @@
-"""Models of every kind that `save` writes, and what a file that was tampered with turns out to be."""
+"""Models of every kind that is saved, and what a file that was tampered with turns out to be."""
 
 from __future__ import annotations
 
@@ -62,6 +62,12 @@ def pedigree() -> lmm.Pedigree:
     return lmm.Pedigree([f"a{i}" for i in range(20)], sires, dams)
 
 
+def of_animals() -> pd.DataFrame:
+    """The data with effects of animals."""
+    effects = np.random.default_rng(5).normal(size=20)
+    return data().assign(y=lambda d: d["y"] + 2.0 * effects[d["animal"].str[1:].astype(int)])
+
+
 def _walk(n: int) -> np.ndarray[Any, Any]:
     """The precision of neighbours in a row."""
     W = np.diag(np.ones(n - 1), 1) + np.diag(np.ones(n - 1), -1)
@@ -102,7 +108,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "many columns": lambda: lmm.lmer("y ~ 0 + x:factor(g) + (1 | half)", data()),
     # Known covariances of levels
     "pedigree": lambda: lmm.lmer(
-        "y ~ x + (1 | animal) + (1 | g)", data(), known={"animal": pedigree()}
+        "y ~ x + (1 | animal) + (1 | g)", of_animals(), known={"animal": pedigree()}
     ),
     "precision": lambda: lmm.lmer(
         "y ~ x + (x | g)", data(), known={"g": lmm.Precision(_walk(12), labels=range(12))}

@@ -249,6 +249,17 @@ class Arrays:
             raise ValueError(f"{name} does not increase")
         return out.astype(np.intp, copy=False)
 
+    def compressed(
+        self, name: str, rows: int, columns: int
+    ) -> tuple[FloatArray, IntArray, IntArray]:
+        """Numbers, columns and pointers of a matrix by its rows, none of which leads outside."""
+        data = self.numbers(f"{name}.data", None)
+        indices = self.whole(f"{name}.indices", len(data), columns)
+        indptr = self.whole(f"{name}.indptr", rows + 1, len(data) + 1)
+        if indptr[0] != 0 or indptr[-1] != len(data) or (indptr[1:] < indptr[:-1]).any():
+            raise ValueError(f"{name} has rows that are not there")
+        return data, indices, indptr
+
     def check_all_taken(self) -> None:
         """Refuse what nobody has asked for."""
         if self._headers:

@@ -33,9 +33,9 @@ def items(value: Any, each: Callable[[Any], T], length: int | None = None) -> tu
     return tuple(each(item) for item in value)
 
 
-def text(value: Any) -> str:
-    """A text."""
-    if not isinstance(value, str):
+def text(value: Any, longest: float = math.inf) -> str:
+    """A text, of so many letters at most."""
+    if not isinstance(value, str) or len(value) > longest:
         raise ValueError(f"a text expected, not {value!r:.80}")
     return value
 

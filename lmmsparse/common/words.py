@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
+
+_LONGEST = 200
+_MOST_CHOICES = 5_000
 
 
 def brief(value: Any) -> str:
@@ -24,8 +28,12 @@ def shortened(text: str) -> str:
 def listed(values: Iterable[object], limit: int = 8) -> str:
     """Values as a short enumeration for messages."""
     items = [str(value) for value in values]
-    shown = ", ".join(items[:limit])
+    shown = ", ".join(map(_cut, items[:limit]))
     return shown if len(items) <= limit else f"{shown}, … ({len(items)} in all)"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def alternatives(choices: Sequence[str]) -> str:
@@ -36,6 +44,6 @@ def alternatives(choices: Sequence[str]) -> str:
 
 def close_match(name: str, choices: Iterable[object]) -> str:
     """A hint such as " Did you mean 'Time'?", or nothing."""
-    candidates = {str(choice).lower(): str(choice) for choice in choices}
+    candidates = {str(choice).lower(): str(choice) for choice in islice(choices, _MOST_CHOICES)}
     found = difflib.get_close_matches(name.lower(), list(candidates), n=1, cutoff=0.6)
     return f" Did you mean {candidates[found[0]]!r}?" if found else ""

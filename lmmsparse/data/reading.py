@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
+import codecs
+import gzip
 import io
+import lzma
 import os
 import re
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -37,9 +43,8 @@ _READERS = {
     ".sav": ("pyreadstat", "An SPSS file"),
     ".zsav": ("pyreadstat", "An SPSS file"),
 }
-# Tried in turn. The second needs its mark, the next two are for those without.
 _MISSING = ("", "NA")  # in a column of text
-_ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252")
+_HEAD = 4096  # bytes that show which encoding it is
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f]")
 
 
@@ -214,7 +219,7 @@ def _read_text(
 ) -> pd.DataFrame:
     if encoding is not None:
         return _decoded(found, missing, encoding, sep)
-    for guess in _ENCODINGS:
+    for guess in _encodings(found):
         try:
             frame = _decoded(found, missing, guess, sep)
         except UnicodeError:
@@ -231,12 +236,42 @@ def _read_text(
     raise UnicodeError
 
 
+def _encodings(found: _Source) -> Sequence[str]:
+    """What a text may be written in, in the order in which it is tried.
+
+    UTF-16 without its mark shows by the zeros that are every other byte of names and numbers: any
+    other text of an even number of bytes can be read as such, letters of the Far East.
+    """
+    with _unpacked(found) as stream:
+        head = stream.read(_HEAD)
+    if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return ("utf-16",)
+    for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if head[start::2].count(0) > len(head) // 4:
+            return (name,)
+    return ("utf-8", "cp1252")
+
+
+def _unpacked(found: _Source) -> IO[bytes]:
+    """The bytes of a text."""
+    if found.content is not None:
+        return io.BytesIO(found.content)
+    name, suffix = found.name, Path(found.name).suffix.lower()
+    if suffix == ".zip":
+        archive = zipfile.ZipFile(name)
+        return archive.open(archive.namelist()[0])
+    if suffix == ".zst":
+        return cast(IO[bytes], import_module("zstandard").open(name, "rb"))
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    return cast(IO[bytes], openers.get(suffix, open)(name, "rb"))
+
+
 def _has_control_characters(frame: pd.DataFrame) -> bool:
     """Whether this is no text: judged by the names and the first rows."""
     head = frame.head(100)
     words = [str(name) for name in frame.columns]
-    for name in head.columns[[not pd.api.types.is_numeric_dtype(d) for d in head.dtypes]]:
-        words += map(str, head[name])
+    text = [not pd.api.types.is_numeric_dtype(dtype) for dtype in head.dtypes]
+    words += map(str, head.loc[:, text].to_numpy().ravel())
     return any(_CONTROL.search(word) is not None for word in words)
 
 
@@ -269,13 +304,9 @@ def _separated(found: _Source, options: dict[str, Any]) -> pd.DataFrame:
 
 def _with_words(found: _Source, frame: pd.DataFrame, options: dict[str, Any]) -> pd.DataFrame:
     """Words as they are: in a column of text None or null is a level, as in R."""
-    gaps = frame.isna()
-    text = [
-        i
-        for i, dtype in enumerate(frame.dtypes)
-        if gaps.iloc[:, i].all()
-        or (not pd.api.types.is_numeric_dtype(dtype) and gaps.iloc[:, i].any())
-    ]
+    gaps = frame.isna().to_numpy()
+    words = ~np.array([pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes], dtype=bool)
+    text = np.flatnonzero(gaps.all(axis=0) | (words & gaps.any(axis=0))).tolist()
     if not text or len(frame.index.names) != 1 or frame.index.dtype != np.int64:
         return frame  # a column of row names moves the others
     own = {**options, "keep_default_na": False, "na_values": [*_MISSING, *options["na_values"]]}

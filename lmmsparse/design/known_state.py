@@ -56,9 +56,6 @@ def decode_known(meta: Any, name: str, labels: pd.Index, arrays: Arrays) -> Leve
         A = np.zeros((n, n))
         A[np.tril_indices(n)] = lower
         return Covariance(A + np.tril(A, -1).T, labels=labels)
-    data = arrays.numbers(f"{name}.data", None)
-    indices = arrays.whole(f"{name}.indices", len(data), n)
-    indptr = arrays.whole(f"{name}.indptr", n + 1, len(data) + 1)
-    Q = sp.csc_array((data, indices, indptr), shape=(n, n))
+    Q = sp.csc_array(arrays.compressed(name, n, n), shape=(n, n))
     Q.check_format(full_check=True)
     return Precision(Q + sp.tril(Q, -1).T, labels=labels)

@@ -16,15 +16,18 @@ from lmmsparse.common.errors import DataError, StorageError
 from lmmsparse.common.fields import choice, flag, items, mapping, optional, record, text
 from lmmsparse.design.columns import ColumnInfo
 from lmmsparse.design.design import Design, RandomBlock
+from lmmsparse.design.expressions import check_expression
 from lmmsparse.design.grouping import LevelKey
 from lmmsparse.design.matrices import MatrixRecipe
 from lmmsparse.design.recipe import GroupRecipe, Recipe, check_texts
-from lmmsparse.design.residual import PART
+from lmmsparse.design.residual import PART, ResidualDesign
 from lmmsparse.design.successes import as_written
 from lmmsparse.design.values import decode, encode
 from lmmsparse.engine.covariance.correlated import AR1
 from lmmsparse.engine.covariance.structures import CovarianceStructure, make_structure
+from lmmsparse.formula.expression import read_expression
 from lmmsparse.formula.formula import RandomTerm, parse_formula
+from lmmsparse.formula.residual import ResidualCorrelation, parse_residual_sd
 
 _CODINGS: dict[str, type[Any]] = {
     c.__name__: c
@@ -256,8 +259,24 @@ def check_recipe(design: Design) -> None:
     residual = design.residual
     if (PART in recipe.matrices.parts) != (residual is not None and bool(residual.names)):
         raise ValueError("columns of residual_sd that nothing uses, or none")
+    if residual is not None and residual.correlation is not None:
+        _check_correlation(residual.correlation, residual, recipe)
     with suppress(NotStoredError):
         _check_columns(design, recipe, parsed.fixed)
+
+
+def _check_correlation(
+    asked: ResidualCorrelation, residual: ResidualDesign, recipe: Recipe
+) -> None:
+    """Refuse a correlation in other groups or at other times than those of the rows."""
+    grouping, visits = residual.grouping, residual.visits
+    assert grouping is not None
+    same = asked.group == grouping.name and len(asked.factors) == len(grouping.key.components)
+    if not same or (visits is not None and visits.name != asked.time):
+        raise ValueError("a correlation of residuals in other groups, or at other times")
+    for expression in (asked.time, *asked.factors):
+        read = read_expression(expression)
+        check_expression(expression, read.names, recipe.matrices.context)
 
 
 def _shape(block: RandomBlock) -> CovarianceStructure:
@@ -273,6 +292,7 @@ def _check_terms(design: Design, recipe: Recipe, terms: Sequence[RandomTerm]) ->
         for term in left:
             text = recipe.matrices.parts[f"random{i}"]
             same = (term.effects, term.group, term.factors) == (text, group.name, group.factors)
+            same = same and term.split == block.split
             if same and make_structure(term.structure, block.k, term.hom) == _shape(block):
                 left.remove(term)
                 break
@@ -304,8 +324,12 @@ def _check_columns(design: Design, recipe: Recipe, fixed: str) -> None:
         if tuple(matrices.specification(f"random{i}").column_names) != block.names:
             raise ValueError("a recipe of other random effects")
     if design.residual is not None and design.residual.names:
-        found = [str(name) for name in matrices.specification(PART).column_names]
-        if not set(design.residual.names) <= set(found):
+        own, text = design.residual.names, parse_residual_sd(design.residual.sd_text)
+        found = tuple(map(str, matrices.specification(PART).column_names))
+        if tuple(name for name in found if name != "Intercept") != own:
             raise ValueError("a recipe of another residual_sd")
+        same = text == matrices.parts[PART] or "." in text.split(" ")
+        if not same and matrices.names_of(text) != found:
+            raise ValueError("a text of another residual_sd")
     if learnt != {call: sorted(state) for call, state in matrices.transform_state.items()}:
         raise ValueError("a recipe that has not learnt everything")

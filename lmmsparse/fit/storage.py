@@ -66,6 +66,7 @@ _VERSION = 3  # 1 had no list of its arrays and no checksums, 2 no structures, n
 _OPTIMIZERS: dict[str, type[Any]] = {
     c.__name__: c for c in (TrustRegion, StructuredSearch, Bobyqa, NelderMead, QuasiNewton)
 }
+_LONGEST_START = 200
 _OPTIMUM = ("value", "status", "evaluations", "optimizer", "expected_decrease")
 _SOLVERS: dict[str, type[Any]] = {
     c.__name__: c for c in (Blocked, Cholmod, Dense, Krylov, SuperLU, NoEffects)
@@ -203,7 +204,7 @@ def _decode_optimum(meta: Any, lower: FloatArray, upper: FloatArray, arrays: Arr
         trace=trace,
         expected_decrease=optional(meta["expected_decrease"], number),
         further_evaluations=whole(meta.get("further_evaluations", 0), low=0),
-        start=text(meta.get("start", "")),
+        start=text(meta.get("start", ""), _LONGEST_START),
     )
 
 
@@ -233,6 +234,8 @@ def _decode(meta: dict[str, Any], arrays: Arrays) -> Fit:
         of_x = np.append(lower, -open_), np.append(upper, open_)
     optimum = _decode_optimum(meta["optimum"], *of_x, arrays)
     held = _decode_held(meta.get("held", {"theta": [], "sigma": None}), lower, upper)
+    if held.residual and design.residual is None:
+        raise ValueError("parameters of residuals that have none")
     first = 0 if said is None else design.p
     if not all(np.isclose(optimum.x[first + i], value) for i, value in held.theta):
         raise ValueError("covariance parameters that are held at other values")

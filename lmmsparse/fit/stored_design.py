@@ -184,9 +184,6 @@ def _decode_block(
 def _decode_fixed(arrays: Arrays, n: int, p: int) -> FloatArray | sp.csr_array:
     if "X" in arrays:
         return ones_once(np.asfortranarray(arrays.numbers("X", n, p)))
-    data = arrays.numbers("X.data", None)
-    indices = arrays.whole("X.indices", len(data), p)
-    indptr = arrays.whole("X.indptr", n + 1, len(data) + 1)
-    X = sp.csr_array((data, indices, indptr), shape=(n, p))
+    X = sp.csr_array(arrays.compressed("X", n, p), shape=(n, p))
     X.check_format(full_check=True)
     return X

@@ -18,6 +18,8 @@ from lmmsparse.engine.pair_blocks import PairBlocks
 from lmmsparse.engine.products import CrossProducts
 from lmmsparse.engine.responses import Response
 
+_ROUNDING = 1e-6
+_MORE = 1.0 + _ROUNDING
 _NUMBERS = ("low", "high", "spread", "size", "mean_offset", "mean_inverse_weight", "variance")
 
 
@@ -88,7 +90,48 @@ def decode_facts(meta: Any, sample: Design, arrays: Arrays) -> Design:
         cells=_cells(meta["cells"], sample, arrays),
         **values,
     )
+    _check_possible(facts, sample)
     return design_without_rows(sample, facts)
+
+
+def _check_possible(facts: Facts, sample: Design) -> None:
+    """Refuse sums that no rows have: squares bound products, and parts of a sum the whole."""
+    products, response = facts.products, facts.response
+    found = [np.zeros(0)]
+    for t in range(len(products.sizes)):
+        pair = next(pair for pair in products.pairs if pair.s == pair.t == t)
+        squares = np.diagonal(pair.values, axis1=1, axis2=2)
+        lowest = np.linalg.eigvalsh(pair.values)[:, 0] if squares.size else np.zeros(0)
+        symmetric = np.allclose(pair.values, pair.values.transpose(0, 2, 1), rtol=_ROUNDING)
+        if (squares < 0).any() or not symmetric or (lowest < -_ROUNDING * squares.max(1)).any():
+            raise ValueError("squares that are negative")
+        found.append(squares.ravel())
+    size = np.concatenate(found)
+    with_fixed = products.ZtX**2 <= _MORE * size[:, None]
+    with_response = response.Zty**2 <= _MORE * size * response.yty + _ROUNDING * size * facts.size
+    explained = float(response.beta0 @ response.beta0)
+    total = np.isclose(explained + response.yty, facts.size, rtol=_ROUNDING, atol=0.0)
+    if not (with_fixed.all() and with_response.all() and total):
+        raise ValueError("products that are larger than what they are products of")
+    for pair in products.pairs:
+        a, b = (
+            size[products.offsets[t] : products.offsets[t + 1]].reshape(-1, products.sizes[t])
+            for t in (pair.s, pair.t)
+        )
+        bound = a[pair.rows][:, :, None] * b[pair.cols][:, None, :]
+        if not (pair.values**2 <= _MORE * bound).all():
+            raise ValueError("products that are larger than what they are products of")
+    ordered = facts.low <= facts.high
+    signs = (
+        min(facts.spread, facts.variance, *(facts.between or ()), 0.0) >= -_ROUNDING * facts.size
+    )
+    if not ordered or not signs or not facts.mean_inverse_weight > 0:
+        raise ValueError("sums of the response that are not possible")
+    if sample.weights is None and not np.isclose(facts.mean_inverse_weight, 1.0):
+        raise ValueError("weights of rows that have none")
+    for counts in facts.cells.values():
+        if (counts < 0).any() or counts.sum() > facts.n or (counts != np.round(counts)).any():
+            raise ValueError("numbers of rows that are not possible")
 
 
 def _triangular(R: FloatArray) -> FloatArray:

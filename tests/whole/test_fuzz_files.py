@@ -7,9 +7,7 @@ that are changed and signed again: only their types, ranges and what they must a
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
-import json
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,7 +19,8 @@ import pytest
 from fuzzing import budget, tally
 from hypothesis import given
 from hypothesis import strategies as st
-from stored import MODELS, N, outcome, saved
+from stored import MODELS, outcome, saved
+from tampering import packed, parts, read, signed
 
 # Damaged bytes ------------------------------------------------------------------------------------
 
@@ -103,20 +102,6 @@ def entries_changed(rng: Random, content: bytes, other: bytes) -> bytes:
 DAMAGES = (flipped, directory_flipped, overwritten, cut, spliced, joined, entries_changed)
 
 
-def read(content: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def packed(entries: list[tuple[str, bytes]], compression: int = zipfile.ZIP_STORED) -> bytes:
-    out = io.BytesIO()
-    with warnings.catch_warnings(), zipfile.ZipFile(out, "w", compression) as archive:
-        warnings.simplefilter("ignore")  # of names that are there twice
-        for name, value in entries:
-            archive.writestr(name, value)
-    return out.getvalue()
-
-
 def test_damaged_files_are_refused_or_the_same(tmp_path: Path) -> None:
     with tally("damaged files") as counts:
 
@@ -138,31 +123,6 @@ def test_damaged_files_are_refused_or_the_same(tmp_path: Path) -> None:
 
 
 # Changed contents, signed again -------------------------------------------------------------------
-
-
-def signed(meta: Any, arrays: dict[str, bytes]) -> bytes:
-    """A file whose sums are all right, whatever it holds."""
-    if isinstance(meta, dict) and isinstance(meta.get("arrays"), dict):
-        for name, value in arrays.items():
-            if isinstance(said := meta["arrays"].get(name), dict):
-                said["sha256"] = hashlib.sha256(value).hexdigest()
-    return sealed(json.dumps(meta).encode(), arrays)
-
-
-def sealed(text: bytes, arrays: dict[str, bytes]) -> bytes:
-    entries = [
-        ("model.json", text),
-        ("model.json.sha256", hashlib.sha256(text).hexdigest().encode()),
-    ]
-    entries += [(f"{name}.npy", value) for name, value in arrays.items()]
-    return packed(entries)
-
-
-def parts(content: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The JSON and the arrays of a file."""
-    entries = read(content)
-    arrays = {name[:-4]: value for name, value in entries.items() if name.endswith(".npy")}
-    return json.loads(entries["model.json"]), arrays
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -352,106 +312,6 @@ def test_changed_files_are_refused_or_hold_the_same_numbers(tmp_path: Path) -> N
             counts[what] += 1
 
         run()
-
-
-# Contents that nobody would write -----------------------------------------------------------------
-
-
-def array_of(shape: str, kind: str, content: bytes = b"") -> bytes:
-    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"
-    text += " " * (-(len(text) + 11) % 64) + "\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + content
-
-
-def with_text(old: str, new: str) -> Callable[[dict[str, Any], dict[str, bytes]], bytes]:
-    def make(meta: dict[str, Any], arrays: dict[str, bytes]) -> bytes:
-        text = json.dumps(meta)
-        assert old in text
-        return sealed(text.replace(old, new, 1).encode(), arrays)
-
-    return make
-
-
-def with_y(content: bytes, **said: Any) -> Callable[[dict[str, Any], dict[str, bytes]], bytes]:
-    def make(meta: dict[str, Any], arrays: dict[str, bytes]) -> bytes:
-        meta["arrays"]["y"].update(said)
-        return signed(meta, arrays | {"y": content})
-
-    return make
-
-
-def with_entry(name: str, content: bytes) -> Callable[[dict[str, Any], dict[str, bytes]], bytes]:
-    def make(meta: dict[str, Any], arrays: dict[str, bytes]) -> bytes:
-        entries = [*read(signed(meta, arrays)).items(), (name, content)]
-        return packed(entries, zipfile.ZIP_DEFLATED)
-
-    return make
-
-
-def with_bytes(change: Callable[[bytearray], Any]) -> Callable[..., bytes]:
-    def make(meta: dict[str, Any], arrays: dict[str, bytes]) -> bytes:
-        out = bytearray(signed(meta, arrays))
-        change(out)
-        return bytes(out)
-
-    return make
-
-
-def poked(offset: int, value: bytes) -> Callable[[bytearray], Any]:
-    """Bytes of the first entry of the zip directory."""
-
-    def change(content: bytearray) -> None:
-        at = content.find(b"PK\x01\x02") + offset
-        content[at : at + len(value)] = value
-
-    return change
-
-
-REML = '"reml": true'
-CONTENTS: dict[str, Callable[[dict[str, Any], dict[str, bytes]], bytes]] = {
-    "nothing but brackets": lambda meta, arrays: sealed(b"[" * 100_000, arrays),
-    "brackets in a field": with_text(REML, '"reml": ' + "[" * 9000 + "]" * 9000),
-    "no UTF-8": lambda meta, arrays: sealed(json.dumps(meta).encode() + b"\xff", arrays),
-    "half a character": with_text('"response": "y"', '"response": "\\ud800"'),
-    "a number of 5,000 digits": with_text('"evaluations": ', '"evaluations": ' + "9" * 5000),
-    "a number of 4,000 digits": with_text('"evaluations": ', '"evaluations": ' + "9" * 4000),
-    "no number": with_text(REML, '"reml": NaN'),
-    "a field twice": with_text(REML, f'"reml": false, {REML}'),
-    "text of zeros": lambda meta, arrays: packed(
-        [("model.json", b" " * 50_000_000)], zipfile.ZIP_DEFLATED
-    ),
-    "an array of petabytes": with_y(array_of("(1000000000000,)", "<f8"), shape=[10**12]),
-    "a shape beyond 64 bits": with_y(
-        array_of("(4294967296, 4294967296, 4294967296)", "<f8"), shape=[2**32] * 3
-    ),
-    "an array of objects": with_y(array_of(f"({N},)", "|O", bytes(8 * N)), dtype="|O"),
-    "an array in Fortran's order": with_y(
-        array_of(f"({N},)", "<f8", bytes(8 * N)).replace(b"False", b"True ")
-    ),
-    "code for a shape": with_y(array_of("(__import__('os').getpid(),)", "<f8")),
-    "an entry of 250 MB": with_entry(
-        "more.npy", array_of("(32000000,)", "<f8", bytes(256_000_000))
-    ),
-    "an entry of 350 MB": with_entry("more.npy", bytes(350_000_000)),
-    "an entry above": with_entry("../y.npy", b"x"),
-    "an entry of the system": with_entry("/etc/passwd.npy", b"x"),
-    "a directory": with_entry("y/", b""),
-    "a program": with_entry("y.pkl", b"cos\nsystem\n(S'true'\ntR."),
-    "an entry twice": with_entry("y.npy", array_of(f"({N},)", "<f8", bytes(8 * N))),
-    "a locked entry": with_bytes(poked(8, b"\x01")),
-    "another compression": with_bytes(poked(10, b"\x0c")),
-    "an entry of 4 GB": with_bytes(poked(24, b"\xf0\xff\xff\xff")),
-    "something before it": lambda meta, arrays: b"MZ" + signed(meta, arrays),
-    "the first format with sums": lambda meta, arrays: sealed(
-        json.dumps({**meta, "version": 1}).encode(), arrays
-    ),
-}
-
-
-@pytest.mark.parametrize("name", CONTENTS)
-def test_files_that_nobody_would_write(name: str, tmp_path: Path) -> None:
-    content = CONTENTS[name](*parts(saved("slope", tmp_path)))
-    assert outcome("slope", content, tmp_path / "strange") == "refused"
 
 
 @pytest.mark.parametrize("kind", MODELS)

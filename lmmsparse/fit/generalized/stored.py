@@ -34,8 +34,9 @@ _FIELDS = ("family", "link", "n_agq", "information", "success")
 _MOST_NODES = 101
 _BEYOND = 1e-6  # by how much searches of earlier versions went beyond a bound
 # Second derivatives are found again by the same differences: by how much they may differ.
-_ROUNDING, _NEAR = 1e-6, 1e-2
-_FLAT = 1e-3
+_ROUNDING, _NEAR = 1e-6, 1e-4
+_FLAT = 1e-2
+_CRITERION = 1e-8  # per observation and per unit of the criterion
 
 
 def encode_generalized(fit: GeneralizedFit, arrays: dict[str, ObjectArray]) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def checked_generalized(
         If they are others.
     """
     found, stored = fit.point.value, fit.optimum.value
-    if not abs(found - stored) <= 1e-6 * (fit.design.n + abs(stored)):
+    if not abs(found - stored) <= _CRITERION * (fit.design.n + abs(stored)):
         raise ValueError(f"its criterion is {found:.6g}, not {stored:.6g} as stored")
     fit = _with_own_hessian(fit)
     beta, b = effects
