@@ -303,6 +303,7 @@ def quiet_forks(backend: str) -> Iterator[None]:
     with warnings.catch_warnings():
         if backend == "multiprocessing":
             warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", RuntimeWarning)  # of other packages that are loaded
         yield
 
 
