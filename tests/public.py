@@ -233,6 +233,7 @@ USUAL |= {
     "generalized.save": {"path": FOLDER / "saved.lmm"},
     "cross_products.save": {"path": FOLDER / "saved.lmm"},
     "plot.bootstrap": {"bootstrap": BOOTSTRAP},
+    "generalized plot.bootstrap": {"bootstrap": GENERALIZED.bootstrap(3, rng=1)},
     "plot.profile": {"profile": PROFILE},
     "plot.profile_pairs": {"profile": THETAS},
     "generalized plot.profile": {"profile": PROFILE},

@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 }
 if not libraries.library():
     MODELS = {name: make for name, make in MODELS.items() if "CHOLMOD" not in name}
-if cvxopt.unusable():
+if not find_spec("cvxopt"):  # which is loaded when it is first used
     MODELS = {name: make for name, make in MODELS.items() if "cvxopt" not in name}
 
 

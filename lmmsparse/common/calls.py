@@ -15,6 +15,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from lmmsparse.common.errors import OptionError
 from lmmsparse.common.habits import habit
+from lmmsparse.common.memory import enough_memory
 from lmmsparse.common.options import check_jobs, check_level, yes_or_no
 from lmmsparse.common.words import close_match
 
@@ -118,7 +119,7 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
     known = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
     called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
     checks = {p.name: (p.default, check) for p in parameters if (check := _check_of(p))}
-    if called == "confint":  # which knows what is meant by names in the place of a level
+    if "which" in known:  # a level may be meant for it, and the call itself says so
         checks.pop("level", None)
     places = [(i, name) for i, name in enumerate(signature.parameters) if name in checks]
     places = [(i, name) for i, name in places if not _by_name_only(signature, name)]
@@ -139,7 +140,8 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
             if i < len(args):
                 look_at(name, args[i])
         try:
-            return function(*args, **kwargs)
+            with enough_memory():
+                return function(*args, **kwargs)
         except TypeError:
             try:
                 signature.bind(*args, **kwargs)

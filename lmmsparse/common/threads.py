@@ -16,6 +16,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+from lmmsparse.common.memory import enough_memory
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -75,6 +77,10 @@ def one_thread(function: Callable[P, R]) -> Callable[P, R]:
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
         if _here.limited:  # by a caller of this one
             return function(*args, **kwargs)
+        with enough_memory():
+            return outermost(*args, **kwargs)
+
+    def outermost(*args: P.args, **kwargs: P.kwargs) -> R:
         own, _ = _libraries()
         before = [library.num_threads for library in own]
         _enter()
