@@ -30,6 +30,8 @@ from lmmsparse.engine.traces import (
     traces_of_levels,
 )
 
+_PER_NUMBER = 2e-8  # seconds
+
 AtOnce: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 
 
@@ -87,6 +89,11 @@ class LevelSystem:
 
     def describe(self) -> str:
         return f"elimination of {self.n_levels} levels with {self.K} effects each, no core"
+
+    @property
+    def seconds(self) -> float:
+        """What an evaluation with derivatives takes, about, on one core of an ordinary machine."""
+        return float(_PER_NUMBER * self.n_levels * self.K * (self.K + self.products.p))
 
     def split(self, b: FloatArray, out: FloatArray | None = None) -> FloatArray:
         """(q, m), ordered by term and level → (K, m, levels)."""
