@@ -12,6 +12,7 @@ from lmmsparse.common.arrays import FloatArray, IntArray, compact
 _TABLE = 4_000_000  # numbers of a table with a place for every pair of levels
 RANGES = 16
 _ROW_BITS = 62
+_FEW = 1.25  # rows of a key
 _KEYS = 2**32
 
 
@@ -114,8 +115,14 @@ class Runs:
         first = np.flatnonzero(new)
         if self.width:
             sums: NDArray[Any] = np.empty((self.width, len(first)))
+            further = np.flatnonzero(~new) if _FEW * len(first) > len(key) else None
             for own, of_rows in zip(sums, values, strict=True):
-                np.add.reduceat(of_rows[order], first, out=own)
+                if further is None:
+                    np.add.reduceat(of_rows[order], first, out=own)
+                else:  # most keys are there once
+                    of_rows.take(order[first], out=own, mode="clip")
+                    at = np.searchsorted(first, further, side="right") - 1
+                    np.add.at(own, at, of_rows[order[further]])
         else:
             sums = np.diff(first, append=len(key)).astype(np.uint32)[None]
         keys = ordered[first]
@@ -226,8 +233,13 @@ def _merged(a: _Run, b: _Run) -> _Run:
     keys = keys[order]
     new = np.ones(len(keys), dtype=bool)
     new[1:] = keys[1:] != keys[:-1]
-    first = np.flatnonzero(new)
+    first, twice = np.flatnonzero(new), np.flatnonzero(~new)
+    # A key is in a run once: the second of two stands behind the first, which is in place already.
+    places, more = twice - np.arange(1, len(twice) + 1), order[twice]
+    leading = order[first]
     sums = np.empty((len(a.sums), len(first)), dtype=a.sums.dtype)
     for own, x, y in zip(sums, a.sums, b.sums, strict=True):
-        np.add.reduceat(np.concatenate([x, y])[order], first, out=own, dtype=own.dtype)
+        both = np.concatenate([x, y])
+        both.take(leading, out=own, mode="clip")
+        own[places] += both[more]
     return _Run(keys[first], sums)

@@ -23,6 +23,7 @@ from lmmsparse.chunks.room import Meeting, about_room, fits_surely, free_memory
 from lmmsparse.chunks.run import fold
 from lmmsparse.chunks.sums import Sums
 from lmmsparse.common.errors import DataError, Finding
+from lmmsparse.common.memory import give_back
 from lmmsparse.design import Design
 from lmmsparse.design.rows import about_missing, about_zero_weights
 from lmmsparse.design.without_rows import design_without_rows
@@ -60,11 +61,15 @@ def design_in_chunks(
     plan, sums = reading.sums(learnt)
     _check_same(learnt, sums, question, source)
     facts = finished(sums, plan, sum(map(len, learnt.pieces.places)), learnt.rows)
+    del sums
     sample = plan.sample
     assert sample.recipe is not None
     matrices = with_spans(sample.recipe.matrices, learnt)
     sample = replace(sample, recipe=replace(sample.recipe, matrices=matrices))
-    return design_without_rows(sample, facts, [*said, *reading.said, *findings])
+    design = design_without_rows(sample, facts, [*said, *reading.said, *findings])
+    del learnt, plan, sample, reading
+    give_back()
+    return design
 
 
 class _Reading:

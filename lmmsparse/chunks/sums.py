@@ -255,20 +255,27 @@ def joined(a: Sums, b: Sums, keep: bool = True) -> Sums:
     numbers = {**a.numbers, **{name: a.numbers[name] + b.numbers[name] for name in _SUMS}}
     numbers["low"] = min(a.numbers["low"], b.numbers["low"])
     numbers["high"] = max(a.numbers["high"], b.numbers["high"])
+
+    def both(x: FloatArray, y: FloatArray) -> FloatArray:
+        return x + y if keep else np.add(x, y, out=x)
+
+    def each(x: list[FloatArray], y: list[FloatArray]) -> list[FloatArray]:
+        return [both(own, other) for own, other in zip(x, y, strict=True)]
+
     return Sums(
         numbers=numbers,
-        G=a.G + b.G,
-        plain=a.plain + b.plain,
-        g=a.g + b.g,
-        ones=a.ones + b.ones,
-        own={key: a.own[key] + b.own[key] for key in a.own},
-        ZtQ=[x + y for x, y in zip(a.ZtQ, b.ZtQ, strict=True)],
-        Zte=[x + y for x, y in zip(a.Zte, b.Zte, strict=True)],
-        grams=[x + y for x, y in zip(a.grams, b.grams, strict=True)],
-        counts={t: a.counts[t] + b.counts[t] for t in a.counts},
-        totals={t: a.totals[t] + b.totals[t] for t in a.totals},
+        G=both(a.G, b.G),
+        plain=both(a.plain, b.plain),
+        g=both(a.g, b.g),
+        ones=both(a.ones, b.ones),
+        own={key: both(a.own[key], b.own[key]) for key in a.own},
+        ZtQ=each(a.ZtQ, b.ZtQ),
+        Zte=each(a.Zte, b.Zte),
+        grams=each(a.grams, b.grams),
+        counts={t: both(a.counts[t], b.counts[t]) for t in a.counts},
+        totals={t: both(a.totals[t], b.totals[t]) for t in a.totals},
         cells={key: cells.joined(b.cells[key], keep) for key, cells in a.cells.items()},
-        combinations=a.combinations + b.combinations,
+        combinations=both(a.combinations, b.combinations),
         h=a.h + b.h,
         astray=[*a.astray, *b.astray[: max(0, _ASTRAY - len(a.astray))]],
         seen=a.seen.joined(b.seen),

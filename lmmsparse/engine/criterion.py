@@ -45,7 +45,7 @@ from lmmsparse.engine.traces import is_cheap, is_possible
 from lmmsparse.optimize import Derivatives
 
 _EPS = float(np.finfo(np.float64).eps)
-_LONG = 1.0  # seconds of an evaluation
+_LONG, _LONG_EXACT = 1.0, 0.1  # seconds of an evaluation
 _ENOUGH = 1e-6  # a fall of an estimated criterion that is not worth another evaluation
 
 
@@ -265,7 +265,8 @@ class ProfiledDeviance:
     @property
     def costs_much(self) -> bool:
         """Whether differences of gradients would take much longer than the search."""
-        return getattr(self.system, "seconds", 0.0) > _LONG and not self.products.priors
+        long = _LONG_EXACT if self._traces_are_possible else _LONG
+        return getattr(self.system, "seconds", 0.0) > long and not self.products.priors
 
     def observed_information(
         self, theta: FloatArray, sigma: float

@@ -16,6 +16,7 @@ from lmmsparse.common.arrays import FloatArray
 _BLOCK = 128
 _ELEMENTS = 4_000_000
 _UNROLLED = 3
+_LEVELS_AT_ONCE = 8_000  # whose products stay in the cache
 
 
 def chunks(n: int, width: int) -> Iterator[slice]:
@@ -176,8 +177,24 @@ def _of_one_or_two(M: FloatArray, inverse: FloatArray) -> tuple[FloatArray, Floa
     return inverse, np.log(first) + np.log(rest)
 
 
+def parts_of(levels: int) -> list[slice]:
+    """Levels of which small matrices stay in the cache together."""
+    return [slice(i, i + _LEVELS_AT_ONCE) for i in range(0, levels, _LEVELS_AT_ONCE)]
+
+
 def small_product(A: FloatArray, B: FloatArray, out: FloatArray | None = None) -> FloatArray:
     """The products of small matrices (k, l, levels) and (l, m, levels), level by level."""
+    levels = A.shape[-1]
+    if levels <= _LEVELS_AT_ONCE or B.shape[2:] != (levels,) or A.shape[1] == 1:
+        return _small_product(A, B, out)
+    if out is None:
+        out = np.empty((len(A), B.shape[1], levels))
+    for part in parts_of(levels):
+        _small_product(A[..., part], B[..., part], out[..., part])
+    return out
+
+
+def _small_product(A: FloatArray, B: FloatArray, out: FloatArray | None) -> FloatArray:
     out = np.multiply(A[:, 0, None], B[0], out=out)
     for i in range(1, A.shape[1]):
         out += A[:, i, None] * B[i]

@@ -281,8 +281,6 @@ def test_what_needs_rows_is_refused_by_name(model: lmm.LinearMixedModel) -> None
         (lambda m: lmm.bootstrap_lrt(m, m, 2, 1), "anova"),
         (lambda m: m.plot.shrinkage("g"), "caterpillar"),
         (lambda m: m.power("x", along="g", n=[200], rng=1), r"with more levels: m\.power"),
-        (lambda m: m.vcov_robust("g"), "in memory"),
-        (lambda m: m.coef_table(robust="CR2", cluster="g"), "in memory"),
         (lambda m: m.fit.design.X, "predict_batches"),
         (lambda m: m.fit.design.Z, "predict_batches"),
     ]:

@@ -48,8 +48,9 @@ def test_krylov_on_chunks(table: bool, repeated: bool, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("kind", [Runs, Table])
-@pytest.mark.parametrize("width", [0, 2])
-def test_sums_of_cells(kind: type, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("width", "share"), [(0, 3), (2, 3), (2, 300)])
+def test_sums_of_cells(kind: type, width: int, share: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that are mostly there once in a batch, and keys of many rows."""
     monkeypatch.setattr(cells, "_KEYS", 1000)  # many ranges
     r = np.random.default_rng(0)
     n_s, n_t = 130, 170
@@ -57,7 +58,7 @@ def test_sums_of_cells(kind: type, width: int, monkeypatch: pytest.MonkeyPatch) 
     for _ in range(2):
         made = kind(n_s, n_t, width)
         for _ in range(7):
-            key = r.integers(0, n_s * n_t // 3, 900)
+            key = r.integers(0, n_s * n_t // share, 900)
             values = [r.normal(size=900) for _ in range(width)]
             parts.append((key, values))
             made.add(key, values)

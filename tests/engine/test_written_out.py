@@ -7,7 +7,7 @@ import pytest
 
 from lmmsparse.engine.covariance.structures import Unstructured
 from lmmsparse.engine.covariance.triangular import directions, lower_triangular
-from lmmsparse.engine.linalg import inverse_factors
+from lmmsparse.engine.linalg import inverse_factors, small_product
 from lmmsparse.engine.traces import Border, at_once, sandwiches, traces_of_levels
 
 
@@ -74,3 +74,16 @@ def test_all_at_once(w: int, p: int, reml: bool, monkeypatch: pytest.MonkeyPatch
     np.testing.assert_allclose(squares, want, rtol=1e-9, atol=1e-11)
     border = Border(*ends[:, :, :p]) if reml else None
     np.testing.assert_allclose(traces, traces_of_levels(inner, border, D), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("levels", [7, 8_000, 20_001])
+@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 2, 5), (3, 4, 2)])
+def test_products_of_small_matrices(shape: tuple[int, int, int], levels: int) -> None:
+    k, inner, m = shape
+    rng = np.random.default_rng(levels)
+    A, B = rng.normal(size=(k, inner, levels)), rng.normal(size=(inner, m, levels))
+    wanted = np.einsum("ijl,jkl->ikl", A, B)
+    np.testing.assert_allclose(small_product(A, B), wanted, rtol=1e-12, atol=1e-13)
+    out = np.empty((k, m, levels))
+    assert small_product(A, B, out) is out or np.shares_memory(small_product(A, B, out), out)
+    np.testing.assert_allclose(out, wanted, rtol=1e-12, atol=1e-13)
