@@ -120,6 +120,8 @@ def cluster_sums(fit: Fit, data: Source, cluster: str | None, chunks: Chunks) ->
         raise DataError(f"{data.what} has no rows. Check the data.")
     merge = partial(_joined, wanted)
     found: Part = fold(_summed, parts, (wanted,), merge, chunks, "summing clusters")
+    if wanted.term < 0:
+        found = _that_occur(found)
     count = found.scores.shape[1]
     if count < 2:
         raise DataError(
@@ -325,6 +327,15 @@ def _moved(part: Part, place: IntArray, count: int) -> Part:
     scores[:, place], inner[:, place] = part.scores, part.inner
     levels = [np.where(each >= 0, place[each], -1) for each in part.levels]
     return replace(part, scores=scores, inner=inner, levels=levels)
+
+
+def _that_occur(part: Part) -> Part:
+    """Without categories that no row has: clusters have a level of every term."""
+    used = np.unique(np.concatenate([each[each >= 0] for each in part.levels]))
+    place = np.zeros(part.scores.shape[1], dtype=np.intp)
+    place[used] = np.arange(len(used))
+    levels = [np.where(each >= 0, place[each], -1) for each in part.levels]
+    return replace(part, scores=part.scores[:, used], inner=part.inner[:, used], levels=levels)
 
 
 def _square(triangles: FloatArray, p: int) -> FloatArray:

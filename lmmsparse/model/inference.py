@@ -76,7 +76,8 @@ class LinearInference(MixedModel):
         cluster : str or array, optional
             A grouping factor of the model, or one label per row (of the data or of the fit). Every
             level of every grouping factor must lie in one cluster. By default the grouping factor
-            that holds all others.
+            that holds all others. Of a model fitted in chunks, which are read once more, any
+            column; or what `cluster_sums` returns.
         kind : {"CR0", "CR1", "CR2", "CR3"}
             Without adjustment; times m/(m − 1) for m clusters; Bell and McCaffrey's, unbiased where
             the fitted model is right; close to the jackknife's.

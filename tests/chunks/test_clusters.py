@@ -104,6 +104,15 @@ def test_small_clusters_and_columns_of_single_ones(kind: str) -> None:
     np.testing.assert_allclose(df[0], df[1], rtol=1e-8)
 
 
+def test_categories_that_no_row_has_are_no_clusters() -> None:
+    categories = ["never", *sorted(DATA["region"].unique()), "nowhere"]
+    data = DATA.assign(region=pd.Categorical(DATA["region"], categories=categories))
+    sums = CHUNKED.cluster_sums(data, "region", chunks=CHUNKS)
+    assert sums.count == 12
+    for kind in ("CR1", "CR2"):
+        _same(CHUNKED.vcov_robust(sums, kind), MEMORY.vcov_robust(DATA["region"], kind))
+
+
 def test_other_tables_and_the_printout() -> None:
     for call in (
         lambda m: m.contrast({"x": 1.0}, robust="CR2", cluster="school"),
