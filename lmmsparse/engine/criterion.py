@@ -20,6 +20,7 @@ from typing import cast
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray
+from lmmsparse.common.memory import enough_memory
 from lmmsparse.engine.covariance.tangents import (
     ALMOST_NOTHING,
     away_from_limits,
@@ -102,7 +103,8 @@ class ProfiledDeviance:
 
     def solution(self, theta: FloatArray) -> PLSSolution:
         """The penalized least-squares solution at θ."""
-        return self.system.solve(np.asarray(theta, dtype=np.float64), self.response)
+        with enough_memory():
+            return self.system.solve(np.asarray(theta, dtype=np.float64), self.response)
 
     def value_of(self, solution: PLSSolution) -> float:
         """The criterion from a solution."""
@@ -159,7 +161,8 @@ class ProfiledDeviance:
     def _point(self, theta: FloatArray, sigma2: float | None = None) -> Point:
         if sigma2 is None and self.held_sigma is not None:
             sigma2 = self.held_sigma**2
-        return self.system.point(theta, self.response, self.reml, sigma2)
+        with enough_memory():
+            return self.system.point(theta, self.response, self.reml, sigma2)
 
     def border(self, theta: FloatArray) -> FloatArray:
         """Z'V⁻¹X in internal columns of X, (q, p)."""
