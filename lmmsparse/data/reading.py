@@ -13,7 +13,6 @@ import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -242,6 +241,8 @@ def _encodings(found: _Source) -> Sequence[str]:
     UTF-16 without its mark shows by zeros in every other place, of digits and commas at least: any
     other text of an even number of bytes can be read as such, as letters of the Far East.
     """
+    if found.name.lower().endswith(".zst"):
+        return ("utf-8", "utf-16", "cp1252")
     with _unpacked(found) as stream:
         head = stream.read(_HEAD)
     if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
@@ -260,8 +261,6 @@ def _unpacked(found: _Source) -> IO[bytes]:
     if suffix == ".zip":
         archive = zipfile.ZipFile(name)
         return archive.open(archive.namelist()[0])
-    if suffix == ".zst":
-        return cast(IO[bytes], import_module("zstandard").open(name, "rb"))
     openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     return cast(IO[bytes], openers.get(suffix, open)(name, "rb"))
 
