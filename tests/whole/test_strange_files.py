@@ -312,6 +312,7 @@ FIELDS: dict[str, list[tuple[str, Any]]] = {
         ("design.recipe.transform_state", {"dict": [["x", {"f": "nan"}]]}),
         ("design.recipe.relations", {"array": [{"f": "inf"}], "shape": [1, 1]}),
         ("design.recipe.relations", {"array": [0], "shape": [2**62, 2**62]}),
+        ("design.recipe.relations", {"array": [{"f": "0x1p+0"}] * 0, "shape": [0, 2]}),
         ("design.recipe.categories.fixed", {"x": {"tuple": [{"decimal": "1e999999999"}]}}),
         ("design.recipe.contrasts", {"x": {"name": "eval", "options": {}}}),
         ("design.residual", {}), ("generalized", {}), ("facts", {}), ("more", 1),
