@@ -14,7 +14,7 @@ import pandas as pd
 
 from lmmsparse.chunks.after import Reader
 from lmmsparse.common.errors import MissingPackageError, OptionError, StorageError
-from lmmsparse.common.files import as_path
+from lmmsparse.common.files import as_place
 from lmmsparse.common.options import names_in
 from lmmsparse.fit.fit import Fit
 from lmmsparse.results.predict import predict
@@ -37,7 +37,7 @@ def write_predictions(
         raise MissingPackageError(
             "Parquet files are written with pyarrow, which is not installed: pip install pyarrow."
         ) from error
-    target = as_path(folder)
+    target = as_place(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StorageError(
             f"{str(target)!r} is there already and is no empty folder. Name another one, or empty "

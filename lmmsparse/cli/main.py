@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from lmmsparse.cli.demo import run_demo
-from lmmsparse.cli.output import check_place, is_standard_output, write
+from lmmsparse.cli.output import check_output, check_place, is_standard_output, write
 from lmmsparse.cli.parser import OPTIMIZERS, make_parser
 from lmmsparse.cli.results import Results
 from lmmsparse.cli.terminal import complain, discard, open_streams
@@ -123,6 +123,7 @@ def _check(options: argparse.Namespace) -> None:
     if asked and not options.emmeans:
         name = asked[0].replace("_", "-")
         raise OptionError(f"--{name} is about --emmeans. Name factors by it.")
+    check_output(options.data)
     if options.json is not None and is_standard_output(options.json):
         options.json = "-"
     if options.json not in (None, "-"):

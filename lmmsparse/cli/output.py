@@ -15,6 +15,15 @@ def is_standard_output(path: str) -> bool:
     return path == "-" or _same(path, sys.stdout)
 
 
+def check_output(source: str) -> None:
+    """Refuse to print into the data."""
+    if source != "-" and os.path.isfile(source) and _same(source, sys.stdout):
+        raise DataError(
+            f"The results would be written into the data: the standard output goes to {source!r}. "
+            "Send it to another file."
+        )
+
+
 def check_place(path: str, source: str) -> None:
     """Refuse a place for results that would cost the data, before anything is fitted."""
     data = "the standard input" if source == "-" else repr(source)

@@ -34,6 +34,14 @@ def as_path(path: Any) -> Path:
         ) from error
 
 
+def as_place(path: Any) -> Path:
+    """A path under which something can be written, as far as its name goes."""
+    place = as_path(path)
+    with _in_own_words(place, "written"):
+        _stat(os.fspath(place))
+    return place
+
+
 def write_whole(place: Any, write: Callable[[IO[bytes]], object]) -> None:
     """Put a file in its place when it is complete; links are followed, its mode is kept.
 

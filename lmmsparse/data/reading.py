@@ -13,7 +13,6 @@ import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -239,16 +238,18 @@ def _read_text(
 def _encodings(found: _Source) -> Sequence[str]:
     """What a text may be written in, in the order in which it is tried.
 
-    UTF-16 without its mark shows by the zeros that are every other byte of names and numbers: any
-    other text of an even number of bytes can be read as such, letters of the Far East.
+    UTF-16 without its mark shows by zeros in every other place, of digits and commas at least: any
+    other text of an even number of bytes can be read as such, as letters of the Far East.
     """
+    if found.name.lower().endswith(".zst"):
+        return ("utf-8", "utf-16", "cp1252")
     with _unpacked(found) as stream:
         head = stream.read(_HEAD)
     if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return ("utf-16",)
-    for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-        if head[start::2].count(0) > len(head) // 4:
-            return (name,)
+    even, odd = (head[start::2].count(0) for start in (0, 1))
+    if max(even, odd) > max(len(head) // 40, 10 * min(even, odd)):
+        return ("utf-16-le" if odd > even else "utf-16-be",)
     return ("utf-8", "cp1252")
 
 
@@ -260,8 +261,6 @@ def _unpacked(found: _Source) -> IO[bytes]:
     if suffix == ".zip":
         archive = zipfile.ZipFile(name)
         return archive.open(archive.namelist()[0])
-    if suffix == ".zst":
-        return cast(IO[bytes], import_module("zstandard").open(name, "rb"))
     openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     return cast(IO[bytes], openers.get(suffix, open)(name, "rb"))
 

@@ -241,7 +241,7 @@ def check_recipe(design: Design) -> None:
     kept, relations = recipe.kept, recipe.relations
     if len(kept) != design.p + len(design.dropped) or kept.sum() != design.p:
         raise ValueError("columns of X that are neither kept nor dropped")
-    if relations is not None and (relations.ndim != 2 or sum(relations.shape) != len(kept)):
+    if relations is not None and relations.shape != (design.p, len(design.dropped)):
         raise ValueError("relations between columns of X that are not there")
     if [group.name for group in recipe.groups] != [block.group for block in design.blocks]:
         raise ValueError("grouping factors of other names")

@@ -386,6 +386,10 @@ def test_damaged_files_get_one_paragraph(
         ("mkfifo out; " + FIT + "sleep.csv --json out", "cannot be written"),
         (FIT + "sleep.csv --json sleep.csv", "would replace the data"),
         ("ln -s sleep.csv twin; " + FIT + "sleep.csv --json twin", "would replace the data"),
+        ("ln sleep.csv twin; " + FIT + "sleep.csv --json twin", "would replace the data"),
+        (FIT + "- --json sleep.csv < sleep.csv", "would replace the data"),
+        (FIT + "sleep.csv >> sleep.csv", "written into the data"),
+        (FIT + "sleep.csv --json out/", "cannot be written"),
         (FIT + "sleep.csv --json .", "cannot be written"),
         (FIT + "sleep.csv --json none/out.json", "cannot be written"),
         (FIT + "a" * 300 + ".csv", "no file"),
@@ -435,6 +439,19 @@ def test_an_encoding_is_guessed_and_named(name: str, encoding: str, tmp_path: Pa
             read = read_data(path)
     pd.testing.assert_frame_equal(read, ENCODED, check_dtype=False)
     pd.testing.assert_frame_equal(read_data(path, encoding=encoding), ENCODED, check_dtype=False)
+
+
+@pytest.mark.parametrize("letters", ["Köln", "Kölnå"])
+def test_western_letters_are_not_those_of_the_far_east(letters: str, tmp_path: Path) -> None:
+    text = f"x,ort\n1,{letters}\n2,{letters}\n"
+    for encoding in ("cp1252", "utf-16-be"):
+        (tmp_path / "d.csv").write_bytes(text.encode(encoding))
+        with pytest.warns(lmm.LmmWarning, match=f"read as {encoding}"):
+            assert list(read_data(str(tmp_path / "d.csv"))["ort"]) == [letters] * 2
+    text = "x,ort\n1,東京都千代田区\n2,大阪府大阪市\n"
+    (tmp_path / "d.csv").write_bytes(text.encode("utf-16-le"))
+    with pytest.warns(lmm.LmmWarning, match="read as utf-16-le"):
+        assert read_data(str(tmp_path / "d.csv"))["ort"][0] == "東京都千代田区"
 
 
 def test_an_encoding_that_is_not_the_files(tmp_path: Path) -> None:

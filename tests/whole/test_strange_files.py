@@ -312,6 +312,7 @@ FIELDS: dict[str, list[tuple[str, Any]]] = {
         ("design.recipe.transform_state", {"dict": [["x", {"f": "nan"}]]}),
         ("design.recipe.relations", {"array": [{"f": "inf"}], "shape": [1, 1]}),
         ("design.recipe.relations", {"array": [0], "shape": [2**62, 2**62]}),
+        ("design.recipe.relations", {"array": [{"f": "0x1p+0"}] * 0, "shape": [0, 2]}),
         ("design.recipe.categories.fixed", {"x": {"tuple": [{"decimal": "1e999999999"}]}}),
         ("design.recipe.contrasts", {"x": {"name": "eval", "options": {}}}),
         ("design.residual", {}), ("generalized", {}), ("facts", {}), ("more", 1),
@@ -437,7 +438,7 @@ ARRAYS: dict[str, list[tuple[str, Change]]] = {
     "us": [("visits.codes", lambda c: c * 0), ("visits.codes", lambda c: c[::-1])],
     "two columns": [
         ("trials", lambda t: -t), ("trials", at(0, 0.0)), 
-        ("trials", at(0, 2.5)), ("trials", lambda t: t[:-1]), ("y", lambda y: 1 - y),
+        ("trials", lambda t: t[:-1]), ("y", lambda y: 1 - y),
         ("y", at(0, 1.5)), ("y", at(0, -0.5)), ("weights", lambda w: w * 2),
         ("hessian", lambda H: -H), ("hessian", lambda H: H * 4), ("hessian", lambda H: H * 0),
         ("hessian", at((0, 0), np.nan)), ("hessian", lambda H: H[:-1]), ("modes", lambda b: -b),
