@@ -212,7 +212,10 @@ def _labelled(what: str, name: str, values: Any, labels: Any) -> tuple[pd.Index,
             "sire=, dam=)."
         )
     if labels is not None:
-        given = pd.Index(plain_labels(pd.Series(list(labels))), tupleize_cols=False)
+        each = plain_labels(pd.Series(list(labels)))
+        if isinstance(each.dtype, np.dtype) and each.dtype.kind == "f":
+            each = each.astype(np.float64)  # an index holds no narrower or wider ones
+        given = pd.Index(each, tupleize_cols=False)
         if len(given) != matrix.shape[0]:
             raise DataError(
                 f"labels has {len(given)} labels for the {matrix.shape[0]} rows of the {what}. "
@@ -229,8 +232,6 @@ def _labelled(what: str, name: str, values: Any, labels: Any) -> tuple[pd.Index,
             f"The {what} has no labels, which say what level each row belongs to. Pass labels=, or "
             "a DataFrame with labels on its rows and columns."
         )
-    if isinstance(index.dtype, np.dtype) and index.dtype.kind == "f":
-        index = index.astype(np.float64)  # pandas cannot look up wider ones
     if index.hasnans:
         raise DataError(f"The labels of the {what} have missing values. Give every row a label.")
     if not index.is_unique:
