@@ -79,7 +79,7 @@ class Autoregressive:
 
     def natural(self, phi: FloatArray) -> FloatArray:
         if self.continuous:
-            return np.exp(-_decay(phi) / self._unit)
+            return np.asarray(np.exp(-_decay(phi) / self._unit))
         return np.tanh(phi)
 
     def from_natural(self, values: FloatArray) -> FloatArray:
