@@ -215,7 +215,10 @@ def _labelled(what: str, name: str, values: Any, labels: Any) -> tuple[pd.Index,
         items = several(labels)
         if any(hasattr(each, "__array__") and array_of("labels", each).ndim for each in items):
             raise refused("labels", "one label per level", labels)
-        given = pd.Index(plain_labels(pd.Series(items)), tupleize_cols=False)
+        column = plain_labels(pd.Series(items))
+        if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
+            column = column.astype(np.float64)  # an index holds no narrower or wider ones
+        given = pd.Index(column, tupleize_cols=False)
         if len(given) != matrix.shape[0]:
             raise DataError(
                 f"labels has {len(given)} labels for the {matrix.shape[0]} rows of the {what}. "
@@ -232,8 +235,6 @@ def _labelled(what: str, name: str, values: Any, labels: Any) -> tuple[pd.Index,
             f"The {what} has no labels, which say what level each row belongs to. Pass labels=, or "
             "a DataFrame with labels on its rows and columns."
         )
-    if isinstance(index.dtype, np.dtype) and index.dtype.kind == "f":
-        index = index.astype(np.float64)  # pandas cannot look up wider ones
     if index.hasnans:
         raise DataError(f"The labels of the {what} have missing values. Give every row a label.")
     if not index.is_unique:

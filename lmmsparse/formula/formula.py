@@ -149,7 +149,7 @@ def _taken_apart(text: str, one_sided: bool) -> MixedFormula:
         raise FormulaError(
             'The formula is empty. Write for example "y ~ x + (1|group)", with your own columns.'
         )
-    _check_amount(tokens)
+    check_amount(tokens)
     try:
         return _parse(text, tokens[:-1], one_sided)
     except RecursionError as error:
@@ -158,7 +158,7 @@ def _taken_apart(text: str, one_sided: bool) -> MixedFormula:
         ) from error
 
 
-def _check_amount(tokens: list[Token]) -> None:
+def check_amount(tokens: list[Token]) -> None:
     """Refuse formulas of more words and calls than people write."""
     calls = sum(
         before.kind == "name" and token.is_op("(") and before.end == token.start

@@ -70,6 +70,21 @@ def too_much(what: str, limit: str, remedy: str) -> NoReturn:
     raise FormulaError(beyond(what, limit, remedy))
 
 
+def not_too_deep(function: Callable[P, T]) -> Callable[P, T]:
+    """Make a `FormulaError` of texts that are nested too deeply to be read."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except RecursionError as error:
+            raise FormulaError(
+                "The formula is nested too deeply. Remove what is not needed."
+            ) from error
+
+    return call
+
+
 def check_characters(text: str) -> None:
     """Refuse a formula that is too long."""
     if len(text) > CHARACTERS:

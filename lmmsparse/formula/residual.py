@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from lmmsparse.common.errors import FormulaError
 from lmmsparse.common.options import refused
 from lmmsparse.common.words import close_match, shortened
-from lmmsparse.formula.formula import parse_formula
-from lmmsparse.formula.limits import check_characters
+from lmmsparse.formula.formula import check_amount, parse_formula
+from lmmsparse.formula.limits import check_characters, not_too_deep
 from lmmsparse.formula.parser import parse_side
 from lmmsparse.formula.parts import read_part
 from lmmsparse.formula.summands import Summands
@@ -49,6 +49,7 @@ class ResidualCorrelation:
     text: str
 
 
+@not_too_deep
 def parse_residual(text: object) -> ResidualCorrelation:
     """Take ``residual=`` apart.
 
@@ -61,6 +62,7 @@ def parse_residual(text: object) -> ResidualCorrelation:
     if not isinstance(text, str):
         raise refused("residual", "text", text, _EXAMPLE)
     check_characters(text)
+    check_amount(tokenize(text))
     tokens = tokenize(text)[:-1]
     shown = shortened(text)
     if len(tokens) < 3 or tokens[0].kind != "name" or not tokens[1].is_op("("):

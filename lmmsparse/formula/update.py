@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from lmmsparse.common.errors import FormulaError
 from lmmsparse.common.words import listed
-from lmmsparse.formula.formula import RandomTerm, parse_formula
-from lmmsparse.formula.limits import check_characters
+from lmmsparse.formula.formula import RandomTerm, check_amount, parse_formula
+from lmmsparse.formula.limits import check_characters, not_too_deep
 from lmmsparse.formula.parser import parse_side
 from lmmsparse.formula.parts import read_part
 from lmmsparse.formula.places import Place, one_line
@@ -54,6 +54,7 @@ def _is_offset(node: Node) -> bool:
     return isinstance(node, Call) and node.function == "offset"
 
 
+@not_too_deep
 def updated_formula(old: str, new: str) -> str:
     """A formula with changes.
 
@@ -116,6 +117,7 @@ def _sides(text: str) -> tuple[list[Token], list[Token]]:
             '". ~ . + x".'
         )
     check_characters(text)
+    check_amount(tokenize(text))
     tokens = tokenize(text)[:-1]
     at = [i for i, token in enumerate(tokens) if token.is_op("~")]
     if len(at) != 1 or at[0] == len(tokens) - 1:

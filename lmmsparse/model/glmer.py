@@ -29,6 +29,8 @@ from lmmsparse.model.generalized import GeneralizedLinearMixedModel, announce_do
 from lmmsparse.model.update import remembers
 from lmmsparse.optimize import Optimizer
 
+_LARGEST_OFFSET = 1e15
+
 
 @remembers
 @checked_keywords
@@ -193,6 +195,11 @@ def _check_response(family: Family, design: Design, trials: FloatArray | None) -
     DataError
     """
     y = design.y
+    if design.offset is not None and np.abs(design.offset).max(initial=0.0) > _LARGEST_OFFSET:
+        raise DataError(
+            f"The offset holds values up to {np.abs(design.offset).max():.3g}, which is too large "
+            "for a linear predictor. Check the column; for a log link it is a logarithm."
+        )
     wrong = family.problem(Observations(y, trials))
     if wrong:
         raise DataError(

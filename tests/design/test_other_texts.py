@@ -170,3 +170,14 @@ def test_transforms_in_chunks_say_what_is_wrong() -> None:
     for call in ("poly()", "scale(x, ddof=1000)", "scale(x, center='a')", "center()"):
         with pytest.raises(lmm.LmmError):
             lmm.lmer(f"y ~ {call} + (1 | g)", DATA, chunks=lmm.Chunks(rows=20))
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.longdouble])
+def test_known_labels_of_any_width(kind: Any) -> None:
+    labels = np.arange(6).astype(kind)
+    known = {"g": lmm.Covariance(np.eye(6) + 0.5, list(labels))}
+    own = lmm.lmer("y ~ x + (1 | g)", DATA.assign(g=DATA["g"].astype(kind)), known=known)
+    want = lmm.lmer(
+        "y ~ x + (1 | g)", DATA, known={"g": lmm.Covariance(np.eye(6) + 0.5, list(range(6)))}
+    )
+    np.testing.assert_allclose(own.fixef, want.fixef, rtol=1e-8)

@@ -172,6 +172,9 @@ ELSEWHERE = (
     {"response": f"cbind({'+'.join(['x'] * 20_000)}, x)"},
     {"change": f". ~ . + {'*'.join(MANY[:20])}"},
     {"change": f". ~ . - x{'^2' * 10_000}"},
+    {"change": ". ~ . + x" + ":x" * 4_500},
+    {"change": ". ~ . + " + " + ".join(f"I(x**{i})" for i in range(3_000))},
+    {"residual": f"cs(1 | x{'/x' * 4_500})"},
     {"change": f"I({'.+' * 20_000}x) ~ ."},
 )
 CHILD = """

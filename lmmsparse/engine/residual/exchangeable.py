@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy.special import expit
 
 from lmmsparse.common.arrays import FloatArray, IntArray
 from lmmsparse.common.errors import NumericalError
@@ -103,14 +104,14 @@ class Exchangeable:
         return replace(self, groups=groups)
 
     def natural(self, phi: FloatArray) -> FloatArray:
-        return np.asarray(self.lowest + (1.0 - self.lowest) / (1.0 + np.exp(-phi)))
+        return np.asarray(self.lowest + (1.0 - self.lowest) * expit(phi))
 
     def from_natural(self, values: FloatArray) -> FloatArray:
         share = (values - self.lowest) / (1.0 - self.lowest)
         return np.asarray(np.log(share) - np.log1p(-share))
 
     def slopes(self, phi: FloatArray) -> FloatArray:
-        share = 1.0 / (1.0 + np.exp(-phi))
+        share = expit(phi)
         return np.asarray(((1.0 - self.lowest) * share * (1.0 - share))[:, None])
 
     def _parts(self, phi: FloatArray) -> tuple[float, float, FloatArray, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class Autoregressive:
 
     def natural(self, phi: FloatArray) -> FloatArray:
         if self.continuous:
-            return np.exp(-np.exp(-phi) / self._unit)
+            return np.asarray(np.exp(-_decay(phi) / self._unit))
         return np.tanh(phi)
 
     def from_natural(self, values: FloatArray) -> FloatArray:
@@ -89,13 +90,13 @@ class Autoregressive:
     def slopes(self, phi: FloatArray) -> FloatArray:
         value = self.natural(phi)
         if self.continuous:
-            return np.asarray((value * np.exp(-phi) / self._unit)[:, None])
+            return np.asarray((value * _decay(phi) / self._unit)[:, None])
         return np.asarray((1.0 - value**2)[:, None])
 
     def _powers(self, phi: FloatArray, gaps: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Φ^g and its derivative by φ."""
         if self.continuous:
-            rate = gaps * np.exp(-phi[0]) / self._unit
+            rate = gaps * _decay(phi[0]) / self._unit
             c = np.exp(-rate)
             return c, c * rate
         value = float(np.tanh(phi[0]))
@@ -176,3 +177,8 @@ class Autoregressive:
         place = np.arange(len(codes)) - np.repeat(starts, np.diff(np.append(starts, len(codes))))
         order = np.argsort(place, kind="stable")
         return np.split(order, np.cumsum(np.bincount(place))[:-1]) if len(codes) else []
+
+
+def _decay(phi: Any) -> Any:
+    """exp(−φ), bounded where a search strays so far that it would overflow."""
+    return np.exp(np.minimum(-phi, 500.0))
