@@ -256,6 +256,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "tidy of levels": lambda m: m.tidy("ran_vals"),
     "update": lambda m: m.update("~ . - x", crossed()).coef_table(),
     "vcov_robust": lambda m: m.vcov_robust(),
+    "cluster_sums": lambda m: m.cluster_sums(crossed(), chunks=lmm.Chunks(processes=1)).scores,
     "vcov_varcorr": lambda m: m.vcov_varcorr(),
     "write_predictions": _written,
     "fit": lambda m: repr(m.fit),

@@ -1,7 +1,11 @@
-"""Formulaic's way from terms to columns, with expressions evaluated by us and sizes looked at."""
+"""Formulaic's way from terms to columns, with expressions evaluated by us and sizes looked at.
+
+Its errors are translated here.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, TypeVar
@@ -9,15 +13,19 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 from formulaic import ModelSpec
+from formulaic.errors import FormulaicWarning
 from formulaic.materializers import PandasMaterializer
 from formulaic.materializers.types import FactorValues, ScopedFactor, ScopedTerm
 from formulaic.parser.types import Factor, Term
+from formulaic.utils.null_handling import find_nulls
 
-from lmmsparse.common.arrays import BoolArray
-from lmmsparse.common.errors import FormulaError
+from lmmsparse.common.arrays import BoolArray, IntArray
+from lmmsparse.common.errors import DataError, FormulaError, LmmError
+from lmmsparse.common.threads import filtered
 from lmmsparse.common.words import shortened
-from lmmsparse.design.columns import unseen_level
+from lmmsparse.design.columns import text_explained
 from lmmsparse.design.evaluate import Evaluator
+from lmmsparse.design.new_columns import unseen_level
 from lmmsparse.formula import limits
 from lmmsparse.formula.expression import read_expression
 from lmmsparse.formula.limits import too_much
@@ -189,3 +197,89 @@ def _too_wide(width: int, rows: int) -> None:
         f"{limits.COLUMNS:,} columns and {limits.CELLS:,} numbers",
         "Leave out interactions of factors with many levels, or use such a factor as a grouping.",
     )
+
+
+# The log of a negative number is found later; what else numpy and pandas say of the user's
+# calculations is not about what is fitted.
+_STRICT: list[tuple[str, type[Warning]]] = [
+    ("error", FormulaicWarning),
+    *(
+        ("ignore", kind)
+        for kind in (RuntimeWarning, DeprecationWarning, FutureWarning, UserWarning)
+    ),
+]
+
+
+def materialized(
+    spec: Any,
+    frame: pd.DataFrame,
+    coded: Mapping[str, Any],
+    context: Mapping[str, Any],
+    dropped: dict[str, set[int]] | None = None,
+    strict: bool = True,
+    rows: IntArray | None = None,
+    sample: IntArray | None = None,
+    unseen: BoolArray | None = None,
+) -> Any:
+    """Evaluate a specification; `dropped` is filled with what came out missing where.
+
+    `strict` makes an error of what formulaic warns about, such as a level it does not know. `rows`
+    are those of the frame that are wanted, `sample` those that transforms learn from. `unseen` is
+    as for `Materializer`.
+    """
+    every = np.arange(len(frame))
+    taught = None if sample is None else np.isin(every, sample)
+    if unseen is None and not strict:
+        unseen = np.zeros(len(frame), dtype=bool)
+    materializer = Materializer(frame, coded, context, taught, unseen)
+    without = set() if rows is None else set(np.setdiff1d(every, rows).tolist())
+    holes = set(without)
+    try:
+        with filtered(*(_STRICT if strict else [("ignore", Warning)])):
+            # The method of the specification itself forgets which rows were dropped.
+            matrix = materializer.get_model_matrix(spec, drop_rows=holes)
+    except (LmmError, MemoryError):
+        raise
+    except Exception as error:  # whatever the functions of a formula raise
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, LmmError | MemoryError):
+            raise cause from error
+        used = [str(name) for name in frame if _names(str(error), str(name))]
+        what, why = _plain(error), text_explained(used, frame)
+        if "outside of the nominated levels" in what:
+            raise FormulaError(
+                "levels= of a factor leaves out some levels of the data. Name all of them, or "
+                "leave out the rows with the others."
+            ) from error
+        if why:  # plainer than what numpy or pandas say
+            what = what.partition(" [")[0]
+        if "`extrapolation`" in str(error):
+            raise DataError(
+                f"{_factor_of(what)} is given values outside the range that it has learnt from, "
+                "where a spline is not defined. Write extrapolation='extend' in its call to "
+                "continue it, or keep to the range."
+            ) from error
+        why = why or "Check that its arguments are columns and values of the right kind."
+        raise FormulaError(f"A term of the formula could not be evaluated: {what} {why}") from error
+    if dropped is not None and len(holes) > len(without):
+        found = {
+            name: set(find_nulls(factor.values)) - without
+            for name, factor in materializer.factor_cache.items()
+        }
+        dropped.update({name: holes for name, holes in found.items() if holes})
+    return matrix
+
+
+def _names(text: str, word: str) -> bool:
+    """Whether a word stands in a text, and not only its letters."""
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
+
+
+def _factor_of(text: str) -> str:
+    """The term that a message of formulaic names."""
+    return repr(found[1]) if (found := re.search(r"`(.*?)`", text)) else "A term of the formula"
+
+
+def _plain(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if text.endswith((".", "]", "!")) else text + "."

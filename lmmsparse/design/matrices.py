@@ -6,7 +6,6 @@ as plain values, so that a recipe can be stored without pickle and rebuilt witho
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,25 +14,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from formulaic import Formula, ModelSpec
-from formulaic.errors import FormulaicWarning
 from formulaic.parser.types import Factor, Term
 from formulaic.transforms.contrasts import C, Contrasts
-from formulaic.utils.null_handling import find_nulls
 
 from lmmsparse.common.arrays import BoolArray, FloatArray, IntArray
-from lmmsparse.common.errors import DataError, FormulaError, LmmError
-from lmmsparse.common.threads import filtered
+from lmmsparse.common.errors import DataError
 from lmmsparse.common.words import close_match
 from lmmsparse.design.arguments import check_real
-from lmmsparse.design.columns import (
-    ColumnInfo,
-    describe,
-    match_column,
-    some_values,
-    text_explained,
-)
+from lmmsparse.design.columns import ColumnInfo, describe, some_values
 from lmmsparse.design.expressions import columns_of, labels_in
-from lmmsparse.design.materialize import Materializer
+from lmmsparse.design.materialize import materialized
+from lmmsparse.design.new_columns import match_column
 from lmmsparse.design.plain import Columns, plain_columns
 from lmmsparse.design.variables import Variables, where_missing, with_levels_of
 from lmmsparse.formula.limits import remembered
@@ -193,7 +184,7 @@ class MatrixRecipe:
         truths = {name: frame[name].astype(bool) for name in coded if self.columns[name].boolean}
         codings = {name: C(frame[name], self.contrasts.get(name)) for name in coded}
         data = frame.assign(**truths) if truths else frame
-        return _materialize(spec, data, codings, self.context, strict=strict, unseen=unseen)
+        return materialized(spec, data, codings, self.context, strict=strict, unseen=unseen)
 
     def prepare(self, part: str, newdata: pd.DataFrame) -> tuple[pd.DataFrame, BoolArray]:
         """The columns a part needs, coded as when the model was fitted, and rows with a hole."""
@@ -307,7 +298,7 @@ def learn(
             _parsed(rest), output="numpy", na_action="drop", transform_state=dict(known or {})
         )
         data = table.frame(used, labels_in(rest.values()), rows)
-        built = _materialize(spec, data, coded, context, dropped, rows=rows, sample=sample)
+        built = materialized(spec, data, coded, context, dropped, rows=rows, sample=sample)
         for part in rest:
             matrix = getattr(built, part)
             learnt = matrix.model_spec
@@ -339,77 +330,6 @@ def _values(matrix: Any) -> FloatArray:
         ) from error
 
 
-# The log of a negative number is found later; what else numpy and pandas say of the user's
-# calculations is not about what is fitted.
-_STRICT: list[tuple[str, type[Warning]]] = [
-    ("error", FormulaicWarning),
-    *(
-        ("ignore", kind)
-        for kind in (RuntimeWarning, DeprecationWarning, FutureWarning, UserWarning)
-    ),
-]
-
-
-def _materialize(
-    spec: Any,
-    frame: pd.DataFrame,
-    coded: Mapping[str, Any],
-    context: Mapping[str, Any],
-    dropped: dict[str, set[int]] | None = None,
-    strict: bool = True,
-    rows: IntArray | None = None,
-    sample: IntArray | None = None,
-    unseen: BoolArray | None = None,
-) -> Any:
-    """Evaluate a specification; `dropped` is filled with what came out missing where.
-
-    `strict` makes an error of what formulaic warns about, such as a level it does not know. `rows`
-    are those of the frame that are wanted, `sample` those that transforms learn from. `unseen` is
-    as for `Materializer`.
-    """
-    every = np.arange(len(frame))
-    taught = None if sample is None else np.isin(every, sample)
-    if unseen is None and not strict:
-        unseen = np.zeros(len(frame), dtype=bool)
-    materializer = Materializer(frame, coded, context, taught, unseen)
-    without = set() if rows is None else set(np.setdiff1d(every, rows).tolist())
-    holes = set(without)
-    try:
-        with filtered(*(_STRICT if strict else [("ignore", Warning)])):
-            # The method of the specification itself forgets which rows were dropped.
-            matrix = materializer.get_model_matrix(spec, drop_rows=holes)
-    except (LmmError, MemoryError):
-        raise
-    except Exception as error:  # whatever the functions of a formula raise
-        cause = error.__cause__ or error.__context__
-        if isinstance(cause, LmmError | MemoryError):
-            raise cause from error
-        used = [str(name) for name in frame if _names(str(error), str(name))]
-        what, why = _plain(error), text_explained(used, frame)
-        if "outside of the nominated levels" in what:
-            raise FormulaError(
-                "levels= of a factor leaves out some levels of the data. Name all of them, or "
-                "leave out the rows with the others."
-            ) from error
-        if why:  # plainer than what numpy or pandas say
-            what = what.partition(" [")[0]
-        if "`extrapolation`" in str(error):
-            raise DataError(
-                f"{_factor_of(what)} is given values outside the range that it has learnt from, "
-                "where a spline is not defined. Write extrapolation='extend' in its call to "
-                "continue it, or keep to the range."
-            ) from error
-        why = why or "Check that its arguments are columns and values of the right kind."
-        raise FormulaError(f"A term of the formula could not be evaluated: {what} {why}") from error
-    if dropped is not None and len(holes) > len(without):
-        found = {
-            name: set(find_nulls(factor.values)) - without
-            for name, factor in materializer.factor_cache.items()
-        }
-        dropped.update({name: holes for name, holes in found.items() if holes})
-    return matrix
-
-
 def _parsed(parts: Mapping[str, str]) -> Any:
     return _parse_parts(tuple(parts.items()))
 
@@ -426,18 +346,3 @@ def _term(variables: tuple[Variable, ...]) -> Term:
     return Term(
         Factor(v.text, eval_method="lookup" if v.is_column else "python") for v in variables
     )
-
-
-def _names(text: str, word: str) -> bool:
-    """Whether a word stands in a text, and not only its letters."""
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
-
-
-def _factor_of(text: str) -> str:
-    """The term that a message of formulaic names."""
-    return repr(found[1]) if (found := re.search(r"`(.*?)`", text)) else "A term of the formula"
-
-
-def _plain(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if text.endswith((".", "]", "!")) else text + "."

@@ -276,11 +276,7 @@ class ProfiledDeviance:
     ) -> tuple[FloatArray, FloatArray | None]:
         """The Hessian with σ held, from one point instead of differences of gradients.
 
-        Returns
-        -------
-        hessian : (n_theta, n_theta) array
-        chance : (probes, n_theta, n_theta) array or None
-            Deviations of the Hessians by each random vector; None where none was needed.
+        With it what each random vector deviates by, (probes, n_theta, n_theta); None without any.
         """
         theta, s2 = np.asarray(theta, dtype=np.float64), sigma * sigma
         point = self._point(self._full_rank(theta), s2)

@@ -89,7 +89,8 @@ def at_their_estimates(name: str, question: dict[str, Any]) -> pd.DataFrame:
     fit = SimpleNamespace(design=m.fit.design, beta=beta)
     own = generalized_basis(m.fit) if case.get("family") else None
     scale = own.scale if own else response_scale(m.fit.design)
-    basis = Basis(fit, Constant(V, np.inf), "", scale, own is not None)  # type: ignore[arg-type]
+    z = own is not None
+    basis = Basis(fit, Constant(V, np.inf), "", scale, z, z)  # type: ignore[arg-type]
     wanted, specs = Wanted(**options_of(question)), question["specs"] or None
     if question["kind"] == "emtrends":
         return emtrends_table(basis, specs, question["var"], wanted).to_frame()

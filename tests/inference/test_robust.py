@@ -353,7 +353,7 @@ def test_refusals() -> None:
         m.coef_table("kenward-roger", robust="CR2")
     with pytest.raises(OptionError, match="Pass robust="):
         m.coef_table(cluster="school")
-    with pytest.raises(OptionError, match="terms of one linear model"):
+    with pytest.raises(OptionError, match="terms of one model"):
         lmm.anova(m, m, robust="CR2")
 
 
