@@ -7,6 +7,7 @@ import graphlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 
 import models
@@ -100,6 +101,11 @@ class Module:
     def unit(self) -> str:
         return self.name.split(".")[0]
 
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All of the tree."""
+        return list(ast.walk(self.tree))
+
     @property
     def is_package(self) -> bool:
         return self.path.name == "__init__.py"
@@ -116,7 +122,7 @@ MODULES = {module.name: module for module in map(_read, sorted(PACKAGE.rglob("*.
 
 
 def _imports(module: Module) -> list[ast.Import | ast.ImportFrom]:
-    return [n for n in ast.walk(module.tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    return [n for n in module.nodes if isinstance(n, ast.Import | ast.ImportFrom)]
 
 
 def _imported_names(node: ast.Import | ast.ImportFrom) -> list[str]:
@@ -182,7 +188,7 @@ def test_there_is_no_cycle() -> None:
 @every_module
 def test_imports_are_absolute_and_at_the_top(module: Module) -> None:
     deferred = []
-    for scope in ast.walk(module.tree):
+    for scope in module.nodes:
         if not isinstance(
             scope, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
         ):
@@ -197,8 +203,8 @@ def test_imports_are_absolute_and_at_the_top(module: Module) -> None:
 
 @every_module
 def test_nothing_is_imported_by_stealth(module: Module) -> None:
-    names = {n.id for n in ast.walk(module.tree) if isinstance(n, ast.Name)}
-    names |= {n.attr for n in ast.walk(module.tree) if isinstance(n, ast.Attribute)}
+    names = {n.id for n in module.nodes if isinstance(n, ast.Name)}
+    names |= {n.attr for n in module.nodes if isinstance(n, ast.Attribute)}
     assert not names & {"TYPE_CHECKING", "import_module", "__import__"}
 
 
@@ -229,7 +235,7 @@ def test_warnings_are_given_in_one_place(module: Module) -> None:
     if module.name == "common.findings":
         return
     names = ("warn", "warn_explicit")
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.ImportFrom):
             assert node.module != "warnings", f"line {node.lineno}"
         if isinstance(node, ast.Attribute) and node.attr in names:
@@ -243,14 +249,14 @@ def test_systems_are_known_where_they_are_made_only() -> None:
         node.name
         for name, module in MODULES.items()
         if name.startswith("engine.solvers.")
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.ClassDef) and node.name.endswith(("System", "Factor", "Point"))
         if "Protocol" not in {base.id for base in node.bases if isinstance(base, ast.Name)}
     }
     assert "BlockedSystem" in concrete
     for name, module in MODULES.items():
         if not name.startswith("engine.solvers"):
-            names = {n.id for n in ast.walk(module.tree) if isinstance(n, ast.Name)}
+            names = {n.id for n in module.nodes if isinstance(n, ast.Name)}
             names |= {d.rpartition(".")[2] for i in _imports(module) for d in _imported_names(i)}
             assert not names & concrete, f"{name} names {names & concrete}"
 

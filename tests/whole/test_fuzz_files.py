@@ -105,7 +105,7 @@ DAMAGES = (flipped, directory_flipped, overwritten, cut, spliced, joined, entrie
 def test_damaged_files_are_refused_or_the_same(tmp_path: Path) -> None:
     with tally("damaged files") as counts:
 
-        @budget(150)
+        @budget(100)
         @given(
             st.sampled_from(sorted(MODELS)),
             st.sampled_from(sorted(MODELS)),
@@ -295,7 +295,7 @@ def test_changed_files_are_refused_or_hold_the_same_numbers(tmp_path: Path) -> N
     """Labels and names are whatever a file says; estimates are those of the model."""
     with tally("changed files") as counts:
 
-        @budget(250)
+        @budget(180)
         @given(
             st.sampled_from(sorted(MODELS)),
             st.sampled_from(sorted(MODELS)),
