@@ -344,3 +344,22 @@ def test_dispersion_of_a_model_that_always_draws_the_same() -> None:
     assert np.isnan(table["ratio"]["simulation"])
     assert np.isnan(table["p.value"]["simulation"])
     assert "all responses that the model draws are alike" in str(table)
+
+
+@pytest.mark.parametrize("far", [1e6, 1e11, 1e14])
+def test_offsets_far_from_zero_end_in_a_fit_or_a_finding(far: float) -> None:
+    """Steps for second derivatives are long enough to change a coefficient of that size."""
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"o": far + rng.normal(size=60), "g": np.repeat(np.arange(12), 5)})
+    eta = data["o"] - far + 2.0 * rng.normal(size=12)[data["g"]]
+    data["y"] = (rng.random(60) < 1.0 / (1.0 + np.exp(-eta))).astype(int)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        warnings.simplefilter("ignore", LmmWarning)
+        try:
+            m = lmm.glmer("y ~ offset(o) + (1 | g)", data, "binomial")
+        except lmm.LmmError:
+            return
+    near = lmm.glmer("y ~ offset(o) + (1 | g)", data.assign(o=data["o"] - far), "binomial")
+    if m.convergence.converged:
+        assert m.minus2loglik == pytest.approx(near.minus2loglik, abs=1e-3 + 1e-13 * far)

@@ -12,6 +12,7 @@ from lmmsparse.fit.generalized.coordinates import GeneralizedObjective
 _STEP = 1e-4  # in half standard errors
 _NARROW = 0.05
 _LONGEST = 300.0
+_SHORTEST = 1e-13  # share of a coordinate: a step that changes it
 _SEEN = 1e-6  # share of a difference that may be rounding
 _EPS = float(np.finfo(np.float64).eps)
 _FLAT = 1e-9
@@ -41,7 +42,7 @@ def hessian_by_differences(
     largest = max(float(np.abs(curvature).max(initial=0.0)), 1e-300)
     curvature = np.maximum(np.abs(curvature), 1e-10 * largest)
     longer = _longer_steps(point, coordinates.unit, curvature)
-    sizes = longer * _STEP / np.sqrt(curvature)
+    sizes = np.maximum(longer * _STEP / np.sqrt(curvature), _SHORTEST * np.abs(x))
     which = np.flatnonzero(coordinates.free).tolist()
 
     def slope(i: int, size: float) -> tuple[FloatArray, float]:
