@@ -42,6 +42,12 @@ def as_frame(data: Any) -> pd.DataFrame:
     return _native(frame)
 
 
+def _kinds(frame: pd.DataFrame) -> Iterable[Any]:
+    """The types of the columns; `frame.dtypes` takes longer than reading a small formula."""
+    arrays = getattr(frame, "_iter_column_arrays", None)
+    return frame.dtypes if arrays is None else [array.dtype for array in arrays()]
+
+
 def _native(frame: pd.DataFrame) -> pd.DataFrame:
     """The table without columns of another byte order, of records, or of more than 64 bits.
 
@@ -49,7 +55,7 @@ def _native(frame: pd.DataFrame) -> pd.DataFrame:
     """
     foreign = [
         (i, kind)
-        for i, kind in enumerate(frame.dtypes.to_numpy())
+        for i, kind in enumerate(_kinds(frame))
         if isinstance(kind, np.dtype)
         and (not kind.isnative or kind.kind == "V" or (kind.kind == "f" and kind.itemsize > 8))
     ]
