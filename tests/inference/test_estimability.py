@@ -244,3 +244,18 @@ def test_cells_without_data_are_tested_as_lmertest_does(kind: int, order: str) -
     table = lmm.anova(m, type=kind).to_frame()
     assert table["NumDF"].tolist() == [2, 1, 1, 1, 2, 1, 1]
     np.testing.assert_allclose(table["F value"], F_VALUES[kind], atol=1e-4, rtol=1e-4)
+
+
+def test_the_slope_along_a_constant_is_not_determined() -> None:
+    """There is no step along it, and numpy has nothing to say about that."""
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"y": rng.normal(size=60), "z": rng.normal(size=60), "x": 3.0})
+    data["g"] = np.repeat(np.arange(12), 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lmm.LmmWarning)
+        m = lmm.lmer("y ~ x + z + (1 | g)", data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = m.emtrends(None, "x")
+    assert np.isnan(table["x.trend"]).all()
+    assert "do not determine" in str(table)

@@ -175,7 +175,7 @@ class ReferenceGrid:
             )
         rows = self._rows()
         _, low, high = self.spans[variable]
-        step = _STEP * (high - low)
+        step = _STEP * (high - low if high > low else max(1.0, abs(high)))
         total: Any = 0.0
         at = rows[variable].to_numpy(dtype=np.float64)
         for k, weight in _DIFFERENCES.items():
