@@ -114,9 +114,8 @@ class _Indicators:
         """Write the columns into an (n, width) array that stands column by column."""
         if self.width <= _FEW:
             for j in range(self.width):
-                out[:, j] = self.column == j
-                if self.number is not None:
-                    out[:, j] *= self.number
+                there = self.column == j  # elsewhere 0, also of a number that is infinite
+                out[:, j] = there if self.number is None else np.where(there, self.number, 0.0)
             return
         out[:] = 0.0
         there = np.flatnonzero(self.column >= 0)

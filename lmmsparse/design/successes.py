@@ -79,7 +79,9 @@ def binomial_response(
         kind, first, second = parts
         a, b = _numbers(first, frame, own), _numbers(second, frame, own)
         if kind == "cbind":
-            return _counted(formula, frame, a, a + b, prior, own)
+            with np.errstate(over="ignore"):  # what is too large is refused
+                together = a + b
+            return _counted(formula, frame, a, together, prior, own)
         if np.nanmax(b, initial=0.0) > 1 and _are_whole(b) and _are_whole(a):
             if prior is not None and np.array_equal(prior, b, equal_nan=True):
                 prior = None  # as in R, where weights are the trials of a proportion

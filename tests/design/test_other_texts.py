@@ -181,3 +181,9 @@ def test_known_labels_of_any_width(kind: Any) -> None:
         "y ~ x + (1 | g)", DATA, known={"g": lmm.Covariance(np.eye(6) + 0.5, list(range(6)))}
     )
     np.testing.assert_allclose(own.fixef, want.fixef, rtol=1e-8)
+
+
+def test_counts_whose_sum_is_too_large() -> None:
+    data = lmm.load_dataset("cbpp")
+    with pytest.raises(lmm.DataError, match="infinite values, or numbers beyond"):
+        lmm.glmer("cbind(1e308, 1e308) ~ period + (1 | herd)", data, "binomial")
