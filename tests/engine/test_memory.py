@@ -27,7 +27,7 @@ else:
     step = lambda m: m.fit.objective(np.array(m.theta) * 1.07)
 right = step(pickle.loads(kept))
 unlimited = resource.RLIM_INFINITY
-for megabytes in (0, 2, 6, 30):
+for megabytes in (0, 2, 6, 300):
     m = pickle.loads(kept)
     m.fit.objective
     gc.collect()

@@ -98,7 +98,9 @@ class _Factor:
                 diag_pivot_thresh=0.0,
                 options={"SymmetricMode": True, "Equil": False},
             )
-        except RuntimeError as error:  # exactly singular
+        except RuntimeError as error:  # of its own allocations that failed, too
+            if "singular" not in str(error):
+                raise MemoryError(str(error)) from error
             raise NumericalError(FAILED) from error
 
     def factorize(self, lower: sp.csc_matrix) -> None:
