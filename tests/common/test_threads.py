@@ -256,6 +256,7 @@ def test_fits_in_threads() -> None:
     assert (list(warnings.filters), blas_threads()) == (filters, number)
 
 
+@pytest.mark.filterwarnings("ignore::lmmsparse.LmmWarning")
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
 @pytest.mark.parametrize("kind", ["CHOLMOD", "SuperLU", "levels", "binomial, crossed", "ar1"])
