@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lmmsparse.common.arrays import FloatArray, IntArray
+from lmmsparse.engine.columns import InternalColumns
 from lmmsparse.engine.generalized.laplace_point import LaplacePoint
 from lmmsparse.engine.generalized.quadrature import QuadraturePoint
 from lmmsparse.engine.pairs import TermColumns
@@ -34,8 +35,7 @@ def scores(point: LaplacePoint, codes: IntArray, count: int) -> FloatArray:
         in_eta, in_theta, in_delta = _of_quadrature(point, sums)
     else:
         in_eta, in_theta, in_delta = _of_laplace(point, sums)
-    cluster = TermColumns(codes, np.ones((len(codes), 1)), count)
-    parts = [grouped_columns([cluster], point.rows.Q, in_eta)[0], *in_theta]
+    parts = [sums.fixed(point.rows.Q, in_eta), *in_theta]
     if in_delta is not None:
         parts.append(sums.rows(in_delta)[:, None])
     return np.column_stack(parts)
@@ -43,20 +43,16 @@ def scores(point: LaplacePoint, codes: IntArray, count: int) -> FloatArray:
 
 def informations(point: LaplacePoint, codes: IntArray, count: int) -> FloatArray:
     """X'V⁻¹X of the working model and of every cluster, (count, p, p), internal columns."""
-    rows, p = point.rows, point.rows.p
-    cluster = TermColumns(codes, np.ones((len(codes), 1)), count)
+    rows, p, sums = point.rows, point.rows.p, _Sums(codes, count)
     out = np.empty((count, p, p))
     for j, column in enumerate(np.eye(p)):
-        weighted = point.mode.at.w * rows.Q.times(column)
-        out[:, j] = grouped_columns([cluster], rows.Q, weighted)[0]
+        out[:, j] = sums.fixed(rows.Q, point.mode.at.w * rows.Q.times(column))
     border, solved = point.border
     for term, start in zip(rows.pattern.terms, rows.template.offsets, strict=False):
         k = term.columns.shape[1]
-        of_level = np.zeros(term.n_levels, dtype=np.intp)
-        of_level[term.codes] = codes
         part = slice(start, start + k * term.n_levels)
         own = border[part].reshape(-1, k, p), solved[part].reshape(-1, k, p)
-        np.subtract.at(out, of_level, np.matmul(own[0].swapaxes(1, 2), own[1]))
+        np.subtract.at(out, sums.of_level(term), np.matmul(own[0].swapaxes(1, 2), own[1]))
     return 0.5 * (out + out.swapaxes(1, 2))
 
 
@@ -69,10 +65,20 @@ class _Sums:
     def rows(self, values: FloatArray) -> FloatArray:
         return np.asarray(np.bincount(self._codes, values, self._count), dtype=np.float64)
 
+    def fixed(self, Q: InternalColumns, weights: FloatArray) -> FloatArray:
+        """Of the rows of Q, weighted, (clusters, p)."""
+        cluster = TermColumns(self._codes, np.ones((len(self._codes), 1)), self._count)
+        return grouped_columns([cluster], Q, weights)[0]
+
+    def of_level(self, term: TermColumns) -> IntArray:
+        """The cluster of every level of a term."""
+        out = np.zeros(term.n_levels, dtype=np.intp)
+        out[term.codes] = self._codes
+        return out
+
     def levels(self, term: TermColumns, values: FloatArray) -> FloatArray:
         """(d, levels) → (d, clusters)."""
-        of_level = np.zeros(term.n_levels, dtype=np.intp)
-        of_level[term.codes] = self._codes
+        of_level = self.of_level(term)
         return np.array([np.bincount(of_level, own, self._count) for own in values])
 
     def both(self, term: TermColumns, levels: FloatArray, rows: list[FloatArray]) -> FloatArray:
